@@ -1,0 +1,385 @@
+//! The command line.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::error::Result;
+use crate::exit;
+use crate::trl::{Format, Prompt};
+
+/// Soft preference labels in, a better language model out.
+#[derive(Debug, Parser)]
+#[command(name = "halftone", version, about, max_term_width = 120, propagate_version = true)]
+pub struct Cli {
+    /// Folder for results and records
+    #[arg(long, global = true, default_value = ".halftone", value_name = "FOLDER")]
+    pub work: PathBuf,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a first pipeline for your own data
+    Init(Init),
+    /// Run a pipeline; what did not change is used again
+    Run(Run),
+    /// Say what a run would do with each stage, and why
+    Plan(Plan),
+    /// Find what is wrong with a pipeline file, all at once
+    Check(Check),
+    /// Say how the latest run of each pipeline, or of one, went or goes
+    Status(Status),
+    /// Draw a pipeline with the state of its stages
+    Dag(Dag),
+    /// Look into a table
+    Inspect(Inspect),
+    /// Show what a stage will feed its model: the judge's questions, the tokens that are trained on
+    Render(Render),
+    /// Follow a pair or a comparison back to its source and forth to the steps that used it
+    Trace(Trace),
+    /// Write what a run did as one HTML page
+    Report(Report),
+    /// Compare two runs: configuration, labels and figures
+    Diff(Diff),
+    /// Write a result in a form that other tools read
+    Export(Export),
+    /// Read every file of the store and compare it with what was written
+    Verify(Verify),
+    /// Remove what the last runs of each pipeline do not need
+    Gc(Gc),
+    /// Print the JSON Schema of pipeline files, or the manual of one kind
+    Schema(Schema),
+    /// List the kinds of stages
+    Kinds,
+    /// Print completions for a shell
+    Completions(Completions),
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The new pipeline file
+    #[arg(default_value = "pipeline.yaml")]
+    pub file: PathBuf,
+    /// Your data: JSON Lines, CSV or Parquet; its format decides what the pipeline does
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<String>,
+    /// Read nothing but prompts from the data, whatever else they hold; the model answers them
+    #[arg(long)]
+    pub prompts_only: bool,
+    /// The model to train: a folder, or a name on the hub
+    #[arg(long, value_name = "MODEL")]
+    pub policy: Option<String>,
+    /// A model that judges; pairs with labels are judged anew
+    #[arg(long, value_name = "MODEL")]
+    pub judge: Option<String>,
+    /// A sentence encoder, for objectives that read embeddings
+    #[arg(long, value_name = "MODEL")]
+    pub encoder: Option<String>,
+    /// What to train with [default: what suits the data]
+    #[arg(long, value_name = "NAME")]
+    pub objective: Option<String>,
+    /// Write over a file that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// A pipeline file with overrides.
+#[derive(Debug, Args)]
+pub struct PipelineFile {
+    /// The pipeline file
+    pub pipeline: PathBuf,
+    /// Give a value: `seed=3`, `vars.x=..`, `stage.key=<yaml>`
+    #[arg(long, value_name = "A.B=YAML")]
+    pub set: Vec<String>,
+}
+
+/// A choice of stages.
+#[derive(Debug, Args)]
+pub struct Choice {
+    /// This stage alone; what it reads has to be there
+    #[arg(long, value_name = "STAGE", conflicts_with_all = ["from", "until"])]
+    pub only: Option<String>,
+    /// This stage and what follows from it
+    #[arg(long, value_name = "STAGE")]
+    pub from: Option<String>,
+    /// This stage and what it needs
+    #[arg(long, value_name = "STAGE")]
+    pub until: Option<String>,
+    /// Run this stage even if its result could be used again
+    #[arg(long, value_name = "STAGE")]
+    pub force: Vec<String>,
+    /// With --only or --from: take the latest results of stages that are out of date
+    #[arg(long)]
+    pub stale: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub file: PipelineFile,
+    #[command(flatten)]
+    pub choice: Choice,
+    /// Where models compute: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Tell events as JSON lines on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Leave (exit 75) rather than wait where another run makes the same result
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Plan {
+    #[command(flatten)]
+    pub file: PipelineFile,
+    #[command(flatten)]
+    pub choice: Choice,
+    /// The plan as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub file: PipelineFile,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// A pipeline's name or file; all of them if left out
+    pub pipeline: Option<String>,
+    /// The record of the latest run as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Dag {
+    #[command(flatten)]
+    pub file: PipelineFile,
+    /// How to draw it
+    #[arg(long, value_enum, default_value_t = commands::DagForm::Ascii)]
+    pub format: commands::DagForm,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// `stage.port` or `stage` of a pipeline's latest run, or a path: a Parquet file or a folder of them
+    pub table: String,
+    /// What to show
+    #[arg(value_enum, default_value_t = commands::View::Head)]
+    pub view: commands::View,
+    /// The pipeline whose latest run is meant, if it is not the one that ran last
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// Rows to show [default: 5, or 20 where a row fits a line]
+    #[arg(short = 'n', long)]
+    pub rows: Option<usize>,
+    /// Only rows with this value in this column; several must all hold
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    pub r#where: Vec<String>,
+    /// Rows as JSON lines
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Render {
+    #[command(flatten)]
+    pub file: PipelineFile,
+    /// A stage that feeds a model: judge, train, reference, sample
+    pub stage: String,
+    /// Rows of its input to show, from the first on
+    #[arg(short = 'n', long, default_value_t = 2)]
+    pub rows: usize,
+    /// Texts with token ids as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// The id of a pair or of a comparison, or the beginning of one (from 6 characters on)
+    pub id: String,
+    /// The pipeline that is meant, if it is not the one that ran last: its name or file
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// The run's number [default: the latest]
+    #[arg(long, value_name = "N")]
+    pub run: Option<u64>,
+    /// All of it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// A pipeline's name or file; the pipeline that ran last if left out
+    pub pipeline: Option<String>,
+    /// The run's number [default: the latest]
+    #[arg(long, value_name = "N")]
+    pub run: Option<u64>,
+    /// The HTML file [default: report.html in the folder of the run]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// A run: its number, `PIPELINE:N`, or a pipeline's name or file for its latest [default: the last but one]
+    #[arg(value_name = "RUN_A")]
+    pub first: Option<String>,
+    /// The run to compare it with [default: the latest]
+    #[arg(value_name = "RUN_B")]
+    pub second: Option<String>,
+    /// The pipeline whose runs the numbers mean, if it is not the one that ran last
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// All of it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    #[command(subcommand)]
+    pub what: ExportWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ExportWhat {
+    /// A trained model as a Hugging Face folder of its own; an adapter is merged into its base
+    Model(ExportModel),
+    /// Pairs or items as a dataset that TRL trains on as it is
+    Dataset(ExportDataset),
+}
+
+#[derive(Debug, Args)]
+pub struct ExportModel {
+    /// A training stage of a pipeline's latest run (`policy`, or `policy.policy`), or the path of a model folder
+    pub model: String,
+    /// The new folder
+    #[arg(long, value_name = "FOLDER")]
+    pub to: PathBuf,
+    /// The pipeline whose latest run is meant, if it is not the one that ran last
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportDataset {
+    /// Pairs or items: `stage.port` or `stage` of a pipeline's latest run, or a path
+    pub table: String,
+    /// The new folder
+    #[arg(long, value_name = "FOLDER")]
+    pub to: PathBuf,
+    /// A second table, such as held-out pairs: the split `test`
+    #[arg(long, value_name = "TABLE")]
+    pub test: Option<String>,
+    /// The files
+    #[arg(long, value_enum, default_value_t = Format::Parquet)]
+    pub format: Format,
+    /// Where the prompt of a pair stands [default: explicit]. Pairs of two prompts need `implicit`: DPOTrainer takes it
+    /// where the text is raw (its loss is then that of JPO), RewardTrainer also takes conversations
+    #[arg(long, value_enum)]
+    pub prompt: Option<Prompt>,
+    /// The pipeline whose latest run is meant, if it is not the one that ran last
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Only the latest run of this pipeline
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// List what would go, remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Runs of each pipeline whose results stay
+    #[arg(long, default_value_t = 10, value_name = "RUNS")]
+    pub keep: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// A kind: its keys with their documentation
+    pub kind: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Runs the command line and gives the exit code.
+pub fn main() -> i32 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE } else { exit::DONE };
+        }
+    };
+    match run(cli) {
+        Ok(()) => exit::DONE,
+        Err(error) => {
+            complain(&error.to_string());
+            exit::code(&error)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let work = &cli.work;
+    match cli.command {
+        Command::Init(args) => commands::init(args),
+        Command::Run(args) => commands::run(work, args),
+        Command::Plan(args) => commands::plan(work, args),
+        Command::Check(args) => commands::check(args),
+        Command::Status(args) => commands::status(work, args),
+        Command::Dag(args) => commands::dag(work, args),
+        Command::Inspect(args) => commands::inspect(work, args),
+        Command::Render(args) => commands::render(work, args),
+        Command::Trace(args) => commands::trace(work, args),
+        Command::Report(args) => commands::report(work, args),
+        Command::Diff(args) => commands::diff(work, args),
+        Command::Export(args) => commands::export(work, args),
+        Command::Verify(args) => commands::verify(work, args),
+        Command::Gc(args) => commands::gc(work, args),
+        Command::Schema(args) => commands::schema(args),
+        Command::Kinds => commands::kinds(),
+        Command::Completions(args) => commands::completions(args.shell),
+    }
+}
+
+/// Prints an error on stderr, in red where there is colour.
+fn complain(text: &str) {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let (red, plain) = if colour { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
+    for line in text.lines() {
+        eprintln!("{red}error{plain}: {line}");
+    }
+}
+
+/// Prints a result on stdout. A reader that has enough (`| head`) is not an error.
+pub fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(kit::Error::Io { path: "stdout".into(), source: error }.into())
+        }
+        _ => Ok(()),
+    }
+}

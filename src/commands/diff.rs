@@ -1,0 +1,192 @@
+//! `diff`: two runs side by side.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::pipeline_name;
+use crate::cli::{self, print};
+use crate::diff::{Figures, Labels, Side, Stages, figures, labels, stages};
+use crate::error::{Error, Result};
+use crate::inspect::latest_pipeline;
+use crate::problem::did_you_mean;
+use crate::report::aligned;
+use crate::store::{Difference, Records, RunRecord, Store};
+
+/// Compares two runs.
+pub fn diff(work: &Path, args: cli::Diff) -> Result<()> {
+    let (store, records) = (Store::open(work), Records::new(work));
+    let [first, second] = chosen(&records, &args)?;
+    let (a, b) = (Side { store: &store, record: &first }, Side { store: &store, record: &second });
+    let (stages, labels, figures) = (stages(&a, &b), labels(&a, &b)?, figures(&a, &b)?);
+    let removed: Vec<(&RunRecord, &str)> =
+        [&a, &b].iter().flat_map(|side| side.removed().into_iter().map(|stage| (side.record, stage))).collect();
+    if args.json {
+        let run =
+            |record: &RunRecord| json!({"pipeline": record.pipeline, "run": record.run, "started": record.started});
+        let removed: Vec<Value> = removed.iter().map(|(run, stage)| json!({"run": run.run, "stage": stage})).collect();
+        let all = json!({
+            "first": run(&first), "second": run(&second),
+            "stages": stages, "labels": labels, "figures": figures, "removed": removed,
+        });
+        return print(&format!("{all}\n"));
+    }
+    let names = [&first, &second].map(|run| match first.pipeline == second.pipeline {
+        true => format!("run {}", run.run),
+        false => format!("{}:{}", run.pipeline, run.run),
+    });
+    let mut text = match first.pipeline == second.pipeline {
+        true => format!("{}, {} and {}\n", first.pipeline, names[0], names[1]),
+        false => format!("{} and {}\n", names[0], names[1]),
+    };
+    text.push_str(&told_stages(&stages, &names));
+    text.push_str(&told_labels(&labels, &names));
+    text.push_str(&told_figures(&figures, &names));
+    if !removed.is_empty() {
+        text.push_str("\nnot compared, since `gc` removed them:\n");
+        let rows: Vec<Vec<String>> = removed
+            .iter()
+            .map(|(run, stage)| vec![format!("  {stage}"), format!("of run {} of {}", run.run, run.pipeline)])
+            .collect();
+        text.push_str(&aligned(&rows, &[]));
+    }
+    print(&text)
+}
+
+/// The two runs that are meant: `N` of the pipeline, `NAME:N`, or `NAME` for its latest; the last two where none is named,
+/// and one against the latest.
+fn chosen(records: &Records, args: &cli::Diff) -> Result<[RunRecord; 2]> {
+    let default = || args.pipeline.as_deref().map_or_else(|| latest_pipeline(records), pipeline_name);
+    let first = args.first.as_deref().map(|text| run(records, text, default)).transpose()?;
+    let second = args.second.as_deref().map(|text| run(records, text, default)).transpose()?;
+    match (first, second) {
+        (Some(first), Some(second)) => Ok([first, second]),
+        (Some(first), None) => {
+            let latest = records.latest(&first.pipeline)?.unwrap_or_else(|| first.clone());
+            if latest.run == first.run {
+                let text = format!("run {} of `{}` is its latest; name another run", first.run, first.pipeline);
+                return Err(Error::Usage(text));
+            }
+            Ok([first, latest])
+        }
+        _ => {
+            let name = default()?;
+            let mut runs = records.runs(&name)?.into_iter().filter_map(|run| records.read(&name, run));
+            match (runs.next(), runs.next()) {
+                (Some(latest), Some(before)) => Ok([before, latest]),
+                (Some(only), None) => Err(Error::Usage(format!(
+                    "`{name}` has one run, {}; there is nothing to compare it with",
+                    only.run
+                ))),
+                (None, _) => Err(unknown(records, &name, None)),
+            }
+        }
+    }
+}
+
+fn run(records: &Records, text: &str, default: impl Fn() -> Result<String>) -> Result<RunRecord> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let (name, number) = match (number(text), text.rsplit_once(':').and_then(|(name, run)| Some((name, number(run)?))))
+    {
+        (Some(run), _) => (default()?, Some(run)),
+        (None, Some((name, run))) => (pipeline_name(name)?, Some(run)),
+        (None, None) => (pipeline_name(text)?, None),
+    };
+    let found = match number {
+        Some(run) => records.read(&name, run),
+        None => records.latest(&name)?,
+    };
+    found.ok_or_else(|| unknown(records, &name, number))
+}
+
+fn unknown(records: &Records, name: &str, run: Option<u64>) -> Error {
+    let all = records.pipelines().unwrap_or_default();
+    let there: Vec<String> = records.runs(name).unwrap_or_default().iter().rev().map(u64::to_string).collect();
+    let near = did_you_mean(name, all.iter().filter(|other| *other != name).map(String::as_str));
+    let hint = if there.is_empty() { near } else { format!("; there are {}", there.join(", ")) };
+    let run = run.map(|run| format!(" {run}")).unwrap_or_default();
+    Error::Usage(format!("there is no run{run} of `{name}`{hint}"))
+}
+
+fn told_stages(stages: &[Stages], names: &[String; 2]) -> String {
+    if stages.is_empty() {
+        return "\nconfiguration: no difference\n".to_owned();
+    }
+    let mut rows = vec![vec!["configuration".to_owned(), String::new(), names[0].clone(), names[1].clone()]];
+    for stage in stages {
+        let mut name = match stage.count {
+            1 => format!("  {}", stage.stage),
+            count => format!("  {} ({count} stages)", stage.stage),
+        };
+        if let Some((first, second)) = &stage.states {
+            rows.push(vec![std::mem::take(&mut name), "(stage)".to_owned(), first.clone(), second.clone()]);
+        }
+        for difference in &stage.differences {
+            let Difference { before, after, .. } = difference;
+            let values = [before, after].map(|value| Difference::short(value.as_ref()));
+            let [before, after] = values;
+            rows.push(vec![std::mem::take(&mut name), difference.label(), before, after]);
+        }
+    }
+    format!("\n{}", aligned(&rows, &[]))
+}
+
+fn told_labels(labels: &[Labels], names: &[String; 2]) -> String {
+    let (same, other): (Vec<&Labels>, Vec<&Labels>) = labels.iter().partition(|labels| labels.same_result);
+    let mut text = String::new();
+    if !other.is_empty() {
+        let only = |name: &String| format!("only {name}");
+        let head = ["labels", "rows in both", "moved", "mean |change|", "flips"].map(str::to_owned);
+        let mut rows = vec![head.into_iter().chain(names.iter().map(only)).collect::<Vec<_>>()];
+        for labels in other {
+            let change = labels.mean_change.map_or(String::new(), |change| format!("{change:.4}"));
+            let counts = [labels.flips, labels.only_first, labels.only_second].map(|count| count.to_string());
+            let mut row =
+                vec![format!("  {}", labels.table), labels.rows.to_string(), labels.moved.to_string(), change];
+            row.extend(counts);
+            rows.push(row);
+        }
+        text = format!("\n{}", aligned(&rows, &[1, 2, 3, 4, 5, 6]));
+    }
+    if !same.is_empty() {
+        let names: Vec<&str> = same.iter().map(|labels| labels.table.as_str()).collect();
+        text.push_str(&format!("\nthe same labels: {}\n", names.join(", ")));
+    }
+    text
+}
+
+fn told_figures(figures: &[Figures], names: &[String; 2]) -> String {
+    let (same, other): (Vec<&Figures>, Vec<&Figures>) = figures.iter().partition(|figures| figures.same_result);
+    let mut text = String::new();
+    for figures in other {
+        let head = [figures.table.clone(), names[0].clone(), names[1].clone(), "difference".to_owned()];
+        let mut rows = vec![head.to_vec()];
+        for row in &figures.rows {
+            let shown = |value: Option<f64>| value.map_or("-".to_owned(), short);
+            let difference = row.difference.map_or(String::new(), |difference| match difference {
+                0.0 => "0".to_owned(),
+                above if above > 0.0 => format!("+{}", short(above)),
+                below => short(below),
+            });
+            rows.push(vec![format!("  {}", row.name), shown(row.first), shown(row.second), difference]);
+        }
+        text.push_str(&format!("\n{}", aligned(&rows, &[1, 2, 3])));
+    }
+    if !same.is_empty() {
+        let names: Vec<&str> = same.iter().map(|figures| figures.table.as_str()).collect();
+        text.push_str(&format!("\nthe same figures: {}\n", names.join(", ")));
+    }
+    text
+}
+
+/// A number with five digits.
+fn short(value: f64) -> String {
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        return format!("{value:.0}");
+    }
+    let digits = value.abs().log10().floor();
+    if !(-4.0..6.0).contains(&digits) {
+        return format!("{value:.3e}");
+    }
+    format!("{value:.*}", (4.0 - digits).clamp(0.0, 6.0) as usize)
+}

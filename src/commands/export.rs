@@ -1,0 +1,89 @@
+//! `export`: results in the forms that other tools read.
+
+use std::path::Path;
+
+use super::size;
+use crate::cli::{self, print};
+use crate::error::{Error, Result};
+use crate::inspect::{Target, resolve};
+use crate::store::Records;
+use crate::trl::{Dataset, Split};
+
+/// Exports what is asked for.
+pub fn export(work: &Path, args: cli::Export) -> Result<()> {
+    match args.what {
+        cli::ExportWhat::Model(args) => model(work, args),
+        cli::ExportWhat::Dataset(args) => dataset(work, args),
+    }
+}
+
+/// Writes a model as a Hugging Face folder of its own.
+fn model(work: &Path, args: cli::ExportModel) -> Result<()> {
+    let records = Records::new(work);
+    let text = &args.model;
+    // The model of a training is its port `policy`.
+    let path = Path::new(text);
+    let stage = !text.contains(['.', '/']) && !path.exists();
+    let named = if stage { format!("{text}.policy") } else { text.clone() };
+    let Target::Model(folder) = resolve(&named, args.pipeline.as_deref(), &records)? else {
+        return Err(Error::Usage(format!("`{text}` is a table, not a model; name the `policy` of a training")));
+    };
+    whole(&args.to, |partial| Ok(train::export_model(&folder, partial)?))?;
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(&args.to).map_err(kit::Error::io(&args.to))?.flatten() {
+        bytes += entry.metadata().map_err(kit::Error::io(&entry.path()))?.len();
+    }
+    print(&format!("{} holds {text} ({})\n", args.to.display(), size(bytes)))
+}
+
+/// Writes pairs or items as a TRL dataset.
+fn dataset(work: &Path, args: cli::ExportDataset) -> Result<()> {
+    let records = Records::new(work);
+    let mut splits = Vec::new();
+    for (name, given) in [("train", Some(&args.table)), ("test", args.test.as_ref())] {
+        let Some(given) = given else { continue };
+        let Target::Table(path) = resolve(given, args.pipeline.as_deref(), &records)? else {
+            return Err(Error::Usage(format!("`{given}` is no table; name one of pairs or items")));
+        };
+        splits.push(Split { name, given: given.clone(), path });
+    }
+    let dataset = whole(&args.to, |partial| Dataset::write(&splits, args.format, args.prompt, partial))?;
+    let (kind, text) = dataset.form;
+    let mut told = format!("{}: TRL's {kind}, {text}\n", args.to.display());
+    for (split, (rows, undecided)) in splits.iter().zip(&dataset.rows) {
+        let left_out = if *undecided > 0 { format!("; {undecided} labels of 1/2 left out") } else { String::new() };
+        told.push_str(&format!("  {:5} {rows} rows of {}{left_out}\n", split.name, split.given));
+    }
+    told.push_str(&format!("  columns: {}\n", dataset.columns.join(", ")));
+    told.push_str("TRL's trainers take each label as certain; `p_hat` says how certain it is.\n");
+    print(&told)
+}
+
+/// Writes a folder that appears whole or not at all.
+fn whole<T>(to: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let partial = beside(to)?;
+    std::fs::create_dir_all(&partial).map_err(kit::Error::io(&partial))?;
+    let written = write(&partial).and_then(|written| {
+        std::fs::rename(&partial, to).map_err(kit::Error::io(to))?;
+        Ok(written)
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_dir_all(&partial);
+    }
+    written
+}
+
+/// A folder to write into before it gets the name `to`, in the same place.
+fn beside(to: &Path) -> Result<std::path::PathBuf> {
+    if to.exists() {
+        return Err(Error::Usage(format!("`{}` is there already; name a new folder, or remove it", to.display())));
+    }
+    let name = to.file_name().ok_or_else(|| Error::Usage(format!("`{}` is not the name of a folder", to.display())))?;
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(kit::Error::io(parent))?;
+    let partial = parent.join(format!(".{}.partial", name.to_string_lossy()));
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).map_err(kit::Error::io(&partial))?;
+    }
+    Ok(partial)
+}

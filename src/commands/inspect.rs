@@ -1,0 +1,104 @@
+//! `inspect`: a look into a table.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::size;
+use crate::cli::{self, print};
+use crate::error::Result;
+use crate::inspect::{Filter, Rows, Target, pretty, resolve, schema_table, stats_table, table};
+use crate::report::aligned;
+use crate::store::Records;
+
+/// Rows shown where none are asked for: of a table with a line each, and of rows one under the other.
+const NARROW: usize = 20;
+const WIDE: usize = 5;
+
+/// What to show of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum View {
+    /// Its columns
+    Schema,
+    /// Its first rows
+    Head,
+    /// What its columns hold
+    Stats,
+    /// Rows from all over it
+    Sample,
+}
+
+/// Shows a table.
+pub fn inspect(work: &Path, args: cli::Inspect) -> Result<()> {
+    let path = match resolve(&args.table, args.pipeline.as_deref(), &Records::new(work))? {
+        Target::Table(path) => path,
+        Target::Model(path) => return print(&model(&path)?),
+        Target::Page(path) => return print(&std::fs::read_to_string(&path).map_err(kit::Error::io(&path))?),
+    };
+    let rows = Rows::open(&path)?;
+    let filters: Vec<Filter> = args.r#where.iter().map(|text| Filter::parse(text, &rows)).collect::<Result<_>>()?;
+    match args.view {
+        View::Schema if args.json => {
+            let columns: Vec<_> =
+                rows.columns.iter().map(|(name, kind)| json!({"name": name, "type": kind.to_string()})).collect();
+            let schema =
+                json!({"rows": rows.count, "parts": rows.parts.len(), "bytes": rows.bytes()?, "columns": columns});
+            print(&format!("{schema}\n"))
+        }
+        View::Schema => {
+            let (parts, bytes) = (rows.parts.len(), size(rows.bytes()?));
+            print(&format!("{} rows in {parts} files, {bytes}\n{}", rows.count, schema_table(&rows)))
+        }
+        View::Stats => print(&stats_table(&rows, &filters, args.json)?),
+        View::Head => show(&rows, &filters, args.json, args.rows, 1),
+        View::Sample => {
+            let mut passing = rows.count;
+            if !filters.is_empty() {
+                passing = 0;
+                rows.each(&filters, |_| {
+                    passing += 1;
+                    true
+                })?;
+            }
+            let step = passing.div_ceil(args.rows.unwrap_or(WIDE).max(1) as u64).max(1);
+            show(&rows, &filters, args.json, Some(args.rows.unwrap_or(WIDE)), step)
+        }
+    }
+}
+
+/// Shows every `step`th row, `wanted` at most: as a table where the rows are narrow, else one under the other.
+fn show(rows: &Rows, filters: &[Filter], json: bool, wanted: Option<usize>, step: u64) -> Result<()> {
+    let (mut passed, mut picked) = (0, Vec::new());
+    let most = wanted.unwrap_or(NARROW);
+    rows.each(filters, |row| {
+        if passed % step == 0 {
+            picked.push(row);
+        }
+        passed += 1;
+        picked.len() < most
+    })?;
+    if json {
+        picked.truncate(wanted.unwrap_or(WIDE));
+        return print(&picked.iter().map(|row| format!("{}\n", rows.object(row))).collect::<String>());
+    }
+    let mut text = table(rows, &picked).unwrap_or_else(|| {
+        picked.truncate(wanted.unwrap_or(WIDE));
+        picked.iter().map(|row| pretty(rows, row) + "\n").collect()
+    });
+    let of = if filters.is_empty() { "" } else { " that pass" };
+    text.push_str(&format!("{} rows{of}, of {} in the table\n", picked.len(), rows.count));
+    print(&text)
+}
+
+/// The files of a model folder.
+fn model(path: &Path) -> Result<String> {
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(kit::Error::io(path))? {
+        let entry = entry.map_err(kit::Error::io(path))?;
+        let bytes = entry.metadata().map_err(kit::Error::io(path))?.len();
+        lines.push(vec![entry.file_name().to_string_lossy().into_owned(), size(bytes)]);
+    }
+    lines.sort();
+    Ok(format!("a model folder\n{}", aligned(&lines, &[1])))
+}

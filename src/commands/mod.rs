@@ -1,0 +1,90 @@
+//! The commands, one file each.
+
+mod check;
+mod dag;
+mod diff;
+mod export;
+mod gc;
+mod init;
+mod inspect;
+mod plan;
+mod render;
+mod report;
+mod run;
+mod schema;
+mod shown;
+mod status;
+mod trace;
+mod verify;
+
+pub use check::check;
+pub use dag::{DagForm, dag};
+pub use diff::diff;
+pub use export::export;
+pub use gc::gc;
+pub use init::init;
+pub use inspect::{View, inspect};
+pub use plan::plan;
+pub use render::render;
+pub use report::report;
+pub use run::run;
+pub use schema::{completions, kinds, schema};
+pub use status::status;
+pub use trace::trace;
+pub use verify::verify;
+
+use std::path::Path;
+
+use crate::check::check_file;
+use crate::cli::PipelineFile;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::inspect::latest_pipeline;
+use crate::kinds::KINDS;
+use crate::problem::did_you_mean;
+use crate::store::{Records, RunRecord};
+
+/// The checked pipeline of a command line.
+fn load(args: &PipelineFile) -> Result<Graph> {
+    check_file(&args.pipeline, &args.set, KINDS)
+        .map_err(|problems| Error::Problems { file: args.pipeline.clone(), problems })
+}
+
+/// A size as people say it.
+fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let power = (0..units.len() - 1).take_while(|power| bytes >> (10 * (power + 1)) > 0).count();
+    match power {
+        0 => format!("{bytes} B"),
+        _ => format!("{:.1} {}", bytes as f64 / 1024_f64.powi(power as i32), units[power]),
+    }
+}
+
+/// The record of a run: the latest one if no number is given, of the pipeline that ran last if none is named.
+fn record_of(work: &Path, records: &Records, pipeline: Option<String>, run: Option<u64>) -> Result<RunRecord> {
+    let name = pipeline.map_or_else(|| latest_pipeline(records), |text| pipeline_name(&text))?;
+    let record = match run {
+        Some(run) => records.read(&name, run),
+        None => records.latest(&name)?,
+    };
+    record.ok_or_else(|| {
+        let all = records.pipelines().unwrap_or_default();
+        let near = did_you_mean(&name, all.iter().filter(|other| **other != name).map(String::as_str));
+        let runs = records.runs(&name).unwrap_or_default();
+        let there: Vec<String> = runs.iter().rev().map(u64::to_string).collect();
+        let there = if there.is_empty() { near } else { format!("; there are {}", there.join(", ")) };
+        let number = run.map(|run| format!(" {run}")).unwrap_or_default();
+        Error::Usage(format!("no run{number} of `{name}` in {}{there}", work.display()))
+    })
+}
+
+/// The name of a pipeline given by name or file.
+pub fn pipeline_name(text: &str) -> Result<String> {
+    let path = Path::new(text);
+    if !path.is_file() {
+        return Ok(text.to_owned());
+    }
+    let (pipeline, _) = crate::pipeline::Pipeline::load(path, &[])
+        .map_err(|problems| Error::Problems { file: path.to_owned(), problems })?;
+    Ok(pipeline.name)
+}

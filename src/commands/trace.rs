@@ -1,0 +1,31 @@
+//! `trace`: a pair or a comparison back to its source and forth to the steps that used it.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::record_of;
+use crate::cli::{self, print};
+use crate::error::{Error, Result};
+use crate::kinds::KINDS;
+use crate::store::{Records, Store};
+use crate::trace::{self, Lineage};
+
+/// Follows an id through a run.
+pub fn trace(work: &Path, args: cli::Trace) -> Result<()> {
+    let (store, records) = (Store::open(work), Records::new(work));
+    let record = record_of(work, &records, args.pipeline, args.run)?;
+    let lineage = Lineage::of(&store, &records, &record, KINDS)?;
+    let followed = trace::follow(&lineage, &record.pipeline, record.run, &args.id)?;
+    print(&match args.json {
+        true => format!("{}\n", json!(followed)),
+        false => trace::text(&followed),
+    })?;
+    match followed.disagreements.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Damaged(format!(
+            "what is stored is not what it was computed from:\n{}",
+            followed.disagreements.join("\n")
+        ))),
+    }
+}

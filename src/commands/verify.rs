@@ -1,0 +1,54 @@
+//! `verify`: every file of the store against its manifest.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::cli::{self, print};
+use crate::error::{Error, Result};
+use crate::store::{Records, Store};
+
+/// Reads all entries, or those of one pipeline's latest run.
+pub fn verify(work: &Path, args: cli::Verify) -> Result<()> {
+    let (store, records) = (Store::open(work), Records::new(work));
+    let mut names = BTreeSet::new();
+    match &args.pipeline {
+        Some(text) => {
+            let name = super::pipeline_name(text)?;
+            let record = records
+                .latest(&name)?
+                .ok_or_else(|| Error::Usage(format!("no run of `{name}` in {}", work.display())))?;
+            names.extend(record.stages.into_values().filter_map(|stage| stage.entry));
+        }
+        None if store.folder().is_dir() => {
+            for entry in std::fs::read_dir(store.folder()).map_err(kit::Error::io(store.folder()))? {
+                let name = entry.map_err(kit::Error::io(store.folder()))?.file_name().to_string_lossy().into_owned();
+                if !name.contains('.') {
+                    names.insert(name);
+                }
+            }
+        }
+        None => {}
+    }
+    let mut damaged = Vec::new();
+    let (mut files, mut bytes) = (0, 0);
+    for name in &names {
+        let path = store.entry(name);
+        let Some(manifest) = store.manifest(name) else {
+            damaged.push(format!("{}: manifest.json is missing or torn", path.display()));
+            continue;
+        };
+        let parts = || manifest.ports.values().flat_map(|port| &port.parts);
+        files += parts().count();
+        bytes += parts().map(|part| part.bytes).sum::<u64>();
+        if manifest.recipe.entry() != *name || manifest.recipe.key() != manifest.key {
+            damaged.push(format!("{}: manifest.json belongs to another entry", path.display()));
+        } else if let Some(damage) = store.verify(&manifest, None, true)? {
+            damaged.push(format!("{}: {damage}", path.display()));
+        }
+    }
+    if !damaged.is_empty() {
+        damaged.push("the next run that needs a damaged entry computes it again".to_owned());
+        return Err(Error::Damaged(damaged.join("\n")));
+    }
+    print(&format!("{} entries, {files} files, {}: all as written\n", names.len(), super::size(bytes)))
+}

@@ -1,0 +1,62 @@
+//! What can end a command.
+
+use std::path::{Path, PathBuf};
+
+use crate::problem::Problem;
+use crate::store::Owner;
+
+/// The result of a command.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a command ended early. `exit.rs` gives each its exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line asks for something that is not there.
+    #[error("{0}")]
+    Usage(String),
+    /// The pipeline file has problems.
+    #[error("{}", lines(file, problems))]
+    Problems {
+        /// The pipeline file.
+        file: PathBuf,
+        /// All of them, sorted.
+        problems: Vec<Problem>,
+    },
+    /// What was asked for cannot be run as the pipeline stands.
+    #[error("{0}")]
+    Pipeline(String),
+    /// A stage failed.
+    #[error("stage `{stage}`: {source}")]
+    Stage {
+        /// The stage.
+        stage: String,
+        /// What it said.
+        source: kit::Error,
+    },
+    /// A stage panicked.
+    #[error("stage `{stage}` panicked: {text} (this is a bug in halftone)")]
+    Panicked {
+        /// The stage.
+        stage: String,
+        /// The panic's message.
+        text: String,
+    },
+    /// Another process holds a lock, and we were not to wait.
+    #[error("{what} is being worked on by {}; run the same command again later", owner.as_ref().map_or("another process".to_owned(), Owner::to_string))]
+    Locked {
+        /// What is locked.
+        what: String,
+        /// Who holds it, where that is known.
+        owner: Option<Owner>,
+    },
+    /// Entries of the store are not what their manifests say.
+    #[error("{0}")]
+    Damaged(String),
+    /// Everything else, outside a stage.
+    #[error(transparent)]
+    Kit(#[from] kit::Error),
+}
+
+fn lines(file: &Path, problems: &[Problem]) -> String {
+    problems.iter().map(|problem| problem.line(file)).collect::<Vec<_>>().join("\n")
+}

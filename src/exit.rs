@@ -1,0 +1,41 @@
+//! Exit codes, after sysexits.h where one fits.
+
+use crate::error::Error;
+use crate::problem::Fault;
+
+/// Everything asked for is there.
+pub const DONE: i32 = 0;
+/// The command line is wrong.
+pub const USAGE: i32 = 64;
+/// The data is at fault: a broken row, a torn file, a damaged entry.
+pub const DATA: i32 = 65;
+/// A judge or another service could not be reached; run again.
+pub const UNREACHABLE: i32 = 69;
+/// A bug in halftone.
+pub const INTERNAL: i32 = 70;
+/// Reading or writing failed: a full disk, missing rights.
+pub const IO: i32 = 74;
+/// Interrupted, or another process holds a lock; run the same command again to go on.
+pub const AGAIN: i32 = 75;
+/// The pipeline file is wrong.
+pub const PIPELINE: i32 = 78;
+
+/// The exit code of an error.
+pub fn code(error: &Error) -> i32 {
+    match error {
+        Error::Usage(_) => USAGE,
+        Error::Problems { problems, .. } if problems.iter().all(|problem| problem.fault == Fault::Data) => DATA,
+        Error::Problems { .. } | Error::Pipeline(_) => PIPELINE,
+        Error::Panicked { .. } => INTERNAL,
+        Error::Locked { .. } => AGAIN,
+        Error::Damaged(_) => DATA,
+        Error::Stage { source, .. } | Error::Kit(source) => match source {
+            kit::Error::Data(_) => DATA,
+            kit::Error::Pipeline(_) => PIPELINE,
+            kit::Error::Unreachable(_) => UNREACHABLE,
+            kit::Error::Interrupted => AGAIN,
+            kit::Error::Io { .. } => IO,
+            kit::Error::Internal(_) => INTERNAL,
+        },
+    }
+}

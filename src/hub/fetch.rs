@@ -1,0 +1,276 @@
+//! Bringing a model from the hub into the cache: only the files a model is made of, each resumed where it broke off.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use kit::{Error, Result};
+use serde_json::Value;
+use ureq::Agent;
+
+use super::cache::{Cache, home, shards};
+use super::{ModelName, endpoint};
+
+/// How often a request is sent again when nothing more arrives.
+const RETRIES: u32 = 4;
+const INDEX: &str = "model.safetensors.index.json";
+/// The longest description or index that is read.
+const MAX_JSON: u64 = 64 << 20;
+
+/// Called while a file arrives: its name, the bytes that are there, and all of them.
+pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
+
+/// Fetches a model into the cache. It appears under its revision when all of it is there.
+///
+/// # Errors
+/// [`Error::Unreachable`] when the hub does not answer, [`Error::Pipeline`] when it has no such model or wants a token.
+pub fn fetch(cache: &Cache, name: &ModelName, progress: Progress<'_>) -> Result<()> {
+    let hub = Hub::new();
+    let model = cache.of(name);
+    std::fs::create_dir_all(model.join("blobs")).map_err(Error::io(&model))?;
+    // One process at a time; the lock goes with it.
+    let lock = model.join(".halftone.lock");
+    let lock = File::create(&lock).and_then(|file| file.lock().map(|()| file)).map_err(Error::io(&lock))?;
+    if cache.find(name).is_some() {
+        return Ok(());
+    }
+    let about = hub.json(name, &format!("{}/api/models/{}/revision/{}", hub.endpoint, name.id, name.revision))?;
+    let commit = about.get("sha").and_then(Value::as_str).filter(|commit| is_word(commit));
+    let commit = commit.ok_or_else(|| hub.strange("names no commit"))?.to_owned();
+    let siblings = about.get("siblings").and_then(Value::as_array).into_iter().flatten();
+    let files: Vec<&str> = siblings
+        .filter_map(|file| file.get("rfilename").and_then(Value::as_str))
+        .filter(|file| is_safe(file))
+        .collect();
+    let snapshot = model.join("snapshots").join(&commit);
+    let mut get = |file: &str| -> Result<()> {
+        if !snapshot.join(file).is_file() {
+            hub.file(name, &commit, file, &model, &snapshot, progress)?;
+        }
+        Ok(())
+    };
+    // Weights come last: where they are, everything is.
+    for file in files.iter().filter(|file| is_description(file)) {
+        get(file)?;
+    }
+    let weights = if files.contains(&INDEX) {
+        let path = snapshot.join(INDEX);
+        let listed = shards(&std::fs::read(&path).map_err(Error::io(&path))?);
+        listed
+            .filter(|files| files.iter().all(|file| is_safe(file)))
+            .ok_or_else(|| hub.strange("sent a broken index"))?
+    } else if files.contains(&"model.safetensors") {
+        vec!["model.safetensors".to_owned()]
+    } else {
+        return Err(Error::Pipeline(format!(
+            "`{name}` has no `model.safetensors`; models are read from safetensors in the Hugging Face format"
+        )));
+    };
+    for file in &weights {
+        get(file)?;
+    }
+    if !snapshot.join("config.json").is_file() {
+        return Err(Error::Pipeline(format!("`{name}` is no model that can be read: it has no config.json")));
+    }
+    if name.revision != commit {
+        kit::commit::commit_bytes(&model.join("refs").join(&name.revision), commit.as_bytes())?;
+    }
+    drop(lock);
+    Ok(())
+}
+
+/// Configuration, tokenizer, template and the modules of sentence encoders; small files at the top or in `1_Pooling`.
+fn is_description(file: &str) -> bool {
+    let (folder, last) = file.rsplit_once('/').unwrap_or(("", file));
+    let module = folder.split_once('_').is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+    let wanted = ["json", "jinja", "txt", "model"].iter().any(|kind| last.ends_with(&format!(".{kind}")));
+    (folder.is_empty() && wanted) || (module && (wanted || last == "model.safetensors"))
+}
+
+fn is_word(text: &str) -> bool {
+    let good = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    !text.is_empty() && text.len() <= 200 && !text.starts_with('.') && text.chars().all(good)
+}
+
+/// Whether a file's name stays inside its folder.
+fn is_safe(file: &str) -> bool {
+    file.split('/').all(is_word)
+}
+
+struct Hub {
+    agent: Agent,
+    endpoint: String,
+    token: Option<String>,
+}
+
+/// A failure that may pass, or one that will not.
+enum Failed {
+    Again(String),
+    Final(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed::Final(error)
+    }
+}
+
+impl Hub {
+    fn new() -> Hub {
+        let endpoint = endpoint();
+        let mut config = Agent::config_builder()
+            .timeout_connect(Some(Duration::from_secs(30)))
+            .timeout_recv_response(Some(Duration::from_secs(60)))
+            .timeout_per_read(Some(Duration::from_secs(60)))
+            .http_status_as_error(false)
+            .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
+            .accept_encoding("identity")
+            .user_agent(concat!("halftone/", env!("CARGO_PKG_VERSION")));
+        if ["http://127.", "http://localhost", "http://[::1]"].iter().any(|start| endpoint.starts_with(start)) {
+            config = config.proxy(None);
+        }
+        let given = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let from_file = || std::fs::read_to_string(home().join("token")).ok();
+        let token = std::env::var("HF_TOKEN").ok().and_then(given).or_else(|| from_file().and_then(given));
+        Hub { agent: config.build().new_agent(), endpoint, token }
+    }
+
+    fn strange(&self, what: &str) -> Error {
+        Error::Unreachable(format!("{} {what}; is it a Hugging Face hub?", self.endpoint))
+    }
+
+    fn request(&self, name: &ModelName, url: &str, from: u64) -> Result<ureq::http::Response<ureq::Body>, Failed> {
+        let mut request = self.agent.get(url);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if from > 0 {
+            request = request.header("range", format!("bytes={from}-"));
+        }
+        let response = request.call().map_err(|error| Failed::Again(error.to_string()))?;
+        let final_error = |text: String| Err(Failed::Final(Error::Pipeline(text)));
+        match response.status().as_u16() {
+            200..=299 | 416 => Ok(response),
+            401 | 403 => final_error(format!(
+                "{} does not give `{name}`: it does not exist, or it wants {}",
+                self.endpoint,
+                if self.token.is_some() { "a token with access to it" } else { "a token in HF_TOKEN" }
+            )),
+            404 => final_error(format!("{} has no model `{name}`; for a folder write `./{}`", self.endpoint, name.id)),
+            status => Err(Failed::Again(format!("status {status}"))),
+        }
+    }
+
+    /// Tries until it works or nothing more comes of it. `work` says whether it got further before it failed.
+    fn persist<T>(&self, what: &str, mut work: impl FnMut(&mut bool) -> Result<T, Failed>) -> Result<T> {
+        let mut failures = 0;
+        loop {
+            let mut further = false;
+            match work(&mut further) {
+                Ok(value) => return Ok(value),
+                Err(Failed::Final(error)) => return Err(error),
+                Err(Failed::Again(why)) => {
+                    failures = if further { 1 } else { failures + 1 };
+                    if failures > RETRIES {
+                        let text = format!("{what} does not arrive from {}: {why}; run again to go on", self.endpoint);
+                        return Err(Error::Unreachable(text));
+                    }
+                    std::thread::sleep(Duration::from_millis(250 << failures));
+                }
+            }
+        }
+    }
+
+    fn json(&self, name: &ModelName, url: &str) -> Result<Value> {
+        self.persist(&format!("`{name}`"), |_| {
+            let mut response = self.request(name, url, 0)?;
+            let mut text = Vec::new();
+            let read = response.body_mut().as_reader().take(MAX_JSON).read_to_end(&mut text);
+            read.map_err(|error| Failed::Again(error.to_string()))?;
+            serde_json::from_slice(&text).map_err(|_| Failed::Final(self.strange("did not answer in JSON")))
+        })
+    }
+
+    /// Fetches a file into `blobs` and links it into the snapshot.
+    fn file(
+        &self,
+        name: &ModelName,
+        commit: &str,
+        file: &str,
+        model: &Path,
+        snapshot: &Path,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        let url = format!("{}/{}/resolve/{commit}/{file}", self.endpoint, name.id);
+        // Content is fixed by commit and name, so a part under this name is of this file.
+        let blob_name = kit::id_of(&[&name.id, commit, file]);
+        let (blob, part) = (model.join("blobs").join(&blob_name), model.join(format!("blobs/{blob_name}.incomplete")));
+        if !blob.is_file() {
+            self.persist(&format!("`{name}` {file}"), |further| {
+                self.bytes(name, &url, file, &part, further, progress)
+            })?;
+            std::fs::rename(&part, &blob).map_err(Error::io(&blob))?;
+            kit::commit::sync_folder(&model.join("blobs"))?;
+        }
+        let link = snapshot.join(file);
+        let folder = link.parent().expect("a file of a snapshot lies in a folder");
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let up = "../".repeat(2 + file.matches('/').count());
+        match std::os::unix::fs::symlink(format!("{up}blobs/{blob_name}"), &link) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io(&link)(error)),
+            _ => kit::commit::sync_folder(folder),
+        }
+    }
+
+    /// Brings what is missing of a file.
+    fn bytes(
+        &self,
+        name: &ModelName,
+        url: &str,
+        file: &str,
+        part: &Path,
+        further: &mut bool,
+        progress: &mut dyn FnMut(&str, u64, u64),
+    ) -> Result<(), Failed> {
+        let failed = |error| Failed::Final(Error::io(part)(error));
+        let mut out = OpenOptions::new().append(true).create(true).open(part).map_err(failed)?;
+        let mut have = out.metadata().map_err(failed)?.len();
+        let mut response = self.request(name, url, have)?;
+        let header = |key: &str| response.headers().get(key).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        // `bytes 100-199/200`
+        let range = header("content-range");
+        let whole = range.as_deref().and_then(|range| range.rsplit_once('/')).and_then(|(_, all)| all.parse().ok());
+        let begins = format!("bytes {have}-");
+        let size: Option<u64> = match response.status().as_u16() {
+            206 if range.as_deref().is_some_and(|range| range.starts_with(&begins)) => whole,
+            416 if whole == Some(have) => return out.sync_all().map_err(failed),
+            416 | 206 => {
+                out.set_len(0).map_err(failed)?;
+                return Err(Failed::Again("it cannot be resumed and begins again".to_owned()));
+            }
+            _ => {
+                // The server gives no parts.
+                out.set_len(0).map_err(failed)?;
+                have = 0;
+                header("content-length").and_then(|length| length.parse().ok())
+            }
+        };
+        let mut body = response.body_mut().as_reader();
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            progress(file, have, size.unwrap_or(have));
+            let read = body.read(&mut buffer).map_err(|error| Failed::Again(error.to_string()))?;
+            if read == 0 {
+                break;
+            }
+            out.write_all(&buffer[..read]).map_err(failed)?;
+            have += read as u64;
+            *further = true;
+        }
+        match size {
+            Some(size) if have != size => Err(Failed::Again(format!("it broke off after {have} of {size} bytes"))),
+            _ => out.sync_all().map_err(failed),
+        }
+    }
+}

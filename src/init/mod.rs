@@ -1,0 +1,9 @@
+//! A first pipeline for one's own data: what the data calls for, as a YAML file with comments.
+
+mod objective;
+mod plan;
+mod yaml;
+
+pub use objective::{OBJECTIVES, Objective};
+pub use plan::{Holds, Wish};
+pub use yaml::text;

@@ -1,0 +1,81 @@
+//! What is asked for, and what the data holds.
+
+use super::Objective;
+
+/// What data hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Two responses to one prompt, one of them better.
+    Pairs,
+    /// Two prompts, each with its response, one better.
+    JointPairs,
+    /// Two responses to one prompt, without a label.
+    Comparisons,
+    /// Two prompts, each with its response, without a label.
+    JointComparisons,
+    /// Responses with labels of their own.
+    Items,
+    /// Responses to imitate.
+    Demonstrations,
+    /// Prompts alone.
+    Prompts,
+}
+
+impl Holds {
+    /// Whether the sides of a row have prompts of their own.
+    pub fn joint(self) -> bool {
+        matches!(self, Holds::JointPairs | Holds::JointComparisons)
+    }
+
+    /// Whether rows come with the label of a pair.
+    pub fn labelled(self) -> bool {
+        matches!(self, Holds::Pairs | Holds::JointPairs)
+    }
+
+    /// Whether nothing can be trained on before a judge has spoken.
+    pub fn needs_judge(self) -> bool {
+        matches!(self, Holds::Comparisons | Holds::JointComparisons | Holds::Prompts)
+    }
+
+    /// It in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Holds::Pairs => "pairs",
+            Holds::JointPairs => "pairs of two prompts",
+            Holds::Comparisons => "pairs without a label",
+            Holds::JointComparisons => "pairs of two prompts without a label",
+            Holds::Items => "responses with a label each",
+            Holds::Demonstrations => "demonstrations",
+            Holds::Prompts => "prompts",
+        }
+    }
+}
+
+/// The pipeline that is asked for.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    pub file: String,
+    /// The data file, and what was found in it.
+    pub data: String,
+    /// What it holds.
+    pub holds: Holds,
+    /// The format and rows that were found, where there is a file.
+    pub found: Option<String>,
+    /// Whether only prompts are to be read.
+    pub prompts_only: bool,
+    /// Whether plain strings are messages that models see through their chat template.
+    pub chat: bool,
+    /// The model to train.
+    pub policy: String,
+    /// The judge, where there is one.
+    pub judge: Option<String>,
+    /// Whether the judge has a chat template.
+    pub judge_chat: bool,
+    /// The sentence encoder.
+    pub encoder: String,
+    /// The objective.
+    pub objective: Objective,
+}

@@ -1,0 +1,226 @@
+//! The text of a first pipeline.
+
+use super::{Holds, Wish};
+
+/// Where a comment begins.
+const COMMENTS: usize = 44;
+
+/// The pipeline as YAML with comments.
+pub fn text(wish: &Wish) -> String {
+    let mut text = head(wish);
+    text.push_str("\nstages:\n");
+    let judged = wish.judge.is_some() && !matches!(wish.holds, Holds::Items | Holds::Demonstrations);
+    let contest = wish.judge.is_some() && !judged || wish.holds == Holds::Prompts;
+    let holdout = contest || !matches!(wish.holds, Holds::Items | Holds::Demonstrations);
+    text.push_str(&data(wish, holdout));
+    if wish.holds == Holds::Prompts {
+        text.push_str(&sampling());
+    }
+    let mut from = match wish.holds {
+        Holds::Items | Holds::Demonstrations => "data.items",
+        _ => "data.pairs",
+    };
+    if judged {
+        let comparisons = if wish.holds == Holds::Prompts { "comparisons" } else { "data.comparisons" };
+        text.push_str("\n  # A judge reads both responses in both orders; what it thinks becomes the soft label.\n");
+        text.push_str(&judge(wish, "verdicts", comparisons, true));
+        text.push_str(&lines(&[
+            ("", ""),
+            ("  pairs:", ""),
+            ("    kind: pairs", ""),
+            ("    from: verdicts", ""),
+            ("    ties: drop", "a label of exactly 1/2 says nothing"),
+        ]));
+        from = "pairs";
+    }
+    if wish.objective.items && from != "data.items" {
+        text.push_str("\n  # Each side by itself; rows of a group share the responses that estimate the KL term.\n");
+        text.push_str(&format!("  items: {{kind: pairs, from: {from}, write: items, kl_group: 16}}\n"));
+        from = "items";
+    }
+    if wish.objective.reference {
+        text.push_str("\n  # The model before training scores every row once; training reads the table.\n");
+        let part = if wish.objective.prompts { ", prompt_part: true" } else { "" };
+        let reference = format!("kind: reference, from: {from}, model: \"${{vars.policy}}\"{part}, too_long: reject");
+        text.push_str(&format!("  reference: {{{reference}}}\n"));
+    }
+    if wish.objective.embeddings {
+        text.push_str(&format!("  embeddings: {{kind: embed, from: {from}, model: \"${{vars.encoder}}\"}}\n"));
+    }
+    text.push_str(&training(wish, from));
+    if contest {
+        text.push_str(&compared_with_before(wish));
+    } else if holdout {
+        text.push_str(&on_held_out_pairs(wish));
+    }
+    text
+}
+
+fn head(wish: &Wish) -> String {
+    let judge = if wish.judge.is_some() { ", judged by a model" } else { "" };
+    let mut text = format!("# {}: {}{judge}, then {}.\n#\n", wish.name, wish.holds.words(), wish.objective.name);
+    text.push_str(&format!("#     halftone plan {}    # what would run: rows, tokens, what is too long\n", wish.file));
+    text.push_str(&format!("#     halftone run {}\n#\n", wish.file));
+    match &wish.found {
+        Some(found) => text.push_str(&format!("# {}: {found}.\n", wish.data)),
+        None => text.push_str("# Put your own data and models under `vars`.\n"),
+    }
+    text.push_str(&format!("\nname: {}\n", wish.name));
+    text.push_str(&lines(&[("seed: 17", "everything random follows from it"), ("", ""), ("vars:", "")]));
+    let entry = |key: &str, value: &str| format!("  {key}: {}", scalar(value));
+    let data = "JSON Lines, CSV or Parquet";
+    let mut vars = vec![(entry("data", &wish.data), data)];
+    vars.push((entry("policy", &wish.policy), "the model to train: a folder, or a name on the hub"));
+    if let Some(judge) = &wish.judge {
+        vars.push((entry("judge", judge), "an instruct model; better judges make better labels"));
+    }
+    if wish.objective.embeddings {
+        vars.push((entry("encoder", &wish.encoder), "a sentence encoder such as all-MiniLM-L6-v2"));
+    }
+    text.push_str(&lines(&vars.iter().map(|(line, comment)| (line.as_str(), *comment)).collect::<Vec<_>>()));
+    text
+}
+
+fn data(wish: &Wish, holdout: bool) -> String {
+    let (form, about) = match wish.chat {
+        true => ("    form: chat", "strings are messages, seen through the model's chat template; or `text`"),
+        false => ("    form: text", "strings are raw text, without a chat template; or `chat`"),
+    };
+    let mut all = vec![("  data:", ""), ("    kind: ingest", ""), ("    files: \"${vars.data}\"", "")];
+    if wish.prompts_only {
+        all.push(("    format: prompts", "only prompts are read, whatever else the file holds"));
+    }
+    all.push((form, about));
+    all.push(("    on_bad_row: fail", "or `reject`: set broken rows aside and go on"));
+    if holdout {
+        all.push(("    holdout: 0.1", "so much of the prompts to evaluate on"));
+    }
+    lines(&all)
+}
+
+fn sampling() -> String {
+    lines(&[
+        ("", ""),
+        ("  samples:", ""),
+        ("    kind: sample", ""),
+        ("    from: data.prompts", ""),
+        ("    model: \"${vars.policy}\"", ""),
+        ("    k: 4", "answers to each prompt"),
+        ("    temperature: 1.0", ""),
+        ("    top_p: 0.95", ""),
+        ("    max_tokens: 256", ""),
+        ("    too_long: reject", ""),
+        ("", ""),
+        ("  comparisons: {kind: compare, from: samples, within: all}", ""),
+    ])
+}
+
+fn judge(wish: &Wish, name: &str, comparisons: &str, explained: bool) -> String {
+    let (name, comparisons) = (format!("  {name}:"), format!("    comparisons: {comparisons}"));
+    let form = if wish.judge_chat { "    form: chat" } else { "    form: text" };
+    let mut all = vec![
+        (name.as_str(), ""),
+        ("    kind: judge", ""),
+        (comparisons.as_str(), ""),
+        ("    model: \"${vars.judge}\"", "or `endpoint:`, an OpenAI-compatible server"),
+        ("    template: helpful", "or `harmless`, `summary`, or a file of your own"),
+        (form, "`chat` asks through the judge's chat template, `text` without one"),
+        ("    debias: probability", "the mean of both orders"),
+        ("    too_long: reject", ""),
+    ];
+    if !explained {
+        all.iter_mut().for_each(|line| line.1 = "");
+    }
+    lines(&all)
+}
+
+fn training(wish: &Wish, from: &str) -> String {
+    let from = format!("    from: {from}");
+    let objective = format!("    objective: {}", wish.objective.yaml(wish.holds));
+    let of_items = wish.objective.items || wish.holds == Holds::Items;
+    let batch =
+        if of_items { "    batch: {items: 16, shuffle: true}" } else { "    batch: {pairs: 16, shuffle: true}" };
+    let mut all = vec![("", ""), ("  policy:", ""), ("    kind: train", ""), (from.as_str(), "")];
+    if wish.objective.reference {
+        all.push(("    reference: reference", ""));
+    }
+    if wish.objective.embeddings {
+        all.push(("    embeddings: embeddings", ""));
+    }
+    all.push(("    model: \"${vars.policy}\"", ""));
+    all.push((objective.as_str(), wish.objective.about));
+    if wish.objective.prompts && !wish.holds.joint() {
+        all.push(("    allow_same_prompt: true", "under one prompt the prompts' log-probs cancel"));
+    }
+    all.push(("    # An adapter in place of all weights; it takes a learning rate about ten times as high:", ""));
+    all.push(("    # adapter: {rank: 16, alpha: 32, targets: [all-linear]}", ""));
+    all.push(("    optimizer: {lr: 1.0e-5, schedule: cosine, warmup_steps: 5, weight_decay: 0.0, clip_norm: 1.0}", ""));
+    all.push((batch, ""));
+    all.push(("    epochs: 1", ""));
+    all.push(("    too_long: reject", "or `cut_left`: the beginning of a long prompt goes"));
+    lines(&all)
+}
+
+fn on_held_out_pairs(wish: &Wish) -> String {
+    let mut text = String::new();
+    let mut pairs = "data.holdout_pairs";
+    if !wish.holds.labelled() {
+        text.push_str("\n  # The judge's labels of held-out prompts.\n");
+        text.push_str(&judge(wish, "holdout_verdicts", "data.holdout_comparisons", false));
+        text.push_str("  holdout_pairs: {kind: pairs, from: holdout_verdicts, ties: drop}\n");
+        pairs = "holdout_pairs";
+    } else if wish.judge.is_some() {
+        text.push_str("\n  # Against the labels of the file, on prompts that were held out.\n");
+    } else {
+        text.push_str("\n  # On prompts that were held out.\n");
+    }
+    text.push_str(&format!("  evaluation:\n    kind: evaluate\n    pairs: {pairs}\n    model: policy\n"));
+    text.push_str("    reference: \"${vars.policy}\"\n");
+    // RPO is a function of a whole batch and has no loss for a pair.
+    if !wish.objective.items && !wish.objective.embeddings {
+        text.push_str(&format!("    objective: {}\n", wish.objective.yaml(wish.holds)));
+    }
+    text.push_str("    too_long: reject\n");
+    text
+}
+
+fn compared_with_before(wish: &Wish) -> String {
+    let sample = |name: &str, model: &str| {
+        format!(
+            "  {name}: {{kind: sample, from: data.holdout_prompts, model: {model}, k: 1, temperature: 1.0, top_p: 0.95, \
+             max_tokens: 256, too_long: reject}}\n"
+        )
+    };
+    let mut text =
+        "\n  # Held-out prompts, answered before and after training; the judge says how often the later answer \
+                    wins.\n"
+            .to_owned();
+    text.push_str(&sample("before", "\"${vars.policy}\""));
+    text.push_str(&sample("after", "policy"));
+    text.push_str("  contest: {kind: compare, from: after, baseline: before, within: {against: baseline}}\n");
+    text.push_str(&judge(wish, "contest_verdicts", "contest", wish.holds != Holds::Prompts));
+    text.push_str(&lines(&[
+        ("  evaluation:", ""),
+        ("    kind: evaluate", ""),
+        ("    verdicts: contest_verdicts", ""),
+        ("    baseline: before", "the other side of each comparison is the policy's"),
+        ("    ties: half", "a label of exactly 1/2 counts half a win"),
+    ]));
+    text
+}
+
+/// Lines with their comments in one column.
+fn lines(all: &[(&str, &str)]) -> String {
+    let line = |(text, comment): &(&str, &str)| match *comment {
+        "" => format!("{text}\n"),
+        comment => format!("{text:COMMENTS$} # {comment}\n"),
+    };
+    all.iter().map(line).collect()
+}
+
+/// A text as a YAML value.
+fn scalar(text: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_./@-".contains(letter);
+    let path = text.contains('/') && text.chars().all(plain) && !text.starts_with(['@', '-']);
+    if path { text.to_owned() } else { serde_json::to_string(text).expect("text can be written as JSON") }
+}

@@ -1,0 +1,124 @@
+//! `--where column=value` and its kin.
+
+use serde_json::Value;
+
+use super::rows::{Rows, is_text};
+use crate::error::{Error, Result};
+
+/// A condition on one column.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    column: usize,
+    relation: Relation,
+    value: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    Equal,
+    Unequal,
+    AtLeast,
+    AtMost,
+    Above,
+    Below,
+    Contains,
+}
+
+/// Longer signs first, so that `>=` is not taken for `>`.
+const SIGNS: [(&str, Relation); 7] = [
+    ("!=", Relation::Unequal),
+    (">=", Relation::AtLeast),
+    ("<=", Relation::AtMost),
+    ("=", Relation::Equal),
+    (">", Relation::Above),
+    ("<", Relation::Below),
+    ("~", Relation::Contains),
+];
+
+impl Filter {
+    /// Reads `column=value`; also `!=`, `>`, `>=`, `<`, `<=`, and `~` for text that contains another.
+    ///
+    /// # Errors
+    /// When there is no sign or no such column.
+    pub fn parse(text: &str, rows: &Rows) -> Result<Filter> {
+        let first = SIGNS.iter().filter_map(|(sign, relation)| Some((text.find(sign)?, sign, *relation)));
+        let (place, sign, relation) =
+            first.min_by_key(|(place, sign, _)| (*place, std::cmp::Reverse(sign.len()))).ok_or_else(|| {
+                Error::Usage(format!(
+                    "--where {text}: write `column=value`; there are =, !=, >, >=, <, <= and ~ (contains)"
+                ))
+            })?;
+        let column = rows.column(text[..place].trim())?;
+        Ok(Filter { column, relation, value: text[place + sign.len()..].trim().to_owned() })
+    }
+
+    /// Whether a row meets the condition. Null equals only `null` and is neither above nor below anything.
+    pub fn lets_through(&self, cells: &[Value]) -> bool {
+        let cell = &cells[self.column];
+        let equal = || match cell {
+            Value::Number(number) => self.value.parse().is_ok_and(|value: f64| number.as_f64() == Some(value)),
+            Value::String(text) => *text == self.value,
+            Value::Null => self.value == "null",
+            Value::Bool(value) => self.value.parse() == Ok(*value),
+            other => is_text(other).is_some_and(|text| text == self.value),
+        };
+        let ordering = || match cell {
+            Value::Number(number) => number.as_f64()?.partial_cmp(&self.value.parse().ok()?),
+            Value::String(text) => Some(text.as_str().cmp(&self.value)),
+            _ => None,
+        };
+        match self.relation {
+            Relation::Equal => equal(),
+            Relation::Unequal => !equal(),
+            Relation::AtLeast => ordering().is_some_and(|order| order.is_ge()),
+            Relation::AtMost => ordering().is_some_and(|order| order.is_le()),
+            Relation::Above => ordering().is_some_and(|order| order.is_gt()),
+            Relation::Below => ordering().is_some_and(|order| order.is_lt()),
+            Relation::Contains => is_text(cell).is_some_and(|text| text.contains(&self.value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_schema::DataType;
+    use serde_json::json;
+
+    fn check(filter: &str, wanted: &[usize]) {
+        let columns = ["p_hat", "form", "prompt"].map(|name| (name.to_owned(), DataType::Null)).to_vec();
+        let rows = Rows { parts: Vec::new(), columns, count: 3 };
+        let table = [
+            vec![json!(0.5), json!("same"), json!([{"role": "user", "content": "name a fruit"}])],
+            vec![json!(1.0), json!("joint"), json!([])],
+            vec![json!(null), json!("a=b"), json!(null)],
+        ];
+        let filter = Filter::parse(filter, &rows).unwrap();
+        let through: Vec<usize> = (0..3).filter(|row| filter.lets_through(&table[*row])).collect();
+        assert_eq!(through, wanted, "{filter:?}");
+    }
+
+    #[test]
+    fn conditions_mean_what_they_say() {
+        check("p_hat=1", &[1]);
+        check("p_hat = 0.50", &[0]);
+        check("p_hat=null", &[2]);
+        check("p_hat!=1.0", &[0, 2]);
+        check("p_hat>=0.5", &[0, 1]);
+        check("p_hat>0.5", &[1]);
+        check("p_hat<1", &[0]);
+        check("form=a=b", &[2]);
+        check("form~o", &[1]);
+        check("prompt~fruit", &[0]);
+    }
+
+    #[test]
+    fn unknown_columns_are_named() {
+        let rows = Rows { parts: Vec::new(), columns: vec![("p_hat".to_owned(), DataType::Null)], count: 0 };
+        assert_eq!(
+            Filter::parse("phat=1", &rows).unwrap_err().to_string(),
+            "there is no column `phat`; did you mean `p_hat`?"
+        );
+        assert!(Filter::parse("p_hat", &rows).is_err());
+    }
+}

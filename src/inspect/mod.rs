@@ -1,0 +1,14 @@
+//! Looking into tables: rows as JSON values, filters, statistics, and a view that reads conversations.
+
+mod cells;
+mod filter;
+mod rows;
+mod show;
+mod stats;
+mod target;
+
+pub use filter::Filter;
+pub use rows::{Rows, is_text};
+pub use show::{pretty, schema_table, table};
+pub use stats::stats_table;
+pub use target::{Target, latest_pipeline, resolve};

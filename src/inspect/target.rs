@@ -1,0 +1,125 @@
+//! What `inspect` is pointed at.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::problem::did_you_mean;
+use crate::store::{Records, RunRecord};
+
+/// Something to look into.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Parquet.
+    Table(PathBuf),
+    /// A model folder.
+    Model(PathBuf),
+    /// A page for people.
+    Page(PathBuf),
+}
+
+/// Finds `stage.port` or `stage` in the latest run of a pipeline (the one that ran last if none is named), or a path.
+///
+/// # Errors
+/// When there is nothing of that name; what there is is named.
+pub fn resolve(text: &str, pipeline: Option<&str>, records: &Records) -> Result<Target> {
+    let path = Path::new(text);
+    if text.contains('/') || path.exists() {
+        return of_path(path);
+    }
+    let name = match pipeline {
+        Some(name) => crate::commands::pipeline_name(name)?,
+        None => latest_pipeline(records)?,
+    };
+    let record = records.latest(&name)?.ok_or_else(|| {
+        let all = records.pipelines().unwrap_or_default();
+        Error::Usage(format!("no run of `{name}`{}", did_you_mean(&name, all.iter().map(String::as_str))))
+    })?;
+    let (stage, port) = crate::groups::parts_of(text, |stage| record.stages.contains_key(stage));
+    let Some(found) = record.stages.get(stage) else {
+        let near = did_you_mean(stage, record.order.iter().map(String::as_str));
+        let near = if near.is_empty() { format!("; it has {}", record.order.join(", ")) } else { near };
+        return Err(Error::Usage(format!("pipeline `{name}` has no stage `{stage}`{near}")));
+    };
+    let folder = |port: &str| records.link_path(&name, stage, port);
+    let ports = written(&record, stage, records);
+    if ports.is_empty() {
+        let why = found.why.as_deref().unwrap_or("it has not run");
+        return Err(Error::Usage(format!("stage `{stage}` has no result: {}, {why}", found.state.word())));
+    }
+    match port {
+        Some(port) if ports.iter().any(|known| known == port) => of_path(&folder(port)),
+        Some(port) => {
+            let near = did_you_mean(port, ports.iter().map(String::as_str));
+            let near = if near.is_empty() { format!("; it has {}", ports.join(", ")) } else { near };
+            Err(Error::Usage(format!("stage `{stage}` has no output `{port}`{near}")))
+        }
+        None => match ports.iter().filter(|port| *port != "rejects").collect::<Vec<_>>()[..] {
+            [one] => of_path(&folder(one)),
+            _ => {
+                let names: Vec<String> = ports.iter().map(|port| format!("{stage}.{port}")).collect();
+                Err(Error::Usage(format!("`{stage}` has several outputs: {}", names.join(", "))))
+            }
+        },
+    }
+}
+
+/// The ports that the links of a stage lead to; a stage that has not run in this run may have results of an earlier one.
+fn written(record: &RunRecord, stage: &str, records: &Records) -> Vec<String> {
+    let own = &record.stages[stage].ports;
+    if !own.is_empty() {
+        return own.clone();
+    }
+    let links = std::fs::read_dir(records.pipeline(&record.pipeline).join(stage)).into_iter().flatten().flatten();
+    let mut names: Vec<String> = links
+        .filter(|link| link.path().exists())
+        .map(|link| link.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    names
+}
+
+/// The name of the pipeline that ran last.
+///
+/// # Errors
+/// When nothing has run.
+pub fn latest_pipeline(records: &Records) -> Result<String> {
+    let mut latest: Option<(String, String)> = None;
+    for name in records.pipelines()? {
+        let started = records.latest(&name)?.map(|record| record.started);
+        if started > latest.as_ref().map(|(started, _)| started.clone()) {
+            latest = started.map(|started| (started, name));
+        }
+    }
+    let none = || Error::Usage("nothing has run here; give a path to a Parquet file or folder".to_owned());
+    latest.map(|(_, name)| name).ok_or_else(none)
+}
+
+fn of_path(path: &Path) -> Result<Target> {
+    if !path.exists() {
+        return Err(Error::Usage(format!("there is no `{}`", path.display())));
+    }
+    if path.is_dir() && kit::parts_of(path).is_err() {
+        if kit::is_model(path) {
+            return Ok(Target::Model(path.to_owned()));
+        }
+        let files = std::fs::read_dir(path).map_err(kit::Error::io(path))?.flatten().map(|entry| entry.path());
+        let mut pages: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|end| end == "md")).collect();
+        pages.sort();
+        if let Some(page) = pages.into_iter().next() {
+            return Ok(Target::Page(page));
+        }
+        // An entry of the store, or another folder of tables.
+        let mut below: Vec<String> = std::fs::read_dir(path)
+            .map_err(kit::Error::io(path))?
+            .flatten()
+            .filter(|entry| kit::parts_of(&entry.path()).is_ok())
+            .map(|entry| entry.path().display().to_string())
+            .collect();
+        below.sort();
+        if !below.is_empty() {
+            return Err(Error::Usage(format!("`{}` holds several tables: {}", path.display(), below.join(", "))));
+        }
+    }
+    Ok(Target::Table(path.to_owned()))
+}

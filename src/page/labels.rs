@@ -1,0 +1,221 @@
+//! The judge's labels: their histogram before and after debiasing or calibration, what position and length do to them,
+//! and how they compare with gold.
+
+use kit::{Result, Table};
+
+use super::files::Found;
+use super::plots::{Frame, Ink, Mark, counts, outline, range};
+use super::view::{Figure, Part, Section, four};
+use super::{FIGURES, ROWS};
+use crate::inspect::is_text;
+
+const SIZE: (u32, u32) = (350, 250);
+/// Texts are read for this many labels at most.
+const TEXTS: usize = 4000;
+
+/// Labels of each stage that gave or changed some.
+pub fn section(found: &[Found]) -> Result<Option<Section>> {
+    let mut parts = Vec::new();
+    for table in found.iter().filter(|table| table.table == Table::Verdicts && table.rows > 0).take(FIGURES) {
+        parts.push(labels(table)?);
+    }
+    Ok((!parts.is_empty()).then_some(Section {
+        id: "labels",
+        title: "Labels",
+        note: "p̂ is the probability that response a is the better one. ab is the judge's answer with a shown first, ba with \
+               b shown first; a judge without position bias has both on the diagonal.",
+        parts,
+    }))
+}
+
+fn labels(table: &Found) -> Result<Part> {
+    let columns = ["p_hat", "ab_p", "ba_p", "uncalibrated_p_hat", "ab_mass", "ba_mass"];
+    let rows = table.first(&columns, ROWS)?;
+    let column = |at: usize| rows.iter().filter_map(move |row| row[at].as_f64());
+    let both: Vec<(f64, f64)> = rows.iter().filter_map(|row| Some((row[1].as_f64()?, row[2].as_f64()?))).collect();
+    let before: Vec<f64> = column(3).collect();
+    let mut facts = vec![table.read_note(rows.len(), "labels")];
+    let mut figures = Vec::new();
+    let mut series = Vec::new();
+    if before.is_empty() {
+        if !both.is_empty() {
+            series.push(("ab, a first".to_owned(), both.iter().map(|it| it.0).collect::<Vec<_>>()));
+            series.push(("ba, b first".to_owned(), both.iter().map(|it| it.1).collect()));
+        }
+    } else {
+        series.push(("before calibration".to_owned(), before));
+    }
+    figures.push(histogram(column(0).collect(), series)?);
+    if !both.is_empty() {
+        let share = |count: usize| four(count as f64 / both.len() as f64);
+        let flipped = both.iter().filter(|(ab, ba)| (ab - 0.5) * (ba - 0.5) < 0.0).count();
+        let gap = both.iter().map(|(ab, ba)| ab - ba).sum::<f64>() / both.len() as f64;
+        let apart = both.iter().map(|(ab, ba)| (ab - ba).abs()).sum::<f64>() / both.len() as f64;
+        facts.push(format!("verdict turns over with the order: {}", share(flipped)));
+        facts.push(format!("position gap ab − ba: mean {}, mean size {}", four(gap), four(apart)));
+        figures.push(heat(&both)?);
+    }
+    let masses: Vec<f64> = column(4).chain(column(5)).collect();
+    if !masses.is_empty() {
+        facts.push(format!("label mass: mean {}", four(masses.iter().sum::<f64>() / masses.len() as f64)));
+    }
+    figures.extend(lengths(table)?);
+    Ok(Part { title: table.name(), facts: facts.join(" · "), figures, ..Part::default() })
+}
+
+fn histogram(after: Vec<f64>, before: Vec<(String, Vec<f64>)>) -> Result<Figure> {
+    let bars = counts(after, 0.0..1.0, 25);
+    let outlines: Vec<_> = before.iter().map(|(_, values)| counts(values.iter().copied(), 0.0..1.0, 25)).collect();
+    let top = outlines.iter().flatten().chain(&bars).map(|bar| bar.2).fold(1.0, f64::max);
+    let frame = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..top * 1.05, x_name: "P(a better)" };
+    let mut marks = vec![(Ink::series(0), Mark::Bars(bars))];
+    let mut legend = vec![(Ink::series(0), "p̂".to_owned())];
+    for (number, ((name, _), bars)) in before.into_iter().zip(&outlines).enumerate() {
+        marks.push((Ink::series(number + 1), Mark::Line(outline(bars))));
+        legend.push((Ink::series(number + 1), name));
+    }
+    Figure::new("Labels", &frame, &marks, &legend)
+}
+
+fn heat(both: &[(f64, f64)]) -> Result<Figure> {
+    const BINS: usize = 20;
+    let bin = |value: f64| ((value * BINS as f64) as usize).min(BINS - 1);
+    let mut grid = vec![0_usize; BINS * BINS];
+    both.iter().for_each(|(ab, ba)| grid[bin(*ab) * BINS + bin(*ba)] += 1);
+    let most = *grid.iter().max().expect("the grid has cells") as f64;
+    let edge = |bin: usize| bin as f64 / BINS as f64;
+    let cell = |(at, count): (usize, &usize)| {
+        let (x, y) = (at / BINS, at % BINS);
+        // By the root, so that rare cells are seen beside full ones.
+        (edge(x)..edge(x + 1), edge(y)..edge(y + 1), (*count as f64 / most).sqrt())
+    };
+    let cells = grid.iter().enumerate().filter(|(_, count)| **count > 0).map(cell).collect();
+    let frame = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..1.0, x_name: "P(a better), a shown first" };
+    let marks = [(Ink::series(0), Mark::Cells(cells)), (Ink(0), Mark::Guide(vec![(0.0, 0.0), (1.0, 1.0)]))];
+    Figure::new("Position: b shown first against a first", &frame, &marks, &[])
+}
+
+/// The label against how much longer a is, as means over tenths of the rows.
+fn lengths(table: &Found) -> Result<Option<Figure>> {
+    let rows = table.first(&["p_hat", "a_response", "b_response"], TEXTS)?;
+    let size = |cell| is_text(cell).map(|text| text.chars().count() as f64);
+    let mut points: Vec<(f64, f64)> =
+        rows.iter().filter_map(|row| Some((size(&row[1])? - size(&row[2])?, row[0].as_f64()?))).collect();
+    if points.len() < 20 || points.iter().all(|point| point.0 == points[0].0) {
+        return Ok(None);
+    }
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let (mut means, mut intervals) = (Vec::new(), Vec::new());
+    let mut start = 0;
+    while start < points.len() {
+        // Equal differences stay together.
+        let mut end = (start + points.len().div_ceil(10)).min(points.len());
+        while end < points.len() && points[end].0 == points[end - 1].0 {
+            end += 1;
+        }
+        let (x, _) = mean(points[start..end].iter().map(|point| point.0));
+        let (y, error) = mean(points[start..end].iter().map(|point| point.1));
+        means.push((x, y));
+        intervals.push((x, (y - 1.96 * error).max(0.0), (y + 1.96 * error).min(1.0)));
+        start = end;
+    }
+    let x = range(means.iter().map(|point| point.0));
+    let guide = vec![(x.start, 0.5), (x.end, 0.5)];
+    let frame = Frame { size: SIZE, x, y: 0.0..1.0, x_name: "characters by which a is longer" };
+    let ink = Ink::series(0);
+    let marks = [
+        (Ink(0), Mark::Guide(guide)),
+        (ink, Mark::Intervals(intervals)),
+        (ink, Mark::Line(means.clone())),
+        (ink, Mark::Dots(means)),
+    ];
+    Figure::new("Length: mean p̂", &frame, &marks, &[]).map(Some)
+}
+
+/// How labels compare with gold: the sandbox's truth, or what `calibrate` was given.
+pub fn reliability(found: &[Found]) -> Result<Option<Section>> {
+    let mut parts = Vec::new();
+    for table in found.iter().filter(|table| table.rows > 0) {
+        parts.extend(match table.table {
+            Table::Truth => Some(against_truth(table)?),
+            Table::Reliability => Some(binned(table)?),
+            _ => None,
+        });
+    }
+    parts.truncate(FIGURES);
+    Ok((!parts.is_empty()).then_some(Section {
+        id: "reliability",
+        title: "Reliability",
+        note: "What a label should be, against what it is. On the diagonal the judge's probabilities mean what they say.",
+        parts,
+    }))
+}
+
+fn against_truth(table: &Found) -> Result<Part> {
+    let rows = table.first(&["p_hat", "p_star"], ROWS)?;
+    let points: Vec<(f64, f64)> = rows.iter().filter_map(|row| Some((row[0].as_f64()?, row[1].as_f64()?))).collect();
+    let (mut means, mut intervals, mut error) = (Vec::new(), Vec::new(), 0.0);
+    for bin in 0..10 {
+        let inside: Vec<_> = points.iter().filter(|(p, _)| ((p * 10.0) as usize).min(9) == bin).collect();
+        if inside.is_empty() {
+            continue;
+        }
+        let (x, _) = mean(inside.iter().map(|point| point.0));
+        let (y, deviation) = mean(inside.iter().map(|point| point.1));
+        means.push((x, y));
+        intervals.push((x, (y - 1.96 * deviation).max(0.0), (y + 1.96 * deviation).min(1.0)));
+        error += (x - y).abs() * inside.len() as f64 / points.len() as f64;
+    }
+    let ink = Ink::series(0);
+    let marks = [
+        (Ink(0), Mark::Guide(vec![(0.0, 0.0), (1.0, 1.0)])),
+        (ink, Mark::Intervals(intervals)),
+        (ink, Mark::Line(means.clone())),
+        (ink, Mark::Dots(means)),
+    ];
+    let frame = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..1.0, x_name: "the judge's p̂" };
+    let differences = counts(points.iter().map(|(p, star)| p - star), -1.0..1.0, 41);
+    let top = differences.iter().map(|bar| bar.2).fold(1.0, f64::max);
+    let spread = Frame { size: SIZE, x: -1.0..1.0, y: 0.0..top * 1.05, x_name: "p̂ − p*" };
+    let figures = vec![
+        Figure::new("Mean p* where the judge says p̂", &frame, &marks, &[])?,
+        Figure::new("Errors of the labels", &spread, &[(ink, Mark::Bars(differences))], &[])?,
+    ];
+    let facts = [table.read_note(rows.len(), "labels"), format!("expected calibration error {}", four(error))];
+    Ok(Part { title: table.name(), facts: facts.join(" · "), figures, ..Part::default() })
+}
+
+fn binned(table: &Found) -> Result<Part> {
+    let rows = table.first(&["labels", "mean_p", "mean_gold", "rows"], ROWS)?;
+    let mut marks = vec![(Ink(0), Mark::Guide(vec![(0.0, 0.0), (1.0, 1.0)]))];
+    let (mut legend, mut facts) = (Vec::new(), Vec::new());
+    let mut least = 0.5_f64;
+    for (number, which) in ["before", "after"].into_iter().enumerate() {
+        let of = rows.iter().filter(|row| row[0] == which);
+        let bins: Vec<(f64, f64, f64)> =
+            of.filter_map(|row| Some((row[1].as_f64()?, row[2].as_f64()?, row[3].as_f64()?))).collect();
+        let all: f64 = bins.iter().map(|bin| bin.2).sum();
+        if all == 0.0 {
+            continue;
+        }
+        let points: Vec<(f64, f64)> = bins.iter().map(|bin| (bin.0, bin.1)).collect();
+        least = points.iter().map(|point| point.0.min(point.1)).fold(least, f64::min);
+        let error: f64 = bins.iter().map(|(p, gold, rows)| (p - gold).abs() * rows / all).sum();
+        facts.push(format!("expected calibration error {which}: {}", four(error)));
+        let ink = Ink::series(if which == "after" { 0 } else { number + 1 });
+        marks.extend([(ink, Mark::Line(points.clone())), (ink, Mark::Dots(points))]);
+        legend.push((ink, format!("{which} calibration")));
+    }
+    let low = (least * 10.0).floor() / 10.0;
+    let frame = Frame { size: SIZE, x: low..1.0, y: low..1.0, x_name: "probability of the preferred side" };
+    let figure = Figure::new("Mean gold probability of the preferred side", &frame, &marks, &legend)?;
+    Ok(Part { title: table.name(), facts: facts.join(" · "), figures: vec![figure], ..Part::default() })
+}
+
+/// The mean and its standard error.
+fn mean(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let count = values.clone().count() as f64;
+    let mean = values.clone().sum::<f64>() / count;
+    let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    (mean, (variance / count).sqrt())
+}

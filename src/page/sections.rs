@@ -1,0 +1,196 @@
+//! The page as data: what ran, what came of it, and where everything lies.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kit::{Error, Result, Table};
+use serde::Serialize;
+
+use super::files::{Found, relative};
+use super::view::{Cell, Figure, Grid, Part, Section, four, grouped};
+use super::{FIGURES, ROWS, examples, graph, labels, training};
+use crate::clock::spoken;
+use crate::store::{RunRecord, RunState, Store};
+
+/// At most this many rows of a table of results are shown.
+const RESULTS: usize = 60;
+
+/// The page.
+#[derive(Debug, Serialize)]
+pub struct View {
+    pipeline: String,
+    run: u64,
+    state: &'static str,
+    started: String,
+    worked: String,
+    command: String,
+    resolved: Option<String>,
+    version: &'static str,
+    graph: String,
+    failures: Vec<(String, String)>,
+    sections: Vec<Section>,
+}
+
+/// Gathers what a run has; `folder` is where links start.
+///
+/// # Errors
+/// When a table cannot be read.
+pub fn view(store: &Store, record: &RunRecord, found: &[Found], run: &Path, folder: &Path) -> Result<View> {
+    let sections = [
+        summaries(found)?,
+        results(found)?,
+        labels::section(found)?,
+        labels::reliability(found)?,
+        training::curves(found)?,
+        training::scores(found)?,
+        training::contrasts(found)?,
+        examples::section(found)?,
+        Some(tables(record, found, folder)),
+    ];
+    let seconds: f64 = record.stages.values().filter_map(|stage| stage.seconds).sum();
+    let resolved = run.join("resolved.yaml");
+    let failures = record.order.iter().filter_map(|name| {
+        let stage = record.stages.get(name)?;
+        let why = stage.why.clone().filter(|_| matches!(stage.state.word(), "failed" | "interrupted"))?;
+        Some((name.clone(), why))
+    });
+    Ok(View {
+        pipeline: record.pipeline.clone(),
+        run: record.run,
+        state: match record.state {
+            RunState::Running => "not finished",
+            RunState::Done => "done",
+            RunState::Failed => "failed",
+            RunState::Interrupted => "interrupted",
+        },
+        started: record.started.replace('T', " ").replace('Z', " UTC"),
+        worked: if seconds > 0.0 { spoken(Duration::from_secs_f64(seconds)) } else { String::new() },
+        command: std::iter::once("halftone")
+            .chain(record.command.iter().skip(1).map(String::as_str))
+            .collect::<Vec<_>>()
+            .join(" "),
+        resolved: resolved.is_file().then(|| relative(folder, &resolved)),
+        version: env!("CARGO_PKG_VERSION"),
+        graph: graph::svg(store, record),
+        failures: failures.collect(),
+        sections: sections.into_iter().flatten().collect(),
+    })
+}
+
+/// The figures of `evaluate`.
+fn summaries(found: &[Found]) -> Result<Option<Section>> {
+    let mut parts = Vec::new();
+    for table in found.iter().filter(|table| table.table == Table::Summary && table.rows > 0).take(2 * FIGURES) {
+        let mut grid = Grid::new(&["figure", "#value", "#low", "#high", "", "#rows", "what it is"]);
+        for row in table.first(&["metric", "value", "low", "high", "rows", "note"], ROWS)? {
+            let metric = row[0].as_str().unwrap_or_default();
+            let (value, low, high) = (row[1].as_f64(), row[2].as_f64(), row[3].as_f64());
+            let digits = |value: Option<f64>| Cell::from(value.map(four).unwrap_or_default());
+            let is_share = ["accuracy", "win_rate", "truth/agreement"].iter().any(|name| metric.starts_with(name));
+            let track = value.filter(|_| is_share).map(|it| Cell::track(it, low.unwrap_or(it), high.unwrap_or(it)));
+            grid.push(vec![
+                metric.into(),
+                digits(value),
+                digits(low),
+                digits(high),
+                track.unwrap_or_default(),
+                grouped(row[4].as_u64().unwrap_or(0)).into(),
+                row[5].as_str().unwrap_or_default().into(),
+            ]);
+        }
+        parts.push(Part { title: table.name(), table: Some(grid), ..Part::default() });
+    }
+    Ok((!parts.is_empty()).then_some(Section {
+        id: "summary",
+        title: "What came of it",
+        note: "Low and high are the ends of the 95\u{a0}% interval. Shares are also drawn on a track from 0 to 1 with a tick at one half.",
+        parts,
+    }))
+}
+
+/// The tables and plots of `summarize`.
+fn results(found: &[Found]) -> Result<Option<Section>> {
+    let mut parts = Vec::new();
+    for table in found.iter().filter(|table| table.table == Table::Results && table.rows > 0).take(FIGURES) {
+        let columns =
+            ["part", "metric", "block", "group", "setting", "against", "value", "low", "high", "p_value", "runs"];
+        let rows = table.first(&columns, ROWS)?;
+        // What was chosen and how it compares; without a choice, everything.
+        let chosen = rows.iter().any(|row| row[0] != "mean");
+        let shown: Vec<_> = rows.iter().filter(|row| !chosen || row[0] != "mean").collect();
+        let mut grid = Grid::new(&["", "figure", "within", "what", "#value", "#low", "#high", "#p", "#runs"]);
+        for row in shown.iter().take(RESULTS) {
+            let text = |at: usize| row[at].as_str().unwrap_or_default();
+            let digits = |at: usize| Cell::from(row[at].as_f64().map(four).unwrap_or_default());
+            let what = match row[5].as_str() {
+                Some(other) => format!("{} − {other}", text(3)),
+                None => format!("{} {}", text(3), text(4)),
+            };
+            let runs = grouped(row[10].as_u64().unwrap_or(0)).into();
+            let (part, metric, within) = (text(0).into(), text(1).into(), text(2).into());
+            grid.push(vec![part, metric, within, what.into(), digits(6), digits(7), digits(8), digits(9), runs]);
+        }
+        let facts = match shown.len() > RESULTS {
+            true => format!("the first {RESULTS} of {} lines", shown.len()),
+            false => String::new(),
+        };
+        let figures = drawings(found, &table.stage)?;
+        parts.push(Part { title: table.name(), facts, figures, table: Some(grid), ..Part::default() });
+    }
+    Ok((!parts.is_empty()).then_some(Section {
+        id: "results",
+        title: "Results over runs",
+        note: "Means over runs with 95\u{a0}% intervals, and differences taken run by run.",
+        parts,
+    }))
+}
+
+/// The SVG files among the pages of a stage.
+fn drawings(found: &[Found], stage: &str) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for pages in found.iter().filter(|other| other.table == Table::Pages && other.stage == stage) {
+        let entries = std::fs::read_dir(&pages.path).map_err(Error::io(&pages.path))?;
+        let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "svg")).take(FIGURES) {
+            let svg = std::fs::read(file).map_err(Error::io(file))?;
+            let title = file.file_stem().unwrap_or_default().to_string_lossy();
+            figures.push(Figure::of_file(&title, &svg));
+        }
+    }
+    Ok(figures)
+}
+
+/// All stages with links to what they wrote.
+fn tables(record: &RunRecord, found: &[Found], folder: &Path) -> Section {
+    let mut grid = Grid::new(&["stage", "kind", "state", "#time", "#rejected", "tables"]);
+    for (name, stage) in record.order.iter().filter_map(|name| record.stages.get_key_value(name)) {
+        let link = |table: &Found| {
+            let rows = match table.table {
+                Table::Model | Table::Pages => String::new(),
+                _ => format!(" {}", grouped(table.rows)),
+            };
+            (format!("{}{rows}", table.port), relative(folder, &table.path) + "/")
+        };
+        // Empty lists of rejects are in the column before.
+        let own =
+            found.iter().filter(|table| table.stage == *name && (table.table != Table::Rejects || table.rows > 0));
+        let time = stage.seconds.map(|seconds| spoken(Duration::from_secs_f64(seconds))).unwrap_or_default();
+        let why = stage.why.as_ref().filter(|_| stage.ports.is_empty());
+        let why = why.and_then(|why| why.lines().next()).unwrap_or_default().to_owned();
+        grid.push(vec![
+            name.as_str().into(),
+            stage.recipe.as_ref().map(|recipe| recipe.kind.as_str()).unwrap_or_default().into(),
+            stage.state.word().into(),
+            time.into(),
+            stage.rejected.map(grouped).unwrap_or_default().into(),
+            Cell { text: why, links: own.map(link).collect(), ..Cell::default() },
+        ]);
+    }
+    Section {
+        id: "tables",
+        title: "Stages and tables",
+        note: "Each table is a folder of Parquet files, with its number of rows; the links lead to the folders from where this page lies.",
+        parts: vec![Part { table: Some(grid), ..Part::default() }],
+    }
+}

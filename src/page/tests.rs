@@ -1,0 +1,253 @@
+//! The page of runs on stage kinds without models, and sections of tables made by hand.
+
+use std::path::Path;
+
+use kit::rows::{CalibratedVerdict, Contrast, Message, Pair, ReliabilityRow, Score, TruthRow};
+
+use super::files::Found;
+use super::{labels, of_run, path, training, write};
+use crate::tests::World;
+
+const PIPELINE: &str = "
+name: test
+stages:
+  a: {kind: count, rows: 10}
+  b: {kind: shout, from: a, how: {name: loud, marks: 2}, drop: '3'}
+";
+
+#[test]
+fn a_run_with_the_same_results_leaves_the_report_alone() {
+    let world = World::new();
+    let (store, records) = (world.store(), world.records());
+    let link = world.path("work/runs/test/report.html");
+    let first = world.run(PIPELINE).record;
+    assert_eq!(of_run(&store, &records, &first).unwrap(), link);
+    assert_eq!(std::fs::read_link(&link).unwrap().to_str(), Some("1/report.html"));
+    let text = std::fs::read_to_string(&link).unwrap();
+    assert!(text.contains("<h1>test <span>run 1</span></h1>") && text.contains("id=\"tables\""), "{text}");
+    // Nothing that the run does not have.
+    assert!(!text.contains("id=\"labels\"") && !text.contains("id=\"training\""));
+
+    let again = world.run(PIPELINE).record;
+    of_run(&store, &records, &again).unwrap();
+    assert!(!path(&records, &again).exists());
+    assert_eq!(std::fs::read_link(&link).unwrap().to_str(), Some("1/report.html"));
+
+    // Another setting, and back: nothing is computed the second time, but the linked report is of other results.
+    let other = world.run(&PIPELINE.replace("marks: 2", "marks: 3")).record;
+    of_run(&store, &records, &other).unwrap();
+    let back = world.run(PIPELINE).record;
+    of_run(&store, &records, &back).unwrap();
+    assert_eq!(std::fs::read_link(&link).unwrap().to_str(), Some("4/report.html"));
+}
+
+#[test]
+fn links_lead_to_the_tables_from_where_the_page_lies() {
+    let world = World::new();
+    let record = world.run(PIPELINE).record;
+    for out in [path(&world.records(), &record), world.path("deep/er/page.html")] {
+        write(&world.store(), &world.records(), &record, &out).unwrap();
+        let text = std::fs::read_to_string(&out).unwrap().replace("&#x2f;", "/");
+        let folder = out.parent().unwrap();
+        let links: Vec<&str> = text.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        let tables: Vec<&&str> = links.iter().filter(|link| link.ends_with('/')).collect();
+        // Both tables, and the list of the row that was dropped.
+        assert_eq!(tables.len(), 3, "{links:?}");
+        assert!(tables.iter().all(|link| folder.join(link).join("part-00000.parquet").is_file()), "{links:?}");
+    }
+}
+
+/// Rows as a port of a stage.
+fn table<R: kit::Row>(folder: &Path, stage: &str, rows: Vec<R>) -> Found {
+    let path = folder.join(stage);
+    let mut writer = kit::TableWriter::create(&path).unwrap();
+    let count = rows.len() as u64;
+    writer.extend(rows).unwrap();
+    writer.finish().unwrap();
+    Found { stage: stage.to_owned(), port: R::TABLE.name().to_owned(), table: R::TABLE, path, rows: count }
+}
+
+fn verdict(number: usize, ab: f64, ba: f64, calibrated: f64) -> CalibratedVerdict {
+    let message = |text: String| vec![Message::new("text", text)];
+    CalibratedVerdict {
+        comparison_id: format!("c{number}"),
+        form: "same".to_owned(),
+        a_prompt_id: "p".to_owned(),
+        a_response_id: "a".to_owned(),
+        a_prompt: message("prompt".to_owned()),
+        a_response: message("x".repeat(number)),
+        b_prompt_id: "p".to_owned(),
+        b_response_id: "b".to_owned(),
+        b_prompt: message("prompt".to_owned()),
+        b_response: message("y".repeat(5)),
+        ab_logp_a: None,
+        ab_logp_b: None,
+        ab_mass: Some(0.9),
+        ab_p: Some(ab),
+        ba_logp_a: None,
+        ba_logp_b: None,
+        ba_mass: Some(0.7),
+        ba_p: Some(ba),
+        position_gap: Some(ab - ba),
+        bounded: None,
+        p_hat: calibrated,
+        uncalibrated_p_hat: (ab + ba) / 2.0,
+        calibrator: "all".to_owned(),
+        judge: None,
+        template: None,
+        source_file: None,
+        source_line: None,
+    }
+}
+
+#[test]
+fn labels_tell_of_position_and_length() {
+    let folder = tempfile::tempdir().unwrap();
+    // One of four turns over with the order; ab - ba is 0.2 where it does and 0 elsewhere.
+    let row = |number| match number % 4 {
+        0 => verdict(number, 0.6, 0.4, 0.5),
+        _ => verdict(number, 0.8, 0.8, 0.9),
+    };
+    let found = [table(folder.path(), "fixed", (0..40).map(row).collect())];
+    let section = labels::section(&found).unwrap().unwrap();
+    let part = &section.parts[0];
+    assert_eq!(part.title, "fixed.verdicts");
+    assert_eq!(
+        part.facts,
+        "40 labels · verdict turns over with the order: 0.2500 · position gap ab − ba: mean 0.0500, mean size 0.0500 · \
+         label mass: mean 0.8000"
+    );
+    // Labels before and after calibration, the map of both orders, and length.
+    assert_eq!(part.figures.len(), 3);
+}
+
+#[test]
+fn reliability_is_measured_against_truth_and_gold() {
+    let folder = tempfile::tempdir().unwrap();
+    let truth = |number: usize, p_hat, p_star| TruthRow {
+        comparison_id: format!("c{number}"),
+        form: "same".to_owned(),
+        p_hat,
+        p_star,
+    };
+    let bin = |labels: &str, rows, mean_p, mean_gold| ReliabilityRow {
+        labels: labels.to_owned(),
+        bin: 0,
+        low: 0.5,
+        high: 1.0,
+        rows,
+        mean_p,
+        mean_gold,
+    };
+    let found = [
+        // Half of the labels are 0.1 too high, the others right.
+        table(
+            folder.path(),
+            "truth",
+            (0..20).map(|row| truth(row, [0.75, 0.25][row % 2], [0.65, 0.25][row % 2])).collect(),
+        ),
+        table(
+            folder.path(),
+            "gold",
+            vec![
+                bin("before", 30, Some(0.9), Some(0.7)),
+                bin("before", 10, Some(0.6), Some(0.6)),
+                bin("after", 40, Some(0.7), Some(0.7)),
+                bin("after", 0, None, None),
+            ],
+        ),
+    ];
+    let section = labels::reliability(&found).unwrap().unwrap();
+    assert_eq!(section.parts[0].facts, "20 labels · expected calibration error 0.0500");
+    assert_eq!(
+        section.parts[1].facts,
+        "expected calibration error before: 0.1500 · expected calibration error after: 0"
+    );
+}
+
+#[test]
+fn held_out_pairs_are_counted_by_label_and_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let score = |number: usize, form: &str, p_hat: f64, margin: f64| Score {
+        pair_id: format!("p{number}"),
+        form: form.to_owned(),
+        p_hat,
+        policy_chosen_logp: -1.0,
+        policy_rejected_logp: -2.0,
+        policy_chosen_prompt_logp: None,
+        policy_rejected_prompt_logp: None,
+        reference_chosen_logp: None,
+        reference_rejected_logp: None,
+        reference_chosen_prompt_logp: None,
+        reference_rejected_prompt_logp: None,
+        margin,
+        loss: None,
+        correct: margin > 0.0,
+    };
+    let rows = vec![
+        score(0, "same", 0.55, -1.0),
+        score(1, "same", 0.55, 1.0),
+        score(2, "same", 0.95, 2.0),
+        score(3, "joint", 0.75, 4.0),
+    ];
+    let section = training::scores(&[table(folder.path(), "held", rows)]).unwrap().unwrap();
+    let grid = serde_json::to_value(section.parts[0].table.as_ref().unwrap()).unwrap();
+    let lines: Vec<String> = grid["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| [0, 1, 2, 3, 7].map(|cell| row[cell]["text"].as_str().unwrap().to_owned()).join(" | "))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "joint | 0.7 to 0.8 | 1 | 1.0000 | 4.0000",
+            "joint | all | 1 | 1.0000 | 4.0000",
+            "same | 0.5 to 0.6 | 2 | 0.5000 | 0",
+            "same | 0.9 to 1.0 | 1 | 1.0000 | 2.0000",
+            "same | all | 3 | 0.6667 | 0.6667",
+        ]
+    );
+}
+
+#[test]
+fn contrasts_name_the_prompts_of_both_pairs() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = |text: &str| vec![Message::new("user", text)];
+    let pair = |id: &str, prompt: &str| Pair {
+        pair_id: id.to_owned(),
+        comparison_id: None,
+        form: "same".to_owned(),
+        chosen_prompt_id: id.to_owned(),
+        chosen_response_id: format!("{id}c"),
+        chosen_prompt: message(prompt),
+        chosen: message("yes"),
+        rejected_prompt_id: id.to_owned(),
+        rejected_response_id: format!("{id}r"),
+        rejected_prompt: message(prompt),
+        rejected: message("no"),
+        p_hat: 0.75,
+        weight: 1.0,
+        source_file: None,
+        source_line: None,
+    };
+    let contrast = |row: &str, column: &str, weight| Contrast {
+        step: 9,
+        pair_id: row.to_owned(),
+        rejected_pair_id: column.to_owned(),
+        weight,
+        similarity: 0.5,
+    };
+    let found = [
+        table(folder.path(), "pairs", vec![pair("1", "red things"), pair("2", "blue things")]),
+        table(folder.path(), "policy", vec![contrast("1", "1", 0.9), contrast("1", "2", 0.1), contrast("2", "1", 0.2)]),
+    ];
+    let section = training::contrasts(&found).unwrap().unwrap();
+    let grid = serde_json::to_value(section.parts[0].table.as_ref().unwrap()).unwrap();
+    let rows = grid["rows"].as_array().unwrap();
+    let cells = |row: &serde_json::Value| [0, 1, 3].map(|cell| row[cell]["text"].as_str().unwrap().to_owned());
+    // The strongest first, and a pair is no contrast to itself.
+    assert_eq!(rows.len(), 2);
+    assert_eq!(cells(&rows[0]), ["blue things", "red things", "0.2000"]);
+    assert_eq!(cells(&rows[1]), ["red things", "blue things", "0.1000"]);
+}

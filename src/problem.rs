@@ -1,0 +1,79 @@
+//! What is wrong with a pipeline file, and where.
+
+use std::path::Path;
+
+use crate::pipeline::Place;
+
+/// Where a problem lies. The order is that of the report: the file as a whole, its lines, then the command line.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum At {
+    /// The file as a whole.
+    File,
+    /// A place in the file.
+    Place(Place),
+    /// A `--set` of the command line.
+    Set(String),
+}
+
+/// One thing that is wrong with a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Where.
+    pub at: At,
+    /// The stage it concerns.
+    pub stage: Option<String>,
+    /// What, and what to do: a lowercase fragment.
+    pub text: String,
+    /// What is at fault.
+    pub fault: Fault,
+}
+
+/// What is at fault where something is wrong with a pipeline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// What the pipeline file or the command line says.
+    #[default]
+    Pipeline,
+    /// A file that the pipeline names rightly and that cannot be read.
+    Data,
+}
+
+impl Problem {
+    /// One line: `file:line:column: stage: text`.
+    pub fn line(&self, file: &Path) -> String {
+        let place = match &self.at {
+            At::File => format!("{}: ", file.display()),
+            At::Place(place) => format!("{}:{}:{}: ", file.display(), place.line, place.column),
+            At::Set(text) => format!("--set {text}: "),
+        };
+        let stage = self.stage.as_ref().map(|stage| format!("{stage}: ")).unwrap_or_default();
+        format!("{place}{stage}{}", self.text)
+    }
+}
+
+/// `; did you mean ...?` where one of the names is near, else nothing.
+pub fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, names).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
+}
+
+/// The nearest of some names, if it is near enough to be a typing mistake.
+pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = names.into_iter().map(|other| (strsim::damerau_levenshtein(name, other), other));
+    let (distance, near) = scored.min_by_key(|(distance, _)| *distance)?;
+    let allowed = ((name.chars().count().max(near.chars().count()) + 1) / 3).max(1);
+    (distance <= allowed || near.starts_with(name) || name.starts_with(near)).then_some(near)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn near_names_are_found_and_far_ones_are_not() {
+        let names = ["optimizer", "objective", "epochs", "lr"];
+        assert_eq!(nearest("optimiser", names), Some("optimizer"));
+        assert_eq!(nearest("epoch", names), Some("epochs"));
+        assert_eq!(nearest("seed", names), None);
+        assert_eq!(nearest("x", []), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! The events of a run, named in the past tense.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::clock;
+use crate::store::{Owner, RunState};
+
+/// Something that the engine did.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunEvent {
+    /// A run began.
+    RunStarted {
+        /// The pipeline's name.
+        pipeline: String,
+        /// The run's number.
+        run: u64,
+        /// Where models compute.
+        device: String,
+        /// Stages in all.
+        stages: usize,
+    },
+    /// A stage began its work.
+    StageStarted {
+        /// Its kind.
+        kind: &'static str,
+        /// Why it has to.
+        why: Vec<String>,
+        /// The store entry it makes.
+        entry: String,
+        /// Where it computes.
+        device: String,
+        /// Whether unfinished work was there.
+        resumed: bool,
+    },
+    /// A stage's earlier result serves.
+    StageReused {
+        /// The store entry.
+        entry: String,
+        /// Rows in it, without rejects.
+        rows: u64,
+        /// Rejects in it.
+        rejected: u64,
+    },
+    /// A stage does not run.
+    StageSkipped {
+        /// Why.
+        why: String,
+    },
+    /// A stage waits for another process that makes the same entry.
+    StageWaited {
+        /// That process.
+        owner: Option<Owner>,
+    },
+    /// A stage's result is in the store.
+    StageFinished {
+        /// The store entry.
+        entry: String,
+        /// Rows in it, without rejects.
+        rows: u64,
+        /// Rejects in it.
+        rejected: u64,
+        /// How long it took.
+        seconds: f64,
+        /// What the stage says it did.
+        figures: BTreeMap<String, Value>,
+    },
+    /// A stage stopped with an error.
+    StageFailed {
+        /// The error.
+        error: String,
+    },
+    /// A stage stopped because a signal asked for it.
+    StageInterrupted,
+    /// A forced attempt gave other bytes than the entry it replaced.
+    BytesDiffered {
+        /// The ports that differ.
+        ports: Vec<String>,
+    },
+    /// An entry of the store was not what its manifest says; it was moved away.
+    EntryDamaged {
+        /// The entry.
+        entry: String,
+        /// What is wrong with it.
+        damage: String,
+        /// Where it is now.
+        moved: String,
+    },
+    /// A signal asked for a stop.
+    StopRequested,
+    /// The run is over.
+    RunFinished {
+        /// How it ended.
+        state: RunState,
+        /// How long it took.
+        seconds: f64,
+    },
+}
+
+/// An event of the engine or of a stage at work.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Happened {
+    /// The engine's.
+    Run(RunEvent),
+    /// A stage's.
+    Work(kit::Event),
+}
+
+impl Happened {
+    /// The event as one JSON object, with the time and the stage.
+    pub fn json(&self, stage: Option<&str>) -> Value {
+        let mut object = serde_json::Map::new();
+        object.insert("time".to_owned(), clock::now().to_string().into());
+        if let Some(stage) = stage {
+            object.insert("stage".to_owned(), stage.into());
+        }
+        if let Value::Object(fields) = serde_json::to_value(self).expect("an event can be written as JSON") {
+            object.extend(fields);
+        }
+        Value::Object(object)
+    }
+}
+
+/// Somebody who is told what happens.
+pub trait Reporter: Send + Sync {
+    /// Takes one event, of a stage or of the run as a whole.
+    fn tell(&self, stage: Option<&str>, happened: &Happened);
+}
+
+/// Several reporters.
+#[derive(Default)]
+pub struct Reporters(pub Vec<Box<dyn Reporter>>);
+
+impl Reporter for Reporters {
+    fn tell(&self, stage: Option<&str>, happened: &Happened) {
+        self.0.iter().for_each(|reporter| reporter.tell(stage, happened));
+    }
+}

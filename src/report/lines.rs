@@ -1,0 +1,130 @@
+//! Events as plain lines on stderr, for logs and pipes.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::event::{Happened, Reporter, RunEvent};
+use crate::clock::spoken;
+use crate::store::RunState;
+
+/// Progress of a stage is told at most this often.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Prints a line per event.
+#[derive(Default)]
+pub struct Lines {
+    pace: Mutex<HashMap<String, Pace>>,
+}
+
+/// How a stage gets on.
+struct Pace {
+    began: Instant,
+    first: u64,
+    told: Instant,
+}
+
+impl Reporter for Lines {
+    fn tell(&self, stage: Option<&str>, happened: &Happened) {
+        let line = match happened {
+            Happened::Work(kit::Event::Progressed { done, total, unit, detail }) => {
+                self.progress(stage.unwrap_or_default(), *done, *total, unit, detail)
+            }
+            other => sentence(other),
+        };
+        if let Some(line) = line {
+            let stage = stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
+            let _ = writeln!(std::io::stderr(), "{stage}{line}");
+        }
+    }
+}
+
+impl Lines {
+    fn progress(&self, stage: &str, done: u64, total: u64, unit: &str, detail: &str) -> Option<String> {
+        let mut paces = self.pace.lock().expect("no thread panics while it prints");
+        let now = Instant::now();
+        let pace = paces.entry(stage.to_owned()).or_insert(Pace { began: now, first: done, told: now });
+        if now - pace.told < EVERY {
+            return None;
+        }
+        pace.told = now;
+        let rate = (done - pace.first.min(done)) as f64 / (now - pace.began).as_secs_f64();
+        let mut line = format!("{done} of {total} {unit}");
+        if rate > 0.0 {
+            let left = Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).min(1e9));
+            line.push_str(&format!(", {} {unit}/s, {} left", rounded(rate), spoken(left)));
+        }
+        if !detail.is_empty() {
+            line.push_str(&format!(", {detail}"));
+        }
+        Some(line)
+    }
+}
+
+/// A rate with three digits.
+pub(super) fn rounded(rate: f64) -> String {
+    if rate >= 100.0 {
+        format!("{rate:.0}")
+    } else if rate >= 10.0 {
+        format!("{rate:.1}")
+    } else {
+        format!("{rate:.2}")
+    }
+}
+
+/// An event in words, if people want to read it as it happens.
+pub(super) fn sentence(happened: &Happened) -> Option<String> {
+    use kit::Event;
+    Some(match happened {
+        Happened::Run(event) => match event {
+            RunEvent::RunStarted { pipeline, run, device, stages } => {
+                format!("run {run} of {pipeline}: {stages} stages, models on {device}")
+            }
+            RunEvent::StageStarted { why, resumed, .. } => {
+                let resumed = if *resumed && !why.iter().any(|why| why.contains("unfinished")) {
+                    ", goes on with unfinished work"
+                } else {
+                    ""
+                };
+                format!("runs: {}{resumed}", why.join("; "))
+            }
+            RunEvent::StageReused { .. } => "reused".to_owned(),
+            RunEvent::StageSkipped { why } => format!("skipped: {why}"),
+            RunEvent::StageWaited { owner } => {
+                let owner = owner.as_ref().map_or("another process".to_owned(), ToString::to_string);
+                format!("waits for {owner}, which makes the same result")
+            }
+            RunEvent::StageFinished { rows, rejected, seconds, .. } => {
+                let rejected = if *rejected > 0 { format!(", {rejected} rejected") } else { String::new() };
+                format!("done: {rows} rows{rejected} in {}", spoken(Duration::from_secs_f64(*seconds)))
+            }
+            RunEvent::StageFailed { error } => format!("failed: {error}"),
+            RunEvent::StageInterrupted => "interrupted".to_owned(),
+            RunEvent::BytesDiffered { ports } => {
+                format!("warning: the forced attempt gave other bytes than before in {}", ports.join(", "))
+            }
+            RunEvent::EntryDamaged { entry, damage, moved } => {
+                format!("warning: entry {entry} is damaged ({damage}); moved to {moved}, computed again")
+            }
+            RunEvent::StopRequested => "stopping; a second signal stops at once".to_owned(),
+            RunEvent::RunFinished { state, seconds } => {
+                let state = match state {
+                    RunState::Done => "done",
+                    RunState::Failed => "failed",
+                    RunState::Interrupted => "interrupted",
+                    RunState::Running => return None,
+                };
+                format!("{state} in {}", spoken(Duration::from_secs_f64(*seconds)))
+            }
+        },
+        Happened::Work(event) => match event {
+            Event::Resumed { what } => format!("keeps {what}"),
+            Event::CheckpointWritten { step } => format!("checkpoint at step {step}"),
+            Event::RowsRejected { reason, rows } => format!("{rows} rows rejected: {reason}"),
+            Event::Noted { text } => text.clone(),
+            Event::Warned { text } => format!("warning: {text}"),
+            Event::Progressed { .. } | Event::ShardCommitted { .. } => return None,
+        },
+    })
+}

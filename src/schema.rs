@@ -1,0 +1,394 @@
+//! Configurations held against their JSON Schema, so that all that is wrong shows at once: serde stops at the first.
+
+use serde_json::{Map, Value};
+
+use crate::problem::{did_you_mean, nearest};
+
+/// Something wrong in a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The keys that lead there.
+    pub path: Vec<String>,
+    /// Whether the key itself is unknown, rather than its value wrong.
+    pub unknown_key: bool,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// All keys and values that do not fit the schema. Unknown keys are taken out of `value`, so that the rest can be read.
+pub fn mismatches(schema: &Value, value: &mut Value) -> Vec<Mismatch> {
+    let mut walker = Walker { root: schema, found: Vec::new(), path: Vec::new() };
+    walker.walk(schema, value);
+    walker.found
+}
+
+struct Walker<'a> {
+    root: &'a Value,
+    found: Vec<Mismatch>,
+    path: Vec<String>,
+}
+
+impl<'a> Walker<'a> {
+    fn report(&mut self, key: Option<&str>, unknown_key: bool, text: String) {
+        let path = self.path.iter().cloned().chain(key.map(str::to_owned)).collect();
+        self.found.push(Mismatch { path, unknown_key, text });
+    }
+
+    /// The alternatives of a schema, references followed, with nested `anyOf` and `oneOf` laid flat.
+    fn alternatives(&self, schema: &'a Value, out: &mut Vec<&'a Map<String, Value>>) {
+        let Some(map) = schema.as_object() else { return };
+        if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
+            let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+            return target.into_iter().for_each(|target| self.alternatives(target, out));
+        }
+        match map.get("anyOf").or_else(|| map.get("oneOf")).and_then(Value::as_array) {
+            // Properties beside the alternatives (flattened enums) belong to each; such schemas are left to serde.
+            Some(_) if map.contains_key("properties") => {}
+            Some(branches) => branches.iter().for_each(|branch| self.alternatives(branch, out)),
+            None => out.push(map),
+        }
+    }
+
+    fn walk(&mut self, schema: &'a Value, value: &mut Value) {
+        let mut branches = Vec::new();
+        self.alternatives(schema, &mut branches);
+        if branches.is_empty() || branches.iter().any(|branch| is_anything(branch)) {
+            return;
+        }
+        let fitting: Vec<_> = branches.iter().copied().filter(|branch| takes(branch, value)).collect();
+        if fitting.is_empty() {
+            let text = match (value.as_str(), words(&branches)) {
+                (Some(word), words) if !words.is_empty() => unknown_word(word, &words),
+                _ => format!("got {}, wanted {}", named(value), wanted(&branches)),
+            };
+            return self.report(None, false, text);
+        }
+        match value {
+            Value::Object(map) => self.object(&fitting, map),
+            Value::Array(items) => {
+                if let [branch] = fitting[..]
+                    && let Some(schema) = branch.get("items")
+                {
+                    for (index, item) in items.iter_mut().enumerate() {
+                        self.path.push(index.to_string());
+                        self.walk(schema, item);
+                        self.path.pop();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn object(&mut self, branches: &[&'a Map<String, Value>], map: &mut Map<String, Value>) {
+        let branch = match branches {
+            [branch] => *branch,
+            several => match self.choose(several, map) {
+                Some(branch) => branch,
+                None => return,
+            },
+        };
+        let properties = branch.get("properties").and_then(Value::as_object);
+        let others = branch.get("additionalProperties").filter(|others| others.is_object());
+        for key in map.keys().cloned().collect::<Vec<_>>() {
+            let schema = properties.and_then(|properties| properties.get(&key)).or(others);
+            match (schema, properties) {
+                (Some(schema), _) => {
+                    self.path.push(key.clone());
+                    self.walk(schema, &mut map[&key]);
+                    self.path.pop();
+                }
+                (None, Some(properties)) => {
+                    let near = did_you_mean(&key, properties.keys().map(String::as_str));
+                    let free = properties.keys().filter(|known| !map.contains_key(*known)).map(String::as_str);
+                    let near = if near.is_empty() { known_keys(&free.collect::<Vec<_>>()) } else { near };
+                    self.report(Some(&key), true, format!("unknown key `{key}`{near}"));
+                    map.remove(&key);
+                }
+                (None, None) => {}
+            }
+        }
+        let required = branch.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        for key in required {
+            if !map.contains_key(key) {
+                self.report(None, false, format!("`{key}` is missing{}", described(properties, key)));
+            }
+        }
+    }
+
+    /// The alternative that an object means: by its tag (a property with one possible word), else by its required keys.
+    fn choose(
+        &mut self,
+        branches: &[&'a Map<String, Value>],
+        map: &Map<String, Value>,
+    ) -> Option<&'a Map<String, Value>> {
+        let tag = tags(branches[0])
+            .into_iter()
+            .map(|(key, _)| key)
+            .find(|key| branches.iter().all(|branch| tags(branch).iter().any(|(other, _)| other == key)));
+        if let Some(tag) = tag {
+            let word_of = |branch: &Map<String, Value>| {
+                tags(branch).into_iter().find(|(key, _)| *key == tag).map(|(_, word)| word.to_owned())
+            };
+            let words: Vec<String> = branches.iter().filter_map(|branch| word_of(branch)).collect();
+            return match map.get(tag) {
+                Some(Value::String(word)) => {
+                    let chosen = branches.iter().find(|branch| word_of(branch).as_ref() == Some(word)).copied();
+                    if chosen.is_none() {
+                        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                        self.report(Some(tag), false, unknown_word(word, &words));
+                    }
+                    chosen
+                }
+                Some(other) => {
+                    self.report(Some(tag), false, format!("got {}, wanted {}", named(other), listed(&words)));
+                    None
+                }
+                None => {
+                    self.report(None, false, format!("`{tag}` is missing: {}", listed(&words)));
+                    None
+                }
+            };
+        }
+        let complete = |branch: &&&Map<String, Value>| {
+            branch
+                .get("required")
+                .and_then(Value::as_array)
+                .is_none_or(|keys| keys.iter().filter_map(Value::as_str).all(|key| map.contains_key(key)))
+        };
+        let complete: Vec<_> = branches.iter().filter(complete).collect();
+        match complete[..] {
+            [branch] => Some(branch),
+            _ => None,
+        }
+    }
+}
+
+/// The properties of an alternative that can only be one word.
+fn tags(branch: &Map<String, Value>) -> Vec<(&str, &str)> {
+    let properties = branch.get("properties").and_then(Value::as_object).into_iter().flatten();
+    properties.filter_map(|(key, schema)| Some((key.as_str(), schema.get("const")?.as_str()?))).collect()
+}
+
+fn is_anything(branch: &Map<String, Value>) -> bool {
+    !["type", "const", "enum", "properties", "required", "items"].iter().any(|key| branch.contains_key(*key))
+}
+
+/// Whether the class of the value (text, number, ...) and, for words, the word itself fits.
+fn takes(branch: &Map<String, Value>, value: &Value) -> bool {
+    if let Some(only) = branch.get("const") {
+        return only == value;
+    }
+    if let Some(words) = branch.get("enum").and_then(Value::as_array) {
+        return words.contains(value);
+    }
+    let class = |name: &str| match name {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        _ => true,
+    };
+    match branch.get("type") {
+        Some(Value::String(name)) => class(name),
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).any(class),
+        _ => !branch.contains_key("properties") || value.is_object(),
+    }
+}
+
+/// The words that the alternatives allow, where text can be nothing else.
+fn words<'a>(branches: &[&'a Map<String, Value>]) -> Vec<&'a str> {
+    let mut words = Vec::new();
+    for branch in branches {
+        words.extend(branch.get("const").and_then(Value::as_str));
+        words.extend(branch.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str));
+    }
+    words
+}
+
+fn unknown_word(word: &str, words: &[&str]) -> String {
+    match nearest(word, words.iter().copied()) {
+        Some(near) => format!("unknown value `{word}`; did you mean `{near}`?"),
+        None => format!("unknown value `{word}`; wanted {}", listed(words)),
+    }
+}
+
+fn listed<S: AsRef<str>>(words: &[S]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{}`", word.as_ref())).collect();
+    match &quoted[..] {
+        [] => "nothing".to_owned(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+fn known_keys(keys: &[&str]) -> String {
+    match keys {
+        [] => String::new(),
+        [one] => format!("; `{one}` can stand here"),
+        several => {
+            let quoted: Vec<String> = several.iter().map(|key| format!("`{key}`")).collect();
+            format!("; {} can stand here", quoted.join(", "))
+        }
+    }
+}
+
+/// The first sentence of a key's documentation.
+fn described(properties: Option<&Map<String, Value>>, key: &str) -> String {
+    let text = properties.and_then(|properties| properties.get(key)?.get("description")?.as_str()).unwrap_or_default();
+    let sentence = text.split_inclusive(['.', '\n']).next().unwrap_or_default().trim().trim_end_matches('.');
+    if sentence.is_empty() { String::new() } else { format!(" ({sentence})") }
+}
+
+fn named(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(value) => format!("`{value}`"),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(text) => format!("the text `{}`", text.chars().take(60).collect::<String>()),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a mapping".to_owned(),
+    }
+}
+
+fn wanted(branches: &[&Map<String, Value>]) -> String {
+    let mut kinds: Vec<String> = Vec::new();
+    for branch in branches {
+        let mut add = |name: &str| {
+            let name = match name {
+                "boolean" => "true or false",
+                "integer" => "a whole number",
+                "number" => "a number",
+                "string" => "text",
+                "array" => "a list",
+                "object" => "a mapping",
+                _ => return,
+            };
+            if !kinds.iter().any(|kind| kind == name) {
+                kinds.push(name.to_owned());
+            }
+        };
+        if branch.contains_key("const") || branch.contains_key("enum") {
+            continue;
+        }
+        match branch.get("type") {
+            Some(Value::String(name)) => add(name),
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).for_each(add),
+            _ => {}
+        }
+    }
+    let words = words(branches);
+    if !words.is_empty() {
+        kinds.push(listed(&words));
+    }
+    kinds.join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemars::JsonSchema;
+    use serde_json::json;
+
+    #[derive(JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    struct Config {
+        lr: f64,
+        steps: Option<u32>,
+        ties: Ties,
+        objective: Objective,
+        tags: Vec<Part>,
+        limit: Limit,
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Ties {
+        /// Leave them out.
+        Drop,
+        Keep,
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Objective {
+        Dpo { beta: f64 },
+        Rpo { beta: f64, tau: f64 },
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Limit {
+        None,
+        Rows { count: u32 },
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    struct Part {
+        /// What it is called. Anything goes.
+        name: String,
+    }
+
+    fn check(mut value: Value, wanted: &[&str]) {
+        let schema = schemars::schema_for!(Config).to_value();
+        let found: Vec<String> = mismatches(&schema, &mut value)
+            .into_iter()
+            .map(|mismatch| format!("{}: {}", mismatch.path.join("."), mismatch.text))
+            .collect();
+        assert_eq!(found, wanted);
+    }
+
+    fn good() -> Value {
+        json!({"lr": 1, "ties": "drop", "objective": {"name": "rpo", "beta": 0.1, "tau": 1.0}, "tags": [{"name": "x"}],
+               "limit": {"rows": {"count": 3}}})
+    }
+
+    #[test]
+    fn a_good_value_passes() {
+        check(good(), &[]);
+        let mut value = good();
+        value["steps"] = Value::Null;
+        value["limit"] = json!("none");
+        check(value, &[]);
+    }
+
+    #[test]
+    fn everything_wrong_shows_at_once() {
+        let value = json!({
+            "lr": "fast", "step": 3, "ties": "drpo",
+            "objective": {"name": "dpo", "beta": 0.1, "tau": 0.5}, "tags": [{"name": 3}, {"nam": "x"}], "limit": 7,
+        });
+        check(
+            value,
+            &[
+                "limit: got the number 7, wanted a mapping or `none`",
+                "lr: got the text `fast`, wanted a number",
+                "objective.tau: unknown key `tau`",
+                "step: unknown key `step`; did you mean `steps`?",
+                "tags.0.name: got the number 3, wanted text",
+                "tags.1.nam: unknown key `nam`; did you mean `name`?",
+                "tags.1: `name` is missing (What it is called)",
+                "ties: unknown value `drpo`; did you mean `drop`?",
+            ],
+        );
+    }
+
+    #[test]
+    fn tags_choose_the_alternative() {
+        let mut value = good();
+        value["objective"] = json!({"name": "rpoo", "bta": 3});
+        check(value, &["objective.name: unknown value `rpoo`; did you mean `rpo`?"]);
+        let mut value = good();
+        value["objective"] = json!({"beta": 3});
+        check(value, &["objective: `name` is missing: `dpo` or `rpo`"]);
+    }
+}

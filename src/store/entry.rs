@@ -1,0 +1,292 @@
+//! Entries of the store: immutable folders that appear whole, under the name of what they were made from.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use kit::commit::{commit_json, read_json, sync_folder};
+use kit::{Error, Result};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::lock::{Attempt, Lock};
+use super::manifest::{Manifest, Recipe};
+use super::statcache::StatCache;
+
+/// The work folder `.halftone`.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    stats: StatCache,
+}
+
+/// What is found under an entry's name.
+#[derive(Debug)]
+pub enum Condition {
+    /// Nothing.
+    Missing,
+    /// A whole entry, as far as sizes and known digests tell.
+    Whole(Box<Manifest>),
+    /// Something that is not what its manifest says.
+    Damaged(String),
+}
+
+/// What a work in progress is bound to; a stage never mixes devices.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Bound {
+    device: String,
+    cpu: String,
+}
+
+impl Store {
+    /// The work folder at `root`; it need not exist.
+    pub fn open(root: &Path) -> Store {
+        Store { root: root.to_owned(), stats: StatCache::open(root.join("statcache.json")) }
+    }
+
+    /// The work folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Digests of files by size, time and inode.
+    pub fn stats(&self) -> &StatCache {
+        &self.stats
+    }
+
+    /// The folder that holds the entries.
+    pub fn folder(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// The folder of an entry.
+    pub fn entry(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// Where an entry is being made; a forced attempt has its own place beside the entry that it may replace.
+    pub fn partial(&self, name: &str, forced: bool) -> PathBuf {
+        self.folder().join(format!("{name}.{}", if forced { "forced.partial" } else { "partial" }))
+    }
+
+    /// Asks for the right to make an entry.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn lock(&self, name: &str) -> Result<Attempt> {
+        Lock::attempt(&self.lock_path(name))
+    }
+
+    pub(super) fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join("locks").join(name)
+    }
+
+    /// Asks for a share of the store, which keeps `gc` away.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn share(&self) -> Result<Attempt> {
+        Lock::attempt_shared(&self.root.join("locks/gc"))
+    }
+
+    /// Asks for the store alone.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn alone(&self) -> Result<Attempt> {
+        Lock::attempt(&self.root.join("locks/gc"))
+    }
+
+    /// The manifest of an entry, if it is there and readable.
+    pub fn manifest(&self, name: &str) -> Option<Manifest> {
+        read_json(&self.entry(name).join("manifest.json")).ok().flatten()
+    }
+
+    /// What is found under the name that a recipe gives: manifest, sizes, and digests of files that changed since they
+    /// were last read.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn condition(&self, recipe: &Recipe) -> Result<Condition> {
+        let name = recipe.entry();
+        let folder = self.entry(&name);
+        if !folder.exists() {
+            return Ok(Condition::Missing);
+        }
+        let manifest = match read_json::<Manifest>(&folder.join("manifest.json")) {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return Ok(Condition::Damaged("manifest.json is missing".to_owned())),
+            Err(error) => return Ok(Condition::Damaged(error.to_string())),
+        };
+        if manifest.key != recipe.key() || manifest.recipe.key() != manifest.key {
+            return Ok(Condition::Damaged("manifest.json belongs to another recipe".to_owned()));
+        }
+        let check = |path: &Path| {
+            if self.stats.changed(path)? { self.stats.digest(path).map(Some) } else { self.stats.remembered(path) }
+        };
+        Ok(match self.damage(&manifest, None, &check)? {
+            Some(damage) => Condition::Damaged(damage),
+            None => Condition::Whole(Box::new(manifest)),
+        })
+    }
+
+    /// What is wrong with the bytes of an entry, reading every file that is not known to be unchanged. `ports` are those
+    /// of interest, or all. With `fresh` every file is read.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be read.
+    pub fn verify(&self, manifest: &Manifest, ports: Option<&[&str]>, fresh: bool) -> Result<Option<String>> {
+        let check = |path: &Path| {
+            if fresh { kit::digest_file(path).map(Some) } else { self.stats.verified(path).map(Some) }
+        };
+        self.damage(manifest, ports, &check)
+    }
+
+    fn damage(
+        &self,
+        manifest: &Manifest,
+        ports: Option<&[&str]>,
+        digest: &dyn Fn(&Path) -> Result<Option<kit::Digest>>,
+    ) -> Result<Option<String>> {
+        let entry = manifest.recipe.entry();
+        for (port, files) in &manifest.ports {
+            if ports.is_some_and(|ports| !ports.contains(&port.as_str())) {
+                continue;
+            }
+            for part in &files.parts {
+                let path = self.entry(&entry).join(port).join(&part.file);
+                let size = match path.metadata() {
+                    Ok(metadata) => metadata.len(),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                        return Ok(Some(format!("{port}/{} is missing", part.file)));
+                    }
+                    Err(source) => return Err(Error::Io { path, source }),
+                };
+                if size != part.bytes {
+                    return Ok(Some(format!("{port}/{} has {size} bytes, was written with {}", part.file, part.bytes)));
+                }
+                if digest(&path)?.is_some_and(|digest| digest != part.blake3) {
+                    return Ok(Some(format!("{port}/{} has other bytes than were written", part.file)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves a damaged entry out of the way and says where to.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn set_aside(&self, name: &str) -> Result<PathBuf> {
+        let from = self.entry(name);
+        let free = (1..).map(|number| self.folder().join(format!("{name}.damaged-{number}"))).find(|to| !to.exists());
+        let to = free.expect("there are more numbers than folders");
+        std::fs::rename(&from, &to).map_err(Error::io(&from))?;
+        sync_folder(&self.folder())?;
+        Ok(to)
+    }
+
+    /// A place to make an entry in, with what an interrupted attempt on the same device left there. Says whether it did.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn begin(&self, name: &str, forced: bool, device: &str, cpu: &str) -> Result<(PathBuf, bool)> {
+        let folder = self.partial(name, forced);
+        let bound = Bound { device: device.to_owned(), cpu: cpu.to_owned() };
+        let record = folder.join(".work/bound.json");
+        if folder.exists() {
+            match read_json::<Bound>(&record) {
+                Ok(Some(before)) if before == bound => {
+                    sweep(&folder)?;
+                    return Ok((folder, true));
+                }
+                _ => remove(&folder)?,
+            }
+        }
+        commit_json(&record, &bound)?;
+        Ok((folder, false))
+    }
+
+    /// Makes the finished work an entry: manifest last, then the folder's name. An entry that is there already (forced
+    /// attempts) is exchanged in one step; its manifest comes back.
+    ///
+    /// # Errors
+    /// When the file system refuses; the work stays where it is then.
+    pub fn commit(&self, partial: &Path, manifest: &Manifest) -> Result<Option<Manifest>> {
+        for (port, files) in &manifest.ports {
+            let folder = partial.join(port);
+            for part in &files.parts {
+                let path = folder.join(&part.file);
+                File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;
+            }
+            sync_folder(&folder)?;
+        }
+        commit_json(&partial.join("manifest.json"), manifest)?;
+        self.publish(partial, manifest)
+    }
+
+    /// The second half of [`Store::commit`], for work whose manifest is committed.
+    ///
+    /// # Errors
+    /// When the file system refuses; the work stays where it is then.
+    pub fn publish(&self, partial: &Path, manifest: &Manifest) -> Result<Option<Manifest>> {
+        remove(&partial.join(".work"))?;
+        sweep(partial)?;
+        sync_folder(partial)?;
+        let name = manifest.recipe.entry();
+        let entry = self.entry(&name);
+        let before = self.manifest(&name);
+        if entry.exists() {
+            match renameat_with(CWD, partial, CWD, &entry, RenameFlags::EXCHANGE) {
+                Ok(()) => {}
+                // File systems without the exchange get two renames; a kill between them costs a run, never a wrong entry.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                    let old = self.set_aside(&name)?;
+                    std::fs::rename(partial, &entry).map_err(Error::io(&entry))?;
+                    remove(&old)?;
+                }
+                Err(errno) => return Err(Error::Io { path: entry, source: errno.into() }),
+            }
+        } else {
+            std::fs::rename(partial, &entry).map_err(Error::io(&entry))?;
+        }
+        sync_folder(&self.folder())?;
+        remove(partial)?;
+        for (port, files) in &manifest.ports {
+            for part in &files.parts {
+                self.stats.remember(&entry.join(port).join(&part.file), part.blake3)?;
+            }
+        }
+        Ok(before)
+    }
+
+    /// A finished but unnamed work: its manifest was committed when the process died.
+    pub fn finished(&self, partial: &Path, recipe: &Recipe) -> Option<Manifest> {
+        let manifest: Manifest = read_json(&partial.join("manifest.json")).ok().flatten()?;
+        (manifest.recipe.key() == recipe.key() && manifest.key == recipe.key()).then_some(manifest)
+    }
+}
+
+/// Removes temporary files that a killed process left between writing and renaming them.
+fn sweep(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            sweep(&path)?;
+        } else if name.starts_with(".tmp-") {
+            std::fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a folder with everything in it, if it is there.
+pub(super) fn remove(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { path: folder.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,294 @@
+//! What an entry of the store holds and what it was made from.
+
+use std::collections::BTreeMap;
+
+use kit::{Digest, Outcome, PortFiles, Table};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Raised when keys or entries change their form.
+const FORMAT: u32 = 1;
+
+/// The content of one source of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputDigest {
+    /// What it holds.
+    pub table: Table,
+    /// The digest of its content.
+    pub digest: Digest,
+}
+
+/// Everything that decides what a stage writes. The stage's name and the paths of its inputs are not part of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// The form of this record.
+    pub format: u32,
+    /// The stage's kind.
+    pub kind: String,
+    /// The version of the kind and of the rooms it computes with.
+    pub version: String,
+    /// The configuration after defaults, without inputs and without what changes only how the work is done.
+    pub settings: Value,
+    /// The pipeline's seed, where the kind draws.
+    pub seed: Option<u64>,
+    /// The content of each input that is read.
+    pub inputs: BTreeMap<String, Vec<InputDigest>>,
+    /// The content of each file or folder that the configuration names.
+    pub files: BTreeMap<String, Digest>,
+}
+
+impl Recipe {
+    /// A recipe without inputs and files.
+    pub fn new(kind: &str, version: String, settings: Value, seed: Option<u64>) -> Recipe {
+        let (inputs, files) = (BTreeMap::new(), BTreeMap::new());
+        Recipe { format: FORMAT, kind: kind.to_owned(), version, settings, seed, inputs, files }
+    }
+
+    /// The digest of all of it.
+    pub fn key(&self) -> Digest {
+        Digest::of_value(&serde_json::to_value(self).expect("a recipe can be written as JSON"))
+    }
+
+    /// The name of the store entry.
+    pub fn entry(&self) -> String {
+        format!("{}-{}", self.kind, self.key().short(16))
+    }
+
+    /// What changed since another recipe of the same stage, one fragment each.
+    pub fn changes_since(&self, before: &Recipe) -> Vec<String> {
+        self.differences(before).iter().map(ToString::to_string).collect()
+    }
+
+    /// What differs from another recipe of the same stage, key by key.
+    pub fn differences(&self, before: &Recipe) -> Vec<Difference> {
+        let mut all = Vec::new();
+        let text = |text: &str| Some(Value::from(text));
+        if self.kind != before.kind {
+            return vec![Difference::new(Part::Kind, "", text(&before.kind), text(&self.kind))];
+        }
+        if self.version != before.version {
+            all.push(Difference::new(Part::Version, "", text(&before.version), text(&self.version)));
+        }
+        if self.format != before.format {
+            all.push(Difference::new(Part::Format, "", Some(before.format.into()), Some(self.format.into())));
+        }
+        settings_differences(Some(&before.settings), Some(&self.settings), "", &mut all);
+        if self.seed != before.seed {
+            all.push(Difference::new(Part::Seed, "", before.seed.map(Value::from), self.seed.map(Value::from)));
+        }
+        let digests = |digests: &Vec<InputDigest>| -> Value {
+            digests.iter().map(|input| Value::from(input.digest.short(16))).collect()
+        };
+        for key in keys(&self.inputs, &before.inputs) {
+            let (old, new) = (before.inputs.get(key), self.inputs.get(key));
+            if old != new {
+                all.push(Difference::new(Part::Input, key, old.map(digests), new.map(digests)));
+            }
+        }
+        for path in keys(&self.files, &before.files) {
+            let (old, new) = (before.files.get(path), self.files.get(path));
+            if old != new {
+                let digest = |digest: &Digest| Value::from(digest.short(16));
+                all.push(Difference::new(Part::File, path, old.map(digest), new.map(digest)));
+            }
+        }
+        all
+    }
+}
+
+/// A part of a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The stage's kind.
+    Kind,
+    /// The kind's version.
+    Version,
+    /// The form of the store's records.
+    Format,
+    /// A key of the configuration.
+    Config,
+    /// The seed.
+    Seed,
+    /// The content of an input.
+    Input,
+    /// The content of a file that the configuration names.
+    File,
+}
+
+/// One way in which two recipes differ. Contents are told by their digests.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// What kind of thing.
+    pub part: Part,
+    /// Which of them, such as `optimizer.lr`; empty where there is one only.
+    pub key: String,
+    /// What it was; none where it was not there.
+    pub before: Option<Value>,
+    /// What it is.
+    pub after: Option<Value>,
+}
+
+impl Difference {
+    fn new(part: Part, key: &str, before: Option<Value>, after: Option<Value>) -> Difference {
+        Difference { part, key: key.to_owned(), before, after }
+    }
+
+    /// What it is about, such as `optimizer.lr`, `seed` or ``input `from` ``.
+    pub fn label(&self) -> String {
+        match self.part {
+            Part::Kind => "kind".to_owned(),
+            Part::Version => "version".to_owned(),
+            Part::Format => "the store's format".to_owned(),
+            Part::Config => self.key.clone(),
+            Part::Seed => "seed".to_owned(),
+            Part::Input => format!("input `{}`", self.key),
+            Part::File => format!("file `{}`", self.key),
+        }
+    }
+
+    /// A value in few letters.
+    pub fn short(value: Option<&Value>) -> String {
+        let text = match value {
+            None | Some(Value::Null) => "none".to_owned(),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(items)) if !items.is_empty() && items.iter().all(Value::is_string) => {
+                items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+            }
+            Some(other) => kit::canonical(other),
+        };
+        match text.char_indices().nth(60) {
+            Some((end, _)) => format!("{}...", &text[..end]),
+            None => text,
+        }
+    }
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (key, before, after) = (&self.key, self.before.as_ref(), self.after.as_ref());
+        let values = || format!("{} -> {}", Difference::short(before), Difference::short(after));
+        let content = match (before, after) {
+            (None, _) => "is new",
+            (_, None) => "is gone",
+            _ => "changed",
+        };
+        match self.part {
+            Part::Kind => write!(f, "kind changed {}", values()),
+            Part::Version => write!(f, "version changed {}", values()),
+            Part::Format => f.write_str("the store's format changed"),
+            Part::Config => write!(f, "config `{key}` changed {}", values()),
+            Part::Seed => write!(f, "seed changed {}", values()),
+            Part::Input => write!(f, "input `{key}` {content}"),
+            Part::File => write!(f, "file `{key}` {content}"),
+        }
+    }
+}
+
+fn keys<'a, V>(a: &'a BTreeMap<String, V>, b: &'a BTreeMap<String, V>) -> Vec<&'a String> {
+    let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+fn settings_differences(before: Option<&Value>, now: Option<&Value>, path: &str, all: &mut Vec<Difference>) {
+    match (before, now) {
+        (Some(Value::Object(old)), Some(Value::Object(new))) => {
+            let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                settings_differences(old.get(key), new.get(key), &path, all);
+            }
+        }
+        _ => {
+            let canonical = |value: Option<&Value>| kit::canonical(value.unwrap_or(&Value::Null));
+            if canonical(before) != canonical(now) {
+                all.push(Difference::new(Part::Config, path, before.cloned(), now.cloned()));
+            }
+        }
+    }
+}
+
+/// The record that makes a folder an entry: committed last, so that what it names is whole. It holds no times.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The digest of the recipe.
+    pub key: Digest,
+    /// What it was made from.
+    pub recipe: Recipe,
+    /// Where it was computed: `cpu` or `cuda:N`.
+    pub device: String,
+    /// The vector instructions of that CPU.
+    pub cpu: String,
+    /// The version of halftone.
+    pub halftone: String,
+    /// What each port holds.
+    pub ports: BTreeMap<String, PortFiles>,
+    /// What the stage says it did.
+    pub outcome: Outcome,
+}
+
+impl Manifest {
+    /// Rows over all tables but the rejects.
+    pub fn rows(&self) -> u64 {
+        self.ports.values().filter(|port| port.table != Table::Rejects).map(|port| port.rows).sum()
+    }
+
+    /// Rows rejected.
+    pub fn rejected(&self) -> u64 {
+        self.ports.get("rejects").map_or(0, |port| port.rows)
+    }
+
+    /// The ports whose bytes differ from another entry's.
+    pub fn differing_ports(&self, other: &Manifest) -> Vec<String> {
+        let differs = |name: &&String| {
+            self.ports.get(*name).map(PortFiles::digest) != other.ports.get(*name).map(PortFiles::digest)
+        };
+        keys(&self.ports, &other.ports).into_iter().filter(differs).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn recipe(settings: Value) -> Recipe {
+        Recipe::new("train", "1+lm1".to_owned(), settings, Some(17))
+    }
+
+    #[test]
+    fn key_order_in_settings_does_not_matter() {
+        assert_eq!(recipe(json!({"a": 1, "b": 2})).key(), recipe(json!({"b": 2, "a": 1})).key());
+        assert_ne!(recipe(json!({"a": 1})).key(), recipe(json!({"a": 2})).key());
+    }
+
+    #[test]
+    fn every_change_is_named() {
+        let input = |text: &[u8]| vec![InputDigest { table: Table::Pairs, digest: Digest::of(text) }];
+        let mut before = recipe(json!({"optimizer": {"lr": 1e-4, "clip": 1.0}, "ties": "drop"}));
+        before.inputs.insert("from".into(), input(b"1"));
+        before.inputs.insert("reference".into(), input(b"2"));
+        before.files.insert("t.txt".into(), Digest::of(b"3"));
+        let mut now = recipe(json!({"optimizer": {"lr": 3e-4, "clip": 1.0}, "ties": "drop", "new": [1, 2]}));
+        now.inputs.insert("from".into(), input(b"4"));
+        now.files.insert("t.txt".into(), Digest::of(b"5"));
+        (now.version, now.seed) = ("2+lm1".to_owned(), Some(18));
+        assert_eq!(
+            now.changes_since(&before),
+            [
+                "version changed 1+lm1 -> 2+lm1",
+                "config `new` changed none -> [1,2]",
+                "config `optimizer.lr` changed 0.0001 -> 0.0003",
+                "seed changed 17 -> 18",
+                "input `from` changed",
+                "input `reference` is gone",
+                "file `t.txt` changed",
+            ]
+        );
+        assert!(before.changes_since(&before).is_empty());
+    }
+}

@@ -1,0 +1,16 @@
+//! `.halftone/`: entries that never change, the work in progress beside them, the locks, the records of runs.
+
+mod digests;
+mod entry;
+mod gc;
+mod lock;
+mod manifest;
+mod records;
+mod statcache;
+
+pub use digests::Digests;
+pub use entry::{Condition, Store};
+pub use gc::garbage;
+pub use lock::{Attempt, Lock, Owner};
+pub use manifest::{Difference, InputDigest, Manifest, Recipe};
+pub use records::{Records, RunRecord, RunState, StageRecord, StageState};

@@ -1,0 +1,309 @@
+//! The records of runs: what ran, from what, and where the results are.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use kit::commit::read_json;
+use kit::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::lock::{Attempt, Lock};
+use super::manifest::Recipe;
+
+/// A reason for running again is looked for in at most this many records.
+const RECENT: usize = 50;
+/// Where a stage keeps TensorBoard event files in its entry: beside the ports, since they tell times.
+const EVENT_FILES: &str = ".tensorboard";
+
+/// What a stage of a run came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageState {
+    /// Its turn has not come.
+    Pending,
+    /// Another process makes the same entry.
+    Waiting,
+    /// At work.
+    Running,
+    /// It did its work in this run.
+    Ran,
+    /// An earlier result serves.
+    Reused,
+    /// The latest result was taken although it is out of date (`--stale`).
+    Stale,
+    /// Nobody reads it, or it was not selected.
+    Skipped,
+    /// It stopped with an error.
+    Failed,
+    /// It was stopped by a signal.
+    Interrupted,
+}
+
+impl StageState {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            StageState::Pending => "pending",
+            StageState::Waiting => "waiting",
+            StageState::Running => "running",
+            StageState::Ran => "ran",
+            StageState::Reused => "reused",
+            StageState::Stale => "stale",
+            StageState::Skipped => "skipped",
+            StageState::Failed => "failed",
+            StageState::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// A stage in a run record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// What it came to.
+    pub state: StageState,
+    /// Why: what changed, or why it was skipped, or how it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The store entry, once its recipe is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+    /// The recipe, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Recipe>,
+    /// Rows written, without rejects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Rows rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<u64>,
+    /// Seconds of work in this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// What the stage says it did.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, Value>,
+    /// The ports of the entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
+}
+
+impl StageRecord {
+    /// A stage in a state, with nothing known yet.
+    pub fn new(state: StageState) -> StageRecord {
+        StageRecord {
+            state,
+            why: None,
+            entry: None,
+            recipe: None,
+            rows: None,
+            rejected: None,
+            seconds: None,
+            figures: BTreeMap::new(),
+            ports: Vec::new(),
+        }
+    }
+}
+
+/// How a run ended, or that it did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// At work, or killed.
+    Running,
+    /// Everything asked for is there.
+    Done,
+    /// A stage failed.
+    Failed,
+    /// A signal stopped it, or it found a lock held.
+    Interrupted,
+}
+
+/// `stages.json` of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The run's number.
+    pub run: u64,
+    /// The pipeline file.
+    pub file: PathBuf,
+    /// The command line.
+    pub command: Vec<String>,
+    /// When it began, in UTC.
+    pub started: String,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<String>,
+    /// How it ended.
+    pub state: RunState,
+    /// The stages' names in the order of the file.
+    pub order: Vec<String>,
+    /// The stages.
+    pub stages: BTreeMap<String, StageRecord>,
+}
+
+/// The runs of all pipelines of a work folder.
+#[derive(Debug, Clone)]
+pub struct Records {
+    folder: PathBuf,
+}
+
+impl Records {
+    /// The records below a work folder.
+    pub fn new(root: &Path) -> Records {
+        Records { folder: root.join("runs") }
+    }
+
+    /// The folder of a pipeline's runs.
+    pub fn pipeline(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The folder of a run.
+    pub fn run(&self, pipeline: &str, run: u64) -> PathBuf {
+        self.pipeline(pipeline).join(run.to_string())
+    }
+
+    /// The names of all pipelines that ever ran.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn pipelines(&self) -> Result<Vec<String>> {
+        names(&self.folder)
+    }
+
+    /// The numbers of a pipeline's runs, the latest first.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn runs(&self, pipeline: &str) -> Result<Vec<u64>> {
+        let mut runs: Vec<u64> = names(&self.pipeline(pipeline))?.iter().filter_map(|name| name.parse().ok()).collect();
+        runs.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(runs)
+    }
+
+    /// The record of a run; nothing where it is torn or was never written.
+    pub fn read(&self, pipeline: &str, run: u64) -> Option<RunRecord> {
+        read_json(&self.run(pipeline, run).join("stages.json")).ok().flatten()
+    }
+
+    /// The latest run of a pipeline that has a record.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn latest(&self, pipeline: &str) -> Result<Option<RunRecord>> {
+        Ok(self.runs(pipeline)?.into_iter().find_map(|run| self.read(pipeline, run)))
+    }
+
+    /// The latest record of a stage whose recipe was known.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn latest_of(&self, pipeline: &str, stage: &str) -> Result<Option<StageRecord>> {
+        let known = |run| self.read(pipeline, run)?.stages.remove(stage).filter(|stage| stage.recipe.is_some());
+        Ok(self.runs(pipeline)?.into_iter().take(RECENT).find_map(known))
+    }
+
+    /// Begins a run: the next free number, its folder, and a lock that says it is alive.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn begin(&self, pipeline: &str) -> Result<(u64, Lock)> {
+        let folder = self.pipeline(pipeline);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let mut run = self.runs(pipeline)?.first().map_or(1, |latest| latest + 1);
+        loop {
+            let path = self.run(pipeline, run);
+            match std::fs::create_dir(&path) {
+                Ok(()) => match Lock::attempt(&path.join(".alive"))? {
+                    Attempt::Held(lock) => return Ok((run, lock)),
+                    Attempt::Busy(_) => return Err(Error::internal("the lock of a new run is held")),
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => run += 1,
+                Err(source) => return Err(Error::Io { path, source }),
+            }
+        }
+    }
+
+    /// Whether the process of a run is alive.
+    pub fn alive(&self, pipeline: &str, run: u64) -> bool {
+        let path = self.run(pipeline, run).join(".alive");
+        path.exists() && matches!(Lock::attempt(&path), Ok(Attempt::Busy(_)))
+    }
+
+    /// Writes the record of a run. It is replaced whole, so that readers never see half of it.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn write(&self, record: &RunRecord) -> Result<()> {
+        let path = self.run(&record.pipeline, record.run).join("stages.json");
+        let temporary = path.with_file_name(".stages.json");
+        let text = serde_json::to_vec_pretty(record).expect("a record can be written as JSON");
+        std::fs::write(&temporary, text).map_err(Error::io(&temporary))?;
+        std::fs::rename(&temporary, &path).map_err(Error::io(&path))
+    }
+
+    /// Lets `runs/<pipeline>/<stage>/<port>` lead to an entry's ports, and `tensorboard` to its event files.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn link(&self, pipeline: &str, stage: &str, entry: &str, ports: &[String]) -> Result<()> {
+        let folder = self.pipeline(pipeline).join(stage);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let store = PathBuf::from("../../../store").join(entry);
+        let mut links: Vec<_> = ports.iter().map(|port| (port.clone(), store.join(port))).collect();
+        if folder.join(&store).join(EVENT_FILES).is_dir() {
+            links.push(("tensorboard".to_owned(), store.join(EVENT_FILES)));
+        }
+        for old in names(&folder)?.into_iter().filter(|old| links.iter().all(|(name, _)| name != old)) {
+            let path = folder.join(old);
+            if path.is_symlink() {
+                std::fs::remove_file(&path).map_err(Error::io(&path))?;
+            }
+        }
+        for (name, target) in links {
+            self.point(&folder.join(&name), &target)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a link lead to a target; it is exchanged whole.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn point(&self, link: &Path, target: &Path) -> Result<()> {
+        if std::fs::read_link(link).is_ok_and(|now| now == target) {
+            return Ok(());
+        }
+        let name = link.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = link.with_file_name(format!(".{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&temporary);
+        symlink(target, &temporary).map_err(Error::io(&temporary))?;
+        std::fs::rename(&temporary, link).map_err(Error::io(link))
+    }
+
+    /// The link of a port, relative to the working directory.
+    pub fn link_path(&self, pipeline: &str, stage: &str, port: &str) -> PathBuf {
+        self.pipeline(pipeline).join(stage).join(port)
+    }
+}
+
+/// The names in a folder that are not hidden, sorted; none where there is no folder.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Io { path: folder.to_owned(), source }),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io(folder))?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,192 @@
+//! Digests of files, remembered by size, modification time and inode, so that an unchanged file is read once.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kit::{Digest, Error, Result, digest_file};
+use serde::{Deserialize, Serialize};
+
+/// A file changed less than this before it was read may change again within one tick of the file system's clock.
+const SETTLED_NANOS: i128 = 20_000_000;
+
+/// What `stat` says about a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Stat {
+    size: u64,
+    mtime: i64,
+    mtime_nanos: i64,
+    inode: u64,
+}
+
+impl Stat {
+    fn of(path: &Path) -> Result<Stat> {
+        let metadata = path.metadata().map_err(Error::io(path))?;
+        Ok(Stat {
+            size: metadata.size(),
+            mtime: metadata.mtime(),
+            mtime_nanos: metadata.mtime_nsec(),
+            inode: metadata.ino(),
+        })
+    }
+
+    fn settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as i128);
+        now - (i128::from(self.mtime) * 1_000_000_000 + i128::from(self.mtime_nanos)) > SETTLED_NANOS
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    stat: Stat,
+    digest: Digest,
+}
+
+/// The cache; lost or torn, it costs time and nothing else.
+#[derive(Debug)]
+pub struct StatCache {
+    path: PathBuf,
+    files: Mutex<Files>,
+}
+
+#[derive(Debug)]
+struct Files {
+    known: BTreeMap<PathBuf, Known>,
+    /// What this process learned.
+    learned: BTreeMap<PathBuf, Known>,
+}
+
+impl StatCache {
+    /// Reads the cache at `path`.
+    pub fn open(path: PathBuf) -> StatCache {
+        let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        StatCache { path, files: Mutex::new(Files { known, learned: BTreeMap::new() }) }
+    }
+
+    /// The digest of a file, read only where it changed.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn digest(&self, path: &Path) -> Result<Digest> {
+        if let Some(digest) = self.remembered(path)? {
+            return Ok(digest);
+        }
+        let before = Stat::of(path)?;
+        let digest = digest_file(path)?;
+        if Stat::of(path)? == before && before.settled() {
+            self.learn(path, before, digest);
+        }
+        Ok(digest)
+    }
+
+    /// The digest of a file that did not change since it was last read, if it ever was.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn remembered(&self, path: &Path) -> Result<Option<Digest>> {
+        let stat = Stat::of(path)?;
+        let absolute = absolute(path);
+        let files = self.files.lock().expect("no thread panics while it holds the cache");
+        Ok(files.known.get(&absolute).filter(|known| known.stat == stat).map(|known| known.digest))
+    }
+
+    /// Whether a file that was read before is not the same any more.
+    ///
+    /// # Errors
+    /// When `stat` fails; a missing file did not change.
+    pub fn changed(&self, path: &Path) -> Result<bool> {
+        if !path.exists() {
+            return Ok(false);
+        }
+        let stat = Stat::of(path)?;
+        let files = self.files.lock().expect("no thread panics while it holds the cache");
+        Ok(files.known.get(&absolute(path)).is_some_and(|known| known.stat != stat))
+    }
+
+    /// The digest of a file of the store, which nobody is meant to change: remembered even if it was just written.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn verified(&self, path: &Path) -> Result<Digest> {
+        if let Some(digest) = self.remembered(path)? {
+            return Ok(digest);
+        }
+        let digest = digest_file(path)?;
+        self.remember(path, digest)?;
+        Ok(digest)
+    }
+
+    /// Remembers the digest of a file that nobody changes any more.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn remember(&self, path: &Path, digest: Digest) -> Result<()> {
+        self.learn(path, Stat::of(path)?, digest);
+        Ok(())
+    }
+
+    fn learn(&self, path: &Path, stat: Stat, digest: Digest) {
+        let known = Known { stat, digest };
+        let mut files = self.files.lock().expect("no thread panics while it holds the cache");
+        files.known.insert(absolute(path), known.clone());
+        files.learned.insert(absolute(path), known);
+    }
+
+    /// Writes what was learned. Of two processes that save at once, one may be forgotten; that costs a reading.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn save(&self) -> Result<()> {
+        let mut files = self.files.lock().expect("no thread panics while it holds the cache");
+        if files.learned.is_empty() {
+            return Ok(());
+        }
+        let mut all = StatCache::open(self.path.clone()).files.into_inner().expect("it is not shared").known;
+        all.append(&mut files.learned);
+        all.retain(|path, _| path.exists());
+        let text = serde_json::to_vec(&all).expect("the cache can be written as JSON");
+        // Not synced: a cache that a power cut takes away costs time and nothing else.
+        let temporary = self.path.with_file_name(format!(".statcache-{}", std::process::id()));
+        std::fs::write(&temporary, text).map_err(Error::io(&temporary))?;
+        std::fs::rename(&temporary, &self.path).map_err(Error::io(&self.path))
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_file_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, cache) = (folder.path().join("a"), folder.path().join("cache.json"));
+        std::fs::write(&file, "one").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(25));
+        let first = StatCache::open(cache.clone());
+        let digest = first.digest(&file).unwrap();
+        first.save().unwrap();
+        let second = StatCache::open(cache.clone());
+        assert_eq!(second.remembered(&file).unwrap(), Some(digest));
+        std::fs::write(&file, "two").unwrap();
+        assert_eq!(second.remembered(&file).unwrap(), None);
+        assert_eq!(second.digest(&file).unwrap(), Digest::of(b"two"));
+        std::fs::write(&cache, "torn {").unwrap();
+        assert_eq!(StatCache::open(cache).digest(&file).unwrap(), Digest::of(b"two"));
+    }
+
+    #[test]
+    fn a_file_just_written_is_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a");
+        let cache = StatCache::open(folder.path().join("cache.json"));
+        std::fs::write(&file, "one").unwrap();
+        cache.digest(&file).unwrap();
+        assert_eq!(cache.remembered(&file).unwrap(), None);
+    }
+}

@@ -1,0 +1,324 @@
+//! Small stage kinds: one that writes rows in shards, some that read them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kit::rows::{Message, Prompt, Reject};
+use kit::{
+    Context, Error, Event, Finding, Forecast, Input, InputPort, Kind, Outcome, OutputPort, Result, Stage, Table,
+    complete_port, run_shards, shard_ranges,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub const KINDS: &[Kind] = &[
+    Kind::of::<Count>("count", "writes numbered prompts"),
+    Kind::of::<Shout>("shout", "reads prompts and adds to them"),
+    Kind::of::<Twins>("twins", "writes two tables of one kind"),
+    Kind::of::<Misbehave>("misbehave", "does what a stage must not do"),
+];
+
+/// Lets `count` give other bytes, to see a forced attempt differ.
+pub static UNSTABLE: AtomicBool = AtomicBool::new(false);
+
+/// Writes numbered prompts.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Count {
+    /// How many.
+    pub rows: u64,
+    /// The first number.
+    #[serde(default)]
+    pub start: u64,
+    /// Stops after this many shards, as a signal would.
+    #[serde(default)]
+    pub stop_after: Option<u64>,
+    /// Only how the work is done.
+    #[serde(default)]
+    pub threads: u32,
+    /// A file whose content counts.
+    #[serde(default)]
+    pub note: Option<std::path::PathBuf>,
+    /// Whether the seed counts.
+    #[serde(default)]
+    pub draws: bool,
+    /// Whether its bytes change from run to run.
+    #[serde(default)]
+    pub unstable: bool,
+}
+
+impl Stage for Count {
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        Vec::new()
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        vec![OutputPort::new(Table::Prompts).without("source_file"), OutputPort::new(Table::Rejects)]
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        match self.rows {
+            0 => vec![Finding::at("rows", "`rows` has to be above 0")],
+            _ => Vec::new(),
+        }
+    }
+
+    fn execution_keys(&self) -> &'static [&'static str] {
+        &["threads", "stop_after"]
+    }
+
+    fn files(&self) -> Vec<std::path::PathBuf> {
+        self.note.iter().cloned().collect()
+    }
+
+    fn draws(&self) -> bool {
+        self.draws
+    }
+
+    fn forecast(&self, _: &Context<'_>) -> Result<Forecast> {
+        Ok(Forecast { rows: self.rows, ..Forecast::default() })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        let ranges = shard_ranges((0..self.rows).map(|_| 1), 4);
+        let draw = if self.draws { context.seed.0 } else { 0 };
+        let other = u64::from(self.unstable && UNSTABLE.load(Ordering::SeqCst));
+        run_shards(context, "rows", &ranges, |range, output| {
+            if self.stop_after.is_some_and(|shards| range.start as u64 >= 4 * shards) {
+                return Err(Error::Interrupted);
+            }
+            let rows: Vec<Prompt> = range.map(|row| prompt(self.start + draw + other + row as u64)).collect();
+            output.write("prompts", &rows)
+        })?;
+        complete_port::<Prompt>(context, "prompts")?;
+        Ok(Outcome::default().figure("rows", self.rows))
+    }
+}
+
+fn prompt(number: u64) -> Prompt {
+    Prompt {
+        prompt_id: format!("p{number:06}"),
+        messages: vec![Message::new("user", format!("say {number}"))],
+        source_file: None,
+        source_line: None,
+    }
+}
+
+/// Reads prompts and adds to them.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shout {
+    /// The prompts.
+    pub from: Input,
+    /// What is added.
+    pub how: How,
+    /// Read only with `how: {name: extra}`.
+    #[serde(default)]
+    pub extra: Option<Input>,
+    /// Rejects rows whose id ends so.
+    #[serde(default)]
+    pub drop: Option<String>,
+    /// Whether it needs to know where a row came from.
+    #[serde(default)]
+    pub sources: bool,
+    /// Whether it holds a model.
+    #[serde(default)]
+    pub device: bool,
+}
+
+/// What is added.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+pub enum How {
+    /// Exclamation marks.
+    Loud {
+        /// How many.
+        marks: f64,
+    },
+    /// The number of extra prompts.
+    Extra {
+        /// Times this.
+        factor: u64,
+    },
+}
+
+impl Stage for Shout {
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        let mut from = InputPort::new("from", &self.from, Table::Prompts);
+        if self.sources {
+            from = from.needs("source_file");
+        }
+        let mut inputs = vec![from];
+        if let Some(extra) = &self.extra {
+            let port = InputPort::new("extra", extra, Table::Prompts);
+            inputs.push(match self.how {
+                How::Extra { .. } => port,
+                How::Loud { .. } => port.idle("`loud` does not look at it"),
+            });
+        }
+        inputs
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        vec![OutputPort::new(Table::Prompts), OutputPort::new(Table::Rejects)]
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        match self.how {
+            How::Loud { marks } if marks < 0.0 => vec![Finding::at("how.marks", "`marks` is below 0")],
+            _ => Vec::new(),
+        }
+    }
+
+    fn needs_device(&self) -> bool {
+        self.device
+    }
+
+    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
+        Ok(Forecast { rows: context.rows::<Prompt>("from")?.count() as u64, ..Forecast::default() })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        let added = match self.how {
+            How::Loud { marks } => "!".repeat(marks as usize),
+            How::Extra { factor } => (factor * context.rows::<Prompt>("extra")?.count() as u64).to_string(),
+        };
+        let mut writer = context.writer::<Prompt>("prompts")?;
+        let mut rejects = Vec::new();
+        let (mut read, mut kept) = (0, 0);
+        for row in context.rows::<Prompt>("from")? {
+            let mut row = row?;
+            read += 1;
+            if self.drop.as_ref().is_some_and(|end| row.prompt_id.ends_with(end)) {
+                rejects.push(reject(&row.prompt_id));
+                continue;
+            }
+            kept += 1;
+            row.messages[0].content.push_str(&added);
+            writer.push(row)?;
+        }
+        writer.finish()?;
+        let rejected = rejects.len() as u64;
+        context.write_rejects(rejects)?;
+        context.emit(Event::Noted { text: format!("added {added}") });
+        Ok(Outcome::default().balance("from", read, kept, rejected))
+    }
+}
+
+fn reject(id: &str) -> Reject {
+    Reject {
+        input: "from".to_owned(),
+        row_id: id.to_owned(),
+        reason: "dropped".to_owned(),
+        detail: "its id ends so".to_owned(),
+        source_file: None,
+        source_line: None,
+    }
+}
+
+/// Two tables of one kind, so that the plain name of the stage can mean either.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Twins {}
+
+impl Stage for Twins {
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        Vec::new()
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        vec![
+            OutputPort::named("left", Table::Prompts),
+            OutputPort::named("right", Table::Prompts),
+            OutputPort::new(Table::Pairs),
+        ]
+    }
+
+    fn forecast(&self, _: &Context<'_>) -> Result<Forecast> {
+        Ok(Forecast::default())
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        for port in ["left", "right"] {
+            complete_port::<Prompt>(context, port)?;
+        }
+        complete_port::<kit::rows::Pair>(context, "pairs")?;
+        Ok(Outcome::default())
+    }
+}
+
+/// Does what a stage must not do.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Misbehave {
+    /// Which of it.
+    pub by: Misdeed,
+}
+
+/// What a stage must not do, and how stages fail.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Misdeed {
+    /// It panics.
+    Panicking,
+    /// It says it read more rows than it kept and rejected.
+    LosingRows,
+    /// It leaves out an output.
+    ForgettingAnOutput,
+    /// It writes a folder that is no output.
+    Littering,
+    /// It finds bad data.
+    BadData,
+    /// The disk is full.
+    FullDisk,
+    /// A service is away.
+    Unreachable,
+}
+
+impl Stage for Misbehave {
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        Vec::new()
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        vec![OutputPort::new(Table::Prompts), OutputPort::new(Table::Rejects)]
+    }
+
+    fn forecast(&self, _: &Context<'_>) -> Result<Forecast> {
+        Ok(Forecast::default())
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        complete_port::<Prompt>(context, "prompts")?;
+        let outcome = Outcome::default();
+        match self.by {
+            Misdeed::ForgettingAnOutput => return Ok(outcome),
+            Misdeed::Panicking => panic!("on purpose"),
+            Misdeed::BadData => return Err(Error::data("data.jsonl:3: column `x`: broken")),
+            Misdeed::Unreachable => return Err(Error::Unreachable("no answer".to_owned())),
+            Misdeed::FullDisk => {
+                let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+                return Err(Error::Io { path: context.port("prompts"), source });
+            }
+            Misdeed::Littering => complete_port::<Prompt>(context, "litter")?,
+            Misdeed::LosingRows => {}
+        }
+        complete_port::<Reject>(context, "rejects")?;
+        Ok(outcome.balance("from", 3, 2, 0))
+    }
+}

@@ -1,0 +1,10 @@
+//! The engine from the inside, on stage kinds that need no model.
+
+mod findings;
+mod kinds;
+mod matrices;
+mod plans;
+mod runs;
+mod world;
+
+pub use world::World;

@@ -1,0 +1,252 @@
+//! What a run leaves behind, also when it does not go well.
+
+use std::sync::atomic::Ordering;
+
+use kit::Interrupt;
+
+use super::kinds::UNSTABLE;
+use super::world::World;
+use crate::plan::Selection;
+use crate::report::RunEvent;
+use crate::store::{Attempt, Condition, garbage};
+
+const PIPELINE: &str = "
+name: test
+stages:
+  a: {kind: count, rows: 10}
+  b: {kind: shout, from: a, how: {name: loud, marks: 2}, drop: '3'}
+";
+
+fn entry_of(world: &World, stage: &str) -> String {
+    world.records().latest("test").unwrap().unwrap().stages[stage].entry.clone().unwrap()
+}
+
+#[test]
+fn a_run_leaves_tables_links_and_a_record() {
+    let world = World::new();
+    let ran = world.run(PIPELINE);
+    ran.result.as_ref().unwrap();
+    assert_eq!(ran.states(), "a ran, b ran");
+    let texts = world.texts("b", "prompts");
+    assert_eq!((texts.len(), texts[0].as_str()), (9, "say 0!!"));
+    let link = std::fs::read_link(world.path("work/runs/test/b/prompts")).unwrap();
+    assert!(link.starts_with("../../../store"), "{link:?}");
+    let record = world.records().read("test", 1).unwrap();
+    assert_eq!((record.stages["b"].rows, record.stages["b"].rejected), (Some(9), Some(1)));
+    let entry = world.store().entry(&entry_of(&world, "b"));
+    assert!(entry.join("manifest.json").is_file() && !entry.join(".work").exists());
+    // The manifest holds no times: two work folders have the same bytes.
+    let other = World::new();
+    other.run(PIPELINE).result.unwrap();
+    let manifest =
+        |world: &World| std::fs::read(world.store().entry(&entry_of(world, "b")).join("manifest.json")).unwrap();
+    assert_eq!(manifest(&world), manifest(&other));
+}
+
+#[test]
+fn an_interrupted_stage_goes_on_where_it_was() {
+    let world = World::new();
+    let text = |stop: &str| format!("name: test\nstages:\n  a: {{kind: count, rows: 30{stop}}}\n");
+    let ran = world.run(&text(", stop_after: 3"));
+    assert_eq!((ran.code(), ran.states()), (75, "a interrupted".to_owned()));
+    assert_eq!(
+        world.plan(&text(""), &Selection::default()).unwrap(),
+        ["a: run: interrupted before; goes on with unfinished work"]
+    );
+    let resumed = world.run(&text(""));
+    assert!(resumed.said(|event| matches!(event, RunEvent::StageStarted { resumed: true, .. })));
+    assert!(resumed.heard.iter().any(|(_, happened)| format!("{happened:?}").contains("3 of 8 shards")));
+    let whole = World::new();
+    whole.run(&text("")).result.unwrap();
+    let manifest = |world: &World| world.store().manifest(&entry_of(world, "a")).unwrap();
+    assert_eq!(manifest(&world), manifest(&whole));
+}
+
+#[test]
+fn a_signal_stops_between_stages() {
+    let world = World::new();
+    let interrupt = Interrupt::default();
+    interrupt.raise();
+    let ran = world.run_with(PIPELINE, Selection::default(), &interrupt).unwrap();
+    assert_eq!((ran.code(), ran.states()), (75, "a pending, b pending".to_owned()));
+}
+
+#[test]
+fn failures_have_their_exit_codes_and_nothing_is_committed() {
+    for (misdeed, code, wanted) in [
+        ("panicking", 70, "stage `m` panicked: on purpose"),
+        ("losing_rows", 70, "the rows of input `from` do not add up: 3 read, 2 kept, 0 rejected"),
+        ("forgetting_an_output", 70, "the output `rejects` was not written"),
+        ("littering", 70, "`litter` was written and is no output"),
+        ("bad_data", 65, "stage `m`: data.jsonl:3: column `x`: broken"),
+        ("full_disk", 74, "prompts: no storage space"),
+        ("unreachable", 69, "stage `m`: no answer"),
+    ] {
+        let world = World::new();
+        let text =
+            format!("name: test\nstages:\n  m: {{kind: misbehave, by: {misdeed}}}\n  a: {{kind: count, rows: 3}}\n");
+        let ran = world.run(&text);
+        let error = ran.result.as_ref().unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error}");
+        assert_eq!(ran.code(), code, "{error}");
+        // The other branch was running already and is committed.
+        assert_eq!(ran.states(), "m failed, a ran");
+        let entries = std::fs::read_dir(world.store().folder()).unwrap();
+        let entries = entries.filter(|entry| !entry.as_ref().unwrap().file_name().to_string_lossy().contains('.'));
+        assert_eq!(entries.count(), 1);
+        assert!(world.plan(&text, &Selection::default()).unwrap()[0].starts_with("m: run: failed before"));
+    }
+}
+
+#[test]
+fn damaged_entries_are_named_set_aside_and_computed_again() {
+    let flip = |path: &std::path::Path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let world = World::new();
+    world.run(PIPELINE).result.unwrap();
+    let (a, b) = (entry_of(&world, "a"), entry_of(&world, "b"));
+    let part = world.store().entry(&a).join("prompts/part-00000.parquet");
+    // A flipped bit: size unchanged.
+    flip(&part);
+    let plan = world.plan(PIPELINE, &Selection::default()).unwrap();
+    assert_eq!(
+        plan[0],
+        format!("a: run: entry {a} is damaged: prompts/part-00000.parquet has other bytes than were written")
+    );
+    let ran = world.run(PIPELINE);
+    assert_eq!(ran.states(), "a ran, b reused");
+    assert!(ran.said(|event| matches!(event, RunEvent::EntryDamaged { entry, .. } if *entry == a)));
+    assert!(world.store().folder().join(format!("{a}.damaged-1")).is_dir());
+    // Without a stat cache the bit is found when the table is about to be read.
+    flip(&part);
+    std::fs::remove_file(world.path("work/statcache.json")).unwrap();
+    std::fs::remove_dir_all(world.store().entry(&b)).unwrap();
+    assert_eq!(world.plan(PIPELINE, &Selection::default()).unwrap()[0], "a: reuse");
+    let ran = world.run(PIPELINE);
+    ran.result.as_ref().unwrap();
+    assert_eq!(ran.states(), "a ran, b ran");
+    // Torn files, lost files, torn manifests.
+    let manifest = world.store().entry(&a).join("manifest.json");
+    for damage in [
+        &|| std::fs::write(&part, "PAR1").unwrap(),
+        &|| std::fs::remove_file(&part).unwrap(),
+        &|| std::fs::write(&manifest, "{\"key\":").unwrap(),
+        &|| std::fs::remove_file(&manifest).unwrap() as (),
+    ] as [&dyn Fn(); 4]
+    {
+        damage();
+        let ran = world.run(PIPELINE);
+        ran.result.as_ref().unwrap();
+        assert_eq!(ran.states(), "a ran, b reused");
+    }
+}
+
+#[test]
+fn a_forced_attempt_replaces_the_entry_and_tells_what_differs() {
+    let world = World::new();
+    let text = "name: test\nstages:\n  a: {kind: count, rows: 10, unstable: true}\n  b: {kind: shout, from: a, how: {name: loud, marks: 2}}\n";
+    world.run(text).result.unwrap();
+    let force = || Selection { force: vec!["a".to_owned()], ..Selection::default() };
+    let ran = world.run_with(text, force(), &Interrupt::default()).unwrap();
+    assert_eq!(ran.states(), "a ran, b reused");
+    assert!(!ran.said(|event| matches!(event, RunEvent::BytesDiffered { .. })));
+    UNSTABLE.store(true, Ordering::SeqCst);
+    let ran = world.run_with(text, force(), &Interrupt::default()).unwrap();
+    UNSTABLE.store(false, Ordering::SeqCst);
+    assert!(ran.said(|event| matches!(event, RunEvent::BytesDiffered { ports } if ports == &["prompts"])));
+    assert_eq!(ran.states(), "a ran, b ran");
+    assert_eq!(world.texts("b", "prompts")[0], "say 1!!");
+    let entry = entry_of(&world, "a");
+    assert!(!world.store().partial(&entry, true).exists());
+}
+
+#[test]
+fn work_that_was_finished_but_not_named_is_kept() {
+    let world = World::new();
+    world.run(PIPELINE).result.unwrap();
+    // As after a kill between the manifest and the rename.
+    let entry = entry_of(&world, "a");
+    std::fs::rename(world.store().entry(&entry), world.store().partial(&entry, false)).unwrap();
+    assert_eq!(world.run(PIPELINE).states(), "a reused, b reused");
+    // As after a kill while a file of the finished work was written once more.
+    std::fs::rename(world.store().entry(&entry), world.store().partial(&entry, false)).unwrap();
+    std::fs::write(world.store().partial(&entry, false).join("prompts/.tmp-x"), "half").unwrap();
+    assert_eq!(world.run(PIPELINE).states(), "a reused, b reused");
+    assert!(!world.store().entry(&entry).join("prompts/.tmp-x").exists());
+    // As after a kill while the folder of unfinished work was made.
+    std::fs::remove_dir_all(world.store().entry(&entry)).unwrap();
+    std::fs::create_dir_all(world.store().partial(&entry, false).join(".work")).unwrap();
+    assert_eq!(world.run(PIPELINE).states(), "a ran, b reused");
+}
+
+#[test]
+fn a_held_lock_is_waited_for_and_its_result_used() {
+    let world = World::new();
+    let graph = world.graph(PIPELINE);
+    let (store, records) = (world.store(), world.records());
+    let planner = crate::plan::Planner { graph: &graph, store: &store, records: &records };
+    let recipe = planner.recipe(0, &|_| None).unwrap();
+    let Attempt::Held(lock) = store.lock(&recipe.entry()).unwrap() else { panic!("nobody holds it") };
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| world.run(PIPELINE));
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        assert!(matches!(store.condition(&recipe).unwrap(), Condition::Missing));
+        assert_eq!(records.latest("test").unwrap().unwrap().stages["a"].state.word(), "running");
+        drop(lock);
+        let ran = waiting.join().unwrap();
+        assert!(ran.said(|event| matches!(event, RunEvent::StageWaited { owner: Some(_) })));
+        assert_eq!(ran.states(), "a ran, b ran");
+    });
+}
+
+#[test]
+fn equal_stages_of_one_pipeline_are_made_once() {
+    let world = World::new();
+    let text = "name: test\nstages:\n  a: {kind: count, rows: 10}\n  same: {kind: count, rows: 10, threads: 3}\n";
+    assert_eq!(world.run(text).states(), "a ran, same reused");
+}
+
+#[test]
+fn gc_keeps_what_the_last_runs_name() {
+    let world = World::new();
+    let text = |rows: u32| format!("name: test\nstages:\n  a: {{kind: count, rows: {rows}}}\n");
+    for rows in 1..=12 {
+        world.run(&text(rows)).result.unwrap();
+    }
+    world.run(&text(1).replace("test", "other")).result.unwrap();
+    let (store, records) = (world.store(), world.records());
+    std::fs::create_dir_all(store.folder().join("count-0123456789abcdef.partial/.work")).unwrap();
+    let whats = |keep: usize| -> Vec<&str> {
+        garbage(&store, &records, keep)
+            .unwrap()
+            .into_iter()
+            .map(|garbage| garbage.what)
+            .filter(|what| *what != "lock")
+            .collect()
+    };
+    // Entry 1 is named by the other pipeline; entry 2 by nobody that counts.
+    let mut found = whats(10);
+    found.sort_unstable();
+    assert_eq!(found, ["entry", "run record", "run record", "unfinished work"]);
+    for item in garbage(&store, &records, 10).unwrap() {
+        item.remove().unwrap();
+    }
+    assert!(whats(10).is_empty());
+    for rows in [1, 3, 12] {
+        assert_eq!(world.plan(&text(rows), &Selection::default()).unwrap(), ["a: reuse"]);
+    }
+    assert!(world.plan(&text(2), &Selection::default()).unwrap()[0].starts_with("a: run"));
+}
+
+#[test]
+fn a_resolved_pipeline_asks_for_the_same_results() {
+    let world = World::new();
+    let text = "name: test\nseed: 3\nvars: {n: 4}\nstages:\n  a: {kind: count, rows: '${vars.n}', draws: true}\n  b: {kind: shout, from: a, how: {name: loud, marks: 2}, drop: '$${x}'}\n";
+    world.run(text).result.unwrap();
+    let resolved = crate::resolved::yaml(&world.graph(text));
+    assert_eq!(world.run(&resolved).states(), "a reused, b reused");
+}

@@ -1,0 +1,112 @@
+//! A work folder and a pipeline file for one test.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use kit::Interrupt;
+
+use super::kinds::KINDS;
+use crate::check::check_file;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::plan::{Planner, Selection};
+use crate::report::{Happened, Reporter, RunEvent};
+use crate::run::{Options, Run};
+use crate::store::{Records, RunRecord, Store};
+
+/// A folder of its own for each test.
+pub struct World {
+    pub folder: tempfile::TempDir,
+}
+
+/// Collects what is told.
+#[derive(Default)]
+pub struct Heard(pub Mutex<Vec<(String, Happened)>>);
+
+impl Reporter for Heard {
+    fn tell(&self, stage: Option<&str>, happened: &Happened) {
+        self.0.lock().unwrap().push((stage.unwrap_or_default().to_owned(), happened.clone()));
+    }
+}
+
+/// What came of a run.
+pub struct Ran {
+    pub record: RunRecord,
+    pub result: Result<()>,
+    pub heard: Vec<(String, Happened)>,
+}
+
+impl Ran {
+    /// `stage state` of each stage, in the order of the file.
+    pub fn states(&self) -> String {
+        let states = self.record.order.iter().map(|name| format!("{name} {}", self.record.stages[name].state.word()));
+        states.collect::<Vec<_>>().join(", ")
+    }
+
+    pub fn code(&self) -> i32 {
+        self.result.as_ref().err().map_or(0, crate::exit::code)
+    }
+
+    pub fn said(&self, wanted: impl Fn(&RunEvent) -> bool) -> bool {
+        self.heard.iter().any(|(_, happened)| matches!(happened, Happened::Run(event) if wanted(event)))
+    }
+}
+
+impl World {
+    pub fn new() -> World {
+        World { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn store(&self) -> Store {
+        Store::open(&self.path("work"))
+    }
+
+    pub fn records(&self) -> Records {
+        Records::new(&self.path("work"))
+    }
+
+    pub fn graph(&self, text: &str) -> Graph {
+        let file = self.path("pipeline.yaml");
+        std::fs::write(&file, text).unwrap();
+        check_file(&file, &[], KINDS).unwrap_or_else(|problems| {
+            panic!("{}", problems.iter().map(|problem| problem.line(&file) + "\n").collect::<String>())
+        })
+    }
+
+    /// The plan, one line per stage.
+    pub fn plan(&self, text: &str, selection: &Selection) -> Result<Vec<String>> {
+        let graph = self.graph(text);
+        let (store, records) = (self.store(), self.records());
+        let planned = Planner { graph: &graph, store: &store, records: &records }.plan(selection)?;
+        let line = |stage: &usize| format!("{}: {}", graph.nodes[*stage].name, planned[*stage].decision.sentence());
+        Ok(graph.order.iter().map(line).collect())
+    }
+
+    pub fn run(&self, text: &str) -> Ran {
+        self.run_with(text, Selection::default(), &Interrupt::default()).unwrap()
+    }
+
+    /// A run, or why it could not begin.
+    pub fn run_with(&self, text: &str, selection: Selection, interrupt: &Interrupt) -> Result<Ran, Error> {
+        let graph = self.graph(text);
+        let (store, records, heard) = (self.store(), self.records(), Heard::default());
+        let options = Options { selection, device: "cpu".to_owned(), no_wait: false, command: Vec::new() };
+        let planned = Planner { graph: &graph, store: &store, records: &records }.plan(&options.selection)?;
+        let (number, _alive) = records.begin(&graph.name)?;
+        let run =
+            Run { graph: &graph, store: &store, records: &records, options: &options, reporter: &heard, interrupt };
+        let (record, result) = run.run(number, planned);
+        Ok(Ran { record, result, heard: heard.0.into_inner().unwrap() })
+    }
+
+    /// The text of the messages in a stage's port, through the link of the latest run.
+    pub fn texts(&self, stage: &str, port: &str) -> Vec<String> {
+        let path = self.records().link_path("test", stage, port);
+        let rows = kit::read_rows::<kit::rows::Prompt>(&path).unwrap();
+        rows.into_iter().map(|row| row.messages[0].content.clone()).collect()
+    }
+}

@@ -1,0 +1,183 @@
+//! A dataset on disk: a folder with a split per table.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use kit::rows::{Item, Message, Pair};
+use kit::{Row, RowReader, TableWriter};
+
+use crate::error::{Error, Result};
+
+use super::example::{Example, Implicit, Made, Preference, Unpaired};
+use super::text::Text;
+
+/// The files of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Parquet
+    Parquet,
+    /// JSON Lines
+    Jsonl,
+}
+
+/// Where the prompt of a pair stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Prompt {
+    /// In a column of its own
+    Explicit,
+    /// At the beginning of both sides, which may be two prompts
+    Implicit,
+}
+
+/// A table that becomes a split.
+pub struct Split {
+    /// `train` or `test`.
+    pub name: &'static str,
+    /// The table as the user named it.
+    pub given: String,
+    /// Its folder or file.
+    pub path: PathBuf,
+}
+
+/// What was written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// What TRL calls it, such as `preference` and `conversational`.
+    pub form: (&'static str, &'static str),
+    /// Its columns.
+    pub columns: Vec<String>,
+    /// Rows and rows without a decided label of each split.
+    pub rows: Vec<(u64, u64)>,
+}
+
+impl Dataset {
+    /// Writes tables of pairs or items into a folder.
+    ///
+    /// # Errors
+    /// When a table holds neither, holds no rows, or has a row that TRL has no form for; its id and the way out are named.
+    pub fn write(splits: &[Split], format: Format, prompt: Option<Prompt>, folder: &Path) -> Result<Dataset> {
+        let first = &splits[0];
+        match table_of(first)? {
+            Shape::Pairs => match (conversational::<Pair>(first, |pair| &pair.chosen)?, prompt) {
+                (true, Some(Prompt::Implicit)) => written::<Implicit<Vec<Message>>>(splits, format, folder),
+                (true, _) => written::<Preference<Vec<Message>>>(splits, format, folder),
+                (false, Some(Prompt::Implicit)) => written::<Implicit<String>>(splits, format, folder),
+                (false, _) => written::<Preference<String>>(splits, format, folder),
+            },
+            Shape::Items if prompt.is_some() => Err(Error::Usage(format!(
+                "`{}` holds items, whose prompt has a column of its own; leave out --prompt",
+                first.given
+            ))),
+            Shape::Items => match conversational::<Item>(first, |item| &item.response)? {
+                true => written::<Unpaired<Vec<Message>>>(splits, format, folder),
+                false => written::<Unpaired<String>>(splits, format, folder),
+            },
+        }
+        .map(|(form, columns, rows)| Dataset { form, columns, rows })
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Shape {
+    Pairs,
+    Items,
+}
+
+/// What a table holds, by its columns.
+fn table_of(split: &Split) -> Result<Shape> {
+    let columns = kit::columns_of(&split.path)?;
+    let has = |name: &str| columns.iter().any(|(column, _)| column == name);
+    match (has("pair_id") && has("chosen_prompt"), has("item_id") && has("response")) {
+        (true, _) => Ok(Shape::Pairs),
+        (_, true) => Ok(Shape::Items),
+        _ => {
+            let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+            Err(Error::Usage(format!(
+                "`{}` holds neither pairs nor items but {}; name a table of the kind `pairs`",
+                split.given,
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// Whether the first row's text is a conversation.
+fn conversational<R: Row>(split: &Split, text: fn(&R) -> &Vec<Message>) -> Result<bool> {
+    let first = RowReader::<R>::open(&[&split.path])?.next().transpose()?;
+    let first = first.ok_or_else(|| kit::Error::data(format!("`{}` has no rows", split.given)))?;
+    Ok(<Vec<Message>>::of(text(&first)).is_some())
+}
+
+type Written = ((&'static str, &'static str), Vec<String>, Vec<(u64, u64)>);
+
+fn written<E: Example>(splits: &[Split], format: Format, folder: &Path) -> Result<Written> {
+    let mut rows = Vec::new();
+    let shape = table_of(&splits[0])?;
+    for split in splits {
+        if table_of(split)? != shape {
+            let first = &splits[0].given;
+            return Err(Error::Usage(format!("`{first}` and `{}` hold different kinds of rows", split.given)));
+        }
+        let mut out = Out::<E>::create(folder, split.name, format)?;
+        let (mut number, mut undecided) = (0, 0);
+        for row in RowReader::<E::From>::open(&[&split.path])? {
+            let row = row?;
+            number += 1;
+            match E::of(&row) {
+                Ok(Made::Example(example)) => out.push(example)?,
+                Ok(Made::Undecided) => undecided += 1,
+                Err(text) => {
+                    let place = format!("`{}`, row {number} ({})", split.given, E::id(&row));
+                    return Err(kit::Error::data(format!("{place}: {text}")).into());
+                }
+            }
+        }
+        if number == undecided {
+            return Err(
+                kit::Error::data(format!("`{}` has no rows with a label that says yes or no", split.given)).into()
+            );
+        }
+        out.finish()?;
+        rows.push((number - undecided, undecided));
+    }
+    Ok(((E::NAME, E::TEXT), E::fields().iter().map(|field| field.name().clone()).collect(), rows))
+}
+
+/// The files of a split. `datasets` takes a folder of that name, or a file.
+enum Out<E: Example> {
+    Parquet(Box<TableWriter<E>>),
+    Jsonl(BufWriter<File>, PathBuf),
+}
+
+impl<E: Example> Out<E> {
+    fn create(folder: &Path, name: &str, format: Format) -> Result<Out<E>> {
+        Ok(match format {
+            Format::Parquet => Out::Parquet(Box::new(TableWriter::create(&folder.join(name))?)),
+            Format::Jsonl => {
+                let path = folder.join(format!("{name}.jsonl"));
+                Out::Jsonl(BufWriter::new(File::create(&path).map_err(kit::Error::io(&path))?), path)
+            }
+        })
+    }
+
+    fn push(&mut self, example: E) -> Result<()> {
+        match self {
+            Out::Parquet(writer) => Ok(writer.push(example)?),
+            Out::Jsonl(writer, path) => {
+                serde_json::to_writer(&mut *writer, &example).map_err(|error| kit::Error::io(&*path)(error.into()))?;
+                Ok(writer.write_all(b"\n").map_err(kit::Error::io(&*path))?)
+            }
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            Out::Parquet(writer) => Ok(writer.finish()?),
+            Out::Jsonl(mut writer, path) => {
+                Ok(writer.flush().and_then(|()| writer.get_ref().sync_all()).map_err(kit::Error::io(&path))?)
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The rows of TRL's datasets, with columns of ours beside them that its trainers leave alone.
+
+use std::fmt::Display;
+
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::Field;
+use kit::rows::{Item, Pair};
+use kit::{Cell, Row, Table};
+use serde::Serialize;
+
+use super::text::Text;
+
+/// What a row comes to.
+pub enum Made<E> {
+    /// A row of the dataset.
+    Example(E),
+    /// Its label says neither yes nor no, and TRL's labels say one of them.
+    Undecided,
+}
+
+/// A row of a dataset, made of a row of a table.
+pub trait Example: Row + Serialize {
+    /// What it is made of.
+    type From: Row;
+    /// What TRL calls it.
+    const NAME: &'static str;
+    /// What TRL calls its text.
+    const TEXT: &'static str;
+
+    /// The id of a row, for messages.
+    fn id(from: &Self::From) -> &str;
+    /// The example.
+    ///
+    /// # Errors
+    /// Why the row has no such form.
+    fn of(from: &Self::From) -> Result<Made<Self>, String>;
+}
+
+macro_rules! examples {
+    ($( $(#[$doc:meta])* $name:ident in $table:ident { $($field:ident: $type:ty,)* } )*) => { $(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        pub struct $name<T> { $(pub $field: $type,)* }
+
+        impl<T: Text> Row for $name<T> {
+            const TABLE: Table = Table::$table;
+
+            fn fields() -> Vec<Field> {
+                vec![$(Field::new(stringify!($field), <$type as Cell>::data_type(), <$type as Cell>::NULLABLE),)*]
+            }
+
+            fn to_arrays(rows: &[Self]) -> Vec<ArrayRef> {
+                vec![$(<$type as Cell>::to_array(rows.iter().map(|row| &row.$field)),)*]
+            }
+
+            fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, kit::Missing> {
+                (0..batch.num_rows()).map(|row| {
+                    let mut columns = batch.columns().iter();
+                    Ok($name { $($field: {
+                        let column = columns.next().expect("a batch has the columns of its schema");
+                        <$type as Cell>::get(column, row).ok_or(kit::Missing { row, column: stringify!($field) })?
+                    },)* })
+                }).collect()
+            }
+        }
+    )* };
+}
+
+examples! {
+    /// Preference with an explicit prompt.
+    Preference in Pairs {
+        prompt: T,
+        chosen: T,
+        rejected: T,
+        p_hat: f64,
+        weight: f64,
+        pair_id: String,
+    }
+
+    /// Preference with an implicit prompt: both sides begin with theirs.
+    Implicit in Pairs {
+        chosen: T,
+        rejected: T,
+        p_hat: f64,
+        weight: f64,
+        pair_id: String,
+    }
+
+    /// One response with a label.
+    Unpaired in Items {
+        prompt: T,
+        completion: T,
+        label: bool,
+        p_hat: f64,
+        weight: f64,
+        item_id: String,
+    }
+}
+
+impl<T: Text> Example for Preference<T> {
+    type From = Pair;
+    const NAME: &'static str = "preference";
+    const TEXT: &'static str = T::NAME;
+
+    fn id(pair: &Pair) -> &str {
+        &pair.pair_id
+    }
+
+    fn of(pair: &Pair) -> Result<Made<Self>, String> {
+        if pair.chosen_prompt != pair.rejected_prompt {
+            return Err("it has two prompts, and TRL's explicit prompt is one; `--prompt implicit` writes both sides \
+                        with the prompts they have"
+                .to_owned());
+        }
+        Ok(Made::Example(Preference {
+            prompt: written(&pair.chosen_prompt, "prompt")?,
+            chosen: written(&pair.chosen, "chosen")?,
+            rejected: written(&pair.rejected, "rejected")?,
+            p_hat: pair.p_hat,
+            weight: pair.weight,
+            pair_id: pair.pair_id.clone(),
+        }))
+    }
+}
+
+impl<T: Text> Example for Implicit<T> {
+    type From = Pair;
+    const NAME: &'static str = "preference with an implicit prompt";
+    const TEXT: &'static str = T::NAME;
+
+    fn id(pair: &Pair) -> &str {
+        &pair.pair_id
+    }
+
+    fn of(pair: &Pair) -> Result<Made<Self>, String> {
+        let side = |prompt, response, name| -> Result<T, String> {
+            Ok(written::<T>(prompt, "prompt")?.joined(written(response, name)?))
+        };
+        Ok(Made::Example(Implicit {
+            chosen: side(&pair.chosen_prompt, &pair.chosen, "chosen")?,
+            rejected: side(&pair.rejected_prompt, &pair.rejected, "rejected")?,
+            p_hat: pair.p_hat,
+            weight: pair.weight,
+            pair_id: pair.pair_id.clone(),
+        }))
+    }
+}
+
+impl<T: Text> Example for Unpaired<T> {
+    type From = Item;
+    const NAME: &'static str = "unpaired preference";
+    const TEXT: &'static str = T::NAME;
+
+    fn id(item: &Item) -> &str {
+        &item.item_id
+    }
+
+    fn of(item: &Item) -> Result<Made<Self>, String> {
+        if item.label == 0.5 {
+            return Ok(Made::Undecided);
+        }
+        Ok(Made::Example(Unpaired {
+            prompt: written(&item.prompt, "prompt")?,
+            completion: written(&item.response, "response")?,
+            label: item.label > 0.5,
+            p_hat: item.label,
+            weight: item.weight,
+            item_id: item.item_id.clone(),
+        }))
+    }
+}
+
+/// Messages as text of one form; where they have the other, the dataset would have both.
+fn written<T: Text>(messages: &[kit::Message], what: impl Display) -> Result<T, String> {
+    T::of(messages).ok_or_else(|| {
+        format!(
+            "its {what} is {}, the first row's text is {}; TRL reads one form: export each by itself",
+            if T::NAME == <String as Text>::NAME { "a conversation" } else { "raw text" },
+            if T::NAME == <String as Text>::NAME { "raw" } else { "a conversation" },
+        )
+    })
+}

@@ -1,0 +1,7 @@
+//! Pairs and items in the forms that TRL's trainers read, as a folder that `datasets.load_dataset` opens.
+
+mod dataset;
+mod example;
+mod text;
+
+pub use dataset::{Dataset, Format, Prompt, Split};

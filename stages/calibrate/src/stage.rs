@@ -1,0 +1,101 @@
+//! The configuration of `calibrate`, and what the engine asks of it.
+
+use kit::{Context, Finding, Forecast, Input, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::calibrating;
+use crate::fit::Method;
+use crate::trace;
+
+/// Corrects a judge's soft labels against gold ones on some of the comparisons.
+///
+/// A row whose prompt has gold labels is corrected by a fit that saw none of them (the folds are by prompt), the others
+/// by the fit to all gold labels. So calibration before and after is compared on rows that the fit has not seen.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Calibrate {
+    /// The soft labels to correct.
+    pub verdicts: Input,
+    /// Better labels of some of the comparisons, hard (0 or 1) or soft: `verdicts` (as `ingest` makes them of a file with
+    /// two responses and `feedback`, `preference` or `p_hat`), `pairs` (of people's choices), or the sandbox's `truth`.
+    /// They are matched by the ids of both sides, or by the comparison's id, and turned where the sides are exchanged.
+    /// Several labels of one comparison are averaged. At least 30 comparisons have to match.
+    pub gold: Input,
+    /// `temperature` (one factor of the log-odds), `platt` (factor and offset), or `isotonic` (any non-decreasing
+    /// curve; wants some hundreds of labels).
+    pub method: Method,
+    /// Folds of the cross-fitting, by prompt.
+    #[serde(default = "folds")]
+    pub folds: u32,
+    /// Uses at most this many gold labels, drawn; the others are as if they were not there.
+    #[serde(default)]
+    pub max_gold: Option<u64>,
+    /// Bins of the reliability diagram, over [0.5, 1].
+    #[serde(default = "bins")]
+    pub bins: u32,
+}
+
+fn folds() -> u32 {
+    5
+}
+
+fn bins() -> u32 {
+    10
+}
+
+impl Stage for Calibrate {
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        vec![
+            InputPort::new("verdicts", &self.verdicts, Table::Verdicts),
+            InputPort::new("gold", &self.gold, Table::Verdicts).or(Table::Pairs).or(Table::Truth),
+        ]
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        vec![
+            OutputPort::new(Table::Verdicts),
+            OutputPort::new(Table::Calibration),
+            OutputPort::new(Table::Reliability),
+            OutputPort::new(Table::Summary),
+            OutputPort::new(Table::Rejects),
+        ]
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.folds < 2 {
+            findings.push(Finding::at("folds", format!("got {}, wanted at least 2", self.folds)));
+        }
+        if self.bins == 0 {
+            findings.push(Finding::at("bins", "got 0, wanted at least 1"));
+        }
+        if let Some(max) = self.max_gold.filter(|max| *max < calibrating::FEWEST) {
+            let text = format!("got {max}, wanted at least {}: fewer labels teach nothing", calibrating::FEWEST);
+            findings.push(Finding::at("max_gold", text));
+        }
+        findings
+    }
+
+    fn draws(&self) -> bool {
+        true
+    }
+
+    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
+        let gold = context.count_rows_of(&["gold"])?;
+        let notes = vec![format!("{gold} gold labels, of which those that match a verdict count")];
+        Ok(Forecast { rows: context.count_rows_of(&["verdicts"])?, notes, ..Forecast::default() })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        calibrating::calibrate(self, context)
+    }
+
+    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
+        trace::trace(context, trail)
+    }
+}

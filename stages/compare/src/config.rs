@@ -1,0 +1,110 @@
+//! What a pipeline file says about the stage.
+
+use kit::{Finding, Input};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Makes comparisons of responses: within a prompt, across prompts, or both.
+///
+/// Two responses meet at most once. Responses of one prompt with equal texts do not meet (they are counted). All draws
+/// come from the seed and the ids, so the order of the input does not matter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Compare {
+    /// `responses` (a list is read in order).
+    pub from: Input,
+    /// Comparisons within a prompt: `all`, `{random: n}` for n drawn per prompt, or `{against: ...}`: `best` sets every
+    /// response against the one with the highest score (the smallest id of several), `{model: NAME}` against those that
+    /// the model NAME wrote, `baseline` against the responses of the input `baseline`.
+    #[serde(default)]
+    pub within: Option<Within>,
+    /// Comparisons across prompts: `{random: n}` sets each prompt against n prompts drawn at random, `{nearest: k}`
+    /// against the k prompts with the most similar embeddings (exact; ties by id). For each two prompts that meet one
+    /// response of each is drawn; two prompts that choose each other give one comparison.
+    #[serde(default)]
+    pub joint: Option<Joint>,
+    /// `responses` to compare with, for `within: {against: baseline}`.
+    #[serde(default)]
+    pub baseline: Option<Input>,
+    /// `embeddings` of the prompts, for `joint: {nearest: k}`.
+    #[serde(default)]
+    pub embeddings: Option<Input>,
+    /// At most this many comparisons per prompt, drawn; a joint one counts for both of its prompts.
+    #[serde(default)]
+    pub cap_per_prompt: Option<u32>,
+    /// At most this many comparisons, drawn.
+    #[serde(default)]
+    pub budget: Option<u64>,
+}
+
+/// Comparisons within a prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Within {
+    /// Each two responses.
+    All,
+    /// This many drawn per prompt.
+    Random(u32),
+    /// Every response against a given one.
+    Against(Against),
+}
+
+/// The responses that the others are set against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Against {
+    /// The one with the highest score.
+    Best,
+    /// Those of the input `baseline`.
+    Baseline,
+    /// Those that this model wrote, by the column `model`.
+    Model(String),
+}
+
+/// Comparisons across prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Joint {
+    /// With this many other prompts, drawn.
+    Random(u32),
+    /// With this many most similar prompts.
+    Nearest(u32),
+}
+
+impl Compare {
+    /// Whether the responses of another input are compared with.
+    pub(crate) fn has_baseline(&self) -> bool {
+        self.within == Some(Within::Against(Against::Baseline))
+    }
+
+    /// Whether embeddings are read.
+    pub(crate) fn needs_embeddings(&self) -> bool {
+        matches!(self.joint, Some(Joint::Nearest(_)))
+    }
+
+    /// What is wrong beyond types and unknown keys.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut wrong = |path: &str, text: &str| findings.push(Finding::at(path, text));
+        if self.within.is_none() && self.joint.is_none() {
+            wrong("", "compares nothing; say `within: all`, or `joint: {random: 1}`, or both");
+        }
+        if self.has_baseline() && self.baseline.is_none() {
+            wrong("within", "`against: baseline` needs the input `baseline`");
+        }
+        if self.needs_embeddings() && self.embeddings.is_none() {
+            wrong("joint", "`nearest` needs the input `embeddings`; the stage `embed` writes them");
+        }
+        for (path, zero) in [
+            ("within.random", self.within == Some(Within::Random(0))),
+            ("joint", matches!(self.joint, Some(Joint::Random(0) | Joint::Nearest(0)))),
+            ("cap_per_prompt", self.cap_per_prompt == Some(0)),
+            ("budget", self.budget == Some(0)),
+        ] {
+            if zero {
+                wrong(path, "0 leaves no comparison");
+            }
+        }
+        findings
+    }
+}

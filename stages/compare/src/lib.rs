@@ -1,0 +1,18 @@
+//! The stage `compare`: which responses are set against which, within a prompt and across prompts.
+//!
+//! Knows ids, prompts' embeddings and draws; it decides on them alone and gathers the texts while writing. It knows no
+//! judge and no labels. Which side is shown as `a` is drawn for each comparison, so that position says nothing. Read
+//! [`Compare`] first: its fields are the manual.
+
+mod config;
+mod nearest;
+mod responses;
+mod selection;
+mod stage;
+mod trace;
+
+pub use config::{Against, Compare, Joint, Within};
+
+/// The kind `compare`.
+pub const KIND: kit::Kind =
+    kit::Kind::of::<Compare>("compare", "sets responses against each other, within a prompt or across prompts");

@@ -1,0 +1,406 @@
+//! The stage: read ids, choose, gather texts, count.
+
+use std::sync::Arc;
+
+use arrow_array::StringArray;
+use kit::rows::{Comparison, Response};
+use kit::{
+    Context, Finding, Forecast, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail, write_gathered,
+};
+
+use crate::config::{Compare, Joint};
+use crate::nearest::nearest;
+use crate::responses::{Embeddings, Responses};
+use crate::selection::{Neighbours, Reason, select};
+use crate::trace;
+
+/// The inputs whose rows may meet, in order.
+const INPUTS: [&str; 2] = ["from", "baseline"];
+
+impl Stage for Compare {
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        let mut inputs = vec![InputPort::new("from", &self.from, Table::Responses)];
+        if let Some(baseline) = &self.baseline {
+            let port = InputPort::new("baseline", baseline, Table::Responses);
+            let idle = "only `within: {against: baseline}` reads it";
+            inputs.push(if self.has_baseline() { port } else { port.idle(idle) });
+        }
+        if let Some(embeddings) = &self.embeddings {
+            let port = InputPort::new("embeddings", embeddings, Table::Embeddings);
+            let idle = "only `joint: {nearest: k}` reads it";
+            inputs.push(if self.needs_embeddings() { port } else { port.idle(idle) });
+        }
+        inputs
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        vec![OutputPort::new(Table::Comparisons), OutputPort::new(Table::Rejects)]
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        self.findings()
+    }
+
+    fn draws(&self) -> bool {
+        true
+    }
+
+    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
+        let mut forecast = Forecast { rows: context.count_rows_of(&INPUTS)?, ..Forecast::default() };
+        if self.needs_embeddings() {
+            let rows = context.count_rows_of(&["embeddings"])?;
+            let products = rows * rows.saturating_sub(1) / 2;
+            forecast.notes.push(format!("nearest prompts: {products} products of embeddings, exact"));
+        }
+        Ok(forecast)
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        let responses = Responses::read(self, context)?;
+        let neighbours = neighbours(self, context, &responses)?;
+        let selection = select(self, context.seed, &responses, &neighbours);
+        if selection.meetings.is_empty() {
+            context.note("no two responses meet, so the table of comparisons is empty");
+        }
+        let mut reasons: Vec<Option<Reason>> = vec![None; responses.ids.len()];
+        for (response, reason) in responses.list.iter().zip(&selection.reasons) {
+            reasons[response.row as usize] = *reason;
+        }
+        let rejected = context.reject_rows::<Response>(&INPUTS, |row| {
+            let id = || responses.ids[row as usize].clone();
+            if let Some(earlier) = responses.duplicate_of[row as usize] {
+                return Some((id(), "duplicate", format!("the same response as in row {} of the input", earlier + 1)));
+            }
+            reasons[row as usize].map(|reason| (id(), reason.word(), reason.text().to_owned()))
+        })?;
+
+        let place = |at: u32| &responses.list[at as usize];
+        let mut joint = 0_u64;
+        let mut comparisons = Vec::with_capacity(selection.meetings.len());
+        for meeting in &selection.meetings {
+            let [one, other] = [meeting.one, meeting.other].map(place);
+            let ids = [one, other].map(|response| {
+                (responses.prompts[response.prompt as usize].as_str(), responses.ids[response.row as usize].as_str())
+            });
+            let id = kit::ids::comparison_id(ids[0], ids[1]);
+            // The coin is for the smaller key, so that neither the order of the input nor `k` decides.
+            let coin = context.seed.derive("compare/side", &id, 0) >> 63 == 1;
+            let (a, b) = if coin == (one.key < other.key) { (one.row, other.row) } else { (other.row, one.row) };
+            joint += u64::from(one.prompt != other.prompt);
+            comparisons.push(Chosen { id, a, b, joint: one.prompt != other.prompt });
+        }
+        let beyond = selection.possible - selection.meetings.len() as u64;
+        comparisons.sort_unstable_by(|x, y| x.id.cmp(&y.id));
+        write(context, &comparisons)?;
+
+        let mut outcome = Outcome::default();
+        for (key, rejected) in INPUTS.into_iter().zip(rejected) {
+            let read = context.count_rows_of(&[key])?;
+            if key == "from" || read > 0 {
+                outcome = outcome.balance(key, read, read - rejected, rejected);
+            }
+        }
+        let missing = neighbours.iter().filter(|neighbours| neighbours.is_none()).count();
+        if self.needs_embeddings() {
+            outcome = outcome.figure("prompts without embedding", missing);
+        }
+        Ok(outcome
+            .figure("prompts", responses.prompts.len())
+            .figure("comparisons", comparisons.len())
+            .figure("comparisons same", comparisons.len() as u64 - joint)
+            .figure("comparisons joint", joint)
+            .figure("pairs of equal text", selection.equal_texts)
+            .figure("pairs beyond cap or budget", beyond))
+    }
+
+    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
+        trace::trace(context, trail)
+    }
+}
+
+/// A comparison before it is written: its id, and the rows of its sides.
+struct Chosen {
+    id: String,
+    a: u32,
+    b: u32,
+    joint: bool,
+}
+
+/// The nearest prompts, where they are asked for.
+fn neighbours(settings: &Compare, context: &Context<'_>, responses: &Responses) -> Result<Neighbours> {
+    let Some(Joint::Nearest(count)) = settings.joint else { return Ok(Vec::new()) };
+    let inside =
+        |range: &std::ops::Range<usize>| responses.list[range.clone()].iter().any(|response| !response.outside);
+    let wanted: Vec<bool> = responses.ranges.iter().map(inside).collect();
+    let Embeddings { prompts, matrix, width } = Embeddings::read(context, &responses.prompts, &wanted)?;
+    let mut neighbours = vec![None; wanted.len()];
+    let found = nearest(&matrix, width, count as usize, &context.interrupt)?;
+    for (place, others) in found.into_iter().enumerate() {
+        let others = others.into_iter().map(|other| prompts[other as usize]).collect();
+        neighbours[prompts[place] as usize] = Some(others);
+    }
+    let missing = (0..wanted.len()).filter(|&prompt| wanted[prompt] && neighbours[prompt].is_none()).count();
+    if missing > 0 {
+        context.warn(format!("{missing} prompts have no embedding and are left out of joint comparisons"));
+    }
+    Ok(neighbours)
+}
+
+fn write(context: &Context<'_>, comparisons: &[Chosen]) -> Result<()> {
+    let needs = |chosen: &Chosen| [Some(chosen.a), Some(chosen.b)];
+    write_gathered::<Response, Comparison, _>(context, &INPUTS, "comparisons", comparisons, needs, |held, chosen| {
+        let ids: StringArray = chosen.iter().map(|chosen| Some(&chosen.id)).collect();
+        let forms: StringArray =
+            chosen.iter().map(|chosen| Some(if chosen.joint { "joint" } else { "same" })).collect();
+        let mut columns: Vec<arrow_array::ArrayRef> = vec![Arc::new(ids), Arc::new(forms)];
+        let a: Vec<u32> = chosen.iter().map(|chosen| chosen.a).collect();
+        let b: Vec<u32> = chosen.iter().map(|chosen| chosen.b).collect();
+        for side in [&a, &b] {
+            for column in ["prompt_id", "response_id", "prompt", "messages"] {
+                columns.push(held.gather(column, side)?);
+            }
+        }
+        columns.extend([held.gather("source_file", &a)?, held.gather("source_line", &a)?]);
+        Ok(columns)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use kit::rows::{Embedding, Message, Reject};
+    use kit::{Digest, Error, Interrupt, Row, Seed, Source, read_rows};
+    use serde_json::json;
+
+    use super::*;
+
+    fn response(prompt: &str, id: &str, text: &str) -> Response {
+        Response {
+            response_id: id.to_owned(),
+            prompt_id: prompt.to_owned(),
+            prompt: vec![Message::new("user", format!("prompt {prompt}"))],
+            messages: vec![Message::new("assistant", text)],
+            text: text.to_owned(),
+            k: 0,
+            count: 1,
+            logp: None,
+            tokens: None,
+            finish: None,
+            score: None,
+            model: None,
+            source_file: Some("d.jsonl".to_owned()),
+            source_line: Some(1),
+        }
+    }
+
+    fn many() -> Vec<Response> {
+        (0..400)
+            .map(|at| response(&format!("p{:02}", at % 40), &format!("r{}", at / 40), &format!("text {}", at / 50)))
+            .collect()
+    }
+
+    struct Run {
+        folder: tempfile::TempDir,
+        outcome: Result<Outcome>,
+    }
+
+    impl Run {
+        fn comparisons(&self) -> Vec<Comparison> {
+            read_rows(&self.folder.path().join("comparisons")).unwrap()
+        }
+
+        fn rejects(&self) -> Vec<(String, String, String)> {
+            let rejects: Vec<Reject> = read_rows(&self.folder.path().join("rejects")).unwrap();
+            rejects.into_iter().map(|reject| (reject.input, reject.row_id, reject.reason)).collect()
+        }
+    }
+
+    fn table<R: Row + Clone>(folder: &std::path::Path, key: &'static str, rows: &[R]) -> (&'static str, Vec<Source>) {
+        let path = folder.join("in").join(key);
+        let mut writer = kit::TableWriter::create(&path).unwrap();
+        writer.extend(rows.iter().cloned()).unwrap();
+        writer.finish().unwrap();
+        (key, vec![Source { path, table: R::TABLE, digest: Digest::of(b""), name: key.to_owned() }])
+    }
+
+    fn run(
+        yaml: serde_json::Value,
+        seed: u64,
+        from: &[Response],
+        baseline: &[Response],
+        embeddings: &[Embedding],
+    ) -> Run {
+        let folder = tempfile::tempdir().unwrap();
+        let mut value = json!({"from": "x", "baseline": "y", "embeddings": "z"});
+        value.as_object_mut().unwrap().extend(yaml.as_object().unwrap().clone());
+        let (stage, _) = (crate::KIND.configure)(value).unwrap();
+        assert_eq!(stage.check(), []);
+        let mut inputs = BTreeMap::new();
+        for port in stage.inputs().iter().filter(|port| port.idle.is_none()) {
+            inputs.extend([match port.key {
+                "from" => table(folder.path(), "from", from),
+                "baseline" => table(folder.path(), "baseline", baseline),
+                _ => table(folder.path(), "embeddings", embeddings),
+            }]);
+        }
+        let context = Context {
+            seed: Seed(seed),
+            device: "cpu",
+            folder: folder.path(),
+            inputs,
+            events: &|_| {},
+            interrupt: Interrupt::default(),
+        };
+        let outcome = stage.run(&context);
+        Run { folder, outcome }
+    }
+
+    #[test]
+    fn comparisons_carry_both_sides_and_are_sorted() {
+        let rows = many();
+        let run = run(json!({"within": "all", "joint": {"random": 2}}), 3, &rows, &[], &[]);
+        let comparisons = run.comparisons();
+        assert!(comparisons.is_sorted_by(|x, y| x.comparison_id < y.comparison_id));
+        let find =
+            |prompt: &str, id: &str| rows.iter().find(|row| row.prompt_id == prompt && row.response_id == id).unwrap();
+        let mut a_first = 0;
+        for row in &comparisons {
+            let a = find(&row.a_prompt_id, &row.a_response_id);
+            let b = find(&row.b_prompt_id, &row.b_response_id);
+            assert_eq!((&row.a_prompt, &row.a_response), (&a.prompt, &a.messages));
+            assert_eq!((&row.b_prompt, &row.b_response), (&b.prompt, &b.messages));
+            assert_eq!(row.form == "joint", a.prompt_id != b.prompt_id);
+            assert!(row.form == "joint" || a.text != b.text);
+            let (x, y) = ((&*row.a_prompt_id, &*row.a_response_id), (&*row.b_prompt_id, &*row.b_response_id));
+            assert_eq!(row.comparison_id, kit::ids::comparison_id(x, y));
+            a_first += usize::from(x < y);
+        }
+        // Position carries no information: about half of the smaller ids stand first.
+        let share = a_first as f64 / comparisons.len() as f64;
+        assert!((0.46..0.54).contains(&share), "{share} of {}", comparisons.len());
+        let outcome = run.outcome.unwrap();
+        assert_eq!(outcome.figures["comparisons"], json!(comparisons.len()));
+        let same = comparisons.iter().filter(|row| row.form == "same").count();
+        assert_eq!(same as u64 + outcome.figures["pairs of equal text"].as_u64().unwrap(), 40 * 45);
+    }
+
+    #[test]
+    fn the_order_of_the_input_does_not_matter() {
+        let rows = many();
+        let mut turned = rows.clone();
+        turned.reverse();
+        let yaml = json!({"within": {"random": 4}, "joint": {"random": 2}, "cap_per_prompt": 5, "budget": 60});
+        let digest =
+            |run: &Run| kit::read_port(&run.folder.path().join("comparisons"), Table::Comparisons).unwrap().digest();
+        let one = run(yaml.clone(), 3, &rows, &[], &[]);
+        assert_eq!(one.comparisons().len(), 60);
+        assert_eq!(digest(&one), digest(&run(yaml.clone(), 3, &turned, &[], &[])));
+        assert_ne!(digest(&one), digest(&run(yaml, 4, &rows, &[], &[])));
+        let balance = &one.outcome.unwrap().balance;
+        assert_eq!((balance.len(), balance[0].read), (1, 400));
+        let rejects = kit::rows_of(&one.folder.path().join("rejects")).unwrap();
+        assert_eq!((balance[0].rejected, balance[0].kept), (rejects, 400 - rejects));
+    }
+
+    /// Raise [`Stage::version`] when this changes: results in people's stores were made by the version before.
+    #[test]
+    fn the_version_stands_for_these_rows() {
+        let yaml = json!({"within": {"random": 4}, "joint": {"random": 2}, "cap_per_prompt": 5, "budget": 60});
+        let rows = run(yaml, 3, &many(), &[], &[]).comparisons();
+        let at = |prompt: usize| embedding(&format!("p{prompt:02}"), &[(prompt as f32).cos(), (prompt as f32).sin()]);
+        let embeddings: Vec<_> = (0..40).map(at).collect();
+        let near = run(json!({"joint": {"nearest": 2}}), 3, &many(), &[], &embeddings).comparisons();
+        let digest = Digest::of(format!("{rows:?}{near:?}").as_bytes()).short(16);
+        assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "1");
+        assert_eq!(digest, "68a43f344365f979");
+    }
+
+    #[test]
+    fn a_baseline_of_another_table() {
+        let from = [response("p", "1", "x"), response("p", "2", "y"), response("q", "1", "z"), response("p", "2", "y")];
+        // The baseline says the same as one response, under the same id.
+        let baseline = [response("p", "1", "x"), response("r", "1", "w")];
+        let run = run(json!({"within": {"against": "baseline"}}), 0, &from, &baseline, &[]);
+        let comparisons = run.comparisons();
+        assert_eq!(comparisons.len(), 1);
+        let sides = BTreeSet::from([&*comparisons[0].a_response_id, &*comparisons[0].b_response_id]);
+        assert_eq!(sides, BTreeSet::from(["1", "2"]));
+        let name = |input: &str, id: &str, reason: &str| (input.to_owned(), id.to_owned(), reason.to_owned());
+        assert_eq!(
+            run.rejects(),
+            [
+                name("from", "1", "equal_text"),
+                name("from", "1", "no_baseline"),
+                name("from", "2", "duplicate"),
+                name("baseline", "1", "no_candidate"),
+            ]
+        );
+        let balance = run.outcome.unwrap().balance;
+        assert_eq!((balance[0].read, balance[0].kept), (4, 1));
+        assert_eq!((balance[1].read, balance[1].kept), (2, 1));
+    }
+
+    fn embedding(prompt: &str, embedding: &[f32]) -> Embedding {
+        Embedding { prompt_id: prompt.to_owned(), embedding: embedding.to_vec(), source_file: None, source_line: None }
+    }
+
+    #[test]
+    fn nearest_prompts_meet() {
+        let from = ["a", "b", "c", "d", "e"].map(|prompt| response(prompt, "1", prompt));
+        let at = |prompt: &str, angle: f32| embedding(prompt, &[3.0 * angle.cos(), 3.0 * angle.sin()]);
+        let embeddings = [at("d", 1.3), at("c", 1.2), at("z", 0.05), at("a", 0.0), at("b", 0.1)];
+        let run = run(json!({"joint": {"nearest": 1}}), 0, &from, &[], &embeddings);
+        let met: BTreeSet<_> = run
+            .comparisons()
+            .into_iter()
+            .map(|row| BTreeSet::from([row.a_prompt_id, row.b_prompt_id]).into_iter().collect::<Vec<_>>().join("-"))
+            .collect();
+        assert_eq!(met, BTreeSet::from(["a-b".to_owned(), "c-d".to_owned()]));
+        assert_eq!(run.rejects(), [("from".to_owned(), "1".to_owned(), "no_embedding".to_owned())]);
+        assert_eq!(run.outcome.unwrap().figures["prompts without embedding"], json!(1));
+    }
+
+    #[test]
+    fn embeddings_without_direction_are_named() {
+        let from = ["a", "b"].map(|prompt| response(prompt, "1", prompt));
+        let check = |second: &[f32], text: &str| {
+            let rows = [embedding("a", &[1.0, 0.0]), embedding("b", second)];
+            let error = run(json!({"joint": {"nearest": 1}}), 0, &from, &[], &rows).outcome.unwrap_err();
+            assert!(matches!(error, Error::Data(_)) && error.to_string().contains(text), "{error}");
+        };
+        check(&[0.0, 0.0], "row 2, column `embedding`: a vector without direction");
+        check(&[f32::NAN, 0.0], "row 2, column `embedding`: a vector without direction");
+        check(&[1.0], "row 2, column `embedding`: 1 numbers, wanted 2");
+    }
+
+    #[test]
+    fn nothing_in_nothing_out() {
+        for yaml in [json!({"within": "all", "joint": {"random": 1}}), json!({"joint": {"nearest": 2}})] {
+            let run = run(yaml, 0, &[], &[], &[]);
+            assert_eq!(run.outcome.as_ref().unwrap().balance[0].read, 0);
+            assert!(run.comparisons().is_empty() && run.rejects().is_empty());
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_found() {
+        let check = |yaml: serde_json::Value, path: &[&str]| {
+            let (stage, _) = (crate::KIND.configure)(yaml).unwrap();
+            let findings = stage.check();
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert_eq!(findings[0].path, path);
+        };
+        check(json!({"from": "r"}), &[]);
+        check(json!({"from": "r", "within": {"against": "baseline"}}), &["within"]);
+        check(json!({"from": "r", "joint": {"nearest": 3}}), &["joint"]);
+        check(json!({"from": "r", "within": {"random": 0}}), &["within", "random"]);
+        check(json!({"from": "r", "within": "all", "budget": 0}), &["budget"]);
+        let wrong = (crate::KIND.configure)(json!({"from": "r", "within": "some"})).err().unwrap();
+        assert!(wrong.path == ["within"] && wrong.text.contains("unknown variant `some`"), "{wrong:?}");
+    }
+}

@@ -1,0 +1,121 @@
+//! The configuration of `embed`, and what the engine asks of it.
+
+use kit::{
+    Context, DistinctPrompts, Finding, Forecast, Input, InputPort, Message, Outcome, OutputPort, Result, Stage, Table,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::embedding::embed;
+
+/// Embeds each distinct prompt once.
+///
+/// A text longer than the encoder's limit is cut at its end, as sentence-transformers does.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Embed {
+    /// The prompts, or any table that has prompts; of pairs and comparisons the prompts of both sides.
+    pub from: Input,
+    /// A sentence encoder's folder (BERT with `modules.json`), or a decoder's folder, whose last states are averaged.
+    pub model: Input,
+    /// Which text of a prompt is embedded: `all` of its messages' contents, joined by an empty line and without
+    /// their roles, or its `last_user` message (for raw text: the text).
+    #[serde(default = "text")]
+    pub text: EmbeddedText,
+    /// Tokens computed at once. More needs more memory.
+    #[serde(default = "tokens_per_batch")]
+    pub tokens_per_batch: usize,
+    /// Prompts in a shard; a shard is what a kill can cost.
+    #[serde(default = "shard_rows")]
+    pub shard_rows: usize,
+}
+
+/// The part of a prompt that is embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EmbeddedText {
+    /// The last message with the role `user`, or `text`.
+    LastUser,
+    /// All messages, joined by an empty line.
+    All,
+}
+
+impl EmbeddedText {
+    /// The text of a prompt; nothing where it has no message that would do.
+    pub(crate) fn of(self, messages: &[Message]) -> Option<String> {
+        match self {
+            EmbeddedText::All => {
+                let contents: Vec<_> = messages.iter().map(|message| message.content.as_str()).collect();
+                (!contents.is_empty()).then(|| contents.join("\n\n"))
+            }
+            EmbeddedText::LastUser => messages
+                .iter()
+                .rev()
+                .find(|message| matches!(message.role.as_str(), "user" | "text"))
+                .map(|message| message.content.clone()),
+        }
+    }
+}
+
+fn text() -> EmbeddedText {
+    EmbeddedText::All
+}
+
+fn tokens_per_batch() -> usize {
+    8192
+}
+
+fn shard_rows() -> usize {
+    1024
+}
+
+impl Stage for Embed {
+    fn version(&self) -> String {
+        format!("1+lm{}", lm::VERSION)
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        let from = InputPort::new("from", &self.from, Table::Prompts);
+        let from = DistinctPrompts::TABLES[1..].iter().fold(from, |from, &table| from.or(table));
+        vec![from, InputPort::new("model", &self.model, Table::Model)]
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        let embeddings = OutputPort::new(Table::Embeddings).without("source_file").without("source_line");
+        vec![embeddings, OutputPort::new(Table::Rejects)]
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        let at_least_one = [("tokens_per_batch", self.tokens_per_batch), ("shard_rows", self.shard_rows)];
+        let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
+        zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")).collect()
+    }
+
+    fn needs_device(&self) -> bool {
+        true
+    }
+
+    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
+        let prompts = DistinctPrompts::read(context, "from")?;
+        Ok(Forecast { rows: prompts.messages.len() as u64, ..Forecast::default() })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        embed(self, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_prompt() {
+        let chat = [Message::new("system", "S"), Message::new("user", "U"), Message::new("assistant", "A")];
+        assert_eq!(EmbeddedText::All.of(&chat).as_deref(), Some("S\n\nU\n\nA"));
+        assert_eq!(EmbeddedText::LastUser.of(&chat).as_deref(), Some("U"));
+        assert_eq!(EmbeddedText::LastUser.of(&[Message::new("text", "T")]).as_deref(), Some("T"));
+        assert_eq!(EmbeddedText::LastUser.of(&chat[..1]), None);
+        assert_eq!(EmbeddedText::All.of(&[]), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! The stage end to end, with a tiny decoder as encoder.
+
+#[path = "../../../tests/harness/mod.rs"]
+mod harness;
+
+use embed::Embed;
+use harness::{Place, pairs};
+use kit::rows::{Embedding, Message, Prompt, Reject};
+use kit::{Outcome, Stage};
+use serde_json::{Value, json};
+
+fn stage(settings: Value) -> Embed {
+    let mut all = json!({"from": "data", "model": "models/llama"});
+    all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+    serde_json::from_value(all).unwrap()
+}
+
+fn prompts() -> Vec<Prompt> {
+    let rows = pairs("same", true).into_iter();
+    rows.map(|row| Prompt {
+        prompt_id: row.chosen_prompt_id,
+        messages: row.chosen_prompt,
+        source_file: None,
+        source_line: None,
+    })
+    .collect()
+}
+
+fn run(place: &Place, name: &str, stage: &Embed) -> Outcome {
+    assert_eq!(stage.check(), []);
+    place.run(name, |context| stage.run(context)).unwrap()
+}
+
+fn embedded(place: &Place, name: &str, stage: &Embed) -> Vec<Embedding> {
+    run(place, name, stage);
+    place.rows(&format!("{name}/embeddings"))
+}
+
+fn cosine(a: &Embedding, b: &Embedding) -> f64 {
+    a.embedding.iter().zip(&b.embedding).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+#[test]
+fn embeddings_have_unit_length_and_batches_change_nothing() {
+    let place = Place::new().table("from", prompts()).model("model", "llama");
+    let all = embedded(&place, "all", &stage(json!({})));
+    assert_eq!(all.len(), 24);
+    assert!(all.is_sorted_by_key(|row| row.prompt_id.clone()));
+    let some = embedded(&place, "some", &stage(json!({"tokens_per_batch": 64, "shard_rows": 5})));
+    for (one, other) in all.iter().zip(&some) {
+        assert_eq!(one.prompt_id, other.prompt_id);
+        assert!((cosine(one, one) - 1.0).abs() < 1e-6);
+        assert!((cosine(one, other) - 1.0).abs() < 1e-5);
+    }
+    assert!(cosine(&all[0], &all[1]) < 0.999_9);
+}
+
+#[test]
+fn the_prompts_of_both_sides_are_embedded_once() {
+    let rows = pairs("joint", true)[..5].to_vec();
+    let place = Place::new().table("from", rows).model("model", "llama");
+    let outcome = run(&place, "out", &stage(json!({})));
+    assert_eq!(place.rows::<Embedding>("out/embeddings").len(), 6);
+    assert_eq!((outcome.balance[0].read, outcome.balance[0].kept), (5, 5));
+}
+
+#[test]
+fn the_last_user_message_can_stand_for_the_prompt() {
+    let messages = |last: &str| vec![Message::new("system", "Be brief."), Message::new(last, "Where is the sea?")];
+    let prompt =
+        |id: &str, messages| Prompt { prompt_id: id.to_owned(), messages, source_file: None, source_line: None };
+    let alone = vec![Message::new("user", "Where is the sea?")];
+    let rows =
+        vec![prompt("a", messages("user")), prompt("b", alone), prompt("c", vec![Message::new("assistant", "Hello.")])];
+    let place = Place::new().table("from", rows).model("model", "llama");
+    let last = embedded(&place, "last", &stage(json!({"text": "last_user"})));
+    assert!((cosine(&last[0], &last[1]) - 1.0).abs() < 1e-6);
+    let rejects: Vec<Reject> = place.rows("last/rejects");
+    assert_eq!((rejects.len(), rejects[0].row_id.as_str(), rejects[0].reason.as_str()), (1, "c", "no_text"));
+    let all = embedded(&place, "all", &stage(json!({"text": "all"})));
+    assert_eq!(all.len(), 3);
+    assert!((cosine(&all[0], &all[1]) - 1.0).abs() > 1e-6);
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_same_bytes() {
+    let stage = stage(json!({"shard_rows": 7}));
+    let place = Place::new().table("from", prompts()).model("model", "llama");
+    run(&place, "whole", &stage);
+    *place.stop_after.lock().unwrap() = Some(1);
+    assert!(matches!(place.run("resumed", |context| stage.run(context)), Err(kit::Error::Interrupted)));
+    let place = place.restarted();
+    run(&place, "resumed", &stage);
+    assert_eq!(place.bytes("whole/embeddings").len(), 4);
+    assert_eq!(place.bytes("whole/embeddings"), place.bytes("resumed/embeddings"));
+}
+
+#[test]
+fn the_version_stands_for_the_output() {
+    let stage = stage(json!({}));
+    let place = Place::new().table("from", prompts()[..6].to_vec()).model("model", "llama");
+    let rows = embedded(&place, "out", &stage);
+    let lines = rows.iter().map(|row| {
+        let alike: Vec<_> = rows.iter().map(|other| format!("{:.2}", cosine(row, other))).collect();
+        format!("{} {} {alike:?}", row.prompt_id, row.embedding.len())
+    });
+    harness::check_golden(&stage, lines, "1+lm1", "3b3cc2faeca1");
+}

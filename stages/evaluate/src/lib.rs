@@ -1,0 +1,27 @@
+//! The stage kind `evaluate`: what came of training, in figures with intervals.
+//!
+//! It knows how held-out pairs, verdicts and the sandbox's truth become figures ([`interval`], [`win_rate`]). It
+//! neither generates nor judges: that is `sample`, `compare` and `judge`, so that it is cached and can be seen. Read
+//! [`Evaluate`] first.
+
+pub mod interval;
+mod pairs;
+mod preference;
+mod scores;
+mod stage;
+mod summary;
+mod trace;
+mod truth;
+mod utility;
+pub mod win_rate;
+
+pub use stage::{Evaluate, Side};
+
+/// The kind for the engine's list.
+pub const KIND: kit::Kind =
+    kit::Kind::of::<Evaluate>("evaluate", "accuracy, margins, win rates and agreement with the truth, with intervals");
+
+/// What `lm` could not do, as a stage's error.
+fn lm_error(error: lm::Error) -> kit::Error {
+    if error.is_data() { kit::Error::Data(error.to_string()) } else { kit::Error::Internal(error.to_string()) }
+}

@@ -1,0 +1,94 @@
+//! Figures of held-out pairs.
+
+use kit::rows::Score;
+
+use crate::summary::{Summary, by_form};
+
+/// Summarises scored pairs. With a `beta` the margins are read as P(chosen better) = sigmoid(beta * margin).
+pub(crate) fn summarise(scores: &[Score], beta: Option<f64>, summary: &mut Summary) {
+    for (ending, rows) in by_form(scores, |row| &row.form) {
+        let mut mean = |metric: &str, value: &dyn Fn(&Score) -> f64, note: &str| {
+            summary.mean(&format!("{metric}{ending}"), rows.iter().map(|row| value(row)), note);
+        };
+        mean("margin", &|row| row.margin, "log-ratio of chosen less rejected, in nats");
+        mean("logps/chosen", &|row| row.policy_chosen_logp, "policy, response part");
+        mean("logps/rejected", &|row| row.policy_rejected_logp, "policy, response part");
+        let soft = |row: &Score| if row.correct { row.p_hat } else { 1.0 - row.p_hat };
+        mean("accuracy/soft", &soft, "p_hat of the side that the margin prefers");
+        if let Some(beta) = beta {
+            mean("rewards/margins", &|row| beta * row.margin, &format!("margin times beta = {beta}"));
+            let note = format!("sigmoid({beta} margin) against p_hat");
+            mean("brier", &|row| (sigmoid(beta * row.margin) - row.p_hat).powi(2), &note);
+            mean("log_loss", &|row| log_loss(beta * row.margin, row.p_hat), &note);
+        }
+        let losses = rows.iter().filter_map(|row| row.loss);
+        summary.mean(&format!("loss{ending}"), losses, "the objective's, unweighted");
+        let correct = rows.iter().map(|row| row.correct);
+        summary.share(&format!("accuracy{ending}"), correct, "margin above 0 for the chosen side");
+    }
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// Cross-entropy of the label p with sigmoid(x): softplus(x) - p x.
+fn log_loss(x: f64, p: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p() - p * x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(form: &str, p_hat: f64, margin: f64) -> Score {
+        Score {
+            pair_id: format!("{form}{margin}"),
+            form: form.to_owned(),
+            p_hat,
+            policy_chosen_logp: -10.0,
+            policy_rejected_logp: -12.0,
+            policy_chosen_prompt_logp: None,
+            policy_rejected_prompt_logp: None,
+            reference_chosen_logp: None,
+            reference_rejected_logp: None,
+            reference_chosen_prompt_logp: None,
+            reference_rejected_prompt_logp: None,
+            margin,
+            loss: None,
+            correct: margin > 0.0,
+        }
+    }
+
+    fn value(summary: &Summary, metric: &str) -> f64 {
+        let row = summary.rows.iter().find(|row| row.metric == metric);
+        row.unwrap_or_else(|| panic!("no {metric}")).value
+    }
+
+    #[test]
+    fn figures_by_hand() {
+        let mut summary = Summary::default();
+        let scores = [score("same", 0.9, 2.0), score("same", 0.6, -1.0), score("joint", 0.8, 0.0)];
+        summarise(&scores, Some(0.5), &mut summary);
+        assert!((value(&summary, "accuracy") - 1.0 / 3.0).abs() < 1e-12);
+        assert!((value(&summary, "accuracy/same") - 0.5).abs() < 1e-12);
+        // 0.9 right, 0.6 and 0.8 wrong.
+        assert!((value(&summary, "accuracy/soft") - (0.9 + 0.4 + 0.2) / 3.0).abs() < 1e-12);
+        assert!((value(&summary, "margin") - 1.0 / 3.0).abs() < 1e-12);
+        assert!((value(&summary, "rewards/margins") - 0.5 / 3.0).abs() < 1e-12);
+        // sigmoid(1) = 0.731059, sigmoid(-0.5) = 0.377541, sigmoid(0) = 0.5.
+        let brier = (0.168_941f64.powi(2) + 0.222_459f64.powi(2) + 0.3f64.powi(2)) / 3.0;
+        assert!((value(&summary, "brier") - brier).abs() < 1e-6);
+        let log_loss = |p: f64, q: f64| -(p * q.ln() + (1.0 - p) * (1.0 - q).ln());
+        let expected = (log_loss(0.9, 0.731_059) + log_loss(0.6, 0.377_541) + log_loss(0.8, 0.5)) / 3.0;
+        assert!((value(&summary, "log_loss") - expected).abs() < 1e-5);
+        assert!(summary.rows.iter().all(|row| row.metric != "loss"));
+    }
+
+    #[test]
+    fn log_loss_is_finite_far_out() {
+        assert_eq!(log_loss(1000.0, 0.5), 500.0);
+        assert_eq!(log_loss(-1000.0, 0.5), 500.0);
+        assert_eq!(log_loss(1000.0, 1.0), 0.0);
+    }
+}

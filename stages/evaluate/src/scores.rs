@@ -1,0 +1,166 @@
+//! Held-out pairs under policy and reference.
+
+use std::collections::BTreeMap;
+
+use kit::rows::{ReferenceRow, Score};
+use kit::{Context, Error, Result, Table};
+use lm::{Decoder, LogProbs, Sequence};
+use objective::{Batch, Edge, Objective, SequenceLogps};
+
+use crate::lm_error;
+use crate::pairs::{PairTokens, Pairs, SideTokens};
+use crate::stage::Evaluate;
+
+/// Scores the pairs; the rows are sorted by pair id.
+pub(crate) fn score(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> Result<Vec<Score>> {
+    let models = 1 + u64::from(context.table_of("reference") == Some(Table::Model));
+    let policy = log_probs(stage, context, pairs, "model", (0, models))?;
+    let reference = match context.table_of("reference") {
+        None => None,
+        Some(Table::Model) => Some(log_probs(stage, context, pairs, "reference", (1, models))?),
+        Some(_) => Some(look_up(stage, context, pairs)?),
+    };
+    let mut scores = Vec::with_capacity(pairs.kept.len());
+    for (index, pair) in pairs.kept.iter().enumerate() {
+        let sides = |table: &[(f64, f64)]| (table[2 * index], table[2 * index + 1]);
+        scores.push(row(stage, pair, sides(&policy), reference.as_deref().map(sides))?);
+    }
+    scores.sort_by(|a, b| a.pair_id.cmp(&b.pair_id));
+    Ok(scores)
+}
+
+/// (response, prompt) log-probs of every side under the model of an input. `(place, of)` counts models, for progress.
+fn log_probs(
+    stage: &Evaluate,
+    context: &Context<'_>,
+    pairs: &Pairs,
+    key: &str,
+    (place, of): (u64, u64),
+) -> Result<Vec<(f64, f64)>> {
+    let device = lm::open_device(context.device).map_err(lm_error)?;
+    stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
+    let decoder = Decoder::load_in(&context.model(key)?.path, &device, stage.dtype).map_err(lm_error)?;
+    let positions = decoder.max_positions();
+    let total = 2 * pairs.kept.len() as u64;
+    let mut result = Vec::new();
+    for batch in batches(pairs, stage.tokens_per_batch) {
+        context.interrupt.check()?;
+        if let Some(side) = batch.iter().find(|side| side.sequence.ids.len() > positions) {
+            return Err(Error::Pipeline(format!(
+                "response `{}` has {} tokens with its prompt and `{key}` {positions} positions; set `max_tokens`",
+                side.response_id,
+                side.sequence.ids.len()
+            )));
+        }
+        let sequences: Vec<&Sequence> = batch.iter().map(|side| &side.sequence).collect();
+        let scored = decoder.score(&sequences, stage.prompt_part(), stage.tokens_per_batch).map_err(lm_error)?;
+        for (side, LogProbs { response, prompt }) in batch.iter().zip(scored) {
+            if !(response.is_finite() && prompt.is_finite()) {
+                return Err(Error::data(format!(
+                    "`{key}` gives response `{}` under prompt `{}` the log-prob {response} ({prompt} for the prompt): \
+                     its weights overflow or hold values that are not numbers",
+                    side.response_id, side.prompt_id
+                )));
+            }
+            result.push((response, prompt));
+        }
+        context.progress(place * total + result.len() as u64, of * total, "sequences", String::new());
+    }
+    Ok(result)
+}
+
+/// Cuts the sides so that a signal is heard between batches.
+fn batches(pairs: &Pairs, budget: usize) -> Vec<Vec<&SideTokens>> {
+    let mut batches: Vec<Vec<&SideTokens>> = Vec::new();
+    let (mut tokens, mut prompt) = (usize::MAX, None);
+    for side in pairs.sides() {
+        // A prompt's sides stay together, so that the prompt is computed once.
+        if tokens >= budget && prompt != Some(&side.prompt_id) {
+            batches.push(Vec::new());
+            tokens = 0;
+        }
+        prompt = Some(&side.prompt_id);
+        tokens += side.sequence.ids.len();
+        batches.last_mut().expect("the first side opens a batch").push(side);
+    }
+    batches
+}
+
+/// (response, prompt) log-probs of every side from a `reference` table.
+fn look_up(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> Result<Vec<(f64, f64)>> {
+    let mut table = BTreeMap::new();
+    for row in context.rows::<ReferenceRow>("reference")? {
+        let row = row?;
+        let key = (row.prompt_id, row.response_id, row.completion_start, row.completion_tokens);
+        table.insert(key, (row.logp, row.prompt_logp));
+    }
+    let find = |side: &SideTokens| {
+        let (start, length) = (side.sequence.start as u32, side.sequence.ids.len() as u32);
+        let key = (side.prompt_id.clone(), side.response_id.clone(), start, length - start);
+        let Some((logp, prompt)) = table.get(&key) else {
+            return Err(Error::Pipeline(format!(
+                "`reference` has no row for response `{}` under prompt `{}` with its completion at token {start}: \
+                 compute it from these pairs with the same tokenizer and token rules, or give the reference model",
+                side.response_id, side.prompt_id
+            )));
+        };
+        match prompt {
+            Some(prompt) => Ok((*logp, *prompt)),
+            None if stage.prompt_part() => Err(Error::Pipeline(
+                "`reference` has no `prompt_logp` and the objective scores prompts too: set `prompt_part: true` there"
+                    .to_owned(),
+            )),
+            None => Ok((*logp, 0.0)),
+        }
+    };
+    pairs.sides().map(find).collect()
+}
+
+/// (response, prompt) log-probs of the chosen and of the rejected side.
+pub(crate) type Sides = ((f64, f64), (f64, f64));
+
+pub(crate) fn row(stage: &Evaluate, pair: &PairTokens, policy: Sides, reference: Option<Sides>) -> Result<Score> {
+    let joint = stage.prompt_part();
+    let part = |(response, prompt): (f64, f64)| if joint { response + prompt } else { response };
+    let difference = |sides: Sides| part(sides.0) - part(sides.1);
+    let margin = difference(policy) - reference.map_or(0.0, difference);
+    let loss = stage.objective.as_ref().map(|objective| loss(objective, pair, policy, reference)).transpose()?;
+    let prompt = |side: (f64, f64)| joint.then_some(side.1);
+    Ok(Score {
+        pair_id: pair.pair_id.clone(),
+        form: pair.form.clone(),
+        p_hat: pair.p_hat,
+        policy_chosen_logp: policy.0.0,
+        policy_rejected_logp: policy.1.0,
+        policy_chosen_prompt_logp: prompt(policy.0),
+        policy_rejected_prompt_logp: prompt(policy.1),
+        reference_chosen_logp: reference.map(|sides| sides.0.0),
+        reference_rejected_logp: reference.map(|sides| sides.1.0),
+        reference_chosen_prompt_logp: reference.and_then(|sides| prompt(sides.0)),
+        reference_rejected_prompt_logp: reference.and_then(|sides| prompt(sides.1)),
+        margin,
+        loss,
+        correct: margin > 0.0,
+    })
+}
+
+fn loss(objective: &Objective, pair: &PairTokens, policy: Sides, reference: Option<Sides>) -> Result<f64> {
+    let sequence = |side: &SideTokens, policy, reference| SequenceLogps {
+        policy,
+        reference,
+        tokens: side.sequence.ids.len() - side.sequence.start,
+        // The first token of a sequence is not predicted.
+        prompt_tokens: side.sequence.start - 1,
+    };
+    let batch = Batch {
+        sequences: vec![
+            sequence(&pair.chosen, policy.0, reference.map(|sides| sides.0)),
+            sequence(&pair.rejected, policy.1, reference.map(|sides| sides.1)),
+        ],
+        edges: vec![Edge { chosen: 0, rejected: 1, p_hat: pair.p_hat, weight: 1.0 }],
+        ..Batch::default()
+    };
+    let evaluation = objective.evaluate(&batch);
+    let evaluation = evaluation.map_err(|error| Error::data(format!("pair `{}`: {error}", pair.pair_id)))?;
+    Ok(evaluation.loss)
+}

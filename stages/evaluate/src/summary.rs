@@ -1,0 +1,65 @@
+//! The table of figures.
+
+use kit::rows::SummaryRow;
+
+use crate::interval::{Estimate, correlation, mean, share};
+
+/// Collects figures in the order in which a person reads them.
+#[derive(Default)]
+pub(crate) struct Summary {
+    pub(crate) rows: Vec<SummaryRow>,
+}
+
+const WILSON: &str = "Wilson interval";
+const NORMAL: &str = "normal interval";
+const BOOTSTRAP: &str = "bootstrap over prompts";
+
+impl Summary {
+    pub(crate) fn share(&mut self, metric: &str, successes: impl Iterator<Item = bool>, note: &str) {
+        let (mut yes, mut rows) = (0, 0);
+        successes.for_each(|success| {
+            rows += 1;
+            yes += u64::from(success);
+        });
+        self.add(metric, share(yes, rows), WILSON, note);
+    }
+
+    pub(crate) fn mean(&mut self, metric: &str, values: impl Iterator<Item = f64>, note: &str) {
+        self.add(metric, mean(&values.collect::<Vec<_>>()), NORMAL, note);
+    }
+
+    pub(crate) fn correlation(&mut self, metric: &str, pairs: &[(f64, f64)], note: &str) {
+        self.add(metric, correlation(pairs), "Fisher interval", note);
+    }
+
+    /// A figure whose interval comes from a bootstrap over prompts.
+    pub(crate) fn bootstrapped(&mut self, metric: &str, estimate: Option<Estimate>, note: &str) {
+        self.add(metric, estimate, BOOTSTRAP, note);
+    }
+
+    /// A figure without rows is left out: there is nothing to say.
+    fn add(&mut self, metric: &str, estimate: Option<Estimate>, kind: &str, note: &str) {
+        let Some(Estimate { value, interval, rows }) = estimate else { return };
+        self.rows.push(SummaryRow {
+            metric: metric.to_owned(),
+            value,
+            low: interval.map(|(low, _)| low),
+            high: interval.map(|(_, high)| high),
+            rows,
+            note: if interval.is_some() { format!("{note}; {kind}") } else { note.to_owned() },
+        });
+    }
+}
+
+/// The rows of each form apart, where there are several forms: the name's ending and the rows.
+pub(crate) fn by_form<T>(rows: &[T], form: impl Fn(&T) -> &str) -> Vec<(String, Vec<&T>)> {
+    let mut forms: Vec<&str> = rows.iter().map(&form).collect();
+    forms.sort_unstable();
+    forms.dedup();
+    let all = (String::new(), rows.iter().collect());
+    let each = forms.iter().filter(|_| forms.len() > 1).map(|&name| {
+        let of_form = rows.iter().filter(|row| form(row) == name).collect();
+        (format!("/{name}"), of_form)
+    });
+    std::iter::once(all).chain(each).collect()
+}

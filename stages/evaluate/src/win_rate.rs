@@ -1,0 +1,177 @@
+//! Win rates of a policy's responses against a baseline, from verdicts.
+
+use std::collections::BTreeSet;
+
+use kit::rows::{Reject, Response, Verdict};
+use kit::{Context, Outcome, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::interval::clustered_mean;
+use crate::stage::{Evaluate, Side};
+use crate::summary::{Summary, by_form};
+
+/// What a verdict of exactly one half counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ties {
+    /// A win, as in GDPO's evaluation.
+    Win,
+    /// Half a win, as in JPO's.
+    Half,
+    /// A loss, as in RPO's.
+    Loss,
+}
+
+impl Ties {
+    /// What a verdict counts: 1 for a win, 0 for a loss.
+    pub fn points(self, p_better: f64) -> f64 {
+        match (p_better.total_cmp(&0.5), self) {
+            (std::cmp::Ordering::Greater, _) => 1.0,
+            (std::cmp::Ordering::Less, _) => 0.0,
+            (std::cmp::Ordering::Equal, Ties::Win) => 1.0,
+            (std::cmp::Ordering::Equal, Ties::Half) => 0.5,
+            (std::cmp::Ordering::Equal, Ties::Loss) => 0.0,
+        }
+    }
+
+    fn note(self) -> &'static str {
+        match self {
+            Ties::Win => "a tie counts as a win",
+            Ties::Half => "a tie counts half",
+            Ties::Loss => "a tie counts as a loss",
+        }
+    }
+}
+
+/// What one verdict says of the policy.
+struct Answer {
+    form: String,
+    prompt: String,
+    /// P(the policy's response better).
+    p: f64,
+    /// Whether the two orders of presentation disagreed.
+    flipped: Option<bool>,
+}
+
+/// Which side of a verdict is the policy's.
+enum Sides {
+    Fixed(Side),
+    /// The one that is not among these (prompt id, response id).
+    NotOf(BTreeSet<(String, String)>),
+}
+
+impl Sides {
+    fn read(context: &Context<'_>, fixed: Option<Side>) -> Result<Sides> {
+        if let Some(side) = fixed {
+            return Ok(Sides::Fixed(side));
+        }
+        let baseline = context.rows::<Response>("baseline")?;
+        let ids = baseline.map(|row| row.map(|row| (row.prompt_id, row.response_id)));
+        Ok(Sides::NotOf(ids.collect::<Result<_>>()?))
+    }
+
+    /// The policy's side, or why it cannot be told.
+    fn of(&self, row: &Verdict) -> Result<Side, &'static str> {
+        let baseline = match self {
+            Sides::Fixed(side) => return Ok(*side),
+            Sides::NotOf(baseline) => baseline,
+        };
+        let a = baseline.contains(&(row.a_prompt_id.clone(), row.a_response_id.clone()));
+        let b = baseline.contains(&(row.b_prompt_id.clone(), row.b_response_id.clone()));
+        match (a, b) {
+            (false, true) => Ok(Side::A),
+            (true, false) => Ok(Side::B),
+            (true, true) => Err("both responses are among the baseline's, so either may be the policy's"),
+            (false, false) => Err("neither response is among the baseline's"),
+        }
+    }
+}
+
+pub(crate) fn summarise(
+    stage: &Evaluate,
+    context: &Context<'_>,
+    ties: Ties,
+    summary: &mut Summary,
+    rejects: &mut Vec<Reject>,
+    outcome: Outcome,
+) -> Result<Outcome> {
+    let sides = Sides::read(context, stage.policy_side)?;
+    let mut answers = Vec::new();
+    let mut rejected = 0;
+    for row in context.rows::<Verdict>("verdicts")? {
+        let row = row?;
+        let p = match sides.of(&row) {
+            Ok(Side::A) => row.p_hat,
+            Ok(Side::B) => 1.0 - row.p_hat,
+            Err(why) => {
+                rejected += 1;
+                rejects.push(Reject {
+                    input: "verdicts".to_owned(),
+                    row_id: row.comparison_id,
+                    reason: "side_unclear".to_owned(),
+                    detail: why.to_owned(),
+                    source_file: row.source_file,
+                    source_line: row.source_line,
+                });
+                continue;
+            }
+        };
+        let flipped = row.ab_p.zip(row.ba_p).map(|(ab, ba)| (ab > 0.5 && ba < 0.5) || (ab < 0.5 && ba > 0.5));
+        answers.push(Answer { form: row.form, prompt: row.a_prompt_id, p, flipped });
+    }
+    for (ending, answers) in by_form(&answers, |answer| &answer.form) {
+        let mut tell = |metric: &str, yes_or_no: bool, of: &dyn Fn(&Answer) -> Option<f64>, note: &str| {
+            let metric = format!("{metric}{ending}");
+            let rows: Vec<(&str, f64)> =
+                answers.iter().filter_map(|answer| Some((answer.prompt.as_str(), of(answer)?))).collect();
+            if let Some(resamples) = stage.bootstrap {
+                let mut rng = context.seed.generator("evaluate/bootstrap", &metric, 0);
+                summary.bootstrapped(&metric, clustered_mean(&rows, resamples, &mut rng), note);
+            } else if yes_or_no {
+                summary.share(&metric, rows.iter().map(|row| row.1 == 1.0), note);
+            } else {
+                summary.mean(&metric, rows.iter().map(|row| row.1), note);
+            }
+        };
+        let share = |yes: bool| Some(f64::from(u8::from(yes)));
+        tell("win_rate", ties != Ties::Half, &|answer| Some(ties.points(answer.p)), ties.note());
+        tell("win_rate/decisive", true, &|answer| share(answer.p > 0.5).filter(|_| answer.p != 0.5), "ties left out");
+        tell("win_rate/ties", true, &|answer| share(answer.p == 0.5), "p_hat = 0.5");
+        let note = "mean probability that the policy's response is better";
+        tell("win_rate/soft", false, &|answer| Some(answer.p), note);
+        let note = "the judge changed its mind with the order";
+        tell("win_rate/orders_disagree", true, &|answer| answer.flipped.and_then(share), note);
+    }
+    let kept = answers.len() as u64;
+    Ok(outcome.balance("verdicts", kept + rejected, kept, rejected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_three_rules_for_ties() {
+        for (ties, points) in
+            [(Ties::Win, [1.0, 1.0, 0.0]), (Ties::Half, [1.0, 0.5, 0.0]), (Ties::Loss, [1.0, 0.0, 0.0])]
+        {
+            assert_eq!([0.500_1, 0.5, 0.499_9].map(|p| ties.points(p)), points, "{ties:?}");
+        }
+    }
+
+    #[test]
+    fn the_published_win_rates_of_jpo() {
+        // Wins, losses and ties of the released runs on TL;DR and Anthropic Helpful.
+        for (wins, losses, ties, rate) in [(293, 61, 146, 0.732), (305, 60, 135, 0.745)] {
+            let verdicts = [(1.0, wins), (0.0, losses), (0.5, ties)];
+            let points = verdicts.iter().flat_map(|&(p, count)| std::iter::repeat_n(Ties::Half.points(p), count));
+            let mut summary = Summary::default();
+            summary.mean("win_rate", points, "");
+            let row = &summary.rows[0];
+            assert!((row.value - rate).abs() < 1e-12, "{row:?}");
+            // Standard error 1.6 points.
+            assert!(((row.high.unwrap() - row.low.unwrap()) / (2.0 * 1.96) - 0.016).abs() < 5e-4, "{row:?}");
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The stage end to end on tiny models.
+
+#[path = "../../../tests/harness/mod.rs"]
+mod harness;
+
+use evaluate::Evaluate;
+use harness::{Place, lines, oracles, pairs};
+use kit::rows::{Message, ReferenceRow, Reject, Response, Score, SummaryRow, TruthRow, Utility, Verdict};
+use kit::{Outcome, Result, Stage, Table};
+use serde_json::{Value, json};
+
+fn stage(settings: Value) -> Evaluate {
+    serde_json::from_value(settings).unwrap()
+}
+
+fn run(place: &Place, name: &str, stage: &Evaluate) -> Result<Outcome> {
+    assert_eq!(stage.check(), []);
+    let outcome = place.run(name, |context| stage.run(context))?;
+    let rejects: Vec<Reject> = place.rows(&format!("{name}/rejects"));
+    for balance in &outcome.balance {
+        assert_eq!(balance.read, balance.kept + balance.rejected);
+        let written = rejects.iter().filter(|reject| reject.input == balance.input).count();
+        assert_eq!(written as u64, balance.rejected);
+    }
+    Ok(outcome)
+}
+
+fn value(place: &Place, name: &str, metric: &str) -> SummaryRow {
+    let rows: Vec<SummaryRow> = place.rows(&format!("{name}/summary"));
+    let known: Vec<_> = rows.iter().map(|row| row.metric.clone()).collect();
+    rows.into_iter().find(|row| row.metric == metric).unwrap_or_else(|| panic!("no {metric} in {known:?}"))
+}
+
+/// PyTorch's log-probs of a side of the oracle pairs: (response, prompt).
+fn oracle(model: &str, form: &str, side: &str, index: usize) -> (f64, f64) {
+    let text = std::fs::read_to_string(oracles().join(format!("{model}.json"))).unwrap();
+    let oracle: Value = serde_json::from_str(&text).unwrap();
+    let row = &oracle[form]["chat"][side][index];
+    (row["logp"].as_f64().unwrap(), row["prompt_logp"].as_f64().unwrap())
+}
+
+fn close(got: f64, expected: f64) {
+    assert!((got - expected).abs() < 2e-3, "{got}, wanted {expected}");
+}
+
+#[test]
+fn margins_are_differences_of_pytorchs_log_ratios() {
+    // Qwen2's tokenizer is the same file as Llama's, so the one can stand for a reference of the other.
+    let place = Place::new().table("pairs", pairs("same", true)).model("model", "llama").model("reference", "qwen2");
+    let settings = json!({
+        "pairs": "p", "model": "m/llama", "reference": "m/qwen2", "objective": {"name": "gdpo", "beta": 0.1},
+    });
+    run(&place, "out", &stage(settings)).unwrap();
+    let scores: Vec<Score> = place.rows("out/scores");
+    assert_eq!(scores.len(), 24);
+    assert!(scores.is_sorted_by_key(|row| row.pair_id.clone()));
+    let rows = lines("pairs.jsonl");
+    let (mut correct, mut loss_sum) = (0, 0.0);
+    for (index, score) in scores.iter().enumerate() {
+        let ratio = |side| oracle("llama", "pairs", side, index).0 - oracle("qwen2", "pairs", side, index).0;
+        let margin = ratio("chosen") - ratio("rejected");
+        close(score.margin, margin);
+        close(score.policy_chosen_logp, oracle("llama", "pairs", "chosen", index).0);
+        close(score.reference_rejected_logp.unwrap(), oracle("qwen2", "pairs", "rejected", index).0);
+        assert_eq!(score.policy_chosen_prompt_logp, None);
+        let p_hat = rows[index]["p_hat"].as_f64().unwrap();
+        let loss = (1.0 + (-0.1 * (2.0 * p_hat - 1.0) * margin).exp()).ln();
+        close(score.loss.unwrap(), loss);
+        loss_sum += loss;
+        correct += usize::from(margin > 0.0);
+    }
+    close(value(&place, "out", "accuracy").value, correct as f64 / 24.0);
+    close(value(&place, "out", "loss").value, loss_sum / 24.0);
+    let accuracy = value(&place, "out", "accuracy");
+    assert!(accuracy.low.unwrap() < accuracy.value && accuracy.value < accuracy.high.unwrap());
+    assert!(value(&place, "out", "brier").value < 1.0);
+}
+
+#[test]
+fn jpo_adds_the_prompt_part() {
+    let place = Place::new().table("pairs", pairs("joint", true)).model("model", "llama").model("reference", "qwen2");
+    let settings = json!({
+        "pairs": "p", "model": "m/llama", "reference": "m/qwen2", "objective": {"name": "jpo", "beta": 0.1},
+    });
+    run(&place, "out", &stage(settings)).unwrap();
+    for (index, score) in place.rows::<Score>("out/scores").iter().enumerate() {
+        let part = |model, side| {
+            let (response, prompt) = oracle(model, "joint", side, index);
+            response + prompt
+        };
+        let ratio = |side| part("llama", side) - part("qwen2", side);
+        close(score.margin, ratio("chosen") - ratio("rejected"));
+        close(score.policy_chosen_prompt_logp.unwrap(), oracle("llama", "joint", "chosen", index).1);
+    }
+    let dpo = json!({
+        "pairs": "p", "model": "m/llama", "reference": "m/qwen2", "objective": {"name": "dpo", "beta": 0.1},
+    });
+    match run(&place, "dpo", &stage(dpo)) {
+        Err(kit::Error::Pipeline(text)) => assert!(text.contains("joint"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_policy_is_its_own_reference_at_margin_zero() {
+    let place = Place::new().table("pairs", pairs("same", true)).model("model", "llama").model("reference", "llama");
+    let settings = json!({
+        "pairs": "p", "model": "m/llama", "reference": "m/llama", "objective": {"name": "dpo", "beta": 0.1},
+    });
+    run(&place, "out", &stage(settings)).unwrap();
+    close(value(&place, "out", "loss").value, std::f64::consts::LN_2);
+    assert_eq!(value(&place, "out", "margin").value, 0.0);
+}
+
+#[test]
+fn a_reference_table_stands_for_the_reference_model() {
+    let by_model = Place::new().table("pairs", pairs("same", true)).model("model", "llama").model("reference", "qwen2");
+    let settings = json!({"pairs": "p", "model": "m/llama", "reference": "r", "tokens_per_batch": 500});
+    run(&by_model, "out", &stage(settings.clone())).unwrap();
+    let scores: Vec<Score> = by_model.rows("out/scores");
+    let text = std::fs::read_to_string(oracles().join("qwen2.json")).unwrap();
+    let oracle: Value = serde_json::from_str(&text).unwrap();
+    let rows = pairs("same", true);
+    let row = |index: usize, side: &str| {
+        let row = &oracle["pairs"]["chat"][side][index];
+        let count = |key: &str| row[key].as_array().unwrap().len() as u32;
+        let pair = &rows[index];
+        let response = if side == "chosen" { &pair.chosen_response_id } else { &pair.rejected_response_id };
+        ReferenceRow {
+            prompt_id: pair.chosen_prompt_id.clone(),
+            response_id: response.clone(),
+            completion_start: count("prompt_ids"),
+            logp: row["logp"].as_f64().unwrap(),
+            prompt_logp: None,
+            prompt_tokens: count("prompt_ids"),
+            completion_tokens: count("completion_ids"),
+        }
+    };
+    let table: Vec<_> = (0..24).flat_map(|index| [row(index, "chosen"), row(index, "rejected")]).collect();
+    let by_table = Place::new().table("pairs", rows.clone()).model("model", "llama").table("reference", table.clone());
+    run(&by_table, "out", &stage(settings.clone())).unwrap();
+    for (one, other) in scores.iter().zip(by_table.rows::<Score>("out/scores")) {
+        close(one.margin, other.margin);
+    }
+    let lacking = Place::new().table("pairs", rows).model("model", "llama").table("reference", table[1..].to_vec());
+    match run(&lacking, "out", &stage(settings)) {
+        Err(kit::Error::Pipeline(text)) => assert!(text.contains("`reference` has no row for response"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn pairs_that_are_too_long_are_rejected_and_foretold() {
+    let place = Place::new().table("pairs", pairs("same", true)).model("model", "llama");
+    let stage = stage(json!({"pairs": "p", "model": "m/llama", "max_tokens": 90}));
+    let outcome = run(&place, "out", &stage).unwrap();
+    assert!(outcome.balance[0].rejected > 0 && outcome.balance[0].kept > 0);
+    let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
+    assert_eq!(forecast.too_long, Some(outcome.balance[0].rejected));
+}
+
+fn verdict(index: usize, p_hat: f64) -> Verdict {
+    let message = |text: &str| vec![Message::new("user", text)];
+    Verdict {
+        comparison_id: format!("c{index}"),
+        form: "same".to_owned(),
+        a_prompt_id: "p".to_owned(),
+        a_response_id: "a".to_owned(),
+        a_prompt: message("p"),
+        a_response: message("a"),
+        b_prompt_id: "p".to_owned(),
+        b_response_id: "b".to_owned(),
+        b_prompt: message("p"),
+        b_response: message("b"),
+        ab_logp_a: None,
+        ab_logp_b: None,
+        ab_mass: None,
+        ab_p: Some(0.9),
+        ba_logp_a: None,
+        ba_logp_b: None,
+        ba_mass: None,
+        ba_p: Some(if index == 0 { 0.1 } else { 0.9 }),
+        position_gap: None,
+        bounded: None,
+        p_hat,
+        judge: None,
+        template: None,
+        source_file: None,
+        source_line: None,
+    }
+}
+
+#[test]
+fn verdicts_become_win_rates() {
+    let rows = [0.5, 0.9, 0.8, 0.3].into_iter().enumerate().map(|(index, p)| verdict(index, p)).collect();
+    let place = Place::new().table("verdicts", rows);
+    for (ties, side, rate) in
+        [("win", "a", 0.75), ("half", "a", 0.625), ("loss", "a", 0.5), ("win", "b", 0.5), ("loss", "b", 0.25)]
+    {
+        let name = format!("{ties}-{side}");
+        let stage = stage(json!({"verdicts": "v", "ties": ties, "policy_side": side}));
+        assert!(!stage.needs_device());
+        assert!(stage.outputs().iter().all(|output| output.table != Table::Scores));
+        run(&place, &name, &stage).unwrap();
+        assert_eq!(value(&place, &name, "win_rate").value, rate);
+        let soft = if side == "a" { 0.625 } else { 0.375 };
+        assert!((value(&place, &name, "win_rate/soft").value - soft).abs() < 1e-12);
+        assert_eq!(value(&place, &name, "win_rate/ties").value, 0.25);
+        assert_eq!(value(&place, &name, "win_rate/orders_disagree").value, 0.25);
+        assert_eq!(value(&place, &name, "win_rate/decisive").rows, 3);
+    }
+}
+
+#[test]
+fn intervals_of_win_rates_can_come_from_a_bootstrap_over_prompts() {
+    // Four verdicts of each prompt, which agree: the rows are not independent.
+    let rows = (0..40).flat_map(|prompt| {
+        let p = if prompt % 4 == 0 { 0.2 } else { 0.8 };
+        (0..4).map(move |index| Verdict { a_prompt_id: format!("p{prompt}"), ..verdict(prompt * 4 + index, p) })
+    });
+    let place = Place::new().table("verdicts", rows.collect());
+    let base = json!({"verdicts": "v", "ties": "half", "policy_side": "a"});
+    let with = |bootstrap: Value| {
+        let mut settings = base.clone();
+        settings["bootstrap"] = bootstrap;
+        stage(settings)
+    };
+    run(&place, "plain", &with(Value::Null)).unwrap();
+    assert!(with(json!(1000)).draws() && !with(Value::Null).draws());
+    run(&place, "drawn", &with(json!(1000))).unwrap();
+    let (plain, drawn) = (value(&place, "plain", "win_rate"), value(&place, "drawn", "win_rate"));
+    assert_eq!((drawn.value, drawn.rows), (plain.value, plain.rows));
+    assert!(drawn.note.ends_with("; bootstrap over prompts"), "{drawn:?}");
+    let width = |row: &SummaryRow| row.high.unwrap() - row.low.unwrap();
+    // Twice as wide, for a quarter of the rows is new.
+    assert!((width(&drawn) / width(&plain) - 2.0).abs() < 0.3, "{} {}", width(&drawn), width(&plain));
+    assert_eq!(with(json!(10)).check().len(), 1);
+}
+
+#[test]
+fn the_baselines_responses_tell_the_sides_apart() {
+    let response = |id: &str| Response {
+        response_id: id.to_owned(),
+        prompt_id: "p".to_owned(),
+        prompt: vec![Message::new("user", "p")],
+        messages: vec![Message::new("assistant", id)],
+        text: id.to_owned(),
+        k: 0,
+        count: 1,
+        logp: None,
+        tokens: None,
+        finish: None,
+        score: None,
+        model: None,
+        source_file: None,
+        source_line: None,
+    };
+    let between = |index: usize, a: &str, b: &str, p_hat| Verdict {
+        a_response_id: a.to_owned(),
+        b_response_id: b.to_owned(),
+        ..verdict(index, p_hat)
+    };
+    let verdicts = vec![
+        between(0, "new1", "base1", 0.9),
+        between(1, "base1", "new2", 0.2),
+        between(2, "base1", "base2", 0.9),
+        between(3, "new1", "new2", 0.9),
+    ];
+    let place = Place::new().table("verdicts", verdicts).table("baseline", vec![response("base1"), response("base2")]);
+    let outcome = run(&place, "out", &stage(json!({"verdicts": "v", "baseline": "b", "ties": "half"}))).unwrap();
+    assert_eq!((outcome.balance[0].kept, outcome.balance[0].rejected), (2, 2));
+    assert_eq!(value(&place, "out", "win_rate").value, 1.0);
+    assert!((value(&place, "out", "win_rate/soft").value - 0.85).abs() < 1e-12);
+}
+
+#[test]
+fn the_sandboxs_truth_becomes_figures() {
+    let truth = |index: usize, form: &str, p_hat, p_star| TruthRow {
+        comparison_id: format!("c{index}"),
+        form: form.to_owned(),
+        p_hat,
+        p_star,
+    };
+    let truth = vec![
+        truth(0, "same", 0.6, 0.7),
+        truth(1, "same", 0.2, 0.4),
+        truth(2, "joint", 0.9, 0.8),
+        truth(3, "joint", 0.6, 0.4),
+    ];
+    let utility = |prompt: &str, utility, count| Utility {
+        response_id: format!("{prompt}{utility}"),
+        prompt_id: prompt.to_owned(),
+        utility,
+        count,
+        model: None,
+    };
+    let place = Place::new()
+        .table("truth", truth)
+        .table("utilities", vec![utility("p0", 0.0, 3), utility("p0", 1.0, 1), utility("p1", 0.5, 1)])
+        .table("utilities", vec![utility("p0", 0.75, 2), utility("p1", 1.0, 1), utility("p2", 1.0, 1)]);
+    let settings = json!({"truth": "t", "utilities": ["u.before", "u.after"], "utility_names": ["before", "after"]});
+    run(&place, "out", &stage(settings)).unwrap();
+    let check = |metric: &str, expected: f64, rows: u64| {
+        let row = value(&place, "out", metric);
+        assert!((row.value - expected).abs() < 1e-12 && row.rows == rows, "{row:?}");
+    };
+    check("truth/mean_abs_error", 0.15, 4);
+    check("truth/mean_abs_error/joint", 0.15, 2);
+    check("truth/agreement", 0.75, 4);
+    check("utility/before", (0.25 + 0.5) / 2.0, 2);
+    check("utility/after", (0.75 + 1.0 + 1.0) / 3.0, 3);
+    check("utility/after-before", 0.5, 2);
+    // Sums of products around 0.575 on both sides: 0.1375 / sqrt(0.2475 * 0.1275).
+    assert!((value(&place, "out", "truth/correlation").value - 0.774_036).abs() < 1e-5);
+}
+
+#[test]
+fn settings_are_checked() {
+    let found = |settings| -> Vec<String> {
+        stage(settings).check().iter().map(|finding| format!("{}: {}", finding.path.join("."), finding.text)).collect()
+    };
+    assert_eq!(found(json!({})).len(), 1);
+    let findings = found(json!({"pairs": "p", "objective": {"name": "dpo", "beta": -1.0}}));
+    assert_eq!(findings.len(), 3, "{findings:#?}");
+    let findings = found(json!({"truth": "t", "beta": 0.1, "ties": "win", "utility_names": ["x"]}));
+    assert_eq!(findings.len(), 3, "{findings:#?}");
+    let findings = found(json!({"verdicts": "v", "utilities": ["a", "b"], "utility_names": ["x", "x", "y"]}));
+    assert_eq!(findings.len(), 4, "{findings:#?}");
+    let rpo =
+        json!({"pairs": "p", "model": "m/x", "reference": "r", "objective": {"name": "rpo", "beta": 0.1, "tau": 0.5}});
+    assert!(found(rpo)[0].contains("whole batch"));
+}
+
+#[test]
+fn the_version_stands_for_the_output() {
+    let place = Place::new()
+        .table("pairs", pairs("same", true)[..8].to_vec())
+        .model("model", "llama")
+        .model("reference", "qwen2")
+        .table("verdicts", [0.5, 0.9, 0.8, 0.3].into_iter().enumerate().map(|(index, p)| verdict(index, p)).collect());
+    let stage = stage(json!({
+        "pairs": "p", "model": "m/llama", "reference": "m/qwen2", "objective": {"name": "cdpo", "beta": 0.1},
+        "verdicts": "v", "ties": "half", "policy_side": "a",
+    }));
+    run(&place, "out", &stage).unwrap();
+    let rows = place.rows::<SummaryRow>("out/summary");
+    let lines = rows.iter().map(|row| {
+        let ends = [Some(row.value), row.low, row.high].map(|end| end.map(|end| format!("{end:.2}")));
+        format!("{} {ends:?} {} {}", row.metric, row.rows, row.note)
+    });
+    harness::check_golden(&stage, lines, "1+lm1+objective1", "30499d717279");
+}

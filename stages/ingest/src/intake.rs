@@ -1,0 +1,442 @@
+//! Where records become rows of tables: ids, duplicates, the split.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response};
+use kit::{Context, Message, Result, Table, ids};
+
+use crate::answer::{Answer, held_out, prompt_ids};
+use crate::bad_row::BadRow;
+use crate::ledger::{Ids, Key, Labels, Place, joined, key};
+use crate::record::{Record, Side};
+use crate::source::SourceFile;
+use crate::tables::{Tables, push, recount, verdict};
+
+/// What came of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// It is in the tables.
+    Kept,
+    /// It is not, and that is no fault: a duplicate, or a joint pair across the split.
+    SetAside(BadRow),
+    /// It contradicts an earlier row.
+    Bad(BadRow),
+}
+
+/// Figures of what was taken.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Pairs whose `p_hat` was below 1/2, turned around.
+    pub reoriented: u64,
+    /// Pairs whose `p_hat` is 1/2.
+    pub ties: u64,
+    /// Pairs and comparisons by form.
+    pub forms: BTreeMap<&'static str, u64>,
+    /// Rows held out.
+    pub held_out: u64,
+    /// Prompts whose text stands on both sides of the split, under several ids.
+    pub on_both_sides: u64,
+}
+
+/// Takes records in the order of their rows.
+pub struct Intake<'a> {
+    files: &'a [SourceFile],
+    holdout: Option<f64>,
+    tables: Tables,
+    held_out: Option<Tables>,
+    prompts: Ids,
+    responses: Ids,
+    rows: Ids,
+    labels: Labels,
+    embeddings: Ids,
+    /// With a hold-out, the side on which a prompt's text was first seen.
+    sides: HashMap<Key, bool>,
+    /// The length of embeddings, and where it was first seen.
+    width: Option<(usize, Place)>,
+    counts: Counts,
+}
+
+impl<'a> Intake<'a> {
+    /// An intake into some tables.
+    ///
+    /// # Errors
+    /// When the ports cannot be made.
+    pub fn new(
+        context: &Context<'_>,
+        files: &'a [SourceFile],
+        tables: &[Table],
+        holdout: Option<f64>,
+    ) -> Result<Intake<'a>> {
+        let held_out = holdout.map(|_| Tables::create(context, tables, "holdout_")).transpose()?;
+        Ok(Intake {
+            files,
+            holdout,
+            tables: Tables::create(context, tables, "")?,
+            held_out,
+            prompts: Ids::default(),
+            responses: Ids::default(),
+            rows: Ids::default(),
+            labels: Labels::default(),
+            embeddings: Ids::default(),
+            sides: HashMap::new(),
+            width: None,
+            counts: Counts::default(),
+        })
+    }
+
+    /// Takes a record.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn take(&mut self, record: Record, place: Place) -> Result<Taken> {
+        match record {
+            Record::Pair { sides, p_hat, weight, id } => {
+                self.sides(*sides, Some(p_hat), weight, id, None, place, false)
+            }
+            Record::Comparison { sides, p_hat, weight, judge, id } => {
+                self.sides(*sides, p_hat, weight, id, judge, place, true)
+            }
+            Record::Item { side, label, weight, id } => self.item(*side, label, weight, id, place),
+            Record::Prompt { messages, id } => self.prompt(messages, id, place),
+            Record::Embedding { messages, id, embedding } => self.embedding(messages, id, embedding, place),
+        }
+    }
+
+    /// Commits the tables and gives the figures. Equal samples of one prompt are one response with their number.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn finish(self, context: &Context<'_>) -> Result<(Counts, usize, usize)> {
+        let ports = if self.held_out.is_some() { vec!["responses", "holdout_responses"] } else { vec!["responses"] };
+        let has_responses = self.tables.responses.is_some();
+        self.tables.finish()?;
+        self.held_out.map_or(Ok(()), Tables::finish)?;
+        if has_responses && self.responses.any_counted_twice() {
+            for port in ports {
+                recount(context, port, &self.responses)?;
+            }
+        }
+        Ok((self.counts, self.prompts.len(), self.responses.len()))
+    }
+
+    /// How a row is named in messages.
+    fn at(&self, place: Place) -> String {
+        format!("{}:{}", self.files[place.file as usize].name, place.line)
+    }
+
+    fn source(&self, place: Place) -> (Option<String>, Option<u64>) {
+        (Some(self.files[place.file as usize].name.clone()), Some(place.line))
+    }
+
+    /// Whether a prompt is held out: by a digest of its id, so that it falls to the same side in every file, order
+    /// and pipeline.
+    fn is_held_out(&self, prompt_id: &str) -> bool {
+        self.holdout.is_some_and(|share| held_out(prompt_id, share))
+    }
+
+    fn tables(&mut self, held_out: bool) -> &mut Tables {
+        if held_out {
+            self.held_out.as_mut().expect("rows are held out only with a hold-out")
+        } else {
+            &mut self.tables
+        }
+    }
+
+    /// Refuses ids that stood for something else.
+    fn check_answer(&self, answer: &Answer) -> Result<(), BadRow> {
+        self.prompts
+            .check(answer.prompt, answer.prompt_content)
+            .map_err(|first| self.conflict("prompt", &answer.prompt_id, first))?;
+        let content = joined(&[answer.prompt, answer.response_content]);
+        self.responses
+            .check(answer.response, content)
+            .map_err(|first| self.conflict("response", &answer.response_id, first))?;
+        Ok(())
+    }
+
+    fn conflict(&self, what: &str, id: &str, first: Place) -> BadRow {
+        BadRow::new("id_conflict", format!("{what} id `{id}` stands for another text at {}", self.at(first)))
+    }
+
+    /// Refuses a given row id that stood for another row.
+    fn check_row(&self, id: &Option<String>, content: Key) -> Result<(), BadRow> {
+        let Some(id) = id else { return Ok(()) };
+        self.rows.check(key(id), content).map(|_| ()).map_err(|first| self.conflict("row", id, first))
+    }
+
+    /// Takes note of a new prompt, and of whether the other side of the split has its text too.
+    fn note_prompt(&mut self, id: Key, content: Key, held_out: bool, place: Place) {
+        self.prompts.note(id, content, place);
+        if self.holdout.is_some() {
+            let side = *self.sides.entry(content).or_insert(held_out);
+            self.counts.on_both_sides += u64::from(side != held_out);
+        }
+    }
+
+    fn note_row(&mut self, id: &Option<String>, content: Key, place: Place) {
+        if let Some(id) = id {
+            self.rows.note(key(id), content, place);
+        }
+    }
+
+    /// Writes a prompt and a response where they are new.
+    fn note_answer(&mut self, answer: &Answer, held_out: bool, place: Place) -> Result<()> {
+        let (source_file, source_line) = self.source(place);
+        if self.prompts.check(answer.prompt, answer.prompt_content) == Ok(true) {
+            self.note_prompt(answer.prompt, answer.prompt_content, held_out, place);
+            let row = Prompt {
+                prompt_id: answer.prompt_id.clone(),
+                messages: answer.side.prompt.clone(),
+                source_file: source_file.clone(),
+                source_line,
+            };
+            push(&mut self.tables(held_out).prompts, row)?;
+        }
+        let content = joined(&[answer.prompt, answer.response_content]);
+        if self.responses.check(answer.response, content) == Ok(true) {
+            self.responses.note(answer.response, content, place);
+            let k = self.prompts.count(answer.prompt);
+            let text =
+                answer.side.response.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n");
+            let row = Response {
+                response_id: answer.response_id.clone(),
+                prompt_id: answer.prompt_id.clone(),
+                prompt: answer.side.prompt.clone(),
+                messages: answer.side.response.clone(),
+                text,
+                k,
+                count: 1,
+                logp: None,
+                tokens: None,
+                finish: None,
+                score: answer.side.score,
+                model: answer.side.model.clone(),
+                source_file,
+                source_line,
+            };
+            push(&mut self.tables(held_out).responses, row)?;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a pair, of which a comparison lacks some")]
+    fn sides(
+        &mut self,
+        [a, b]: [Side; 2],
+        p_hat: Option<f64>,
+        weight: f64,
+        id: Option<String>,
+        judge: Option<String>,
+        place: Place,
+        judged: bool,
+    ) -> Result<Taken> {
+        let (a, b) = (Answer::new(a), Answer::new(b));
+        for answer in [&a, &b] {
+            if let Err(bad) = self.check_answer(answer) {
+                return Ok(Taken::Bad(bad));
+            }
+        }
+        // Both may be new and at odds with each other.
+        if (a.prompt == b.prompt && a.prompt_content != b.prompt_content)
+            || (a.response == b.response && a.response_content != b.response_content)
+        {
+            return Ok(Taken::Bad(BadRow::new("id_conflict", "both sides have one id and different texts")));
+        }
+        let content = joined(&[a.key(), b.key()]);
+        if let Err(bad) = self.check_row(&id, content) {
+            return Ok(Taken::Bad(bad));
+        }
+        let form = if a.prompt == b.prompt { "same" } else { "joint" };
+        if form == "same" && a.response_content == b.response_content {
+            let detail = "both responses are the same text, so neither is better";
+            return Ok(Taken::SetAside(BadRow::new("identical", detail)));
+        }
+        let held_out = self.is_held_out(&a.prompt_id);
+        if held_out != self.is_held_out(&b.prompt_id) {
+            let detail =
+                format!("one of the prompts `{}` and `{}` is held out, the other not", a.prompt_id, b.prompt_id);
+            return Ok(Taken::SetAside(BadRow::new("across_split", detail)));
+        }
+        if let Some(earlier) = self.labels.about(a.key(), b.key()) {
+            let said = |p_hat: Option<f64>| p_hat.map_or(String::new(), |p| format!(" (P(first better) = {p})"));
+            let (reversed, here) = (earlier.first != a.key(), said(p_hat));
+            let there = format!("{}{}", self.at(earlier.place), said(earlier.label));
+            return Ok(Taken::SetAside(if reversed {
+                let detail = format!("the same two responses, the other way round, stand at {there}; here{here}");
+                BadRow::new("reversed_duplicate", detail)
+            } else if earlier.label != p_hat {
+                let detail = format!("the same two responses have another label at {there}; here{here}");
+                BadRow::new("conflicting_label", detail)
+            } else {
+                BadRow::new("duplicate", format!("the same two responses stand at {there}"))
+            }));
+        }
+        self.labels.note(a.key(), b.key(), p_hat, place);
+        self.note_row(&id, content, place);
+        self.note_answer(&a, held_out, place)?;
+        self.note_answer(&b, held_out, place)?;
+        *self.counts.forms.entry(form).or_insert(0) += 1;
+        self.counts.held_out += u64::from(held_out);
+
+        let (source_file, source_line) = self.source(place);
+        let made = ids::comparison_id(a.ids(), b.ids());
+        // A labelled pair's comparison must not tell by its order which side was chosen.
+        let (first, second) = if !judged && b.ids() < a.ids() { (&b, &a) } else { (&a, &b) };
+        let comparison = Comparison {
+            comparison_id: if judged { id.clone().unwrap_or(made) } else { made },
+            form: form.to_owned(),
+            a_prompt_id: first.prompt_id.clone(),
+            a_response_id: first.response_id.clone(),
+            a_prompt: first.side.prompt.clone(),
+            a_response: first.side.response.clone(),
+            b_prompt_id: second.prompt_id.clone(),
+            b_response_id: second.response_id.clone(),
+            b_prompt: second.side.prompt.clone(),
+            b_response: second.side.response.clone(),
+            source_file: source_file.clone(),
+            source_line,
+        };
+        let comparison_id = comparison.comparison_id.clone();
+        if let (true, Some(p_hat)) = (judged, p_hat) {
+            push(&mut self.tables(held_out).verdicts, verdict(comparison.clone(), p_hat, judge))?;
+        }
+        push(&mut self.tables(held_out).comparisons, comparison)?;
+        if let Some(p_hat) = p_hat {
+            let (chosen, rejected, p) = if p_hat < 0.5 { (b, a, 1.0 - p_hat) } else { (a, b, p_hat) };
+            self.counts.reoriented += u64::from(p_hat < 0.5);
+            self.counts.ties += u64::from(p_hat == 0.5);
+            let made = ids::pair_id(chosen.ids(), rejected.ids());
+            let row = Pair {
+                pair_id: if judged { made } else { id.unwrap_or(made) },
+                comparison_id: Some(comparison_id),
+                form: form.to_owned(),
+                chosen_prompt_id: chosen.prompt_id,
+                chosen_response_id: chosen.response_id,
+                chosen_prompt: chosen.side.prompt,
+                chosen: chosen.side.response,
+                rejected_prompt_id: rejected.prompt_id,
+                rejected_response_id: rejected.response_id,
+                rejected_prompt: rejected.side.prompt,
+                rejected: rejected.side.response,
+                p_hat: p,
+                weight,
+                source_file,
+                source_line,
+            };
+            push(&mut self.tables(held_out).pairs, row)?;
+        }
+        Ok(Taken::Kept)
+    }
+
+    fn item(&mut self, side: Side, label: f64, weight: f64, id: Option<String>, place: Place) -> Result<Taken> {
+        let answer = Answer::new(side);
+        let content = answer.key();
+        let checked = self.check_answer(&answer).and_then(|()| self.check_row(&id, content));
+        if let Err(bad) = checked {
+            return Ok(Taken::Bad(bad));
+        }
+        if let Some(earlier) = self.labels.about(content, content) {
+            let there = self.at(earlier.place);
+            return Ok(Taken::SetAside(if earlier.label == Some(label) {
+                self.responses.count(answer.response);
+                BadRow::new("duplicate", format!("the same response stands at {there}; it is counted there"))
+            } else {
+                let was = earlier.label.unwrap_or_default();
+                let detail = format!("the same response has the label {was} at {there}, here {label}");
+                BadRow::new("conflicting_label", detail)
+            }));
+        }
+        self.labels.note(content, content, Some(label), place);
+        self.note_row(&id, content, place);
+        let held_out = self.is_held_out(&answer.prompt_id);
+        self.note_answer(&answer, held_out, place)?;
+        self.responses.count(answer.response);
+        self.counts.held_out += u64::from(held_out);
+        let (source_file, source_line) = self.source(place);
+        let item_id = id.unwrap_or_else(|| ids::item_id(&answer.prompt_id, &answer.response_id, label));
+        let row = Item {
+            item_id,
+            prompt_id: answer.prompt_id,
+            response_id: answer.response_id,
+            prompt: answer.side.prompt,
+            response: answer.side.response,
+            label,
+            weight,
+            kl_response_id: None,
+            kl_response: None,
+            kl_group: None,
+            source_file,
+            source_line,
+        };
+        push(&mut self.tables(held_out).items, row)?;
+        Ok(Taken::Kept)
+    }
+
+    fn prompt(&mut self, messages: Vec<Message>, id: Option<String>, place: Place) -> Result<Taken> {
+        let (prompt_id, own, content) = prompt_ids(id, &messages);
+        match self.prompts.check(own, content) {
+            Err(first) => return Ok(Taken::Bad(self.conflict("prompt", &prompt_id, first))),
+            Ok(false) => {
+                let first = self.prompts.place(own).expect("it is known");
+                let detail = format!("the same prompt stands at {}", self.at(first));
+                return Ok(Taken::SetAside(BadRow::new("duplicate", detail)));
+            }
+            Ok(true) => {}
+        }
+        let held_out = self.is_held_out(&prompt_id);
+        self.note_prompt(own, content, held_out, place);
+        self.counts.held_out += u64::from(held_out);
+        let (source_file, source_line) = self.source(place);
+        push(&mut self.tables(held_out).prompts, Prompt { prompt_id, messages, source_file, source_line })?;
+        Ok(Taken::Kept)
+    }
+
+    fn embedding(
+        &mut self,
+        messages: Option<Vec<Message>>,
+        id: Option<String>,
+        embedding: Vec<f32>,
+        place: Place,
+    ) -> Result<Taken> {
+        if let Some((width, first)) = self.width.filter(|(width, _)| *width != embedding.len()) {
+            let detail = format!("{} numbers, wanted {width} as at {}", embedding.len(), self.at(first));
+            return Ok(Taken::Bad(BadRow::new("wrong_width", detail)));
+        }
+        let prompt = messages.map(|messages| (prompt_ids(id.clone(), &messages), messages));
+        let prompt_id = match (&prompt, id) {
+            (Some(((made, ..), _)), _) => made.clone(),
+            (None, Some(id)) => id,
+            (None, None) => unreachable!("a row of embeddings has a prompt or its id"),
+        };
+        let bits: Vec<String> = embedding.iter().map(|x| x.to_bits().to_string()).collect();
+        let (own, content) = (key(&prompt_id), key(&kit::id_of(&bits)));
+        if let Some(((_, prompt_key, prompt_content), _)) = &prompt
+            && let Err(first) = self.prompts.check(*prompt_key, *prompt_content)
+        {
+            return Ok(Taken::Bad(self.conflict("prompt", &prompt_id, first)));
+        }
+        match self.embeddings.check(own, content) {
+            Err(first) => {
+                let detail = format!("prompt id `{prompt_id}` has another embedding at {}", self.at(first));
+                return Ok(Taken::Bad(BadRow::new("id_conflict", detail)));
+            }
+            Ok(false) => {
+                let first = self.embeddings.place(own).expect("it is known");
+                let detail = format!("the same embedding stands at {}", self.at(first));
+                return Ok(Taken::SetAside(BadRow::new("duplicate", detail)));
+            }
+            Ok(true) => self.embeddings.note(own, content, place),
+        }
+        self.width.get_or_insert((embedding.len(), place));
+        let held_out = self.is_held_out(&prompt_id);
+        self.counts.held_out += u64::from(held_out);
+        let (source_file, source_line) = self.source(place);
+        if let Some(((_, prompt_key, prompt_content), messages)) = prompt {
+            self.note_prompt(prompt_key, prompt_content, held_out, place);
+            let (prompt_id, source_file) = (prompt_id.clone(), source_file.clone());
+            push(&mut self.tables(held_out).prompts, Prompt { prompt_id, messages, source_file, source_line })?;
+        }
+        push(&mut self.tables(held_out).embeddings, Embedding { prompt_id, embedding, source_file, source_line })?;
+        Ok(Taken::Kept)
+    }
+}

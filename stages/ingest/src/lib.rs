@@ -1,0 +1,30 @@
+//! Data files in: JSON Lines, JSON lists, CSV and Parquet in the formats that people have, as tables that stages read.
+//!
+//! `ingest` knows formats and columns, finds them from the first rows, and says what it found. Every row is kept or
+//! rejected with a reason, a file and a line. It knows no models. Memory holds digests of ids and never the texts.
+//! Read [`Ingest`] first, then [`Format`].
+
+mod answer;
+mod bad_row;
+mod column;
+mod files;
+mod format;
+mod intake;
+mod layout;
+mod ledger;
+mod messages;
+mod record;
+mod row;
+mod source;
+mod stage;
+mod tables;
+mod trace;
+
+pub use column::Column;
+pub use files::Files;
+pub use format::{Form, Format};
+pub use stage::{Found, Ingest, OnBadRow};
+
+/// What `kind: ingest` in a pipeline file names.
+pub const KIND: kit::Kind =
+    kit::Kind::of::<Ingest>("ingest", "data files in: preferences, comparisons, demonstrations, prompts, embeddings");

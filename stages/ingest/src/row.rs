@@ -1,0 +1,132 @@
+//! The values of a row, checked for type and range.
+
+use kit::Message;
+use serde_json::{Map, Value};
+
+use crate::bad_row::{BadRow, shown};
+use crate::column::Column;
+use crate::format::Form;
+use crate::layout::Layout;
+use crate::messages::{Said, plain};
+
+/// A row whose values are taken out one by one.
+pub struct Row<'a> {
+    /// What is left of it.
+    pub fields: Map<String, Value>,
+    /// Where its columns are.
+    pub layout: &'a Layout,
+    /// What plain strings are.
+    pub form: Form,
+}
+
+impl Row<'_> {
+    /// Takes a value; null counts as absent.
+    pub fn take(&mut self, column: Column) -> Option<Value> {
+        let name = self.layout.get(column)?;
+        self.fields.get_mut(name).map(Value::take).filter(|value| !value.is_null())
+    }
+
+    /// The column's name in the file.
+    pub fn name(&self, column: Column) -> &str {
+        self.layout.get(column).unwrap_or(column.name())
+    }
+
+    pub fn missing(&self, column: Column) -> BadRow {
+        let name = self.name(column);
+        let what = if self.fields.contains_key(name) { "is null" } else { "is missing" };
+        BadRow::new("missing", format!("column `{name}` {what}, wanted a value"))
+    }
+
+    pub fn need(&mut self, column: Column) -> Result<Value, BadRow> {
+        self.take(column).ok_or_else(|| self.missing(column))
+    }
+
+    pub fn said(&mut self, column: Column) -> Result<Said, BadRow> {
+        let value = self.need(column)?;
+        Said::read(self.name(column), value)
+    }
+
+    pub fn text(&mut self, column: Column) -> Result<Option<String>, BadRow> {
+        match self.take(column) {
+            None => Ok(None),
+            Some(Value::String(text)) => plain(self.name(column), text).map(Some),
+            Some(other) => Err(BadRow::value(self.name(column), shown(&other), "text")),
+        }
+    }
+
+    pub fn id(&mut self, column: Column) -> Result<Option<String>, BadRow> {
+        match self.take(column) {
+            None => Ok(None),
+            Some(Value::String(id)) if id.is_empty() => Err(BadRow::value(self.name(column), "empty", "an id")),
+            Some(Value::String(id)) => plain(self.name(column), id).map(Some),
+            Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Ok(Some(id.to_string())),
+            Some(other) => Err(BadRow::value(self.name(column), shown(&other), "an id: text or a whole number")),
+        }
+    }
+
+    pub fn number(&mut self, column: Column) -> Result<Option<f64>, BadRow> {
+        match self.take(column) {
+            None => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(BadRow::value(self.name(column), shown(&value), "a number")),
+            },
+        }
+    }
+
+    /// A number of a column that all rows have or none.
+    pub fn number_of_all(&mut self, column: Column, low: f64, high: f64, wanted: &str) -> Result<Option<f64>, BadRow> {
+        if !self.layout.has(column) {
+            return Ok(None);
+        }
+        let number = self.number(column)?.ok_or_else(|| self.missing(column))?;
+        if (low..=high).contains(&number) {
+            Ok(Some(number))
+        } else {
+            Err(BadRow::value(self.name(column), number, wanted))
+        }
+    }
+
+    pub fn p_hat(&mut self) -> Result<Option<f64>, BadRow> {
+        self.number_of_all(Column::PHat, 0.0, 1.0, "a probability in [0, 1]")
+    }
+
+    pub fn weight(&mut self) -> Result<f64, BadRow> {
+        Ok(self.number_of_all(Column::Weight, 0.0, f64::MAX, "a weight of at least 0")?.unwrap_or(1.0))
+    }
+
+    pub fn label(&mut self) -> Result<f64, BadRow> {
+        match self.need(Column::Label)? {
+            Value::Bool(label) => Ok(f64::from(u8::from(label))),
+            value => match value.as_f64() {
+                Some(label) if (0.0..=1.0).contains(&label) => Ok(label),
+                _ => Err(BadRow::value(self.name(Column::Label), shown(&value), "true, false or a number in [0, 1]")),
+            },
+        }
+    }
+
+    /// The system message, where the file has one that is not empty.
+    pub fn system(&mut self) -> Result<Option<Message>, BadRow> {
+        Ok(self.text(Column::System)?.filter(|text| !text.is_empty()).map(|text| Message::new("system", text)))
+    }
+
+    /// The embedding at unit length.
+    pub fn embedding(&mut self) -> Result<Vec<f32>, BadRow> {
+        let value = self.need(Column::Embedding)?;
+        let name = self.name(Column::Embedding);
+        let Value::Array(items) = value else {
+            return Err(BadRow::value(name, shown(&value), "a list of numbers"));
+        };
+        let numbers = items.iter().map(|item| {
+            item.as_f64()
+                .ok_or_else(|| BadRow::value(name, format!("a list with {}", shown(item)), "a list of numbers"))
+        });
+        let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+        let norm = numbers.iter().map(|x| x * x).sum::<f64>().sqrt();
+        if !(norm > 0.0 && norm.is_finite()) {
+            let detail = format!("column `{name}` has the length {norm}, which cannot be made 1");
+            return Err(BadRow::new("no_direction", detail));
+        }
+        Ok(numbers.into_iter().map(|x| (x / norm) as f32).collect())
+    }
+}

@@ -1,0 +1,151 @@
+//! The output tables, once or, with a hold-out, twice.
+
+use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, Verdict};
+use kit::{Context, Error, OutputPort, Result, Row, RowReader, Table, TableWriter};
+
+use crate::column::Column;
+use crate::format::Format;
+use crate::layout::Layout;
+use crate::ledger::{Ids, key};
+
+/// The tables that a layout fills.
+pub fn tables_of(layout: &Layout) -> Vec<Table> {
+    use Table::{Comparisons, Embeddings, Items, Pairs, Prompts, Responses, Verdicts};
+    match layout.format {
+        Format::Auto => Vec::new(),
+        Format::Preference | Format::Hh | Format::JpoPairs => vec![Pairs, Comparisons, Responses, Prompts],
+        Format::JpoJudge if layout.labelled() => vec![Pairs, Verdicts, Comparisons, Responses, Prompts],
+        Format::JpoJudge => vec![Comparisons, Responses, Prompts],
+        Format::Unpaired | Format::PromptCompletion | Format::Conversations => vec![Items, Responses, Prompts],
+        Format::Prompts => vec![Prompts],
+        Format::Embeddings if layout.has(Column::Prompt) => vec![Embeddings, Prompts],
+        Format::Embeddings => vec![Embeddings],
+    }
+}
+
+/// All tables that some format fills.
+pub const ALL: [Table; 7] = [
+    Table::Pairs,
+    Table::Verdicts,
+    Table::Comparisons,
+    Table::Items,
+    Table::Responses,
+    Table::Prompts,
+    Table::Embeddings,
+];
+
+/// The ports of some tables; with a hold-out, each once more for the rows held out.
+pub fn ports_of(tables: &[Table], holdout: bool, without: impl Fn(Table) -> Vec<&'static str>) -> Vec<OutputPort> {
+    let port = |name: String, table: Table| {
+        without(table).into_iter().fold(OutputPort::named(name, table), OutputPort::without)
+    };
+    let mut ports: Vec<_> = tables.iter().map(|table| port(table.name().to_owned(), *table)).collect();
+    if holdout {
+        ports.extend(tables.iter().map(|table| port(format!("holdout_{table}"), *table)));
+    }
+    ports
+}
+
+/// The tables of one side of the split.
+pub struct Tables {
+    pub prompts: Option<TableWriter<Prompt>>,
+    pub responses: Option<TableWriter<Response>>,
+    pub comparisons: Option<TableWriter<Comparison>>,
+    pub verdicts: Option<TableWriter<Verdict>>,
+    pub pairs: Option<TableWriter<Pair>>,
+    pub items: Option<TableWriter<Item>>,
+    pub embeddings: Option<TableWriter<Embedding>>,
+}
+
+impl Tables {
+    /// Writers for some tables under ports with a prefix.
+    pub fn create(context: &Context<'_>, tables: &[Table], prefix: &str) -> Result<Tables> {
+        fn open<R: Row>(context: &Context<'_>, tables: &[Table], prefix: &str) -> Result<Option<TableWriter<R>>> {
+            let port = format!("{prefix}{}", R::TABLE);
+            tables.contains(&R::TABLE).then(|| context.writer(&port)).transpose()
+        }
+        Ok(Tables {
+            prompts: open(context, tables, prefix)?,
+            responses: open(context, tables, prefix)?,
+            comparisons: open(context, tables, prefix)?,
+            verdicts: open(context, tables, prefix)?,
+            pairs: open(context, tables, prefix)?,
+            items: open(context, tables, prefix)?,
+            embeddings: open(context, tables, prefix)?,
+        })
+    }
+
+    /// Commits them all.
+    pub fn finish(self) -> Result<()> {
+        fn close<R: Row>(writer: Option<TableWriter<R>>) -> Result<()> {
+            writer.map_or(Ok(()), TableWriter::finish)
+        }
+        close(self.prompts)?;
+        close(self.responses)?;
+        close(self.comparisons)?;
+        close(self.verdicts)?;
+        close(self.pairs)?;
+        close(self.items)?;
+        close(self.embeddings)
+    }
+}
+
+/// Writes a row where the table is wanted.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn push<R: Row>(writer: &mut Option<TableWriter<R>>, row: R) -> Result<()> {
+    writer.as_mut().map_or(Ok(()), |writer| writer.push(row))
+}
+
+/// A label from the data as a verdict without a judge's log-probs.
+pub fn verdict(comparison: Comparison, p_hat: f64, judge: Option<String>) -> Verdict {
+    Verdict {
+        comparison_id: comparison.comparison_id,
+        form: comparison.form,
+        a_prompt_id: comparison.a_prompt_id,
+        a_response_id: comparison.a_response_id,
+        a_prompt: comparison.a_prompt,
+        a_response: comparison.a_response,
+        b_prompt_id: comparison.b_prompt_id,
+        b_response_id: comparison.b_response_id,
+        b_prompt: comparison.b_prompt,
+        b_response: comparison.b_response,
+        ab_logp_a: None,
+        ab_logp_b: None,
+        ab_mass: None,
+        ab_p: None,
+        ba_logp_a: None,
+        ba_logp_b: None,
+        ba_mass: None,
+        ba_p: None,
+        position_gap: None,
+        bounded: None,
+        p_hat,
+        judge,
+        template: None,
+        source_file: comparison.source_file,
+        source_line: comparison.source_line,
+    }
+}
+
+/// Writes the responses once more, with their counts, which are known only at the end.
+///
+/// # Errors
+/// When they cannot be read or written.
+pub fn recount(context: &Context<'_>, port: &str, counts: &Ids) -> Result<()> {
+    let (from, aside) = (context.port(port), context.scratch().join(port));
+    std::fs::create_dir_all(context.scratch()).map_err(Error::io(context.scratch()))?;
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(Error::io(&aside))?;
+    }
+    std::fs::rename(&from, &aside).map_err(Error::io(&from))?;
+    let mut writer = context.writer(port)?;
+    for row in RowReader::<Response>::open(&[&aside])? {
+        let mut row = row?;
+        row.count = counts.counted(key(&row.response_id)).max(1);
+        writer.push(row)?;
+    }
+    writer.finish()?;
+    std::fs::remove_dir_all(&aside).map_err(Error::io(&aside))
+}

@@ -1,0 +1,263 @@
+//! Every format that people have, from its text to the rows of the tables.
+
+mod common;
+
+use common::{Data, Done, say};
+use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, Verdict};
+use serde_json::{Value, json};
+
+/// The pairs of a file with one row: prompt, chosen, rejected, p_hat.
+fn pair(text: &str, more: Value) -> [String; 4] {
+    let data = Data::of("a.jsonl", text);
+    let done = data.run(&["a.jsonl"], more).unwrap();
+    let rows: Vec<Pair> = done.rows("pairs");
+    assert_eq!(rows.len(), 1);
+    let row = &rows[0];
+    assert_eq!(row.form, "same");
+    assert_eq!(row.chosen_prompt, row.rejected_prompt);
+    [say(&row.chosen_prompt), say(&row.chosen), say(&row.rejected), row.p_hat.to_string()]
+}
+
+fn check(text: &str, more: Value, expected: [&str; 4]) {
+    assert_eq!(pair(text, more), expected);
+}
+
+fn ingest(text: &str, more: Value) -> Done {
+    Data::of("a.jsonl", text).run(&["a.jsonl"], more).unwrap()
+}
+
+#[test]
+fn trl_preference() {
+    let explicit = r#"{"prompt":"The sky is","chosen":" blue.","rejected":" green."}"#;
+    check(explicit, json!({}), ["text: The sky is", "text:  blue.", "text:  green.", "1"]);
+    check(explicit, json!({"form": "chat"}), ["user: The sky is", "assistant:  blue.", "assistant:  green.", "1"]);
+    let implicit = r#"{"chosen":"The sky is blue.","rejected":"The sky is green.","p_hat":0.75}"#;
+    check(implicit, json!({}), ["text: The sky is", "text:  blue.", "text:  green.", "0.75"]);
+    let messages = r#"{"prompt":[{"role":"system","content":"s"},{"role":"user","content":"q"}],
+        "chosen":[{"role":"assistant","content":"a"}],"rejected":[{"role":"assistant","content":"b"}]}"#;
+    check(&messages.replace('\n', ""), json!({}), ["system: s | user: q", "assistant: a", "assistant: b", "1"]);
+    let shared = r#"{"chosen":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}],
+        "rejected":[{"role":"user","content":"q"},{"role":"assistant","content":"b"}]}"#;
+    check(&shared.replace('\n', ""), json!({}), ["user: q", "assistant: a", "assistant: b", "1"]);
+    let repeated = r#"{"prompt":[{"role":"user","content":"q"}],
+        "chosen":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}],
+        "rejected":[{"role":"user","content":"q"},{"role":"assistant","content":"b"}]}"#;
+    check(&repeated.replace('\n', ""), json!({}), ["user: q", "assistant: a", "assistant: b", "1"]);
+}
+
+#[test]
+fn ultrafeedback_binarized() {
+    let row = r#"{"prompt":"q","prompt_id":"f0e37e9f7800261167ce91143f98f511f768847236f133f2d0aed60b444ebe57",
+        "chosen":[{"content":"q","role":"user"},{"content":"a","role":"assistant"}],
+        "rejected":[{"content":"q","role":"user"},{"content":"b","role":"assistant"}],
+        "messages":[{"content":"q","role":"user"},{"content":"a","role":"assistant"}],
+        "score_chosen":8.0,"score_rejected":6.5}"#;
+    let done = ingest(&row.replace('\n', ""), json!({}));
+    let pair = done.rows::<Pair>("pairs").remove(0);
+    assert_eq!(say(&pair.chosen_prompt), "user: q");
+    assert!(pair.chosen_prompt_id.starts_with("f0e37e9f"));
+    let responses: Vec<Response> = done.rows("responses");
+    let scores: Vec<_> = responses.iter().map(|r| (r.text.as_str(), r.k, r.score)).collect();
+    assert_eq!(scores, [("a", 0, Some(8.0)), ("b", 1, Some(6.5))]);
+    assert_eq!(done.rows::<Prompt>("prompts").len(), 1);
+}
+
+#[test]
+fn hh_transcripts() {
+    let row = json!({
+        "chosen": "\n\nHuman: one?\n\nAssistant: 1.\n\nHuman: two?\n\nAssistant: 2.",
+        "rejected": "\n\nHuman: one?\n\nAssistant: 1.\n\nHuman: two?\n\nAssistant: No.",
+    });
+    let prompt = "text: \n\nHuman: one?\n\nAssistant: 1.\n\nHuman: two?\n\nAssistant:";
+    check(&row.to_string(), json!({}), [prompt, "text:  2.", "text:  No.", "1"]);
+    let turns = "user: one? | assistant: 1. | user: two?";
+    check(&row.to_string(), json!({"form": "chat"}), [turns, "assistant: 2.", "assistant: No.", "1"]);
+}
+
+#[test]
+fn alpaca_and_orca() {
+    let alpaca = r#"{"instruction":"Add.","input":"1 and 2","chosen":"3","rejected":"4"}"#;
+    check(alpaca, json!({}), ["text: Add.\n1 and 2", "text: 3", "text: 4", "1"]);
+    let orca = r#"{"system":"Be brief.","question":"q","chosen":"a","rejected":"b"}"#;
+    check(orca, json!({"form": "chat"}), ["system: Be brief. | user: q", "assistant: a", "assistant: b", "1"]);
+    check(orca, json!({"form": "text"}), ["text: q", "text: a", "text: b", "1"]);
+}
+
+#[test]
+fn jpo_pairs_are_same_or_joint() {
+    let done = ingest(
+        "{\"i_chosen\":\"p\",\"r_chosen\":\"a\",\"i_reject\":\"p\",\"r_reject\":\"b\"}\n\
+         {\"i_chosen\":\"p\",\"r_chosen\":\"a\",\"i_reject\":\"q\",\"r_reject\":\"c\"}\n",
+        json!({}),
+    );
+    let pairs: Vec<Pair> = done.rows("pairs");
+    let forms: Vec<_> = pairs.iter().map(|pair| pair.form.as_str()).collect();
+    assert_eq!(forms, ["same", "joint"]);
+    assert_eq!(say(&pairs[1].rejected_prompt), "text: q");
+    assert_eq!(done.rows::<Response>("responses").len(), 3);
+    assert_eq!(done.rows::<Prompt>("prompts").len(), 2);
+    assert_eq!(done.outcome.figures["joint-prompt pairs"], 1);
+}
+
+#[test]
+fn ids_of_the_data_are_kept() {
+    let row = r#"{"chosen_prompt_id":"p0","chosen_prompt":"p","chosen":"a","rejected_prompt_id":"p1",
+        "rejected_prompt":"q","rejected":"b","p_hat":0.9,"pair_id":7,"chosen_response_id":"r0"}"#;
+    let pair = ingest(&row.replace('\n', ""), json!({})).rows::<Pair>("pairs").remove(0);
+    let ids = [&pair.chosen_prompt_id, &pair.rejected_prompt_id, &pair.pair_id, &pair.chosen_response_id];
+    assert_eq!(ids, ["p0", "p1", "7", "r0"]);
+    assert_eq!(pair.rejected_response_id, kit::ids::response_id("p1", &pair.rejected));
+}
+
+#[test]
+fn judge_files_are_comparisons() {
+    let done = ingest(r#"{"instruction":"p","response_0":"a","response_1":"b"}"#, json!({}));
+    let rows: Vec<Comparison> = done.rows("comparisons");
+    assert_eq!((say(&rows[0].a_response), rows[0].form.as_str()), ("text: a".to_owned(), "same"));
+    assert!(!done.folder().join("pairs").exists());
+
+    let joint = r#"{"instruction_0":"p","response_0":"a","instruction_1":"q","response_1":"b"}"#;
+    let rows: Vec<Comparison> = ingest(joint, json!({})).rows("comparisons");
+    assert_eq!((say(&rows[0].b_prompt), rows[0].form.as_str()), ("text: q".to_owned(), "joint"));
+}
+
+#[test]
+fn judged_files_are_verdicts_and_pairs() {
+    let row = |response: &str, feedback: u32| {
+        json!({"instruction": "p", "response_0": "a", "response_1": response, "feedback": feedback}).to_string() + "\n"
+    };
+    let done = ingest(&[row("b", 0), row("c", 1), row("d", 2)].concat(), json!({}));
+    let p_hats: Vec<_> = done.rows::<Verdict>("verdicts").iter().map(|verdict| verdict.p_hat).collect();
+    assert_eq!(p_hats, [1.0, 0.0, 0.5]);
+    let pairs: Vec<Pair> = done.rows("pairs");
+    let sides: Vec<_> = pairs.iter().map(|pair| (say(&pair.chosen), say(&pair.rejected), pair.p_hat)).collect();
+    let expected = [("text: a", "text: b", 1.0), ("text: c", "text: a", 1.0), ("text: a", "text: d", 0.5)];
+    assert_eq!(sides, expected.map(|(chosen, rejected, p)| (chosen.to_owned(), rejected.to_owned(), p)));
+    let verdicts: Vec<Verdict> = done.rows("verdicts");
+    assert_eq!(pairs[1].comparison_id.as_ref(), Some(&verdicts[1].comparison_id));
+
+    let alpaca_eval = r#"{"instruction":"p","output_1":"a","output_2":"b","preference":1.75,"annotator":"gpt"}"#;
+    let verdict = ingest(alpaca_eval, json!({})).rows::<Verdict>("verdicts").remove(0);
+    assert_eq!((verdict.p_hat, verdict.judge.as_deref()), (0.25, Some("gpt")));
+}
+
+#[test]
+fn soft_labels_below_a_half_are_turned_around() {
+    let done = ingest(r#"{"prompt":"p","chosen":"a","rejected":"b","p_hat":0.2,"weight":3}"#, json!({}));
+    let pair = done.rows::<Pair>("pairs").remove(0);
+    assert_eq!((say(&pair.chosen), pair.p_hat, pair.weight), ("text: b".to_owned(), 0.8, 3.0));
+    assert_eq!(done.outcome.figures["turned around, p_hat below 1/2"], 1);
+}
+
+#[test]
+fn pairs_can_be_judged_anew_without_a_hint_of_their_label() {
+    let rows: String = (0..64)
+        .map(|i| json!({"prompt": format!("p{i}"), "chosen": "good", "rejected": "bad"}).to_string() + "\n")
+        .collect();
+    let done = ingest(&rows, json!({}));
+    let comparisons: Vec<Comparison> = done.rows("comparisons");
+    let first = comparisons.iter().filter(|row| say(&row.a_response) == "text: good").count();
+    assert!((16..=48).contains(&first), "the chosen side comes first in {first} of 64");
+    let pairs: Vec<Pair> = done.rows("pairs");
+    let ids = |id: &dyn Fn(usize) -> String| (0..64).map(id).collect::<Vec<_>>();
+    assert_eq!(ids(&|i| pairs[i].comparison_id.clone().unwrap()), ids(&|i| comparisons[i].comparison_id.clone()));
+}
+
+#[test]
+fn unpaired_labels_are_truth_values_or_numbers() {
+    let done = ingest(
+        "{\"prompt\":\"p\",\"completion\":\"a\",\"label\":true}\n{\"prompt\":\"p\",\"completion\":\"b\",\"label\":false}\n\
+         {\"prompt\":\"p\",\"completion\":\"c\",\"label\":0.25}\n",
+        json!({}),
+    );
+    let labels: Vec<_> = done.rows::<Item>("items").iter().map(|item| (say(&item.response), item.label)).collect();
+    assert_eq!(labels, [("text: a", 1.0), ("text: b", 0.0), ("text: c", 0.25)].map(|(t, l)| (t.to_owned(), l)));
+}
+
+#[test]
+fn demonstrations_are_responses_and_items() {
+    let row = r#"{"instruction_id":"t3","subreddit":"x","instruction":"p","gold_response":"a"}"#;
+    let done = ingest(row, json!({"form": "chat"}));
+    let response = done.rows::<Response>("responses").remove(0);
+    assert_eq!((response.prompt_id.as_str(), say(&response.messages)), ("t3", "assistant: a".to_owned()));
+    assert_eq!(done.rows::<Item>("items")[0].label, 1.0);
+
+    let row = r#"{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]}"#;
+    let item = ingest(row, json!({})).rows::<Item>("items").remove(0);
+    assert_eq!((say(&item.prompt), say(&item.response)), ("user: q".to_owned(), "assistant: a".to_owned()));
+}
+
+#[test]
+fn equal_samples_are_one_response_with_a_count() {
+    let row = |text: &str| json!({"prompt": "p", "completion": text}).to_string() + "\n";
+    let done = ingest(&[row("a"), row("b"), row("a"), row("a")].concat(), json!({}));
+    let responses: Vec<_> = done.rows::<Response>("responses").iter().map(|r| (r.text.clone(), r.k, r.count)).collect();
+    assert_eq!(responses, [("a".to_owned(), 0, 3), ("b".to_owned(), 1, 1)]);
+    assert_eq!(done.balance(), [4, 2, 2]);
+    assert_eq!(done.rejects(), [(3, "duplicate".to_owned()), (4, "duplicate".to_owned())]);
+}
+
+#[test]
+fn prompts_alone() {
+    for row in [r#"{"id":"x","prompt":"q"}"#, r#"{"prompt_id":"x","messages":[{"role":"user","content":"q"}]}"#] {
+        let done = ingest(row, json!({"form": "chat"}));
+        let prompt = done.rows::<Prompt>("prompts").remove(0);
+        assert_eq!((prompt.prompt_id.as_str(), say(&prompt.messages)), ("x", "user: q".to_owned()));
+        assert_eq!((prompt.source_line, prompt.source_file.unwrap().ends_with("a.jsonl")), (Some(1), true));
+    }
+}
+
+#[test]
+fn embeddings_have_unit_length() {
+    let done = ingest(
+        "{\"prompt_id\":\"p0\",\"embedding\":[3,4]}\n{\"prompt_id\":\"p1\",\"embedding\":[0,0]}\n\
+         {\"prompt_id\":\"p2\",\"embedding\":[1,2,3]}\n{\"prompt_id\":\"p0\",\"embedding\":[1,0]}\n",
+        json!({"on_bad_row": "reject"}),
+    );
+    let rows: Vec<Embedding> = done.rows("embeddings");
+    assert_eq!((rows.len(), rows[0].embedding.clone()), (1, vec![0.6, 0.8]));
+    let reasons = [(2, "no_direction"), (3, "wrong_width"), (4, "id_conflict")];
+    assert_eq!(done.rejects(), reasons.map(|(line, reason)| (line, reason.to_owned())));
+}
+
+#[test]
+fn columns_are_called_what_the_file_calls_them() {
+    let row = r#"{"frage":"p","gut":"a","schlecht":"b","p":0.6}"#;
+    let columns = json!({"columns": {"prompt": "frage", "chosen": "gut", "rejected": "schlecht", "p_hat": "p"}});
+    check(row, columns, ["text: p", "text: a", "text: b", "0.6"]);
+}
+
+#[test]
+fn csv_tsv_and_json_lists_hold_the_same() {
+    let expected = ["text: p, \"q\"\nr", "text: a", "text: b", "0.75"];
+    let data = Data::new();
+    data.write("a.csv", "prompt,chosen,rejected,p_hat\n\"p, \"\"q\"\"\nr\",a,b,0.75\n");
+    data.write("a.tsv", "\u{feff}prompt\tchosen\trejected\tp_hat\r\n\"p, \"\"q\"\"\nr\"\ta\tb\t0.75");
+    let object = json!({"prompt": "p, \"q\"\nr", "chosen": "a", "rejected": "b", "p_hat": 0.75});
+    data.write("a.json", serde_json::to_string_pretty(&vec![object.clone()]).unwrap());
+    data.write("b.json", object.to_string());
+    for (name, line) in [("a.csv", 2), ("a.tsv", 2), ("a.json", 2), ("b.json", 1)] {
+        let pair = data.run(&[name], json!({})).unwrap().rows::<Pair>("pairs").remove(0);
+        assert_eq!(
+            [say(&pair.chosen_prompt), say(&pair.chosen), say(&pair.rejected), pair.p_hat.to_string()],
+            expected
+        );
+        assert_eq!(pair.source_line, Some(line), "{name}");
+    }
+}
+
+#[test]
+fn several_files_are_read_in_order() {
+    let data = Data::of("a.jsonl", "{\"prompt\":\"p\"}\n");
+    data.write("b.csv", "instruction\nq\n");
+    let prompts: Vec<Prompt> = data.run(&["b.csv", "a.jsonl"], json!({})).unwrap().rows("prompts");
+    let found: Vec<_> = prompts.iter().map(|p| (say(&p.messages), p.source_line)).collect();
+    assert_eq!(found, [("text: q".to_owned(), Some(2)), ("text: p".to_owned(), Some(1))]);
+}
+
+#[test]
+fn a_limit_reads_the_first_rows() {
+    let rows: String = (0..10).map(|i| json!({"prompt": i.to_string()}).to_string() + "\n").collect();
+    let done = ingest(&rows, json!({"limit": 3}));
+    assert_eq!((done.balance(), done.rows::<Prompt>("prompts").len()), ([3, 3, 0], 3));
+}

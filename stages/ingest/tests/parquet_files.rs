@@ -1,0 +1,159 @@
+//! Parquet as other tools write it.
+
+mod common;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::builder::{FixedSizeListBuilder, Float32Builder, LargeListBuilder, StringBuilder, StructBuilder};
+use arrow_array::types::Int8Type;
+use arrow_array::{
+    ArrayRef, BooleanArray, DictionaryArray, Float32Array, Int64Array, LargeStringArray, RecordBatch, StringViewArray,
+};
+use arrow_schema::{DataType, Field, Fields};
+use common::{Data, say};
+use kit::rows::{Embedding, Item, Pair};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use serde_json::json;
+
+fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+    // What datasets on the Hugging Face hub and pandas are packed with.
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)));
+    let batch = batch.unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn conversations(rows: &[&[(&str, &str)]]) -> ArrayRef {
+    // pyarrow sorts the fields of a struct as they come: content first.
+    let fields =
+        Fields::from(vec![Field::new("content", DataType::Utf8, true), Field::new("role", DataType::Utf8, true)]);
+    let message = StructBuilder::new(fields, vec![Box::new(StringBuilder::new()), Box::new(StringBuilder::new())]);
+    let mut lists = LargeListBuilder::new(message);
+    for row in rows {
+        for (role, content) in *row {
+            lists.values().field_builder::<StringBuilder>(0).unwrap().append_value(content);
+            lists.values().field_builder::<StringBuilder>(1).unwrap().append_value(role);
+            lists.values().append(true);
+        }
+        lists.append(true);
+    }
+    Arc::new(lists.finish())
+}
+
+#[test]
+fn text_types_of_all_tools() {
+    let data = Data::new();
+    write(
+        &data.path("a.parquet"),
+        vec![
+            ("prompt", Arc::new(LargeStringArray::from(vec![Some("p"), Some("q"), None]))),
+            ("chosen", Arc::new(StringViewArray::from(vec!["a", "b", "c"]))),
+            ("rejected", Arc::new(DictionaryArray::<Int8Type>::from_iter(["x", "y", "x"]))),
+            ("p_hat", Arc::new(Float32Array::from(vec![0.75, 0.5, 1.0]))),
+            ("id", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+        ],
+    );
+    let done = data.run(&["a.parquet"], json!({"on_bad_row": "reject"})).unwrap();
+    let pairs: Vec<_> =
+        done.rows::<Pair>("pairs").iter().map(|p| (p.pair_id.clone(), say(&p.rejected), p.p_hat)).collect();
+    assert_eq!(pairs, [("1", "text: x", 0.75), ("2", "text: y", 0.5)].map(|(i, r, p)| (i.to_owned(), r.to_owned(), p)));
+    assert_eq!(done.rejects(), [(3, "missing".to_owned())]);
+}
+
+#[test]
+fn conversations_are_lists_of_structs() {
+    let data = Data::new();
+    let chosen = conversations(&[&[("user", "q"), ("assistant", "a")]]);
+    let rejected = conversations(&[&[("user", "q"), ("assistant", "b")]]);
+    write(&data.path("a.parquet"), vec![("chosen", chosen), ("rejected", rejected)]);
+    let pair = data.run(&["a.parquet"], json!({})).unwrap().rows::<Pair>("pairs").remove(0);
+    assert_eq!([say(&pair.chosen_prompt), say(&pair.chosen)], ["user: q", "assistant: a"]);
+}
+
+#[test]
+fn a_column_of_nulls_is_as_good_as_absent() {
+    let data = Data::new();
+    let text = |texts: [Option<&'static str>; 60]| -> ArrayRef { Arc::new(LargeStringArray::from(texts.to_vec())) };
+    let columns = |late: Option<&'static str>| {
+        let mut prompts = [None; 60];
+        prompts[59] = late;
+        vec![("prompt", text(prompts)), ("chosen", text([Some("p a"); 60])), ("rejected", text([Some("p b"); 60]))]
+    };
+    write(&data.path("a.parquet"), columns(None));
+    let pair = data.run(&["a.parquet"], json!({})).unwrap().rows::<Pair>("pairs").remove(0);
+    assert_eq!([say(&pair.chosen_prompt), say(&pair.chosen)], ["text: p", "text:  a"]);
+    write(&data.path("a.parquet"), columns(Some("late")));
+    let error = data.run(&["a.parquet"], json!({})).err().unwrap();
+    assert!(error.contains("a.parquet:60: late_column: column `prompt` is not in the first rows"), "{error}");
+}
+
+#[test]
+fn truth_values_and_embeddings() {
+    let data = Data::new();
+    let text = |text: &'static str| -> ArrayRef { Arc::new(LargeStringArray::from(vec![text])) };
+    let label = Arc::new(BooleanArray::from(vec![true]));
+    write(&data.path("a.parquet"), vec![("prompt", text("p")), ("completion", text("a")), ("label", label)]);
+    assert_eq!(data.run(&["a.parquet"], json!({})).unwrap().rows::<Item>("items")[0].label, 1.0);
+
+    let mut vectors = FixedSizeListBuilder::new(Float32Builder::new(), 2);
+    for vector in [[3.0, 4.0], [f32::NAN, 0.0]] {
+        vectors.values().append_slice(&vector);
+        vectors.append(true);
+    }
+    let ids = Arc::new(LargeStringArray::from(vec!["p", "q"]));
+    write(&data.path("e.parquet"), vec![("prompt_id", ids), ("embedding", Arc::new(vectors.finish()))]);
+    let done = data.run(&["e.parquet"], json!({"on_bad_row": "reject"})).unwrap();
+    assert_eq!(done.rows::<Embedding>("embeddings")[0].embedding, [0.6, 0.8]);
+    assert_eq!(done.rejects(), [(2, "bad_value".to_owned())]);
+}
+
+#[test]
+fn a_folder_of_parts_is_one_table() {
+    let data = Data::new();
+    std::fs::create_dir(data.path("parts")).unwrap();
+    for (name, prompt) in [("b.parquet", "second"), ("a.parquet", "first")] {
+        let column = Arc::new(LargeStringArray::from(vec![prompt]));
+        write(&data.path("parts").join(name), vec![("prompt", column)]);
+    }
+    let prompts: Vec<kit::rows::Prompt> = data.run(&["parts"], json!({})).unwrap().rows("prompts");
+    let found: Vec<_> = prompts.iter().map(|p| (say(&p.messages), p.source_line)).collect();
+    assert_eq!(found, [("text: first".to_owned(), Some(1)), ("text: second".to_owned(), Some(1))]);
+    assert!(prompts[0].source_file.as_ref().unwrap().ends_with("parts/a.parquet"));
+}
+
+#[test]
+fn tables_of_ours_can_come_back() {
+    let data = Data::of("a.jsonl", r#"{"prompt":"p","chosen":"a","rejected":"b","p_hat":0.9}"#);
+    let first = data.run(&["a.jsonl"], json!({})).unwrap();
+    let part = first.folder().join("pairs/part-00000.parquet");
+    std::fs::copy(part, data.path("pairs.parquet")).unwrap();
+    let again = data.run(&["pairs.parquet"], json!({})).unwrap();
+    let (before, after) = (first.rows::<Pair>("pairs").remove(0), again.rows::<Pair>("pairs").remove(0));
+    assert_eq!(Pair { source_file: before.source_file.clone(), ..after }, before);
+}
+
+#[test]
+fn a_torn_file_is_named() {
+    let data = Data::new();
+    let column: ArrayRef = Arc::new(LargeStringArray::from_iter_values((0..500).map(|i| format!("prompt {i}"))));
+    write(&data.path("a.parquet"), vec![("prompt", column)]);
+    let whole = std::fs::read(data.path("a.parquet")).unwrap();
+    for length in (1..whole.len()).step_by(whole.len() / 16) {
+        data.write("a.parquet", &whole[..length]);
+        let error = data.run(&["a.parquet"], json!({"on_bad_row": "reject"})).err().unwrap();
+        assert!(error.starts_with("a.parquet: not readable as Parquet: "), "{error}");
+    }
+    // Damage in a page, with the footer whole.
+    let mut damaged = whole.clone();
+    damaged[8..200].fill(0xee);
+    data.write("a.parquet", &damaged);
+    let error = data.run(&["a.parquet"], json!({"on_bad_row": "reject"})).err().unwrap();
+    assert!(error.starts_with("a.parquet: not readable as Parquet: "), "{error}");
+}

@@ -1,0 +1,117 @@
+//! What judging with a model and judging through an endpoint have in common.
+
+use kit::rows::{Comparison, Reject, SummaryRow, Verdict};
+use kit::{Context, Error, Outcome, Result, complete_port, id_of};
+use serde_json::json;
+
+use crate::stage::{Judge, Orders};
+use crate::summary::Summary;
+use crate::template::Template;
+use crate::verdict::{Answer, p_hat};
+use crate::work::{Wording, WorkList};
+use crate::{local, remote};
+
+/// Mean label mass below which the numbers rest on a sliver of what the judge would have said.
+const LOW_MASS: f64 = 0.1;
+
+pub(crate) fn judge(stage: &Judge, context: &Context<'_>) -> Result<Outcome> {
+    let work = WorkList::read(context)?;
+    let wording = Wording::open(stage)?;
+    for first in work.first_of_each_form() {
+        let _ = wording.word(first)?;
+    }
+    let judge_id = judge_id(stage, context)?;
+    let rejected = match &stage.endpoint {
+        Some(endpoint) => remote::judge(stage, endpoint, context, &work, &wording, &judge_id)?,
+        None => local::judge(stage, context, &work, &wording, &judge_id)?,
+    };
+    complete_port::<Verdict>(context, "verdicts")?;
+    let summary = Summary::read(context)?;
+    if let Some(mass) = summary.mean_mass().filter(|mass| *mass < LOW_MASS) {
+        context.warn(format!(
+            "the judge gives both labels together only {mass:.4} of its probability; look at `form`, `labels` and the \
+             template's last line"
+        ));
+    }
+    if stage.orders == Orders::One {
+        context.warn(format!(
+            "with `orders: one` every soft label carries the judge's bias for the first place{}; `orders: both` \
+             measures and removes it",
+            summary.first_place()
+        ));
+    }
+    let mut writer = context.writer::<SummaryRow>("summary")?;
+    writer.extend(summary.rows())?;
+    writer.finish()?;
+    Ok(summary.tell(Outcome::default().balance("comparisons", work.rows, work.rows - rejected, rejected)))
+}
+
+/// The judge: a digest of its folder, or its address and name, and of every setting that decides its numbers.
+pub(crate) fn judge_id(stage: &Judge, context: &Context<'_>) -> Result<String> {
+    let settings = json!({
+        "labels": stage.labels, "form": stage.form, "debias": stage.debias, "orders": stage.orders,
+        "asks_for": stage.asks_for, "special_text": stage.special_text, "too_long": stage.too_long,
+        "max_tokens": stage.max_tokens,
+    });
+    let judge = match &stage.endpoint {
+        // The request without a question says all that decides an answer.
+        Some(endpoint) => format!("{} {}", endpoint.address(), endpoint.request("")),
+        None => context.model("model")?.digest.to_string(),
+    };
+    Ok(id_of(&[judge, kit::canonical(&settings)]))
+}
+
+/// The reject for a comparison.
+pub(crate) fn reject(row: &Comparison, reason: String, detail: String) -> Reject {
+    Reject {
+        input: "comparisons".to_owned(),
+        row_id: row.comparison_id.clone(),
+        reason,
+        detail,
+        source_file: row.source_file.clone(),
+        source_line: row.source_line,
+    }
+}
+
+/// The verdict on a comparison from the answers in the order a first, and in the other where it was asked.
+pub(crate) fn verdict(
+    stage: &Judge,
+    comparison: &Comparison,
+    template: &Template,
+    (ab, ba): (Answer, Option<Answer>),
+    judge_id: &str,
+) -> Result<Verdict> {
+    let row = comparison.clone();
+    let p = match (ba, stage.debias) {
+        (Some(ba), Some(debias)) => p_hat(ab, ba, debias),
+        (None, _) => ab.p(),
+        (Some(_), None) => return Err(Error::internal("two orders were judged and nothing says how to join them")),
+    };
+    Ok(Verdict {
+        comparison_id: row.comparison_id,
+        form: row.form,
+        a_prompt_id: row.a_prompt_id,
+        a_response_id: row.a_response_id,
+        a_prompt: row.a_prompt,
+        a_response: row.a_response,
+        b_prompt_id: row.b_prompt_id,
+        b_response_id: row.b_response_id,
+        b_prompt: row.b_prompt,
+        b_response: row.b_response,
+        ab_logp_a: Some(ab.logp_a),
+        ab_logp_b: Some(ab.logp_b),
+        ab_mass: Some(ab.mass()),
+        ab_p: Some(ab.p()),
+        ba_logp_a: ba.map(|ba| ba.logp_a),
+        ba_logp_b: ba.map(|ba| ba.logp_b),
+        ba_mass: ba.map(|ba| ba.mass()),
+        ba_p: ba.map(|ba| ba.p()),
+        position_gap: ba.map(|ba| ab.p() - ba.p()),
+        bounded: None,
+        p_hat: p,
+        judge: Some(judge_id.to_owned()),
+        template: Some(template.id.clone()),
+        source_file: row.source_file,
+        source_line: row.source_line,
+    })
+}

@@ -1,0 +1,134 @@
+//! The answers that count: for each label a set of spellings, each a sequence of tokens.
+
+use lm::Sequence;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The spellings of the two labels. The probability of a label is the sum over its spellings, each scored as a
+/// continuation of the question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Labels {
+    /// Spellings of the label that names what is shown first, such as `[" A", "A"]`.
+    pub first: Vec<String>,
+    /// Spellings of the label that names what is shown second.
+    pub second: Vec<String>,
+}
+
+impl Default for Labels {
+    fn default() -> Labels {
+        let both = |letter: &str| vec![format!(" {letter}"), letter.to_owned()];
+        Labels { first: both("A"), second: both("B") }
+    }
+}
+
+/// Which sequences of a question stand for which label, equal ones once.
+#[derive(Debug)]
+pub(crate) struct LabelTokens {
+    /// Numbers into the question's sequences.
+    pub(crate) first: Vec<usize>,
+    pub(crate) second: Vec<usize>,
+}
+
+impl Labels {
+    /// All spellings, those of the first label first.
+    pub(crate) fn texts(&self) -> Vec<&str> {
+        self.first.iter().chain(&self.second).map(String::as_str).collect()
+    }
+
+    /// Sorts the tokenised spellings (in the order of [`Labels::texts`]) by label.
+    ///
+    /// All of them are set to start at the same token, so that they are answers to the same question. Spellings of
+    /// one label that are equal as tokens count once.
+    ///
+    /// # Errors
+    /// The two spellings of which one is, or begins, the other: their probabilities would not be of different events.
+    pub(crate) fn sort(&self, sequences: &mut [Sequence]) -> Result<LabelTokens, String> {
+        let start = sequences.iter().map(|sequence| sequence.start).min().unwrap_or(0);
+        sequences.iter_mut().for_each(|sequence| sequence.start = start);
+        let texts = self.texts();
+        let mut tokens = LabelTokens { first: Vec::new(), second: Vec::new() };
+        for (index, sequence) in sequences.iter().enumerate() {
+            let is_first = index < self.first.len();
+            let mut known = false;
+            for (&other, other_first) in
+                tokens.first.iter().map(|other| (other, true)).chain(tokens.second.iter().map(|other| (other, false)))
+            {
+                let (one, two) = (&sequences[other].ids, &sequence.ids);
+                if one == two && other_first == is_first {
+                    known = true;
+                } else if one.starts_with(two) || two.starts_with(one) {
+                    return Err(format!(
+                        "the labels {:?} and {:?} cannot be told apart by this judge's tokenizer: as tokens one is the \
+                         beginning of the other; choose other spellings in `labels`",
+                        texts[other], texts[index]
+                    ));
+                }
+            }
+            if !known {
+                if is_first { tokens.first.push(index) } else { tokens.second.push(index) }
+            }
+        }
+        Ok(tokens)
+    }
+}
+
+/// log(sum(exp(x))) over the chosen elements.
+pub(crate) fn log_sum(log_probs: &[f64], chosen: &[usize]) -> f64 {
+    let largest = chosen.iter().map(|&index| log_probs[index]).fold(f64::NEG_INFINITY, f64::max);
+    if !largest.is_finite() {
+        // Nothing to scale by: -inf, inf, or not a number, which `max` would hide.
+        return chosen.iter().map(|&index| log_probs[index]).sum();
+    }
+    largest + chosen.iter().map(|&index| (log_probs[index] - largest).exp()).sum::<f64>().ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequences(continuations: &[&[u32]]) -> Vec<Sequence> {
+        let sequence =
+            |ids: &&[u32]| Sequence { ids: [&[7, 8], *ids].concat(), start: 2, prompt_tokens: 2, escaped: 0, cut: 0 };
+        continuations.iter().map(sequence).collect()
+    }
+
+    fn check(continuations: [&[u32]; 4]) -> Result<(Vec<usize>, Vec<usize>), String> {
+        Labels::default().sort(&mut sequences(&continuations)).map(|tokens| (tokens.first, tokens.second))
+    }
+
+    #[test]
+    fn spellings_are_sorted_by_label() {
+        assert_eq!(check([&[1], &[2], &[3], &[4]]), Ok((vec![0, 1], vec![2, 3])));
+        assert_eq!(check([&[9, 1], &[2], &[9, 3], &[4]]), Ok((vec![0, 1], vec![2, 3])));
+    }
+
+    #[test]
+    fn equal_spellings_of_one_label_count_once() {
+        assert_eq!(check([&[1], &[1], &[3], &[3]]), Ok((vec![0], vec![2])));
+    }
+
+    #[test]
+    fn ambiguous_spellings_are_refused() {
+        assert!(check([&[1], &[2], &[1], &[4]]).unwrap_err().contains(r#"" A" and " B""#));
+        assert!(check([&[1], &[2], &[2, 5], &[4]]).unwrap_err().contains(r#""A" and " B""#));
+        // Within one label the longer one is part of the shorter one's probability already.
+        assert!(check([&[1], &[1, 2], &[3], &[4]]).unwrap_err().contains(r#"" A" and "A""#));
+    }
+
+    #[test]
+    fn all_spellings_start_at_the_same_token() {
+        let mut sequences = sequences(&[&[1], &[2], &[3], &[4]]);
+        sequences[1].start = 1;
+        Labels::default().sort(&mut sequences).unwrap();
+        assert!(sequences.iter().all(|sequence| sequence.start == 1));
+    }
+
+    #[test]
+    fn log_sum_is_stable_and_hides_nothing() {
+        assert!((log_sum(&[0.25f64.ln(), 0.5f64.ln(), 0.0], &[0, 1]) - 0.75f64.ln()).abs() < 1e-15);
+        assert!((log_sum(&[-1000.0, -1000.0], &[0, 1]) - (-1000.0 + 2f64.ln())).abs() < 1e-9);
+        assert!(log_sum(&[f64::NAN, 0.0], &[0]).is_nan());
+        assert!(log_sum(&[f64::NAN, 0.0], &[0, 1]).is_nan());
+    }
+}

@@ -1,0 +1,36 @@
+//! The stage kind `judge`: a language model's soft labels for comparisons, with the evidence they rest on.
+//!
+//! It knows how a question to the judge is worded ([`Template`]), which answers count ([`Labels`]) and how two orders
+//! become one probability ([`verdict`]); and how an OpenAI-compatible endpoint is asked ([`Endpoint`]) so that no answer is
+//! paid for twice and none is made up. It does not know how a model computes (that is `lm`), nor what becomes of the
+//! labels (that is `calibrate` and `pairs`). Read [`Judge`] first.
+
+mod asking;
+mod client;
+mod endpoint;
+mod journal;
+mod judging;
+mod labels;
+mod local;
+mod remote;
+mod rendering;
+mod reply;
+mod stage;
+mod summary;
+mod template;
+mod trace;
+pub mod verdict;
+mod work;
+
+pub use endpoint::Endpoint;
+pub use labels::Labels;
+pub use stage::{Form, Judge, Orders};
+pub use template::{AsksFor, Template};
+
+/// The kind for the engine's list.
+pub const KIND: kit::Kind = kit::Kind::of::<Judge>("judge", "soft labels for comparisons from a language model");
+
+/// What `lm` could not do, as a stage's error.
+fn lm_error(error: lm::Error) -> kit::Error {
+    if error.is_data() { kit::Error::Data(error.to_string()) } else { kit::Error::Internal(error.to_string()) }
+}

@@ -1,0 +1,256 @@
+//! How a question to the judge is worded: minijinja templates, built in or from a file.
+
+use std::path::{Path, PathBuf};
+
+use kit::{Digest, Error, Message, Result};
+use minijinja::{Environment, UndefinedBehavior, Value, context};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::stage::Form;
+
+/// What a template's question asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AsksFor {
+    /// The label names the better response.
+    Better,
+    /// The label names the worse response, such as the more harmful one; the preference is the other way round.
+    Worse,
+}
+
+struct Builtin {
+    name: &'static str,
+    /// Raised with every change of the text.
+    version: u32,
+    joint: bool,
+    asks_for: AsksFor,
+    source: &'static str,
+}
+
+macro_rules! builtin {
+    ($name:literal, $version:literal, $joint:literal, $asks_for:ident) => {
+        Builtin {
+            name: $name,
+            version: $version,
+            joint: $joint,
+            asks_for: AsksFor::$asks_for,
+            source: include_str!(concat!("../templates/", $name, ".jinja")),
+        }
+    };
+}
+
+const BUILTIN: [Builtin; 7] = [
+    builtin!("helpful", 1, false, Better),
+    builtin!("harmless", 1, false, Better),
+    // Asks for the more harmful response, as the labels of Lee et al. 2023 do.
+    builtin!("harmful", 1, false, Worse),
+    builtin!("summary", 1, false, Better),
+    builtin!("helpful-joint", 1, true, Better),
+    builtin!("harmless-joint", 1, true, Better),
+    builtin!("summary-joint", 1, true, Better),
+];
+
+/// A compiled template.
+pub struct Template {
+    /// Name and version, or file name and digest of the text.
+    pub id: String,
+    /// What its question asks for.
+    pub asks_for: AsksFor,
+    environment: Environment<'static>,
+}
+
+/// One side of a question.
+#[derive(Clone, Copy)]
+pub(crate) struct Side<'a> {
+    pub(crate) prompt: &'a [Message],
+    pub(crate) response: &'a [Message],
+}
+
+impl Template {
+    /// The file that a template's name stands for; nothing for built-in ones.
+    pub(crate) fn file(name: &str) -> Option<PathBuf> {
+        name.contains('/').then(|| PathBuf::from(name))
+    }
+
+    /// Opens a built-in template or a file.
+    ///
+    /// # Errors
+    /// When there is no such template, when it is for the other form of comparison, when `asks_for` contradicts a
+    /// built-in one, or when its text is not a minijinja template.
+    pub(crate) fn open(name: &str, joint: bool, asks_for: Option<AsksFor>) -> Result<Template> {
+        if let Some(path) = Template::file(name) {
+            let source = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let id = format!("{stem}@{}", Digest::of(source.as_bytes()).short(12));
+            return Template::compile(id, source, asks_for.unwrap_or(AsksFor::Better), &path);
+        }
+        let Some(builtin) = BUILTIN.iter().find(|builtin| builtin.name == name) else {
+            let names: Vec<_> = BUILTIN.iter().filter(|builtin| builtin.joint == joint).map(|it| it.name).collect();
+            return Err(Error::Pipeline(format!(
+                "no built-in template `{name}`; there are {} (the path of a template file has a `/` in it)",
+                names.join(", ")
+            )));
+        };
+        if builtin.joint != joint {
+            let key = if builtin.joint { "joint_template" } else { "template" };
+            return Err(Error::Pipeline(format!("the template `{name}` belongs under `{key}`")));
+        }
+        if asks_for.is_some_and(|given| given != builtin.asks_for) {
+            return Err(Error::Pipeline(format!(
+                "the template `{name}` asks for the {} response; leave `asks_for` out",
+                if builtin.asks_for == AsksFor::Better { "better" } else { "worse" }
+            )));
+        }
+        let id = format!("{name}@{}", builtin.version);
+        Template::compile(id, builtin.source.to_owned(), builtin.asks_for, Path::new(name))
+    }
+
+    fn compile(id: String, source: String, asks_for: AsksFor, path: &Path) -> Result<Template> {
+        let mut environment = Environment::new();
+        // A misspelt variable is an error, not an empty place in the question.
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment
+            .add_template_owned("question", source)
+            .map_err(|error| Error::Pipeline(format!("template {}: {error}", path.display())))?;
+        Ok(Template { id, asks_for, environment })
+    }
+
+    /// Words a question with `first` shown as A and `second` as B.
+    ///
+    /// The variables: `prompt` (not for joint comparisons), `a`, `b`, `a_prompt`, `b_prompt` as text; the same with
+    /// `_messages` as lists of `role` and `content`; `form` is `chat` or `text`. `a` is what is shown first.
+    ///
+    /// # Errors
+    /// When the template asks for something that is not there.
+    pub(crate) fn render(&self, joint: bool, first: Side<'_>, second: Side<'_>, form: Form) -> Result<String> {
+        let (prompt, prompt_messages) = if joint {
+            (Value::UNDEFINED, Value::UNDEFINED)
+        } else {
+            (Value::from(plain_text(first.prompt)), list(first.prompt))
+        };
+        let values = context! {
+            prompt, prompt_messages,
+            a => plain_text(first.response), a_messages => list(first.response),
+            b => plain_text(second.response), b_messages => list(second.response),
+            a_prompt => plain_text(first.prompt), a_prompt_messages => list(first.prompt),
+            b_prompt => plain_text(second.prompt), b_prompt_messages => list(second.prompt),
+            form => form.name(),
+        };
+        let question = self.environment.get_template("question").expect("the template was added when it was compiled");
+        question.render(values).map_err(|error| {
+            let hint =
+                if joint { "; a joint comparison has `a_prompt` and `b_prompt` in place of `prompt`" } else { "" };
+            Error::Pipeline(format!("template {}: {error}{hint}", self.id))
+        })
+    }
+}
+
+/// Messages as a list that a template can walk through.
+fn list(messages: &[Message]) -> Value {
+    let message =
+        |message: &Message| Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())]);
+    messages.iter().map(message).collect::<Vec<Value>>().into()
+}
+
+/// Messages as text: the content of a single one, else each under its role's name.
+fn plain_text(messages: &[Message]) -> String {
+    match messages {
+        [one] => one.content.clone(),
+        several => several
+            .iter()
+            .map(|message| {
+                let mut letters = message.role.chars();
+                let role: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
+                format!("{role}: {}", message.content)
+            })
+            .collect::<Vec<_>>()
+            .join("\n\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(template: &Template, joint: bool, form: Form) -> Result<String> {
+        let prompt = [
+            Message::new("user", "Where is {{ b }}?"),
+            Message::new("assistant", "Who?"),
+            Message::new("user", "Bob."),
+        ];
+        let (a, b) = ([Message::new("assistant", "At home. A")], [Message::new("assistant", "Away. B")]);
+        let other = [Message::new("user", "And now?")];
+        let second = if joint { &other[..] } else { &prompt[..] };
+        template.render(joint, Side { prompt: &prompt, response: &a }, Side { prompt: second, response: &b }, form)
+    }
+
+    #[test]
+    fn every_built_in_template_shows_all_of_a_comparison() {
+        for builtin in &BUILTIN {
+            let template = Template::open(builtin.name, builtin.joint, None).unwrap();
+            for form in [Form::Chat, Form::Text] {
+                let question = render(&template, builtin.joint, form).unwrap();
+                // Content is not read as a template.
+                for part in ["User: Where is {{ b }}?\n\nAssistant: Who?\n\nUser: Bob.", "At home. A", "Away. B"] {
+                    assert!(question.contains(part), "{}: {question}", builtin.name);
+                }
+                assert_eq!(question.contains("And now?"), builtin.joint);
+                assert!(!question.ends_with(char::is_whitespace));
+                assert_eq!(question.ends_with(" is"), form == Form::Text, "{question}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_question_that_asks_for_harm_is_marked() {
+        assert_eq!(Template::open("harmful", false, None).unwrap().asks_for, AsksFor::Worse);
+        let error = Template::open("harmful", false, Some(AsksFor::Better)).err().unwrap().to_string();
+        assert!(error.contains("asks for the worse response"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_name_or_place_is_explained() {
+        let error = Template::open("helpfull", false, None).err().unwrap().to_string();
+        assert!(error.contains("there are helpful, harmless, harmful, summary"), "{error}");
+        let error = Template::open("helpful-joint", false, None).err().unwrap().to_string();
+        assert!(error.contains("belongs under `joint_template`"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_a_template_with_the_digest_of_its_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.jinja");
+        std::fs::write(&path, "{{ prompt }}|{{ a }}|{{ b_messages[0].role }}").unwrap();
+        let template = Template::open(&path.to_string_lossy(), false, Some(AsksFor::Worse)).unwrap();
+        assert!(template.id.starts_with("mine@") && template.id.len() == 17, "{}", template.id);
+        assert_eq!(template.asks_for, AsksFor::Worse);
+        assert!(render(&template, false, Form::Text).unwrap().ends_with("|At home. A|assistant"));
+        let error = render(&template, true, Form::Text).unwrap_err().to_string();
+        assert!(error.contains("`a_prompt` and `b_prompt` in place of `prompt`"), "{error}");
+        std::fs::write(&path, "{{ promt }}").unwrap();
+        let template = Template::open(&path.to_string_lossy(), false, None).unwrap();
+        assert!(render(&template, false, Form::Text).is_err());
+        std::fs::write(&path, "{% if %}").unwrap();
+        assert!(Template::open(&path.to_string_lossy(), false, None).is_err());
+    }
+
+    #[test]
+    fn a_built_in_templates_version_stands_for_its_text() {
+        let texts =
+            BUILTIN.map(|it| format!("{}@{} {}", it.name, it.version, Digest::of(it.source.as_bytes()).short(8)));
+        assert_eq!(
+            texts,
+            [
+                "helpful@1 3af9dd1f",
+                "harmless@1 43d50fb9",
+                "harmful@1 c51911c9",
+                "summary@1 d0d66dc9",
+                "helpful-joint@1 4e01434c",
+                "harmless-joint@1 3be7e028",
+                "summary-joint@1 c22e3982"
+            ],
+            "a text changed: raise its version, then put the digest here"
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! The commit protocol: a file appears under its name whole and durable, or not at all.
+//!
+//! Temporary file in the same folder, write, fsync, rename, fsync of the folder. A set of files becomes visible through
+//! a manifest that is committed last. A reader trusts nothing that no manifest names.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+
+/// Writes a file through `write` and commits it under `path`.
+///
+/// # Errors
+/// When `write` fails or the file system does; nothing is visible under `path` then.
+pub fn commit_file<T>(path: &Path, write: impl FnOnce(&mut File) -> Result<T>) -> Result<T> {
+    let mut temporary = begin_file(path)?;
+    let value = write(temporary.as_file_mut())?;
+    finish_file(temporary, path)?;
+    Ok(value)
+}
+
+/// A temporary file in the folder of `path`; dropped, it is gone.
+pub(crate) fn begin_file(path: &Path) -> Result<NamedTempFile> {
+    let folder = path.parent().expect("a committed file lies in a folder");
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder).map_err(Error::io(folder))
+}
+
+/// Commits the temporary file of [`begin_file`] under `path`.
+pub(crate) fn finish_file(temporary: NamedTempFile, path: &Path) -> Result<()> {
+    temporary.as_file().sync_all().map_err(Error::io(path))?;
+    // tempfile makes files private; a table in the store is as readable as any file of the user's.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::Permissions::from_mode(0o644);
+        temporary.as_file().set_permissions(mode).map_err(Error::io(path))?;
+    }
+    temporary.persist(path).map_err(|error| Error::Io { path: path.to_owned(), source: error.error })?;
+    sync_folder(path.parent().expect("a committed file lies in a folder"))
+}
+
+/// Commits some bytes under `path`.
+///
+/// # Errors
+/// As [`commit_file`].
+pub fn commit_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    commit_file(path, |file| file.write_all(bytes).map_err(Error::io(path)))
+}
+
+/// Commits a value as readable JSON under `path`.
+///
+/// # Errors
+/// As [`commit_file`].
+pub fn commit_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text =
+        serde_json::to_vec_pretty(value).map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
+    text.push(b'\n');
+    commit_bytes(path, &text)
+}
+
+/// Reads a JSON file, or nothing where there is none.
+///
+/// # Errors
+/// When the file is there and cannot be read as `T`.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::Io { path: path.to_owned(), source }),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|error| Error::data(format!("{}: {error}", path.display())))
+}
+
+/// Makes renames inside a folder durable.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/part.bin");
+        let failed: Result<()> = commit_file(&path, |file| {
+            file.write_all(b"half").unwrap();
+            Err(Error::internal("stop"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+        commit_bytes(&path, b"whole").unwrap();
+        commit_bytes(&path, b"other").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"other");
+    }
+}

@@ -1,0 +1,68 @@
+//! What stages tell while they work. Reporters of the engine print it; stages never print.
+
+use serde::Serialize;
+
+/// Something that happened in a stage, named in the past tense.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Work of known size began or went on. `done` and `total` count `unit`s ("rows", "tokens", "steps").
+    Progressed {
+        /// Units finished.
+        done: u64,
+        /// Units in all.
+        total: u64,
+        /// What is counted.
+        unit: &'static str,
+        /// Short figures to show beside the bar, such as `loss 0.61`.
+        detail: String,
+    },
+    /// A shard's files are on disk and will not be computed again.
+    ShardCommitted {
+        /// The shard's number.
+        shard: u64,
+        /// Shards in all.
+        shards: u64,
+        /// Rows it wrote, over all ports.
+        rows: u64,
+    },
+    /// Earlier work was found and is kept.
+    Resumed {
+        /// What was found, such as `12 of 40 shards`.
+        what: String,
+    },
+    /// A training checkpoint is on disk.
+    CheckpointWritten {
+        /// Optimizer steps done.
+        step: u64,
+    },
+    /// Rows were rejected for one reason.
+    RowsRejected {
+        /// The reason.
+        reason: String,
+        /// How many.
+        rows: u64,
+    },
+    /// Something worth knowing that is not an error.
+    Noted {
+        /// A sentence.
+        text: String,
+    },
+    /// Something that probably is not what the user wants.
+    Warned {
+        /// A sentence with the next step.
+        text: String,
+    },
+}
+
+/// Where a stage's events go.
+pub trait Events: Send + Sync {
+    /// Takes one event.
+    fn emit(&self, event: Event);
+}
+
+impl<F: Fn(Event) + Send + Sync> Events for F {
+    fn emit(&self, event: Event) {
+        self(event);
+    }
+}

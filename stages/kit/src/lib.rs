@@ -1,0 +1,47 @@
+//! The contract between the stages and the engine, and the tables that stages meet in.
+//!
+//! `kit` knows what a stage is ([`Stage`]), what flows between stages ([`Table`], the row types in [`rows`]) and how
+//! files are committed so that a kill at any moment loses nothing ([`commit`]). It knows no tensors, no YAML and no
+//! pipeline. Read [`Stage`] first.
+
+pub mod commit;
+mod context;
+mod digest;
+mod error;
+mod event;
+mod held;
+pub mod ids;
+mod model_folder;
+mod port;
+mod prompts;
+mod read;
+mod rendering;
+mod row;
+pub mod rows;
+mod seed;
+mod shard;
+mod stage;
+mod trace;
+mod write;
+
+pub use context::{Context, Interrupt, Source};
+pub use digest::{Digest, canonical, digest_file, digest_folder, id_of};
+pub use error::{Error, Result};
+pub use event::{Event, Events};
+pub use held::{Held, write_gathered};
+pub use model_folder::{base_of, is_model};
+pub use port::{Input, InputPort, OutputPort, Table};
+pub use prompts::{DistinctPrompts, PromptedRow};
+pub use read::{
+    BatchReader, RowReader, TableBatch, columns_of, count_rows, parts_of, read_batches, read_rows, rows_of,
+};
+pub use rendering::{Piece, Rendering, Tokenised};
+pub use row::{Cell, Missing, Row};
+pub use rows::Message;
+pub use seed::Seed;
+pub use shard::{ShardOutput, complete_port, run_shards, shard_ranges};
+pub use stage::{Balance, Configured, Finding, Forecast, Kind, Outcome, Stage};
+pub use trace::{Fact, OneSided, Side, Traced, Trail, TwoSided, find};
+pub use write::{
+    Part, PortFiles, ROWS_PER_GROUP, ROWS_PER_PART, TableWriter, read_port, schema_of, write_columns, write_part,
+};

@@ -1,0 +1,60 @@
+//! What makes a folder a model: a model of its own, or an adapter that names its base.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+const ADAPTER: &str = "adapter_config.json";
+
+/// Whether a folder holds a model or an adapter of one.
+pub fn is_model(folder: &Path) -> bool {
+    folder.join("config.json").is_file() || folder.join(ADAPTER).is_file()
+}
+
+/// The folder of the base model, where a folder holds an adapter.
+///
+/// # Errors
+/// When the adapter's configuration cannot be read, names no base, or names one that is not there.
+pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
+    let path = folder.join(ADAPTER);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read(&path).map_err(Error::io(&path))?;
+    let config: Value =
+        serde_json::from_slice(&text).map_err(|error| Error::data(format!("{}: {error}", path.display())))?;
+    let base = config["base_model_name_or_path"].as_str().unwrap_or_default();
+    if base.is_empty() || !Path::new(base).join("config.json").is_file() {
+        return Err(Error::data(format!(
+            "{}: the adapter's base model `{base}` is not there (no config.json in it); put it there, or write the \
+             folder where it is now into `base_model_name_or_path`",
+            path.display()
+        )));
+    }
+    Ok(Some(PathBuf::from(base)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_names_its_base() {
+        let folder = tempfile::tempdir().unwrap();
+        let (base, adapter) = (folder.path().join("base"), folder.path().join("adapter"));
+        std::fs::create_dir_all(&base).unwrap();
+        std::fs::create_dir_all(&adapter).unwrap();
+        assert!(!is_model(&base) && base_of(&base).unwrap().is_none());
+        let config = serde_json::json!({"base_model_name_or_path": base}).to_string();
+        std::fs::write(adapter.join(ADAPTER), config).unwrap();
+        assert!(is_model(&adapter));
+        let text = base_of(&adapter).unwrap_err().to_string();
+        assert!(text.contains("is not there") && text.contains("base_model_name_or_path"), "{text}");
+        std::fs::write(base.join("config.json"), "{}").unwrap();
+        assert_eq!(base_of(&adapter).unwrap(), Some(base));
+        std::fs::write(adapter.join(ADAPTER), "{}").unwrap();
+        assert!(base_of(&adapter).is_err());
+    }
+}

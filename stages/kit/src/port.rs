@@ -1,0 +1,193 @@
+//! What flows between stages.
+
+use serde::{Deserialize, Serialize};
+
+/// What a port carries: a table with known columns, or a model folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each is described by its row type in `rows`")]
+pub enum Table {
+    Prompts,
+    Responses,
+    Comparisons,
+    Verdicts,
+    Pairs,
+    Items,
+    Embeddings,
+    Reference,
+    Metrics,
+    Steps,
+    Contrasts,
+    Scores,
+    Summary,
+    Utilities,
+    Truth,
+    Calibration,
+    Reliability,
+    Results,
+    Rejects,
+    /// A folder in the Hugging Face format, not a table.
+    Model,
+    /// A folder of files for people, such as Markdown and SVG, not a table.
+    Pages,
+}
+
+impl Table {
+    /// The word for it in pipeline files, folders and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Table::Prompts => "prompts",
+            Table::Responses => "responses",
+            Table::Comparisons => "comparisons",
+            Table::Verdicts => "verdicts",
+            Table::Pairs => "pairs",
+            Table::Items => "items",
+            Table::Embeddings => "embeddings",
+            Table::Reference => "reference",
+            Table::Metrics => "metrics",
+            Table::Steps => "steps",
+            Table::Contrasts => "contrasts",
+            Table::Scores => "scores",
+            Table::Summary => "summary",
+            Table::Utilities => "utilities",
+            Table::Truth => "truth",
+            Table::Calibration => "calibration",
+            Table::Reliability => "reliability",
+            Table::Results => "results",
+            Table::Rejects => "rejects",
+            Table::Model => "model",
+            Table::Pages => "pages",
+        }
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where a stage reads from: `stage.port`, `stage`, a path (it contains a `/`), or a list of these, read in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Input(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Input, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Input;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("`stage.port`, `stage`, a path with a `/`, or a list of these")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Input, E> {
+                Ok(Input(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Input, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                if list.is_empty() {
+                    return Err(serde::de::Error::custom("an empty list names no input"));
+                }
+                Ok(Input(list))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl schemars::JsonSchema for Input {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Input".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "`stage.port`, `stage`, a path with a `/`, or a list of these, read in order",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+        })
+    }
+}
+
+/// An input as a configured stage asks for it.
+#[derive(Debug, Clone)]
+pub struct InputPort {
+    /// The key in the stage's configuration, such as `from`.
+    pub key: &'static str,
+    /// What the configuration says stands there.
+    pub from: Input,
+    /// The tables that will do, the preferred one first.
+    pub accepts: Vec<Table>,
+    /// Optional columns of the table that this stage cannot do without.
+    pub columns: Vec<&'static str>,
+    /// Whether a GGUF file will do where a model folder would.
+    pub gguf: bool,
+    /// Why the stage does not read this input with its present configuration. An idle input is outside the
+    /// fingerprint, and stages that feed only idle inputs do not run.
+    pub idle: Option<String>,
+}
+
+impl InputPort {
+    /// A required input with one possible table.
+    pub fn new(key: &'static str, from: &Input, accepts: Table) -> InputPort {
+        InputPort { key, from: from.clone(), accepts: vec![accepts], columns: Vec::new(), gguf: false, idle: None }
+    }
+
+    /// Another table that will do too.
+    pub fn or(mut self, table: Table) -> InputPort {
+        self.accepts.push(table);
+        self
+    }
+
+    /// A GGUF file will do where a model folder would.
+    pub fn or_gguf(mut self) -> InputPort {
+        self.gguf = true;
+        self
+    }
+
+    /// An optional column that this stage needs.
+    pub fn needs(mut self, column: &'static str) -> InputPort {
+        self.columns.push(column);
+        self
+    }
+
+    /// Marks the input as not read, with the reason.
+    pub fn idle(mut self, why: impl Into<String>) -> InputPort {
+        self.idle = Some(why.into());
+        self
+    }
+}
+
+/// An output of a configured stage.
+#[derive(Debug, Clone)]
+pub struct OutputPort {
+    /// The port's name; its files lie in a folder of that name.
+    pub name: String,
+    /// What it carries.
+    pub table: Table,
+    /// The optional columns of the table that this stage leaves empty.
+    pub without: Vec<&'static str>,
+}
+
+impl OutputPort {
+    /// A port named like its table.
+    pub fn new(table: Table) -> OutputPort {
+        OutputPort { name: table.name().to_owned(), table, without: Vec::new() }
+    }
+
+    /// A port with a name of its own.
+    pub fn named(name: impl Into<String>, table: Table) -> OutputPort {
+        OutputPort { name: name.into(), table, without: Vec::new() }
+    }
+
+    /// Says that an optional column will be empty.
+    pub fn without(mut self, column: &'static str) -> OutputPort {
+        self.without.push(column);
+        self
+    }
+}

@@ -1,0 +1,200 @@
+//! What a stage is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::port::{InputPort, OutputPort};
+use crate::rendering::Rendering;
+use crate::trace::{Traced, Trail};
+
+/// Something wrong with a stage's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The keys that lead to the value within the stage, such as `["optimizer", "lr"]`.
+    pub path: Vec<String>,
+    /// What is wrong and what to do: a lowercase fragment.
+    pub text: String,
+}
+
+impl Finding {
+    /// A finding at a dotted path such as `optimizer.lr`; an empty path is the stage itself.
+    pub fn at(path: &str, text: impl Into<String>) -> Finding {
+        Finding { path: path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect(), text: text.into() }
+    }
+}
+
+/// A configured stage: the values of one entry under `stages:` in a pipeline file.
+///
+/// The configuration struct is the stage. It derives `Serialize`, `Deserialize` (with `deny_unknown_fields`) and
+/// `JsonSchema`; its field docs are the manual.
+pub trait Stage: Send + Sync {
+    /// Raised when the same inputs and configuration give other bytes than before. Includes the versions of the
+    /// rooms it computes with, such as `lm`.
+    fn version(&self) -> String;
+
+    /// The inputs that are given.
+    fn inputs(&self) -> Vec<InputPort>;
+
+    /// The outputs with this configuration. Every stage that reads rows has the port `rejects`.
+    fn outputs(&self) -> Vec<OutputPort>;
+
+    /// What is wrong beyond types and unknown keys: values out of range, keys without effect.
+    fn check(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    /// Keys (dotted below the top) that change how the work is done and not its result; they stay outside the fingerprint.
+    fn execution_keys(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Files and folders that the configuration names, other than inputs; their content is part of the fingerprint.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Whether results depend on the run's seed.
+    fn draws(&self) -> bool {
+        false
+    }
+
+    /// Whether it holds a model, so that it needs the device for itself.
+    fn needs_device(&self) -> bool {
+        false
+    }
+
+    /// What the stage will have to do, from its inputs; nothing of it is computed.
+    ///
+    /// # Errors
+    /// When an input cannot be read.
+    fn forecast(&self, context: &Context<'_>) -> Result<Forecast>;
+
+    /// Does the work: reads `context.inputs`, writes every output port under `context.folder`.
+    ///
+    /// # Errors
+    /// Whatever went wrong; what was committed stays and is used when the stage runs again.
+    fn run(&self, context: &Context<'_>) -> Result<Outcome>;
+
+    /// The inputs that [`Stage::render`] reads; none for a stage that feeds no model.
+    fn rendered_inputs(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What the model will be fed for the first rows of the input, in the order of the input; `context` has the inputs
+    /// named by [`Stage::rendered_inputs`] and nothing else. No weights are read.
+    ///
+    /// # Errors
+    /// When an input cannot be read, or when the stage would stop at these rows.
+    fn render(&self, _context: &Context<'_>, _rows: usize) -> Result<Vec<Rendering>> {
+        Ok(Vec::new())
+    }
+
+    /// What the stage knows of two responses, after it ran: `context.folder` is its entry in the store. What can be
+    /// computed from stored columns is computed again.
+    ///
+    /// # Errors
+    /// When its inputs or outputs cannot be read.
+    fn trace(&self, _context: &Context<'_>, _trail: &Trail) -> Result<Vec<Traced>> {
+        Ok(Vec::new())
+    }
+}
+
+/// What a stage expects to do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Units of work (rows, sequences, comparisons).
+    pub rows: u64,
+    /// Tokens to compute, shared ones once.
+    pub tokens: Option<u64>,
+    /// Rows that will be rejected or cut because they are too long.
+    pub too_long: Option<u64>,
+    /// Peak memory, bytes.
+    pub memory: Option<u64>,
+    /// Assumptions and remarks.
+    pub notes: Vec<String>,
+}
+
+/// What came of the rows of one input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balance {
+    /// The input's key.
+    pub input: String,
+    /// Rows read.
+    pub read: u64,
+    /// Rows that went into the output.
+    pub kept: u64,
+    /// Rows that went into `rejects`.
+    pub rejected: u64,
+}
+
+/// What a stage did, for its manifest and for people.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Rows read = kept + rejected, for each input that is read row by row. The engine checks it.
+    pub balance: Vec<Balance>,
+    /// Figures worth showing, such as `position bias: 0.03`. Equal inputs give equal figures: no times, no rates.
+    pub figures: BTreeMap<String, Value>,
+}
+
+impl Outcome {
+    /// Adds the balance of an input.
+    pub fn balance(mut self, input: &str, read: u64, kept: u64, rejected: u64) -> Outcome {
+        self.balance.push(Balance { input: input.to_owned(), read, kept, rejected });
+        self
+    }
+
+    /// Adds a figure.
+    pub fn figure(mut self, name: &str, value: impl Into<Value>) -> Outcome {
+        self.figures.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
+/// A stage and its configuration after defaults.
+pub type Configured = (Box<dyn Stage>, Value);
+
+/// A kind of stage: what `kind: judge` in a pipeline file names.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// The word in pipeline files, and the name of its crate.
+    pub name: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// The JSON Schema of its configuration.
+    pub schema: fn() -> schemars::Schema,
+    /// Reads a configuration.
+    pub configure: fn(Value) -> std::result::Result<Configured, Finding>,
+}
+
+impl Kind {
+    /// The kind whose configuration is `S`.
+    pub const fn of<S: Stage + Serialize + DeserializeOwned + JsonSchema + 'static>(
+        name: &'static str,
+        about: &'static str,
+    ) -> Kind {
+        Kind { name, about, schema: schema::<S>, configure: configure::<S> }
+    }
+}
+
+fn schema<S: JsonSchema>() -> schemars::Schema {
+    schemars::schema_for!(S)
+}
+
+/// The stage and its configuration after defaults.
+fn configure<S: Stage + Serialize + DeserializeOwned + 'static>(
+    value: Value,
+) -> std::result::Result<Configured, Finding> {
+    let stage: S = serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().iter().map(ToString::to_string).filter(|key| key != "?").collect();
+        Finding { path, text: error.inner().to_string() }
+    })?;
+    let settings = serde_json::to_value(&stage).expect("a configuration can be written as JSON");
+    Ok((Box::new(stage), settings))
+}

@@ -1,0 +1,251 @@
+//! Writing tables: Parquet parts that are committed whole, and the record of what a port holds.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{Schema, SchemaRef};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use crate::commit::{begin_file, commit_file, finish_file};
+use crate::digest::{Digest, digest_file};
+use crate::error::{Error, Result};
+use crate::port::Table;
+use crate::row::Row;
+
+/// Rows in a row group: small enough that reading a part needs little memory.
+pub const ROWS_PER_GROUP: usize = 8192;
+/// Rows in a part of a table that is written as one stream.
+pub const ROWS_PER_PART: usize = 262_144;
+/// Rows a table writer holds before it encodes them.
+const ROWS_HELD: usize = 1024;
+
+/// A committed file of a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its name within the port's folder.
+    pub file: String,
+    /// Rows, for a table.
+    pub rows: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Digest of the bytes.
+    pub blake3: Digest,
+}
+
+/// What a port holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortFiles {
+    /// What it carries.
+    pub table: Table,
+    /// Rows over all parts.
+    pub rows: u64,
+    /// The columns with their types, for a table.
+    pub columns: Vec<(String, String)>,
+    /// The files, by name.
+    pub parts: Vec<Part>,
+}
+
+impl PortFiles {
+    /// The digest of the port's content: of the names and digests of its files.
+    pub fn digest(&self) -> Digest {
+        Digest::of_named(self.parts.iter().map(|part| (part.file.as_str(), part.blake3)))
+    }
+}
+
+/// The Arrow schema of a row type.
+pub fn schema_of<R: Row>() -> SchemaRef {
+    Arc::new(Schema::new(R::fields()))
+}
+
+/// Writes and commits one part.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn write_part<R: Row>(path: &Path, rows: &[R]) -> Result<Part> {
+    commit_file(path, |file| {
+        let mut writer = parquet_writer::<R, _>(file)?;
+        for chunk in rows.chunks(ROWS_PER_GROUP) {
+            append(&mut writer, chunk, path)?;
+        }
+        writer.close().map_err(|error| write_error(path, error))?;
+        Ok(())
+    })?;
+    part_record(path, rows.len() as u64)
+}
+
+/// Writes and commits one part of a port from columns: each item has the columns of [`Row::fields`], in order, for some
+/// rows. A part should have [`ROWS_PER_PART`] rows, as [`TableWriter`] makes them, and each item [`ROWS_PER_GROUP`].
+///
+/// # Errors
+/// What an item gives, or when the file system refuses.
+pub fn write_columns<R: Row>(
+    folder: &Path,
+    part: usize,
+    chunks: impl IntoIterator<Item = Result<Vec<ArrayRef>>>,
+) -> Result<Part> {
+    let path = folder.join(part_name(part));
+    let rows = commit_file(&path, |file| {
+        let mut writer = parquet_writer::<R, _>(file)?;
+        let mut rows = 0;
+        for columns in chunks {
+            let batch =
+                RecordBatch::try_new(schema_of::<R>(), columns?).map_err(|error| Error::internal(error.to_string()))?;
+            writer.write(&batch).map_err(|error| write_error(&path, error))?;
+            rows += batch.num_rows() as u64;
+        }
+        writer.close().map_err(|error| write_error(&path, error))?;
+        Ok(rows)
+    })?;
+    part_record(&path, rows)
+}
+
+fn parquet_writer<R: Row, W: std::io::Write + Send>(file: W) -> Result<ArrowWriter<W>> {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a level of zstd")))
+        .set_created_by("halftone".to_owned())
+        .set_max_row_group_row_count(Some(ROWS_PER_GROUP))
+        .build();
+    ArrowWriter::try_new(file, schema_of::<R>(), Some(properties)).map_err(|error| Error::internal(error.to_string()))
+}
+
+fn append<R: Row, W: std::io::Write + Send>(writer: &mut ArrowWriter<W>, rows: &[R], path: &Path) -> Result<()> {
+    let batch = RecordBatch::try_new(schema_of::<R>(), R::to_arrays(rows))
+        .map_err(|error| Error::internal(error.to_string()))?;
+    writer.write(&batch).map_err(|error| write_error(path, error))
+}
+
+fn write_error(path: &Path, error: parquet::errors::ParquetError) -> Error {
+    // The writer wraps I/O errors such as a full disk; they keep their meaning.
+    match error {
+        parquet::errors::ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
+            Ok(source) => Error::Io { path: path.to_owned(), source: *source },
+            Err(other) => Error::Io { path: path.to_owned(), source: std::io::Error::other(other.to_string()) },
+        },
+        other => Error::Io { path: path.to_owned(), source: std::io::Error::other(other.to_string()) },
+    }
+}
+
+fn part_record(path: &Path, rows: u64) -> Result<Part> {
+    let bytes = path.metadata().map_err(Error::io(path))?.len();
+    let file = path.file_name().expect("a part has a name").to_string_lossy().into_owned();
+    Ok(Part { file, rows, bytes, blake3: digest_file(path)? })
+}
+
+/// Writes a table as one stream of rows, in parts. It holds a few rows and the compressed pages of one row group.
+pub struct TableWriter<R: Row> {
+    folder: PathBuf,
+    /// Rows that are not in the open part yet.
+    rows: Vec<R>,
+    open: Option<OpenPart>,
+    parts: usize,
+}
+
+/// A part that is being written; a kill leaves nothing of it.
+struct OpenPart {
+    writer: ArrowWriter<NamedTempFile>,
+    path: PathBuf,
+    rows: usize,
+}
+
+impl<R: Row> TableWriter<R> {
+    /// A writer into an empty port folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn create(folder: &Path) -> Result<TableWriter<R>> {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).map_err(Error::io(folder))?;
+        }
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        Ok(TableWriter { folder: folder.to_owned(), rows: Vec::new(), open: None, parts: 0 })
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn push(&mut self, row: R) -> Result<()> {
+        self.rows.push(row);
+        if self.rows.len() == ROWS_HELD { self.flush() } else { Ok(()) }
+    }
+
+    /// Adds some rows.
+    ///
+    /// # Errors
+    /// As [`TableWriter::push`].
+    pub fn extend(&mut self, rows: impl IntoIterator<Item = R>) -> Result<()> {
+        rows.into_iter().try_for_each(|row| self.push(row))
+    }
+
+    /// Commits what is left; a table without rows has one empty part that shows its columns.
+    ///
+    /// # Errors
+    /// When the part cannot be written.
+    pub fn finish(mut self) -> Result<()> {
+        if !self.rows.is_empty() || (self.parts == 0 && self.open.is_none()) {
+            self.flush()?;
+        }
+        self.close()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let mut part = match self.open.take() {
+            Some(part) => part,
+            None => {
+                let path = self.folder.join(part_name(self.parts));
+                OpenPart { writer: parquet_writer::<R, _>(begin_file(&path)?)?, path, rows: 0 }
+            }
+        };
+        append(&mut part.writer, &self.rows, &part.path)?;
+        part.rows += self.rows.len();
+        self.rows.clear();
+        let full = part.rows == ROWS_PER_PART;
+        self.open = Some(part);
+        if full { self.close() } else { Ok(()) }
+    }
+
+    /// Commits the open part.
+    fn close(&mut self) -> Result<()> {
+        if let Some(OpenPart { writer, path, .. }) = self.open.take() {
+            finish_file(writer.into_inner().map_err(|error| write_error(&path, error))?, &path)?;
+            self.parts += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The name of a part by its number.
+pub(crate) fn part_name(index: usize) -> String {
+    format!("part-{index:05}.parquet")
+}
+
+/// Takes stock of a finished port folder: every file with its size and digest; for a table, its rows and columns.
+///
+/// # Errors
+/// When a file cannot be read, or a table's parts disagree.
+pub fn read_port(folder: &Path, table: Table) -> Result<PortFiles> {
+    let mut parts = Vec::new();
+    let mut columns = Vec::new();
+    if matches!(table, Table::Model | Table::Pages) {
+        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+            let path = entry.map_err(Error::io(folder))?.path();
+            if path.is_file() && !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+                parts.push(part_record(&path, 0)?);
+            }
+        }
+    } else {
+        for path in crate::read::parts_of(folder)? {
+            let (rows, schema) = crate::read::part_schema(&path)?;
+            columns =
+                schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string())).collect();
+            parts.push(part_record(&path, rows)?);
+        }
+    }
+    parts.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(PortFiles { table, rows: parts.iter().map(|part| part.rows).sum(), columns, parts })
+}

@@ -1,0 +1,67 @@
+//! Which device computes.
+
+use crate::{Device, Error, Result};
+
+/// Opens a device by name: `cpu`, or `cuda:N` in a build with the feature `cuda`.
+///
+/// Errors: an unknown name, a build without the feature, a machine without a driver or without that GPU. It never
+/// panics, although the CUDA bindings do when the driver's library is missing.
+pub fn open_device(name: &str) -> Result<Device> {
+    let refuse = |what: &str| Err(Error::Device { name: name.to_owned(), what: what.to_owned() });
+    if name == "cpu" {
+        return Ok(Device::Cpu);
+    }
+    let Some(ordinal) = name.strip_prefix("cuda:").and_then(|n| n.parse::<usize>().ok()) else {
+        return refuse("no such device; use `cpu`, `cuda:0` or `auto`");
+    };
+    if !candle_core::utils::cuda_is_available() {
+        return refuse("this build has no GPU support; build with `--features cuda`, or use `cpu`");
+    }
+    match quietly(|| Device::new_cuda_with_stream(ordinal)) {
+        Some(Ok(device)) => Ok(device),
+        Some(Err(error)) => refuse(&format!("cannot be opened ({error}); is there such a GPU? `cpu` always works")),
+        None => refuse("no NVIDIA driver on this machine (libcuda cannot be loaded); use `cpu`"),
+    }
+}
+
+/// The name that `auto` stands for here: `cuda:0` where one opens, else `cpu`. Other names are checked by opening them.
+pub fn resolve_device(name: &str) -> Result<String> {
+    match name {
+        "auto" => Ok(if open_device("cuda:0").is_ok() { "cuda:0" } else { "cpu" }.to_owned()),
+        _ => open_device(name).map(|_| name.to_owned()),
+    }
+}
+
+/// Runs something that may panic in a library; `None` where it did. The panic prints nothing.
+pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
+    static HOOK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one_at_a_time = HOOK.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok();
+    std::panic::set_hook(hook);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert!(matches!(open_device("cpu"), Ok(Device::Cpu)));
+        assert_eq!(resolve_device("cpu").unwrap(), "cpu");
+        for name in ["gpu", "cuda", "cuda:x", ""] {
+            assert!(open_device(name).unwrap_err().to_string().contains("no such device"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_missing_gpu_is_an_error_and_auto_falls_back() {
+        if let Err(error) = open_device("cuda:0") {
+            assert!(error.to_string().starts_with("device `cuda:0`: "), "{error}");
+            assert_eq!(resolve_device("auto").unwrap(), "cpu");
+        }
+        assert!(open_device("cuda:63").is_err());
+    }
+}

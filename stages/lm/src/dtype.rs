@@ -1,0 +1,32 @@
+//! In what precision models compute.
+
+use crate::Device;
+use crate::ops::rounded;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The precision of matrix products. Log-probabilities, gradients, optimizer state and master weights are f32 in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits with the exponent of f32. On a CPU, numbers are rounded where they are multiplied, sums and everything
+    /// else stay f32; it is several times faster where the processor has AMX-BF16, and slower where it has no bf16 at
+    /// all. On a GPU, weights and activations are held in it.
+    Bf16,
+}
+
+impl Dtype {
+    /// Whether this is the precision that is taken where none is given.
+    pub fn is_default(&self) -> bool {
+        *self == Dtype::default()
+    }
+
+    /// What a user should know who chose this for a device: nothing, where it has instructions for it.
+    pub fn warning(self, device: &Device) -> Option<&'static str> {
+        (self == Dtype::Bf16 && matches!(device, Device::Cpu) && !rounded::is_fast())
+            .then_some("this processor has no instructions for bf16; `dtype: f32` gives more exact results sooner")
+    }
+}

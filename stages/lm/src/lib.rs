@@ -1,0 +1,59 @@
+//! Language models on candle: tokens to log-probabilities, their gradient, and steps on it.
+//!
+//! `lm` knows Hugging Face model folders, tokens, tensors and gradients. It knows no rows of a table, no YAML and no
+//! stage. Read [`Decoder`] first: one decoder judges, samples, scores the reference and trains.
+
+/// Raised whenever outputs may change; stages put it into their version.
+pub const VERSION: &str = "1";
+
+mod adapter_folder;
+mod bert;
+mod block;
+mod cache;
+mod config;
+mod decoder;
+mod device;
+mod dtype;
+mod encoder;
+mod error;
+mod export;
+mod forest;
+mod generate;
+mod gguf;
+#[cfg(test)]
+mod gradient_tests;
+mod lora;
+mod ops;
+mod parameter;
+mod passes;
+mod pooling;
+mod random;
+mod sampling;
+mod sequence;
+mod special;
+mod state;
+mod template;
+mod text;
+mod tokenizer_files;
+mod training;
+mod weights;
+
+pub use adapter_folder::base_of;
+pub use cache::{KvCache, Slot};
+pub use candle_core::{DType, Device};
+pub use config::{DecoderConfig, Family, Rope, RopeKind};
+pub use decoder::{Decoder, LogProbs};
+pub use device::{open_device, resolve_device};
+pub use dtype::Dtype;
+pub use encoder::SentenceEncoder;
+pub use error::{Error, Result};
+pub use export::export;
+pub use generate::{Finish, GenerateRequest, Generation};
+pub use gguf::{GgufModel, is_gguf};
+pub use lora::{Lora, TARGETS};
+pub use sampling::SamplingRules;
+pub use sequence::Sequence;
+pub use template::TEMPLATE_DATE;
+pub use text::{PrefixMismatch, Refusal, SpecialText, Text, TextRules, TooLong, Turn};
+pub use tokenizer_files::copy_tokenizer;
+pub use training::{AdamW, Memory, Training};

@@ -1,0 +1,280 @@
+//! The LM head: log-probabilities of given tokens, without ever holding the logits of all rows.
+
+use crate::Result;
+use crate::ops::matrix::{Into, Matrix, MatrixMut, Products};
+use crate::ops::real::{Real, exp_in_place, largest, vectorised};
+use crate::ops::{Kernel, add_plain, change, kernel_for, tensor, view};
+use candle_core::{D, DType, Tensor};
+use rayon::prelude::*;
+
+// R scored rows, H width, V vocabulary, C rows of a chunk.
+
+/// A token whose log-probability is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Index of the row that predicts it.
+    pub row: usize,
+    pub token: u32,
+}
+
+/// What the forward gives: ln p of each target, and the log-sum-exp of each row, for the backward.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HeadScores {
+    pub logps: Vec<f64>,
+    pub lse: Vec<f64>,
+}
+
+/// Rows per chunk: bounded so that the logits of a chunk take some 16 MiB in f32.
+fn chunk_rows(vocab: usize) -> usize {
+    ((4 << 20) / vocab.max(1)).clamp(16, 1024)
+}
+
+/// ln p of targets, sorted by row, under softmax(h W^T): h [R, H], W [V, H].
+pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target], products: Products) -> Result<HeadScores> {
+    match kernel_for(&[h, weight]) {
+        Kernel::F32 => forward_on_cpu::<f32>(h, weight, targets, products),
+        Kernel::F64 => forward_on_cpu::<f64>(h, weight, targets, products),
+        Kernel::Plain => forward_plain(h, weight, targets),
+    }
+}
+
+/// The targets of rows `first .. first + rows`, given targets sorted by row.
+fn targets_of(targets: &[Target], first: usize, rows: usize) -> &[Target] {
+    let from = targets.partition_point(|t| t.row < first);
+    let to = targets.partition_point(|t| t.row < first + rows);
+    &targets[from..to]
+}
+
+fn forward_on_cpu<T: Real>(h: &Tensor, weight: &Tensor, targets: &[Target], products: Products) -> Result<HeadScores> {
+    let ((rows, width), vocab) = (h.dims2()?, weight.dim(0)?);
+    let (h, weight) = (view::<T>(h)?, view::<T>(weight)?);
+    let chunk = chunk_rows(vocab);
+    let mut logits = T::zeros(chunk.min(rows) * vocab);
+    let (mut logps, mut lse) = (Vec::with_capacity(targets.len()), Vec::with_capacity(rows));
+    for first in (0..rows).step_by(chunk) {
+        let count = chunk.min(rows - first);
+        let logits = &mut logits[..count * vocab];
+        products.multiply(
+            Matrix::new(&h[first * width..], count, width, width),
+            Matrix::new(&weight, vocab, width, width).t(),
+            MatrixMut::new(logits, count, vocab, vocab),
+            Into::Fresh,
+        );
+        let here = targets_of(targets, first, count);
+        // The logits of the targets, before the rows turn into exponentials.
+        let picked: Vec<f64> =
+            here.iter().map(|t| logits[(t.row - first) * vocab + t.token as usize].to_f64()).collect();
+        let sums: Vec<f64> = logits.par_chunks_mut(vocab).map(|row| log_sum_exp(row)).collect();
+        logps.extend(here.iter().zip(picked).map(|(t, logit)| logit - sums[t.row - first]));
+        lse.extend(sums);
+    }
+    Ok(HeadScores { logps, lse })
+}
+
+vectorised! {
+    /// ln sum exp of a row, which is overwritten.
+    fn log_sum_exp<T: Real>(row: &mut [T]) -> f64 {
+        let shift = largest(row);
+        let sum = exp_in_place(row, T::one(), shift);
+        shift.to_f64() + sum.to_f64().ln()
+    }
+}
+
+/// Logits h W^T by tensor operations, in f32 at least: [C, V].
+fn plain_logits(h: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let logits = h.matmul(&weight.t()?)?;
+    Ok(if logits.dtype() == DType::F64 { logits } else { logits.to_dtype(DType::F32)? })
+}
+
+fn forward_plain(h: &Tensor, weight: &Tensor, targets: &[Target]) -> Result<HeadScores> {
+    let (rows, vocab) = (h.dim(0)?, weight.dim(0)?);
+    let chunk = chunk_rows(vocab);
+    let (mut logps, mut lse) = (Vec::with_capacity(targets.len()), Vec::with_capacity(rows));
+    for first in (0..rows).step_by(chunk) {
+        let count = chunk.min(rows - first);
+        let logits = plain_logits(&h.narrow(0, first, count)?, weight)?;
+        let shift = logits.max_keepdim(D::Minus1)?;
+        let sum = logits.broadcast_sub(&shift)?.exp()?.sum_keepdim(D::Minus1)?;
+        let sums = (shift + sum.log()?)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let here = targets_of(targets, first, count);
+        if !here.is_empty() {
+            let flat: Vec<u32> = here.iter().map(|t| ((t.row - first) * vocab) as u32 + t.token).collect();
+            let picked = logits.flatten_all()?.index_select(&Tensor::new(flat, h.device())?, 0)?;
+            let picked = picked.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            logps.extend(here.iter().zip(picked).map(|(t, logit)| logit - sums[t.row - first]));
+        }
+        lse.extend(sums);
+    }
+    Ok(HeadScores { logps, lse })
+}
+
+/// The gradient by h [R, H], given the derivatives of the loss by each target's ln p. The gradient by W is added to
+/// `weight_gradient`. The logits are computed again, chunk by chunk.
+///
+/// With p = exp(z - lse): dz = sum over the row's targets of g (onehot - p), dh = dz W, dW = dz^T h.
+pub(crate) fn backward(
+    h: &Tensor,
+    weight: &Tensor,
+    targets: &[Target],
+    lse: &[f64],
+    g: &[f64],
+    weight_gradient: Option<&Tensor>,
+    products: Products,
+) -> Result<Tensor> {
+    let mut all = vec![h, weight];
+    all.extend(weight_gradient);
+    match kernel_for(&all) {
+        Kernel::F32 => backward_on_cpu::<f32>(h, weight, targets, lse, g, weight_gradient, products),
+        Kernel::F64 => backward_on_cpu::<f64>(h, weight, targets, lse, g, weight_gradient, products),
+        Kernel::Plain => backward_plain(h, weight, targets, lse, g, weight_gradient),
+    }
+}
+
+fn backward_on_cpu<T: Real>(
+    h: &Tensor,
+    weight: &Tensor,
+    targets: &[Target],
+    lse: &[f64],
+    g: &[f64],
+    weight_gradient: Option<&Tensor>,
+    products: Products,
+) -> Result<Tensor> {
+    let ((rows, width), vocab) = (h.dims2()?, weight.dim(0)?);
+    let (h, weight) = (view::<T>(h)?, view::<T>(weight)?);
+    let chunk = chunk_rows(vocab);
+    let (mut logits, mut dh) = (T::zeros(chunk.min(rows) * vocab), T::zeros(rows * width));
+    for first in (0..rows).step_by(chunk) {
+        let count = chunk.min(rows - first);
+        let logits = &mut logits[..count * vocab];
+        let states = Matrix::new(&h[first * width..], count, width, width);
+        let table = Matrix::new(&weight, vocab, width, width);
+        products.multiply(states, table.t(), MatrixMut::new(logits, count, vocab, vocab), Into::Fresh);
+        logits.par_chunks_mut(vocab).enumerate().for_each(|(i, row)| {
+            let from = targets.partition_point(|t| t.row < first + i);
+            let to = targets.partition_point(|t| t.row <= first + i);
+            let total: f64 = g[from..to].iter().sum();
+            exp_times(row, T::of(lse[first + i]), T::of(-total));
+            for (target, &g) in targets[from..to].iter().zip(&g[from..to]) {
+                row[target.token as usize] += T::of(g);
+            }
+        });
+        let dz = Matrix::new(logits, count, vocab, vocab);
+        products.multiply(dz, table, MatrixMut::new(&mut dh[first * width..], count, width, width), Into::Fresh);
+        if let Some(gradient) = weight_gradient {
+            change::<T>(gradient, |gradient| {
+                products.multiply(dz.t(), states, MatrixMut::new(gradient, vocab, width, width), Into::Added);
+            })?;
+        }
+    }
+    tensor(dh, (rows, width))
+}
+
+vectorised! {
+    /// Replaces each x of a row by factor * exp(x - shift).
+    fn exp_times<T: Real>(row: &mut [T], shift: T, factor: T) {
+        for x in row.iter_mut() {
+            *x = factor * (*x - shift).exp();
+        }
+    }
+}
+
+fn backward_plain(
+    h: &Tensor,
+    weight: &Tensor,
+    targets: &[Target],
+    lse: &[f64],
+    g: &[f64],
+    weight_gradient: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (rows, vocab) = (h.dim(0)?, weight.dim(0)?);
+    let (chunk, device) = (chunk_rows(vocab), h.device());
+    let mut dh = Vec::new();
+    for first in (0..rows).step_by(chunk) {
+        let count = chunk.min(rows - first);
+        let states = h.narrow(0, first, count)?.contiguous()?;
+        let logits = plain_logits(&states, weight)?;
+        let wide = logits.dtype();
+        let column = |numbers: Vec<f64>| -> Result<Tensor> {
+            Ok(Tensor::from_vec(numbers, (count, 1), device)?.to_dtype(wide)?)
+        };
+        let from = targets.partition_point(|t| t.row < first);
+        let here = targets_of(targets, first, count);
+        let mut totals = vec![0.0; count];
+        for (target, g) in here.iter().zip(&g[from..]) {
+            totals[target.row - first] -= g;
+        }
+        let p = logits.broadcast_sub(&column(lse[first..first + count].to_vec())?)?.exp()?;
+        let mut dz = p.broadcast_mul(&column(totals)?)?.flatten_all()?;
+        if !here.is_empty() {
+            let flat: Vec<u32> = here.iter().map(|t| ((t.row - first) * vocab) as u32 + t.token).collect();
+            let g = Tensor::new(&g[from..from + here.len()], device)?.to_dtype(wide)?;
+            dz = dz.index_add(&Tensor::new(flat, device)?, &g, 0)?;
+        }
+        let dz = dz.reshape((count, vocab))?.to_dtype(h.dtype())?;
+        if let Some(gradient) = weight_gradient {
+            add_plain(gradient, &dz.t()?.contiguous()?.matmul(&states)?)?;
+        }
+        dh.push(dz.matmul(weight)?);
+    }
+    Ok(Tensor::cat(&dh, 0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Case, gradients, numbers, plain_agrees};
+    use crate::ops::matrix::Products::Exact;
+
+    /// A row without a target, and rows with two.
+    const TARGETS: [Target; 5] = [
+        Target { row: 0, token: 6 },
+        Target { row: 0, token: 2 },
+        Target { row: 2, token: 0 },
+        Target { row: 3, token: 6 },
+        Target { row: 3, token: 1 },
+    ];
+
+    #[test]
+    fn gradient() {
+        let inputs = [numbers(1, &[4, 3]), numbers(2, &[7, 3])];
+        gradients(&inputs, |t| {
+            let HeadScores { logps, lse } = forward(&t[0], &t[1], &TARGETS, Exact)?;
+            Ok(Case::new(Tensor::new(logps, t[0].device())?, move |t, g, d| {
+                Ok(vec![(0, backward(&t[0], &t[1], &TARGETS, &lse, &g.to_vec1()?, Some(&d[1]), Exact)?)])
+            }))
+        });
+        plain_agrees(&inputs, |t| {
+            let HeadScores { logps, lse } = forward(&t[0], &t[1], &TARGETS, Exact)?;
+            let dw = t[1].ones_like()?;
+            let dh = backward(&t[0], &t[1], &TARGETS, &lse, &[1., 2., -3., 0.5, 1.], Some(&dw), Exact)?;
+            Ok(vec![Tensor::new(logps, t[0].device())?, Tensor::new(lse, t[0].device())?, dh, dw])
+        });
+    }
+
+    /// The same rows in one chunk and in several.
+    #[test]
+    fn chunks_do_not_show() {
+        let (rows, vocab) = (50, 100_000);
+        assert!(chunk_rows(vocab) < rows);
+        let h = numbers(1, &[rows, 2]);
+        let weight = numbers(2, &[vocab, 2]);
+        let targets: Vec<Target> = (0..rows).map(|row| Target { row, token: row as u32 * 1000 }).collect();
+        let whole = forward(&h, &weight, &targets, Exact).unwrap();
+        let g: Vec<f64> = (0..rows).map(|i| (i as f64).sin()).collect();
+        let dw = weight.zeros_like().unwrap();
+        let dh = backward(&h, &weight, &targets, &whole.lse, &g, Some(&dw), Exact).unwrap().to_vec2::<f64>().unwrap();
+        let dw_alone = weight.zeros_like().unwrap();
+        for row in 0..rows {
+            let one = h.narrow(0, row, 1).unwrap();
+            let target = [Target { row: 0, token: row as u32 * 1000 }];
+            let alone = forward(&one, &weight, &target, Exact).unwrap();
+            assert!((alone.logps[0] - whole.logps[row]).abs() < 1e-9);
+            let dh_alone = backward(&one, &weight, &target, &alone.lse, &g[row..=row], Some(&dw_alone), Exact).unwrap();
+            for (a, b) in dh_alone.to_vec2::<f64>().unwrap()[0].iter().zip(&dh[row]) {
+                assert!((a - b).abs() < 1e-9);
+            }
+        }
+        let worst = (dw - dw_alone).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        assert!(worst.to_scalar::<f64>().unwrap() < 1e-9);
+    }
+}

@@ -1,0 +1,162 @@
+//! Matrix products on strided slices, by the `gemm` crate.
+
+use crate::ops::Real;
+use gemm::Parallelism;
+
+/// A borrowed matrix with any strides.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a, T> {
+    pub data: &'a [T],
+    pub rows: usize,
+    pub cols: usize,
+    pub row_stride: usize,
+    pub col_stride: usize,
+}
+
+impl<'a, T> Matrix<'a, T> {
+    /// Rows one after the other in `data`, each `stride` apart, of which the first `cols` count.
+    pub fn new(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(rows == 0 || (cols <= stride && (rows - 1) * stride + cols <= data.len()), "matrix within its slice");
+        Matrix { data, rows, cols, row_stride: stride, col_stride: 1 }
+    }
+
+    /// The transposed matrix, by exchange of strides.
+    pub fn t(self) -> Self {
+        Matrix {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+}
+
+/// A matrix to write to, rows `stride` apart.
+pub(crate) struct MatrixMut<'a, T> {
+    pub data: &'a mut [T],
+    pub rows: usize,
+    pub cols: usize,
+    pub stride: usize,
+}
+
+impl<'a, T> MatrixMut<'a, T> {
+    /// Rows one after the other in `data`, each `stride` apart, of which the first `cols` count.
+    pub fn new(data: &'a mut [T], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(rows == 0 || (cols <= stride && (rows - 1) * stride + cols <= data.len()), "matrix within its slice");
+        MatrixMut { data, rows, cols, stride }
+    }
+}
+
+/// Whether a product starts from zero or adds to what is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Into {
+    Fresh,
+    Added,
+}
+
+/// Who computes a product: all threads of the pool, or the calling one. The result is the same to the bit, since every
+/// output is summed over the inner dimension by one thread in one order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    All,
+    One,
+}
+
+/// What becomes of the numbers of a product before they are multiplied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Products {
+    /// Nothing.
+    #[default]
+    Exact,
+    /// They are rounded to bf16, and their products are summed in f32. Numbers in f64 stay as they are.
+    Rounded,
+}
+
+impl Products {
+    /// out = a b, or out += a b, by all threads.
+    pub fn multiply<T: Real>(self, a: Matrix<T>, b: Matrix<T>, out: MatrixMut<T>, into: Into) {
+        match self {
+            Products::Exact => multiply(a, b, out, into, By::All),
+            Products::Rounded => T::multiply_rounded(a, b, out, into),
+        }
+    }
+}
+
+/// out = a b, or out += a b. a is [m, k], b is [k, n], out is [m, n].
+pub(crate) fn multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, out: MatrixMut<T>, into: Into, by: By) {
+    assert_eq!((a.rows, a.cols, b.cols), (out.rows, b.rows, out.cols), "shapes of a matrix product");
+    let parallelism = if by == By::All { Parallelism::Rayon(0) } else { Parallelism::None };
+    // SAFETY: the constructors checked that each matrix lies within its slice; `out` is borrowed mutably, so that it
+    // overlaps neither `a` nor `b`; its rows do not overlap since cols <= stride.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            out.data.as_mut_ptr(),
+            1,
+            out.stride as isize,
+            into == Into::Added,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            T::one(),
+            T::one(),
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strided_and_transposed_products() {
+        let (m, k, n) = (5, 7, 4);
+        let a: Vec<f64> = (0..m * 10).map(|i| (i as f64 * 0.37).sin()).collect();
+        let b: Vec<f64> = (0..n * 9).map(|i| (i as f64 * 0.21).cos()).collect();
+        let mut out = vec![1.0; m * 6];
+        multiply(
+            Matrix::new(&a, m, k, 10),
+            Matrix::new(&b, n, k, 9).t(),
+            MatrixMut::new(&mut out, m, n, 6),
+            Into::Added,
+            By::One,
+        );
+        for i in 0..m {
+            for j in 0..6 {
+                let sum: f64 = (0..k).map(|c| a[i * 10 + c] * b[(j % n) * 9 + c]).sum();
+                let want = if j < n { 1.0 + sum } else { 1.0 };
+                assert!((out[i * 6 + j] - want).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn same_bytes_for_any_number_of_threads() {
+        let (m, k, n) = (301, 517, 203);
+        let a: Vec<f32> = (0..m * k).map(|i| (i as f32 * 0.37).sin()).collect();
+        let b: Vec<f32> = (0..n * k).map(|i| (i as f32 * 0.21).cos()).collect();
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut out = vec![0f32; m * n];
+                let (a, b) = (Matrix::new(&a, m, k, k), Matrix::new(&b, n, k, k).t());
+                multiply(a, b, MatrixMut::new(&mut out, m, n, n), Into::Fresh, By::All);
+                out
+            })
+        };
+        let one = run(1);
+        for threads in [2, 3, 4] {
+            assert!(one == run(threads), "{threads} threads");
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! Rotary positions, with the norm of queries and keys that Qwen3 has before them.
+
+use crate::config::{DecoderConfig, RopeKind};
+use crate::ops::attention::Shape;
+use crate::ops::norm::{self, norm_row_backward};
+use crate::ops::real::{Real, dot, vectorised};
+use crate::ops::{Kernel, add_in_order, change, kernel_for, rows_per_task, tensor, view};
+use crate::{DType, Device, Result};
+use candle_core::{D, Tensor};
+use rayon::prelude::*;
+
+// T rows, A query heads, G key-value heads, D head width, P positions.
+
+/// Cosines and sines of all positions below a limit, [P, D/2] each. f64 where the model computes in f64, else f32:
+/// half precision cannot hold the positions themselves.
+#[derive(Debug, Clone)]
+pub(crate) struct RopeTable {
+    pub cos: Tensor,
+    pub sin: Tensor,
+}
+
+impl RopeTable {
+    /// The table for positions 0 .. `positions`.
+    pub fn new(config: &DecoderConfig, positions: usize, dtype: DType, device: &Device) -> Result<RopeTable> {
+        let frequencies = frequencies(config);
+        let shape = (positions, frequencies.len());
+        let build = |f: fn(f64) -> f64| -> Result<Tensor> {
+            let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |&w| (p, w)));
+            Ok(match dtype {
+                DType::F64 => Tensor::from_vec(angles.map(|(p, w)| f(p as f64 * w)).collect(), shape, device)?,
+                // The angle is rounded to f32 as transformers does, so that long sequences agree too.
+                _ => {
+                    let angles = angles.map(|(p, w)| f(f64::from(p as f32 * w as f32)) as f32);
+                    Tensor::from_vec(angles.collect(), shape, device)?
+                }
+            })
+        };
+        Ok(RopeTable { cos: build(f64::cos)?, sin: build(f64::sin)? })
+    }
+
+    /// Positions in the table.
+    pub fn positions(&self) -> usize {
+        self.cos.dims()[0]
+    }
+}
+
+/// The angle per position of each pair of columns [D/2].
+fn frequencies(config: &DecoderConfig) -> Vec<f64> {
+    let width = config.head_dim as f64;
+    let plain = (0..config.head_dim / 2).map(|i| config.rope.theta.powf(-2.0 * i as f64 / width));
+    match &config.rope.kind {
+        RopeKind::Default => plain.collect(),
+        RopeKind::Linear { factor } => plain.map(|w| w / factor).collect(),
+        RopeKind::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            let context = *original_max_position_embeddings as f64;
+            plain
+                .map(|w| {
+                    let turns = context * w / (2.0 * std::f64::consts::PI); // full turns within the original context
+                    let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                    let smooth = smooth.clamp(0.0, 1.0);
+                    (1.0 - smooth) * w / factor + smooth * w
+                })
+                .collect()
+        }
+    }
+}
+
+/// The norm of queries and keys before the rotation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadNorm<'a> {
+    /// [D]
+    pub query: &'a Tensor,
+    /// [D]
+    pub key: &'a Tensor,
+    pub eps: f64,
+}
+
+/// Rotates the queries and keys of q | k | v [T, (A + 2 G) D] by the position of each row, after their norm where the
+/// model has one. Values pass unchanged.
+pub(crate) fn forward(
+    qkv: &Tensor,
+    shape: &Shape,
+    norm: Option<HeadNorm>,
+    table: &RopeTable,
+    depths: &[u32],
+) -> Result<Tensor> {
+    let mut all = vec![qkv, &table.cos, &table.sin];
+    all.extend(norm.iter().flat_map(|norm| [norm.query, norm.key]));
+    match kernel_for(&all) {
+        Kernel::F32 => forward_on_cpu::<f32>(qkv, shape, norm, table, depths),
+        Kernel::F64 => forward_on_cpu::<f64>(qkv, shape, norm, table, depths),
+        Kernel::Plain => forward_plain(qkv, shape, norm, table, depths),
+    }
+}
+
+fn forward_on_cpu<T: Real>(
+    qkv: &Tensor,
+    shape: &Shape,
+    norm: Option<HeadNorm>,
+    table: &RopeTable,
+    depths: &[u32],
+) -> Result<Tensor> {
+    let (rows, width) = qkv.dims2()?;
+    let mut out = view::<T>(qkv)?.to_vec();
+    let (cos, sin) = (view::<T>(&table.cos)?, view::<T>(&table.sin)?);
+    let weights = match &norm {
+        Some(norm) => Some((view::<T>(norm.query)?, view::<T>(norm.key)?, T::of(norm.eps))),
+        None => None,
+    };
+    let weights = weights.as_ref().map(|(query, key, eps)| (&**query, &**key, *eps));
+    let chunk = rows_per_task(width);
+    (out.par_chunks_mut(chunk * width), depths.par_chunks(chunk)).into_par_iter().for_each(|(rows, depths)| {
+        rotate_rows(rows, width, shape.heads, shape.kv_heads, shape.head_dim, weights, &cos, &sin, depths);
+    });
+    tensor(out, (rows, width))
+}
+
+vectorised! {
+    /// Norm and rotation of rows in place.
+    fn rotate_rows<T: Real>(
+        rows: &mut [T],
+        width: usize,
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        norm: Option<(&[T], &[T], T)>,
+        cos: &[T],
+        sin: &[T],
+        depths: &[u32],
+    ) {
+        let half = head_dim / 2;
+        for (row, &depth) in rows.chunks_exact_mut(width).zip(depths) {
+            let (cos, sin) = (&cos[depth as usize * half..][..half], &sin[depth as usize * half..][..half]);
+            for (i, head) in row[..(heads + kv_heads) * head_dim].chunks_exact_mut(head_dim).enumerate() {
+                if let Some((query, key, eps)) = norm {
+                    let weight = if i < heads { query } else { key };
+                    let r = T::one() / (dot(head, head) / T::of(head_dim as f64) + eps).sqrt();
+                    for (x, &w) in head.iter_mut().zip(weight) {
+                        *x = *x * r * w;
+                    }
+                }
+                let (first, second) = head.split_at_mut(half);
+                for (((a, b), &c), &s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                    (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+                }
+            }
+        }
+    }
+}
+
+fn forward_plain(
+    qkv: &Tensor,
+    shape: &Shape,
+    norm: Option<HeadNorm>,
+    table: &RopeTable,
+    depths: &[u32],
+) -> Result<Tensor> {
+    let (cos, sin) = plain_angles(table, depths, qkv)?;
+    let part = |from: usize, heads: usize, weight: Option<&Tensor>| -> Result<Tensor> {
+        let x = qkv.narrow(1, from, heads * shape.head_dim)?.reshape(((), heads, shape.head_dim))?;
+        let x = match (weight, norm) {
+            (Some(weight), Some(norm)) => norm::forward(&x.contiguous()?, weight, norm.eps)?.0,
+            _ => x,
+        };
+        Ok(plain_rotation(&x, &cos, &sin)?.flatten_from(1)?)
+    };
+    let (queries, keys) = (shape.query_width(), shape.key_width());
+    let q = part(0, shape.heads, norm.map(|norm| norm.query))?;
+    let k = part(queries, shape.kv_heads, norm.map(|norm| norm.key))?;
+    Ok(Tensor::cat(&[&q, &k, &qkv.narrow(1, queries + keys, keys)?], 1)?)
+}
+
+/// Cosines and sines of the rows, [T, 1, D/2] each, in f32 or f64.
+fn plain_angles(table: &RopeTable, depths: &[u32], like: &Tensor) -> Result<(Tensor, Tensor)> {
+    let depths = Tensor::new(depths, like.device())?;
+    let rows = |t: &Tensor| -> Result<Tensor> { Ok(t.index_select(&depths, 0)?.unsqueeze(1)?) };
+    Ok((rows(&table.cos)?, rows(&table.sin)?))
+}
+
+/// Rotates [T, heads, D] in the precision of the angles.
+fn plain_rotation(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let half = x.dim(D::Minus1)? / 2;
+    let wide = x.to_dtype(cos.dtype())?;
+    let (a, b) = (wide.narrow(D::Minus1, 0, half)?, wide.narrow(D::Minus1, half, half)?);
+    let first = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
+    let second = (b.broadcast_mul(cos)? + a.broadcast_mul(sin)?)?;
+    Ok(Tensor::cat(&[first, second], D::Minus1)?.to_dtype(x.dtype())?)
+}
+
+/// Where the gradients of the norms' weights go, [D] each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadNormGradients<'a> {
+    pub query: Option<&'a Tensor>,
+    pub key: Option<&'a Tensor>,
+}
+
+/// The norm of queries and keys, and what its backward needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SavedHeadNorm<'a> {
+    pub norm: HeadNorm<'a>,
+    /// q | k | v before norm and rotation.
+    pub before: &'a Tensor,
+    pub gradients: HeadNormGradients<'a>,
+}
+
+/// The gradient by the input of `forward`, given that by its output. The gradients by the norms' weights are added to
+/// their buffers. The rotation's backward is the rotation by the opposite angle.
+pub(crate) fn backward(
+    g: &Tensor,
+    shape: &Shape,
+    norm: Option<SavedHeadNorm>,
+    table: &RopeTable,
+    depths: &[u32],
+) -> Result<Tensor> {
+    let mut all = vec![g, &table.cos, &table.sin];
+    if let Some(norm) = &norm {
+        all.extend([norm.before, norm.norm.query, norm.norm.key]);
+        all.extend(norm.gradients.query);
+        all.extend(norm.gradients.key);
+    }
+    match kernel_for(&all) {
+        Kernel::F32 => backward_on_cpu::<f32>(g, shape, norm, table, depths),
+        Kernel::F64 => backward_on_cpu::<f64>(g, shape, norm, table, depths),
+        Kernel::Plain => backward_plain(g, shape, norm, table, depths),
+    }
+}
+
+fn backward_on_cpu<T: Real>(
+    g: &Tensor,
+    shape: &Shape,
+    saved: Option<SavedHeadNorm>,
+    table: &RopeTable,
+    depths: &[u32],
+) -> Result<Tensor> {
+    let (rows, width) = g.dims2()?;
+    let mut out = view::<T>(g)?.to_vec();
+    let (cos, sin) = (view::<T>(&table.cos)?, view::<T>(&table.sin)?);
+    let chunk = rows_per_task(width);
+    let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
+    (out.par_chunks_mut(chunk * width), depths.par_chunks(chunk)).into_par_iter().for_each(|(rows, depths)| {
+        unrotate_rows(rows, width, (heads + kv_heads) * head_dim, head_dim, &cos, &sin, depths);
+    });
+    if let Some(saved) = saved {
+        let (before, query, key) = (view::<T>(saved.before)?, view::<T>(saved.norm.query)?, view::<T>(saved.norm.key)?);
+        let eps = T::of(saved.norm.eps);
+        let partial: Vec<(Vec<T>, Vec<T>)> = (out.par_chunks_mut(chunk * width), before.par_chunks(chunk * width))
+            .into_par_iter()
+            .map(|(g, before)| {
+                let (mut dq, mut dk) = (T::zeros(head_dim), T::zeros(head_dim));
+                let keys = heads * head_dim..(heads + kv_heads) * head_dim;
+                head_norm_backward(g, before, width, 0, heads, &query, eps, &mut dq);
+                head_norm_backward(g, before, width, keys.start, kv_heads, &key, eps, &mut dk);
+                (dq, dk)
+            })
+            .collect();
+        let (dq, dk): (Vec<_>, Vec<_>) = partial.into_iter().unzip();
+        for (gradient, partial) in [(saved.gradients.query, dq), (saved.gradients.key, dk)] {
+            if let Some(gradient) = gradient {
+                change::<T>(gradient, |gradient| add_in_order(&partial, gradient))?;
+            }
+        }
+    }
+    tensor(out, (rows, width))
+}
+
+vectorised! {
+    /// Rotation of the first `rotated` columns of rows by the opposite angles, in place.
+    fn unrotate_rows<T: Real>(
+        rows: &mut [T],
+        width: usize,
+        rotated: usize,
+        head_dim: usize,
+        cos: &[T],
+        sin: &[T],
+        depths: &[u32],
+    ) {
+        let half = head_dim / 2;
+        for (row, &depth) in rows.chunks_exact_mut(width).zip(depths) {
+            let (cos, sin) = (&cos[depth as usize * half..][..half], &sin[depth as usize * half..][..half]);
+            for head in row[..rotated].chunks_exact_mut(head_dim) {
+                let (first, second) = head.split_at_mut(half);
+                for (((a, b), &c), &s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                    (*a, *b) = (*a * c + *b * s, *b * c - *a * s);
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Backward of the norm of `heads` heads from `column` on, in place in the gradient's rows.
+    fn head_norm_backward<T: Real>(
+        g: &mut [T],
+        before: &[T],
+        width: usize,
+        column: usize,
+        heads: usize,
+        weight: &[T],
+        eps: T,
+        dw: &mut [T],
+    ) {
+        let head_dim = weight.len();
+        let columns = column..column + heads * head_dim;
+        let mut dx = T::zeros(head_dim);
+        for (g, before) in g.chunks_exact_mut(width).zip(before.chunks_exact(width)) {
+            let heads = g[columns.clone()].chunks_exact_mut(head_dim).zip(before[columns.clone()].chunks_exact(head_dim));
+            for (g, x) in heads {
+                let r = T::one() / (dot(x, x) / T::of(head_dim as f64) + eps).sqrt();
+                dx.fill(T::zero());
+                norm_row_backward(x, weight, r, g, &mut dx, dw);
+                g.copy_from_slice(&dx);
+            }
+        }
+    }
+}
+
+fn backward_plain(
+    g: &Tensor,
+    shape: &Shape,
+    saved: Option<SavedHeadNorm>,
+    table: &RopeTable,
+    depths: &[u32],
+) -> Result<Tensor> {
+    let (cos, sin) = plain_angles(table, depths, g)?;
+    let sin = sin.neg()?;
+    let part = |from: usize, heads: usize, query: bool| -> Result<Tensor> {
+        let columns = |t: &Tensor| -> Result<Tensor> {
+            Ok(t.narrow(1, from, heads * shape.head_dim)?.reshape(((), heads, shape.head_dim))?.contiguous()?)
+        };
+        let mut dx = plain_rotation(&columns(g)?, &cos, &sin)?;
+        if let Some(SavedHeadNorm { norm, before, gradients }) = &saved {
+            let (weight, gradient) = if query { (norm.query, gradients.query) } else { (norm.key, gradients.key) };
+            let x = columns(before)?;
+            let (_, inverse) = norm::forward(&x, weight, norm.eps)?;
+            dx = norm::backward(&x, weight, &inverse, &dx, None, gradient)?;
+        }
+        Ok(dx.flatten_from(1)?)
+    };
+    let (queries, keys) = (shape.query_width(), shape.key_width());
+    let (q, k) = (part(0, shape.heads, true)?, part(queries, shape.kv_heads, false)?);
+    Ok(Tensor::cat(&[&q, &k, &g.narrow(1, queries + keys, keys)?], 1)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Case, gradients, numbers, plain_agrees};
+    use serde_json::json;
+
+    const SHAPE: Shape = Shape { heads: 4, kv_heads: 2, head_dim: 6, window: None };
+    const DEPTHS: [u32; 5] = [0, 1, 2, 1, 9];
+
+    fn table(like: &Tensor) -> RopeTable {
+        let config = json!({"model_type": "llama", "vocab_size": 9, "hidden_size": 24, "intermediate_size": 9,
+            "num_hidden_layers": 1, "num_attention_heads": 4, "rope_theta": 100.0});
+        let config = DecoderConfig::from_json(config.as_object().unwrap().clone()).unwrap();
+        RopeTable::new(&config, 10, like.dtype(), like.device()).unwrap()
+    }
+
+    #[test]
+    fn gradient_of_the_rotation() {
+        let inputs = [numbers(1, &[5, SHAPE.width()])];
+        let table_of = table;
+        gradients(&inputs, |t| {
+            let y = forward(&t[0], &SHAPE, None, &table_of(&t[0]), &DEPTHS)?;
+            Ok(Case::new(y, move |t, g, _| Ok(vec![(0, backward(g, &SHAPE, None, &table_of(&t[0]), &DEPTHS)?)])))
+        });
+        plain_agrees(&inputs, |t| {
+            let y = forward(&t[0], &SHAPE, None, &table(&t[0]), &DEPTHS)?;
+            Ok(vec![backward(&y.sqr()?, &SHAPE, None, &table(&t[0]), &DEPTHS)?, y])
+        });
+    }
+
+    #[test]
+    fn gradient_with_norms() {
+        let inputs = [numbers(1, &[5, SHAPE.width()]), numbers(2, &[6]), numbers(3, &[6])];
+        let run = |t: &[Tensor]| {
+            let norm = HeadNorm { query: &t[1], key: &t[2], eps: 1e-2 };
+            forward(&t[0], &SHAPE, Some(norm), &table(&t[0]), &DEPTHS)
+        };
+        let back = |t: &[Tensor], g: &Tensor, dq: &Tensor, dk: &Tensor| {
+            let norm = HeadNorm { query: &t[1], key: &t[2], eps: 1e-2 };
+            let gradients = HeadNormGradients { query: Some(dq), key: Some(dk) };
+            let saved = SavedHeadNorm { norm, before: &t[0], gradients };
+            backward(g, &SHAPE, Some(saved), &table(&t[0]), &DEPTHS)
+        };
+        gradients(&inputs, |t| Ok(Case::new(run(t)?, move |t, g, d| Ok(vec![(0, back(t, g, &d[1], &d[2])?)]))));
+        plain_agrees(&inputs, |t| {
+            let y = run(t)?;
+            let (dq, dk) = (t[1].ones_like()?, t[2].ones_like()?);
+            Ok(vec![back(t, &y.sqr()?, &dq, &dk)?, y, dq, dk])
+        });
+    }
+}

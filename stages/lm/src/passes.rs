@@ -1,0 +1,163 @@
+//! The passes over one micro-batch, and what is kept between them.
+
+use crate::block::{RowContext, Saved};
+use crate::decoder::targets;
+use crate::forest::Forest;
+use crate::ops::attention::tiles;
+use crate::ops::{embed, head, norm};
+use crate::parameter::Parameter;
+use crate::training::Memory;
+use crate::{Error, Result, Training};
+use candle_core::Tensor;
+
+// T rows, R of them scored, H hidden width.
+
+/// What is kept of a micro-batch.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    All(Vec<Option<Saved>>, Final),
+    Inputs(Vec<Option<Tensor>>, Final),
+    Nothing,
+}
+
+/// The end of a forward.
+#[derive(Debug)]
+pub(crate) struct Final {
+    /// States of the scored rows before the last norm [R, H].
+    rows: Tensor,
+    /// 1 / rms of these rows [R].
+    rms: Tensor,
+    /// Log-sum-exps of their logits.
+    lse: Vec<f64>,
+}
+
+/// A schedule that was decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Schedule {
+    Keep,
+    Boundaries,
+    TwoPass,
+}
+
+impl Training {
+    /// The lowest block that needs a backward, and whether the embeddings below need one.
+    fn lowest(&self) -> (usize, bool) {
+        if self.decoder.embed.gradient.is_some() {
+            return (0, true);
+        }
+        let trained = |p: &&Parameter| p.gradient.is_some();
+        let blocks = &self.decoder.blocks;
+        (blocks.iter().position(|block| block.parameters().iter().any(trained)).unwrap_or(blocks.len()), false)
+    }
+
+    /// The schedule for a batch.
+    pub(crate) fn schedule(&self, forests: &[Forest]) -> Schedule {
+        let bytes = match self.memory {
+            Memory::Keep => return Schedule::Keep,
+            Memory::Boundaries => return Schedule::Boundaries,
+            Memory::TwoPass => return Schedule::TwoPass,
+            Memory::Auto { bytes } => bytes,
+        };
+        let config = self.decoder.config();
+        let (hidden, heads) = (config.hidden_size as u64, config.heads as u64);
+        let queries = heads * config.head_dim as u64;
+        let qkv = queries + 2 * (config.kv_heads * config.head_dim) as u64;
+        // Numbers that a block keeps per row; see `Saved`.
+        let block = 2 * hidden
+            + 2
+            + qkv * (1 + u64::from(config.qk_norm))
+            + queries
+            + heads
+            + 2 * config.intermediate_size as u64;
+        let size = self.decoder.dtype().size_in_bytes() as u64;
+        let blocks = (config.layers - self.lowest().0) as u64;
+        let rows: u64 = forests.iter().map(|forest| forest.ids.len() as u64).sum();
+        let most = forests.iter().map(|forest| forest.ids.len() as u64).max().unwrap_or(0);
+        // While a block is computed forward or backward, about as much again comes and goes.
+        let passing = 2 * most * block * size;
+        match bytes {
+            _ if rows * blocks * block * size + passing <= bytes => Schedule::Keep,
+            _ if rows * blocks * hidden * size + passing <= bytes => Schedule::Boundaries,
+            _ => Schedule::TwoPass,
+        }
+    }
+
+    pub(crate) fn forward_kept(&self, forest: &Forest, schedule: Schedule) -> Result<(Kept, head::HeadScores)> {
+        let decoder = &self.decoder;
+        let table = decoder.table_for(forest)?;
+        let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
+        let (lowest, _) = self.lowest();
+        let mut x = embed::forward(&decoder.embed.value, &forest.ids)?;
+        let (mut saved, mut inputs) = (Vec::new(), Vec::new());
+        for (layer, block) in decoder.blocks.iter().enumerate() {
+            let rows = decoder.is_last(layer).then_some(&forest.scored_rows[..]);
+            if schedule == Schedule::Keep && layer >= lowest {
+                let (y, of_block) = block.forward_saving(&x, &context, rows)?;
+                saved.push(Some(of_block));
+                x = y;
+            } else {
+                let y = block.forward(&x, &context, rows)?;
+                saved.push(None);
+                inputs.push((layer >= lowest && schedule == Schedule::Boundaries).then_some(x));
+                x = y;
+            }
+        }
+        let rows = x; // [R, H]
+        let (h, rms) = norm::forward(&rows, &decoder.norm.value, decoder.config().rms_norm_eps)?;
+        let scores = head::forward(&h, decoder.head_weight(), &targets(forest), decoder.products)?;
+        let last = Final { rows, rms, lse: scores.lse.clone() };
+        let kept = match schedule {
+            Schedule::Keep => Kept::All(saved, last),
+            Schedule::Boundaries => Kept::Inputs(inputs, last),
+            Schedule::TwoPass => Kept::Nothing,
+        };
+        Ok((kept, scores))
+    }
+
+    pub(crate) fn backward_kept(&self, forest: &Forest, kept: Kept, derivatives: &[f64]) -> Result<()> {
+        let (mut saved, mut inputs, last) = match kept {
+            Kept::All(saved, last) => (saved, Vec::new(), last),
+            Kept::Inputs(inputs, last) => (Vec::new(), inputs, last),
+            Kept::Nothing => {
+                let (kept, _) = self.forward_kept(forest, Schedule::Keep)?;
+                return self.backward_kept(forest, kept, derivatives);
+            }
+        };
+        let decoder = &self.decoder;
+        let table = decoder.table_for(forest)?;
+        let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
+        let Final { rows, rms, lse } = last;
+        let h = norm::again(&rows, &decoder.norm.value, &rms)?;
+        let head_gradient = decoder.head().gradient.as_ref();
+        let dh = head::backward(
+            &h,
+            decoder.head_weight(),
+            &targets(forest),
+            &lse,
+            derivatives,
+            head_gradient,
+            decoder.products,
+        )?;
+        let mut dx = norm::backward(&rows, &decoder.norm.value, &rms, &dh, None, decoder.norm.gradient.as_ref())?;
+        let (lowest, embeddings) = self.lowest();
+        if lowest == decoder.blocks.len() && !embeddings {
+            return Ok(());
+        }
+        for (layer, block) in decoder.blocks.iter().enumerate().skip(lowest).rev() {
+            let rows = decoder.is_last(layer).then_some(&forest.scored_rows[..]);
+            let of_block = match saved.get_mut(layer).and_then(Option::take) {
+                Some(of_block) => of_block,
+                None => {
+                    let input = inputs.get_mut(layer).and_then(Option::take);
+                    let input = input.ok_or_else(|| Error::internal("a block's input was not kept"))?;
+                    block.forward_saving(&input, &context, rows)?.1
+                }
+            };
+            dx = block.backward(&of_block, &dx, &context, rows, forest)?;
+        }
+        if let Some(gradient) = &decoder.embed.gradient {
+            embed::backward(&dx, &forest.ids, gradient)?;
+        }
+        Ok(())
+    }
+}

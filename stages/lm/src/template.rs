@@ -1,0 +1,362 @@
+//! Chat templates: Jinja as `transformers` renders it.
+
+use std::path::{Path, PathBuf};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{AutoEscape, Environment, ErrorKind};
+use serde_json::Value as Json;
+
+use crate::error::{Error, Result};
+
+/// What `strftime_now` gives to templates: 26 July 2024, the date that Llama 3's template falls back to. Today's date
+/// would make tomorrow's tokens differ from today's.
+pub const TEMPLATE_DATE: (i32, u8, u8) = (2024, 7, 26);
+
+/// A compiled chat template with the special tokens that it may write.
+pub(crate) struct ChatTemplate {
+    environment: Environment<'static>,
+    tokens: Vec<(String, String)>,
+    path: PathBuf,
+}
+
+/// What became of a rendering.
+pub(crate) enum Rendering {
+    /// The text to tokenise.
+    Text(String),
+    /// The template called `raise_exception`: it does not take these messages.
+    Refused(String),
+}
+
+const NAME: &str = "chat";
+const RAISED: &str = "the chat template raised: ";
+
+impl ChatTemplate {
+    /// Reads `chat_template.jinja`, else `chat_template` of tokenizer_config.json (a string, or a list of
+    /// `{name, template}` with one named `default`). None where the folder has neither. `tokens` are the named special
+    /// tokens (`bos_token`, ...) that `transformers` hands to the template.
+    pub(crate) fn load(folder: &Path, config: &Json, tokens: Vec<(String, String)>) -> Result<Option<ChatTemplate>> {
+        let own_file = folder.join("chat_template.jinja");
+        if own_file.is_file() {
+            let source = std::fs::read_to_string(&own_file).map_err(Error::at(&own_file))?;
+            return Self::compile(source, own_file, tokens).map(Some);
+        }
+        let config_file = folder.join("tokenizer_config.json");
+        let wrong = |problem: &str| Error::file(&config_file, format!("`chat_template` {problem}"));
+        let source = match config.get("chat_template") {
+            None | Some(Json::Null) => return Ok(None),
+            Some(Json::String(source)) => source.clone(),
+            Some(Json::Array(list)) => {
+                let mut named = Vec::new();
+                for entry in list {
+                    match (entry["name"].as_str(), entry["template"].as_str()) {
+                        (Some(name), Some(template)) => named.push((name, template)),
+                        _ => return Err(wrong("is a list with an entry that lacks `name` or `template`")),
+                    }
+                }
+                let default = named.iter().find(|(name, _)| *name == "default");
+                match (default, named.as_slice()) {
+                    (Some((_, template)), _) | (None, [(_, template)]) => (*template).to_owned(),
+                    _ => {
+                        let names = named.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+                        return Err(wrong(&format!("lists templates ({names}) but none is named `default`")));
+                    }
+                }
+            }
+            Some(_) => return Err(wrong("is neither a string nor a list")),
+        };
+        Self::compile(source, config_file, tokens).map(Some)
+    }
+
+    fn compile(source: String, path: PathBuf, tokens: Vec<(String, String)>) -> Result<ChatTemplate> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.expect("the usual delimiters"));
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
+        });
+        environment.add_function("strftime_now", strftime_now);
+        environment.add_filter("tojson", to_json);
+        // Python's view: none is not iterable, and a text or a mapping is a sequence.
+        environment.add_test("iterable", |value: &Value| value.kind() != ValueKind::None && value.try_iter().is_ok());
+        environment.add_test("sequence", |value: &Value| {
+            matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+        });
+        environment
+            .add_template_owned(NAME, without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n")))
+            .map_err(|error| Error::file(&path, format!("not a chat template: {}", chain(&error))))?;
+        Ok(ChatTemplate { environment, tokens, path })
+    }
+
+    /// Renders messages, each a role and a content.
+    pub(crate) fn render(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Result<Rendering> {
+        let message = |&(role, content): &(&str, &str)| {
+            Value::from_pairs([("role", Value::from(role)), ("content", Value::from(content))])
+        };
+        let mut context = vec![
+            ("messages", messages.iter().map(message).collect::<Value>()),
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+        ];
+        context.extend(self.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))));
+        let template = self.environment.get_template(NAME).expect("compiled in `compile`");
+        match template.render(Value::from_pairs(context)) {
+            Ok(text) => Ok(Rendering::Text(text)),
+            Err(error) => match error.detail().and_then(|detail| detail.strip_prefix(RAISED)) {
+                Some(message) => Ok(Rendering::Refused(message.to_owned())),
+                None => Err(Error::file(&self.path, format!("rendering the chat template: {}", chain(&error)))),
+            },
+        }
+    }
+}
+
+/// `{% generation %}` marks the assistant's tokens for `transformers`; for rendering it is a block that always shows.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(open) = rest.find("{%") {
+        let (before, tag) = rest.split_at(open + 2);
+        out.push_str(before);
+        let Some(close) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let (body, after) = tag.split_at(close);
+        match body.trim_matches(['-', '+', ' ', '\t', '\r', '\n']) {
+            "generation" => out.push_str(&body.replace("generation", "if true")),
+            "endgeneration" => out.push_str(&body.replace("endgeneration", "endif")),
+            _ => out.push_str(body),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// An error with its causes and its line, on one line.
+fn chain(error: &minijinja::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text.replace('\n', " ")
+}
+
+/// Python's strftime on [`TEMPLATE_DATE`] at midnight.
+fn strftime_now(format: String) -> Result<String, minijinja::Error> {
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    let (year, month, day) = TEMPLATE_DATE;
+    let month_name = MONTHS[usize::from(month) - 1];
+    let mut out = String::new();
+    let mut characters = format.chars();
+    while let Some(character) = characters.next() {
+        if character != '%' {
+            out.push(character);
+            continue;
+        }
+        let (padded, directive) = match characters.next() {
+            Some('-') => (false, characters.next()),
+            other => (true, other),
+        };
+        let number = |value: u8| if padded { format!("{value:02}") } else { value.to_string() };
+        match directive {
+            Some('Y') => out.push_str(&year.to_string()),
+            Some('y') => out.push_str(&number((year % 100) as u8)),
+            Some('m') => out.push_str(&number(month)),
+            Some('d') => out.push_str(&number(day)),
+            Some('B') => out.push_str(month_name),
+            Some('b' | 'h') => out.push_str(&month_name[..3]),
+            Some('A') => out.push_str("Friday"),
+            Some('a') => out.push_str("Fri"),
+            Some('j') => out.push_str("208"),
+            Some('H' | 'M' | 'S') => out.push_str(&number(0)),
+            Some('I') => out.push_str("12"),
+            Some('p') => out.push_str("AM"),
+            Some('F') => out.push_str(&format!("{year}-{month:02}-{day:02}")),
+            Some('T') => out.push_str("00:00:00"),
+            Some('%') => out.push('%'),
+            other => {
+                let shown = other.map(String::from).unwrap_or_default();
+                let text = format!("strftime_now does not know `%{shown}`");
+                return Err(minijinja::Error::new(ErrorKind::InvalidOperation, text));
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// `json.dumps` with the defaults of `transformers`: nothing escaped for HTML, non-ASCII kept, `, ` and `: `.
+fn to_json(value: &Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    let wrong = |text: String| minijinja::Error::new(ErrorKind::InvalidOperation, text);
+    let ensure_ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
+    let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    let indent = match options.get::<Option<Value>>("indent")? {
+        Some(indent) if indent.kind() == ValueKind::Number => {
+            let width = usize::try_from(indent).map_err(|error| wrong(format!("tojson: indent: {error}")))?;
+            Some(" ".repeat(width))
+        }
+        Some(indent) if indent.kind() == ValueKind::String => Some(indent.to_string()),
+        _ => None,
+    };
+    let (item, key) = match options.get::<Option<Vec<String>>>("separators")? {
+        Some(pair) if pair.len() == 2 => (pair[0].clone(), pair[1].clone()),
+        Some(_) => return Err(wrong("tojson: separators are two strings".to_owned())),
+        None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+    };
+    options.assert_all_used()?;
+    let style = JsonStyle { ensure_ascii, sort_keys, indent, item, key };
+    let mut out = String::new();
+    style.write(value, 0, &mut out)?;
+    Ok(out)
+}
+
+struct JsonStyle {
+    ensure_ascii: bool,
+    sort_keys: bool,
+    indent: Option<String>,
+    item: String,
+    key: String,
+}
+
+impl JsonStyle {
+    fn write(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), minijinja::Error> {
+        match value.kind() {
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items = value.try_iter()?.collect::<Vec<_>>();
+                out.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    self.separate(index, depth + 1, out);
+                    self.write(item, depth + 1, out)?;
+                }
+                self.close(items.is_empty(), depth, out);
+                out.push(']');
+            }
+            ValueKind::Map => {
+                let mut keys = value.try_iter()?.collect::<Vec<_>>();
+                if self.sort_keys {
+                    keys.sort();
+                }
+                out.push('{');
+                for (index, key) in keys.iter().enumerate() {
+                    self.separate(index, depth + 1, out);
+                    self.string(&key.to_string(), out);
+                    out.push_str(&self.key);
+                    self.write(&value.get_item(key)?, depth + 1, out)?;
+                }
+                self.close(keys.is_empty(), depth, out);
+                out.push('}');
+            }
+            ValueKind::None => out.push_str("null"),
+            ValueKind::Bool | ValueKind::Number => out.push_str(&value.to_string()),
+            ValueKind::String => self.string(value.as_str().unwrap_or_default(), out),
+            kind => {
+                let text = format!("tojson: a value of kind {kind} is not JSON");
+                return Err(minijinja::Error::new(ErrorKind::InvalidOperation, text));
+            }
+        }
+        Ok(())
+    }
+
+    fn separate(&self, index: usize, depth: usize, out: &mut String) {
+        if index > 0 {
+            out.push_str(&self.item);
+        }
+        self.close(false, depth, out);
+    }
+
+    fn close(&self, empty: bool, depth: usize, out: &mut String) {
+        if let (false, Some(indent)) = (empty, &self.indent) {
+            out.push('\n');
+            out.push_str(&indent.repeat(depth));
+        }
+    }
+
+    fn string(&self, text: &str, out: &mut String) {
+        let quoted = Json::String(text.to_owned()).to_string();
+        if !self.ensure_ascii {
+            out.push_str(&quoted);
+            return;
+        }
+        let mut units = [0; 2];
+        for character in quoted.chars() {
+            if character.is_ascii() {
+                out.push(character);
+            } else {
+                for unit in character.encode_utf16(&mut units) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(source: &str, add_generation_prompt: bool, expected: &str) {
+        let tokens = vec![("bos_token".to_owned(), "<s>".to_owned())];
+        let template = ChatTemplate::compile(source.to_owned(), "test".into(), tokens).expect("compiles");
+        let messages = [("user", " Is 1 < 2 & \"true\"? "), ("assistant", "yés")];
+        match template.render(&messages, add_generation_prompt).expect("renders") {
+            Rendering::Text(text) => assert_eq!(text, expected),
+            Rendering::Refused(message) => assert_eq!(format!("refused: {message}"), expected),
+        }
+    }
+
+    #[test]
+    fn templates_render_as_jinja2_does() {
+        check("{{ bos_token }}{{ eos_token }}|{{ messages[0]['content'].strip() }}", false, "<s>|Is 1 < 2 & \"true\"?");
+        check("{% for m in messages %}\n  {% if m.role == 'user' %}\nU\n  {% endif %}\n{% endfor %}", false, "U\n");
+        check("{{ messages[-1].content | tojson }}", false, "\"yés\"");
+        check(
+            "{{ messages | tojson }}",
+            false,
+            "[{\"role\": \"user\", \"content\": \" Is 1 < 2 & \\\"true\\\"? \"}, {\"role\": \"assistant\", \"content\": \"yés\"}]",
+        );
+        check(
+            "{{ messages[1:] | tojson(indent=2, ensure_ascii=true) }}",
+            false,
+            "[\n  {\n    \"role\": \"assistant\",\n    \"content\": \"y\\u00e9s\"\n  }\n]",
+        );
+        check("{{ strftime_now('%d %b %Y, %-m/%y') }}", false, "26 Jul 2024, 7/24");
+        check(
+            "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if loop.first %}{% continue %}{% endif %}{{ ns.n }}{% endfor %}",
+            false,
+            "2",
+        );
+        check(
+            "{% for m in messages %}{%- generation -%} {{ m.content.split()[0] }} {%- endgeneration %}{% endfor %}",
+            false,
+            "Isyés",
+        );
+        check("{% if add_generation_prompt %}go{% endif %}{% if tools is not none %}tools{% endif %}", true, "go");
+        check("{% if tools is iterable or messages is not iterable or 'a' is not sequence %}no{% endif %}", false, "");
+        check("a\r\n{% if true %}\r\nb{% endif %}\r\n", false, "a\nb");
+        check("{{ raise_exception('System role not supported') }}", false, "refused: System role not supported");
+    }
+
+    #[test]
+    fn a_broken_template_names_its_file() {
+        let error = ChatTemplate::compile("{% for %}".to_owned(), "dir/chat_template.jinja".into(), vec![]).err();
+        assert!(error.expect("refused").to_string().starts_with("dir/chat_template.jinja: not a chat template"));
+    }
+}

@@ -1,0 +1,118 @@
+//! Another device computes what the CPU computes. `HALFTONE_TEST_DEVICE=cuda:0` names it; without it there is nothing to
+//! compare, and the tests say so. `tests/gpu.sh` runs them where there is a GPU.
+
+mod common;
+
+use common::{MODELS, numbers, oracle, rows};
+use lm::{AdamW, Decoder, Device, Dtype, GenerateRequest, LogProbs, Memory, SamplingRules, Sequence, Text, Training};
+
+fn device() -> Option<Device> {
+    match std::env::var("HALFTONE_TEST_DEVICE") {
+        Ok(name) => Some(lm::open_device(&name).unwrap()),
+        Err(_) => {
+            println!("skipped: HALFTONE_TEST_DEVICE names no device");
+            None
+        }
+    }
+}
+
+/// f32: within 1e-3 of PyTorch's sums of log-probabilities. bf16: within 0.05 a token in the worst sequence and 0.01 in
+/// the mean, since weights and activations are rounded.
+#[test]
+fn log_probabilities() {
+    let Some(device) = device() else { return };
+    for model in MODELS {
+        let numbers = numbers(model);
+        let rows = rows(&numbers);
+        let sequences: Vec<Sequence> = rows.iter().map(|row| row.sequence()).collect();
+        let sequences: Vec<&Sequence> = sequences.iter().collect();
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            let decoder = Decoder::load_in(&oracle(model), &device, dtype).unwrap();
+            let scores = decoder.score(&sequences, true, 2048).unwrap();
+            let (mut worst, mut worst_per_token, mut mean) = (0.0_f64, 0.0_f64, 0.0);
+            for ((row, score), sequence) in rows.iter().zip(&scores).zip(&sequences) {
+                worst = worst.max((score.response - row.logp).abs()).max((score.prompt - row.prompt_logp).abs());
+                let tokens = (sequence.ids.len() - 1) as f64;
+                let off = (score.response + score.prompt - row.logp - row.prompt_logp) / tokens;
+                worst_per_token = worst_per_token.max(off.abs());
+                mean += off / rows.len() as f64;
+            }
+            println!("{model} {dtype:?}: worst {worst:.2e}, a token {worst_per_token:.2e}, mean {mean:.2e}");
+            match dtype {
+                Dtype::F32 => assert!(worst < 1e-3, "{model}: off by {worst}"),
+                Dtype::Bf16 => {
+                    assert!(worst_per_token < 0.05 && mean.abs() < 0.01, "{model}: {worst_per_token} {mean}")
+                }
+            }
+        }
+    }
+}
+
+/// What six steps of DPO give: the gradient norm of each, then the log-probabilities of all sequences.
+fn trained(model: &str, device: &Device, dtype: Dtype, memory: Memory) -> (Vec<f64>, Vec<f64>) {
+    let numbers = numbers(model);
+    let of = |side: &str| &numbers["pairs"]["text"][side];
+    let sequences: Vec<[Sequence; 2]> =
+        of("chosen").iter().zip(of("rejected")).map(|(c, r)| [c.sequence(), r.sequence()]).collect();
+    let reference: Vec<[f64; 2]> = of("chosen").iter().zip(of("rejected")).map(|(c, r)| [c.logp, r.logp]).collect();
+    let decoder = Decoder::load_in(&oracle(model), device, dtype).unwrap();
+    let mut training = Training::new(decoder, AdamW::default(), Some(1.0), memory, 512).unwrap();
+    let mut norms = Vec::new();
+    for (pairs, reference) in sequences.chunks(4).zip(reference.chunks(4)).take(6) {
+        let batch: Vec<&Sequence> = pairs.iter().flatten().collect();
+        let logps = training.forward(&batch, false).unwrap();
+        let mut cotangents = Vec::new();
+        for (logps, reference) in logps.chunks(2).zip(reference) {
+            let margin = 0.3 * ((logps[0].response - reference[0]) - (logps[1].response - reference[1]));
+            let slope = -0.3 / (1.0 + margin.exp()) / pairs.len() as f64;
+            cotangents.push(LogProbs { response: slope, prompt: 0.0 });
+            cotangents.push(LogProbs { response: -slope, prompt: 0.0 });
+        }
+        training.backward(&cotangents).unwrap();
+        norms.push(training.step(2e-5).unwrap());
+    }
+    let all: Vec<&Sequence> = sequences.iter().flatten().collect();
+    let scores = training.decoder().score(&all, false, 2048).unwrap();
+    (norms, scores.iter().map(|score| score.response).collect())
+}
+
+/// f32: gradient norms within 0.1 %, log-probabilities after training within 5e-3. bf16: within 5 % and 2 %.
+#[test]
+fn training() {
+    let Some(device) = device() else { return };
+    for model in MODELS {
+        let (norms, scores) = trained(model, &Device::Cpu, Dtype::F32, Memory::Keep);
+        for memory in [Memory::Keep, Memory::Boundaries] {
+            for (dtype, norm_off, score_off) in [(Dtype::F32, 1e-3, 5e-3), (Dtype::Bf16, 0.05, f64::INFINITY)] {
+                let (got_norms, got_scores) = trained(model, &device, dtype, memory);
+                let worst_norm =
+                    got_norms.iter().zip(&norms).map(|(got, want)| (got / want - 1.0).abs()).fold(0.0, f64::max);
+                let worst = got_scores.iter().zip(&scores).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
+                let relative =
+                    got_scores.iter().zip(&scores).map(|(got, want)| (got / want - 1.0).abs()).fold(0.0, f64::max);
+                println!("{model} {dtype:?} {memory:?}: norms {worst_norm:.2e}, scores {worst:.2e}, {relative:.2e}");
+                assert!(worst_norm < norm_off && worst < score_off && relative < 0.02, "{model} {dtype:?} {memory:?}");
+            }
+        }
+    }
+}
+
+/// Greedy tokens are those of the CPU.
+#[test]
+fn generation() {
+    let Some(device) = device() else { return };
+    let rules = SamplingRules { temperature: 0.0, top_p: None, top_k: None, max_tokens: 32, stop: Vec::new() };
+    for model in MODELS {
+        let numbers = numbers(model);
+        let text = Text::load(&oracle(model)).unwrap();
+        let prompts: Vec<&[u32]> =
+            rows(&numbers).iter().step_by(9).map(|row| &row.prompt_ids[..]).filter(|ids| !ids.is_empty()).collect();
+        let requests: Vec<_> = prompts.iter().map(|ids| GenerateRequest { ids, seeds: vec![1] }).collect();
+        let on = |device: &Device| {
+            let decoder = Decoder::load(&oracle(model), device).unwrap();
+            let all = decoder.generate(&text, &requests, &rules, 4096).unwrap();
+            all.iter().map(|samples| samples[0].ids.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(on(&device), on(&Device::Cpu), "{model}");
+    }
+}

@@ -1,0 +1,225 @@
+//! Adapters against PEFT (fixtures/make_lora.py), and the laws they keep.
+
+mod common;
+
+use common::{Scored, numbers, oracle};
+use lm::{AdamW, DType, Decoder, Device, LogProbs, Lora, Memory, Sequence, Text, Training};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn fixture() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/lora")
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn sequences() -> Vec<Sequence> {
+    let numbers = numbers("llama");
+    let of = |side: &str| numbers["pairs"]["chat"][side].iter().map(Scored::sequence).collect::<Vec<_>>();
+    of("chosen").into_iter().chain(of("rejected")).collect()
+}
+
+fn scores(decoder: &Decoder) -> Vec<f64> {
+    let sequences = sequences();
+    let scored = decoder.score(&sequences.iter().collect::<Vec<_>>(), false, 4096).unwrap();
+    scored.iter().map(|scored| scored.response).collect()
+}
+
+fn of_peft(what: &str) -> Vec<f64> {
+    let numbers = json(&fixture().join("numbers.json"));
+    let side =
+        |side: &str| numbers[what][side].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<f64>>();
+    [side("chosen"), side("rejected")].concat()
+}
+
+fn worst(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+fn load(folder: &Path) -> Decoder {
+    Decoder::load(folder, &Device::Cpu).unwrap()
+}
+
+fn lora(targets: &[&str]) -> Lora {
+    Lora::new(4, 8.0, &targets.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
+}
+
+fn fresh(targets: &[&str]) -> Decoder {
+    let mut decoder = load(&oracle("llama"));
+    decoder.add_adapter(&lora(targets), 17).unwrap();
+    decoder
+}
+
+#[test]
+fn an_adapter_of_peft_gives_its_numbers() {
+    let adapter = scores(&load(&fixture()));
+    let off = worst(&adapter, &of_peft("adapter"));
+    assert!(off < 1e-3, "off by {off}");
+    let base = of_peft("base");
+    let moved = worst(&adapter, &base);
+    assert!(moved > 1.0, "the adapter moves nothing: {moved}");
+    let off = worst(&scores(&load(&fixture()).without_adapter()), &base);
+    assert!(off < 1e-3, "the base without its adapter is off by {off}");
+}
+
+#[test]
+fn merged_weights_are_the_adapter() {
+    let decoder = load(&fixture());
+    let adapter = scores(&decoder);
+    let merged = decoder.merged().unwrap();
+    assert!(merged.adapter().is_none());
+    // f32 sums of some hundred log-probs of about 6 nats each.
+    for (merged, adapter) in scores(&merged).iter().zip(&adapter) {
+        assert!((merged - adapter).abs() <= 1e-5 * adapter.abs(), "{merged}, wanted {adapter}");
+    }
+    // The folder that export writes is a model of its own, with the base's dtype and files.
+    let to = tempfile::tempdir().unwrap();
+    lm::export(&fixture(), to.path()).unwrap();
+    assert_eq!(lm::base_of(to.path()).unwrap(), None);
+    assert!(worst(&scores(&load(to.path())), &scores(&merged)) == 0.0);
+    assert_eq!(json(&to.path().join("config.json")), json(&oracle("llama").join("config.json")));
+    Text::load(to.path()).unwrap();
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing_at_all() {
+    let base = scores(&load(&oracle("llama")));
+    for targets in [&["all-linear"][..], &["q_proj", "v_proj"], &["up_proj"]] {
+        assert_eq!(scores(&fresh(targets)), base, "{targets:?}");
+    }
+}
+
+#[test]
+fn a_saved_adapter_is_the_same_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let decoder = load(&fixture());
+    decoder.save_adapter(folder.path(), &oracle("llama")).unwrap();
+    let again = load(folder.path());
+    assert_eq!(again.adapter(), decoder.adapter());
+    assert_eq!(scores(&again), scores(&decoder));
+    assert!(decoder.save(folder.path()).is_err(), "an adapter is not a whole model");
+    // The tokenizer and the ends of text are the base's where the folder has none.
+    assert_eq!(Text::load(folder.path()).unwrap().eos_ids(), Text::load(&oracle("llama")).unwrap().eos_ids());
+    let config = json(&folder.path().join("adapter_config.json"));
+    for (key, value) in json(&fixture().join("adapter_config.json")).as_object().unwrap() {
+        let same = [
+            "r",
+            "lora_alpha",
+            "lora_dropout",
+            "bias",
+            "peft_type",
+            "task_type",
+            "fan_in_fan_out",
+            "modules_to_save",
+            "inference_mode",
+        ];
+        assert!(!same.contains(&key.as_str()) || config[key] == *value, "{key}: {config}");
+    }
+}
+
+#[test]
+fn forms_that_are_not_computed_are_refused() {
+    let copy = |change: &dyn Fn(&mut Value)| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = json(&fixture().join("adapter_config.json"));
+        config["base_model_name_or_path"] = oracle("llama").to_str().unwrap().into();
+        change(&mut config);
+        std::fs::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
+        std::fs::copy(fixture().join("adapter_model.safetensors"), folder.path().join("adapter_model.safetensors"))
+            .unwrap();
+        match Decoder::load(folder.path(), &Device::Cpu) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    };
+    assert_eq!(copy(&|_| ()), "");
+    let check = |key: &str, value: Value, said: &str| {
+        let text = copy(&|config| config[key] = value.clone());
+        assert!(text.contains(said), "{key}: {text}");
+    };
+    check("use_dora", true.into(), "`use_dora` is true");
+    check("peft_type", "IA3".into(), "`peft_type`");
+    check("bias", "all".into(), "`bias`");
+    check("modules_to_save", serde_json::json!(["lm_head"]), "`modules_to_save`");
+    check("rank_pattern", serde_json::json!({"q_proj": 2}), "`rank_pattern`");
+    check("r", 3.into(), "the base and `r` want (3, 64)");
+    check("base_model_name_or_path", "no/such/model".into(), "`no/such/model` is not there");
+    check("base_model_name_or_path", Value::Null, "`base_model_name_or_path` is missing");
+    check("base_model_name_or_path", fixture().to_str().unwrap().into(), "is an adapter itself");
+    check("base_model_name_or_path", oracle("qwen3").to_str().unwrap().into(), "want");
+    let refused = |rank, alpha, targets: &[&str]| {
+        Lora::new(rank, alpha, &targets.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(refused(4, 8.0, &["query"]).contains("there are `q_proj`, `k_proj`"));
+    assert!(refused(4, 8.0, &["q_proj", "q_proj"]).contains("twice"));
+    assert!(refused(4, 8.0, &["all-linear", "q_proj"]).contains("all of them"));
+    assert!(refused(0, 8.0, &["q_proj"]).contains("rank is 0"));
+    assert!(refused(4, 0.0, &["q_proj"]).contains("alpha is 0"));
+    assert!(refused(4, 8.0, &[]).contains("no linear layer"));
+}
+
+fn training(decoder: Decoder, budget: usize, memory: Memory) -> Training {
+    Training::new(decoder, AdamW::default(), Some(1.0), memory, budget).unwrap()
+}
+
+/// A step that makes the first rows likelier and the others less.
+fn step(training: &mut Training) -> f64 {
+    let sequences: Vec<Sequence> = sequences().into_iter().step_by(6).collect();
+    let n = sequences.len();
+    training.forward(&sequences.iter().collect::<Vec<_>>(), false).unwrap();
+    let slopes: Vec<LogProbs> =
+        (0..n).map(|i| LogProbs { response: if i < n / 2 { -0.01 } else { 0.01 }, prompt: 0.0 }).collect();
+    training.backward(&slopes).unwrap();
+    training.step(1e-3).unwrap()
+}
+
+#[test]
+fn the_adapter_alone_is_trained_and_micro_batches_do_not_show() {
+    let mut whole = training(fresh(&["all-linear"]), 4096, Memory::Keep);
+    let gradients = whole.gradients().unwrap();
+    assert_eq!(gradients.len(), 2 * 7 * 3);
+    assert!(gradients.iter().all(|(name, _)| name.contains(".lora_")), "frozen weights have no gradient");
+    let mut cut = training(fresh(&["all-linear"]), 100, Memory::TwoPass);
+    let before = scores(whole.decoder());
+    for _ in 0..3 {
+        let (a, b) = (step(&mut whole), step(&mut cut));
+        assert!((a - b).abs() < 1e-4 * a, "{a}, {b}");
+    }
+    let after = scores(whole.decoder());
+    assert!(worst(&after, &scores(cut.decoder())) < 1e-3);
+    assert!(worst(&after, &before) > 0.1);
+    assert_eq!(scores(&whole.into_decoder().without_adapter()), before, "the base stays as it was");
+}
+
+#[test]
+fn resumed_is_unbroken_and_its_state_holds_the_adapter_alone() {
+    for dtype in [DType::F32, DType::BF16] {
+        let start = || {
+            let mut decoder = Decoder::load_as(&oracle("llama"), &Device::Cpu, dtype).unwrap();
+            decoder.add_adapter(&lora(&["q_proj", "down_proj"]), 17).unwrap();
+            training(decoder, 4096, Memory::Boundaries)
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let mut whole = start();
+        step(&mut whole);
+        whole.save_state(folder.path()).unwrap();
+        let size = std::fs::metadata(folder.path().join("training_state.safetensors")).unwrap().len();
+        let base = std::fs::metadata(oracle("llama").join("model.safetensors")).unwrap().len();
+        assert!(size < base / 4, "{size} bytes of state, {base} of weights");
+        step(&mut whole);
+        let mut resumed = start();
+        resumed.load_state(folder.path()).unwrap();
+        step(&mut resumed);
+        let bytes = |training: &Training| {
+            let to = tempfile::tempdir().unwrap();
+            training.decoder().save_adapter(to.path(), &oracle("llama")).unwrap();
+            std::fs::read(to.path().join("adapter_model.safetensors")).unwrap()
+        };
+        assert!(bytes(&whole) == bytes(&resumed), "{dtype:?}");
+    }
+}

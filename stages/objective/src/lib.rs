@@ -1,0 +1,66 @@
+//! Preference objectives: plain f64 arithmetic on log-probs of sequences, value and derivative side by side.
+//!
+//! This crate knows sequences by their log-probs under policy and reference, edges between them with soft labels, items
+//! with labels of their own, and the loss and its gradient. It knows no tensors, no text and no tables. Read
+//! [`Objective`] first, then [`Batch`] and [`Evaluation`]; each family has a file with its equations.
+
+mod aot;
+mod apo;
+mod batch;
+mod bco;
+mod card;
+mod catalogue;
+mod cpo;
+mod data_check;
+mod discopop;
+mod dpo;
+mod error;
+mod evaluation;
+mod exo;
+mod hinge;
+mod ipo;
+mod jpo;
+mod kto;
+mod measures;
+mod mixture;
+mod nca;
+mod orpo;
+mod robust;
+mod ropo;
+mod rpo;
+mod sft;
+mod side;
+mod simpo;
+mod sppo;
+mod stable;
+
+pub use aot::Aot;
+pub use apo::{ApoDown, ApoZero};
+pub use batch::{Batch, Edge, Item, SequenceLogps, Similarities};
+pub use bco::Bco;
+pub use card::Card;
+pub use catalogue::{Objective, Reads};
+pub use cpo::Cpo;
+pub use data_check::Forms;
+pub use discopop::Discopop;
+pub use dpo::{Cdpo, Dpo, Gdpo};
+pub use error::{Error, Result};
+pub use evaluation::{Contrasts, Evaluation, NoStep};
+pub use exo::Exo;
+pub use hinge::Hinge;
+pub use ipo::{Cipo, Gipo, Ipo, IpoNorm};
+pub use jpo::{Cjpo, Gjpo, Jpo};
+pub use kto::Kto;
+pub use measures::Measures;
+pub use mixture::{Mixture, Part};
+pub use nca::Nca;
+pub use orpo::Orpo;
+pub use robust::Robust;
+pub use ropo::{Gropo, Ropo};
+pub use rpo::{Rpo, RpoForm, RpoWeighting};
+pub use sft::Sft;
+pub use simpo::Simpo;
+pub use sppo::Sppo;
+
+/// Raised when the same batch gives other numbers than before; part of the version of stages that compute with it.
+pub const VERSION: &str = "1";

@@ -1,0 +1,90 @@
+//! What trainers log beside the loss, under TRL's names.
+
+use crate::batch::Batch;
+use crate::catalogue::Objective;
+use crate::side::Side;
+
+/// Means over a batch. Over the edges; for items, those with a label above 0.5 stand for chosen and those below for
+/// rejected sides. A figure that the batch cannot give is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Measures {
+    /// beta times the log-ratio of chosen sides; without a reference beta times what the objective compares (log-probs,
+    /// per token where it divides by length).
+    pub rewards_chosen: Option<f64>,
+    /// The same for rejected sides.
+    pub rewards_rejected: Option<f64>,
+    /// Difference of the two.
+    pub rewards_margins: Option<f64>,
+    /// Share of edges whose margin is above 0.
+    pub rewards_accuracies: Option<f64>,
+    /// Log-prob of chosen sides, with the prompt part where the objective scores it.
+    pub logps_chosen: Option<f64>,
+    /// The same for rejected sides.
+    pub logps_rejected: Option<f64>,
+    /// Mean of `p_hat`, or of the labels.
+    pub p_mean: Option<f64>,
+    /// Effective sample size of the weights: (sum w)^2 / sum w^2.
+    pub weight_ess: Option<f64>,
+    /// `sft`: log-prob per token.
+    pub mean_token_logp: Option<f64>,
+}
+
+impl Objective {
+    /// The figures of a batch.
+    pub fn measure(&self, batch: &Batch) -> Measures {
+        let joint = self.needs_prompt_part();
+        let side = |sequence: usize| Side::of(&batch.sequences[sequence], joint);
+        let has_reference = |sequence: usize| batch.sequences[sequence].reference.is_some();
+        let edges = if self.reads().pairs() { batch.edges.as_slice() } else { &[] };
+        let items = if self.reads().items() { batch.items.as_slice() } else { &[] };
+        let labelled =
+            |chosen: bool| items.iter().filter(move |item| if chosen { item.label > 0.5 } else { item.label < 0.5 });
+        let chosen: Vec<usize> =
+            edges.iter().map(|edge| edge.chosen).chain(labelled(true).map(|item| item.sequence)).collect();
+        let rejected: Vec<usize> = match self.reads_rejected() {
+            true => edges.iter().map(|edge| edge.rejected).chain(labelled(false).map(|item| item.sequence)).collect(),
+            false => Vec::new(),
+        };
+
+        let measured = chosen.iter().chain(&rejected).all(|&sequence| has_reference(sequence));
+        let reward = |sequence: usize| {
+            let side = side(sequence);
+            let score = match self {
+                _ if measured => side.log_ratio(),
+                Objective::Simpo(_) | Objective::Orpo(_) => side.mean(),
+                _ => side.policy,
+            };
+            self.beta().map(|beta| beta * score)
+        };
+        let rewards = |sides: &[usize]| mean(sides.iter().map(|&sequence| reward(sequence)));
+        let logps = |sides: &[usize]| mean(sides.iter().map(|&sequence| Some(side(sequence).policy)));
+        let won = |edge: &crate::Edge| Some(f64::from(u8::from(reward(edge.chosen)? > reward(edge.rejected)?)));
+
+        let weights = || edges.iter().map(|edge| edge.weight).chain(items.iter().map(|item| item.weight));
+        let (total, squares) = (weights().sum::<f64>(), weights().map(|weight| weight * weight).sum::<f64>());
+        let (rewards_chosen, rewards_rejected) = (rewards(&chosen), rewards(&rejected));
+        Measures {
+            rewards_chosen,
+            rewards_rejected,
+            rewards_margins: rewards_chosen.zip(rewards_rejected).map(|(chosen, rejected)| chosen - rejected),
+            rewards_accuracies: mean(edges.iter().map(won)),
+            logps_chosen: logps(&chosen),
+            logps_rejected: logps(&rejected),
+            p_mean: mean(edges.iter().map(|edge| Some(edge.p_hat)).chain(items.iter().map(|item| Some(item.label)))),
+            weight_ess: (squares > 0.0).then(|| total * total / squares),
+            mean_token_logp: match self {
+                Objective::Sft(_) => {
+                    let tokens: f64 = chosen.iter().map(|&sequence| side(sequence).tokens).sum();
+                    (tokens > 0.0).then(|| chosen.iter().map(|&sequence| side(sequence).policy).sum::<f64>() / tokens)
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+/// The mean, where there are values and none is missing.
+fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let values: Vec<f64> = values.collect::<Option<_>>()?;
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}

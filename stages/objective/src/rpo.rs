@@ -1,0 +1,189 @@
+//! RPO: every chosen side of the batch against every rejected side, prompts that are alike counting more.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::card::Card;
+use crate::error::{Error, Result};
+use crate::evaluation::{Contrasts, Evaluation, NoStep};
+use crate::side::Side;
+use crate::stable::{sigmoid, softplus};
+
+/// Relative preference optimization. Labels choose sides and do not weigh.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rpo {
+    /// How strongly the reference holds the policy back; above 0. The paper takes 0.1.
+    pub beta: f64,
+    /// `embedding` alone: temperature of the softmax over prompt distances; above 0. The paper takes 0.25 to 0.75.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tau: Option<f64>,
+    /// How the cells of the matrix are weighted.
+    #[serde(default)]
+    pub weighting: RpoWeighting,
+    /// `diagonal` alone: the share of each row's own pair, in [0, 1]; the other columns share the rest. The paper's
+    /// code takes 0.8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagonal_weight: Option<f64>,
+    /// Whether the sides come from pairs, or from items with labels of their own.
+    #[serde(default)]
+    pub form: RpoForm,
+}
+
+/// How RPO weights the cell of chosen side i and rejected side j.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RpoWeighting {
+    /// By prompt distance, inside the sigmoid: softmax over j of -(1 - cosine_ij) / tau.
+    #[default]
+    Embedding,
+    /// Weight 1 inside the sigmoid for every cell.
+    Uniform,
+    /// Weight 1 inside the sigmoid; outside, `diagonal_weight` for a row's own pair and the rest for the others.
+    Diagonal,
+}
+
+/// Where RPO's chosen and rejected sides come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RpoForm {
+    /// Both sides of each pair.
+    #[default]
+    Paired,
+    /// Items: a label above 0.5 makes a chosen side, one below 0.5 a rejected side. Their numbers may differ.
+    Unpaired,
+}
+
+/// A row or column of the matrix.
+struct Line {
+    /// Index of the sequence.
+    sequence: usize,
+    /// Index of its term: the edge or the item.
+    term: usize,
+    /// Weight of the row or column.
+    weight: f64,
+}
+
+impl Rpo {
+    /// sum_ij w_i w_j l_ij / (sum_i w_i sum_j w_j), l_ij = -log sigmoid(beta omega_ij (s_i - s_j)), M rows (chosen) by
+    /// N columns (rejected), arXiv 2402.10958 and its code. omega_ij = softmax_j((cosine_ij - 1) / tau) multiplies the
+    /// *logit*; at M = N = 1 this is DPO. A row's term is its weighted mean over columns. For items, a rejected item's
+    /// term is the weighted mean over its column.
+    pub(crate) fn evaluate(&self, batch: &Batch) -> Result<Evaluation> {
+        let (rows, columns) = self.lines(batch);
+        let terms = if self.form == RpoForm::Paired { batch.edges.len() } else { batch.items.len() };
+        let mut evaluation = Evaluation::empty(batch, terms);
+        evaluation.no_step = self.no_step(batch);
+        if evaluation.no_step.is_some() {
+            return Ok(evaluation);
+        }
+        let weights = self.inner_weights(batch, rows.len(), columns.len())?;
+        let row_total: f64 = rows.iter().map(|row| row.weight).sum();
+        let column_total: f64 = columns.iter().map(|column| column.weight).sum();
+        let log_ratio = |line: &Line| Side::of(&batch.sequences[line.sequence], false).log_ratio();
+        let rejected: Vec<f64> = columns.iter().map(log_ratio).collect();
+        for (i, row) in rows.iter().enumerate() {
+            let chosen = log_ratio(row);
+            let row_share = row.weight / row_total;
+            let outer = self.outer_weights(i, &columns, column_total);
+            for (j, column) in columns.iter().enumerate() {
+                let scale = self.beta * weights[i * columns.len() + j];
+                let z = scale * (chosen - rejected[j]);
+                let loss = softplus(-z);
+                evaluation.terms[row.term] += outer[j] * loss;
+                if self.form == RpoForm::Unpaired {
+                    evaluation.terms[column.term] += row_share * loss;
+                }
+                let slope = -row_share * outer[j] * scale * sigmoid(-z);
+                evaluation.d_policy[row.sequence].0 += slope;
+                evaluation.d_policy[column.sequence].0 -= slope;
+            }
+            evaluation.loss += row_share * evaluation.terms[row.term];
+        }
+        let (rows, columns) = (rows.len(), columns.len());
+        evaluation.contrasts = Some(Contrasts { rows, columns, weights });
+        Ok(evaluation)
+    }
+
+    pub(crate) fn no_step(&self, batch: &Batch) -> Option<NoStep> {
+        let (rows, columns) = self.lines(batch);
+        let weigh = |lines: &[Line]| lines.iter().any(|line| line.weight > 0.0);
+        match (weigh(&rows), weigh(&columns)) {
+            (true, true) => None,
+            (false, false) => Some(NoStep::ZeroWeight),
+            _ => Some(NoStep::OneClass),
+        }
+    }
+
+    fn lines(&self, batch: &Batch) -> (Vec<Line>, Vec<Line>) {
+        match self.form {
+            RpoForm::Paired => {
+                let edges = || batch.edges.iter().enumerate();
+                let line = |sequence, term, weight| Line { sequence, term, weight };
+                (
+                    edges().map(|(i, edge)| line(edge.chosen, i, edge.weight)).collect(),
+                    edges().map(|(i, edge)| line(edge.rejected, i, edge.weight)).collect(),
+                )
+            }
+            RpoForm::Unpaired => {
+                let items = batch.items.iter().enumerate();
+                let (chosen, rejected): (Vec<_>, Vec<_>) = items.partition(|(_, item)| item.label > 0.5);
+                let line =
+                    |(i, item): (usize, &crate::Item)| Line { sequence: item.sequence, term: i, weight: item.weight };
+                (chosen.into_iter().map(line).collect(), rejected.into_iter().map(line).collect())
+            }
+        }
+    }
+
+    /// omega, M x N row by row.
+    fn inner_weights(&self, batch: &Batch, rows: usize, columns: usize) -> Result<Vec<f64>> {
+        let Some(tau) = self.tau.filter(|_| self.weighting == RpoWeighting::Embedding) else {
+            return Ok(vec![1.0; rows * columns]);
+        };
+        let got = match &batch.similarities {
+            Some(similarities) if similarities.rows == rows && similarities.columns == columns => {
+                return Ok(similarities.values.chunks(columns.max(1)).flat_map(|row| softmax(row, tau)).collect());
+            }
+            Some(similarities) => format!("{} by {}", similarities.rows, similarities.columns),
+            None => "none".to_owned(),
+        };
+        Err(Error::Similarities { rows, columns, got })
+    }
+
+    /// The shares of the columns in row i; they sum to 1.
+    fn outer_weights(&self, i: usize, columns: &[Line], total: f64) -> Vec<f64> {
+        let diagonal = self.diagonal_weight.filter(|_| self.weighting == RpoWeighting::Diagonal);
+        let own = columns.get(i).map_or(0.0, |column| column.weight);
+        match diagonal {
+            None => columns.iter().map(|column| column.weight / total).collect(),
+            // Nobody else in the batch: the row is its own pair.
+            Some(_) if total - own <= 0.0 => (0..columns.len()).map(|j| if j == i { 1.0 } else { 0.0 }).collect(),
+            Some(share) => {
+                let others: f64 = columns.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, c)| c.weight).sum();
+                let of = |(j, column): (usize, &Line)| {
+                    if j == i { share } else { (1.0 - share) * column.weight / others }
+                };
+                columns.iter().enumerate().map(of).collect()
+            }
+        }
+    }
+
+    pub(crate) const CARD: Card = Card {
+        name: "rpo",
+        title: "relative preference optimization across prompts (Yin et al.; not TRL's rpo_alpha, not reward-aware PO)",
+        paper: "arXiv 2402.10958",
+        equation: "mean over i, j of -log sigmoid(beta omega_ij (s_i - s_j)), omega_ij = softmax_j((cosine_ij - 1)/tau), s = log pi/ref",
+        orientation: "chosen first; the soft label is taken as certain",
+        length: "sums over response tokens",
+        at_half: "still pushes the chosen side up",
+    };
+}
+
+/// softmax of (cosine - 1) / tau over a row.
+fn softmax(cosines: &[f64], tau: f64) -> Vec<f64> {
+    let top = cosines.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = cosines.iter().map(|cosine| ((cosine - top) / tau).exp()).collect();
+    let total: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / total).collect()
+}

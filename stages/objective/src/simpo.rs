@@ -1,0 +1,39 @@
+//! SimPO: no reference, log-probs per token.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::card::Card;
+use crate::side::{EdgeObjective, EdgeTerm, Side};
+use crate::stable::{sigmoid, softplus};
+
+/// Simple preference optimization.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Simpo {
+    /// Scale of the difference of log-probs per token; above 0. The paper takes 2 to 10.
+    pub beta: f64,
+    /// The margin asked for between the sides, in units of the scaled difference; at least 0.
+    pub gamma: f64,
+}
+
+impl EdgeObjective for Simpo {
+    /// -log sigmoid(beta (log pi(chosen)/|chosen| - log pi(rejected)/|rejected|) - gamma), eq. 6 of arXiv 2405.14734.
+    fn term(&self, chosen: &Side, rejected: &Side, _p_hat: f64) -> EdgeTerm {
+        let z = self.beta * (chosen.mean() - rejected.mean()) - self.gamma;
+        let slope = -self.beta * sigmoid(-z);
+        EdgeTerm { loss: softplus(-z), d_chosen: slope / chosen.tokens, d_rejected: -slope / rejected.tokens }
+    }
+}
+
+impl Simpo {
+    pub(crate) const CARD: Card = Card {
+        name: "simpo",
+        title: "simple preference optimization (no reference)",
+        paper: "arXiv 2405.14734, eq. 6",
+        equation: "-log sigmoid(beta (log pi(chosen)/|chosen| - log pi(rejected)/|rejected|) - gamma)",
+        orientation: "chosen first; the soft label is taken as certain",
+        length: "means over response tokens",
+        at_half: "still pushes the chosen side up",
+    };
+}

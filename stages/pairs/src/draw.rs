@@ -1,0 +1,65 @@
+//! Draws and keys of rows.
+
+use kit::Seed;
+
+/// The 96 bits behind an id that `kit` makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key([u8; 12]);
+
+impl Key {
+    /// The key of an id of 24 hexadecimal digits.
+    pub(crate) fn of(id: &str) -> Key {
+        let digit = |at: usize| u8::from_str_radix(&id[at..at + 2], 16).expect("ids are hexadecimal digits");
+        Key(std::array::from_fn(|byte| digit(2 * byte)))
+    }
+
+    /// The key as two numbers, for columns.
+    pub(crate) fn numbers(self) -> (u64, u32) {
+        let (high, low) = self.0.split_at(8);
+        (u64::from_be_bytes(high.try_into().expect("8 bytes")), u32::from_be_bytes(low.try_into().expect("4 bytes")))
+    }
+
+    /// The key as text.
+    pub(crate) fn hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// A fair coin that depends on the key alone.
+    pub(crate) fn coin(self) -> bool {
+        self.0[11] & 1 == 1
+    }
+
+    /// A draw in [0, 2^64) for a purpose.
+    pub(crate) fn draw(self, seed: Seed, purpose: &str) -> u64 {
+        seed.derive(purpose, &self.hex(), 0)
+    }
+
+    /// Whether an event of this probability happens.
+    pub(crate) fn happens(self, seed: Seed, purpose: &str, probability: f64) -> bool {
+        // The upper 53 bits are a number in [0, 1) that f64 holds exactly.
+        ((self.draw(seed, purpose) >> 11) as f64) < probability * (1u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_ids() {
+        for parts in [&["a", "b"][..], &["ab"], &[]] {
+            let id = kit::id_of(parts);
+            assert_eq!(Key::of(&id).hex(), id);
+        }
+    }
+
+    #[test]
+    fn events_happen_as_often_as_they_should() {
+        let keys: Vec<_> = (0..20_000).map(|number| Key::of(&kit::id_of(&[number.to_string()]))).collect();
+        let share = |rate| keys.iter().filter(|key| key.happens(Seed(3), "test", rate)).count() as f64 / 20_000.0;
+        assert_eq!((share(0.0), share(1.0)), (0.0, 1.0));
+        assert!((share(0.3) - 0.3).abs() < 0.01);
+        let coins = keys.iter().filter(|key| key.coin()).count() as f64 / 20_000.0;
+        assert!((coins - 0.5).abs() < 0.01);
+    }
+}

@@ -1,0 +1,22 @@
+//! The stage kind `reference`: log-probs of every distinct training sequence under the frozen reference model.
+//!
+//! It knows which sequences the rows of a table need and how they are cut into shards. It does not know how tokens
+//! or log-probs come about (that is `lm`), nor what is done with them (that is `train`). Read [`Reference`] first.
+
+mod rendering;
+mod score;
+mod stage;
+mod trace;
+mod work;
+
+pub use lm::resolve_device;
+pub use stage::Reference;
+
+/// The kind for the engine's list.
+pub const KIND: kit::Kind =
+    kit::Kind::of::<Reference>("reference", "log-probs of each distinct sequence under the frozen reference model");
+
+/// What `lm` could not do, as a stage's error.
+fn lm_error(error: lm::Error) -> kit::Error {
+    if error.is_data() { kit::Error::Data(error.to_string()) } else { kit::Error::Internal(error.to_string()) }
+}

@@ -1,0 +1,83 @@
+//! Scoring the work list, shard by shard.
+
+use kit::rows::ReferenceRow;
+use kit::{Context, Error, Outcome, Result, complete_port, run_shards};
+use lm::{Decoder, Sequence};
+
+use crate::lm_error;
+use crate::stage::Reference;
+use crate::work::{Task, Unit, WorkList};
+
+pub(crate) fn score(stage: &Reference, context: &Context<'_>, work: &WorkList) -> Result<Outcome> {
+    let mut decoder = None;
+    let shards = work.shards(stage.shard_rows);
+    let rejected = run_shards(context, "sequences", &shards, |shard, output| {
+        // Loaded with the first shard that is not on disk yet.
+        if decoder.is_none() {
+            decoder = Some(load(stage, context)?);
+        }
+        let decoder = decoder.as_ref().expect("loaded above");
+        let mut rows = Vec::new();
+        for batch in work.batches(shard, stage.tokens_per_batch) {
+            context.interrupt.check()?;
+            let end = batch.end;
+            let units = &work.units[batch];
+            rows.extend(score_batch(stage, decoder, units)?);
+            for unit in units {
+                if let Task::Refuse(reject) = &unit.task {
+                    output.reject(reject.clone());
+                }
+            }
+            context.progress(end as u64, work.units.len() as u64, "sequences", String::new());
+        }
+        output.write("reference", &rows)
+    })?;
+    complete_port::<ReferenceRow>(context, "reference")?;
+    Ok(Outcome::default()
+        .balance("from", work.rows, work.rows - rejected, rejected)
+        .figure("sequences", work.sequences())
+        .figure("tokens, shared prefixes once", work.shared_tokens())
+        .figure("cut on the left", work.counts.cut)
+        .figure("escaped special text", work.counts.escaped)
+        .figure("prompt is not a token prefix", work.counts.mismatched))
+}
+
+fn load(stage: &Reference, context: &Context<'_>) -> Result<Decoder> {
+    let device = lm::open_device(context.device).map_err(lm_error)?;
+    stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
+    Decoder::load_in(&context.model("model")?.path, &device, stage.dtype).map_err(lm_error)
+}
+
+fn score_batch(stage: &Reference, decoder: &Decoder, units: &[Unit]) -> Result<Vec<ReferenceRow>> {
+    let scored: Vec<(&Unit, &String, &Sequence)> = units
+        .iter()
+        .filter_map(|unit| match &unit.task {
+            Task::Score { response_id, sequence } => Some((unit, response_id, sequence)),
+            Task::Refuse(_) => None,
+        })
+        .collect();
+    let sequences: Vec<&Sequence> = scored.iter().map(|(_, _, sequence)| *sequence).collect();
+    if sequences.is_empty() {
+        return Ok(Vec::new());
+    }
+    let log_probs = decoder.score(&sequences, stage.prompt_part, stage.tokens_per_batch).map_err(lm_error)?;
+    let rows = scored.into_iter().zip(log_probs).map(|((unit, response_id, sequence), log_probs)| {
+        if !(log_probs.response.is_finite() && log_probs.prompt.is_finite()) {
+            return Err(Error::data(format!(
+                "the reference model gives response `{response_id}` under prompt `{}` the log-prob {} ({} for the \
+                 prompt): its weights overflow or hold values that are not numbers",
+                unit.prompt_id, log_probs.response, log_probs.prompt
+            )));
+        }
+        Ok(ReferenceRow {
+            prompt_id: unit.prompt_id.clone(),
+            response_id: response_id.clone(),
+            completion_start: sequence.start as u32,
+            logp: log_probs.response,
+            prompt_logp: stage.prompt_part.then_some(log_probs.prompt),
+            prompt_tokens: sequence.start as u32,
+            completion_tokens: (sequence.ids.len() - sequence.start) as u32,
+        })
+    });
+    rows.collect()
+}

@@ -1,0 +1,162 @@
+//! The configuration of `reference`, and what the engine asks of it.
+
+use kit::{
+    Context, Finding, Forecast, Input, InputPort, Outcome, OutputPort, Rendering, Result, Stage, Table, Traced, Trail,
+};
+use lm::{DecoderConfig, Dtype, PrefixMismatch, SpecialText, Text, TextRules, TooLong};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::lm_error;
+use crate::score::score;
+use crate::work::WorkList;
+use crate::{rendering, trace};
+
+/// Scores each distinct sequence of the training rows once under the frozen reference model.
+///
+/// The token rules have to be those of the `train` stage that reads the result.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// The pairs or items whose sequences are scored. For items with KTO's `kl_response`, that response is scored
+    /// under the item's prompt as well.
+    pub from: Input,
+    /// The reference model: a folder in the Hugging Face format, or the `policy` of a `train` stage.
+    pub model: Input,
+    /// Also score the prompt's tokens (all but the first), which `jpo` needs.
+    #[serde(default)]
+    pub prompt_part: bool,
+    /// Rows with a sequence longer than the limit: `reject` them, `cut_left` (the prompt's beginning goes, equally on
+    /// both sides of a pair), or stop with an `error`.
+    #[serde(default = "too_long")]
+    pub too_long: TooLong,
+    /// Text that looks like a special token inside a message: `escape` encodes it as ordinary text, `reject` refuses
+    /// the row, `allow` encodes it as the special token.
+    #[serde(default = "special_text")]
+    pub special_text: SpecialText,
+    /// Rows whose tokenised prompt is not a prefix of the tokenised whole: `keep` scores from the common prefix on,
+    /// `reject` refuses the row.
+    #[serde(default = "on_prefix_mismatch")]
+    pub on_prefix_mismatch: PrefixMismatch,
+    /// Longest sequence in tokens; without it the model's positions.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// The precision of matrix products, `f32` or `bf16`. `train` computes in the same.
+    #[serde(default, skip_serializing_if = "Dtype::is_default")]
+    pub dtype: Dtype,
+    /// Tokens computed at once, shared prefixes counted once. More needs more memory.
+    #[serde(default = "tokens_per_batch")]
+    pub tokens_per_batch: usize,
+    /// Sequences in a shard, at least; a shard is what a kill can cost.
+    #[serde(default = "shard_rows")]
+    pub shard_rows: usize,
+}
+
+fn too_long() -> TooLong {
+    TooLong::Reject
+}
+
+fn special_text() -> SpecialText {
+    SpecialText::Escape
+}
+
+fn on_prefix_mismatch() -> PrefixMismatch {
+    PrefixMismatch::Keep
+}
+
+fn tokens_per_batch() -> usize {
+    8192
+}
+
+fn shard_rows() -> usize {
+    256
+}
+
+impl Reference {
+    pub(crate) fn rules(&self) -> TextRules {
+        TextRules {
+            special_text: self.special_text,
+            too_long: self.too_long,
+            on_prefix_mismatch: self.on_prefix_mismatch,
+        }
+    }
+
+    /// The model's tokenizer and template, and the longest sequence.
+    pub(crate) fn text(&self, context: &Context<'_>) -> Result<(Text, usize)> {
+        let folder = &context.model("model")?.path;
+        let text = Text::load(folder).map_err(lm_error)?;
+        let positions = DecoderConfig::from_folder(folder).map_err(lm_error)?.max_positions;
+        Ok((text, self.max_tokens.unwrap_or(positions).min(positions)))
+    }
+
+    /// Tokenises every row; no weights are read.
+    fn work_list(&self, context: &Context<'_>) -> Result<WorkList> {
+        let (text, limit) = self.text(context)?;
+        WorkList::read(context, &text, &self.rules(), limit)
+    }
+}
+
+impl Stage for Reference {
+    fn version(&self) -> String {
+        format!("1+lm{}", lm::VERSION)
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        vec![
+            InputPort::new("from", &self.from, Table::Pairs).or(Table::Items),
+            InputPort::new("model", &self.model, Table::Model),
+        ]
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        let reference = OutputPort::new(Table::Reference);
+        let reference = if self.prompt_part { reference } else { reference.without("prompt_logp") };
+        vec![reference, OutputPort::new(Table::Rejects)]
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        let at_least_one = [
+            ("tokens_per_batch", self.tokens_per_batch),
+            ("shard_rows", self.shard_rows),
+            ("max_tokens", self.max_tokens.unwrap_or(1)),
+        ];
+        let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
+        zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")).collect()
+    }
+
+    fn needs_device(&self) -> bool {
+        true
+    }
+
+    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
+        let work = self.work_list(context)?;
+        let mut notes = vec![format!("{} distinct sequences", work.sequences())];
+        if work.counts.mismatched > 0 {
+            notes.push(format!("{} sequences whose prompt is not a token prefix", work.counts.mismatched));
+        }
+        Ok(Forecast {
+            rows: work.rows,
+            tokens: Some(work.shared_tokens()),
+            too_long: Some(work.counts.too_long),
+            memory: None,
+            notes,
+        })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        let work = self.work_list(context)?;
+        score(self, context, &work)
+    }
+
+    fn rendered_inputs(&self) -> &'static [&'static str] {
+        &["from", "model"]
+    }
+
+    fn render(&self, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
+        rendering::render(self, context, rows)
+    }
+
+    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
+        trace::trace(self, context, trail)
+    }
+}

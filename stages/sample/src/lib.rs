@@ -1,0 +1,20 @@
+//! The stage kind `sample`: responses of a model to prompts.
+//!
+//! It knows which prompts are answered how often, with which seeds, and what a response looks like as a row. It does
+//! not know how text is generated (that is `lm`). Read [`Sample`] first.
+
+mod rendering;
+mod sampling;
+mod stage;
+mod trace;
+mod work;
+
+pub use stage::Sample;
+
+/// The kind for the engine's list.
+pub const KIND: kit::Kind = kit::Kind::of::<Sample>("sample", "k responses of a model to each prompt");
+
+/// What `lm` could not do, as a stage's error.
+fn lm_error(error: lm::Error) -> kit::Error {
+    if error.is_data() { kit::Error::Data(error.to_string()) } else { kit::Error::Internal(error.to_string()) }
+}

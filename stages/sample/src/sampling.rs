@@ -1,0 +1,179 @@
+//! Answering the work list, shard by shard.
+
+use kit::rows::{Message, Reject, Response};
+use kit::{Context, Outcome, Result, complete_port, ids, run_shards, shard_ranges};
+use lm::{Decoder, GenerateRequest, Generation};
+
+use crate::lm_error;
+use crate::stage::Sample;
+use crate::work::{PromptTokens, WorkList};
+
+pub(crate) fn sample(stage: &Sample, context: &Context<'_>) -> Result<Outcome> {
+    let work = WorkList::read(stage, context)?;
+    let model = context.model("model")?;
+    let rules = stage.sampling_rules();
+    let mut decoder = None;
+    // The refused rows go with the first shard, which is there even where every prompt was refused.
+    let mut shards = shard_ranges(std::iter::repeat_n(1, work.prompts.len()), stage.shard_rows);
+    if shards.is_empty() {
+        shards.push(0..0);
+    }
+    let rejected = run_shards(context, "prompts", &shards, |shard, output| {
+        if shard.start == 0 {
+            work.refused.iter().for_each(|reject| output.reject(reject.clone()));
+        }
+        if decoder.is_none() && !shard.is_empty() {
+            let device = lm::open_device(context.device).map_err(lm_error)?;
+            stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
+            decoder = Some(Decoder::load_in(&model.path, &device, stage.dtype).map_err(lm_error)?);
+        }
+        let mut rows = Vec::new();
+        let mut done = shard.start;
+        for prompts in batches(&work.prompts[shard], stage) {
+            context.interrupt.check()?;
+            let requests: Vec<_> = prompts.iter().map(|prompt| request(stage, context, prompt)).collect();
+            let decoder = decoder.as_ref().expect("loaded for a shard with prompts");
+            let generated = decoder.generate(&work.text, &requests, &rules, stage.tokens_per_batch);
+            for (prompt, generations) in prompts.iter().zip(generated.map_err(lm_error)?) {
+                let (responses, empty) = responses(prompt, generations, &model.digest.short(16));
+                rows.extend(responses);
+                empty.into_iter().for_each(|reject| output.reject(reject));
+            }
+            done += prompts.len();
+            context.progress(done as u64, work.prompts.len() as u64, "prompts", String::new());
+        }
+        output.write("responses", &rows)
+    })?;
+    complete_port::<Response>(context, "responses")?;
+    let figures = Figures::read(context)?;
+    let (refused, drawn) = (work.refused.len() as u64, (work.prompts.len() * stage.k) as u64);
+    let empty = rejected - refused;
+    let outcome = Outcome::default()
+        .balance("from", work.rows, work.rows - refused, refused)
+        .balance("samples", drawn, drawn - empty, empty)
+        .figure("prompts", work.prompts.len())
+        .figure("distinct responses", figures.distinct);
+    Ok(if figures.samples == 0 {
+        outcome
+    } else {
+        let share = |part: u64| (part as f64 / figures.samples as f64 * 1e6).round() / 1e6;
+        outcome.figure("mean tokens", share(figures.tokens)).figure("share cut by max_tokens", share(figures.cut))
+    })
+}
+
+/// Cuts the prompts of a shard so that a signal is heard between batches.
+fn batches<'a>(prompts: &'a [PromptTokens], stage: &Sample) -> Vec<&'a [PromptTokens]> {
+    let (mut batches, mut start, mut tokens) = (Vec::new(), 0, 0);
+    for (index, prompt) in prompts.iter().enumerate() {
+        tokens += prompt.sequence.ids.len() + stage.k * stage.max_tokens;
+        if tokens >= stage.tokens_per_batch || index + 1 == prompts.len() {
+            batches.push(&prompts[start..=index]);
+            (start, tokens) = (index + 1, 0);
+        }
+    }
+    batches
+}
+
+fn request<'a>(stage: &Sample, context: &Context<'_>, prompt: &'a PromptTokens) -> GenerateRequest<'a> {
+    let seeds = (0..stage.k as u64).map(|k| context.seed.derive("sample", &prompt.id, k)).collect();
+    GenerateRequest { ids: &prompt.sequence.ids, seeds }
+}
+
+/// The distinct responses among a prompt's generations, and the empty generations.
+fn responses(prompt: &PromptTokens, generations: Vec<Generation>, model: &str) -> (Vec<Response>, Vec<Reject>) {
+    // Raw text continues as raw text.
+    let raw = prompt.messages.iter().all(|message| message.role == "text");
+    let role = if raw { "text" } else { "assistant" };
+    let mut responses: Vec<Response> = Vec::new();
+    let mut empty = Vec::new();
+    for (k, generation) in generations.into_iter().enumerate() {
+        if generation.text.trim().is_empty() {
+            empty.push(Reject {
+                input: "samples".to_owned(),
+                row_id: format!("{}#{k}", prompt.id),
+                reason: "empty_response".to_owned(),
+                detail: format!("{} tokens and no text, ended by {}", generation.ids.len(), generation.finish.name()),
+                source_file: None,
+                source_line: None,
+            });
+        } else if let Some(equal) = responses.iter_mut().find(|response| response.text == generation.text) {
+            equal.count += 1;
+        } else {
+            let messages = vec![Message::new(role, generation.text.as_str())];
+            responses.push(Response {
+                response_id: ids::response_id(&prompt.id, &messages),
+                prompt_id: prompt.id.clone(),
+                prompt: prompt.messages.clone(),
+                messages,
+                text: generation.text,
+                k: k as u32,
+                count: 1,
+                logp: Some(generation.logp),
+                tokens: Some(generation.ids.len() as u32),
+                finish: Some(generation.finish.name().to_owned()),
+                score: None,
+                model: Some(model.to_owned()),
+                source_file: None,
+                source_line: None,
+            });
+        }
+    }
+    (responses, empty)
+}
+
+/// Counts over the finished table, so that resumed shards count too.
+#[derive(Default)]
+struct Figures {
+    distinct: u64,
+    samples: u64,
+    tokens: u64,
+    cut: u64,
+}
+
+impl Figures {
+    fn read(context: &Context<'_>) -> Result<Figures> {
+        let mut figures = Figures::default();
+        for row in kit::RowReader::<Response>::open(&[context.port("responses")])? {
+            let row = row?;
+            let count = u64::from(row.count);
+            figures.distinct += 1;
+            figures.samples += count;
+            figures.tokens += count * u64::from(row.tokens.unwrap_or(0));
+            figures.cut += if row.finish.as_deref() == Some("length") { count } else { 0 };
+        }
+        Ok(figures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lm::{Finish, Sequence};
+
+    use super::*;
+
+    fn prompt(role: &str) -> PromptTokens {
+        let sequence = Sequence { ids: vec![1, 2], start: 2, prompt_tokens: 2, escaped: 0, cut: 0 };
+        PromptTokens { id: "p0".to_owned(), messages: vec![Message::new(role, "Hello")], sequence }
+    }
+
+    fn generation(text: &str, tokens: usize) -> Generation {
+        Generation { ids: vec![7; tokens], text: text.to_owned(), logp: -1.5, finish: Finish::Length }
+    }
+
+    #[test]
+    fn equal_texts_are_one_response_with_a_count_and_empty_ones_are_rejected() {
+        let generations = ["a", "b", " \n", "a", "a"].map(|text| generation(text, 3)).into();
+        let (responses, empty) = responses(&prompt("user"), generations, "model");
+        let seen: Vec<_> = responses.iter().map(|row| (row.text.as_str(), row.k, row.count)).collect();
+        assert_eq!(seen, [("a", 0, 3), ("b", 1, 1)]);
+        assert_eq!(responses[0].messages, [Message::new("assistant", "a")]);
+        assert_eq!(responses[0].response_id, ids::response_id("p0", &responses[0].messages));
+        assert_eq!((empty.len(), empty[0].row_id.as_str(), empty[0].reason.as_str()), (1, "p0#2", "empty_response"));
+    }
+
+    #[test]
+    fn raw_text_is_continued_as_raw_text() {
+        let (responses, _) = responses(&prompt("text"), vec![generation(" world", 1)], "model");
+        assert_eq!(responses[0].messages, [Message::new("text", " world")]);
+    }
+}

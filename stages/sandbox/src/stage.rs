@@ -1,0 +1,83 @@
+//! The stage.
+
+use kit::{Context, Finding, Forecast, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::trace;
+use crate::truth::Truth;
+use crate::world::World;
+
+/// A small world with known truth: prompts such as `name three fruits please:`, answers whose worth can be counted, and
+/// a small model to learn them, so that an objective can be seen at work in a minute on a CPU.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum Sandbox {
+    /// Makes the data and the model.
+    World(World),
+    /// Says what is true of responses and verdicts.
+    Truth(Truth),
+}
+
+impl Stage for Sandbox {
+    fn version(&self) -> String {
+        match self {
+            Sandbox::World(_) => format!("1+lm{}", lm::VERSION),
+            Sandbox::Truth(_) => "1".to_owned(),
+        }
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        match self {
+            Sandbox::World(_) => Vec::new(),
+            Sandbox::Truth(truth) => truth.inputs(),
+        }
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        match self {
+            Sandbox::World(_) => vec![
+                OutputPort::new(Table::Prompts),
+                OutputPort::named("holdout_prompts", Table::Prompts),
+                OutputPort::named("demonstrations", Table::Items),
+                OutputPort::named("judge_data", Table::Items),
+                OutputPort::new(Table::Model),
+                OutputPort::new(Table::Rejects),
+            ],
+            Sandbox::Truth(truth) => truth.outputs(),
+        }
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        match self {
+            Sandbox::World(world) => world.check(),
+            Sandbox::Truth(truth) => truth.check(),
+        }
+    }
+
+    fn draws(&self) -> bool {
+        matches!(self, Sandbox::World(_))
+    }
+
+    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
+        let rows = match self {
+            Sandbox::World(world) => world.rows(),
+            Sandbox::Truth(truth) => truth.rows(context)?,
+        };
+        Ok(Forecast { rows, ..Forecast::default() })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        match self {
+            Sandbox::World(world) => world.run(context),
+            Sandbox::Truth(truth) => truth.run(context),
+        }
+    }
+
+    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
+        match self {
+            Sandbox::World(_) => trace::requests(context, trail),
+            Sandbox::Truth(truth) => trace::truth(truth, context, trail),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What other stages know about the rows: reference log-probs of sequences and embeddings of prompts.
+
+use std::collections::BTreeMap;
+
+use kit::rows::{Embedding, ReferenceRow};
+use kit::{Context, Error, Result};
+use objective::Mixture;
+
+use crate::dataset::{Dataset, Key};
+
+impl Dataset {
+    /// Takes the reference log-probs of all sequences from the input `reference`.
+    pub(crate) fn attach_reference(&mut self, context: &Context<'_>, objective: &Mixture) -> Result<()> {
+        let places: BTreeMap<&Key, usize> = self.keys.iter().zip(0..).collect();
+        let ids = |key: &Key| (key.0.clone(), key.1.clone());
+        let mut starts: BTreeMap<(String, String), Vec<u32>> =
+            self.keys.iter().map(|key| (ids(key), Vec::new())).collect();
+        for row in context.rows::<ReferenceRow>("reference")? {
+            let row = row?;
+            let start = row.completion_start;
+            let key = (row.prompt_id, row.response_id, start as usize, row.completion_tokens as usize);
+            if let Some(starts) = starts.get_mut(&ids(&key)) {
+                starts.push(start);
+            }
+            let Some(&place) = places.get(&key) else { continue };
+            if objective.needs_prompt_part() && row.prompt_logp.is_none() {
+                return Err(Error::Pipeline(format!(
+                    "`reference` has no `prompt_logp` for response `{}`, and `{}` scores prompts too: set \
+                     `prompt_part: true` in that stage",
+                    key.1,
+                    objective.name()
+                )));
+            }
+            self.reference[place] = Some((row.logp, row.prompt_logp.unwrap_or(0.0)));
+        }
+        let read = |sequence: usize| !objective.reads_rejected() || self.reference[sequence].is_some();
+        for example in &self.examples {
+            let missing = example.sequences().into_iter().find(|(_, sequence)| !read(*sequence));
+            if let Some((side, sequence)) = missing {
+                let (prompt_id, response_id, start, length) = &self.keys[sequence];
+                let found = &starts[&ids(&self.keys[sequence])];
+                let why = if found.is_empty() {
+                    format!("compute `reference` from the rows of `{}` too (`from` takes a list)", self.input)
+                } else {
+                    format!(
+                        "it has that response with its completion at token {found:?}, here it starts at {start} and has \
+                         {length} tokens: use the same tokenizer, `max_tokens`, `too_long`, `special_text` and \
+                         `on_prefix_mismatch` in both stages"
+                    )
+                };
+                return Err(Error::Pipeline(format!(
+                    "`reference` has no row for the {side} side of `{}` in `{}` (prompt `{prompt_id}`, response \
+                     `{response_id}`): {why}",
+                    example.id(),
+                    self.input
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the embeddings of all prompts from the input `embeddings`.
+    pub(crate) fn attach_embeddings(&mut self, context: &Context<'_>) -> Result<()> {
+        let places: BTreeMap<&str, usize> = self.prompts.iter().map(String::as_str).zip(0..).collect();
+        self.embeddings = vec![Vec::new(); self.prompts.len()];
+        for row in context.rows::<Embedding>("embeddings")? {
+            let row = row?;
+            let Some(&place) = places.get(row.prompt_id.as_str()) else { continue };
+            if row.embedding.is_empty() || row.embedding.iter().all(|value| *value == 0.0) {
+                return Err(Error::data(format!(
+                    "`embeddings`: prompt `{}` has a vector without direction",
+                    row.prompt_id
+                )));
+            }
+            self.embeddings[place] = row.embedding;
+        }
+        let width = self.embeddings.iter().map(Vec::len).max().unwrap_or(0);
+        for example in &self.examples {
+            for prompt in example.prompts() {
+                let found = self.embeddings[prompt].len();
+                if found == width && found > 0 {
+                    continue;
+                }
+                let what = if found == 0 { "no row".to_owned() } else { format!("{found} numbers") };
+                return Err(Error::Pipeline(format!(
+                    "`embeddings` has {what} for prompt `{}` of `{}` in `{}`, wanted {width} numbers: compute it from \
+                     these rows",
+                    self.prompts[prompt],
+                    example.id(),
+                    self.input
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! What is wrong with a configuration, before any data is seen.
+
+use kit::Finding;
+
+use crate::config::{MemorySchedule, Train};
+
+impl Train {
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let objective = &self.objective;
+        for (key, text) in objective.check() {
+            let path = if key.is_empty() { "objective".to_owned() } else { format!("objective.{key}") };
+            findings.push(Finding::at(&path, text));
+        }
+        let mut find = |wrong: bool, path: &str, text: String| {
+            if wrong {
+                findings.push(Finding::at(path, text));
+            }
+        };
+        let name = objective.name();
+        find(
+            objective.needs_reference() && self.reference.is_none(),
+            "reference",
+            format!(
+                "missing; `{name}` measures against the frozen reference: add a stage \
+                 `{{kind: reference, from: ..., model: ...}}` over the same rows and name it here"
+            ),
+        );
+        find(
+            objective.needs_similarities() && self.embeddings.is_none(),
+            "embeddings",
+            format!(
+                "missing; `{name}` weighs by how alike prompts are: add a stage `{{kind: embed, from: ..., model: ...}}` \
+                 and name it here, or take `weighting: uniform`"
+            ),
+        );
+        find(
+            self.allow_same_prompt && !objective.needs_prompt_part(),
+            "allow_same_prompt",
+            format!("has no effect: `{name}` takes pairs that share their prompt anyway"),
+        );
+        find(
+            self.eval_every.is_some() && self.eval_pairs.is_none(),
+            "eval_every",
+            "has no effect without `eval_pairs`".to_owned(),
+        );
+        for (path, value) in [
+            ("epochs", self.epochs),
+            ("steps", self.steps),
+            ("eval_every", self.eval_every),
+            ("checkpoint_every", Some(self.checkpoint_every)),
+            ("max_tokens", self.max_tokens.map(|tokens| tokens as u64)),
+            ("batch.pairs", self.batch.pairs.map(|rows| rows as u64)),
+            ("batch.prompts", self.batch.prompts.map(|rows| rows as u64)),
+            ("batch.items", self.batch.items.map(|rows| rows as u64)),
+            ("batch.tokens_per_micro_batch", Some(self.batch.tokens_per_micro_batch as u64)),
+        ] {
+            find(value == Some(0), path, "got 0, wanted at least 1".to_owned());
+        }
+        find(self.epochs.is_none() && self.steps.is_none(), "", "missing `epochs` or `steps`".to_owned());
+        find(
+            self.epochs.is_some() && self.steps.is_some(),
+            "steps",
+            "given together with `epochs`; the length of the run follows from one of them".to_owned(),
+        );
+        let given = [self.batch.pairs, self.batch.prompts, self.batch.items].iter().flatten().count();
+        find(given != 1, "batch", format!("wanted exactly one of `pairs`, `prompts` and `items`, got {given}"));
+        find(
+            self.batch.pairs.is_some() && !objective.reads().pairs(),
+            "batch.pairs",
+            format!("`{name}` is computed on items: say `items: N`"),
+        );
+        find(
+            self.batch.items.is_some() && !objective.reads().items(),
+            "batch.items",
+            format!("`{name}` is computed on pairs: say `pairs: N` or `prompts: N`"),
+        );
+        find(
+            self.batch.prompts.is_some() && objective.needs_kl(),
+            "batch.prompts",
+            format!("`{name}` takes whole groups of shared mismatched responses: say `items: N`"),
+        );
+        if let Some(adapter) = &self.adapter {
+            let dropped = adapter.dropout != 0.0;
+            let text =
+                format!("{} is not computed here, wanted 0: the same batch gives the same step", adapter.dropout);
+            find(dropped, "adapter.dropout", text);
+            if let Err(error) = adapter.lora() {
+                find(true, "adapter", error.to_string());
+            }
+        }
+        let optimizer = &self.optimizer;
+        let at_least_zero = |value: f64| value >= 0.0 && value.is_finite();
+        let above_zero = |value: f64| value > 0.0 && value.is_finite();
+        for (path, value, ok, wanted) in [
+            ("lr", optimizer.lr, above_zero(optimizer.lr), "a number above 0"),
+            ("weight_decay", optimizer.weight_decay, at_least_zero(optimizer.weight_decay), "a number of at least 0"),
+            ("beta1", optimizer.beta1, (0.0..1.0).contains(&optimizer.beta1), "0 up to, but without, 1"),
+            ("beta2", optimizer.beta2, (0.0..1.0).contains(&optimizer.beta2), "0 up to, but without, 1"),
+            ("eps", optimizer.eps, above_zero(optimizer.eps), "a number above 0"),
+        ] {
+            find(!ok, &format!("optimizer.{path}"), format!("{value} is out of range, wanted {wanted}"));
+        }
+        if let Some(norm) = optimizer.clip_norm {
+            let text = format!("{norm} is out of range, wanted a number above 0, or null for no clipping");
+            find(!above_zero(norm), "optimizer.clip_norm", text);
+        }
+        if let Some(budget) = self.memory.budget_gib {
+            let fixed = self.memory.schedule != MemorySchedule::Auto;
+            find(fixed, "memory.budget_gib", "has no effect: only `schedule: auto` reads it".to_owned());
+            let text = format!("{budget} is out of range, wanted a number above 0");
+            find(!above_zero(budget), "memory.budget_gib", text);
+        }
+        findings
+    }
+}

@@ -1,0 +1,236 @@
+//! The configuration of `train`: its field docs are the manual.
+
+use kit::Input;
+use lm::{Dtype, PrefixMismatch, SpecialText, TooLong};
+use objective::Mixture;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Trains a policy on pairs or items.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// The training rows: `pairs`, or `items` for `sft`, `kto` and unpaired `rpo`.
+    pub from: Input,
+    /// The model training starts from: a folder in the Hugging Face format, or the `policy` of another `train` stage.
+    pub model: Input,
+    /// The frozen reference's log-probs of the training rows (and of `eval_pairs`), from a `reference` stage over the
+    /// same rows with the same token rules. Objectives without a reference show rewards and margins with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Input>,
+    /// The embeddings of all prompts, for `rpo` weighted by embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<Input>,
+    /// Held-out pairs: loss, accuracy and margin on them every `eval_every` steps and at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_pairs: Option<Input>,
+    /// What is made small: `{name: gdpo, beta: 0.1}`. Each objective has its own knobs. A list,
+    /// `[{name: gdpo, beta: 0.1}, {name: sft, weight: 0.2}]`, adds the losses of several, each normalised for itself.
+    pub objective: Mixture,
+    /// Trains a low-rank adapter beside the weights, which stay as they are, in place of all weights. `policy` is then a
+    /// PEFT folder that names `model` as its base; every stage takes it as a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Adapter>,
+    /// How steps are made from gradients.
+    pub optimizer: Optimizer,
+    /// What makes a batch, and what of it is computed at once.
+    pub batch: BatchOptions,
+    /// Passes over the rows; either this or `steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
+    /// Steps in all, over as many passes as that takes; either this or `epochs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Steps between evaluations on `eval_pairs`; without it there is one at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_every: Option<u64>,
+    /// Steps between checkpoints, from which a killed run goes on; a signal writes one more. It does not change the
+    /// result.
+    #[serde(default = "checkpoint_every")]
+    pub checkpoint_every: u64,
+    /// What is kept between forward and backward, and how much memory that may take.
+    #[serde(default)]
+    pub memory: MemoryOptions,
+    /// The precision of matrix products, `f32` or `bf16`; the reference has to be scored in the same. The policy is
+    /// written in it.
+    #[serde(default)]
+    pub dtype: Dtype,
+    /// Lets `jpo` train on pairs that all share their prompt, where it is DPO at a higher price.
+    #[serde(default)]
+    pub allow_same_prompt: bool,
+    /// Rows with a sequence longer than the limit: `reject` them, `cut_left` (the prompt's beginning goes, equally on
+    /// both sides of a pair), or stop with an `error`.
+    #[serde(default = "too_long")]
+    pub too_long: TooLong,
+    /// Text that looks like a special token inside a message: `escape` encodes it as ordinary text, `reject` refuses
+    /// the row, `allow` encodes it as the special token.
+    #[serde(default = "special_text")]
+    pub special_text: SpecialText,
+    /// Rows whose tokenised prompt is not a prefix of the tokenised whole: `keep` trains from the common prefix on,
+    /// `reject` refuses the row.
+    #[serde(default = "on_prefix_mismatch")]
+    pub on_prefix_mismatch: PrefixMismatch,
+    /// Longest sequence in tokens; without it the model's positions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+}
+
+/// A low-rank adapter as PEFT has it: y = x W^T + (alpha / rank) x A^T B^T, A drawn from the run's seed, B 0 at first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Adapter {
+    /// Rows of A.
+    pub rank: usize,
+    /// The adapter's part is multiplied with alpha / rank.
+    pub alpha: f64,
+    /// The linear layers that have one: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`, or
+    /// `all-linear` for all of them.
+    pub targets: Vec<String>,
+    /// The share of inputs left out at random; only 0 is computed here.
+    #[serde(default)]
+    pub dropout: f64,
+}
+
+impl Adapter {
+    pub(crate) fn lora(&self) -> lm::Result<lm::Lora> {
+        lm::Lora::new(self.rank, self.alpha, &self.targets)
+    }
+}
+
+/// AdamW as PyTorch has it, and its learning rate.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// The learning rate at its height.
+    pub lr: f64,
+    /// How the learning rate goes on after the warmup.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Steps over which the learning rate rises: step k of these (from 1) has lr k / (warmup_steps + 1).
+    #[serde(default)]
+    pub warmup_steps: u64,
+    /// Decoupled decay of all weights, times the learning rate.
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Gradients with a larger global norm are scaled down to it; null for no clipping.
+    #[serde(default = "clip_norm")]
+    pub clip_norm: Option<f64>,
+    /// Decay of the mean of gradients.
+    #[serde(default = "beta1")]
+    pub beta1: f64,
+    /// Decay of the mean of squared gradients.
+    #[serde(default = "beta2")]
+    pub beta2: f64,
+    /// Keeps the denominator away from 0.
+    #[serde(default = "eps")]
+    pub eps: f64,
+}
+
+/// The course of the learning rate after the warmup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// It stays.
+    #[default]
+    Constant,
+    /// Down to 0 in equal amounts; 0 would be reached by the step after the last.
+    Linear,
+    /// Down to 0 by half a cosine; 0 would be reached by the step after the last.
+    Cosine,
+}
+
+/// What makes a batch: exactly one of `pairs`, `prompts` and `items`. The last batch of a pass may be smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchOptions {
+    /// So many pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<usize>,
+    /// So many prompts with all their pairs (or items): they share the prompt's computation. A joint pair counts to
+    /// the prompt of its chosen side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<usize>,
+    /// So many items; for `kto` whole groups of shared mismatched responses, until there are so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<usize>,
+    /// Tokens computed at once, shared prompts counted once. More needs more memory.
+    #[serde(default = "tokens_per_micro_batch")]
+    pub tokens_per_micro_batch: usize,
+    /// Whether each pass has an order of its own, drawn from the run's seed; else rows come as they stand in the table.
+    #[serde(default = "shuffle")]
+    pub shuffle: bool,
+}
+
+impl BatchOptions {
+    /// The same batches for held-out pairs, where training is on items.
+    pub(crate) fn on_pairs(&self) -> BatchOptions {
+        BatchOptions { pairs: self.pairs.or(self.items), items: None, ..*self }
+    }
+}
+
+/// What is kept between forward and backward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryOptions {
+    /// Which values are kept. The result does not depend on it, up to rounding.
+    #[serde(default)]
+    pub schedule: MemorySchedule,
+    /// `auto` alone: the memory that kept values may take, in GiB; without it 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_gib: Option<f64>,
+}
+
+/// Which values are kept between forward and backward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemorySchedule {
+    /// The first of the others that fits the budget.
+    #[default]
+    Auto,
+    /// All activations.
+    Keep,
+    /// The inputs of blocks; blocks are computed again.
+    Boundaries,
+    /// Nothing; each micro-batch is computed again.
+    TwoPass,
+}
+
+fn checkpoint_every() -> u64 {
+    100
+}
+
+fn too_long() -> TooLong {
+    TooLong::Reject
+}
+
+fn special_text() -> SpecialText {
+    SpecialText::Escape
+}
+
+fn on_prefix_mismatch() -> PrefixMismatch {
+    PrefixMismatch::Keep
+}
+
+fn clip_norm() -> Option<f64> {
+    Some(1.0)
+}
+
+fn beta1() -> f64 {
+    0.9
+}
+
+fn beta2() -> f64 {
+    0.999
+}
+
+fn eps() -> f64 {
+    1e-8
+}
+
+fn tokens_per_micro_batch() -> usize {
+    16_384
+}
+
+fn shuffle() -> bool {
+    true
+}

@@ -1,0 +1,35 @@
+//! The stage `train`: a policy is trained with a preference objective, or on demonstrations.
+//!
+//! It knows pairs and items, the order they come in, what the frozen reference said of them, checkpoints and metrics.
+//! Log-probs and their gradient are `lm`'s, the loss is `objective`'s. Read [`Train`] first, then `run.rs`.
+
+mod attach;
+mod check;
+mod checkpoint;
+mod config;
+mod dataset;
+mod evaluate;
+mod export;
+mod learning_rate;
+mod log;
+mod micro;
+mod order;
+mod read;
+mod rendering;
+mod run;
+mod stage;
+mod step;
+mod tensorboard;
+mod trace;
+
+pub use config::{Adapter, BatchOptions, MemoryOptions, MemorySchedule, Optimizer, Schedule, Train};
+
+pub use export::export_model;
+
+/// The kind in pipeline files.
+pub const KIND: kit::Kind = kit::Kind::of::<Train>("train", "train a policy on pairs or items with a chosen objective");
+
+/// A failure of the model as a failure of the stage.
+pub(crate) fn lm_error(error: lm::Error) -> kit::Error {
+    if error.is_data() { kit::Error::Data(error.to_string()) } else { kit::Error::Internal(error.to_string()) }
+}

@@ -1,0 +1,274 @@
+//! From the rows of a table to sequences, and to the rows that are refused.
+
+use std::collections::BTreeMap;
+
+use kit::rows::{Item, Message, Pair, Reject};
+use kit::{Context, Error, Result, Row, Table, ids};
+use lm::{Refusal, Sequence, Text, TextRules, Turn};
+use objective::{Forms, Mixture};
+
+use crate::dataset::{Dataset, Example, Key};
+use crate::lm_error;
+
+/// How rows become sequences.
+pub(crate) struct Tokens<'a> {
+    pub(crate) text: &'a Text,
+    pub(crate) rules: TextRules,
+    pub(crate) limit: usize,
+}
+
+impl Dataset {
+    /// Reads and tokenises an input. Rows that cannot be trained on are refused with their reason; data on which the
+    /// objective means nothing is an error.
+    pub(crate) fn read(
+        context: &Context<'_>,
+        input: &'static str,
+        tokens: &Tokens<'_>,
+        objective: &Mixture,
+        allow_same_prompt: bool,
+    ) -> Result<Dataset> {
+        let mut reader = Reader {
+            tokens,
+            objective,
+            dataset: Dataset::empty(input),
+            places: BTreeMap::new(),
+            prompts: BTreeMap::new(),
+        };
+        let mut forms = Forms::default();
+        match context.table_of(input) {
+            Some(Table::Items) => reader.read_all::<Item>(context, |reader, row| reader.item(row))?,
+            _ => reader.read_all::<Pair>(context, |reader, row| {
+                match row.form.as_str() {
+                    "joint" => forms.joint += 1,
+                    _ => forms.same += 1,
+                }
+                reader.pair(row)
+            })?,
+        }
+        objective
+            .check_forms(forms, allow_same_prompt)
+            .map_err(|text| Error::Pipeline(format!("`{input}`: {text}")))?;
+        let dataset = reader.dataset;
+        if !objective.reads_weights() {
+            let mut weights = dataset.examples.iter().filter(|example| example.weight() > 0.0);
+            if let Some(first) = weights.next()
+                && let Some(other) = weights.find(|example| example.weight() != first.weight())
+            {
+                return Err(Error::data(format!(
+                    "`{input}`: `{}` wants equal weights, and row `{}` has {} where row `{}` has {}",
+                    objective.name(),
+                    other.id(),
+                    other.weight(),
+                    first.id(),
+                    first.weight()
+                )));
+            }
+        }
+        if dataset.examples.is_empty() {
+            let mut reasons: Vec<_> = dataset.rejects.iter().map(|reject| reject.reason.as_str()).collect();
+            reasons.sort_unstable();
+            reasons.dedup();
+            return Err(Error::data(format!(
+                "`{input}` has no row that can be used: {} read, {} rejected ({})",
+                dataset.read,
+                dataset.rejects.len(),
+                if reasons.is_empty() { "the table is empty".to_owned() } else { reasons.join(", ") }
+            )));
+        }
+        Ok(dataset)
+    }
+}
+
+struct Reader<'a> {
+    tokens: &'a Tokens<'a>,
+    objective: &'a Mixture,
+    dataset: Dataset,
+    places: BTreeMap<Key, usize>,
+    prompts: BTreeMap<String, usize>,
+}
+
+/// Why a row is not kept: reason and detail.
+type Refused = (String, String);
+
+impl Reader<'_> {
+    fn read_all<R: Row + Sourced>(
+        &mut self,
+        context: &Context<'_>,
+        mut take: impl FnMut(&mut Self, &R) -> Result<Result<Example, Refused>>,
+    ) -> Result<()> {
+        for row in context.rows::<R>(self.dataset.input)? {
+            let row = row?;
+            self.dataset.read += 1;
+            match take(self, &row)? {
+                Ok(example) => self.dataset.examples.push(example),
+                Err((reason, detail)) => {
+                    let input = self.dataset.input.to_owned();
+                    let (row_id, source_file, source_line) = row.source();
+                    self.dataset.rejects.push(Reject { input, row_id, reason, detail, source_file, source_line });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pair(&mut self, row: &Pair) -> Result<Result<Example, Refused>> {
+        let alike = row.chosen_prompt_id == row.rejected_prompt_id;
+        let refused = |reason: &str, detail: String| Ok(Err((reason.to_owned(), detail)));
+        if !(row.form == "joint" || row.form == "same" && alike) {
+            let found = if alike { "one prompt" } else { "two prompts" };
+            return refused("bad_form", format!("form `{}` with {found}, wanted `same` or `joint`", row.form));
+        }
+        if !(0.0..=1.0).contains(&row.p_hat) {
+            return refused("bad_label", format!("p_hat {}, wanted 0.5 to 1", row.p_hat));
+        }
+        if row.p_hat < 0.5 && !self.objective.swap_symmetric() {
+            let detail = format!(
+                "p_hat {}: `{}` wants the better side first; `pairs` orients",
+                row.p_hat,
+                self.objective.name()
+            );
+            return refused("not_oriented", detail);
+        }
+        if let Err(refused) = check_weight(row.weight) {
+            return Ok(Err(refused));
+        }
+        let chosen = (&*turns(&row.chosen_prompt), &*turns(&row.chosen));
+        let rejected = (&*turns(&row.rejected_prompt), &*turns(&row.rejected));
+        let tokenised = self.tokens.text.pair(chosen, rejected, &self.tokens.rules, self.tokens.limit);
+        match tokenised.map_err(|error| of_row("pair", &row.pair_id, error))? {
+            Err(refusal) => Ok(Err(said(&refusal, ""))),
+            Ok((chosen, rejected)) => Ok(Ok(Example::Pair {
+                id: row.pair_id.clone(),
+                chosen: self.add(&row.chosen_prompt_id, &row.chosen_response_id, chosen)?,
+                rejected: self.add(&row.rejected_prompt_id, &row.rejected_response_id, rejected)?,
+                chosen_prompt: self.prompt(&row.chosen_prompt_id),
+                rejected_prompt: self.prompt(&row.rejected_prompt_id),
+                p_hat: row.p_hat,
+                weight: row.weight,
+            })),
+        }
+    }
+
+    fn item(&mut self, row: &Item) -> Result<Result<Example, Refused>> {
+        if !(0.0..=1.0).contains(&row.label) {
+            return Ok(Err(("bad_label".to_owned(), format!("label {}, wanted 0 to 1", row.label))));
+        }
+        if let Err(why) = self.objective.accepts_label(row.label) {
+            return Ok(Err(("label_not_taken".to_owned(), format!("label {}: {why}", row.label))));
+        }
+        if let Err(refused) = check_weight(row.weight) {
+            return Ok(Err(refused));
+        }
+        let prompt = turns(&row.prompt);
+        let tokens = self.tokens;
+        let single = |response: &[Message]| {
+            let tokenised = tokens.text.single(&prompt, &turns(response), &tokens.rules, tokens.limit);
+            tokenised.map_err(|error| of_row("item", &row.item_id, error))
+        };
+        let sequence = match single(&row.response)? {
+            Ok(sequence) => sequence,
+            Err(refusal) => return Ok(Err(said(&refusal, ""))),
+        };
+        let mut kl = None;
+        if self.objective.needs_kl() {
+            let Some((message, response_id)) = kl_response(row) else {
+                let detail = format!("`{}` wants a mismatched response with each item", self.objective.name());
+                return Ok(Err(("no_kl_response".to_owned(), detail)));
+            };
+            match single(&[message])? {
+                Ok(mismatched) => kl = Some(self.add(&row.prompt_id, &response_id, mismatched)?),
+                Err(refusal) => return Ok(Err(said(&refusal, "kl_response: "))),
+            }
+        }
+        Ok(Ok(Example::Item {
+            id: row.item_id.clone(),
+            sequence: self.add(&row.prompt_id, &row.response_id, sequence)?,
+            prompt: self.prompt(&row.prompt_id),
+            label: row.label,
+            weight: row.weight,
+            kl,
+            group: row.kl_group,
+        }))
+    }
+
+    fn add(&mut self, prompt_id: &str, response_id: &str, sequence: Sequence) -> Result<usize> {
+        let length = sequence.ids.len() - sequence.start;
+        let key = (prompt_id.to_owned(), response_id.to_owned(), sequence.start, length);
+        if let Some(&place) = self.places.get(&key) {
+            if self.dataset.sequences[place].ids != sequence.ids {
+                return Err(Error::data(format!(
+                    "`{}`: prompt `{prompt_id}` and response `{response_id}` stand for two different texts; give each \
+                     text its own id, or leave the ids out so that they are made from the text",
+                    self.dataset.input
+                )));
+            }
+            return Ok(place);
+        }
+        let place = self.dataset.sequences.len();
+        self.dataset.sequences.push(sequence);
+        self.dataset.keys.push(key.clone());
+        self.dataset.reference.push(None);
+        self.places.insert(key, place);
+        Ok(place)
+    }
+
+    fn prompt(&mut self, id: &str) -> usize {
+        if let Some(&place) = self.prompts.get(id) {
+            return place;
+        }
+        let place = self.dataset.prompts.len();
+        self.dataset.prompts.push(id.to_owned());
+        self.prompts.insert(id.to_owned(), place);
+        place
+    }
+}
+
+/// A row with an id and a place in a file.
+trait Sourced {
+    fn source(&self) -> (String, Option<String>, Option<u64>);
+}
+
+impl Sourced for Pair {
+    fn source(&self) -> (String, Option<String>, Option<u64>) {
+        (self.pair_id.clone(), self.source_file.clone(), self.source_line)
+    }
+}
+
+impl Sourced for Item {
+    fn source(&self) -> (String, Option<String>, Option<u64>) {
+        (self.item_id.clone(), self.source_file.clone(), self.source_line)
+    }
+}
+
+/// KTO's mismatched response as a message in the form of the item's own response, and its id: as `reference` has it.
+pub(crate) fn kl_response(row: &Item) -> Option<(Message, String)> {
+    let text = row.kl_response.as_ref()?;
+    let role = row.response.last().map_or("assistant", |message| message.role.as_str());
+    let message = Message::new(role, text);
+    let made = || ids::response_id(&row.prompt_id, std::slice::from_ref(&message));
+    let response_id = row.kl_response_id.clone().unwrap_or_else(made);
+    Some((message, response_id))
+}
+
+fn check_weight(weight: f64) -> Result<(), Refused> {
+    if weight >= 0.0 && weight.is_finite() {
+        Ok(())
+    } else {
+        Err(("bad_weight".to_owned(), format!("weight {weight}, wanted a finite number of at least 0")))
+    }
+}
+
+fn said(refusal: &Refusal, part: &str) -> Refused {
+    (refusal.reason().to_owned(), format!("{part}{refusal}"))
+}
+
+pub(crate) fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
+    messages.iter().map(|message| Turn { role: &message.role, content: &message.content }).collect()
+}
+
+fn of_row(what: &str, id: &str, error: lm::Error) -> Error {
+    match lm_error(error) {
+        Error::Data(text) => Error::Data(format!("{what} `{id}`: {text}")),
+        other => other,
+    }
+}

@@ -1,0 +1,295 @@
+//! The run, top to bottom: data and its checks, the model, the loop, the ports.
+
+use kit::rows::{Contrast, Metric, StepRow};
+use kit::{Context, Error, Outcome, Result, Table};
+use lm::{AdamW, Decoder, DecoderConfig, Memory, Text, TextRules, Training};
+use objective::Mixture;
+
+use crate::checkpoint::Checkpoints;
+use crate::config::{MemorySchedule, Train};
+use crate::dataset::Dataset;
+use crate::evaluate::HeldOut;
+use crate::lm_error;
+use crate::log::Log;
+use crate::order::Order;
+use crate::read::Tokens;
+use crate::step::Stepper;
+use crate::tensorboard::EventFile;
+
+/// Memory for kept values where the configuration says nothing, GiB.
+const BUDGET_GIB: f64 = 8.0;
+
+/// All that is known before a model is loaded.
+pub(crate) struct Plan {
+    pub(crate) dataset: Dataset,
+    pub(crate) held_out: Option<HeldOut>,
+    pub(crate) order: Order,
+    /// Batches in all.
+    pub(crate) batches: u64,
+}
+
+impl Train {
+    /// The model's tokenizer and template, and the longest sequence.
+    pub(crate) fn text(&self, context: &Context<'_>) -> Result<(Text, usize)> {
+        let folder = &context.model("model")?.path;
+        let text = Text::load(folder).map_err(lm_error)?;
+        let positions = DecoderConfig::from_folder(folder).map_err(lm_error)?.max_positions;
+        Ok((text, self.max_tokens.unwrap_or(positions).min(positions)))
+    }
+
+    pub(crate) fn rules(&self) -> TextRules {
+        TextRules {
+            special_text: self.special_text,
+            too_long: self.too_long,
+            on_prefix_mismatch: self.on_prefix_mismatch,
+        }
+    }
+
+    /// Reads, tokenises and checks the data.
+    pub(crate) fn plan(&self, context: &Context<'_>) -> Result<Plan> {
+        let folder = &context.model("model")?.path;
+        if lm::base_of(folder).map_err(lm_error)?.is_some() {
+            return Err(Error::Pipeline(format!(
+                "`model` is an adapter ({}); training starts from whole weights: merge it with `halftone export model {} \
+                 --to FOLDER` and name that folder",
+                context.model("model")?.name,
+                folder.display()
+            )));
+        }
+        let (text, limit) = self.text(context)?;
+        let tokens = Tokens { text: &text, rules: self.rules(), limit };
+        let items = context.table_of("from") == Some(Table::Items);
+        let wrong_unit = match items {
+            true => self.batch.pairs.map(|_| ("pairs", "items")),
+            false => self.batch.items.map(|_| ("items", "pairs")),
+        };
+        if let Some((given, wanted)) = wrong_unit {
+            return Err(Error::Pipeline(format!(
+                "`batch.{given}` with a `from` that holds {wanted}: say `{wanted}: N`"
+            )));
+        }
+        let read = |input: &'static str| -> Result<Dataset> {
+            let mut dataset = Dataset::read(context, input, &tokens, &self.objective, self.allow_same_prompt)?;
+            if !context.sources("reference").is_empty() {
+                dataset.attach_reference(context, &self.objective)?;
+            }
+            if self.objective.needs_similarities() {
+                dataset.attach_embeddings(context)?;
+            }
+            Ok(dataset)
+        };
+        let dataset = read("from")?;
+        let held_out = match context.sources("eval_pairs") {
+            [] => None,
+            _ => {
+                let dataset = read("eval_pairs")?;
+                Some(HeldOut { order: Order::new(&dataset, &self.batch.on_pairs(), false, None)?, dataset })
+            }
+        };
+        let seed = self.batch.shuffle.then_some(context.seed);
+        let order = Order::new(&dataset, &self.batch, self.objective.needs_kl(), seed)?;
+        let batches = match (self.steps, self.epochs) {
+            (Some(steps), _) => steps,
+            (None, Some(epochs)) => (0..epochs).map(|pass| order.pass(pass).len() as u64).sum(),
+            (None, None) => return Err(Error::Pipeline("missing `epochs` or `steps`".to_owned())),
+        };
+        Ok(Plan { dataset, held_out, order, batches })
+    }
+
+    fn training(&self, context: &Context<'_>) -> Result<Training> {
+        let device = lm::open_device(context.device).map_err(lm_error)?;
+        self.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
+        let mut decoder = Decoder::load_in(&context.model("model")?.path, &device, self.dtype).map_err(lm_error)?;
+        if let Some(adapter) = &self.adapter {
+            adapter.lora().and_then(|lora| decoder.add_adapter(&lora, context.seed.0)).map_err(lm_error)?;
+        }
+        let optimizer = &self.optimizer;
+        let adamw = AdamW {
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            eps: optimizer.eps,
+            weight_decay: optimizer.weight_decay,
+        };
+        let gib = self.memory.budget_gib.unwrap_or(BUDGET_GIB);
+        let memory = match self.memory.schedule {
+            MemorySchedule::Auto => Memory::Auto { bytes: (gib * (1u64 << 30) as f64) as u64 },
+            MemorySchedule::Keep => Memory::Keep,
+            MemorySchedule::Boundaries => Memory::Boundaries,
+            MemorySchedule::TwoPass => Memory::TwoPass,
+        };
+        let budget = self.batch.tokens_per_micro_batch;
+        Training::new(decoder, adamw, optimizer.clip_norm, memory, budget).map_err(lm_error)
+    }
+
+    pub(crate) fn train(&self, context: &Context<'_>) -> Result<Outcome> {
+        let plan = self.plan(context)?;
+        let (name, title) = (self.objective.name(), self.objective.title());
+        context.note(format!("`{name}` is {title}"));
+        let soft = plan.dataset.soft_labels();
+        if soft > 0 && !self.objective.reads_p_hat() {
+            let rows = plan.dataset.examples.len();
+            context.note(format!("`{name}` takes every label as certain: {soft} of {rows} rows have a soft one"));
+        }
+        let mut training = self.training(context)?;
+        let mut checkpoints = Checkpoints::open(context);
+        let mut log = checkpoints.resume(&mut training)?.unwrap_or_default();
+        if log.counters.batches > 0 {
+            let what = format!("step {} of {}", log.counters.batches, plan.batches);
+            context.emit(kit::Event::Resumed { what });
+        }
+        let result = self.run_steps(context, &plan, &mut training, &mut log, &mut checkpoints);
+        if let Err(Error::Interrupted) = result {
+            // What the unfinished batch has added to the gradient is computed again by the resumed run.
+            training.discard().map_err(lm_error)?;
+            checkpoints.write(context, &training, &log)?;
+        }
+        result?;
+        self.write_ports(context, &training, &plan, &log)?;
+        let mut rejects = plan.dataset.rejects;
+        let rejected = rejects.len() as u64;
+        let mut outcome = Outcome::default().balance("from", plan.dataset.read, plan.dataset.read - rejected, rejected);
+        if let Some(HeldOut { dataset, .. }) = plan.held_out {
+            let rejected = dataset.rejects.len() as u64;
+            outcome = outcome.balance("eval_pairs", dataset.read, dataset.read - rejected, rejected);
+            rejects.extend(dataset.rejects);
+        }
+        context.write_rejects(rejects)?;
+        Ok(figures(outcome, &self.objective, &log))
+    }
+
+    fn run_steps(
+        &self,
+        context: &Context<'_>,
+        plan: &Plan,
+        training: &mut Training,
+        log: &mut Log,
+        checkpoints: &mut Checkpoints,
+    ) -> Result<()> {
+        let mut events = EventFile::create(&context.folder.join(".tensorboard"))?;
+        let stepper = Stepper {
+            dataset: &plan.dataset,
+            objective: &self.objective,
+            budget: self.batch.tokens_per_micro_batch,
+            interrupt: &context.interrupt,
+        };
+        let mut done = 0;
+        let mut pass = 0;
+        while done < plan.batches {
+            let batches = plan.order.pass(pass);
+            let length = batches.len() as f64;
+            for (place, rows) in batches.into_iter().enumerate() {
+                done += 1;
+                if done < log.counters.batches {
+                    continue; // before the checkpoint
+                }
+                if done > log.counters.batches {
+                    context.interrupt.check()?;
+                    let epoch = pass as f64 + (place + 1) as f64 / length;
+                    let assembled = plan.dataset.assemble(&rows, &self.objective)?;
+                    if let Some(why) = self.objective.no_step(&assembled.batch) {
+                        log.no_step(why, epoch);
+                    } else {
+                        let lr = self.optimizer.learning_rate(done, plan.batches);
+                        let step = stepper.take(training, &rows, assembled, lr, done)?;
+                        let measures = self.objective.measure(&step.batch);
+                        log.step(&plan.dataset, &rows, &step, &self.objective, &measures, epoch);
+                    }
+                }
+                let metric = log.metrics.last_mut().expect("each batch has a row");
+                let due = self.eval_every.is_some_and(|every| done.is_multiple_of(every)) || done == plan.batches;
+                if let Some(held_out) = plan.held_out.as_ref().filter(|_| due && metric.eval_loss.is_none()) {
+                    // A signal here leaves the step noted and its evaluation to the resumed run.
+                    let budget = self.batch.tokens_per_micro_batch;
+                    held_out.measure(training.decoder(), &self.objective, budget, &context.interrupt, metric)?;
+                }
+                events.add(metric)?;
+                context.progress(done, plan.batches, "steps", detail(metric));
+                if done.is_multiple_of(self.checkpoint_every) && done < plan.batches {
+                    checkpoints.write(context, training, log)?;
+                }
+                if done == plan.batches {
+                    break;
+                }
+            }
+            pass += 1;
+        }
+        Ok(())
+    }
+
+    fn write_ports(&self, context: &Context<'_>, training: &Training, plan: &Plan, log: &Log) -> Result<()> {
+        let policy = context.port("policy");
+        if policy.exists() {
+            std::fs::remove_dir_all(&policy).map_err(Error::io(&policy))?;
+        }
+        std::fs::create_dir_all(&policy).map_err(Error::io(&policy))?;
+        let base = context.model("model")?;
+        match &self.adapter {
+            None => training.decoder().save(&policy),
+            Some(_) => {
+                // The digest ties the folder's bytes to the weights that the adapter was trained beside.
+                let path = policy.join("base_digest.txt");
+                std::fs::write(&path, format!("{}\n", base.digest)).map_err(Error::io(&path))?;
+                training.decoder().save_adapter(&policy, &base.path)
+            }
+        }
+        .map_err(lm_error)?;
+        lm::copy_tokenizer(&base.path, &policy).map_err(lm_error)?;
+        debug_assert_eq!(log.counters.batches, plan.batches);
+        let mut metrics = context.writer::<Metric>("metrics")?;
+        metrics.extend(log.metrics.iter().cloned())?;
+        metrics.finish()?;
+        let mut steps = context.writer::<StepRow>("steps")?;
+        steps.extend(log.steps.iter().cloned())?;
+        steps.finish()?;
+        if self.objective.needs_similarities() {
+            let mut contrasts = context.writer::<Contrast>("contrasts")?;
+            contrasts.extend(log.contrasts.iter().cloned())?;
+            contrasts.finish()?;
+        }
+        Ok(())
+    }
+}
+
+/// The short figures beside the progress bar.
+fn detail(metric: &Metric) -> String {
+    let shown = [("loss", metric.loss), ("margin", metric.rewards_margins), ("accuracy", metric.rewards_accuracies)];
+    let shown: Vec<String> =
+        shown.iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value:.4}"))).collect();
+    if shown.is_empty() { "no weight in this batch".to_owned() } else { shown.join(", ") }
+}
+
+fn figures(outcome: Outcome, objective: &Mixture, log: &Log) -> Outcome {
+    let counters = &log.counters;
+    let without_step = counters.without_weight + counters.one_class;
+    let mut outcome = outcome
+        .figure("objective", objective.title())
+        .figure("steps", counters.batches - without_step)
+        .figure("tokens", counters.tokens);
+    if counters.without_weight > 0 {
+        outcome = outcome.figure("batches without weight (no step)", counters.without_weight);
+    }
+    if counters.one_class > 0 {
+        outcome = outcome.figure("batches without chosen or without rejected items (no step)", counters.one_class);
+    }
+    let first = log.metrics.iter().find(|metric| metric.loss.is_some());
+    let last = log.metrics.iter().rev().find(|metric| metric.loss.is_some());
+    for (name, metric) in [("first", first), ("last", last)] {
+        let Some(metric) = metric else { continue };
+        for (what, value) in [("loss", metric.loss), ("margin", metric.rewards_margins)] {
+            if let Some(value) = value {
+                outcome = outcome.figure(&format!("{name} {what}"), value);
+            }
+        }
+    }
+    let evaluated = log.metrics.last();
+    for (what, value) in [
+        ("eval loss", evaluated.and_then(|metric| metric.eval_loss)),
+        ("eval accuracy", evaluated.and_then(|metric| metric.eval_rewards_accuracies)),
+        ("eval margin", evaluated.and_then(|metric| metric.eval_rewards_margins)),
+    ] {
+        if let Some(value) = value {
+            outcome = outcome.figure(what, value);
+        }
+    }
+    outcome
+}

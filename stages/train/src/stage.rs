@@ -1,0 +1,111 @@
+//! What the engine asks of a configured `train`.
+
+use kit::{Context, Finding, Forecast, InputPort, Outcome, OutputPort, Rendering, Result, Stage, Table, Traced, Trail};
+
+use crate::config::Train;
+use crate::{rendering, trace};
+
+impl Stage for Train {
+    fn version(&self) -> String {
+        format!("2+lm{}+objective{}", lm::VERSION, objective::VERSION)
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        let objective = &self.objective;
+        let name = objective.name();
+        let (pairs, items) = (objective.reads().pairs(), objective.reads().items());
+        let mut from = match pairs {
+            true => InputPort::new("from", &self.from, Table::Pairs),
+            false => InputPort::new("from", &self.from, Table::Items),
+        };
+        if pairs && items {
+            from = from.or(Table::Items);
+        }
+        if objective.needs_kl() {
+            from = from.needs("kl_response").needs("kl_group");
+        }
+        let mut inputs = vec![from, InputPort::new("model", &self.model, Table::Model)];
+        if let Some(reference) = &self.reference {
+            let port = InputPort::new("reference", reference, Table::Reference);
+            inputs.push(if !objective.reads_rejected() {
+                port.idle(format!("`{name}` measures no log-ratio"))
+            } else if objective.needs_prompt_part() {
+                port.needs("prompt_logp")
+            } else {
+                port
+            });
+        }
+        if let Some(embeddings) = &self.embeddings {
+            let port = InputPort::new("embeddings", embeddings, Table::Embeddings);
+            let idle = format!("`{name}` does not weigh by how alike prompts are");
+            inputs.push(if objective.needs_similarities() { port } else { port.idle(idle) });
+        }
+        if let Some(eval_pairs) = &self.eval_pairs {
+            let port = InputPort::new("eval_pairs", eval_pairs, Table::Pairs);
+            let idle = format!("`{name}` as configured is computed on items, not on pairs");
+            inputs.push(if pairs { port } else { port.idle(idle) });
+        }
+        inputs
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        let mut outputs = vec![
+            OutputPort::named("policy", Table::Model),
+            OutputPort::new(Table::Metrics),
+            OutputPort::new(Table::Steps),
+            OutputPort::new(Table::Rejects),
+        ];
+        if self.objective.needs_similarities() {
+            outputs.push(OutputPort::new(Table::Contrasts));
+        }
+        outputs
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        self.findings()
+    }
+
+    fn execution_keys(&self) -> &'static [&'static str] {
+        &["checkpoint_every"]
+    }
+
+    fn draws(&self) -> bool {
+        self.batch.shuffle || self.adapter.is_some()
+    }
+
+    fn needs_device(&self) -> bool {
+        true
+    }
+
+    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
+        let plan = self.plan(context)?;
+        let rows: Vec<usize> = (0..plan.dataset.examples.len()).collect();
+        let mut notes = vec![format!("{} steps", plan.batches)];
+        if let Some(value) = self.objective.value_at_zero(1.0) {
+            notes.push(format!("where policy = reference, the loss at p_hat = 1 is {value:.4}"));
+        }
+        Ok(Forecast {
+            rows: plan.dataset.read,
+            tokens: Some(plan.dataset.tokens(&rows) as u64),
+            too_long: Some(plan.dataset.too_long(self.too_long)),
+            memory: None,
+            notes,
+        })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        self.train(context)
+    }
+
+    fn rendered_inputs(&self) -> &'static [&'static str] {
+        &["from", "model"]
+    }
+
+    fn render(&self, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
+        rendering::render(self, context, rows)
+    }
+
+    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
+        trace::trace(self, context, trail)
+    }
+}

@@ -1,0 +1,151 @@
+//! One step: the whole batch forward, the objective on all of it, backward, and the optimizer.
+
+use kit::{Error, Interrupt, Result};
+use lm::{LogProbs, Sequence, Training};
+use objective::{Batch, Evaluation, Mixture};
+
+use crate::dataset::Dataset;
+use crate::lm_error;
+use crate::micro::{Assembled, Part};
+
+/// What a step gave.
+pub(crate) struct Step {
+    /// The batch with the policy's log-probs.
+    pub(crate) batch: Batch,
+    pub(crate) evaluation: Evaluation,
+    /// The loss of each part of the objective, before its weight.
+    pub(crate) losses: Vec<f64>,
+    pub(crate) grad_norm: f64,
+    pub(crate) lr: f64,
+    /// Tokens of its sequences, shared prompts once per sequence.
+    pub(crate) tokens: u64,
+}
+
+/// What a step works with.
+pub(crate) struct Stepper<'a> {
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) objective: &'a Mixture,
+    /// Tokens computed at once.
+    pub(crate) budget: usize,
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+impl Stepper<'_> {
+    /// Takes a step on a batch that has weight. On an interrupt nothing of it has happened to the weights.
+    pub(crate) fn take(
+        &self,
+        training: &mut Training,
+        rows: &[usize],
+        mut assembled: Assembled,
+        lr: f64,
+        step: u64,
+    ) -> Result<Step> {
+        let parts = self.dataset.parts(&assembled, self.objective, self.budget);
+        let denominators = self.objective.denominators(&assembled.batch);
+        for part in &parts {
+            self.interrupt.check()?;
+            self.forward(training, &mut assembled, part)?;
+            self.refuse_nan(&assembled, part, rows, step)?;
+            let of = part.of(&assembled.batch);
+            let (evaluation, _) = self.objective.evaluate_part(&of, &denominators).map_err(objective_error)?;
+            self.refuse_nan_terms(&evaluation, part, rows, step)?;
+            let cotangent = |&place: &usize| {
+                let (response, prompt) = evaluation.d_policy[place];
+                LogProbs { response, prompt }
+            };
+            let cotangents: Vec<LogProbs> = part.sequences.iter().map(cotangent).collect();
+            training.backward(&cotangents).map_err(lm_error)?;
+        }
+        self.interrupt.check()?;
+        let (evaluation, losses) = self.objective.evaluate(&assembled.batch).map_err(objective_error)?;
+        let grad_norm = training.step(lr).map_err(|error| match lm_error(error) {
+            Error::Data(text) => Error::Data(format!("step {step}: {text}; rows {}", self.ids(rows))),
+            other => other,
+        })?;
+        if !grad_norm.is_finite() {
+            return Err(Error::data(format!(
+                "step {step}: the gradient's norm is {grad_norm}; rows {}; lower `optimizer.lr`, or look at these rows",
+                self.ids(rows)
+            )));
+        }
+        let tokens =
+            assembled.sequences.iter().map(|&sequence| self.dataset.sequences[sequence].ids.len() as u64).sum();
+        Ok(Step { batch: assembled.batch, evaluation, losses, grad_norm, lr, tokens })
+    }
+
+    fn forward(&self, training: &mut Training, assembled: &mut Assembled, part: &Part) -> Result<()> {
+        let sequence = |&place: &usize| &self.dataset.sequences[assembled.sequences[place]];
+        let sequences: Vec<&Sequence> = part.sequences.iter().map(sequence).collect();
+        let prompt_part = self.objective.needs_prompt_part();
+        let log_probs = training.forward(&sequences, prompt_part).map_err(lm_error)?;
+        for (&place, log_probs) in part.sequences.iter().zip(log_probs) {
+            assembled.batch.sequences[place].policy = (log_probs.response, log_probs.prompt);
+        }
+        Ok(())
+    }
+
+    fn refuse_nan(&self, assembled: &Assembled, part: &Part, rows: &[usize], step: u64) -> Result<()> {
+        for &place in &part.sequences {
+            let (response, prompt) = assembled.batch.sequences[place].policy;
+            if !(response.is_finite() && prompt.is_finite()) {
+                let sequence = assembled.sequences[place];
+                let has =
+                    |row: &&usize| self.dataset.examples[**row].sequences().iter().any(|(_, other)| *other == sequence);
+                let owners: Vec<usize> = rows.iter().filter(has).copied().collect();
+                return Err(Error::data(format!(
+                    "step {step}: the policy's log-prob of response `{}` is {response} (prompt part {prompt}); rows {}; \
+                     lower `optimizer.lr`, or look at these rows",
+                    self.dataset.keys[sequence].1,
+                    self.ids(&owners)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_nan_terms(&self, evaluation: &Evaluation, part: &Part, rows: &[usize], step: u64) -> Result<()> {
+        let finite = |d: &(f64, f64)| d.0.is_finite() && d.1.is_finite();
+        if evaluation.loss.is_finite() && evaluation.d_policy.iter().all(finite) {
+            return Ok(());
+        }
+        // Terms stand in the order of the part's edges, then items; these are the batch's rows in their order.
+        let of_part: Vec<usize> = part.edges.iter().chain(&part.items).map(|&place| rows[place]).collect();
+        let bad: Vec<usize> =
+            of_part.iter().zip(&evaluation.terms).filter(|(_, term)| !term.is_finite()).map(|(&row, _)| row).collect();
+        let named = if bad.is_empty() { &of_part } else { &bad };
+        Err(Error::data(format!(
+            "step {step}: the loss is {} or its gradient is not finite; rows {}; lower `optimizer.lr`, or look at these \
+             rows",
+            evaluation.loss,
+            self.ids(named)
+        )))
+    }
+
+    fn ids(&self, rows: &[usize]) -> String {
+        const SHOWN: usize = 8;
+        let mut ids: Vec<String> =
+            rows.iter().take(SHOWN).map(|&row| format!("`{}`", self.dataset.examples[row].id())).collect();
+        if rows.len() > SHOWN {
+            ids.push(format!("{} more", rows.len() - SHOWN));
+        }
+        ids.join(", ")
+    }
+}
+
+impl Part {
+    /// The part as a batch, with all sequences of the whole; what is not in the part is not looked at.
+    fn of(&self, batch: &Batch) -> Batch {
+        Batch {
+            sequences: batch.sequences.clone(),
+            edges: self.edges.iter().map(|&place| batch.edges[place]).collect(),
+            items: self.items.iter().map(|&place| batch.items[place]).collect(),
+            kl: batch.kl.clone(),
+            similarities: batch.similarities.clone(),
+        }
+    }
+}
+
+/// A batch that an objective refuses has passed the checks of the data before: only numbers can be at fault.
+pub(crate) fn objective_error(error: objective::Error) -> Error {
+    Error::internal(error.to_string())
+}

@@ -1,0 +1,112 @@
+//! Training an adapter: six steps against PEFT (lm's fixtures/make_lora.py), and what becomes of the folder.
+
+mod common;
+
+use common::{Bench, config, model, pairs, port_bytes, reference, tokenise};
+use kit::rows::Metric;
+use kit::{Error, Interrupt, read_rows};
+use lm::{Decoder, Device, Sequence};
+use serde_json::{Value, json};
+
+fn near(what: &str, got: f64, wanted: f64, tolerance: f64) {
+    assert!((got - wanted).abs() <= tolerance, "{what}: {got}, wanted {wanted} within {tolerance}");
+}
+
+fn adapted(targets: &[&str]) -> Value {
+    let mut config = config(json!({"name": "dpo", "beta": 0.3}));
+    config["adapter"] = json!({"rank": 4, "alpha": 8, "targets": targets});
+    config["optimizer"]["lr"] = json!(1e-3);
+    config
+}
+
+fn scores(folder: &std::path::Path, side: usize) -> Vec<f64> {
+    let decoder = Decoder::load(folder, &Device::Cpu).unwrap();
+    let tokens = tokenise(&pairs("pairs.jsonl"));
+    let sequences: Vec<&Sequence> = tokens.iter().map(|pair| if side == 0 { &pair.0 } else { &pair.1 }).collect();
+    decoder.score(&sequences, false, 4096).unwrap().iter().map(|scored| scored.response).collect()
+}
+
+/// Tolerances of the oracles' README.
+#[test]
+fn dpo_with_an_adapter_follows_peft() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../lm/tests/fixtures/lora/train.json");
+    let oracle: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let pairs = pairs("pairs.jsonl");
+    let bench = Bench::new().table("from", &pairs).table("reference", &reference(&pairs));
+    bench.run_through(&adapted(&["all-linear"]), "entry");
+    let entry = bench.entry("entry");
+    let metrics: Vec<Metric> = read_rows(&entry.join("metrics")).unwrap();
+    let steps = oracle["steps"].as_array().unwrap();
+    assert_eq!(metrics.len(), steps.len());
+    for (metric, step) in metrics.iter().zip(steps) {
+        let of = |key: &str| step[key].as_f64().unwrap();
+        let what = |key: &str| format!("step {}: {key}", metric.step);
+        near(&what("loss"), metric.loss.unwrap(), of("loss"), 5e-4 * of("loss").abs());
+        near(&what("grad_norm"), metric.grad_norm.unwrap(), of("grad_norm"), 5e-4 * of("grad_norm"));
+        near(&what("margins"), metric.rewards_margins.unwrap(), of("margins"), 3e-4);
+        near(&what("logps_chosen"), metric.logps_chosen.unwrap(), of("logps_chosen"), 1e-3);
+        near(&what("logps_rejected"), metric.logps_rejected.unwrap(), of("logps_rejected"), 1e-3);
+    }
+    let policy = entry.join("policy");
+    for (side, key) in [(0, "final_chosen_logp"), (1, "final_rejected_logp")] {
+        for (i, (got, wanted)) in scores(&policy, side).iter().zip(oracle[key].as_array().unwrap()).enumerate() {
+            near(&format!("{key}[{i}]"), *got, wanted.as_f64().unwrap(), 5e-3);
+        }
+    }
+    let file = std::fs::read(policy.join("adapter_model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let norms = oracle["final_param_norms"].as_object().unwrap();
+    assert_eq!(tensors.len(), norms.len());
+    for (parameter, norm) in norms {
+        let tensor = tensors.tensor(parameter).unwrap();
+        let values = tensor.data().chunks(4).map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap())));
+        let got = values.map(|value| value * value).sum::<f64>().sqrt();
+        // Early steps of AdamW turn the signs of tiny gradients into whole steps; B starts at 0.
+        near(&format!("|{parameter}|"), got, norm.as_f64().unwrap(), 1e-4 * norm.as_f64().unwrap());
+    }
+    // What lies there is a PEFT folder with a tokenizer, and merged it gives the same log-probs.
+    let config: Value = serde_json::from_slice(&std::fs::read(policy.join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(config["base_model_name_or_path"], model().to_str().unwrap());
+    assert!(policy.join("tokenizer.json").is_file() && !policy.join("model.safetensors").exists());
+    let merged = bench.entry("merged");
+    std::fs::create_dir_all(&merged).unwrap();
+    train::export_model(&policy, &merged).unwrap();
+    for (merged, adapter) in scores(&merged, 0).iter().zip(scores(&policy, 0)) {
+        near("merged", *merged, adapter, 1e-5 * adapter.abs());
+    }
+}
+
+#[test]
+fn stops_leave_no_trace_in_an_adapter_and_its_seed_decides_it() {
+    let mut pairs = pairs("pairs.jsonl");
+    pairs.truncate(6);
+    let bench = Bench::new().table("from", &pairs).table("reference", &reference(&pairs));
+    let mut config = adapted(&["q_proj", "v_proj", "down_proj"]);
+    config["batch"] = json!({"pairs": 2, "tokens_per_micro_batch": 160});
+    config["epochs"] = json!(2);
+    bench.run_through(&config, "whole");
+    for stop in 1..5 {
+        let interrupt = Interrupt::default();
+        let raise = |event: kit::Event| {
+            if matches!(event, kit::Event::Progressed { done, unit: "steps", .. } if done == stop) {
+                interrupt.raise();
+            }
+        };
+        assert!(matches!(bench.run(&config, "stopped", &raise, &interrupt), Err(Error::Interrupted)), "stop {stop}");
+    }
+    bench.run_through(&config, "stopped");
+    let (stopped, whole) = (port_bytes(&bench.entry("stopped")), port_bytes(&bench.entry("whole")));
+    for (file, bytes) in &whole {
+        assert!(stopped.get(file) == Some(bytes), "{file} differs");
+    }
+    assert_eq!(stopped.len(), whole.len());
+    let (stage, _) = (train::KIND.configure)(config).unwrap();
+    assert!(stage.draws());
+
+    // Training does not start from an adapter; the error names the way.
+    let again = Bench::with_model(&bench.entry("whole").join("policy"))
+        .table("from", &pairs)
+        .table("reference", &reference(&pairs));
+    let error = again.run(&adapted(&["q_proj"]), "again", &|_| (), &Interrupt::default()).unwrap_err();
+    assert!(matches!(&error, Error::Pipeline(text) if text.contains("halftone export model")), "{error}");
+}

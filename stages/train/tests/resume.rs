@@ -1,0 +1,139 @@
+//! A run that was stopped, however and wherever, ends with the same bytes as one that was not.
+
+mod common;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{Bench, config, embeddings, items, pairs, port_bytes, reference, reference_of_items};
+use kit::{Error, Event, Interrupt};
+use serde_json::{Value, json};
+
+fn bench() -> Bench {
+    let mut pairs = pairs("pairs.jsonl");
+    pairs.truncate(7);
+    pairs[3].weight = 0.0;
+    Bench::new()
+        .table("from", &pairs[..6])
+        .table("eval_pairs", &pairs[4..])
+        .table("reference", &reference(&pairs))
+        .table("embeddings", &embeddings())
+}
+
+/// Three batches a pass, the second pass cut short; shuffled, with warmup, decay and evaluations.
+fn tiny(objective: Value) -> Value {
+    let mut config = config(objective);
+    config["batch"] = json!({"pairs": 2, "tokens_per_micro_batch": 160});
+    config["optimizer"] =
+        json!({"lr": 1e-3, "schedule": "cosine", "warmup_steps": 2, "weight_decay": 0.01, "clip_norm": 0.5});
+    config.as_object_mut().unwrap().remove("epochs");
+    config["steps"] = json!(5);
+    config["eval_pairs"] = json!("held.out");
+    config["eval_every"] = json!(2);
+    config
+}
+
+/// Stops at every step by a signal, and goes on.
+fn stopped_by_signals(bench: &Bench, config: &Value, entry: &str) {
+    for stop in 1..5 {
+        let interrupt = Interrupt::default();
+        let raise = |event: Event| {
+            if matches!(event, Event::Progressed { done, unit: "steps", .. } if done == stop) {
+                interrupt.raise();
+            }
+        };
+        assert!(matches!(bench.run(config, entry, &raise, &interrupt), Err(Error::Interrupted)), "stop {stop}");
+    }
+    bench.run_through(config, entry);
+}
+
+#[test]
+fn signals_at_every_step_leave_no_trace() {
+    let bench = bench();
+    for objective in [json!({"name": "gdpo", "beta": 0.3}), json!({"name": "rpo", "beta": 0.3, "tau": 0.5})] {
+        let config = tiny(objective);
+        let name = config["objective"]["name"].as_str().unwrap();
+        let (whole, stopped) = (format!("{name}-whole"), format!("{name}-stopped"));
+        let first = bench.run_through(&config, &whole);
+        stopped_by_signals(&bench, &config, &stopped);
+        let (a, b) = (port_bytes(&bench.entry(&whole)), port_bytes(&bench.entry(&stopped)));
+        assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+        for (file, bytes) in &a {
+            assert!(b[file] == *bytes, "{name}: {file} differs");
+        }
+        let again = bench.run_through(&config, &format!("{name}-again"));
+        assert_eq!(first, again, "equal inputs give equal figures");
+        assert_eq!(port_bytes(&bench.entry(&format!("{name}-again"))), a);
+    }
+}
+
+#[test]
+fn signals_within_steps_leave_no_trace() {
+    let bench = bench();
+    let config = tiny(json!({"name": "gdpo", "beta": 0.3}));
+    bench.run_through(&config, "whole");
+    // Ever later signals, most of them between the micro-batches of a step or in an evaluation.
+    let mut stops = 0;
+    for delay in 0.. {
+        let interrupt = Interrupt::default();
+        let raise = interrupt.clone();
+        let timer = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20 + 15 * delay));
+            raise.raise();
+        });
+        let result = bench.run(&config, "stopped", &|_| (), &interrupt);
+        timer.join().unwrap();
+        match result {
+            Err(Error::Interrupted) => stops += 1,
+            result => {
+                result.unwrap();
+                break;
+            }
+        }
+    }
+    assert!(stops > 0, "no signal came in time");
+    assert!(port_bytes(&bench.entry("stopped")) == port_bytes(&bench.entry("whole")));
+}
+
+#[test]
+fn a_kill_costs_what_came_after_the_last_checkpoint() {
+    let bench = bench();
+    let mut config = tiny(json!({"name": "cdpo", "beta": 0.3}));
+    bench.run_through(&config, "whole");
+    config["checkpoint_every"] = json!(2);
+    // The process dies in the middle of step 4: a panic takes the stage down without a word.
+    for kill in [1, 3, 4] {
+        let events = |event: Event| {
+            if matches!(event, Event::Progressed { done, unit: "steps", .. } if done == kill) {
+                std::panic::resume_unwind(Box::new("killed"));
+            }
+        };
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            bench.run(&config, "killed", &events, &Interrupt::default())
+        }));
+        assert!(killed.is_err(), "kill {kill}");
+    }
+    let resumed = AtomicU64::new(0);
+    let events = |event: Event| {
+        if let Event::Resumed { what } = event {
+            assert_eq!(what, "step 2 of 5");
+            resumed.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    bench.run(&config, "killed", &events, &Interrupt::default()).unwrap();
+    assert_eq!(resumed.load(Ordering::SeqCst), 1);
+    assert!(port_bytes(&bench.entry("killed")) == port_bytes(&bench.entry("whole")));
+}
+
+#[test]
+fn items_with_kto_resume_too() {
+    let mut pairs = pairs("pairs.jsonl");
+    pairs.truncate(6);
+    let items = items(&pairs);
+    let bench = Bench::new().table("from", &items).table("reference", &reference_of_items(&items));
+    let mut config = config(json!({"name": "kto", "beta": 0.3}));
+    config["batch"] = json!({"items": 4, "tokens_per_micro_batch": 400});
+    config["epochs"] = json!(2);
+    bench.run_through(&config, "whole");
+    stopped_by_signals(&bench, &config, "stopped");
+    assert!(port_bytes(&bench.entry("whole")) == port_bytes(&bench.entry("stopped")));
+}

@@ -1,0 +1,183 @@
+//! Who may depend on whom, and what lies where.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Rooms that stages share; everything else under `stages/` is a stage kind.
+const SHARED: [&str; 3] = ["kit", "lm", "objective"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The dependencies of a crate by section, read from its manifest.
+fn dependencies(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let text = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    let mut sections: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut section = String::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        } else if section.ends_with("dependencies") && !section.starts_with("workspace") {
+            let name = line.split(['=', '.', ' ']).next().unwrap_or_default();
+            if !name.is_empty() && !name.starts_with('#') {
+                sections.entry(section.clone()).or_default().insert(name.to_owned());
+            }
+        }
+    }
+    sections
+}
+
+fn rooms() -> BTreeMap<String, PathBuf> {
+    let entries = std::fs::read_dir(root().join("stages")).unwrap();
+    let rooms = entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("Cargo.toml").is_file());
+    rooms.map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), path)).collect()
+}
+
+fn of(folder: &Path, section: &str) -> BTreeSet<String> {
+    dependencies(folder).remove(section).unwrap_or_default()
+}
+
+#[test]
+fn stages_know_only_the_shared_rooms() {
+    let rooms = rooms();
+    assert!(rooms.len() >= 13, "{rooms:?}");
+    for (name, folder) in &rooms {
+        for (section, dependencies) in dependencies(folder) {
+            for other in dependencies.iter().filter(|other| rooms.contains_key(*other)) {
+                assert!(
+                    SHARED.contains(&other.as_str()),
+                    "{name}: [{section}] {other}: stages meet in columns, not in code"
+                );
+                assert!(!["kit", "lm", "objective"].contains(&name.as_str()), "{name} depends on {other}");
+            }
+            assert!(!dependencies.contains("halftone"), "{name} depends on the engine");
+        }
+    }
+}
+
+#[test]
+fn heavy_libraries_stay_in_their_rooms() {
+    for (name, folder) in rooms() {
+        let dependencies = of(&folder, "dependencies");
+        let has = |prefix: &str| dependencies.iter().any(|dependency| dependency.starts_with(prefix));
+        assert!(!has("polars") || ["compare", "pairs"].contains(&name.as_str()), "polars in {name}");
+        assert!(
+            !has("candle") || name == "lm" || dependencies.contains("lm"),
+            "candle in {name}, which holds no model"
+        );
+        assert!(!has("serde_yaml") && !has("saphyr"), "YAML in {name}");
+        for client in ["reqwest", "ureq", "hyper"] {
+            assert!(!has(client) || name == "judge", "an HTTP client in {name}");
+        }
+    }
+}
+
+#[test]
+fn the_engine_knows_no_tensors_and_no_frames() {
+    let dependencies = of(&root(), "dependencies");
+    for name in &dependencies {
+        assert!(!name.starts_with("candle") && !name.starts_with("polars"), "the engine depends on {name}");
+        assert!(!["lm", "objective"].contains(&name.as_str()), "the engine reaches past the stages to {name}");
+    }
+    // Each kind is in the list, and nothing else in the engine names a stage crate, but for those that find GPUs, export
+    // models and look at data.
+    let kinds = std::fs::read_to_string(root().join("src/kinds.rs")).unwrap();
+    for name in rooms().keys().filter(|name| !SHARED.contains(&name.as_str())) {
+        assert!(dependencies.contains(name), "the engine does not know {name}");
+        let offered = std::fs::read_to_string(rooms()[name].join("src/lib.rs")).unwrap().contains("pub const KIND");
+        assert!(!offered || kinds.contains(&format!("{name}::KIND")), "{name} is not in src/kinds.rs");
+        for (path, text) in sources(&root().join("src")) {
+            let named = text.contains(&format!("{name}::")) && !text.contains(&format!("mod {name};"));
+            let allowed = ["kinds.rs", "device.rs", "commands/export.rs", "commands/init.rs"]
+                .iter()
+                .any(|file| path.ends_with(file));
+            let allowed = allowed || own_module(&text, name);
+            assert!(!named || allowed, "{} names the stage crate {name}", path.display());
+        }
+    }
+}
+
+/// Whether a file means its own module of that name, as `crate::check` or `super::pairs` would.
+fn own_module(text: &str, name: &str) -> bool {
+    let path = format!("{name}::");
+    text.match_indices(&path).all(|(at, _)| text[..at].ends_with(|c: char| c == ':' || c == '_' || c.is_alphanumeric()))
+}
+
+#[test]
+fn the_gpu_feature_reaches_the_binary() {
+    // A feature of a dev-dependency would be accepted and do nothing.
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let line = manifest.lines().find(|line| line.starts_with("cuda = ")).unwrap();
+    let room = line.trim_start_matches("cuda = [\"").split('/').next().unwrap();
+    assert!(of(&root(), "dependencies").contains(room), "{line}");
+    let text = std::fs::read_to_string(root().join("stages").join(room).join("Cargo.toml")).unwrap();
+    assert!(text.contains("cuda = [\"lm/cuda\"]"), "{room} does not pass `cuda` on to lm");
+}
+
+#[test]
+fn yaml_is_read_in_one_place() {
+    for (path, text) in sources(&root().join("src")) {
+        let relative = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+        let allowed = relative.starts_with("src/pipeline/") || relative == "src/resolved.rs";
+        assert!(allowed || !text.contains("serde_yaml::"), "{relative} reads YAML");
+    }
+}
+
+#[test]
+fn the_engine_speaks_http_in_one_place() {
+    for (path, text) in sources(&root().join("src")) {
+        let relative = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+        assert!(relative.starts_with("src/hub/") || !text.contains("ureq::"), "{relative} speaks HTTP");
+    }
+}
+
+#[test]
+fn nobody_prints_below_the_reporters() {
+    for (name, folder) in rooms() {
+        for (path, text) in sources(&folder.join("src")) {
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                let prints = ["println!(", "eprintln!(", "print!(", "dbg!("].iter().any(|print| line.contains(print));
+                assert!(!prints, "{name}: {}: {}", path.display(), line.trim());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_top_level_stays_as_it_is() {
+    let known = ["Cargo.toml", "Cargo.lock", "README.md", "pipelines", "src", "stages", "tests", "target"];
+    for entry in std::fs::read_dir(root()).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(name.starts_with('.') || known.contains(&name.as_str()), "{name} lies at the top level");
+    }
+}
+
+#[test]
+fn versions_and_lints_stand_once() {
+    for (name, folder) in rooms() {
+        let text = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        assert!(text.contains("[lints]\nworkspace = true"), "{name} does not take the workspace's lints");
+        let mut section = "";
+        for line in text.lines() {
+            section = line.strip_prefix('[').unwrap_or(section);
+            if section.contains("dependencies") && line.contains('=') && !line.starts_with('[') {
+                assert!(line.contains("workspace = true"), "{name}: `{line}`: versions stand in the root manifest");
+            }
+        }
+    }
+}
+
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            found.push((path.clone(), std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}

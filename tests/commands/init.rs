@@ -1,0 +1,108 @@
+//! `init`: pipelines that pass `check` and `plan` for whatever the data hold.
+
+use std::path::Path;
+
+use crate::project::Project;
+
+const DATA: [(&str, &str); 7] = [
+    ("pairs.jsonl", r#"{"prompt": "name a fruit", "chosen": "an apple", "rejected": "a stone", "p_hat": 0.9}"#),
+    ("joint.jsonl", r#"{"i_chosen": "a fruit", "r_chosen": "an apple", "i_reject": "a fish", "r_reject": "a horse"}"#),
+    ("comparisons.jsonl", r#"{"instruction": "a fruit", "response_0": "an apple", "response_1": "a stone"}"#),
+    ("judged.jsonl", r#"{"instruction": "a fruit", "response_0": "an apple", "response_1": "a stone", "feedback": 0}"#),
+    ("items.jsonl", r#"{"prompt": "name a fruit", "completion": "an apple", "label": true}"#),
+    ("demonstrations.jsonl", r#"{"prompt": "name a fruit", "completion": "an apple"}"#),
+    ("prompts.jsonl", r#"{"prompt": "name a fruit"}"#),
+];
+
+/// A tiny language model of the oracles.
+fn model() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama").display().to_string()
+}
+
+fn project() -> Project {
+    let files: Vec<(&str, String)> = DATA.iter().map(|(name, line)| (*name, format!("{line}\n").repeat(2))).collect();
+    Project::new(&files.iter().map(|(name, text)| (*name, text.as_str())).collect::<Vec<_>>())
+}
+
+#[test]
+fn every_pipeline_passes_check_and_plan() {
+    let (project, model) = (project(), model());
+    let models = ["--policy", &model, "--encoder", &model];
+    for (data, _) in DATA {
+        let refusal = ["init", "y.yaml", "--data", data, "--objective", "robust"];
+        let told = project.fails(&refusal, 64);
+        assert!(told.contains("`init` does not write it"), "{told}");
+        // What can be computed on the data is named where something else is asked for.
+        let other = if data == "demonstrations.jsonl" { "dpo" } else { "sft" };
+        let other = if data == "items.jsonl" { "dpo" } else { other };
+        let told = project.fails(&["init", "y.yaml", "--data", data, "--objective", other], 64);
+        let possible = told.rsplit_once("possible: ").unwrap_or_else(|| panic!("{data}: {told}")).1;
+        let objectives: Vec<String> = possible.trim().split(", ").map(str::to_owned).collect();
+        assert!(!project.path("y.yaml").exists());
+        for objective in &objectives {
+            for judged in [false, true] {
+                let mut args = vec!["init", "x.yaml", "--force", "--data", data, "--objective", objective];
+                args.extend(models);
+                // Where the data need a judge, one has its place in any case.
+                if judged || ["comparisons.jsonl", "prompts.jsonl"].contains(&data) {
+                    args.extend(["--judge", &model]);
+                }
+                let told = project.done(&args);
+                assert!(told.contains("next: halftone plan x.yaml"), "{args:?}: {told}");
+                assert!(project.done(&["check", "x.yaml"]).contains("nothing wrong"));
+                let plan = project.done(&["plan", "x.yaml"]);
+                assert!(plan.contains("policy") && plan.contains("data"), "{plan}");
+            }
+        }
+    }
+}
+
+#[test]
+fn it_says_what_it_found_and_what_is_to_be_done() {
+    let project = project();
+    let told = project.done(&["init", "--data", "pairs.jsonl"]);
+    assert!(told.contains("pairs.jsonl: 2 rows, preference: prompt, chosen, rejected, p_hat"), "{told}");
+    assert!(told.contains("pipeline.yaml: pairs, objective gdpo\nstill to be done:\n  pipeline.yaml:"), "{told}");
+    assert!(told.contains("./models/policy"), "{told}");
+    let text = std::fs::read_to_string(project.path("pipeline.yaml")).unwrap();
+    assert!(text.contains("# pairs.jsonl: 2 rows, preference"), "{text}");
+    let told = project.fails(&["init"], 64);
+    assert!(told.contains("`pipeline.yaml` is there already") && told.contains("--force"), "{told}");
+    assert_eq!(std::fs::read_to_string(project.path("pipeline.yaml")).unwrap(), text);
+    let told = project.fails(&["init", "y.yaml", "--data", "nowhere.jsonl"], 64);
+    assert!(told.contains("there is no such file"), "{told}");
+}
+
+#[test]
+fn prompts_alone_are_read_of_any_data_and_an_encoder_means_rpo() {
+    let (project, model) = (project(), model());
+    let models = ["--policy", &model, "--judge", &model, "--encoder", &model];
+    let told = project.done(&[&["init", "x.yaml", "--data", "pairs.jsonl", "--prompts-only"], &models[..]].concat());
+    assert!(told.contains("x.yaml: prompts and a judge, objective rpo\n"), "{told}");
+    assert!(project.done(&["plan", "x.yaml"]).contains("contest_verdicts"));
+}
+
+#[test]
+fn a_model_without_a_template_reads_raw_text_and_the_pipeline_runs() {
+    let project = project();
+    let rows: String = (0..40)
+        .map(|n| {
+            let (better, worse) = (n * 3 % 7, n % 5);
+            format!("{{\"prompt\": \"say {n}\", \"chosen\": \" {better} and\", \"rejected\": \" {worse}\"}}\n")
+        })
+        .collect();
+    project.write("many.jsonl", &rows);
+    std::fs::create_dir(project.path("plain")).unwrap();
+    for file in std::fs::read_dir(model()).unwrap().map(|file| file.unwrap().path()) {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read(&file).unwrap();
+        match name.as_str() {
+            "chat_template.jinja" => {}
+            _ => std::fs::write(project.path("plain").join(&name), text).unwrap(),
+        }
+    }
+    let told = project.done(&["init", "my.yaml", "--data", "many.jsonl", "--policy", "plain"]);
+    assert!(told.contains("./plain has no chat template: strings are raw text"), "{told}");
+    project.done(&["run", "my.yaml", "--device", "cpu", "--set", "policy.batch.pairs=4"]);
+    assert!(project.done(&["inspect", "evaluation.summary"]).contains("accuracy"));
+}

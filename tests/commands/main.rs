@@ -1,0 +1,7 @@
+//! The commands that people call beside `run`, on the built binary.
+
+mod diff;
+mod export;
+mod init;
+mod project;
+mod scenarios;

@@ -1,0 +1,399 @@
+//! The built binary on pipelines without models: exit codes, kills, two runs at once, a full disk.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PIPELINE: &str = "
+name: test
+seed: 17
+stages:
+  data: {kind: ingest, files: ./data.jsonl, holdout: 0.1}
+  pairs: {kind: pairs, from: data.pairs, ties: keep}
+  held: {kind: pairs, from: data.holdout_pairs, ties: keep}
+  twice: {kind: pairs, from: [pairs, held], ties: drop}
+";
+
+/// A folder with a pipeline file and data.
+struct Project {
+    folder: tempfile::TempDir,
+}
+
+impl Project {
+    fn new(rows: usize) -> Project {
+        let project = Project { folder: tempfile::tempdir().unwrap() };
+        project.write("pipeline.yaml", PIPELINE);
+        let mut data = std::io::BufWriter::new(std::fs::File::create(project.path("data.jsonl")).unwrap());
+        for row in 0..rows {
+            let padding = "and so on ".repeat(row % 37);
+            writeln!(
+                data,
+                "{{\"prompt\": \"question {}\", \"chosen\": \"answer {row} {padding}\", \"rejected\": \"silence {row}\", \"p_hat\": {}}}",
+                row / 3,
+                0.5 + (row % 50) as f64 / 100.0
+            )
+            .unwrap();
+        }
+        data.flush().unwrap();
+        project
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_halftone"));
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn halftone(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn start(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    fn done(&self, args: &[&str]) -> String {
+        let output = self.halftone(args);
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Every file of the store with the digest of its bytes.
+    fn store(&self, work: &str) -> BTreeMap<String, String> {
+        let mut files = BTreeMap::new();
+        collect(&self.path(work).join("store"), "", &mut files);
+        files
+    }
+
+    fn latest(&self, work: &str) -> Value {
+        serde_json::from_str(self.done(&["status", "test", "--json", "--work", work]).trim()).unwrap()
+    }
+}
+
+fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!("{prefix}/{}", path.file_name().unwrap().to_string_lossy());
+        if path.is_dir() {
+            collect(&path, &name, files);
+        } else {
+            files.insert(name, kit::digest_file(&path).unwrap().to_string());
+        }
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What a command says when it fails, with its exit code.
+fn fails(output: &Output, code: i32, wanted: &str) {
+    let text = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.contains(wanted), "{text}");
+}
+
+#[test]
+fn mistakes_have_exit_codes_and_places() {
+    let project = Project::new(3);
+    fails(&project.halftone(&["run"]), 64, "Usage");
+    fails(
+        &project.halftone(&["run", "pipeline.yaml", "--only", "pars"]),
+        64,
+        "there is no stage `pars`; did you mean `pairs`?",
+    );
+    fails(&project.halftone(&["run", "pipeline.yaml", "--device", "gpu"]), 64, "--device gpu");
+    fails(&project.halftone(&["check", "nowhere.yaml"]), 78, "nowhere.yaml: cannot be read");
+    project.write("bad.yaml", "name: x\nstages:\n  a: {kind: ingest, files: [./data.jsonl\n  b: 3\n");
+    fails(&project.halftone(&["run", "bad.yaml"]), 78, "bad.yaml:4:");
+    let mut bomb = "name: x\nstages:\n  x0: &x0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
+    for level in 1..30 {
+        bomb.push_str(&format!("  x{level}: &x{level} [{}]\n", vec![format!("*x{}", level - 1); 9].join(", ")));
+    }
+    project.write("bomb.yaml", &bomb);
+    let began = Instant::now();
+    fails(&project.halftone(&["check", "bomb.yaml"]), 78, "values with every alias written out");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    project
+        .write("wrong.yaml", &PIPELINE.replace("ties: drop", "tise: drop").replace("[pairs, held]", "[pears, held]"));
+    let output = project.halftone(&["run", "wrong.yaml"]);
+    fails(&output, 78, "wrong.yaml:8:31: twice: there is no stage `pears`; did you mean `pairs`?");
+    fails(&output, 78, "wrong.yaml:8:45: twice: unknown key `tise`; did you mean `ties`?");
+    fails(
+        &project.halftone(&["run", "pipeline.yaml", "--set", "pairs.tise=keep"]),
+        78,
+        "--set pairs.tise=keep: pairs: unknown key `tise`",
+    );
+}
+
+#[test]
+fn broken_data_is_named() {
+    let project = Project::new(3);
+    project.write(
+        "data.jsonl",
+        "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n{\"prompt\": \"a\", \"cho\n",
+    );
+    let output = project.halftone(&["run", "pipeline.yaml"]);
+    fails(&output, 65, "data.jsonl:2");
+    assert_eq!(project.latest(".halftone")["stages"]["data"]["state"], "failed");
+    // A torn table from elsewhere is found before anything runs.
+    std::fs::create_dir(project.path("torn")).unwrap();
+    project.write("torn/part-00000.parquet", "PAR1 and then nothing");
+    project.write("torn.yaml", "name: test\nstages:\n  pairs: {kind: pairs, from: ./torn, ties: keep}\n");
+    fails(
+        &project.halftone(&["run", "torn.yaml"]),
+        65,
+        "torn.yaml:3:30: pairs: ./torn/part-00000.parquet: not readable as Parquet",
+    );
+}
+
+#[test]
+fn a_second_run_uses_everything_again() {
+    let project = Project::new(300);
+    let text = project.done(&["run", "pipeline.yaml"]);
+    assert!(text.contains("twice") && text.contains("results: .halftone/runs/test/<stage>/<table>"), "{text}");
+    let before = project.store(".halftone");
+    let text = project.done(&["run", "pipeline.yaml"]);
+    assert_eq!(text.matches("reused").count(), 4, "{text}");
+    assert_eq!(project.store(".halftone"), before);
+    // Moved as a whole, the work folder still serves: its links are relative.
+    std::fs::rename(project.path(".halftone"), project.path("moved")).unwrap();
+    assert_eq!(project.done(&["run", "pipeline.yaml", "--work", "moved"]).matches("reused").count(), 4);
+    assert!(project.path("moved/runs/test/pairs/pairs/part-00000.parquet").is_file());
+    assert!(project.done(&["verify", "--work", "moved"]).contains("4 entries"));
+    // A resolved pipeline asks for the same results.
+    let resolved = project.path("moved/runs/test/1/resolved.yaml");
+    assert_eq!(project.done(&["run", resolved.to_str().unwrap(), "--work", "moved"]).matches("reused").count(), 4);
+}
+
+#[test]
+fn a_cached_run_of_ten_stages_is_quick() {
+    let project = Project::new(60);
+    let mut text = PIPELINE.to_owned();
+    for stage in 0..6 {
+        text.push_str(&format!("  more{stage}: {{kind: pairs, from: pairs, ties: keep, min_p_hat: 0.5{stage}}}\n"));
+    }
+    project.write("pipeline.yaml", &text);
+    project.done(&["run", "pipeline.yaml"]);
+    let quickest = (0..10)
+        .map(|_| {
+            let began = Instant::now();
+            let told = project.done(&["run", "pipeline.yaml"]);
+            assert_eq!(told.matches("reused").count(), 10, "{told}");
+            began.elapsed()
+        })
+        .min()
+        .unwrap();
+    assert!(quickest < Duration::from_millis(200), "{quickest:?}");
+}
+
+#[test]
+fn killed_at_any_moment_and_run_again_the_bytes_are_the_same() {
+    let project = Project::new(2000);
+    let began = Instant::now();
+    project.done(&["run", "pipeline.yaml", "--work", "whole"]);
+    let whole = began.elapsed();
+    let wanted = project.store("whole");
+    let mut killed = 0;
+    for round in 0..20_u32 {
+        // Spread over the run, by the golden ratio.
+        let share = f64::from(round) * 0.618_034 % 1.0;
+        let work = format!("killed-{}", round / 4);
+        let mut child = project.start(&["run", "pipeline.yaml", "--work", &work]);
+        std::thread::sleep(whole.mul_f64(share));
+        child.kill().unwrap();
+        let died = !child.wait().unwrap().success();
+        killed += u32::from(died);
+        assert!(!project.done(&["status", "--work", &work]).contains("is running"), "round {round}");
+        if round % 4 == 3 {
+            project.done(&["run", "pipeline.yaml", "--work", &work]);
+            assert_eq!(project.store(&work), wanted, "round {round}");
+            assert!(project.done(&["verify", "--work", &work]).contains("all as written"));
+        }
+    }
+    assert!(killed >= 5, "{killed} of 20 were killed before they were done");
+}
+
+#[test]
+fn several_runs_at_once_share_the_work() {
+    let project = Project::new(1000);
+    project.done(&["run", "pipeline.yaml", "--work", "alone"]);
+    let children: Vec<Child> = (0..4).map(|_| project.start(&["run", "pipeline.yaml"])).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(project.store(".halftone"), project.store("alone"));
+    let mut ran: BTreeMap<String, u32> = BTreeMap::new();
+    for run in 1..=4 {
+        let text = std::fs::read_to_string(project.path(&format!(".halftone/runs/test/{run}/stages.json"))).unwrap();
+        let record: Value = serde_json::from_str(&text).unwrap();
+        for (stage, record) in record["stages"].as_object().unwrap() {
+            *ran.entry(stage.clone()).or_default() += u32::from(record["state"] == "ran");
+        }
+    }
+    assert!(ran.values().all(|times| *times == 1), "{ran:?}");
+}
+
+#[test]
+fn a_locked_stage_is_left_alone_with_no_wait() {
+    let project = Project::new(30);
+    let plan: Value = serde_json::from_str(&project.done(&["plan", "pipeline.yaml", "--json"])).unwrap();
+    let entry = plan["stages"][0]["entry"].as_str().unwrap().to_owned();
+    std::fs::create_dir_all(project.path(".halftone/locks")).unwrap();
+    let path = project.path(&format!(".halftone/locks/{entry}"));
+    let lock = std::fs::File::create(&path).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    std::fs::write(&path, "{\"pid\": 4711, \"since\": \"2026-01-02T03:04:05Z\"}").unwrap();
+    let output = project.halftone(&["run", "pipeline.yaml", "--no-wait"]);
+    fails(&output, 75, "stage `data` is being worked on by process 4711 since 2026-01-02T03:04:05Z");
+    drop(lock);
+    project.done(&["run", "pipeline.yaml", "--no-wait"]);
+}
+
+#[test]
+fn a_full_disk_stops_the_run_and_space_lets_it_go_on() {
+    let project = Project::new(3000);
+    project.done(&["run", "pipeline.yaml", "--work", "whole"]);
+    // Files may not grow beyond 8 KiB; the signal is ignored, so that the write fails as on a full disk.
+    let script = format!("trap '' XFSZ; ulimit -f 8; exec {} run pipeline.yaml", env!("CARGO_BIN_EXE_halftone"));
+    let output = Command::new("bash").args(["-c", &script]).current_dir(project.folder.path()).output().unwrap();
+    fails(&output, 74, "stage `data`");
+    let entries = std::fs::read_dir(project.path(".halftone/store")).unwrap();
+    assert!(entries.map(|entry| entry.unwrap().path()).all(|path| path.to_string_lossy().ends_with(".partial")));
+    project.done(&["run", "pipeline.yaml"]);
+    assert_eq!(project.store(".halftone"), project.store("whole"));
+}
+
+#[test]
+fn a_signal_ends_the_run_soon_and_the_work_goes_on() {
+    let project = Project::new(4000);
+    project.done(&["run", "pipeline.yaml", "--work", "whole"]);
+    let mut child = project.start(&["run", "pipeline.yaml"]);
+    let store = project.path(".halftone/store");
+    while !store.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let began = Instant::now();
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(75));
+    assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
+    let plan = project.done(&["plan", "pipeline.yaml"]);
+    assert!(plan.contains("run:"), "{plan}");
+    project.done(&["run", "pipeline.yaml"]);
+    assert_eq!(project.store(".halftone"), project.store("whole"));
+}
+
+#[test]
+fn events_are_json_lines() {
+    let project = Project::new(30);
+    let text = project.done(&["run", "pipeline.yaml", "--json"]);
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!((names[0], *names.last().unwrap()), ("run_started", "run_finished"));
+    let finished = events.iter().find(|event| event["event"] == "stage_finished" && event["stage"] == "data").unwrap();
+    assert!(finished["rows"].as_u64().unwrap() > 0 && finished["entry"].is_string());
+}
+
+#[test]
+fn tables_can_be_looked_into() {
+    let project = Project::new(60);
+    project.done(&["run", "pipeline.yaml"]);
+    let schema = project.done(&["inspect", "pairs", "schema"]);
+    assert!(schema.contains("57 rows in 1 files") && schema.contains("chosen_prompt         messages"), "{schema}");
+    let rows = project.done(&["inspect", "pairs.pairs", "--where", "p_hat>=0.9", "--json", "-n", "1000"]);
+    assert!(rows.lines().count() > 3);
+    for row in rows.lines() {
+        assert!(serde_json::from_str::<Value>(row).unwrap()["p_hat"].as_f64().unwrap() >= 0.9);
+    }
+    let head = project.done(&["inspect", "pairs", "-n", "1"]);
+    assert!(head.contains("answer") && head.contains("1 rows, of"), "{head}");
+    // Narrow rows are a line each, under the names of their columns.
+    let rejects = project.done(&["inspect", "pairs.rejects"]);
+    assert_eq!(rejects, "input  row_id  reason  detail  source_file  source_line\n0 rows, of 0 in the table\n");
+    let stats = project.done(&["inspect", "pairs", "stats"]);
+    assert!(stats.contains("p_hat") && stats.contains("mean"), "{stats}");
+    let sample = project.done(&["inspect", ".halftone/runs/test/pairs/pairs", "sample", "-n", "3"]);
+    assert_eq!(sample.matches("row ").count(), 3, "{sample}");
+    fails(
+        &project.halftone(&["inspect", "pairs.pair"]),
+        64,
+        "stage `pairs` has no output `pair`; did you mean `pairs`?",
+    );
+    fails(
+        &project.halftone(&["inspect", "pairs", "--where", "phat=1"]),
+        64,
+        "there is no column `phat`; did you mean `p_hat`?",
+    );
+    fails(&project.halftone(&["inspect", "data"]), 64, "`data` has several outputs");
+}
+
+#[test]
+fn the_schema_describes_pipeline_files() {
+    let project = Project::new(1);
+    let schema: Value = serde_json::from_str(&project.done(&["schema"])).unwrap();
+    let kinds = &schema["properties"]["stages"]["additionalProperties"]["properties"]["kind"]["enum"];
+    for line in project.done(&["kinds"]).lines() {
+        let kind = line.split_whitespace().next().unwrap();
+        assert!(kinds.as_array().unwrap().contains(&kind.into()), "{kind}");
+        assert!(schema["$defs"][kind].is_object(), "{kind}");
+    }
+    // Every reference leads somewhere.
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    references(&schema, &mut found);
+    assert!(found.len() > 10);
+    for reference in found {
+        assert!(schema.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(project.done(&["completions", shell]).contains("halftone"));
+    }
+}
+
+#[test]
+fn a_pipeline_is_drawn() {
+    let project = Project::new(3);
+    let text = project.done(&["dag", "pipeline.yaml"]);
+    assert!(text.contains("│ data (ingest)") && text.contains("▼"), "{text}");
+    let text = project.done(&["dag", "pipeline.yaml", "--format", "mermaid"]);
+    assert!(text.starts_with("flowchart TD\n") && text.contains("-->|holdout_pairs|"), "{text}");
+    let text = project.done(&["dag", "pipeline.yaml", "--format", "dot"]);
+    assert!(text.starts_with("digraph") && text.contains("s0 -> s1"), "{text}");
+}
+
+#[test]
+fn garbage_is_listed_and_then_removed() {
+    let project = Project::new(30);
+    project.done(&["run", "pipeline.yaml"]);
+    project.done(&["run", "pipeline.yaml", "--set", "pairs.ties=drop"]);
+    let listed = project.done(&["gc", "--keep", "1", "--dry-run"]);
+    assert!(listed.contains("entry") && listed.contains("would be removed"), "{listed}");
+    let before = project.store(".halftone").len();
+    project.done(&["gc", "--keep", "1"]);
+    assert!(project.store(".halftone").len() < before);
+    let text = project.done(&["run", "pipeline.yaml", "--set", "pairs.ties=drop"]);
+    assert_eq!(text.matches("reused").count(), 4, "{text}");
+    assert!(project.done(&["gc", "--keep", "1", "--dry-run"]).starts_with("run record"));
+}

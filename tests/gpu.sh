@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# What a machine with an NVIDIA GPU has to show: the same numbers as the CPU, no errors of memory, and how fast it is.
+#
+#     tests/gpu.sh [DEVICE] [PYTHON]        cuda:0 unless given; PYTHON has torch, transformers and trl to race against
+#
+# Needs the CUDA toolkit (nvcc) and the Rust toolchain. Figures are added to tests/bench/results.jsonl.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+device=${1:-cuda:0}
+peer=${2:+--peer $2}
+
+echo "== parity with the CPU: log-probabilities, training and generation of five models, in f32 and bf16"
+HALFTONE_TEST_DEVICE=$device cargo test --release -p lm --features cuda --test device -- --nocapture
+
+echo "== the main job on the device: the same verdicts and a policy as good"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cargo run --release --features cuda -- --work "$work/store" run pipelines/quickstart.yaml --device "$device"
+cargo run --release --features cuda -- --work "$work/store" inspect evaluation.summary
+
+if command -v compute-sanitizer > "$work/found" 2>&1; then
+  echo "== memory errors"
+  test=$(cargo test --release -p lm --features cuda --test device --no-run --message-format=json 2> "$work/build" |
+    sed -n 's/.*"executable":"\([^"]*device-[^"]*\)".*/\1/p' | tail -n 1)
+  (cd stages/lm && HALFTONE_TEST_DEVICE=$device compute-sanitizer --error-exitcode 1 "$test" log_probabilities --nocapture)
+else
+  echo "== memory errors: skipped, there is no compute-sanitizer"
+fi
+
+echo "== speed"
+for shape in 0.5b 1.5b; do
+  # shellcheck disable=SC2086
+  cargo bench --features cuda -- training-bf16 training-shared-bf16 judge-bf16 sample --shape "$shape" --device "$device" $peer --keep
+done

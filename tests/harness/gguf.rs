@@ -1,0 +1,74 @@
+//! GGUF files made from model folders, as llama.cpp's converter does; for tests.
+
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::{Value, write as write_gguf};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+
+/// Writes a folder's weights, unquantised.
+pub fn write(folder: &Path, family: &str, to: &Path) {
+    let config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
+    let size = |key: &str| config[key].as_u64().unwrap() as u32;
+    let heads = size("num_attention_heads");
+    let head_dim = config["head_dim"].as_u64().map_or(size("hidden_size") / heads, |dim| dim as u32);
+    let theta = [&config["rope_theta"], &config["rope_parameters"]["rope_theta"]];
+    let theta = theta.iter().find_map(|theta| theta.as_f64()).unwrap() as f32;
+    let key = |name: &str| format!("{family}.{name}");
+    let metadata = [
+        ("general.architecture".to_owned(), Value::String(family.to_owned())),
+        (key("attention.head_count"), Value::U32(heads)),
+        (key("attention.head_count_kv"), Value::U32(size("num_key_value_heads"))),
+        (key("attention.key_length"), Value::U32(head_dim)),
+        (key("block_count"), Value::U32(size("num_hidden_layers"))),
+        (key("embedding_length"), Value::U32(size("hidden_size"))),
+        (key("context_length"), Value::U32(size("max_position_embeddings"))),
+        (key("rope.dimension_count"), Value::U32(head_dim)),
+        (key("rope.freq_base"), Value::F32(theta)),
+        (key("attention.layer_norm_rms_epsilon"), Value::F32(config["rms_norm_eps"].as_f64().unwrap() as f32)),
+    ];
+    let weights = candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
+    let mut tensors: Vec<(String, QTensor)> = Vec::new();
+    for (name, tensor) in weights {
+        let mut tensor = tensor.to_dtype(candle_core::DType::F32).unwrap();
+        if family == "llama" && (name.contains("q_proj") || name.contains("k_proj")) {
+            tensor = interleaved(&tensor, head_dim as usize);
+        }
+        tensors.push((renamed(&name), QTensor::quantize(&tensor, GgmlDType::F32).unwrap()));
+    }
+    tensors.sort_by(|one, other| one.0.cmp(&other.0));
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    write_gguf(&mut std::fs::File::create(to).unwrap(), &metadata, &tensors).unwrap();
+}
+
+/// Llama's rotary halves become neighbours.
+fn interleaved(tensor: &Tensor, head_dim: usize) -> Tensor {
+    let (rows, columns) = tensor.dims2().unwrap();
+    let split = tensor.reshape((rows / head_dim, 2, head_dim / 2, columns)).unwrap();
+    split.transpose(1, 2).unwrap().contiguous().unwrap().reshape((rows, columns)).unwrap()
+}
+
+fn renamed(name: &str) -> String {
+    let mut name = name.replace("model.layers.", "blk.");
+    for (from, to) in [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ] {
+        name = name.replace(from, to);
+    }
+    name
+}

@@ -1,0 +1,185 @@
+//! An OpenAI-compatible endpoint on the loopback interface that misbehaves as told; for tests.
+#![allow(dead_code, reason = "each test takes what it needs")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// How a request is treated.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Treatment {
+    /// The likeliest tokens with their log-probs.
+    Answer(Vec<(String, f64)>),
+    /// A status with a body, and a `Retry-After` where there is one.
+    Status(u16, String, Option<String>),
+    /// A body with status 200 that is sent as it is.
+    Body(Vec<u8>),
+    /// The connection ends without an answer.
+    Reset,
+    /// The connection ends in the middle of a good answer.
+    BreakOff,
+    /// The answer begins and goes on only after this time.
+    Slow(Duration),
+    /// Nothing comes while the server lives.
+    Hang,
+}
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub question: String,
+    pub body: Value,
+    pub authorization: Option<String>,
+    /// How often this question came before.
+    pub before: usize,
+    pub treatment: Treatment,
+    /// An answer was sent whole with status 200: it is paid for.
+    pub billed: bool,
+}
+
+type Behaviour = dyn Fn(&str, usize, &[Asked]) -> Treatment + Send + Sync;
+
+pub struct Server {
+    pub url: String,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Server {
+    /// `behaviour` gets the question, how often it came before, and all requests so far.
+    pub fn start(behaviour: impl Fn(&str, usize, &[Asked]) -> Treatment + Send + Sync + 'static) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let closed = Arc::new(AtomicBool::new(false));
+        let behaviour: Arc<Behaviour> = Arc::new(behaviour);
+        let (log, ended) = (asked.clone(), closed.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (log, ended, behaviour) = (log.clone(), ended.clone(), behaviour.clone());
+                std::thread::spawn(move || serve(stream, &log, &ended, &*behaviour));
+            }
+        });
+        Server { url, asked, closed }
+    }
+
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// The questions that were answered and paid for, each as often as it was.
+    pub fn billed(&self) -> Vec<String> {
+        self.asked().into_iter().filter(|asked| asked.billed).map(|asked| asked.question).collect()
+    }
+
+    /// Takes no more requests and lets hanging ones go.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.url.trim_start_matches("http://").trim_end_matches("/v1"));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The body of a chat completion.
+pub fn completion(top: &[(String, f64)]) -> String {
+    let list: Vec<Value> =
+        top.iter().map(|(token, logp)| json!({"token": token, "logprob": logp, "bytes": null})).collect();
+    let (token, logp) = &top[0];
+    json!({
+        "id": "chatcmpl-1", "object": "chat.completion", "model": "stub",
+        "choices": [{
+            "index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": token},
+            "logprobs": {"content": [{"token": token, "logprob": logp, "bytes": null, "top_logprobs": list}]},
+        }],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    })
+    .to_string()
+}
+
+fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, closed: &AtomicBool, behaviour: &Behaviour) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut stream = stream;
+    let (mut length, mut authorization, mut first) = (0, None, String::new());
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        let line = line.trim_end();
+        if first.is_empty() {
+            line.clone_into(&mut first);
+        }
+        let Some((name, value)) = line.split_once(": ") else {
+            if line.is_empty() {
+                break;
+            }
+            continue;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().unwrap(),
+            "authorization" => authorization = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    assert!(first.starts_with("POST /v1/chat/completions "), "{first}");
+    let mut body = vec![0; length];
+    if reader.read_exact(&mut body).is_err() {
+        return;
+    }
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let question = body["messages"][0]["content"].as_str().unwrap().to_owned();
+    let (number, treatment) = {
+        let mut log = log.lock().unwrap();
+        let before = log.iter().filter(|asked| asked.question == question).count();
+        let treatment = behaviour(&question, before, &log);
+        let billed = matches!(treatment, Treatment::Answer(_) | Treatment::Body(_));
+        log.push(Asked { question, body, authorization, before, treatment: treatment.clone(), billed });
+        (log.len() - 1, treatment)
+    };
+    let head = |status: u16, length: usize, more: &str| {
+        format!(
+            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n{more}\r\n"
+        )
+    };
+    let good = completion(&[("A".to_owned(), -0.1), ("B".to_owned(), -3.0)]);
+    let mut send = |bytes: &[u8]| stream.write_all(bytes).and_then(|()| stream.flush()).is_ok();
+    let sent = match treatment {
+        Treatment::Answer(top) => {
+            let body = completion(&top);
+            send(format!("{}{body}", head(200, body.len(), "")).as_bytes())
+        }
+        Treatment::Body(body) => send(head(200, body.len(), "").as_bytes()) && send(&body),
+        Treatment::Status(status, body, after) => {
+            let more = after.map_or(String::new(), |after| format!("retry-after: {after}\r\n"));
+            send(format!("{}{body}", head(status, body.len(), &more)).as_bytes())
+        }
+        Treatment::Reset => false,
+        Treatment::BreakOff => send(format!("{}{}", head(200, good.len(), ""), &good[..good.len() / 2]).as_bytes()),
+        Treatment::Slow(time) => {
+            let begun = send(format!("{}{}", head(200, good.len(), ""), &good[..9]).as_bytes());
+            std::thread::sleep(time);
+            begun && send(&good.as_bytes()[9..])
+        }
+        Treatment::Hang => {
+            while !closed.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            false
+        }
+    };
+    if !sent {
+        log.lock().unwrap()[number].billed = false;
+    }
+}

@@ -1,0 +1,134 @@
+//! The built binary on the pipelines of this repository, the quickstart made small: seconds instead of minutes.
+
+mod damage;
+mod place;
+mod traces;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use place::{Place, ran, states, stderr};
+use rand::{Rng, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn every_pipeline_file_is_right() {
+    let place = Place::new();
+    let mut files: Vec<_> = place.files("pipelines", "yaml");
+    files.sort();
+    assert!(files.len() >= 7, "{files:?}");
+    for file in files.iter().filter(|file| !file.contains("/own-")) {
+        let output = place.halftone(&["check", file]).output().unwrap();
+        assert!(output.status.success(), "{file}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_second_run_computes_nothing_and_another_objective_only_what_it_must() {
+    let place = Place::new();
+    let first = place.quickstart(&[]).output().unwrap();
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    assert_eq!(states(&first)["embeddings"], "skipped", "GDPO reads no embeddings");
+    assert!(ran(&first).contains("policy"));
+    let ports = place.ports("quickstart");
+    assert!(!ports.contains_key("embeddings/embeddings"));
+    let trained = place.path(".halftone/runs/quickstart/policy");
+    let events: Vec<_> = std::fs::read_dir(trained.join("tensorboard")).unwrap().collect();
+    assert!(events[0].as_ref().unwrap().file_name().to_string_lossy().starts_with("events.out.tfevents."));
+    let weights = std::fs::metadata(trained.join("policy/model.safetensors")).unwrap();
+    assert_eq!(weights.permissions().mode() & 0o777, 0o644, "others may read the weights as any file");
+
+    let again = place.quickstart(&[]).output().unwrap();
+    assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+    assert_eq!(ran(&again), BTreeSet::new());
+    assert_eq!(place.ports("quickstart"), ports);
+
+    let rpo = ["--set", "policy.objective={name: rpo, beta: 0.3, tau: 0.5}"];
+    let other = place.quickstart(&rpo).output().unwrap();
+    assert_eq!(other.status.code(), Some(0), "{}", stderr(&other));
+    let expected = ["after", "embeddings", "evaluation", "policy", "truth_after"];
+    assert_eq!(ran(&other), BTreeSet::from(expected.map(str::to_owned)));
+
+    let back = place.quickstart(&[]).output().unwrap();
+    assert_eq!(back.status.code(), Some(0), "{}", stderr(&back));
+    assert_eq!(ran(&back), BTreeSet::new());
+    let mut now = place.ports("quickstart");
+    // The links of a stage that is skipped stay where its latest result is.
+    now.retain(|port, _| !port.starts_with("embeddings/"));
+    assert_eq!(now, ports);
+}
+
+#[test]
+fn a_run_killed_at_twenty_moments_gives_the_same_bytes_as_one_that_was_not() {
+    let whole = Place::new();
+    let began = Instant::now();
+    let output = whole.quickstart(&[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let (expected, duration) = (whole.ports("quickstart"), began.elapsed());
+
+    let mut rng = rand::rngs::StdRng::seed_from_u64(20);
+    let mut kills = 0;
+    while kills < 20 {
+        // Killed again and again, each time a little further on, until it comes to its end between two kills.
+        let place = Place::new();
+        loop {
+            let mut child = place.quickstart(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let moment = duration.mul_f64(rng.random_range(0.0..0.5));
+            std::thread::sleep(moment);
+            let early = child.try_wait().unwrap();
+            if let Some(status) = early {
+                assert!(status.success(), "{status}");
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            if kills >= 20 {
+                break;
+            }
+        }
+        let output = place.quickstart(&[]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "after {kills} kills: {}", stderr(&output));
+        assert_eq!(place.ports("quickstart"), expected, "after {kills} kills");
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let mut ports = [1, 2, 4].map(|threads| {
+        let place = Place::new();
+        let output = place.quickstart(&[]).env("RAYON_NUM_THREADS", threads.to_string()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        place.ports("quickstart")
+    });
+    let first = std::mem::take(&mut ports[0]);
+    assert!(ports[1..].iter().all(|other| *other == first));
+}
+
+#[test]
+fn a_signal_stops_a_training_with_75_and_the_next_run_goes_on_to_the_same_bytes() {
+    let long = ["--set", "imitation.steps=600", "--set", "imitation.checkpoint_every=50", "--until", "imitation"];
+    let unbroken = Place::new();
+    let output = unbroken.quickstart(&long).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+
+    let place = Place::new();
+    let mut child = place.quickstart(&long).stderr(Stdio::null()).spawn().unwrap();
+    let mut events = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(events.any(|line| line.unwrap().contains("checkpoint_written")), "it ended before it could be stopped");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let asked = Instant::now();
+    assert!(events.any(|line| line.unwrap().contains("stage_interrupted")));
+    events.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+
+    let output = place.quickstart(&long).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(ran(&output), BTreeSet::from(["imitation".to_owned()]));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(r#""event":"resumed""#));
+    assert_eq!(place.ports("quickstart"), unbroken.ports("quickstart"));
+}

@@ -1,0 +1,180 @@
+//! The built binary with services on the loopback interface: a judge's endpoint, and a hub.
+
+#[path = "../harness/server.rs"]
+mod endpoint;
+mod hub;
+#[path = "../pipelines/place.rs"]
+#[allow(dead_code, reason = "made for the pipeline tests")]
+mod place;
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use endpoint::{Server, Treatment};
+use hub::Hub;
+use kit::rows::Verdict;
+use place::{Place, ran, states, stderr};
+
+const KEY: &str = "sk-canary-0ddba11";
+
+/// A place with a pipeline that judges 30 pairs.
+fn judging(judge: &str) -> Place {
+    let place = Place::new();
+    let rows: Vec<String> = (0..30)
+        .map(|row| format!("{{\"prompt\": \"p{row}\", \"chosen\": \"good {row}\", \"rejected\": \"bad {row}\"}}\n"))
+        .collect();
+    std::fs::write(place.path("pairs.jsonl"), rows.concat()).unwrap();
+    let text = format!(
+        "name: judging\nstages:\n  data: {{kind: ingest, files: ./pairs.jsonl, form: chat}}\n  verdicts: {{kind: judge, \
+         comparisons: data.comparisons, {judge}, template: helpful, debias: logit, shard_rows: 10}}\n"
+    );
+    std::fs::write(place.path("judging.yaml"), text).unwrap();
+    place
+}
+
+fn contains(place: &Place, text: &str) -> Vec<String> {
+    let holds = |name: &String| {
+        let bytes = std::fs::read(place.path(name)).unwrap();
+        bytes.windows(text.len()).any(|part| part == text.as_bytes())
+    };
+    place.files(".halftone", "").into_iter().filter(holds).collect()
+}
+
+#[test]
+fn a_run_killed_while_it_judges_pays_for_no_answer_twice() {
+    let open = Arc::new(AtomicBool::new(false));
+    let opened = open.clone();
+    let server = Server::start(move |_, _, asked| {
+        if !opened.load(Ordering::SeqCst) && asked.iter().filter(|asked| asked.billed).count() >= 33 {
+            return Treatment::Hang;
+        }
+        Treatment::Answer(vec![("A".to_owned(), -0.3), ("B".to_owned(), -1.6), ("C".to_owned(), -4.0)])
+    });
+    let judge =
+        format!("endpoint: {{url: \"{}\", model: stub, api_key_env: HALFTONE_TEST_KEY, concurrency: 3}}", server.url);
+    let place = judging(&judge);
+    let args = ["run", "judging.yaml", "--json"];
+    let start = || {
+        let mut command = place.halftone(&args);
+        command.env("HALFTONE_TEST_KEY", KEY);
+        command
+    };
+    // Without the key nothing is asked; the plan does without it.
+    let unset = place.halftone(&args).env_remove("HALFTONE_TEST_KEY").output().unwrap();
+    assert_eq!(unset.status.code(), Some(78), "{}", stderr(&unset));
+    let plan = place.halftone(&["plan", "judging.yaml"]).output().unwrap();
+    let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert!(plan.contains("up to 60 requests to http://127.0.0.1"), "{plan}");
+    assert!(server.asked().is_empty());
+
+    let mut child = start().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while server.asked().iter().filter(|asked| asked.treatment == Treatment::Hang).count() < 3 {
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    open.store(true, Ordering::SeqCst);
+    let output = start().output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("33 answered requests"), "{said}");
+    let mut billed = server.billed();
+    assert_eq!(billed.len(), 60, "an answer was paid for twice");
+    billed.sort();
+    billed.dedup();
+    assert_eq!(billed.len(), 60);
+    let verdicts: Vec<Verdict> = kit::read_rows(&place.path(".halftone/runs/judging/verdicts/verdicts")).unwrap();
+    assert_eq!(verdicts.len(), 30);
+    // The judge always says A: the orders cancel out.
+    assert!(verdicts.iter().all(|row| row.p_hat == 0.5));
+    assert_eq!(contains(&place, KEY), Vec::<String>::new());
+    assert!(!said.contains(KEY) && !stderr(&output).contains(KEY));
+
+    // How the endpoint is asked is no part of what it says.
+    let other = ["--set", "verdicts.endpoint.concurrency=9", "--set", "verdicts.endpoint.api_key_env=ANOTHER"];
+    let again = place.halftone(&args).args(other).output().unwrap();
+    assert_eq!(states(&again)["verdicts"], "reused", "{}", stderr(&again));
+}
+
+#[test]
+fn an_endpoint_that_is_away_ends_the_run_with_69() {
+    let server = Server::start(|_, _, _| Treatment::Status(503, "loading".to_owned(), None));
+    let place =
+        judging(&format!("endpoint: {{url: \"{}\", model: stub, retries: 1, backoff_seconds: 0.01}}", server.url));
+    let output = place.halftone(&["run", "judging.yaml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+    assert!(stderr(&output).contains("status 503: loading"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_model_is_named_fetched_once_resumed_and_found_in_the_cache() {
+    let hub = Hub::start("test-org/tiny", "llama");
+    let place = judging("model: test-org/tiny");
+    let command = |args: &[&str]| {
+        let mut command = place.halftone(args);
+        command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url).env("HF_TOKEN", KEY);
+        command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
+        command
+    };
+    let offline = command(&["check", "judging.yaml"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert_eq!(offline.status.code(), Some(78));
+    let said = stderr(&offline);
+    assert!(said.contains("`test-org/tiny` is no folder here") && said.contains("HF_HUB_OFFLINE"), "{said}");
+    for args in [["check", "judging.yaml"], ["plan", "judging.yaml"]] {
+        let output = command(&args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(args[0] == "check" || text.contains("`test-org/tiny` will be fetched"), "{text}");
+    }
+    assert!(hub.asked().is_empty(), "nothing is asked before the run");
+
+    let output = command(&["run", "judging.yaml", "--json", "--device", "cpu"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let weights: Vec<_> = hub.asked().into_iter().filter(|asked| asked.path.ends_with("model.safetensors")).collect();
+    // The first answer broke off; the second went on where it did.
+    assert_eq!(weights.len(), 2);
+    assert_eq!(weights[0].range, None);
+    assert_eq!(weights[1].range.as_deref(), Some(format!("bytes={}-", hub.half()).as_str()));
+    assert!(hub.asked().iter().all(|asked| asked.authorization == Some(format!("Bearer {KEY}"))));
+    assert!(!hub.asked().iter().any(|asked| asked.path.ends_with(".bin")), "only what a model is made of");
+    let cache = place.path("hf/hub/models--test-org--tiny");
+    let commit = std::fs::read_to_string(cache.join("refs/main")).unwrap();
+    let snapshot = cache.join("snapshots").join(&commit);
+    let fetched = std::fs::read(snapshot.join("model.safetensors")).unwrap();
+    assert_eq!(fetched, std::fs::read(hub.folder.join("model.safetensors")).unwrap());
+    assert!(snapshot.join("tokenizer.json").is_symlink());
+    assert_eq!(contains(&place, KEY), Vec::<String>::new());
+
+    // From now on without the hub, by name or by path: the fingerprint is over the files.
+    let asked = hub.asked().len();
+    for judge in ["test-org/tiny".to_owned(), "hf:test-org/tiny".to_owned(), hub.folder.display().to_string()] {
+        let set = format!("verdicts.model=\"{judge}\"");
+        let again = command(&["run", "judging.yaml", "--json", "--device", "cpu", "--set", &set]);
+        let mut again = again;
+        let again = again.env("HF_HUB_OFFLINE", "1").output().unwrap();
+        assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+        assert!(ran(&again).is_empty(), "{judge}");
+    }
+    assert_eq!(hub.asked().len(), asked);
+}
+
+#[test]
+fn a_model_that_the_hub_does_not_have_is_told() {
+    let hub = Hub::start("test-org/tiny", "llama");
+    for (model, code, words) in [
+        ("test-org/other", 78, "has no model `test-org/other`"),
+        ("hf:a/b/c", 78, "names no model"),
+        ("./test-org/tiny", 78, "there is no file or folder"),
+    ] {
+        let place = judging(&format!("model: \"{model}\""));
+        let mut command = place.halftone(&["run", "judging.yaml"]);
+        let command = command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url);
+        let output = command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+}
