@@ -8,6 +8,7 @@ use kit::{Error, Result};
 use super::entry::Store;
 use super::lock::Attempt;
 use super::records::Records;
+use super::statcache;
 
 /// Something that can go.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +79,11 @@ pub fn garbage(store: &Store, records: &Records, keep: usize) -> Result<Vec<Garb
             let partial = store.partial(&name, forced);
             partial.exists() && !garbage.iter().any(|garbage| garbage.path == partial)
         });
-        if name != "gc" && gone && !working && matches!(store.lock(&name)?, Attempt::Held(_)) {
+        if !["gc", statcache::LOCK].contains(&name.as_str())
+            && gone
+            && !working
+            && matches!(store.lock(&name)?, Attempt::Held(_))
+        {
             garbage.push(Garbage { path: store.lock_path(&name), what: "lock", bytes: 0 });
         }
     }

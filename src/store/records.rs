@@ -257,10 +257,11 @@ impl Records {
         if folder.join(&store).join(EVENT_FILES).is_dir() {
             links.push(("tensorboard".to_owned(), store.join(EVENT_FILES)));
         }
-        for old in names(&folder)?.into_iter().filter(|old| links.iter().all(|(name, _)| name != old)) {
-            let path = folder.join(old);
-            if path.is_symlink() {
-                std::fs::remove_file(&path).map_err(Error::io(&path))?;
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let path = entry.map_err(Error::io(&folder))?.path();
+            let known = |(name, _): &(String, PathBuf)| path.file_name().is_some_and(|file| **name == *file);
+            if path.is_symlink() && !links.iter().any(known) {
+                remove_link(&path)?;
             }
         }
         for (name, target) in links {
@@ -269,24 +270,44 @@ impl Records {
         Ok(())
     }
 
-    /// Lets a link lead to a target; it is exchanged whole.
+    /// Lets a link lead to a target; it is exchanged whole. Of two processes that do so at once, one wins.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn point(&self, link: &Path, target: &Path) -> Result<()> {
-        if std::fs::read_link(link).is_ok_and(|now| now == target) {
-            return Ok(());
-        }
         let name = link.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = link.with_file_name(format!(".{name}-{}", std::process::id()));
-        let _ = std::fs::remove_file(&temporary);
-        symlink(target, &temporary).map_err(Error::io(&temporary))?;
-        std::fs::rename(&temporary, link).map_err(Error::io(link))
+        // One name for all processes, so that what a killed one leaves goes with the next link.
+        let temporary = link.with_file_name(format!(".{name}.next"));
+        loop {
+            remove_link(&temporary)?;
+            if std::fs::read_link(link).is_ok_and(|now| now == target) {
+                return Ok(());
+            }
+            match symlink(target, &temporary) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                made => made.map_err(Error::io(&temporary))?,
+            }
+            match std::fs::rename(&temporary, link) {
+                // Another process was about to point the same link and took ours away.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                renamed => return renamed.map_err(Error::io(link)),
+            }
+        }
     }
 
     /// The link of a port, relative to the working directory.
     pub fn link_path(&self, pipeline: &str, stage: &str, port: &str) -> PathBuf {
         self.pipeline(pipeline).join(stage).join(port)
+    }
+}
+
+/// Removes a link, if it is there.
+fn remove_link(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -306,4 +327,46 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_a_killed_process_left_between_link_and_rename_goes_with_the_next_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path());
+        let ports = ["pairs", "rejects"].map(str::to_owned);
+        records.link("p", "s", "pairs-1", &ports).unwrap();
+        let stage = records.pipeline("p").join("s");
+        for (entry, left) in [("pairs-1", ".pairs.next"), ("pairs-2", ".rejects.next"), ("pairs-2", ".verdicts-17")] {
+            symlink("nowhere", stage.join(left)).unwrap();
+            records.link("p", "s", entry, &ports).unwrap();
+            assert_eq!(all_names(&stage), ports);
+            assert_eq!(std::fs::read_link(stage.join("pairs")).unwrap(), format!("../../../store/{entry}/pairs"));
+        }
+    }
+
+    #[test]
+    fn two_processes_may_point_one_link_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (records, link) = (Records::new(folder.path()), folder.path().join("link"));
+        std::thread::scope(|scope| {
+            for target in ["a", "b", "c"] {
+                let (records, link) = (&records, &link);
+                scope.spawn(move || (0..300).for_each(|_| records.point(link, Path::new(target)).unwrap()));
+            }
+        });
+        assert_eq!(all_names(folder.path()), ["link"]);
+        assert!(["a", "b", "c"].iter().any(|target| std::fs::read_link(&link).unwrap() == Path::new(target)));
+    }
 }

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kit::{Digest, Error, Result, digest_file};
 use serde::{Deserialize, Serialize};
 
+use super::lock::{Attempt, Lock};
+
+/// The name of the lock for writing it.
+pub(super) const LOCK: &str = "statcache";
 /// A file changed less than this before it was read may change again within one tick of the file system's clock.
 const SETTLED_NANOS: i128 = 20_000_000;
 
@@ -134,7 +138,7 @@ impl StatCache {
         files.learned.insert(absolute(path), known);
     }
 
-    /// Writes what was learned. Of two processes that save at once, one may be forgotten; that costs a reading.
+    /// Writes what was learned.
     ///
     /// # Errors
     /// When the file system refuses.
@@ -143,14 +147,26 @@ impl StatCache {
         if files.learned.is_empty() {
             return Ok(());
         }
+        let _lock = self.lock()?;
         let mut all = StatCache::open(self.path.clone()).files.into_inner().expect("it is not shared").known;
         all.append(&mut files.learned);
         all.retain(|path, _| path.exists());
         let text = serde_json::to_vec(&all).expect("the cache can be written as JSON");
         // Not synced: a cache that a power cut takes away costs time and nothing else.
-        let temporary = self.path.with_file_name(format!(".statcache-{}", std::process::id()));
+        let temporary = self.path.with_file_name(".statcache.json");
         std::fs::write(&temporary, text).map_err(Error::io(&temporary))?;
         std::fs::rename(&temporary, &self.path).map_err(Error::io(&self.path))
+    }
+
+    /// Keeps other processes from saving for the moment that it takes.
+    fn lock(&self) -> Result<Lock> {
+        let path = self.path.with_file_name("locks").join(LOCK);
+        loop {
+            match Lock::attempt(&path)? {
+                Attempt::Held(lock) => return Ok(lock),
+                Attempt::Busy(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
     }
 }
 
@@ -167,7 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, cache) = (folder.path().join("a"), folder.path().join("cache.json"));
         std::fs::write(&file, "one").unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(25));
+        std::thread::sleep(Duration::from_millis(25));
         let first = StatCache::open(cache.clone());
         let digest = first.digest(&file).unwrap();
         first.save().unwrap();
@@ -178,6 +194,29 @@ mod tests {
         assert_eq!(second.digest(&file).unwrap(), Digest::of(b"two"));
         std::fs::write(&cache, "torn {").unwrap();
         assert_eq!(StatCache::open(cache).digest(&file).unwrap(), Digest::of(b"two"));
+    }
+
+    #[test]
+    fn caches_saved_at_once_keep_what_each_learned_and_leave_nothing_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("statcache.json");
+        let files: Vec<PathBuf> = (0..8).map(|number| folder.path().join(number.to_string())).collect();
+        std::thread::scope(|scope| {
+            for file in &files {
+                let path = &path;
+                scope.spawn(move || {
+                    std::fs::write(file, "x").unwrap();
+                    let cache = StatCache::open(path.clone());
+                    cache.remember(file, Digest::of(b"x")).unwrap();
+                    cache.save().unwrap();
+                });
+            }
+        });
+        let all = StatCache::open(path);
+        assert!(files.iter().all(|file| all.remembered(file).unwrap() == Some(Digest::of(b"x"))));
+        let hidden =
+            |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().as_encoded_bytes()[0] == b'.';
+        assert!(!std::fs::read_dir(folder.path()).unwrap().any(hidden));
     }
 
     #[test]
