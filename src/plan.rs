@@ -70,6 +70,8 @@ pub struct Planned {
     pub recipe: Option<Recipe>,
     /// Whether the command is about this stage.
     pub selected: bool,
+    /// Whether it runs although its result could be used again.
+    pub forced: bool,
 }
 
 /// The sources of a stage's inputs, by key.
@@ -114,9 +116,14 @@ impl Planner<'_> {
         }
         for &stage in &self.graph.order {
             let decided = if let (Some(why), false) = (&idle[stage], selected[stage]) {
-                Planned { decision: Decision::Skip(why.clone()), recipe: None, selected: false }
+                Planned { decision: Decision::Skip(why.clone()), recipe: None, selected: false, forced: false }
             } else if !needed[stage] {
-                Planned { decision: Decision::Skip("not selected".to_owned()), recipe: None, selected: false }
+                Planned {
+                    decision: Decision::Skip("not selected".to_owned()),
+                    recipe: None,
+                    selected: false,
+                    forced: false,
+                }
             } else {
                 self.decide(stage, &planned, selected[stage], forced.contains(&stage))?
             };
@@ -136,7 +143,9 @@ impl Planner<'_> {
     fn named(&self, name: &str) -> crate::error::Result<Vec<usize>> {
         let found = self.graph.find_all(name);
         if found.is_empty() {
-            let near = crate::problem::did_you_mean(name, self.graph.nodes.iter().map(|node| node.name.as_str()));
+            let groups = self.graph.nodes.iter().filter_map(|node| Some(node.group.as_ref()?.name.as_str()));
+            let names = self.graph.nodes.iter().map(|node| node.name.as_str());
+            let near = crate::problem::did_you_mean(name, groups.chain(names));
             return Err(Error::Usage(format!("there is no stage `{name}`{near}")));
         }
         Ok(found)
@@ -239,16 +248,16 @@ impl Planner<'_> {
             .map(|upstream| self.graph.nodes[upstream].name.clone())
             .collect();
         if !waiting.is_empty() {
-            return Ok(Planned { decision: Decision::Depends(waiting), recipe: None, selected });
+            return Ok(Planned { decision: Decision::Depends(waiting), recipe: None, selected, forced });
         }
         let absent: Vec<String> =
             self.graph.absent(stage).map(|name| format!("`{name}` will be fetched from {}", hub::endpoint())).collect();
         if !absent.is_empty() {
-            return Ok(Planned { decision: Decision::Run(absent), recipe: None, selected });
+            return Ok(Planned { decision: Decision::Run(absent), recipe: None, selected, forced });
         }
         let recipe = self.recipe(stage, &manifest)?;
         let decision = self.look_up(stage, &recipe, forced)?;
-        Ok(Planned { decision, recipe: Some(recipe), selected })
+        Ok(Planned { decision, recipe: Some(recipe), selected, forced })
     }
 
     /// What a stage's result is made from. `manifest` gives the results of upstream stages, which all are there.

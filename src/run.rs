@@ -210,7 +210,7 @@ impl<'a> Scheduler<'a> {
         }
         let manifest = |stage: usize| self.manifest(stage);
         let recipe = self.planner.recipe(stage, &manifest).map_err(failed)?;
-        let forced = run.options.selection.force.contains(&node.name);
+        let forced = self.planned[stage].forced;
         let reasons = match self.planner.look_up(stage, &recipe, forced).map_err(failed)? {
             Decision::Reuse(found) => {
                 run.tell(

@@ -78,6 +78,50 @@ fn a_run_of_a_matrix_runs_each_stage_once_with_its_own_values_and_seed() {
 }
 
 #[test]
+fn the_name_of_a_matrix_chooses_all_its_stages() {
+    let world = World::new();
+    world.run(GRID).result.unwrap();
+    let states = |selection: Selection| {
+        let ran = world.run_with(GRID, selection, &kit::Interrupt::default()).unwrap();
+        ran.result.as_ref().unwrap();
+        let all =
+            ran.record.order.iter().map(|name| (name.split('@').next().unwrap(), ran.record.stages[name].state.word()));
+        let mut counted = std::collections::BTreeMap::new();
+        all.for_each(|(name, state)| *counted.entry(format!("{name} {state}")).or_insert(0) += 1);
+        counted.into_iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+    };
+    let some = |name: &str| Some(name.to_owned());
+    let policy = || vec!["policy".to_owned()];
+    for (selection, wanted) in [
+        (
+            Selection { force: policy(), ..Selection::default() },
+            "1 all reused, 2 data reused, 1 mixed reused, 4 policy ran",
+        ),
+        (
+            Selection { force: vec!["policy@2-soft-1".to_owned()], ..Selection::default() },
+            "1 all reused, 2 data reused, 1 mixed reused, 1 policy ran, 3 policy reused",
+        ),
+        (
+            Selection { only: some("policy"), force: policy(), ..Selection::default() },
+            "1 all skipped, 2 data reused, 1 mixed skipped, 4 policy ran",
+        ),
+        (
+            Selection { from: some("policy"), force: policy(), ..Selection::default() },
+            "1 all reused, 2 data reused, 1 mixed reused, 4 policy ran",
+        ),
+        (
+            Selection { until: some("policy"), force: vec!["data".to_owned()], ..Selection::default() },
+            "1 all skipped, 2 data ran, 1 mixed skipped, 4 policy reused",
+        ),
+    ] {
+        assert_eq!(states(selection), wanted);
+    }
+    let misspelt = Selection { force: vec!["polcy".to_owned()], ..Selection::default() };
+    let error = world.plan(GRID, &misspelt).unwrap_err().to_string();
+    assert_eq!(error, "there is no stage `polcy`; did you mean `policy`?");
+}
+
+#[test]
 fn a_resolved_matrix_asks_for_the_same_results() {
     let world = World::new();
     world.run(GRID);
