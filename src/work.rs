@@ -93,7 +93,7 @@ impl Work<'_> {
         }
         for (stage, manifest, ports) in &self.upstream {
             let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
-            if let Some(damage) = store.verify(manifest, Some(&ports), false).map_err(failed)? {
+            if let Some(damage) = store.verify(manifest, Some(&ports)).map_err(failed)? {
                 return Ok(Worked::DamagedInput { upstream: *stage, damage });
             }
         }

@@ -42,12 +42,16 @@ pub fn verify(work: &Path, args: cli::Verify) -> Result<()> {
         bytes += parts().map(|part| part.bytes).sum::<u64>();
         if manifest.recipe.entry() != *name || manifest.recipe.key() != manifest.key {
             damaged.push(format!("{}: manifest.json belongs to another entry", path.display()));
-        } else if let Some(damage) = store.verify(&manifest, None, true)? {
+        } else if let Some(damage) = store.verify(&manifest, None)? {
             damaged.push(format!("{}: {damage}", path.display()));
         }
     }
+    let remembered = store.stats().save();
     if !damaged.is_empty() {
-        damaged.push("the next run that needs a damaged entry computes it again".to_owned());
+        damaged.push(match remembered {
+            Ok(()) => "the next run that needs a damaged entry computes it again".to_owned(),
+            Err(error) => format!("this cannot be remembered for the next run, so remove what is damaged: {error}"),
+        });
         return Err(Error::Damaged(damaged.join("\n")));
     }
     print(&format!("{} entries, {files} files, {}: all as written\n", names.len(), super::size(bytes)))

@@ -130,16 +130,13 @@ impl Store {
         })
     }
 
-    /// What is wrong with the bytes of an entry, reading every file that is not known to be unchanged. `ports` are those
-    /// of interest, or all. With `fresh` every file is read.
+    /// What is wrong with the bytes of an entry; every file of it is read. `ports` are those of interest, or all. What is
+    /// found is remembered, so that a damaged entry is not used again although its files look untouched.
     ///
     /// # Errors
     /// When a file is there and cannot be read.
-    pub fn verify(&self, manifest: &Manifest, ports: Option<&[&str]>, fresh: bool) -> Result<Option<String>> {
-        let check = |path: &Path| {
-            if fresh { kit::digest_file(path).map(Some) } else { self.stats.verified(path).map(Some) }
-        };
-        self.damage(manifest, ports, &check)
+    pub fn verify(&self, manifest: &Manifest, ports: Option<&[&str]>) -> Result<Option<String>> {
+        self.damage(manifest, ports, &|path| self.stats.read_again(path).map(Some))
     }
 
     fn damage(

@@ -109,14 +109,12 @@ impl StatCache {
         Ok(files.known.get(&absolute(path)).is_some_and(|known| known.stat != stat))
     }
 
-    /// The digest of a file of the store, which nobody is meant to change: remembered even if it was just written.
+    /// The digest of a file of the store, which nobody is meant to change: read whatever is remembered, and remembered
+    /// even if it was just written.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn verified(&self, path: &Path) -> Result<Digest> {
-        if let Some(digest) = self.remembered(path)? {
-            return Ok(digest);
-        }
+    pub fn read_again(&self, path: &Path) -> Result<Digest> {
         let digest = digest_file(path)?;
         self.remember(path, digest)?;
         Ok(digest)

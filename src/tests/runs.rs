@@ -98,6 +98,50 @@ fn failures_have_their_exit_codes_and_nothing_is_committed() {
     }
 }
 
+/// Flips a bit as a failing disk does: size and times stay.
+fn rot(path: &std::path::Path) {
+    let written = path.metadata().unwrap().modified().unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
+}
+
+#[test]
+fn a_bit_that_flips_without_a_trace_is_found_before_a_stage_reads_it() {
+    let world = World::new();
+    world.run(PIPELINE).result.unwrap();
+    let a = entry_of(&world, "a");
+    let part = world.store().entry(&a).join("prompts/part-00000.parquet");
+    let good = std::fs::read(&part).unwrap();
+    rot(&part);
+    // Nothing is read, so nothing is noticed.
+    assert_eq!(world.run(PIPELINE).states(), "a reused, b reused");
+    let ran = world.run(&PIPELINE.replace("marks: 2", "marks: 3"));
+    ran.result.as_ref().unwrap();
+    assert!(ran.said(|event| matches!(event, RunEvent::EntryDamaged { entry, .. } if *entry == a)));
+    assert_eq!(ran.states(), "a ran, b ran");
+    assert_eq!(std::fs::read(&part).unwrap(), good);
+}
+
+#[test]
+fn what_verify_finds_damaged_the_next_run_computes_again() {
+    let world = World::new();
+    world.run(PIPELINE).result.unwrap();
+    let verify = || crate::commands::verify(&world.path("work"), crate::cli::Verify { pipeline: None });
+    verify().unwrap();
+    let part = world.store().entry(&entry_of(&world, "b")).join("prompts/part-00000.parquet");
+    let good = std::fs::read(&part).unwrap();
+    rot(&part);
+    let error = verify().unwrap_err();
+    assert_eq!(crate::exit::code(&error), crate::exit::DATA);
+    assert!(error.to_string().contains("prompts/part-00000.parquet has other bytes than were written"), "{error}");
+    assert_eq!(world.run(PIPELINE).states(), "a reused, b ran");
+    assert_eq!(std::fs::read(&part).unwrap(), good);
+    verify().unwrap();
+}
+
 #[test]
 fn damaged_entries_are_named_set_aside_and_computed_again() {
     let flip = |path: &std::path::Path| {
