@@ -1,6 +1,7 @@
-//! The files of a configuration: one, or a list.
+//! The files of a configuration: one, or a list; patterns stand for several.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, SeqAccess, Visitor};
@@ -10,6 +11,56 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Files(pub Vec<String>);
+
+impl Files {
+    /// The paths with those that fit in place of a pattern, in the order of their names; each once. A pattern that
+    /// nothing fits stays as it is.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths: Vec<String> = Vec::new();
+        for path in &self.0 {
+            let fitting = fitting(path).unwrap_or_else(|| vec![path.clone()]);
+            fitting.into_iter().for_each(|path| {
+                if !paths.contains(&path) {
+                    paths.push(path);
+                }
+            });
+        }
+        paths
+    }
+}
+
+/// The paths that fit a pattern, sorted; nothing where it is none, or where none does.
+fn fitting(pattern: &str) -> Option<Vec<String>> {
+    let (folder, last) = pattern.rsplit_once('/').map_or(("", pattern), |(folder, last)| (folder, last));
+    if !last.contains(['*', '?']) || Path::new(pattern).exists() {
+        return None;
+    }
+    let place = match (folder, pattern.starts_with('/')) {
+        ("", true) => "/",
+        ("", false) => ".",
+        (folder, _) => folder,
+    };
+    let last: Vec<char> = last.chars().collect();
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(place).ok()? {
+        let name = entry.ok()?.file_name().into_string().ok();
+        let shown = name.filter(|name| !name.starts_with('.') && fits(&last, &name.chars().collect::<Vec<_>>()));
+        paths.extend(shown.map(|name| if pattern.contains('/') { format!("{folder}/{name}") } else { name }));
+    }
+    paths.sort();
+    (!paths.is_empty()).then_some(paths)
+}
+
+/// Whether a name fits a pattern.
+fn fits(pattern: &[char], name: &[char]) -> bool {
+    match (pattern, name) {
+        ([], []) => true,
+        (['*', rest @ ..], _) => (0..=name.len()).any(|taken| fits(rest, &name[taken..])),
+        (['?', pattern @ ..], [_, name @ ..]) => fits(pattern, name),
+        ([wanted, pattern @ ..], [letter, name @ ..]) => wanted == letter && fits(pattern, name),
+        _ => false,
+    }
+}
 
 impl<'de> Deserialize<'de> for Files {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Files, D::Error> {
@@ -52,5 +103,41 @@ impl JsonSchema for Files {
             "description": "a path or a list of paths",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(pattern: &str, name: &str, wanted: bool) {
+        let letters = |text: &str| text.chars().collect::<Vec<_>>();
+        assert_eq!(fits(&letters(pattern), &letters(name)), wanted, "{pattern} {name}");
+    }
+
+    #[test]
+    fn stars_and_question_marks_stand_for_letters() {
+        check("*.jsonl", "a.jsonl", true);
+        check("*.jsonl", ".jsonl", true);
+        check("*.jsonl", "a.jsonl.gz", false);
+        check("part-??.csv", "part-07.csv", true);
+        check("part-??.csv", "part-7.csv", false);
+        check("a*b*c", "a--b-bc", true);
+        check("a*b*c", "a--b-b", false);
+        check("*", "ä", true);
+    }
+
+    #[test]
+    fn patterns_give_sorted_paths_each_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.jsonl", "a.jsonl", "c.csv", ".hidden.jsonl", "odd*.jsonl"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let paths = |given: &[&str]| Files(given.iter().map(|name| path(name)).collect()).paths();
+        assert_eq!(paths(&["b.jsonl", "?.jsonl"]), [path("b.jsonl"), path("a.jsonl")]);
+        assert_eq!(paths(&["*.csv", "*.tsv"]), [path("c.csv"), path("*.tsv")]);
+        assert_eq!(paths(&["odd*.jsonl"]), [path("odd*.jsonl")]);
+        assert_eq!(Files(vec!["Cargo.*".to_owned()]).paths(), ["Cargo.toml"]);
     }
 }

@@ -33,7 +33,8 @@ const ROWS_PER_LOOK: u64 = 1024;
 #[serde(deny_unknown_fields)]
 pub struct Ingest {
     /// A file or a list of files: JSON Lines (`.jsonl`), a JSON list (`.json`), Parquet, CSV or TSV; or a folder of
-    /// Parquet files. Paths are relative to the working directory.
+    /// files of one of these. `*` and `?` in the last part of a path stand for any letters and for one; what fits is
+    /// read in the order of the names. Paths are relative to the working directory.
     pub files: Files,
     /// How rows are read.
     #[serde(default)]
@@ -128,7 +129,7 @@ impl Ingest {
     fn survey(&self) -> std::result::Result<Survey, Finding> {
         let mut files = Vec::new();
         let mut layouts: Vec<Layout> = Vec::new();
-        for name in &self.files.0 {
+        for name in &self.files.paths() {
             let at = |error: Error| match error {
                 Error::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
                     Finding::at("files", format!("`{}` is not there", path.display()))
@@ -138,9 +139,14 @@ impl Ingest {
             let found = SourceFile::find(name).map_err(at)?;
             // The parts of a folder are one table.
             let first = found.first().expect("a path is one file or a folder with some");
-            let (head, bad) = first.head().map_err(at)?;
-            if let (true, Some(bad)) = (head.is_empty(), bad) {
-                return Err(Finding::at("files", format!("{}: no row can be read; the first: {bad}", first.name)));
+            let (head, bad) = first.head().map_err(|error| match error {
+                Error::Data(_) => at(error).in_data(),
+                other => at(other),
+            })?;
+            if head.is_empty() {
+                let why =
+                    bad.map_or("it holds no rows".to_owned(), |bad| format!("no row can be read; the first: {bad}"));
+                return Err(Finding::at("files", format!("{}: {why}", first.name)).in_data());
             }
             let layout = layout(&head, self.format, &self.columns, self.form).map_err(|why| {
                 let key = if why.starts_with("`columns:") { "columns" } else { "files" };
@@ -149,7 +155,7 @@ impl Ingest {
             if let Some(other) = layouts.first().filter(|other| tables_of(other) != tables_of(&layout)) {
                 let text = format!(
                     "`{}` is {} and `{name}` is {}; read them in stages of their own",
-                    self.files.0[0],
+                    self.files.paths()[0],
                     other.format.name(),
                     layout.format.name()
                 );
@@ -228,12 +234,15 @@ impl Stage for Ingest {
         if self.form == Form::Text && self.columns.contains_key(&Column::System) {
             findings.push(Finding::at("columns.system", "a system message needs `form: chat`"));
         }
-        findings.extend(self.survey().err());
+        // A file that is not there is found missing as every file that a configuration names.
+        if self.files().iter().all(|file| file.exists()) {
+            findings.extend(self.survey().err());
+        }
         findings
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        self.files.0.iter().map(PathBuf::from).collect()
+        self.files.paths().into_iter().map(PathBuf::from).collect()
     }
 
     fn forecast(&self, _: &Context<'_>) -> Result<Forecast> {

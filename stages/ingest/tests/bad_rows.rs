@@ -180,7 +180,10 @@ fn findings_come_before_the_run() {
         assert!(found.iter().any(|(at, what)| at == path && what.contains(text)), "{found:?}");
     };
     assert_eq!(data.check(&["a.jsonl"], json!({})), []);
-    check(&["none.jsonl"], json!({}), "files", "none.jsonl` is not there");
+    let at_fault = |name: &str| data.check(&[name], json!({}))[0].in_data;
+    assert!(at_fault("d.jsonl") && !at_fault("c.txt"));
+    // What is not there is found with the other files that configurations name.
+    assert_eq!(data.check(&["none.jsonl"], json!({})), []);
     check(&["a.jsonl", "b.jsonl"], json!({}), "files", "a.jsonl` is preference and");
     check(&["c.txt"], json!({}), "files", "c.txt: neither JSON Lines, a JSON list, CSV, TSV nor Parquet");
     check(&["d.jsonl"], json!({}), "files", "d.jsonl: it holds no rows");
@@ -191,6 +194,7 @@ fn findings_come_before_the_run() {
         "files",
         "f.json: no row can be read; the first: bad_json: EOF while parsing an object",
     );
+    assert!(at_fault("f.json"));
     check(&["e.gz"], json!({}), "files", "unpack it first");
     check(&["a.jsonl"], json!({"holdout": 1.0}), "holdout", "1 is not in (0, 1)");
     check(&["a.jsonl"], json!({"max_rejects": 3}), "max_rejects", "no effect with `on_bad_row: fail`");

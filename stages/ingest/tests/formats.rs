@@ -261,3 +261,28 @@ fn a_limit_reads_the_first_rows() {
     let done = ingest(&rows, json!({"limit": 3}));
     assert_eq!((done.balance(), done.rows::<Prompt>("prompts").len()), ([3, 3, 0], 3));
 }
+
+#[test]
+fn a_pattern_or_a_folder_stands_for_its_files_in_the_order_of_their_names() {
+    let data = Data::new();
+    std::fs::create_dir(data.path("texts")).unwrap();
+    for name in ["b", "a", "c"] {
+        data.write(&format!("texts/{name}.jsonl"), format!("{{\"prompt\":\"{name}\"}}\n"));
+    }
+    data.write("texts/notes.md", "not data").write("texts/.a.jsonl", "left by an editor");
+    let prompts = |files: &[&str]| {
+        let rows = data.run(files, json!({})).unwrap().rows::<Prompt>("prompts");
+        rows.iter().map(|row| row.messages[0].content.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(prompts(&["texts"]), ["a", "b", "c"]);
+    assert_eq!(prompts(&["texts/*.jsonl"]), ["a", "b", "c"]);
+    assert_eq!(prompts(&["texts/c.jsonl", "texts/?.jsonl"]), ["c", "a", "b"]);
+    // Each file counts by its content.
+    let config = data.config(&["texts/*.jsonl"], json!({}));
+    let (stage, _) = (ingest::KIND.configure)(config).unwrap();
+    assert_eq!(stage.files(), ["a", "b", "c"].map(|name| data.path(&format!("texts/{name}.jsonl"))));
+    data.write("texts/d.csv", "prompt\nd\n");
+    let found = data.check(&["texts"], json!({}));
+    assert_eq!(data.short(&found[0].text), "texts: `*.csv` and `*.jsonl` are in this folder; write which you mean");
+    assert_eq!(prompts(&["texts/*.jsonl"]), ["a", "b", "c"]);
+}

@@ -21,12 +21,21 @@ pub struct Finding {
     pub path: Vec<String>,
     /// What is wrong and what to do: a lowercase fragment.
     pub text: String,
+    /// Whether the content of a file that the configuration names rightly is at fault.
+    pub in_data: bool,
 }
 
 impl Finding {
     /// A finding at a dotted path such as `optimizer.lr`; an empty path is the stage itself.
     pub fn at(path: &str, text: impl Into<String>) -> Finding {
-        Finding { path: path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect(), text: text.into() }
+        let path = path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
+        Finding { path, text: text.into(), in_data: false }
+    }
+
+    /// Says that the content of a file is at fault.
+    pub fn in_data(mut self) -> Finding {
+        self.in_data = true;
+        self
     }
 }
 
@@ -193,7 +202,7 @@ fn configure<S: Stage + Serialize + DeserializeOwned + 'static>(
 ) -> std::result::Result<Configured, Finding> {
     let stage: S = serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().iter().map(ToString::to_string).filter(|key| key != "?").collect();
-        Finding { path, text: error.inner().to_string() }
+        Finding { path, text: error.inner().to_string(), in_data: false }
     })?;
     let settings = serde_json::to_value(&stage).expect("a configuration can be written as JSON");
     Ok((Box::new(stage), settings))

@@ -6,7 +6,7 @@ mod json;
 mod lines;
 mod parquet;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,9 @@ use crate::layout::Layout;
 const HEAD_ROWS: usize = 50;
 /// And no more bytes than this.
 const HEAD_BYTES: u64 = 4 << 20;
+
+/// What the names of data files end in.
+const ENDINGS: [&str; 6] = [".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv"];
 
 /// A row of a file: its columns by name.
 pub type Fields = Map<String, Value>;
@@ -68,7 +71,7 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// The files that a path of the pipeline file names: itself, or the Parquet parts in a folder.
+    /// The files that a path of the pipeline file names: itself, or those in a folder.
     ///
     /// # Errors
     /// When it is not there, or it is not clear what it is written in.
@@ -83,11 +86,11 @@ impl SourceFile {
                 bytes: metadata.len(),
             }]);
         }
-        let parts = kit::parts_of(path)?.into_iter().map(|part| {
+        let part = |part: PathBuf| {
             let bytes = part.metadata().map_err(Error::io(&part))?.len();
-            Ok(SourceFile { name: part.display().to_string(), path: part, encoding: Encoding::Parquet, bytes })
-        });
-        parts.collect()
+            Ok(SourceFile { name: part.display().to_string(), encoding: encoding(&part)?, path: part, bytes })
+        };
+        parts_of(path)?.into_iter().map(part).collect()
     }
 
     /// All rows, with the columns that the layout names.
@@ -158,6 +161,35 @@ impl SourceFile {
             Encoding::Parquet => Box::new(parquet::Rows::open(&self.path, wanted, self.bytes)?),
         })
     }
+}
+
+/// The files in a folder that are read as one: its Parquet files, or the text files of one kind.
+fn parts_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut kinds: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let kind = ENDINGS.iter().find(|kind| name.ends_with(*kind) && !name.starts_with('.'));
+        if let Some(kind) = kind.filter(|_| path.is_file()) {
+            kinds.entry(kind).or_default().push(path);
+        }
+    }
+    let words = || kinds.keys().map(|kind| format!("`*{kind}`")).collect::<Vec<_>>().join(" and ");
+    let mut parts = match (kinds.get(".parquet"), kinds.len()) {
+        // Descriptions in JSON or CSV stand beside the Parquet files of many data sets.
+        (Some(parts), _) => parts.clone(),
+        (None, 1) => kinds.into_values().next().expect("there is one"),
+        (None, 0) => {
+            let text = format!("{}: no file in this folder ends in {}", folder.display(), ENDINGS.join(", "));
+            return Err(Error::data(text));
+        }
+        (None, _) => {
+            let text = format!("{}: {} are in this folder; write which you mean", folder.display(), words());
+            return Err(Error::data(text));
+        }
+    };
+    parts.sort();
+    Ok(parts)
 }
 
 /// By the name, and where that does not tell, by the first bytes.
