@@ -2,9 +2,9 @@
 //! is found at once. Nothing is loaded; of tables outside the store only the schema is read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use kit::{InputPort, Kind, OutputPort, Stage, Table};
+use kit::{Finding, InputPort, Kind, OutputPort, Stage, Table};
 use serde_json::Value;
 
 use crate::graph::{Edge, Graph, Node, Origin};
@@ -12,7 +12,8 @@ use crate::groups::{Groups, input_keys, parts_of};
 use crate::hub::{self, Cache, ModelName};
 use crate::pipeline::{Declared, Pipeline};
 use crate::problem::{At, Fault, Problem, did_you_mean};
-use crate::schema::mismatches;
+use crate::repair::Repaired;
+use crate::schema::{mismatches, repair_at};
 use crate::tables::lacking;
 
 /// Reads and checks a pipeline file.
@@ -29,7 +30,8 @@ pub fn check_file(file: &Path, sets: &[String], kinds: &'static [Kind]) -> Resul
 /// # Errors
 /// All problems, sorted by place.
 pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]) -> Result<Graph, Vec<Problem>> {
-    let mut checker = Checker { pipeline, stages: pipeline.stages.clone(), schemas: BTreeMap::new(), problems };
+    let (stages, schemas, repaired) = (pipeline.stages.clone(), BTreeMap::new(), BTreeMap::new());
+    let mut checker = Checker { pipeline, stages, schemas, repaired, problems };
     let groups = Groups::of(&pipeline.stages);
     let configured: Vec<Option<Configured>> =
         (0..pipeline.stages.len()).map(|stage| checker.configure(stage, &groups, kinds)).collect();
@@ -68,12 +70,21 @@ struct Configured {
     outputs: Vec<OutputPort>,
 }
 
+/// A reference to a stage, taken apart.
+struct Reference<'t> {
+    stage: usize,
+    name: &'t str,
+    port: Option<&'t str>,
+}
+
 struct Checker<'a> {
     pipeline: &'a Pipeline,
     /// The stages, with references to stages that have a matrix replaced by references to one or all of theirs.
     stages: Vec<Declared>,
     /// The schema of each kind's configuration.
     schemas: BTreeMap<&'static str, Value>,
+    /// What stages could mean whose configuration cannot be read.
+    repaired: BTreeMap<usize, Repaired>,
     problems: Vec<Problem>,
 }
 
@@ -112,41 +123,72 @@ impl Checker<'_> {
                 self.report_value(name, &[key.clone(), index.to_string()], text);
             }
         }
-        self.stages[stage].config = config.clone();
         let mismatches = mismatches(&schema, &mut config);
-        let values_fit = mismatches.iter().all(|mismatch| mismatch.unknown_key);
+        self.stages[stage].config = config.clone();
+        let mut repairs = Vec::new();
         for mismatch in mismatches {
             let path = Checker::path(name, &mismatch.path);
             let spans = &self.pipeline.spans;
             let at = if mismatch.unknown_key { spans.of_key(&path) } else { spans.of_value(&path) };
             self.report(at, name, mismatch.text);
+            // Without its unknown keys a configuration can be read.
+            repairs.extend((!mismatch.unknown_key).then_some(mismatch.repair));
         }
-        match (kind.configure)(config) {
+        match (kind.configure)(config.clone()) {
             Ok((stage, settings)) => {
-                for finding in stage.check() {
-                    self.report_value(name, &finding.path, finding.text);
-                }
-                self.files(name, &declared.config, stage.files());
-                // Of a matrix some stages may draw and others not.
-                if declared.seed.is_some() && declared.group.is_none() && !stage.draws() {
-                    let text = format!("without effect: `{word}` draws nothing at random with these values");
-                    self.report_value(name, &["seed".to_owned()], text);
-                }
-                if stage.draws() && self.pipeline.seed.or(declared.seed).is_none() {
-                    let text =
-                        format!("`{word}` draws at random and the pipeline has no `seed`; add `seed: 17` at the top");
-                    self.report_value(name, &["kind".to_owned()], text);
-                }
+                let found = self.found_in(&declared, &*stage, false);
+                self.report_found(name, found);
                 Some(Configured { kind: kind.name, outputs: stage.outputs(), stage, settings })
             }
             Err(finding) => {
-                // The schema has said it already, better placed.
-                if values_fit {
+                // Where the schema has said it already, it was better placed.
+                if repairs.is_empty() {
+                    repairs.push(repair_at(&schema, &finding.path));
                     self.report_value(name, &finding.path, finding.text);
                 }
+                let (repaired, more) = Repaired::of(kind, &schema, &config, repairs);
+                let found = repaired.agreed(|stage| self.found_in(&declared, stage, true));
+                let found = found.into_iter().filter(|finding| !repaired.covers(&finding.path));
+                self.report_found(name, more.into_iter().chain(found).collect());
+                self.repaired.insert(stage, repaired);
                 None
             }
         }
+    }
+
+    fn report_found(&mut self, stage: &str, found: Vec<Finding>) {
+        for finding in found {
+            self.report_value(stage, &finding.path, finding.text);
+            let problem = self.problems.last_mut().expect("one was just reported");
+            problem.fault = if finding.in_data { Fault::Data } else { Fault::Pipeline };
+        }
+    }
+
+    /// What is wrong with a stage, looked at alone. Of one that was mended only files count that its declaration names.
+    fn found_in(&self, declared: &Declared, stage: &dyn Stage, mended: bool) -> Vec<Finding> {
+        let mut found = stage.check();
+        let word = declared.kind.as_deref().unwrap_or_default();
+        // Files that the configuration names have to be there.
+        for file in stage.files().into_iter().filter(|file| !file.exists()) {
+            let path = path_of_text(&declared.config, &file.to_string_lossy());
+            if path.is_none() && mended {
+                continue;
+            }
+            let text = format!("there is no file or folder `{}`", file.display());
+            found.push(Finding { path: path.unwrap_or_default(), ..Finding::at("", text) });
+        }
+        // Of a matrix some stages may draw and others not.
+        if declared.seed.is_some() && declared.group.is_none() && !stage.draws() {
+            found.push(Finding::at(
+                "seed",
+                format!("without effect: `{word}` draws nothing at random with these values"),
+            ));
+        }
+        if stage.draws() && self.pipeline.seed.or(declared.seed).is_none() {
+            let text = format!("`{word}` draws at random and the pipeline has no `seed`; add `seed: 17` at the top");
+            found.push(Finding::at("kind", text));
+        }
+        found
     }
 
     /// A `seed` in a matrix of which no stage draws has no effect.
@@ -164,17 +206,61 @@ impl Checker<'_> {
         }
     }
 
-    /// Files that the configuration names have to be there.
-    fn files(&mut self, stage: &str, config: &Value, files: Vec<PathBuf>) {
-        for file in files.into_iter().filter(|file| !file.exists()) {
-            let path = path_of_text(config, &file.to_string_lossy()).unwrap_or_default();
-            self.report_value(stage, &path, format!("there is no file or folder `{}`", file.display()));
+    fn edges(&mut self, stage: usize, configured: &[Option<Configured>]) -> Vec<Edge> {
+        let Some(reader) = &configured[stage] else {
+            if let Some(repaired) = self.repaired.remove(&stage) {
+                self.edges_of_repaired(stage, &repaired, configured);
+            }
+            return Vec::new();
+        };
+        reader.stage.inputs().into_iter().map(|input| self.edge(stage, input, configured)).collect()
+    }
+
+    /// Reports what is wrong with the references of a stage whatever its wrong values should have been.
+    fn edges_of_repaired(&mut self, stage: usize, repaired: &Repaired, configured: &[Option<Configured>]) {
+        let before = std::mem::take(&mut self.problems);
+        let found = repaired.agreed(|reader| {
+            for input in reader.inputs() {
+                let key: Vec<String> = input.key.split('.').map(str::to_owned).collect();
+                if !repaired.covers(&key) {
+                    self.edge(stage, input, configured);
+                }
+            }
+            std::mem::take(&mut self.problems)
+        });
+        self.problems = before;
+        self.problems.extend(found);
+        if repaired.stages.is_empty() {
+            self.plain_references(stage, repaired);
         }
     }
 
-    fn edges(&mut self, stage: usize, configured: &[Option<Configured>]) -> Vec<Edge> {
-        let Some(reader) = &configured[stage] else { return Vec::new() };
-        reader.stage.inputs().into_iter().map(|input| self.edge(stage, input, configured)).collect()
+    /// Of a stage that cannot be read in any way: whether the stages and paths that its inputs name are there.
+    fn plain_references(&mut self, stage: usize, repaired: &Repaired) {
+        let declared = self.stages[stage].clone();
+        let schema = declared.kind.as_deref().and_then(|kind| self.schemas.get(kind)).cloned().unwrap_or_default();
+        for key in input_keys(&schema) {
+            let texts = match declared.config.get(&key) {
+                Some(Value::String(text)) => vec![(vec![key.clone()], text.clone())],
+                Some(Value::Array(items)) => {
+                    let text = |(index, item): (usize, &Value)| {
+                        Some((vec![key.clone(), index.to_string()], item.as_str()?.to_owned()))
+                    };
+                    items.iter().enumerate().filter_map(text).collect()
+                }
+                _ => Vec::new(),
+            };
+            for (path, text) in texts.into_iter().filter(|(path, _)| !repaired.covers(path)) {
+                let wrong = if !names_path(&text) {
+                    self.writer(&text).err()
+                } else if Path::new(&text).exists() || ModelName::read(&text).is_ok_and(|name| name.is_some()) {
+                    None
+                } else {
+                    Some(format!("there is no file or folder `{text}`"))
+                };
+                wrong.into_iter().for_each(|wrong| self.report_value(&declared.key, &path, wrong));
+            }
+        }
     }
 
     fn edge(&mut self, stage: usize, input: InputPort, configured: &[Option<Configured>]) -> Edge {
@@ -185,7 +271,7 @@ impl Checker<'_> {
         let mut sources: Vec<Origin> = Vec::new();
         for (index, text) in input.from.0.iter().enumerate() {
             let below: Vec<String> = key.iter().cloned().chain(is_list.then(|| index.to_string())).collect();
-            let origin = if text.contains('/') || text.starts_with(ModelName::PREFIX) {
+            let origin = if names_path(text) {
                 self.named_origin(text, &accepts, &input)
             } else {
                 self.port_origin(stage, text, &accepts, &input, configured).map_err(|text| (text, Fault::Pipeline))
@@ -212,6 +298,26 @@ impl Checker<'_> {
         Edge { key: input.key, idle: input.idle, sources }
     }
 
+    /// The stage that a reference names; nothing where it means no stage of a matrix, which has been said.
+    fn writer<'t>(&self, text: &'t str) -> Result<Option<Reference<'t>>, String> {
+        let stages = &self.stages;
+        let (name, port) = parts_of(text, |name| stages.iter().any(|declared| declared.name == name));
+        if let Some(from) = stages.iter().position(|declared| declared.name == name) {
+            return Ok(Some(Reference { stage: from, name, port }));
+        }
+        let of_matrix = |declared: &Declared| declared.group.as_ref().is_some_and(|group| group.name == name);
+        if text.contains('[') || stages.iter().any(of_matrix) {
+            return Ok(None);
+        }
+        let near = did_you_mean(name, stages.iter().map(|declared| declared.name.as_str()));
+        let hint = match Path::new(text).exists() {
+            true => format!("; for the file or folder write `./{text}`"),
+            false if near.is_empty() => "; a path contains a `/`".to_owned(),
+            false => near,
+        };
+        Err(format!("there is no stage `{name}`{hint}"))
+    }
+
     /// The port that a reference means; nothing where its stage has problems of its own.
     fn port_origin(
         &self,
@@ -221,22 +327,7 @@ impl Checker<'_> {
         input: &InputPort,
         configured: &[Option<Configured>],
     ) -> Result<Option<Origin>, String> {
-        let stages = &self.stages;
-        let (name, port) = parts_of(text, |name| stages.iter().any(|declared| declared.name == name));
-        let Some(from) = stages.iter().position(|declared| declared.name == name) else {
-            let of_matrix = |declared: &Declared| declared.group.as_ref().is_some_and(|group| group.name == name);
-            if text.contains('[') || stages.iter().any(of_matrix) {
-                // Why it means no stage of the matrix has been said.
-                return Ok(None);
-            }
-            let near = did_you_mean(name, stages.iter().map(|declared| declared.name.as_str()));
-            let hint = match Path::new(text).exists() {
-                true => format!("; for the file or folder write `./{text}`"),
-                false if near.is_empty() => "; a path contains a `/`".to_owned(),
-                false => near,
-            };
-            return Err(format!("there is no stage `{name}`{hint}"));
-        };
+        let Some(Reference { stage: from, name, port }) = self.writer(text)? else { return Ok(None) };
         if from == stage {
             return Err("a stage cannot read from itself".to_owned());
         }
@@ -372,14 +463,15 @@ impl Checker<'_> {
                 }
             }
         }
-        if let Some(start) = (0..edges.len()).find(|stage| !order.contains(stage)) {
+        let mut left: BTreeSet<usize> = (0..edges.len()).filter(|stage| !order.contains(stage)).collect();
+        while let Some(&start) = left.first() {
             // From any stage left over, walking upstream through stages left over ends in a circle.
             let mut walk = vec![start];
             let circle = loop {
                 let here = *walk.last().expect("the walk has a start");
                 let next = readers_of(here)
                     .into_iter()
-                    .find(|from| !order.contains(from))
+                    .find(|from| left.contains(from))
                     .expect("it waits for a stage left over");
                 if let Some(first) = walk.iter().position(|stage| *stage == next) {
                     break walk[first..].to_vec();
@@ -387,6 +479,13 @@ impl Checker<'_> {
                 walk.push(next);
             };
             self.report_circle(&circle, edges);
+            // What waits for the circle alone is no circle of its own.
+            circle.iter().for_each(|stage| _ = left.remove(stage));
+            while let Some(&free) =
+                left.iter().find(|stage| !readers_of(**stage).iter().any(|from| left.contains(from)))
+            {
+                left.remove(&free);
+            }
         }
         order
     }
@@ -408,6 +507,11 @@ impl Checker<'_> {
         let name = self.stages[first].key.clone();
         self.report_value(&name, &key.split('.').map(str::to_owned).collect::<Vec<_>>(), text);
     }
+}
+
+/// Whether a text names a file, a folder or a model, rather than a stage.
+fn names_path(text: &str) -> bool {
+    text.contains('/') || text.starts_with(ModelName::PREFIX)
 }
 
 /// The port that a stage's plain name means: the one named like an accepted table, else the only one that fits.

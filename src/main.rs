@@ -23,6 +23,7 @@ mod page;
 mod pipeline;
 mod plan;
 mod problem;
+mod repair;
 mod report;
 mod resolved;
 mod run;

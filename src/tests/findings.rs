@@ -37,7 +37,7 @@ stages:
     how: {name: loud, marks: many}
   four:
     kind: shout
-    from: thre
+    from: three
     how:
       name: loud
       marks: '${vars.marks}'
@@ -47,10 +47,102 @@ stages:
     pipeline.yaml:2:1: unknown key `sead`; did you mean `seed`?
     pipeline.yaml:6:11: one: unknown kind `cuont`; did you mean `count`?
     pipeline.yaml:8:28: two: `rows` has to be above 0
+    pipeline.yaml:11:11: three: `two` has no output `prompt`; did you mean `prompts`?
     pipeline.yaml:12:30: three: got the text `many`, wanted a number
-    pipeline.yaml:15:11: four: there is no stage `thre`; did you mean `three`?
     pipeline.yaml:19:7: four: unknown key `makrs`; did you mean `marks`?
     ");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_hides_nothing_and_invents_nothing() {
+    let text = "\
+name: broken
+stages:
+  a: {kind: count, rows: many, note: ./nowhere.txt}
+  b: {kind: count, rows: many, draws: true}
+  c: {kind: shout, from: z, how: {name: lout, marks: -1}, extra: ./nowhere}
+  d: {kind: shout, from: [a, z], how: {name: loud, marks: -1}, device: 3}
+  e: {kind: shout, from: 3, how: {name: loud, marks: -1}, sources: maybe}
+  f: {kind: shout, from: a.prompt, how: {name: loud}}
+  g: {kind: shout, from: h, how: {name: loud, marks: 1}, drop: 3}
+  h: {kind: count, start: 3}
+  i: {kind: count, rows: 0, threads: [], note: {}, starts: 4}
+";
+    insta::assert_snapshot!(findings(text).join("\n"), @r"
+    pipeline.yaml:3:26: a: got the text `many`, wanted a whole number
+    pipeline.yaml:3:38: a: there is no file or folder `./nowhere.txt`
+    pipeline.yaml:4:13: b: `count` draws at random and the pipeline has no `seed`; add `seed: 17` at the top
+    pipeline.yaml:4:26: b: got the text `many`, wanted a whole number
+    pipeline.yaml:5:26: c: there is no stage `z`; did you mean `a`?
+    pipeline.yaml:5:41: c: unknown value `lout`; did you mean `loud`?
+    pipeline.yaml:5:66: c: there is no file or folder `./nowhere`
+    pipeline.yaml:6:30: d: there is no stage `z`; did you mean `a`?
+    pipeline.yaml:6:59: d: `marks` is below 0
+    pipeline.yaml:6:72: d: got the number 3, wanted true or false
+    pipeline.yaml:7:26: e: got the number 3, wanted text or a list
+    pipeline.yaml:7:54: e: `marks` is below 0
+    pipeline.yaml:7:68: e: got the text `maybe`, wanted true or false
+    pipeline.yaml:8:36: f: `marks` is missing (How many)
+    pipeline.yaml:9:64: g: got the number 3, wanted text
+    pipeline.yaml:10:3: h: `rows` is missing (How many)
+    pipeline.yaml:11:26: i: `rows` has to be above 0
+    pipeline.yaml:11:29: i: got a list, wanted a whole number
+    pipeline.yaml:11:42: i: got a mapping, wanted text
+    pipeline.yaml:11:52: i: unknown key `starts`; did you mean `start`?
+    ");
+}
+
+/// Replaces the value with a number, counting from 0; false where there are not so many.
+fn spoil(value: &mut serde_json::Value, by: &serde_json::Value, left: &mut usize, path: &mut Vec<String>) -> bool {
+    let below: Vec<(String, &mut serde_json::Value)> = match value {
+        serde_json::Value::Object(map) => map.iter_mut().map(|(key, item)| (key.clone(), item)).collect(),
+        serde_json::Value::Array(items) => {
+            items.iter_mut().enumerate().map(|(index, item)| (index.to_string(), item)).collect()
+        }
+        _ if *left == 0 => {
+            *value = by.clone();
+            return true;
+        }
+        _ => {
+            *left -= 1;
+            return false;
+        }
+    };
+    for (key, item) in below {
+        path.push(key);
+        if spoil(item, by, left, path) {
+            return true;
+        }
+        path.pop();
+    }
+    false
+}
+
+#[test]
+fn one_wrong_value_in_a_right_pipeline_is_one_finding() {
+    let text = std::fs::read_to_string("pipelines/quickstart.yaml").unwrap();
+    let (right, _) = Pipeline::read(Path::new("p"), &text, &[], &|_| None).unwrap();
+    let mut document = serde_json::json!({"name": right.name, "seed": right.seed, "stages": {}});
+    for stage in right.stages {
+        document["stages"][&stage.name] = stage.config;
+        document["stages"][&stage.name]["kind"] = stage.kind.into();
+    }
+    // No key takes the mapping; the text is a right value of some.
+    for (by, least) in [(serde_json::json!({"nonsense": [1]}), 1), (serde_json::json!("nonsense"), 0)] {
+        let mut number = 0;
+        loop {
+            let (mut spoilt, mut path) = (document.clone(), Vec::new());
+            if !spoil(&mut spoilt["stages"], &by, &mut number.clone(), &mut path) {
+                break;
+            }
+            number += 1;
+            // JSON is YAML.
+            let (pipeline, problems) = Pipeline::read(Path::new("p"), &spoilt.to_string(), &[], &|_| None).unwrap();
+            let found = check(&pipeline, problems, crate::kinds::KINDS).err().unwrap_or_default();
+            assert!((least..=1).contains(&found.len()), "{path:?}: {found:#?}");
+        }
+        assert!(number > 50, "{number}");
+    }
 }
 
 #[test]
@@ -111,6 +203,28 @@ stages:
   c: {kind: shout, from: b, how: {name: loud, marks: 1}}
 ";
     assert_eq!(findings(text), ["pipeline.yaml:4:26: a: stages wait for each other: a -> b -> c -> a"]);
+}
+
+#[test]
+fn every_circle_is_shown_and_what_hangs_on_one_is_none() {
+    let text = "
+name: x
+stages:
+  a: {kind: shout, from: b, how: {name: loud, marks: 1}}
+  b: {kind: shout, from: a, how: {name: loud, marks: 1}}
+  tail: {kind: shout, from: [b, e], how: {name: loud, marks: 1}}
+  end: {kind: shout, from: tail, how: {name: loud, marks: 1}}
+  c: {kind: shout, from: [a, e], how: {name: loud, marks: 1}}
+  d: {kind: shout, from: c, how: {name: loud, marks: 1}}
+  e: {kind: shout, from: d, how: {name: loud, marks: 1}}
+";
+    assert_eq!(
+        findings(text),
+        [
+            "pipeline.yaml:4:26: a: stages wait for each other: a -> b -> a",
+            "pipeline.yaml:8:20: c: stages wait for each other: c -> d -> e -> c",
+        ]
+    );
 }
 
 #[test]
