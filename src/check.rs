@@ -60,6 +60,7 @@ pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]
         seed: pipeline.seed,
         nodes: nodes.collect(),
         order,
+        warnings: pipeline.warnings.clone(),
     })
 }
 

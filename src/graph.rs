@@ -6,8 +6,8 @@ use kit::{OutputPort, Stage, Table};
 use serde_json::Value;
 
 use crate::hub::ModelName;
-
 use crate::pipeline::Group;
+use crate::problem::Problem;
 
 /// A checked pipeline.
 pub struct Graph {
@@ -21,6 +21,8 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// The stages' numbers, each after those it reads from; otherwise in the order of the file.
     pub order: Vec<usize>,
+    /// What is not wrong and hardly meant.
+    pub warnings: Vec<Problem>,
 }
 
 /// A configured stage.

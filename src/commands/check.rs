@@ -1,11 +1,12 @@
 //! `check`: all that is wrong with a pipeline file.
 
-use super::load;
+use super::{load, warn};
 use crate::cli::{self, print};
 use crate::error::Result;
 
 /// Checks a pipeline file.
 pub fn check(args: cli::Check) -> Result<()> {
     let graph = load(&args.file)?;
+    warn(&graph);
     print(&format!("{}: {} stages, nothing wrong\n", args.file.pipeline.display(), graph.nodes.len()))
 }

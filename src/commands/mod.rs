@@ -50,6 +50,11 @@ fn load(args: &PipelineFile) -> Result<Graph> {
         .map_err(|problems| Error::Problems { file: args.pipeline.clone(), problems })
 }
 
+/// Says on stderr what is not wrong with a pipeline and hardly meant.
+fn warn(graph: &Graph) {
+    graph.warnings.iter().for_each(|warning| eprintln!("warning: {}", warning.line(&graph.file)));
+}
+
 /// A size as people say it.
 fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -7,7 +7,7 @@ use kit::Forecast;
 use serde_json::{Value, json};
 
 use super::shown::{sentences, shown};
-use super::{load, size};
+use super::{load, size, warn};
 use crate::cli::{self, print};
 use crate::error::Result;
 use crate::graph::Graph;
@@ -19,6 +19,7 @@ use crate::store::{Records, Store};
 /// Prints the plan.
 pub fn plan(work: &Path, args: cli::Plan) -> Result<()> {
     let graph = load(&args.file)?;
+    warn(&graph);
     let (store, records) = (Store::open(work), Records::new(work));
     let planner = Planner { graph: &graph, store: &store, records: &records };
     let planned = planner.plan(&args.choice.into())?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kit::Interrupt;
 
-use super::load;
+use super::{load, warn};
 use crate::cli::{self, Choice};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node};
@@ -46,6 +46,7 @@ fn fetch(graph: &Graph, planned: &[Planned]) -> Result<bool> {
 /// Runs a pipeline.
 pub fn run(work: &Path, args: cli::Run) -> Result<()> {
     let mut graph = load(&args.file)?;
+    warn(&graph);
     device::check(&args.device)?;
     let mut options = Options {
         selection: args.choice.into(),

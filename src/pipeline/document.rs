@@ -49,6 +49,8 @@ pub struct Pipeline {
     pub stages: Vec<Declared>,
     /// Where everything stands.
     pub spans: Spans,
+    /// What is not wrong and hardly meant.
+    pub warnings: Vec<Problem>,
 }
 
 impl Pipeline {
@@ -86,8 +88,9 @@ impl Pipeline {
     ) -> Result<(Pipeline, Vec<Problem>), Problem> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (mut document, mut spans) = yaml::read(text)?;
-        let mut problems: Vec<Problem> =
-            sets.iter().filter_map(|text| set::apply(&mut document, &mut spans, text).err()).collect();
+        let warnings = vars::unused(&document, &spans);
+        let mut problems = std::mem::take(&mut spans.duplicates);
+        problems.extend(sets.iter().filter_map(|text| set::apply(&mut document, &mut spans, text).err()));
         let (matrices, wrong) = Matrices::read(&document, text, &spans, environment);
         problems.extend(wrong);
         let vars = document.get("vars").cloned().unwrap_or(Value::Null);
@@ -96,13 +99,13 @@ impl Pipeline {
         let order = stage_order(text);
         let (name, seed, stages) = reader.top(&document, &order);
         let problems = reader.problems;
-        Ok((Pipeline { file: file.to_owned(), name, seed, stages, spans }, problems))
+        Ok((Pipeline { file: file.to_owned(), name, seed, stages, spans, warnings }, problems))
     }
 }
 
 /// The names of the stages as the file orders them, which JSON objects do not keep.
 fn stage_order(text: &str) -> Vec<String> {
-    let value: serde_yaml::Value = serde_yaml::from_str(text).unwrap_or_default();
+    let value = yaml::parse(text).unwrap_or_default();
     let mut order = Vec::new();
     if let Some(stages) = value.get("stages").and_then(serde_yaml::Value::as_mapping) {
         order.extend(stages.keys().filter_map(|key| key.as_str().map(str::to_owned)));

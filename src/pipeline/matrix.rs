@@ -278,7 +278,7 @@ fn cleaned(label: &str) -> String {
 struct Order(serde_yaml::Value);
 
 fn order_of(text: &str, stage: &str) -> Order {
-    let document: serde_yaml::Value = serde_yaml::from_str(text).unwrap_or_default();
+    let document = yaml::parse(text).unwrap_or_default();
     let matrix = document.get("stages").and_then(|stages| stages.get(stage)).and_then(|stage| stage.get("matrix"));
     Order(matrix.cloned().unwrap_or_default())
 }

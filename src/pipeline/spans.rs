@@ -1,6 +1,6 @@
 //! The second reading of a pipeline file: not its values, but where they stand, and whether the text is safe to read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, Span};
@@ -34,6 +34,8 @@ struct Spot {
     below: Rc<Below>,
     /// Values here and below with every alias written out.
     nodes: u64,
+    /// The number of its anchor; 0 where it has none.
+    anchor: usize,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,10 @@ enum Below {
 #[derive(Debug)]
 pub struct Spans {
     root: Option<Spot>,
+    /// Keys that stand twice in their mapping; what stands first counts.
+    pub duplicates: Vec<Problem>,
+    /// Anchors that an alias names.
+    aliased: HashSet<usize>,
     /// Paths that `--set` gave, each with its text.
     overrides: Vec<(Vec<String>, String)>,
 }
@@ -55,9 +61,24 @@ impl Spans {
     /// Reads the places of a document.
     ///
     /// # Errors
-    /// Malformed YAML, a second document, an unknown or recursive alias, a duplicate key, or a document that is too deep or too large.
+    /// Malformed YAML, a second document, an unknown or recursive alias, or a document that is too deep or too large.
     pub fn read(text: &str) -> Result<Spans, Problem> {
-        Ok(Spans { root: Reader::default().read(text)?, overrides: Vec::new() })
+        Reader::default().read(text)
+    }
+
+    /// Whether an alias names the value at a path, or one below it.
+    pub fn is_aliased(&self, path: &[&str]) -> bool {
+        fn aliased(spot: &Spot, names: &HashSet<usize>) -> bool {
+            names.contains(&spot.anchor)
+                || match &*spot.below {
+                    Below::Scalar => false,
+                    Below::Sequence(items) => items.iter().any(|item| aliased(item, names)),
+                    Below::Mapping(entries) => entries.iter().any(|(.., value)| aliased(value, names)),
+                }
+        }
+        let spot = self.root.as_ref();
+        let spot = spot.and_then(|root| path.iter().try_fold(root, |spot, name| Some(child(spot, name)?.1)));
+        spot.is_some_and(|spot| aliased(spot, &self.aliased))
     }
 
     /// Notes that the value at a path comes from the command line.
@@ -138,6 +159,8 @@ struct Reader {
     anchors: HashMap<usize, Spot>,
     root: Option<Spot>,
     documents: usize,
+    duplicates: Vec<Problem>,
+    aliased: HashSet<usize>,
 }
 
 fn problem(place: Place, text: impl Into<String>) -> Problem {
@@ -145,7 +168,7 @@ fn problem(place: Place, text: impl Into<String>) -> Problem {
 }
 
 impl Reader {
-    fn read(mut self, text: &str) -> Result<Option<Spot>, Problem> {
+    fn read(mut self, text: &str) -> Result<Spans, Problem> {
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| {
                 let place = Place { line: error.marker().line(), column: error.marker().col() + 1 };
@@ -153,7 +176,8 @@ impl Reader {
             })?;
             self.take(event, Place::of(span))?;
         }
-        Ok(self.root)
+        let Reader { root, duplicates, aliased, .. } = self;
+        Ok(Spans { root, duplicates, aliased, overrides: Vec::new() })
     }
 
     fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), Problem> {
@@ -165,9 +189,9 @@ impl Reader {
                 }
             }
             Event::Scalar(text, _, anchor, _) => {
-                let spot = Spot { place, below: Rc::new(Below::Scalar), nodes: 1 };
+                let spot = Spot { place, below: Rc::new(Below::Scalar), nodes: 1, anchor };
                 if self.awaits_key() {
-                    self.key(text.into_owned(), place)?;
+                    self.key(text.into_owned(), place);
                     self.anchor(anchor, &spot);
                 } else {
                     self.value(spot, anchor)?;
@@ -181,6 +205,7 @@ impl Reader {
                 if self.awaits_key() {
                     return Err(problem(place, "an alias cannot be a key"));
                 }
+                self.aliased.insert(anchor);
                 self.value(spot, 0)?;
             }
             Event::SequenceStart(anchor, _) => self.begin(place, anchor, OpenKind::Sequence(Vec::new()))?,
@@ -214,19 +239,19 @@ impl Reader {
             OpenKind::Sequence(items) => Below::Sequence(items),
             OpenKind::Mapping { entries, .. } => Below::Mapping(entries),
         };
-        self.value(Spot { place: open.place, below: Rc::new(below), nodes: open.nodes }, open.anchor)
+        let Open { place, nodes, anchor, .. } = open;
+        self.value(Spot { place, below: Rc::new(below), nodes, anchor }, anchor)
     }
 
-    fn key(&mut self, name: String, place: Place) -> Result<(), Problem> {
+    fn key(&mut self, name: String, place: Place) {
         let Some(Open { kind: OpenKind::Mapping { entries, key }, .. }) = self.open.last_mut() else {
             unreachable!("a key is awaited only inside a mapping")
         };
         if let Some((_, first, _)) = entries.iter().find(|(other, ..)| *other == name) {
             let text = format!("key `{name}` stands twice; first in line {}", first.line);
-            return Err(problem(place, text));
+            self.duplicates.push(problem(place, text));
         }
         *key = Some((name, place));
-        Ok(())
     }
 
     fn value(&mut self, spot: Spot, anchor: usize) -> Result<(), Problem> {
@@ -294,8 +319,31 @@ mod tests {
     }
 
     #[test]
+    fn of_a_key_that_stands_twice_the_first_counts() {
+        let text = "a: 1\nb: {c: 1, c: 2, c: 3}\na: 3\n";
+        check(text, "a", 1, 4);
+        let duplicates = Spans::read(text).unwrap().duplicates;
+        let lines: Vec<String> = duplicates.iter().map(|problem| problem.line("p".as_ref())).collect();
+        assert_eq!(
+            lines,
+            [
+                "p:2:11: key `c` stands twice; first in line 2",
+                "p:2:17: key `c` stands twice; first in line 2",
+                "p:3:1: key `a` stands twice; first in line 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn aliases_are_noted() {
+        let spans = Spans::read("a: &a {x: 1}\nb: {y: &y [1]}\nc: &c 3\nd: [*a, *y]\n").unwrap();
+        for (name, wanted) in [("a", true), ("b", true), ("c", false), ("d", true), ("e", false)] {
+            assert_eq!(spans.is_aliased(&[name]), wanted, "{name}");
+        }
+    }
+
+    #[test]
     fn unsafe_texts_are_refused() {
-        refused("a: 1\nb: 2\na: 3\n", 3, "`a` stands twice; first in line 1");
         refused(&format!("a: {}", "[".repeat(100)), 1, "nested deeper");
         refused("a: 1\n---\nb: 2\n", 2, "second YAML document");
         refused("a: &x [*x]\n", 1, "alias");

@@ -43,6 +43,32 @@ pub fn replace(
     problems
 }
 
+/// Variables that nothing refers to, by name or by an alias of YAML.
+pub fn unused(document: &Value, spans: &Spans) -> Vec<Problem> {
+    let names = document.get("vars").and_then(Value::as_object).into_iter().flat_map(|vars| vars.keys());
+    let unused = names.filter(|name| !mentions(document, name) && !spans.is_aliased(&["vars", name]));
+    let warning = |name: &String| Problem {
+        at: spans.of_key(&["vars".to_owned(), name.clone()]),
+        stage: None,
+        text: format!("nothing uses the variable `{name}`"),
+        fault: Fault::Pipeline,
+    };
+    unused.map(warning).collect()
+}
+
+/// Whether a text in a value refers to a variable or to something below it.
+fn mentions(value: &Value, variable: &str) -> bool {
+    match value {
+        Value::String(text) => text
+            .split("${vars.")
+            .skip(1)
+            .any(|rest| rest.strip_prefix(variable).is_some_and(|rest| rest.starts_with(['}', '.']))),
+        Value::Array(items) => items.iter().any(|item| mentions(item, variable)),
+        Value::Object(map) => map.values().any(|item| mentions(item, variable)),
+        _ => false,
+    }
+}
+
 /// Replaces references in values.
 pub struct Replacer<'a> {
     vars: &'a Value,
@@ -216,6 +242,14 @@ mod tests {
             value["stages"]["s"],
             serde_json::json!({"a": 3, "b": "n3-0.1", "c": [1, 3], "d": 0.1, "e": true, "f": "${x}", "g": "/home/x: y"})
         );
+    }
+
+    #[test]
+    fn variables_that_nothing_uses_are_named() {
+        let text = "vars: {a: 1, ab: 2, list: [x], base: &base {kind: x}, deep: {x: 1}, old: 3}\nstages:\n  s: {<<: *base, a: 'x${vars.ab}', d: '${vars.deep.x}', l: '${vars.list}'}\n";
+        let (document, spans) = yaml::read(text).unwrap();
+        let lines: Vec<String> = unused(&document, &spans).iter().map(|warning| warning.line("p".as_ref())).collect();
+        assert_eq!(lines, ["p:1:8: nothing uses the variable `a`", "p:1:69: nothing uses the variable `old`"]);
     }
 
     #[test]

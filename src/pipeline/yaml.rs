@@ -1,6 +1,8 @@
 //! The first reading of a pipeline file: its values.
 
+use serde::de::{Deserialize, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use serde_yaml::value::{Tag, TaggedValue};
 
 use super::spans::{Place, Spans};
 use crate::problem::{At, Fault, Problem};
@@ -15,7 +17,7 @@ pub const MAX_BYTES: u64 = 1 << 20;
 /// As [`Spans::read`]; and values that JSON cannot hold: tags, infinities.
 pub fn read(text: &str) -> Result<(Value, Spans), Problem> {
     let spans = Spans::read(text)?;
-    let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| {
+    let value = parse(text).map_err(|error| {
         let place = error.location().map(|at| Place { line: at.line(), column: at.column() });
         Problem {
             at: place.map_or(At::File, At::Place),
@@ -39,7 +41,89 @@ pub fn read(text: &str) -> Result<(Value, Spans), Problem> {
 /// # Errors
 /// When the text is not YAML, as a sentence.
 pub fn read_value(text: &str) -> Result<Value, String> {
-    read(text).map(|(value, _)| value).map_err(|problem| problem.text)
+    let (value, spans) = read(text).map_err(|problem| problem.text)?;
+    spans.duplicates.into_iter().next().map_or(Ok(value), |problem| Err(problem.text))
+}
+
+/// The values of a text. Of a key that stands twice the first counts, so that one mistake does not hide all others.
+///
+/// # Errors
+/// When it is not YAML.
+pub fn parse(text: &str) -> serde_yaml::Result<serde_yaml::Value> {
+    serde_yaml::from_str(text).map(|First(value)| value)
+}
+
+/// A value in which the first of equal keys counts.
+struct First(serde_yaml::Value);
+
+impl<'de> Deserialize<'de> for First {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<First, D::Error> {
+        deserializer.deserialize_any(FirstVisitor).map(First)
+    }
+}
+
+struct FirstVisitor;
+
+impl<'de> Visitor<'de> for FirstVisitor {
+    type Value = serde_yaml::Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(serde_yaml::Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(serde_yaml::Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, value: D) -> Result<Self::Value, D::Error> {
+        value.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut list = serde_yaml::Sequence::new();
+        while let Some(First(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut mapping = serde_yaml::Mapping::new();
+        while let Some((First(key), First(value))) = entries.next_entry()? {
+            mapping.entry(key).or_insert(value);
+        }
+        Ok(mapping.into())
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Self::Value, A::Error> {
+        let (tag, content) = data.variant::<String>()?;
+        let First(value) = content.newtype_variant()?;
+        Ok(serde_yaml::Value::Tagged(Box::new(TaggedValue { tag: Tag::new(tag), value })))
+    }
 }
 
 /// On an error `path` leads to the value.

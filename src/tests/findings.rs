@@ -251,6 +251,21 @@ fn files_that_a_configuration_names_have_to_be_there() {
 }
 
 #[test]
+fn a_key_that_stands_twice_hides_nothing() {
+    let text =
+        "name: x\nstages:\n  a: {kind: count, rows: 1, rows: 2}\n  b: {kind: count, rows: 0}\n  a: {kind: count}\n";
+    assert_eq!(
+        findings(text),
+        [
+            "pipeline.yaml:3:29: key `rows` stands twice; first in line 3",
+            "pipeline.yaml:4:26: b: `rows` has to be above 0",
+            "pipeline.yaml:5:3: key `a` stands twice; first in line 3",
+        ]
+    );
+    assert_eq!(findings_with("name: x\nstages:\n  a: {kind: count, rows: 1}\n", &["a={rows: 1, rows: 2}"]).len(), 1);
+}
+
+#[test]
 fn the_top_of_the_file_is_checked_too() {
     assert_eq!(
         findings("name: ../x\nseed: -1\nstages: {1: {kind: count, rows: 1}, b: 3, c: {rows: 1}}\n"),
