@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::graph::{Edge, Graph, Origin};
 use crate::hub::{self, ModelName};
-use crate::store::{Condition, Digests, InputDigest, Manifest, Recipe, Records, Store};
+use crate::store::{Condition, Digests, InputDigest, Manifest, Recipe, Records, StageState, Store};
 
 /// Which stages a command is about.
 #[derive(Debug, Clone, Default)]
@@ -180,6 +180,10 @@ impl Planner<'_> {
         }
         from.iter().flatten().for_each(|from| idle[*from] = None);
         selected.iter_mut().zip(&idle).for_each(|(selected, idle)| *selected &= idle.is_none());
+        if let (Some(from), Some(until), false) = (&selection.from, &selection.until, selected.contains(&true)) {
+            let text = format!("--from {from} --until {until} chooses no stage: `{until}` needs nothing of `{from}`");
+            return Err(Error::Usage(text));
+        }
         Ok((selected, idle))
     }
 
@@ -198,11 +202,9 @@ impl Planner<'_> {
                     continue;
                 }
                 let (name, why) = (&self.graph.nodes[upstream].name, self.root_cause(upstream, planned));
-                let latest = self.records.latest_of(&self.graph.name, name)?;
-                let manifest = latest.and_then(|record| self.store.manifest(&record.entry?));
-                match manifest {
+                match self.latest_whole(name)? {
                     Some(manifest) if selection.stale => {
-                        planned[upstream].decision = Decision::Stale(Box::new(manifest), why);
+                        planned[upstream].decision = Decision::Stale(manifest, why);
                         replaced = true;
                     }
                     Some(_) => blocked.push(format!(
@@ -226,6 +228,18 @@ impl Planner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The newest result of a stage that is whole. Attempts that came to nothing and damaged entries are passed over.
+    fn latest_whole(&self, name: &str) -> Result<Option<Box<Manifest>>> {
+        for (_, record) in self.records.attempts(&self.graph.name, name)? {
+            if let Some(recipe) = &record.recipe
+                && let Condition::Whole(manifest) = self.store.condition(recipe)?
+            {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
     }
 
     /// Why a stage would not be reused; where it depends on others, down to those that would run.
@@ -311,18 +325,21 @@ impl Planner<'_> {
     }
 
     fn reasons(&self, stage: usize, recipe: &Recipe) -> Result<Vec<String>> {
-        let mut reasons = match self.records.latest_of(&self.graph.name, &self.graph.nodes[stage].name)? {
+        let pipeline = &self.graph.name;
+        let mut reasons = match self.records.attempts(pipeline, &self.graph.nodes[stage].name)?.next() {
             None => vec!["never run".to_owned()],
-            Some(record) => {
+            Some((run, record)) => {
                 let changes = record.recipe.map(|before| recipe.changes_since(&before)).unwrap_or_default();
-                match changes.is_empty() {
-                    true => vec![match record.state {
-                        crate::store::StageState::Ran | crate::store::StageState::Reused => {
-                            "its result is no longer in the store".to_owned()
-                        }
-                        state => format!("{} before", state.word()),
-                    }],
-                    false => changes,
+                match (changes.is_empty(), record.state) {
+                    (false, _) => changes,
+                    (true, StageState::Failed | StageState::Interrupted) => {
+                        vec![format!("{} before", record.state.word())]
+                    }
+                    (true, StageState::Running) if self.records.alive(pipeline, run) => {
+                        vec!["another run is at it".to_owned()]
+                    }
+                    (true, StageState::Running) => vec!["was killed before".to_owned()],
+                    (true, _) => vec!["its result is no longer in the store".to_owned()],
                 }
             }
         };

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::spans::Spans;
 use super::vars::{Environment, Replacer};
+use super::yaml;
 use crate::problem::{Fault, Problem, did_you_mean};
 
 /// More stages than this from one matrix are refused.

@@ -59,6 +59,13 @@ impl Lock {
         Lock::ask(path, FlockOperation::NonBlockingLockShared)
     }
 
+    /// Whether somebody holds the lock at `path` alone. Asking takes a share for the moment, so that many may ask at
+    /// once, and makes no file.
+    pub fn is_held(path: &Path) -> bool {
+        let Ok(file) = File::open(path) else { return false };
+        matches!(rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK))
+    }
+
     fn ask(path: &Path, operation: FlockOperation) -> Result<Attempt> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
@@ -110,7 +117,9 @@ mod tests {
         let Attempt::Held(lock) = Lock::attempt(&path).unwrap() else { panic!("nobody holds it") };
         let Attempt::Busy(Some(owner)) = Lock::attempt(&path).unwrap() else { panic!("it is held") };
         assert_eq!(owner.pid, std::process::id());
+        assert!(Lock::is_held(&path));
         drop(lock);
+        assert!(!Lock::is_held(&path) && !Lock::is_held(&folder.path().join("y")));
         let Attempt::Held(lock) = Lock::attempt(&path).unwrap() else { panic!("it was dropped") };
         drop(lock);
         let Attempt::Held(_first) = Lock::attempt_shared(&path).unwrap() else { panic!("it was dropped") };

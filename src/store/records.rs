@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kit::commit::read_json;
 use kit::{Error, Result};
@@ -197,13 +198,16 @@ impl Records {
         Ok(self.runs(pipeline)?.into_iter().find_map(|run| self.read(pipeline, run)))
     }
 
-    /// The latest record of a stage whose recipe was known.
+    /// The records of a stage whose recipe was known, each with its run, the latest first.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn latest_of(&self, pipeline: &str, stage: &str) -> Result<Option<StageRecord>> {
-        let known = |run| self.read(pipeline, run)?.stages.remove(stage).filter(|stage| stage.recipe.is_some());
-        Ok(self.runs(pipeline)?.into_iter().take(RECENT).find_map(known))
+    pub fn attempts(&self, pipeline: &str, stage: &str) -> Result<impl Iterator<Item = (u64, StageRecord)>> {
+        let runs = self.runs(pipeline)?.into_iter().take(RECENT);
+        Ok(runs.filter_map(move |run| {
+            let record = self.read(pipeline, run)?.stages.remove(stage)?;
+            record.recipe.is_some().then_some((run, record))
+        }))
     }
 
     /// Begins a run: the next free number, its folder, and a lock that says it is alive.
@@ -217,9 +221,12 @@ impl Records {
         loop {
             let path = self.run(pipeline, run);
             match std::fs::create_dir(&path) {
-                Ok(()) => match Lock::attempt(&path.join(".alive"))? {
-                    Attempt::Held(lock) => return Ok((run, lock)),
-                    Attempt::Busy(_) => return Err(Error::internal("the lock of a new run is held")),
+                Ok(()) => loop {
+                    // Others only look whether it is held, which takes no time.
+                    match Lock::attempt(&path.join(".alive"))? {
+                        Attempt::Held(lock) => return Ok((run, lock)),
+                        Attempt::Busy(_) => std::thread::sleep(Duration::from_millis(1)),
+                    }
                 },
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => run += 1,
                 Err(source) => return Err(Error::Io { path, source }),
@@ -229,8 +236,7 @@ impl Records {
 
     /// Whether the process of a run is alive.
     pub fn alive(&self, pipeline: &str, run: u64) -> bool {
-        let path = self.run(pipeline, run).join(".alive");
-        path.exists() && matches!(Lock::attempt(&path), Ok(Attempt::Busy(_)))
+        Lock::is_held(&self.run(pipeline, run).join(".alive"))
     }
 
     /// Writes the record of a run. It is replaced whole, so that readers never see half of it.
@@ -354,6 +360,22 @@ mod tests {
             assert_eq!(all_names(&stage), ports);
             assert_eq!(std::fs::read_link(stage.join("pairs")).unwrap(), format!("../../../store/{entry}/pairs"));
         }
+    }
+
+    #[test]
+    fn many_may_ask_at_once_whether_a_run_is_alive() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path());
+        let (run, lock) = records.begin("p").unwrap();
+        let owner = std::fs::read(records.run("p", run).join(".alive")).unwrap();
+        assert!(records.alive("p", run));
+        drop(lock);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..200).for_each(|_| assert!(!records.alive("p", run), "nobody holds it")));
+            }
+        });
+        assert_eq!(std::fs::read(records.run("p", run).join(".alive")).unwrap(), owner, "who asks leaves no name");
     }
 
     #[test]

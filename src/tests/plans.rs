@@ -157,3 +157,52 @@ fn selections_mean_what_they_say() {
     assert_eq!(unknown.to_string(), "there is no stage `bb`; did you mean `b`?");
     assert_eq!(crate::exit::code(&unknown), crate::exit::USAGE);
 }
+
+#[test]
+fn a_selection_that_chooses_nothing_is_refused() {
+    let world = World::new();
+    let select = |from: &str, until: &str| Selection {
+        from: Some(from.to_owned()),
+        until: Some(until.to_owned()),
+        ..Selection::default()
+    };
+    let refused = world.plan(PIPELINE, &select("c", "a")).unwrap_err();
+    assert_eq!(refused.to_string(), "--from c --until a chooses no stage: `a` needs nothing of `c`");
+    assert_eq!(crate::exit::code(&refused), crate::exit::USAGE);
+    assert_eq!(
+        world.plan(PIPELINE, &select("a", "b")).unwrap(),
+        ["a: run: never run", "b: depends on a", "c: skip: not selected"]
+    );
+}
+
+#[test]
+fn a_result_from_before_an_attempt_that_came_to_nothing_can_be_taken() {
+    let world = World::new();
+    world.run(PIPELINE).result.unwrap();
+    let stopped = PIPELINE.replace("rows: 10", "rows: 30, stop_after: 2");
+    assert_eq!(world.run(&stopped).code(), crate::exit::AGAIN);
+    let only = |stale: bool| Selection { only: Some("b".to_owned()), stale, ..Selection::default() };
+    let refused = world.plan(&stopped, &only(false)).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "stage `a` would not be reused (run: interrupted before; goes on with unfinished work); run it first, or take its latest result with --stale"
+    );
+    let ran = world.run_with(&stopped, only(true), &Interrupt::default()).unwrap();
+    ran.result.as_ref().unwrap();
+    assert_eq!(ran.states(), "a stale, b reused, c skipped");
+}
+
+#[test]
+fn a_damaged_result_is_not_offered() {
+    let world = World::new();
+    world.run(PIPELINE).result.unwrap();
+    let part = kit::parts_of(&world.records().link_path("test", "a", "prompts")).unwrap().remove(0);
+    std::fs::write(part, "PAR1").unwrap();
+    for stale in [false, true] {
+        let only = Selection { only: Some("b".to_owned()), stale, ..Selection::default() };
+        let refused = world.plan(PIPELINE, &only).unwrap_err().to_string();
+        assert!(refused.starts_with("stage `a` has no result (run: entry count-"), "{refused}");
+        assert!(refused.contains("is damaged: prompts/part-00000.parquet has 4 bytes"), "{refused}");
+        assert!(refused.ends_with("; run it first"), "{refused}");
+    }
+}

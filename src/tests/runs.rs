@@ -63,6 +63,23 @@ fn an_interrupted_stage_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_killed_stage_is_told_from_one_at_work() {
+    let world = World::new();
+    let text = |stop: &str| format!("name: test\nstages:\n  a: {{kind: count, rows: 30{stop}}}\n");
+    world.run(&text(", stop_after: 3"));
+    // As a killed process leaves its record.
+    let (records, plan) = (world.records(), || world.plan(&text(""), &Selection::default()).unwrap());
+    let mut record = records.read("test", 1).unwrap();
+    record.stages.get_mut("a").unwrap().state = crate::store::StageState::Running;
+    records.write(&record).unwrap();
+    assert_eq!(plan(), ["a: run: was killed before; goes on with unfinished work"]);
+    let Attempt::Held(_lock) = crate::store::Lock::attempt(&records.run("test", 1).join(".alive")).unwrap() else {
+        panic!("nobody holds it")
+    };
+    assert_eq!(plan(), ["a: run: another run is at it; goes on with unfinished work"]);
+}
+
+#[test]
 fn a_signal_stops_between_stages() {
     let world = World::new();
     let interrupt = Interrupt::default();
