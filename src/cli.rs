@@ -109,7 +109,7 @@ pub struct Choice {
     /// This stage and what it needs
     #[arg(long, value_name = "STAGE")]
     pub until: Option<String>,
-    /// Run this stage even if its result could be used again
+    /// Run this stage, or all stages of a matrix, even if its result could be used again
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
     /// With --only or --from: take the latest results of stages that are out of date
@@ -307,7 +307,7 @@ pub struct Gc {
     /// List what would go, remove nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Runs of each pipeline whose results stay
+    /// Runs of each pipeline whose results stay; the latest result of each stage stays in any case
     #[arg(long, default_value_t = 10, value_name = "RUNS")]
     pub keep: usize,
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kit::{Error, Result};
 
 use super::entry::Store;
-use super::lock::Attempt;
+use super::lock::Lock;
 use super::records::Records;
 use super::statcache;
 
@@ -21,7 +21,8 @@ pub struct Garbage {
     pub bytes: u64,
 }
 
-/// Everything that the last `keep` runs of each pipeline do not name. What a live process holds is not garbage.
+/// Everything that the last `keep` runs of each pipeline do not name and that no link leads to: a stage's latest result
+/// stays however many runs did without it. What a live process holds is not garbage.
 ///
 /// # Errors
 /// When a folder cannot be read.
@@ -39,20 +40,6 @@ pub fn garbage(store: &Store, records: &Records, keep: usize) -> Result<Vec<Garb
             }
         }
     }
-    for name in children(&store.folder())? {
-        let path = store.folder().join(&name);
-        let (entry, what) = match name.split_once('.') {
-            None => (name.as_str(), "entry"),
-            Some((entry, rest)) if rest.ends_with("partial") => (entry, "unfinished work"),
-            Some((entry, rest)) if rest.starts_with("damaged-") => (entry, "damaged entry"),
-            Some(_) => continue,
-        };
-        let busy = store.lock_path(entry).exists() && matches!(store.lock(entry)?, Attempt::Busy(_));
-        if !busy && (what == "damaged entry" || !kept.contains(entry)) {
-            add(&mut garbage, path, what)?;
-        }
-    }
-    let gone = |target: &Path| garbage.iter().any(|garbage| target.starts_with(&garbage.path));
     let mut links = Vec::new();
     for pipeline in records.pipelines()? {
         for stage in children(&records.pipeline(&pipeline))? {
@@ -62,12 +49,27 @@ pub fn garbage(store: &Store, records: &Records, keep: usize) -> Result<Vec<Garb
                 if !path.is_symlink() {
                     continue;
                 }
+                // ../../../store/<entry>/<port>
                 let target = std::fs::read_link(&path).map_err(Error::io(&path))?;
-                let entry = target.components().nth(4).map(|name| store.folder().join(name)).unwrap_or_default();
-                if !path.exists() || gone(&entry) {
-                    links.push(path);
+                match target.components().nth(4) {
+                    Some(entry) if path.exists() => _ = kept.insert(entry.as_os_str().to_string_lossy().into_owned()),
+                    _ => links.push(path),
                 }
             }
+        }
+    }
+    for name in children(&store.folder())? {
+        let path = store.folder().join(&name);
+        let (entry, what) = match name.split_once('.') {
+            None => (name.as_str(), "entry"),
+            Some((entry, rest)) if rest.ends_with("partial") => (entry, "unfinished work"),
+            Some((entry, rest)) if rest.starts_with("damaged-") => (entry, "damaged entry"),
+            Some(_) => continue,
+        };
+        // Beside a whole entry nobody goes on with unfinished work: a killed `--force` left it.
+        let over = what == "damaged entry" || (what == "unfinished work" && store.manifest(entry).is_some());
+        if (over || !kept.contains(entry)) && !Lock::is_held(&store.lock_path(entry)) {
+            add(&mut garbage, path, what)?;
         }
     }
     for path in links {
@@ -82,7 +84,7 @@ pub fn garbage(store: &Store, records: &Records, keep: usize) -> Result<Vec<Garb
         if !["gc", statcache::LOCK].contains(&name.as_str())
             && gone
             && !working
-            && matches!(store.lock(&name)?, Attempt::Held(_))
+            && !Lock::is_held(&store.lock_path(&name))
         {
             garbage.push(Garbage { path: store.lock_path(&name), what: "lock", bytes: 0 });
         }

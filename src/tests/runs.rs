@@ -304,6 +304,30 @@ fn gc_keeps_what_the_last_runs_name() {
 }
 
 #[test]
+fn gc_keeps_what_links_lead_to_and_takes_what_a_killed_force_left() {
+    let world = World::new();
+    world.run(PIPELINE).result.unwrap();
+    let b = entry_of(&world, "b");
+    let until = || Selection { until: Some("a".to_owned()), ..Selection::default() };
+    for _ in 0..11 {
+        world.run_with(PIPELINE, until(), &Interrupt::default()).unwrap().result.unwrap();
+    }
+    let (store, records) = (world.store(), world.records());
+    assert!(records.latest("test").unwrap().unwrap().stages["b"].entry.is_none());
+    std::fs::create_dir_all(store.partial(&b, true).join(".work")).unwrap();
+    let found = || {
+        let garbage = garbage(&store, &records, 10).unwrap();
+        garbage.into_iter().map(|garbage| garbage.what).filter(|what| *what != "lock").collect::<Vec<_>>()
+    };
+    let Attempt::Held(lock) = store.lock(&b).unwrap() else { panic!("nobody holds it") };
+    assert_eq!(found(), ["run record", "run record"], "somebody is at work on it");
+    drop(lock);
+    assert_eq!(found(), ["run record", "run record", "unfinished work"]);
+    garbage(&store, &records, 10).unwrap().iter().for_each(|garbage| garbage.remove().unwrap());
+    assert_eq!(world.plan(PIPELINE, &Selection::default()).unwrap(), ["a: reuse", "b: reuse"]);
+}
+
+#[test]
 fn a_resolved_pipeline_asks_for_the_same_results() {
     let world = World::new();
     let text = "name: test\nseed: 3\nvars: {n: 4}\nstages:\n  a: {kind: count, rows: '${vars.n}', draws: true}\n  b: {kind: shout, from: a, how: {name: loud, marks: 2}, drop: '$${x}'}\n";
