@@ -8,7 +8,7 @@ use kit::Interrupt;
 
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Origin};
+use crate::graph::{Graph, Node, Origin};
 use crate::plan::{Decision, Planned, Planner, Selection};
 use crate::report::{Happened, Reporter, RunEvent};
 use crate::store::{Manifest, Recipe, Records, RunRecord, RunState, StageRecord, StageState, Store};
@@ -213,10 +213,7 @@ impl<'a> Scheduler<'a> {
         let forced = self.planned[stage].forced;
         let reasons = match self.planner.look_up(stage, &recipe, forced).map_err(failed)? {
             Decision::Reuse(found) => {
-                run.tell(
-                    Some(&node.name),
-                    RunEvent::StageReused { entry: recipe.entry(), rows: found.rows(), rejected: found.rejected() },
-                );
+                run.tell(Some(&node.name), reused(node, &found));
                 self.done(stage, found, StageState::Reused, None).map_err(failed)?;
                 return Ok(true);
             }
@@ -305,12 +302,13 @@ impl<'a> Scheduler<'a> {
     ) -> kit::Result<()> {
         let ports: Vec<String> = manifest.ports.keys().cloned().collect();
         let entry = manifest.recipe.entry();
-        let name = &self.run.graph.nodes[stage].name;
-        self.run.records.link(&self.run.graph.name, name, &entry, &ports)?;
+        let node = &self.run.graph.nodes[stage];
+        self.run.records.link(&self.run.graph.name, &node.name, &entry, &ports)?;
+        let rows = manifest.rows(&node.outputs);
         let record = self.record_of(stage);
         record.state = state;
         (record.entry, record.recipe) = (Some(entry), Some(manifest.recipe.clone()));
-        (record.rows, record.rejected) = (Some(manifest.rows()), Some(manifest.rejected()));
+        (record.read, record.rows, record.rejected) = (manifest.read(), Some(rows), Some(manifest.rejected()));
         (record.seconds, record.ports) = (seconds, ports);
         record.figures = manifest.outcome.figures.clone();
         self.progress[stage] = Progress::Done(manifest);
@@ -331,7 +329,8 @@ impl<'a> Scheduler<'a> {
                     Some(name),
                     RunEvent::StageFinished {
                         entry: manifest.recipe.entry(),
-                        rows: manifest.rows(),
+                        read: manifest.read(),
+                        rows: manifest.rows(&run.graph.nodes[stage].outputs),
                         rejected: manifest.rejected(),
                         seconds,
                         figures: manifest.outcome.figures.clone(),
@@ -340,14 +339,7 @@ impl<'a> Scheduler<'a> {
                 self.done(stage, manifest, StageState::Ran, Some(seconds)).map_err(failed)?;
             }
             Worked::Found(manifest) => {
-                run.tell(
-                    Some(name),
-                    RunEvent::StageReused {
-                        entry: manifest.recipe.entry(),
-                        rows: manifest.rows(),
-                        rejected: manifest.rejected(),
-                    },
-                );
+                run.tell(Some(name), reused(&run.graph.nodes[stage], &manifest));
                 self.done(stage, manifest, StageState::Reused, None).map_err(failed)?;
             }
             Worked::DamagedInput { upstream, damage } => {
@@ -392,5 +384,14 @@ impl<'a> Scheduler<'a> {
         self.progress[stage] = Progress::Waiting;
         self.record_of(stage).state = StageState::Pending;
         Ok(())
+    }
+}
+
+fn reused(node: &Node, manifest: &Manifest) -> RunEvent {
+    RunEvent::StageReused {
+        entry: manifest.recipe.entry(),
+        read: manifest.read(),
+        rows: manifest.rows(&node.outputs),
+        rejected: manifest.rejected(),
     }
 }

@@ -47,7 +47,7 @@ pub fn dag(work: &Path, args: cli::Dag) -> Result<()> {
         let now = latest.as_ref().and_then(|record| Some(record.stages.get(&node.name)?.state));
         match (now, &plan.decision) {
             (Some(StageState::Running), _) => ("running", "running".to_owned()),
-            (_, Decision::Reuse(manifest)) => ("reuse", format!("reuse, {} rows", manifest.rows())),
+            (_, Decision::Reuse(manifest)) => ("reuse", format!("reuse, {} rows", manifest.rows(&node.outputs))),
             (_, Decision::Skip(_)) => ("skip", plan.decision.sentence()),
             (_, Decision::Run(_)) => ("run", plan.decision.sentence()),
             _ => ("depends", sentences(&graph, [&plan.decision])),

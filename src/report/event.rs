@@ -40,7 +40,9 @@ pub enum RunEvent {
     StageReused {
         /// The store entry.
         entry: String,
-        /// Rows in it, without rejects.
+        /// Rows of the stage's first input, where it reads row by row.
+        read: Option<u64>,
+        /// Rows of its main output.
         rows: u64,
         /// Rejects in it.
         rejected: u64,
@@ -59,7 +61,9 @@ pub enum RunEvent {
     StageFinished {
         /// The store entry.
         entry: String,
-        /// Rows in it, without rejects.
+        /// Rows of the stage's first input, where it reads row by row.
+        read: Option<u64>,
+        /// Rows of its main output.
         rows: u64,
         /// Rejects in it.
         rejected: u64,

@@ -73,6 +73,11 @@ pub(super) fn rounded(rate: f64) -> String {
     }
 }
 
+/// The first line of an error, without the list that may follow.
+pub(super) fn head(error: &str) -> &str {
+    error.lines().next().unwrap_or_default().trim_end_matches(':')
+}
+
 /// An event in words, if people want to read it as it happens.
 pub(super) fn sentence(happened: &Happened) -> Option<String> {
     use kit::Event;
@@ -95,11 +100,13 @@ pub(super) fn sentence(happened: &Happened) -> Option<String> {
                 let owner = owner.as_ref().map_or("another process".to_owned(), ToString::to_string);
                 format!("waits for {owner}, which makes the same result")
             }
-            RunEvent::StageFinished { rows, rejected, seconds, .. } => {
+            RunEvent::StageFinished { read, rows, rejected, seconds, .. } => {
+                let read = read.map(|read| format!(" from {read}")).unwrap_or_default();
                 let rejected = if *rejected > 0 { format!(", {rejected} rejected") } else { String::new() };
-                format!("done: {rows} rows{rejected} in {}", spoken(Duration::from_secs_f64(*seconds)))
+                format!("done: {rows} rows{read}{rejected} in {}", spoken(Duration::from_secs_f64(*seconds)))
             }
-            RunEvent::StageFailed { error } => format!("failed: {error}"),
+            // All of it is the last that a run says.
+            RunEvent::StageFailed { error } => format!("failed: {}", head(error)),
             RunEvent::StageInterrupted => "interrupted".to_owned(),
             RunEvent::BytesDiffered { ports } => {
                 format!("warning: the forced attempt gave other bytes than before in {}", ports.join(", "))

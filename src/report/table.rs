@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::lines::head;
 use crate::clock::spoken;
 use crate::store::{Records, RunRecord, StageRecord, StageState};
 
@@ -35,8 +36,8 @@ const WIDTH: usize = 110;
 
 /// A run as a table: what became of each stage; then its figures, and where its results are.
 pub fn summary(record: &RunRecord, records: &Records) -> String {
-    let head = ["stage", "state", "rows", "rejected", "time"].map(str::to_owned).to_vec();
-    let mut rows = vec![head];
+    let titles = ["stage", "state", "read", "rows", "rejected", "time"].map(str::to_owned).to_vec();
+    let mut rows = vec![titles];
     let mut told = String::new();
     let mut groups: BTreeMap<&str, Vec<&StageRecord>> = BTreeMap::new();
     for (name, stage) in &record.stages {
@@ -49,7 +50,9 @@ pub fn summary(record: &RunRecord, records: &Records) -> String {
             let Some(members) = groups.remove(group) else { continue };
             rows.push(line_of_group(group, &members));
             let whys = members.iter().filter(|stage| stage.state.word() == StageState::Failed.word());
-            told.extend(whys.filter_map(|stage| stage.why.as_ref()).map(|why| format!("{group}: failed: {why}\n")));
+            told.extend(
+                whys.filter_map(|stage| stage.why.as_ref()).map(|why| format!("{group}: failed: {}\n", head(why))),
+            );
             continue;
         }
         let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
@@ -57,6 +60,7 @@ pub fn summary(record: &RunRecord, records: &Records) -> String {
         rows.push(vec![
             name.clone(),
             stage.state.word().to_owned(),
+            number(stage.read),
             number(stage.rows),
             number(stage.rejected),
             seconds,
@@ -65,19 +69,14 @@ pub fn summary(record: &RunRecord, records: &Records) -> String {
         let mut facts: Vec<String> = stage.figures.iter().map(figure).collect();
         if matches!(stage.state, StageState::Skipped | StageState::Failed | StageState::Stale | StageState::Interrupted)
         {
-            facts.extend(
-                stage
-                    .why
-                    .as_ref()
-                    .map(|why| format!("{}: {}", stage.state.word(), why.lines().next().unwrap_or_default())),
-            );
+            facts.extend(stage.why.as_ref().map(|why| format!("{}: {}", stage.state.word(), head(why))));
         }
         if !facts.is_empty() {
             told.push_str(&broken(name, &facts));
         }
     }
     let folder = records.pipeline(&record.pipeline);
-    format!("{}{told}results: {}/<stage>/<table>\n", aligned(&rows, &[2, 3, 4]), folder.display())
+    format!("{}{told}results: {}/<stage>/<table>\n", aligned(&rows, &[2, 3, 4, 5]), folder.display())
 }
 
 /// All stages of a matrix in one line.
@@ -91,7 +90,8 @@ fn line_of_group(name: &str, members: &[&StageRecord]) -> Vec<String> {
     };
     let seconds: f64 = members.iter().filter_map(|stage| stage.seconds).sum();
     let time = if seconds > 0.0 { spoken(Duration::from_secs_f64(seconds)) } else { String::new() };
-    vec![format!("{name} x {}", members.len()), states.join(", "), sum(|it| it.rows), sum(|it| it.rejected), time]
+    let [read, rows, rejected] = [sum(|it| it.read), sum(|it| it.rows), sum(|it| it.rejected)];
+    vec![format!("{name} x {}", members.len()), states.join(", "), read, rows, rejected, time]
 }
 
 /// `name: fact, fact, ...` over as many lines as it takes.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kit::{Digest, Outcome, PortFiles, Table};
+use kit::{Digest, Outcome, OutputPort, PortFiles, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -232,9 +232,23 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Rows over all tables but the rejects.
-    pub fn rows(&self) -> u64 {
-        self.ports.values().filter(|port| port.table != Table::Rejects).map(|port| port.rows).sum()
+    /// The rows of a result as people count them: those of the stage's main output, which is the first of `outputs`, and
+    /// of its rows that are held out; where that is a model, the rows that it was made from.
+    pub fn rows(&self, outputs: &[OutputPort]) -> u64 {
+        let main = outputs.first().filter(|output| output.table != Table::Model);
+        match (main, self.outcome.balance.first()) {
+            (Some(main), _) => {
+                let names = [main.name.clone(), format!("holdout_{}", main.name)];
+                names.iter().filter_map(|name| self.ports.get(name)).map(|port| port.rows).sum()
+            }
+            (None, Some(balance)) => balance.kept,
+            (None, None) => 0,
+        }
+    }
+
+    /// Rows of the first input; none where the stage reads nothing row by row.
+    pub fn read(&self) -> Option<u64> {
+        self.outcome.balance.first().map(|balance| balance.read)
     }
 
     /// Rows rejected.

@@ -73,7 +73,10 @@ pub struct StageRecord {
     /// The recipe, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<Recipe>,
-    /// Rows written, without rejects.
+    /// Rows of its first input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<u64>,
+    /// Rows of its main output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
     /// Rows rejected.
@@ -98,6 +101,7 @@ impl StageRecord {
             why: None,
             entry: None,
             recipe: None,
+            read: None,
             rows: None,
             rejected: None,
             seconds: None,

@@ -32,7 +32,9 @@ fn a_run_leaves_tables_links_and_a_record() {
     let link = std::fs::read_link(world.path("work/runs/test/b/prompts")).unwrap();
     assert!(link.starts_with("../../../store"), "{link:?}");
     let record = world.records().read("test", 1).unwrap();
-    assert_eq!((record.stages["b"].rows, record.stages["b"].rejected), (Some(9), Some(1)));
+    let of_b = &record.stages["b"];
+    assert_eq!((of_b.read, of_b.rows, of_b.rejected), (Some(10), Some(9), Some(1)));
+    assert_eq!((record.stages["a"].read, record.stages["a"].rows), (None, Some(10)));
     let entry = world.store().entry(&entry_of(&world, "b"));
     assert!(entry.join("manifest.json").is_file() && !entry.join(".work").exists());
     // The manifest holds no times: two work folders have the same bytes.
@@ -157,6 +159,16 @@ fn what_verify_finds_damaged_the_next_run_computes_again() {
     assert_eq!(world.run(PIPELINE).states(), "a reused, b ran");
     assert_eq!(std::fs::read(&part).unwrap(), good);
     verify().unwrap();
+}
+
+#[test]
+fn all_that_failed_is_said_and_the_first_decides_the_exit_code() {
+    let world = World::new();
+    let text = "name: test\nstages:\n  m: {kind: misbehave, by: bad_data}\n  n: {kind: misbehave, by: full_disk}\n";
+    let ran = world.run(text);
+    let error = ran.result.as_ref().unwrap_err().to_string();
+    assert!(error.contains("stage `m`: data.jsonl:3") && error.contains("stage `n`: "), "{error}");
+    assert!([65, 74].contains(&ran.code()), "{}", ran.code());
 }
 
 #[test]
