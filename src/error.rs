@@ -52,6 +52,9 @@ pub enum Error {
     /// Entries of the store are not what their manifests say.
     #[error("{0}")]
     Damaged(String),
+    /// Several stages failed side by side.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<Error>),
     /// Everything else, outside a stage.
     #[error(transparent)]
     Kit(#[from] kit::Error),

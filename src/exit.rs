@@ -29,6 +29,7 @@ pub fn code(error: &Error) -> i32 {
         Error::Panicked { .. } => INTERNAL,
         Error::Locked { .. } => AGAIN,
         Error::Damaged(_) => DATA,
+        Error::Several(errors) => errors.first().map_or(INTERNAL, code),
         Error::Stage { source, .. } | Error::Kit(source) => match source {
             kit::Error::Data(_) => DATA,
             kit::Error::Pipeline(_) => PIPELINE,

@@ -100,8 +100,15 @@ impl Run<'_> {
         let Scheduler { mut record, mut failed, .. } = scheduler;
         failed.extend(scheduled.err());
         // An error tells more than the interruption of the stages beside it.
-        failed.sort_by_key(|error| matches!(crate::exit::code(error), crate::exit::AGAIN));
-        let error = failed.into_iter().next();
+        failed.sort_by_key(|error| crate::exit::code(error) == crate::exit::AGAIN);
+        let again = |error: &Error| crate::exit::code(error) == crate::exit::AGAIN;
+        if failed.first().is_some_and(|first| !again(first)) {
+            failed.retain(|error| !again(error));
+        }
+        let error = match failed.len() {
+            0 | 1 => failed.pop(),
+            _ => Some(Error::Several(failed)),
+        };
         record.state = match &error {
             None => RunState::Done,
             Some(error) if crate::exit::code(error) == crate::exit::AGAIN => RunState::Interrupted,

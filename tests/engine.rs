@@ -323,6 +323,12 @@ fn tables_can_be_looked_into() {
     // Narrow rows are a line each, under the names of their columns.
     let rejects = project.done(&["inspect", "pairs.rejects"]);
     assert_eq!(rejects, "input  row_id  reason  detail  source_file  source_line\n0 rows, of 0 in the table\n");
+    for (args, wanted) in [
+        (["pairs", "--where", "p_hat>abc"].as_slice(), "--where p_hat>abc: `p_hat` holds numbers, and `abc` is none"),
+        (&["pairs", "schema", "--where", "p_hat>0.5"], "--where chooses rows, and `schema` shows columns"),
+    ] {
+        fails(&project.halftone(&[&["inspect"], args].concat()), 64, wanted);
+    }
     let stats = project.done(&["inspect", "pairs", "stats"]);
     assert!(stats.contains("p_hat") && stats.contains("mean"), "{stats}");
     let sample = project.done(&["inspect", ".halftone/runs/test/pairs/pairs", "sample", "-n", "3"]);
@@ -381,6 +387,38 @@ fn a_pipeline_is_drawn() {
     assert!(text.starts_with("flowchart TD\n") && text.contains("-->|holdout_pairs|"), "{text}");
     let text = project.done(&["dag", "pipeline.yaml", "--format", "dot"]);
     assert!(text.starts_with("digraph") && text.contains("s0 -> s1"), "{text}");
+}
+
+#[test]
+fn data_at_fault_are_told_from_a_wrong_pipeline_and_said_once() {
+    let project = Project::new(30);
+    let lines = |output: &Output, wanted: &str| stderr(output).matches(wanted).count();
+    project.write("data.jsonl", "");
+    for command in ["check", "run"] {
+        fails(&project.halftone(&[command, "pipeline.yaml"]), 65, "data: ./data.jsonl: it holds no rows");
+    }
+    project.write("data.jsonl", "{\n{\n");
+    fails(&project.halftone(&["run", "pipeline.yaml"]), 65, "no row can be read");
+    std::fs::remove_file(project.path("data.jsonl")).unwrap();
+    let missing = project.halftone(&["run", "pipeline.yaml"]);
+    fails(&missing, 78, "pipeline.yaml:5:31: data: there is no file or folder `./data.jsonl`");
+    assert_eq!(lines(&missing, "error"), 1, "{}", stderr(&missing));
+    let good = "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n";
+    project.write("data.jsonl", &format!("{good}{{\n{good}[]\n"));
+    let broken = project.halftone(&["run", "pipeline.yaml"]);
+    fails(&broken, 65, "data: failed: 2 of 4 rows cannot be taken\n");
+    for line in ["data.jsonl:2:", "data.jsonl:4:", "mend them, or go on without them with"] {
+        assert_eq!(lines(&broken, line), 1, "{}", stderr(&broken));
+    }
+}
+
+#[test]
+fn what_nothing_uses_is_a_warning() {
+    let project = Project::new(30);
+    project.write("vars.yaml", &PIPELINE.replace("stages:", "vars: {old: 3}\nstages:"));
+    let output = project.halftone(&["check", "vars.yaml"]);
+    assert!(output.status.success());
+    assert_eq!(stderr(&output), "warning: vars.yaml:4:8: nothing uses the variable `old`\n");
 }
 
 #[test]

@@ -73,9 +73,11 @@ pub(super) fn rounded(rate: f64) -> String {
     }
 }
 
-/// The first line of an error, without the list that may follow.
+/// The first line of a stage's error, without the stage's name and the list that may follow.
 pub(super) fn head(error: &str) -> &str {
-    error.lines().next().unwrap_or_default().trim_end_matches(':')
+    let line = error.lines().next().unwrap_or_default().trim_end_matches(':');
+    let named = line.strip_prefix("stage `").and_then(|rest| rest.split_once("`: "));
+    named.filter(|(name, _)| !name.contains('`')).map_or(line, |(_, text)| text)
 }
 
 /// An event in words, if people want to read it as it happens.
@@ -134,4 +136,24 @@ pub(super) fn sentence(happened: &Happened) -> Option<String> {
             Event::Progressed { .. } | Event::ShardCommitted { .. } => return None,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::head;
+
+    fn check(error: &str, wanted: &str) {
+        assert_eq!(head(error), wanted);
+    }
+
+    #[test]
+    fn errors_are_told_by_their_first_line() {
+        check(
+            "stage `data`: 2 of 5 rows cannot be taken:\n  a.jsonl:2: missing\nmend them",
+            "2 of 5 rows cannot be taken",
+        );
+        check("stage `data` panicked: in `x`: y", "stage `data` panicked: in `x`: y");
+        check("stage `data` is being worked on by process 7", "stage `data` is being worked on by process 7");
+        check("", "");
+    }
 }
