@@ -1,12 +1,13 @@
 //! The command line.
 
 use std::io::{IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
-use crate::error::Result;
+use crate::error::{Error, Result, panic_text};
 use crate::exit;
 use crate::trl::{Format, Prompt};
 
@@ -333,13 +334,18 @@ pub fn main() -> i32 {
             return if error.use_stderr() { exit::USAGE } else { exit::DONE };
         }
     };
-    match run(cli) {
+    match guarded(|| run(cli)) {
         Ok(()) => exit::DONE,
         Err(error) => {
             complain(&error.to_string());
             exit::code(&error)
         }
     }
+}
+
+/// Does something that must not panic; if it does, that is an error like others.
+pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::Bug(panic_text(&*panic))))
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -381,5 +387,22 @@ pub fn print(text: &str) -> Result<()> {
             Err(kit::Error::Io { path: "stdout".into(), source: error }.into())
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_bug_to_report() {
+        let row = 7;
+        let error = guarded(|| -> Result<()> { panic!("row {row}") }).unwrap_err();
+        assert_eq!(exit::code(&error), exit::INTERNAL);
+        insta::assert_snapshot!(error.to_string(), @r"
+        row 7
+        this is a bug in halftone; please report it with the lines above, the command and `halftone --version`
+        ");
+        assert_eq!(guarded(|| Ok(3)).unwrap(), 3);
     }
 }

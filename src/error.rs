@@ -52,12 +52,23 @@ pub enum Error {
     /// Entries of the store are not what their manifests say.
     #[error("{0}")]
     Damaged(String),
+    /// Something panicked outside a stage.
+    #[error(
+        "{0}\nthis is a bug in halftone; please report it with the lines above, the command and `halftone --version`"
+    )]
+    Bug(String),
     /// Several stages failed side by side.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<Error>),
     /// Everything else, outside a stage.
     #[error(transparent)]
     Kit(#[from] kit::Error),
+}
+
+/// What a panic says.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }
 
 fn lines(file: &Path, problems: &[Problem]) -> String {

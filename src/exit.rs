@@ -26,7 +26,7 @@ pub fn code(error: &Error) -> i32 {
         Error::Usage(_) => USAGE,
         Error::Problems { problems, .. } if problems.iter().all(|problem| problem.fault == Fault::Data) => DATA,
         Error::Problems { .. } | Error::Pipeline(_) => PIPELINE,
-        Error::Panicked { .. } => INTERNAL,
+        Error::Panicked { .. } | Error::Bug(_) => INTERNAL,
         Error::Locked { .. } => AGAIN,
         Error::Damaged(_) => DATA,
         Error::Several(errors) => errors.first().map_or(INTERNAL, code),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kit::{Context, Outcome, PortFiles, Seed, Source, Table, read_port};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_text};
 use crate::graph::Node;
 use crate::report::{Happened, RunEvent};
 use crate::run::Run;
@@ -61,7 +61,11 @@ pub enum Worked {
 impl Work<'_> {
     /// Does the work. Nothing is visible in the store until all of it is.
     pub fn run(&self) -> Worked {
-        self.attempt().unwrap_or_else(Worked::Stopped)
+        // The scheduler waits for word from every stage, so that no panic may pass in silence.
+        match catch_unwind(AssertUnwindSafe(|| self.attempt())) {
+            Ok(worked) => worked.unwrap_or_else(Worked::Stopped),
+            Err(panic) => Worked::Stopped(Error::Bug(format!("stage `{}`: {}", self.node.name, panic_text(&*panic)))),
+        }
     }
 
     fn stage_error(&self, source: kit::Error) -> Error {
@@ -162,12 +166,7 @@ impl Work<'_> {
         };
         match catch_unwind(AssertUnwindSafe(|| self.node.stage.run(&context))) {
             Ok(result) => result.map_err(|source| self.stage_error(source)),
-            Err(panic) => {
-                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                let text = text.unwrap_or_else(|| "without a message".to_owned());
-                Err(Error::Panicked { stage: name.to_owned(), text })
-            }
+            Err(panic) => Err(Error::Panicked { stage: name.to_owned(), text: panic_text(&*panic) }),
         }
     }
 

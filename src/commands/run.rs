@@ -103,7 +103,7 @@ pub fn run(work: &Path, args: cli::Run) -> Result<()> {
     }
     if result.is_ok() {
         // A run that computed what was asked for is a good run, whatever becomes of its report.
-        let line = match page::of_run(&store, &records, &record) {
+        let line = match cli::guarded(|| Ok(page::of_run(&store, &records, &record)?)) {
             Ok(path) => format!("report: {}\n", path.display()),
             Err(error) => format!("no report: {error}\n"),
         };
