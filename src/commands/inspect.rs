@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::size;
 use crate::cli::{self, print};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inspect::{Filter, Rows, Target, pretty, resolve, schema_table, stats_table, table};
 use crate::report::aligned;
 use crate::store::Records;
@@ -31,7 +31,12 @@ pub enum View {
 
 /// Shows a table.
 pub fn inspect(work: &Path, args: cli::Inspect) -> Result<()> {
-    let path = match resolve(&args.table, args.pipeline.as_deref(), &Records::new(work))? {
+    let target = resolve(&args.table, args.pipeline.as_deref(), &Records::new(work))?;
+    if !args.r#where.is_empty() && (args.view == View::Schema || !matches!(target, Target::Table(_))) {
+        let what = if let Target::Table(_) = target { "`schema` shows columns" } else { "this is no table" };
+        return Err(Error::Usage(format!("--where chooses rows, and {what}")));
+    }
+    let path = match target {
         Target::Table(path) => path,
         Target::Model(path) => return print(&model(&path)?),
         Target::Page(path) => return print(&std::fs::read_to_string(&path).map_err(kit::Error::io(&path))?),

@@ -1,5 +1,6 @@
 //! `--where column=value` and its kin.
 
+use arrow_schema::DataType;
 use serde_json::Value;
 
 use super::rows::{Rows, is_text};
@@ -39,7 +40,7 @@ impl Filter {
     /// Reads `column=value`; also `!=`, `>`, `>=`, `<`, `<=`, and `~` for text that contains another.
     ///
     /// # Errors
-    /// When there is no sign or no such column.
+    /// When there is no sign or no such column, or when the value is nothing that the column could hold.
     pub fn parse(text: &str, rows: &Rows) -> Result<Filter> {
         let first = SIGNS.iter().filter_map(|(sign, relation)| Some((text.find(sign)?, sign, *relation)));
         let (place, sign, relation) =
@@ -49,7 +50,19 @@ impl Filter {
                 ))
             })?;
         let column = rows.column(text[..place].trim())?;
-        Ok(Filter { column, relation, value: text[place + sign.len()..].trim().to_owned() })
+        let value = text[place + sign.len()..].trim().to_owned();
+        let (name, kind) = &rows.columns[column];
+        let refused = |why: String| Err(Error::Usage(format!("--where {text}: {why}")));
+        if kind.is_numeric() && relation == Relation::Contains {
+            return refused(format!("`{name}` holds numbers; ~ looks for a part of a text"));
+        }
+        if kind.is_numeric() && value != "null" && value.parse::<f64>().is_err() {
+            return refused(format!("`{name}` holds numbers, and `{value}` is none"));
+        }
+        if *kind == DataType::Boolean && !["true", "false", "null"].contains(&value.as_str()) {
+            return refused(format!("`{name}` holds `true` and `false`, and `{value}` is neither"));
+        }
+        Ok(Filter { column, relation, value })
     }
 
     /// Whether a row meets the condition. Null equals only `null` and is neither above nor below anything.
@@ -82,7 +95,6 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow_schema::DataType;
     use serde_json::json;
 
     fn check(filter: &str, wanted: &[usize]) {
@@ -110,6 +122,25 @@ mod tests {
         check("form=a=b", &[2]);
         check("form~o", &[1]);
         check("prompt~fruit", &[0]);
+    }
+
+    #[test]
+    fn what_a_column_cannot_hold_is_refused() {
+        let columns = [("p_hat", DataType::Float64), ("form", DataType::Utf8), ("correct", DataType::Boolean)];
+        let columns = columns.map(|(name, kind)| (name.to_owned(), kind)).to_vec();
+        let rows = Rows { parts: Vec::new(), columns, count: 0 };
+        let refused = |text: &str, wanted: &str| {
+            let error = Filter::parse(text, &rows).unwrap_err();
+            assert_eq!(error.to_string(), format!("--where {text}: {wanted}"));
+            assert_eq!(crate::exit::code(&error), crate::exit::USAGE);
+        };
+        refused("p_hat>abc", "`p_hat` holds numbers, and `abc` is none");
+        refused("p_hat=", "`p_hat` holds numbers, and `` is none");
+        refused("p_hat~0.5", "`p_hat` holds numbers; ~ looks for a part of a text");
+        refused("correct=yes", "`correct` holds `true` and `false`, and `yes` is neither");
+        for text in ["p_hat>=5e-1", "p_hat=null", "correct!=true", "form>abc", "form="] {
+            assert!(Filter::parse(text, &rows).is_ok(), "{text}");
+        }
     }
 
     #[test]
