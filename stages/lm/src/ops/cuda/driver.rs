@@ -3,12 +3,30 @@
 use super::{Launch, Operand};
 use crate::{DType, Error, Result};
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
+use candle_core::cuda_backend::cudarc::driver::result::{device::get_default_mem_pool, mem_pool};
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, Shape, Storage, Tensor};
 use half::bf16;
 use std::ffi::c_void;
+
+/// Makes a device that was just opened keep no events, and its memory.
+pub(crate) fn prepare(device: &CudaDevice) -> candle_core::Result<()> {
+    let stream = device.cuda_stream();
+    let mut threshold = u64::MAX;
+    // SAFETY: all work of the device goes through its one stream, which orders uses and releases of memory. The pool is
+    // that of an open device, and takes a 64-bit number for this attribute.
+    unsafe {
+        device.disable_event_tracking();
+        if stream.context().has_async_alloc() {
+            let pool = get_default_mem_pool(stream.context().cu_device()).w()?;
+            mem_pool::set_attribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, (&raw mut threshold).cast()).w()?;
+        }
+    }
+    Ok(())
+}
 
 /// The kernels, compiled when this crate was.
 mod ptx {

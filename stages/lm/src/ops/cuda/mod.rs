@@ -8,6 +8,8 @@
 
 #[cfg(feature = "cuda")]
 mod driver;
+#[cfg(feature = "cuda")]
+pub(crate) use driver::prepare;
 #[cfg(test)]
 pub(crate) mod emulator;
 
