@@ -34,11 +34,12 @@ __device__ void square_parts(const float *gradient, double *partial, unsigned co
 EXPORT_AS(squares, float, 256, (const float *gradient, double *partial, unsigned offset, unsigned count),
           square_parts(gradient, partial + offset, count))
 
-// The sum of each row of partial [tensors, parts]: a warp for each tensor.
-__device__ void part_sums(const double *partial, double *sums, unsigned parts) {
+// The sum for each tensor i of its entries starts[i] .. starts[i + 1] of `partial`: a warp for each.
+__device__ void part_sums(const double *partial, const unsigned *starts, double *sums) {
   double sum = 0;
-  for (unsigned i = threadIdx.x; i < parts; i += blockDim.x) sum += partial[size_t(blockIdx.x) * parts + i];
+  for (unsigned i = starts[blockIdx.x] + threadIdx.x; i < starts[blockIdx.x + 1]; i += blockDim.x) sum += partial[i];
   sum = warp_sum(sum);
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
-EXPORT_AS(sum_parts, float, 32, (const double *partial, double *sums, unsigned parts), part_sums(partial, sums, parts))
+EXPORT_AS(sum_parts, float, 32, (const double *partial, const unsigned *starts, double *sums),
+          part_sums(partial, starts, sums))

@@ -81,7 +81,6 @@ struct Block {
   Barrier barrier;
   Fiber *current = nullptr;
   jmp_buf scheduler;
-  ucontext_t home;
   std::function<void()> body;
   size_t progress = 0;
 };
@@ -112,29 +111,25 @@ template <typename T> unsigned char (*exchange(const T &mine))[64] {
   return slots;
 }
 
+// A fiber runs block after block.
 inline void enter() {
-  block.body();
-  block.current->done = true;
-  block.progress++;
-  _longjmp(block.scheduler, 1);
+  for (;;) {
+    block.body();
+    block.current->done = true;
+    block.progress++;
+    yield();
+  }
 }
 
 // Runs the fibers of a block to their end; false where they wait for each other forever.
 inline bool run_block(unsigned threads, bool reversed) {
-  block.fibers.resize(std::max<size_t>(block.fibers.size(), threads));
+  if (block.fibers.size() < threads) block.fibers.resize(threads);
   block.warps.assign((threads + 31) / 32, Warp());
   block.barrier = Barrier();
   for (unsigned i = 0; i < threads; i++) {
-    Fiber &fiber = block.fibers[i];
-    fiber.index = {i, 0, 0};
-    fiber.done = fiber.started = false;
-    fiber.turn = 0;
-    fiber.stack.resize(192 << 10);
-    getcontext(&fiber.start);
-    fiber.start.uc_stack.ss_sp = fiber.stack.data();
-    fiber.start.uc_stack.ss_size = fiber.stack.size();
-    fiber.start.uc_link = &block.home;
-    makecontext(&fiber.start, enter, 0);
+    block.fibers[i].index = {i, 0, 0};
+    block.fibers[i].done = false;
+    block.fibers[i].turn = 0;
   }
   for (size_t before = size_t(-1); before != block.progress;) {
     before = block.progress;
@@ -145,11 +140,19 @@ inline bool run_block(unsigned threads, bool reversed) {
       if (_setjmp(block.scheduler) != 0) continue;
       if (fiber.started) _longjmp(fiber.at, 1);
       fiber.started = true;
+      fiber.stack.resize(192 << 10);
+      getcontext(&fiber.start);
+      fiber.start.uc_stack.ss_sp = fiber.stack.data();
+      fiber.start.uc_stack.ss_size = fiber.stack.size();
+      makecontext(&fiber.start, enter, 0);
       setcontext(&fiber.start);
     }
   }
-  for (unsigned i = 0; i < threads; i++)
-    if (!block.fibers[i].done) return false;
+  for (unsigned i = 0; i < threads; i++) {
+    if (block.fibers[i].done) continue;
+    block.fibers.clear(); // They are stuck in the middle of their work.
+    return false;
+  }
   return true;
 }
 

@@ -1,32 +1,38 @@
 //! The optimizer. See `ops::adamw` for what is computed.
 
-use super::{Launch, fresh};
+use super::{Launch, fresh, upload};
 use crate::{DType, Result};
 use candle_core::Tensor;
 
 const THREADS: u32 = 256;
 
-/// Blocks that share the sum of the squares of one tensor.
-const PARTS: usize = 128;
+/// Blocks that share the sum of the squares of a tensor.
+fn parts(tensor: &Tensor) -> usize {
+    tensor.elem_count().div_ceil(1 << 14).clamp(1, 256)
+}
 
 /// The sums of the squares of several gradients, by one copy to the host.
 pub(crate) fn sums_of_squares(gradients: &[&Tensor]) -> Result<Vec<f64>> {
     let device = gradients[0].device();
-    let partial = fresh((gradients.len(), PARTS), DType::F64, device)?;
-    for (i, gradient) in gradients.iter().enumerate() {
+    let mut starts = vec![0u32];
+    for gradient in gradients {
+        starts.push(starts[starts.len() - 1] + parts(gradient) as u32);
+    }
+    let partial = fresh(starts[gradients.len()] as usize, DType::F64, device)?;
+    for (gradient, &start) in gradients.iter().zip(&starts) {
         Launch::new("adamw", "squares", device)
             .of(DType::F32, gradient)?
             .of(DType::F64, &partial)?
-            .count(i * PARTS)?
+            .count(start as usize)?
             .count(gradient.elem_count())?
-            .run((PARTS, 1), THREADS, 0)?;
+            .run((parts(gradient), 1), THREADS, 0)?;
     }
     let sums = fresh(gradients.len(), DType::F64, device)?;
-    Launch::new("adamw", "sum_parts", device).of(DType::F64, &partial)?.of(DType::F64, &sums)?.count(PARTS)?.run(
-        (gradients.len(), 1),
-        32,
-        0,
-    )?;
+    Launch::new("adamw", "sum_parts", device)
+        .of(DType::F64, &partial)?
+        .of(DType::U32, &upload(&starts, device)?)?
+        .of(DType::F64, &sums)?
+        .run((gradients.len(), 1), 32, 0)?;
     Ok(sums.to_vec1()?)
 }
 

@@ -1,6 +1,8 @@
-//! The GPU kernels, emulated, in f32 and bf16 against those of the CPU in f32: widths that packs of 8 fit and do not
+//! The GPU kernels in f32 and bf16 against those of the CPU in f32: emulated, and on the device that
+//! `HALFTONE_TEST_DEVICE` names where it is set. Widths that packs of 8 fit and do not
 //! fit, more rows than a block takes, and forests that fork. `ops::check` runs the cases of each operation too.
 
+use crate::device::open_device;
 use crate::ops::attention::{self, Shape, tiles};
 use crate::ops::attention_backward::{self, Saved};
 use crate::ops::cuda::emulator::emulated;
@@ -24,22 +26,28 @@ fn buffer(like: &Tensor) -> Result<Tensor> {
 /// Checks that kernels give what the CPU gives: in f32 within 1e-4, in bf16 within `rounding`, each of the largest number
 /// of a result or 1.
 fn agrees(rounding: f64, inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>) {
-    let cast = |dtype| inputs.iter().map(|t| t.to_dtype(dtype).unwrap()).collect::<Vec<_>>();
+    let on = |device: &Device, dtype| -> Vec<Tensor> {
+        inputs.iter().map(|t| t.to_device(device).unwrap().to_dtype(dtype).unwrap()).collect()
+    };
     let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
-    let want: Vec<_> = run(&cast(DType::F32)).unwrap().iter().map(wide).collect();
+    let want: Vec<_> = run(&on(&Device::Cpu, DType::F32)).unwrap().iter().map(wide).collect();
+    let kernels = |device: &Device, dtype| {
+        let inputs = on(device, dtype);
+        assert_eq!(kernel_for(&[&inputs[0]]), Kernel::Cuda);
+        run(&inputs).unwrap()
+    };
+    let real = std::env::var("HALFTONE_TEST_DEVICE").ok().map(|name| open_device(&name).unwrap());
     for (dtype, tolerance) in [(DType::F32, 1e-4), (DType::BF16, rounding)] {
-        let Some(got) = emulated(|| {
-            assert_eq!(kernel_for(&[&cast(dtype)[0]]), Kernel::Cuda);
-            run(&cast(dtype)).unwrap()
-        }) else {
-            return;
-        };
-        for (i, (got, want)) in got.iter().map(wide).zip(&want).enumerate() {
-            assert_eq!(got.len(), want.len());
-            let largest = want.iter().fold(1f64, |most, x| most.max(x.abs()));
-            for (at, (got, want)) in got.iter().zip(want).enumerate() {
-                let off = (got - want).abs() / largest;
-                assert!(off < tolerance, "{dtype:?}, output {i}, number {at}: {got}, {want} on the CPU");
+        let emulated = emulated(|| kernels(&Device::Cpu, dtype));
+        let real = real.as_ref().map(|device| kernels(device, dtype));
+        for (place, got) in [("emulated", emulated), ("on the device", real)] {
+            for (i, (got, want)) in got.iter().flatten().map(wide).zip(&want).enumerate() {
+                assert_eq!(got.len(), want.len());
+                let largest = want.iter().fold(1f64, |most, x| most.max(x.abs()));
+                for (at, (got, want)) in got.iter().zip(want).enumerate() {
+                    let off = (got - want).abs() / largest;
+                    assert!(off < tolerance, "{dtype:?} {place}, output {i}, number {at}: {got}, {want} on the CPU");
+                }
             }
         }
     }
@@ -112,10 +120,12 @@ fn rotations() {
             let angle = |i: usize| (i / half) as f32 * 0.5f32.powi((i % half) as i32 % 9);
             Tensor::from_vec((0..40 * half).map(|i| f(angle(i))).collect(), (40, half), &Device::Cpu).unwrap()
         };
-        let table = RopeTable { cos: angles(f32::cos), sin: angles(f32::sin) };
+        let (cos, sin) = (angles(f32::cos), angles(f32::sin));
         let rows = [50, shape.width()];
         let inputs = [numbers(1, &rows), numbers(2, &rows), numbers(3, &[head_dim]), numbers(4, &[head_dim])];
         agrees(0.02, &inputs, |t| {
+            let device = t[0].device();
+            let table = RopeTable { cos: cos.to_device(device)?, sin: sin.to_device(device)? };
             let norm = HeadNorm { query: &t[2], key: &t[3], eps: 1e-2 };
             let (dq, dk) = (buffer(&t[2])?, buffer(&t[3])?);
             let gradients = HeadNormGradients { query: Some(&dq), key: Some(&dk) };
