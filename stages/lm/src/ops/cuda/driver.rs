@@ -102,11 +102,13 @@ pub(crate) fn launch(call: &Launch, grid: [u32; 2], threads: u32, shared: usize,
     Ok(())
 }
 
-pub(crate) fn multiply(
+/// c = op(a) op(b), or c += op(a) op(b), of matrices whose columns lie `stride` apart: op(a) is [m, k], op(b) is [k, n],
+/// c is [m, n].
+pub(crate) fn gemm(
     a: Operand,
     b: Operand,
     c: Operand,
-    [m, k, n]: [usize; 3],
+    [m, n, k]: [usize; 3],
     added: bool,
     device: &CudaDevice,
 ) -> Result<()> {
@@ -122,23 +124,23 @@ pub(crate) fn multiply(
     };
     let (alpha, beta) = (1f32, if added { 1f32 } else { 0f32 });
     let blas = device.cublas_handle();
-    // cuBLAS counts columns first, so that to it each matrix is the transposed one: c^T = b^T a^T.
+    device.cuda_stream().context().bind_to_thread().w()?;
     // SAFETY: the operands lie within tensors that live until the stream has gone past this call.
     unsafe {
         gemm_ex(
             *blas.handle(),
-            form(&b),
             form(&a),
-            int(n)?,
+            form(&b),
             int(m)?,
+            int(n)?,
             int(k)?,
             (&raw const alpha).cast::<c_void>(),
-            b.address()? as *const c_void,
-            kind(&b)?,
-            int(b.stride)?,
             a.address()? as *const c_void,
             kind(&a)?,
             int(a.stride)?,
+            b.address()? as *const c_void,
+            kind(&b)?,
+            int(b.stride)?,
             (&raw const beta).cast::<c_void>(),
             c.address()? as *mut c_void,
             kind(&c)?,

@@ -150,25 +150,25 @@ fn c_string(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::internal("a name with a zero byte"))
 }
 
-/// The numbers of a matrix, in f64.
+/// The numbers of op(matrix) [rows, columns], in f64; the columns of the matrix lie `stride` apart.
 fn numbers(operand: &Operand, rows: usize, columns: usize) -> Result<Vec<f64>> {
     let data = operand.tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     let at = |row: usize, column: usize| {
         let (row, column) = if operand.transposed { (column, row) } else { (row, column) };
-        assert!(column < operand.stride, "a matrix within its rows");
-        data[operand.start + row * operand.stride + column]
+        assert!(row < operand.stride, "a matrix within its columns");
+        data[operand.start + row + column * operand.stride]
     };
     Ok((0..rows * columns).map(|i| at(i / columns, i % columns)).collect())
 }
 
-pub(crate) fn multiply(a: Operand, b: Operand, c: Operand, [m, k, n]: [usize; 3], added: bool) -> Result<()> {
-    let (a, b) = (numbers(&a, m, k)?, numbers(&b.t(), n, k)?);
-    assert!(n <= c.stride && c.start + (m - 1) * c.stride + n <= c.tensor.elem_count(), "a product within its tensor");
+/// c = op(a) op(b), or c += op(a) op(b), by the definition of cublasGemmEx: op(a) is [m, k], op(b) is [k, n], c is [m, n].
+pub(crate) fn gemm(a: Operand, b: Operand, c: Operand, [m, n, k]: [usize; 3], added: bool) -> Result<()> {
+    let (a, b) = (numbers(&a, m, k)?, numbers(&b, k, n)?);
+    assert!(m <= c.stride && c.start + (n - 1) * c.stride + m <= c.tensor.elem_count(), "a product within its tensor");
     let start = c.address()?;
-    for i in 0..m * n {
-        let (row, column) = (i / n, i % n);
-        let sum: f64 = a[row * k..][..k].iter().zip(&b[column * k..][..k]).map(|(x, y)| x * y).sum();
-        let at = row * c.stride + column;
+    for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
+        let sum: f64 = (0..k).map(|i| a[row * k + i] * b[i * n + column]).sum();
+        let at = row + column * c.stride;
         // SAFETY: within the tensor, as checked above; see `launch`.
         unsafe {
             match c.tensor.dtype() {

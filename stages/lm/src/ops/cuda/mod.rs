@@ -238,11 +238,12 @@ pub(crate) fn multiply(a: Operand, b: Operand, c: Operand, m: usize, k: usize, n
     if a.tensor.dtype() != b.tensor.dtype() || c.transposed {
         return Err(Error::internal("a product of matrices that do not fit"));
     }
+    // cuBLAS counts columns first, so that to it each matrix is the transposed one: c^T = b^T a^T.
     match c.tensor.device() {
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => driver::multiply(a, b, c, [m, k, n], added, device),
+        Device::Cuda(device) => driver::gemm(b, a, c, [n, m, k], added, device),
         #[cfg(test)]
-        Device::Cpu => emulator::multiply(a, b, c, [m, k, n], added),
+        Device::Cpu => emulator::gemm(b, a, c, [n, m, k], added),
         _ => Err(elsewhere()),
     }
 }
