@@ -22,21 +22,6 @@ __device__ __forceinline__ Tile tile_at(const unsigned *tiles, unsigned i) {
   return Tile{t[0], t[1], t[2], t[3], t[4]};
 }
 
-// Heads, and how they lie in rows.
-struct Heads {
-  unsigned all, key_value, width;
-  __device__ unsigned group() const { return all / key_value; }
-};
-
-// The columns of a head of rows that are `stride` apart.
-template <typename T> struct Rows {
-  T *data;
-  unsigned stride;
-  __device__ T *at(unsigned row, unsigned head, unsigned width) const {
-    return data + size_t(row) * stride + head * width;
-  }
-};
-
 // The row at a depth of a tile's path.
 __device__ __forceinline__ unsigned row_at(const Tile &tile, const unsigned *spans, unsigned depth) {
   unsigned span = tile.first_span;
