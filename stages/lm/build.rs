@@ -8,6 +8,7 @@ fn main() {
         let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
         cudaforge::KernelBuilder::new()
             .source_glob("kernels/*.cu")
+            .watch(["kernels/attention.cuh", "kernels/common.cuh", "kernels/tile.cuh"])
             .arg("-O3")
             .build_ptx()
             .and_then(|ptx| ptx.write(out.join("ptx.rs")))
