@@ -9,6 +9,9 @@ cd "$(dirname "$0")/.."
 device=${1:-cuda:0}
 peer=${2:+--peer $2}
 
+echo "== parity with the CPU: each operation in f32 and bf16, its gradients, and the kernels under the emulator"
+HALFTONE_TEST_DEVICE=$device cargo test --release -p lm --features cuda --lib
+
 echo "== parity with the CPU: log-probabilities, training and generation of five models, in f32 and bf16"
 HALFTONE_TEST_DEVICE=$device cargo test --release -p lm --features cuda --test device -- --nocapture
 
@@ -22,7 +25,9 @@ if command -v compute-sanitizer > "$work/found" 2>&1; then
   echo "== memory errors"
   test=$(cargo test --release -p lm --features cuda --test device --no-run --message-format=json 2> "$work/build" |
     sed -n 's/.*"executable":"\([^"]*device-[^"]*\)".*/\1/p' | tail -n 1)
-  (cd stages/lm && HALFTONE_TEST_DEVICE=$device compute-sanitizer --error-exitcode 1 "$test" log_probabilities --nocapture)
+  for part in log_probabilities generation; do
+    (cd stages/lm && HALFTONE_TEST_DEVICE=$device compute-sanitizer --error-exitcode 1 "$test" "$part" --nocapture)
+  done
 else
   echo "== memory errors: skipped, there is no compute-sanitizer"
 fi

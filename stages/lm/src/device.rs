@@ -17,11 +17,20 @@ pub fn open_device(name: &str) -> Result<Device> {
     if !candle_core::utils::cuda_is_available() {
         return refuse("this build has no GPU support; build with `--features cuda`, or use `cpu`");
     }
-    match quietly(|| Device::new_cuda_with_stream(ordinal)) {
+    match quietly(|| open_gpu(ordinal)) {
         Some(Ok(device)) => Ok(device),
         Some(Err(error)) => refuse(&format!("cannot be opened ({error}); is there such a GPU? `cpu` always works")),
         None => refuse("no NVIDIA driver on this machine (libcuda cannot be loaded); use `cpu`"),
     }
+}
+
+/// A GPU with one stream for all work. That orders it, so that no events need to be kept for each tensor; and memory
+/// that tensors leave stays for the next ones instead of going back to the driver.
+fn open_gpu(ordinal: usize) -> candle_core::Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    #[cfg(feature = "cuda")]
+    crate::ops::cuda::prepare(device.as_cuda_device()?)?;
+    Ok(device)
 }
 
 /// The name that `auto` stands for here: `cuda:0` where one opens, else `cpu`. Other names are checked by opening them.

@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
-use rayon::prelude::*;
 
 use crate::cache::{KvCache, Slot};
-use crate::sampling::{Choice, log_sum_exp};
-use crate::{DType, Decoder, Error, Result, SamplingRules, Text};
+use crate::sampling::{Choice, Logits};
+use crate::{Decoder, Error, Result, SamplingRules, Text};
 
 /// A prompt, and one seed for each response wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +156,7 @@ impl Run<'_> {
         let largest = waiting.iter().map(|(request, _)| room(*request) - 1).max().unwrap_or(0);
         let sample_rows = all_rows.min(budget_tokens.saturating_sub(prompt_rows)).max(largest);
         let (mut cache, first_logits) = self.decoder.prefill(&prompts, sample_rows)?;
-        let first_logits = rows(&first_logits)?;
+        let first_logits = Logits::new(&first_logits, self.rules)?;
         let most = (LOGITS / self.decoder.config().vocab_size).max(1);
 
         let mut growing: Vec<Growing> = Vec::new();
@@ -178,8 +177,8 @@ impl Run<'_> {
                 let random = ChaCha12Rng::seed_from_u64(self.requests[request].seeds[seed]);
                 fresh.push(Growing { request, seed, slot, random, ids: Vec::new(), logp: 0.0, room });
             }
-            let logits = fresh.iter().map(|new| first_logits[new.request].as_slice()).collect::<Vec<_>>();
-            self.choose(&mut fresh, &logits)?;
+            let rows = fresh.iter().map(|new| new.request).collect::<Vec<_>>();
+            self.choose(&mut fresh, &first_logits, &rows)?;
             self.settle(fresh, &mut growing, &mut finished, &mut cache)?;
             if growing.is_empty() {
                 // Everything is released, so the next one fits: the cache was made for the largest.
@@ -187,31 +186,34 @@ impl Run<'_> {
             }
             let tokens = growing.iter().map(|one| Ok((slot_of(one)?, *one.ids.last().expect("it has begun"))));
             let tokens = tokens.collect::<Result<Vec<_>>>()?;
-            let logits = rows(&self.decoder.extend(&mut cache, &tokens)?)?;
-            let logits = logits.iter().map(Vec::as_slice).collect::<Vec<_>>();
-            self.choose(&mut growing, &logits)?;
+            let logits = Logits::new(&self.decoder.extend(&mut cache, &tokens)?, self.rules)?;
+            let rows = (0..growing.len()).collect::<Vec<_>>();
+            self.choose(&mut growing, &logits, &rows)?;
             let stepped = std::mem::take(&mut growing);
             self.settle(stepped, &mut growing, &mut finished, &mut cache)?;
         }
         Ok(finished)
     }
 
-    /// Adds a token to each.
-    fn choose(&self, growing: &mut [Growing], logits: &[&[f32]]) -> Result<()> {
-        growing.par_iter_mut().zip(logits).try_for_each(|(one, logits)| {
-            let log_sum_exp = log_sum_exp(logits);
-            if !log_sum_exp.is_finite() {
+    /// Adds a token to each, from its row of the logits.
+    fn choose(&self, growing: &mut [Growing], logits: &Logits, rows: &[usize]) -> Result<()> {
+        if growing.is_empty() {
+            return Ok(());
+        }
+        let random = growing.iter_mut().map(|one| &mut one.random).collect();
+        let choices = self.rules.choose_from(logits, rows, random)?;
+        for (one, Choice { token, logp }) in growing.iter_mut().zip(choices) {
+            if !logp.is_finite() {
                 return Err(Error::NotFinite(format!(
                     "the logits after token {} of prompt {} are not finite; the model's weights may be damaged or have diverged",
                     one.ids.len(),
                     one.request
                 )));
             }
-            let Choice { token, logp } = self.rules.choose(logits, log_sum_exp, &mut one.random);
             one.ids.push(token);
             one.logp += logp;
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     /// Sorts responses into those that go on and those that ended, whose rows are free again.
@@ -258,9 +260,4 @@ impl Run<'_> {
 
 fn slot_of(one: &Growing) -> Result<Slot> {
     one.slot.ok_or_else(|| Error::internal("a response of one token went on"))
-}
-
-/// The rows of logits [n, V].
-fn rows(logits: &candle_core::Tensor) -> Result<Vec<Vec<f32>>> {
-    Ok(logits.to_dtype(DType::F32)?.to_vec2::<f32>()?)
 }

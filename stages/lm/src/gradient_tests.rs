@@ -2,6 +2,7 @@
 //! and budgets must not show.
 
 use crate::lora::is_adapter;
+use crate::ops::cuda::emulator::emulated;
 use crate::{AdamW, Decoder, DecoderConfig, Device, LogProbs, Lora, Memory, Sequence, Training, ops};
 use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
@@ -280,5 +281,66 @@ fn a_gradient_that_is_not_finite_is_named_and_makes_no_step() {
         training.decoder.score(&[&sequences[0]], false, 100).unwrap_err().to_string(),
     ] {
         assert!(error.contains("the log-probability of token 4 in sequence 0 is NaN"), "{error}");
+    }
+}
+
+/// What training a model on a GPU gives, emulated, against the CPU in f64: gradients, and the weights after a step.
+fn a_gpu_gives_the_same(name: &str, decoder: impl Fn() -> Decoder) {
+    let mut on_cpu = training(decoder(), Memory::Keep, 1000);
+    let want = gradients(&mut on_cpu, &[0, 1, 2, 3, 4]);
+    let norm = on_cpu.step(1e-3).unwrap();
+    let size = |numbers: &[f64]| numbers.iter().map(|x| x * x).sum::<f64>().sqrt();
+    for (dtype, memory, tolerance) in [(DType::F32, Memory::Boundaries, 1e-4), (DType::BF16, Memory::Keep, 0.1)] {
+        let mut on_gpu = training(decoder().cast(dtype).unwrap(), memory, 9);
+        let Some((got, got_norm)) = emulated(|| {
+            let got = gradients(&mut on_gpu, &[0, 1, 2, 3, 4]);
+            (got, on_gpu.step(1e-3).unwrap())
+        }) else {
+            return;
+        };
+        for ((tensor, got), (_, want)) in got.iter().zip(&want) {
+            let off: Vec<f64> = got.iter().zip(want).map(|(got, want)| got - want).collect();
+            assert!(size(&off) <= tolerance * size(want).max(norm / 10.0), "{name}, {dtype:?}, {tensor}: {off:?}");
+        }
+        assert!((got_norm / norm - 1.0).abs() < tolerance, "{name}, {dtype:?}: {got_norm}, {norm}");
+        let both = on_gpu.decoder.parameters().into_iter().zip(&on_gpu.states);
+        for (parameter, state) in both {
+            let Some(master) = state.as_ref().and_then(|state| state.master.as_ref()) else { continue };
+            let wide = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(wide(&parameter.value), wide(&master.to_dtype(DType::BF16).unwrap()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn gpu_kernels_train_all_forms() {
+    for (i, (name, _)) in models().into_iter().enumerate() {
+        a_gpu_gives_the_same(name, || models().swap_remove(i).1);
+    }
+    a_gpu_gives_the_same("adapted", || adapted(json!({"model_type": "qwen2"})));
+}
+
+#[test]
+fn gpu_kernels_score_and_extend() {
+    for (name, decoder) in models() {
+        let decoder = decoder.cast(DType::F32).unwrap();
+        let all = || {
+            let sequences = sequences();
+            let scores = decoder.score(&sequences.iter().collect::<Vec<_>>(), true, 12).unwrap();
+            let (mut cache, first) = decoder.prefill(&[&[1, 2, 3, 4, 5], &[1, 2, 9]], 8).unwrap();
+            let slots = [cache.fork(0, 4).unwrap(), cache.fork(1, 4).unwrap()];
+            let mut numbers: Vec<f32> = first.flatten_all().unwrap().to_vec1().unwrap();
+            for token in [3, 7, 7, 0] {
+                let tokens = slots.map(|slot| (slot, token));
+                let next = decoder.extend(&mut cache, &tokens).unwrap();
+                numbers.extend(next.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            }
+            numbers.extend(scores.iter().flat_map(|score| [score.response as f32, score.prompt as f32]));
+            numbers
+        };
+        let Some(got) = emulated(all) else { return };
+        for (got, want) in got.into_iter().zip(all()) {
+            assert!((got - want).abs() < 1e-3, "{name}: {got}, {want}");
+        }
     }
 }

@@ -2,12 +2,16 @@
 
 use std::cmp::Ordering;
 
+use candle_core::{DType, Tensor};
 use rand::RngCore;
 use rand_chacha::ChaCha12Rng;
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::{Kernel, cuda, kernel_for};
 
 /// How responses are sampled. `top_k` and `top_p` apply after the temperature, in this order, as in transformers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +30,29 @@ pub struct SamplingRules {
     /// A response ends before the first of these texts; its text does not contain it, its tokens do.
     #[serde(default)]
     pub stop: Vec<String>,
+}
+
+/// Rows of logits [n, V], where tokens are chosen from them.
+pub(crate) enum Logits {
+    /// On the host.
+    Here(Vec<Vec<f32>>),
+    /// On a GPU, in f32. What `top_k` and `top_p` leave is found on the host only.
+    #[cfg(any(feature = "cuda", test))]
+    There(Tensor),
+}
+
+impl Logits {
+    /// The rows of a tensor; they come to the host where the rules ask for it.
+    pub fn new(logits: &Tensor, rules: &SamplingRules) -> Result<Logits> {
+        let logits = logits.to_dtype(DType::F32)?;
+        #[cfg(any(feature = "cuda", test))]
+        if rules.top_k.is_none() && rules.top_p.is_none_or(|p| p >= 1.0) && kernel_for(&[&logits]) == Kernel::Cuda {
+            return Ok(Logits::There(logits));
+        }
+        #[cfg(not(any(feature = "cuda", test)))]
+        let _ = rules;
+        Ok(Logits::Here(logits.to_vec2()?))
+    }
 }
 
 /// A token with its log-probability under the model at temperature 1.
@@ -62,6 +89,33 @@ impl SamplingRules {
         Ok(())
     }
 
+    /// Chooses from some rows of logits, each with random numbers of its own. The log-probability of a row whose logits
+    /// are not finite is not finite.
+    pub(crate) fn choose_from(
+        &self,
+        logits: &Logits,
+        rows: &[usize],
+        random: Vec<&mut ChaCha12Rng>,
+    ) -> Result<Vec<Choice>> {
+        match logits {
+            Logits::Here(all) => {
+                let choose = |(&row, random): (&usize, &mut ChaCha12Rng)| {
+                    let row = all[row].as_slice();
+                    self.choose(row, log_sum_exp(row), random)
+                };
+                Ok(rows.par_iter().zip(random).map(choose).collect())
+            }
+            #[cfg(any(feature = "cuda", test))]
+            Logits::There(all) => {
+                let draw = |random| if self.temperature == 0.0 { 0.0 } else { uniform(random) };
+                let uniforms = random.into_iter().map(draw).collect();
+                let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+                let chosen = cuda::sampling::choose(all, &rows, uniforms, self.temperature)?;
+                Ok(chosen.into_iter().map(|(token, logp)| Choice { token, logp }).collect())
+            }
+        }
+    }
+
     /// Chooses from one row of logits [V]. Draws one number, or none where the choice is greedy.
     pub(crate) fn choose(&self, logits: &[f32], log_sum_exp: f64, random: &mut ChaCha12Rng) -> Choice {
         let token = if self.temperature == 0.0 { likeliest(logits) } else { self.draw(logits, random) };
@@ -69,7 +123,7 @@ impl SamplingRules {
     }
 
     fn draw(&self, logits: &[f32], random: &mut ChaCha12Rng) -> usize {
-        let uniform = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64; // in [0, 1)
+        let uniform = uniform(random);
         let shift = f64::from(logits[likeliest(logits)]) / self.temperature;
         let weight = |token: usize| (f64::from(logits[token]) / self.temperature - shift).exp();
         match self.kept(logits, weight) {
@@ -115,6 +169,11 @@ impl SamplingRules {
         }
         Some(kept)
     }
+}
+
+/// A number in [0, 1).
+fn uniform(random: &mut ChaCha12Rng) -> f64 {
+    (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// ln sum exp of a row of logits.
@@ -230,6 +289,38 @@ mod tests {
         let expected = 3.0 - (1.0 + 2.0 * 3f64.exp() + (-1f64).exp()).ln();
         assert!((choice.logp - expected).abs() < 1e-12);
         assert_eq!(random.next_u64(), ChaCha12Rng::seed_from_u64(1).next_u64());
+    }
+
+    #[test]
+    fn a_gpu_chooses_what_the_host_chooses() {
+        let (rows, vocab) = (20, 700);
+        let mut logits: Vec<f32> = crate::random::normal(3, "logits", rows * vocab, 3.0);
+        // A tie of the likeliest, and a row in which one token has all the weight.
+        logits[300] = 50.0;
+        logits[301] = 50.0;
+        logits[vocab..2 * vocab].fill(f32::NEG_INFINITY);
+        logits[vocab + 699] = 1.0;
+        logits[2 * vocab + 5] = f32::NAN;
+        let logits = Tensor::from_vec(logits, (rows, vocab), &candle_core::Device::Cpu).unwrap();
+        let order: Vec<usize> = (0..rows).chain([4, 4, 0]).collect();
+        for temperature in [0.0, 0.3, 1.0] {
+            let rules = rules(temperature, None, None);
+            let all = |there: bool| {
+                let mut random: Vec<_> = (0..order.len() as u64).map(ChaCha12Rng::seed_from_u64).collect();
+                let logits = Logits::new(&logits, &rules).unwrap();
+                assert_eq!(matches!(logits, Logits::There(_)), there);
+                rules.choose_from(&logits, &order, random.iter_mut().collect()).unwrap()
+            };
+            let Some(there) = cuda::emulator::emulated(|| all(true)) else { return };
+            for (i, (got, want)) in there.iter().zip(all(false)).enumerate() {
+                assert_eq!(got.logp.is_finite(), want.logp.is_finite(), "{i}: {got:?} {want:?}");
+                assert_eq!(got.logp.is_finite(), order[i] != 2);
+                if order[i] != 2 {
+                    assert_eq!(got.token, want.token, "{i}");
+                    assert!((got.logp - want.logp).abs() < 1e-5, "{i}: {got:?} {want:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -247,34 +247,30 @@ impl Training {
     /// Errors: a gradient that is not finite; the weights stay as they are and the gradients are set to 0.
     pub fn step(&mut self, lr: f64) -> Result<f64> {
         self.pending = None;
-        let mut total = 0.0;
-        for parameter in self.decoder.parameters() {
-            let Some(gradient) = &parameter.gradient else { continue };
-            let sum = adamw::sum_of_squares(gradient)?;
-            if !sum.is_finite() {
-                let name = parameter.parts[0].0.clone();
-                self.discard()?;
-                return Err(Error::NotFinite(format!(
-                    "the gradient of {name} is not finite at step {}; lower the learning rate, or look for damaged rows",
-                    self.steps + 1
-                )));
-            }
-            total += sum;
+        let trained: Vec<(&Parameter, &Tensor)> =
+            self.decoder.parameters().into_iter().filter_map(|p| Some((p, p.gradient.as_ref()?))).collect();
+        let gradients: Vec<&Tensor> = trained.iter().map(|(_, gradient)| *gradient).collect();
+        let sums = adamw::sums_of_squares(&gradients)?;
+        if let Some(at) = sums.iter().position(|sum| !sum.is_finite()) {
+            let name = trained[at].0.parts[0].0.clone();
+            self.discard()?;
+            return Err(Error::NotFinite(format!(
+                "the gradient of {name} is not finite at step {}; lower the learning rate, or look for damaged rows",
+                self.steps + 1
+            )));
         }
-        let norm = total.sqrt();
+        let norm = sums.iter().sum::<f64>().sqrt();
         self.steps += 1;
         let AdamW { beta1, beta2, eps, weight_decay } = self.adamw;
         let clip = self.clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
         let step = adamw::Step { lr, beta1, beta2, eps, weight_decay, clip, t: self.steps };
-        for (parameter, state) in self.decoder.parameters_mut().into_iter().zip(&self.states) {
+        for (parameter, state) in self.decoder.parameters().into_iter().zip(&self.states) {
             let (Some(gradient), Some(state)) = (&parameter.gradient, state) else { continue };
-            match &state.master {
-                None => adamw::step(&parameter.value, gradient, &state.mean, &state.square, &step)?,
-                Some(master) => {
-                    adamw::step(master, gradient, &state.mean, &state.square, &step)?;
-                    parameter.value = master.to_dtype(parameter.value.dtype())?;
-                }
-            }
+            let (weight, half) = match &state.master {
+                None => (&parameter.value, None),
+                Some(master) => (master, Some(&parameter.value)),
+            };
+            adamw::step(weight, gradient, &state.mean, &state.square, half, &step)?;
         }
         self.accumulated = false;
         Ok(norm)

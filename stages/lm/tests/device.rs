@@ -97,11 +97,18 @@ fn training() {
     }
 }
 
-/// Greedy tokens are those of the CPU.
+/// Greedy tokens are those of the CPU. So are sampled ones from the same seeds, whether tokens are chosen on the device or
+/// (`top_p`) on the host, but for one response where rounding may have tipped a choice.
 #[test]
 fn generation() {
     let Some(device) = device() else { return };
-    let rules = SamplingRules { temperature: 0.0, top_p: None, top_k: None, max_tokens: 32, stop: Vec::new() };
+    for (temperature, top_p, most) in [(0.0, None, 0), (0.8, None, 1), (0.8, Some(0.9), 1)] {
+        generated(&device, temperature, top_p, most);
+    }
+}
+
+fn generated(device: &Device, temperature: f64, top_p: Option<f64>, most: usize) {
+    let rules = SamplingRules { temperature, top_p, top_k: None, max_tokens: 32, stop: Vec::new() };
     for model in MODELS {
         let numbers = numbers(model);
         let text = Text::load(&oracle(model)).unwrap();
@@ -113,6 +120,8 @@ fn generation() {
             let all = decoder.generate(&text, &requests, &rules, 4096).unwrap();
             all.iter().map(|samples| samples[0].ids.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(on(&device), on(&Device::Cpu), "{model}");
+        let (got, want) = (on(device), on(&Device::Cpu));
+        let other = got.iter().zip(&want).filter(|(got, want)| got != want).count();
+        assert!(other <= most, "{model}, {temperature}, {top_p:?}: {other} of {} differ", want.len());
     }
 }

@@ -1,5 +1,7 @@
 //! The optimizer's step, and the norm of gradients that decides how they are clipped.
 
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
 use crate::ops::real::{Real, dot, vectorised};
 use crate::ops::{Kernel, change, kernel_for, view};
 use crate::{DType, Result};
@@ -9,12 +11,20 @@ use rayon::prelude::*;
 /// Numbers that one task handles.
 const STRETCH: usize = 1 << 15;
 
-/// The sum of the squares of a gradient, in f64.
-pub(crate) fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
+/// The sum of the squares of each gradient, in f64.
+pub(crate) fn sums_of_squares(gradients: &[&Tensor]) -> Result<Vec<f64>> {
+    #[cfg(any(feature = "cuda", test))]
+    if !gradients.is_empty() && kernel_for(gradients) == Kernel::Cuda {
+        return cuda::adamw::sums_of_squares(gradients);
+    }
+    gradients.iter().map(|gradient| sum_of_squares(gradient)).collect()
+}
+
+fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
     match kernel_for(&[gradient]) {
         Kernel::F32 => sum_on_cpu::<f32>(gradient),
         Kernel::F64 => sum_on_cpu::<f64>(gradient),
-        Kernel::Plain => Ok(gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar()?),
+        _ => Ok(gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar()?),
     }
 }
 
@@ -51,12 +61,29 @@ pub(crate) struct Step {
 ///
 /// g = clip gradient; w -= lr decay w; m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2;
 /// w -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps).
-pub(crate) fn step(weight: &Tensor, gradient: &Tensor, m: &Tensor, v: &Tensor, step: &Step) -> Result<()> {
+///
+/// Where the model computes in half precision, `half` are its weights, which become the rounded ones.
+pub(crate) fn step(
+    weight: &Tensor,
+    gradient: &Tensor,
+    m: &Tensor,
+    v: &Tensor,
+    half: Option<&Tensor>,
+    step: &Step,
+) -> Result<()> {
     match kernel_for(&[weight, gradient, m, v]) {
-        Kernel::F32 => step_on_cpu::<f32>(weight, gradient, m, v, step),
-        Kernel::F64 => step_on_cpu::<f64>(weight, gradient, m, v, step),
-        Kernel::Plain => step_plain(weight, gradient, m, v, step),
+        Kernel::F32 => step_on_cpu::<f32>(weight, gradient, m, v, step)?,
+        Kernel::F64 => step_on_cpu::<f64>(weight, gradient, m, v, step)?,
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda if half.is_none_or(|half| half.dtype() == DType::BF16) => {
+            return cuda::adamw::step(weight, gradient, m, v, half, numbers(step));
+        }
+        _ => step_plain(weight, gradient, m, v, step)?,
     }
+    if let Some(half) = half {
+        half.slice_set(&weight.to_dtype(half.dtype())?, 0, 0)?;
+    }
+    Ok(())
 }
 
 fn corrections(step: &Step) -> (f64, f64) {
@@ -64,9 +91,10 @@ fn corrections(step: &Step) -> (f64, f64) {
     (step.lr / (1.0 - step.beta1.powf(t)), (1.0 - step.beta2.powf(t)).sqrt())
 }
 
-fn step_on_cpu<T: Real>(weight: &Tensor, gradient: &Tensor, m: &Tensor, v: &Tensor, step: &Step) -> Result<()> {
+/// clip, 1 - lr decay, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), eps.
+fn numbers(step: &Step) -> [f64; 8] {
     let (rate, root) = corrections(step);
-    let numbers = [
+    [
         step.clip,
         1.0 - step.lr * step.weight_decay,
         1.0 - step.beta1,
@@ -76,7 +104,10 @@ fn step_on_cpu<T: Real>(weight: &Tensor, gradient: &Tensor, m: &Tensor, v: &Tens
         1.0 / root,
         step.eps,
     ]
-    .map(T::of);
+}
+
+fn step_on_cpu<T: Real>(weight: &Tensor, gradient: &Tensor, m: &Tensor, v: &Tensor, step: &Step) -> Result<()> {
+    let numbers = numbers(step).map(T::of);
     let mut inner = Ok(());
     change::<T>(weight, |weight| {
         inner = change::<T>(gradient, |gradient| {
@@ -130,7 +161,7 @@ fn step_plain(weight: &Tensor, gradient: &Tensor, m: &Tensor, v: &Tensor, step: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check::{numbers, plain_agrees};
+    use crate::ops::check::{self, plain_agrees};
 
     const STEP: Step = Step { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.05, clip: 0.5, t: 1 };
 
@@ -143,7 +174,7 @@ mod tests {
         let (mut want_m, mut want_v) = ([0f64; 2], [0f64; 2]);
         for (t, gradient) in [[3., 0.5], [-1., 2.]].into_iter().enumerate() {
             let g = new(gradient);
-            step(&w, &g, &m, &v, &Step { t: t as u64 + 1, ..STEP }).unwrap();
+            step(&w, &g, &m, &v, None, &Step { t: t as u64 + 1, ..STEP }).unwrap();
             assert_eq!(g.to_vec1::<f64>().unwrap(), [0., 0.]);
             for i in 0..2 {
                 let g = gradient[i] * 0.5;
@@ -161,11 +192,11 @@ mod tests {
 
     #[test]
     fn forms_agree() {
-        plain_agrees(&[numbers(1, &[7, 3]), numbers(2, &[7, 3]), numbers(3, &[7, 3]), numbers(4, &[7, 3])], |t| {
+        plain_agrees(&[1, 2, 3, 4].map(|seed| check::numbers(seed, &[7, 3])), |t| {
             let [w, g, m, v] = [0, 1, 2, 3].map(|i| t[i].copy().unwrap());
             let v = v.abs()?;
-            let squares = Tensor::new(sum_of_squares(&g)?, t[0].device())?;
-            step(&w, &g, &m, &v, &Step { t: 3, ..STEP })?;
+            let squares = Tensor::new(sums_of_squares(&[&g])?, t[0].device())?;
+            step(&w, &g, &m, &v, None, &Step { t: 3, ..STEP })?;
             Ok(vec![w, g, m, v, squares])
         });
     }

@@ -5,6 +5,8 @@
 //! itself. Scores exist for one tile and one head at a time; [T, T] never exists.
 
 use crate::forest::{Forest, Span};
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
 use crate::ops::matrix::{By, Into, Matrix, MatrixMut, multiply};
 use crate::ops::real::{Real, exp_in_place, largest, vectorised};
 use crate::ops::{Kernel, kernel_for, tensor, view};
@@ -103,7 +105,9 @@ pub(crate) fn forward(qkv: &Tensor, tiles: &[Tile], shape: &Shape, lse: bool) ->
     match kernel_for(&[qkv]) {
         Kernel::F32 => packed_on_cpu::<f32>(qkv, tiles, shape, lse),
         Kernel::F64 => packed_on_cpu::<f64>(qkv, tiles, shape, lse),
-        Kernel::Plain => {
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda if cuda::attention::fits(shape) => cuda::attention::packed(qkv, tiles, shape, lse),
+        _ => {
             let (width, keys) = (shape.query_width(), shape.key_width());
             let q = qkv.narrow(D::Minus1, 0, width)?;
             let k = qkv.narrow(D::Minus1, width, keys)?;
@@ -118,7 +122,9 @@ pub(crate) fn forward_cached(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &[Tile
     match kernel_for(&[qkv, k, v]) {
         Kernel::F32 => cached_on_cpu::<f32>(qkv, k, v, tiles, shape),
         Kernel::F64 => cached_on_cpu::<f64>(qkv, k, v, tiles, shape),
-        Kernel::Plain => {
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda if cuda::attention::fits(shape) => cuda::attention::cached(qkv, k, v, tiles, shape),
+        _ => {
             let q = qkv.narrow(D::Minus1, 0, shape.query_width())?;
             Ok(forward_plain(&q, k, v, tiles, shape)?.0)
         }

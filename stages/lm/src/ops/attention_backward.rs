@@ -7,6 +7,8 @@
 use crate::forest::{Forest, Span};
 use crate::ops::attention::{Rows, Shape, Tile, score, visible};
 use crate::ops::attention::{plain_keys, plain_probabilities, plain_queries, plain_rows};
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
 use crate::ops::matrix::{By, Into, Matrix, MatrixMut, multiply};
 use crate::ops::real::{Real, dot, vectorised};
 use crate::ops::{Kernel, kernel_for, tensor, view};
@@ -35,7 +37,9 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, forest: &Forest, tiles: &[Tile
     match kernel_for(&[saved.qkv, saved.out, saved.lse, g]) {
         Kernel::F32 => backward_on_cpu::<f32>(saved, g, forest, tiles, shape),
         Kernel::F64 => backward_on_cpu::<f64>(saved, g, forest, tiles, shape),
-        Kernel::Plain => backward_plain(saved, g, tiles, shape),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda if cuda::attention::fits(shape) => cuda::attention::backward(saved, g, tiles, shape),
+        _ => backward_plain(saved, g, tiles, shape),
     }
 }
 

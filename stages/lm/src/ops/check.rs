@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::device::open_device;
+use crate::ops::cuda::emulator::emulated;
 use candle_core::{DType, Device, Tensor};
 
 /// Numbers between -1 and 1 that look random: f64, of the given shape.
@@ -61,8 +62,8 @@ pub(crate) fn gradients<'a>(inputs: &[Tensor], forward: impl Fn(&[Tensor]) -> Re
     }
 }
 
-/// Checks that f32 kernels, and the plain form on strided tensors (and on a GPU where there is one), give what the f64
-/// kernels give.
+/// Checks that f32 kernels, those for GPUs (emulated, and on a GPU where there is one) and the plain form give what the
+/// f64 kernels give.
 pub(crate) fn plain_agrees(inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>) {
     let want = run(inputs).unwrap();
     let compare = |name: &str, got: Vec<Tensor>, tolerance: f64| {
@@ -77,6 +78,9 @@ pub(crate) fn plain_agrees(inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<
     let f32s: Vec<Tensor> = inputs.iter().map(|t| t.to_dtype(DType::F32).unwrap()).collect();
     compare("f32 kernel", run(&f32s).unwrap(), 1e-4);
     super::plainly(|| compare("plain form", run(inputs).unwrap(), 1e-10));
+    if let Some(got) = emulated(|| run(&f32s)) {
+        compare("GPU kernel, emulated", got.unwrap(), 1e-4);
+    }
     if let Ok(gpu) = open_device("cuda:0") {
         let there: Vec<Tensor> = f32s.iter().map(|t| t.to_device(&gpu).unwrap()).collect();
         compare("GPU", run(&there).unwrap(), 1e-3);

@@ -1,6 +1,8 @@
 //! Token embeddings: rows of a table.
 
 use crate::Result;
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
 use crate::ops::{Kernel, Real, add_plain, change, kernel_for, rows_per_task, tensor, view};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -12,6 +14,8 @@ pub(crate) fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     match kernel_for(&[table]) {
         Kernel::F32 => forward_on_cpu::<f32>(table, ids),
         Kernel::F64 => forward_on_cpu::<f64>(table, ids),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::embed::forward(table, ids),
         Kernel::Plain => Ok(table.index_select(&Tensor::new(ids, table.device())?, 0)?),
     }
 }
@@ -34,6 +38,8 @@ pub(crate) fn put(table: &Tensor, rows: &[u32], source: &Tensor, column: usize) 
     match kernel_for(&[table, source]) {
         Kernel::F32 => put_on_cpu::<f32>(table, rows, source, column),
         Kernel::F64 => put_on_cpu::<f64>(table, rows, source, column),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::embed::put(table, rows, source, column),
         Kernel::Plain => {
             let part = source.narrow(1, column, table.dim(1)?)?.contiguous()?;
             let rows = Tensor::new(rows, table.device())?.unsqueeze(1)?.broadcast_as(part.shape())?.contiguous()?;
@@ -57,6 +63,8 @@ pub(crate) fn backward(dx: &Tensor, ids: &[u32], gradient: &Tensor) -> Result<()
     match kernel_for(&[dx, gradient]) {
         Kernel::F32 => backward_on_cpu::<f32>(dx, ids, gradient),
         Kernel::F64 => backward_on_cpu::<f64>(dx, ids, gradient),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::embed::backward(dx, ids, gradient),
         Kernel::Plain => {
             let ids = Tensor::new(ids, dx.device())?;
             let sum = gradient.zeros_like()?.index_add(&ids, &dx.to_dtype(gradient.dtype())?, 0)?;
@@ -92,6 +100,10 @@ fn backward_on_cpu<T: Real>(dx: &Tensor, ids: &[u32], gradient: &Tensor) -> Resu
 /// The rows of `dx` [R, H] at the places `rows`, distinct, of T rows that are else 0: [T, H].
 /// It is the backward of `forward` where no row is taken twice.
 pub(crate) fn spread(dx: &Tensor, rows: &[u32], total: usize) -> Result<Tensor> {
+    #[cfg(any(feature = "cuda", test))]
+    if kernel_for(&[dx]) == Kernel::Cuda {
+        return cuda::embed::spread(dx, rows, total);
+    }
     let out = Tensor::zeros((total, dx.dim(1)?), dx.dtype(), dx.device())?;
     put(&out, rows, dx, 0)?;
     Ok(out)

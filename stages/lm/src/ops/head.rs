@@ -1,6 +1,8 @@
 //! The LM head: log-probabilities of given tokens, without ever holding the logits of all rows.
 
 use crate::Result;
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
 use crate::ops::matrix::{Into, Matrix, MatrixMut, Products};
 use crate::ops::real::{Real, exp_in_place, largest, vectorised};
 use crate::ops::{Kernel, add_plain, change, kernel_for, tensor, view};
@@ -34,6 +36,8 @@ pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target], products:
     match kernel_for(&[h, weight]) {
         Kernel::F32 => forward_on_cpu::<f32>(h, weight, targets, products),
         Kernel::F64 => forward_on_cpu::<f64>(h, weight, targets, products),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::head::forward(h, weight, targets),
         Kernel::Plain => forward_plain(h, weight, targets),
     }
 }
@@ -126,6 +130,8 @@ pub(crate) fn backward(
     match kernel_for(&all) {
         Kernel::F32 => backward_on_cpu::<f32>(h, weight, targets, lse, g, weight_gradient, products),
         Kernel::F64 => backward_on_cpu::<f64>(h, weight, targets, lse, g, weight_gradient, products),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::head::backward(h, weight, targets, lse, g, weight_gradient),
         Kernel::Plain => backward_plain(h, weight, targets, lse, g, weight_gradient),
     }
 }

@@ -1,6 +1,8 @@
 //! Linear layers: y = x W^T + b, with W stored as [out, in] as in model folders.
 
 use crate::Result;
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
 use crate::ops::matrix::{By, Into, Matrix, MatrixMut, Products, multiply};
 use crate::ops::{Kernel, Real, add_in_order, add_plain, change, kernel_for, rows_per_task, tensor, view};
 use candle_core::Tensor;
@@ -22,6 +24,8 @@ pub(crate) fn forward(
     match kernel_for(&all) {
         Kernel::F32 => forward_on_cpu::<f32>(x, weight, bias, residual, products),
         Kernel::F64 => forward_on_cpu::<f64>(x, weight, bias, residual, products),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::linear::forward(x, weight, bias, residual),
         Kernel::Plain => {
             let mut y = x.matmul(&weight.t()?)?;
             if let Some(bias) = bias {
@@ -73,6 +77,8 @@ pub(crate) fn add_columns(x: &Tensor, weight: &Tensor, y: Tensor, start: usize) 
     match kernel_for(&[x, weight, &y]) {
         Kernel::F32 => add_columns_on_cpu::<f32>(x, weight, &y, start)?,
         Kernel::F64 => add_columns_on_cpu::<f64>(x, weight, &y, start)?,
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::linear::add_columns(x, weight, &y, start)?,
         Kernel::Plain => {
             let (rows, width) = (weight.dim(0)?, y.dim(1)?);
             let own = (y.narrow(1, start, rows)? + x.matmul(&weight.t()?)?)?;
@@ -103,6 +109,8 @@ pub(crate) fn backward(weight: &Tensor, dy: &Tensor, products: Products) -> Resu
     match kernel_for(&[weight, dy]) {
         Kernel::F32 => backward_on_cpu::<f32>(weight, dy, products),
         Kernel::F64 => backward_on_cpu::<f64>(weight, dy, products),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::linear::backward(weight, dy),
         Kernel::Plain => Ok(dy.contiguous()?.matmul(weight)?),
     }
 }
@@ -125,6 +133,8 @@ pub(crate) fn backward_weight(x: &Tensor, dy: &Tensor, gradient: &Tensor, produc
     match kernel_for(&[x, dy, gradient]) {
         Kernel::F32 => backward_weight_on_cpu::<f32>(x, dy, gradient, products),
         Kernel::F64 => backward_weight_on_cpu::<f64>(x, dy, gradient, products),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::linear::backward_weight(x, dy, gradient),
         Kernel::Plain => add_plain(gradient, &dy.t()?.contiguous()?.matmul(x)?),
     }
 }
@@ -147,6 +157,8 @@ pub(crate) fn backward_bias(dy: &Tensor, gradient: &Tensor) -> Result<()> {
     match kernel_for(&[dy, gradient]) {
         Kernel::F32 => backward_bias_on_cpu::<f32>(dy, gradient),
         Kernel::F64 => backward_bias_on_cpu::<f64>(dy, gradient),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::linear::backward_bias(dy, gradient),
         Kernel::Plain => add_plain(gradient, &dy.to_dtype(gradient.dtype())?.sum(0)?),
     }
 }

@@ -1,7 +1,7 @@
 //! The operations of a decoder, each with its backward, written by hand.
 //!
 //! Every operation takes and gives candle tensors. On a CPU, contiguous f32 and f64 tensors go through kernels written
-//! here, parallel over rows; anything else goes through a plain form in tensor operations, which is also what the
+//! here, parallel over rows; on an NVIDIA GPU, f32 and bf16 tensors go through those of `cuda`; anything else goes through a plain form in tensor operations, which is also what the
 //! kernels are tested against. Nothing here uses candle's autograd.
 //!
 //! Results do not depend on the number of threads: each output is computed by one task, and sums over rows are taken
@@ -12,6 +12,8 @@ pub(crate) mod real;
 pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod attention_backward;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod cuda;
 pub(crate) mod embed;
 pub(crate) mod head;
 pub(crate) mod linear;

@@ -1,5 +1,7 @@
 //! RMSNorm over the last dimension.
 
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
 use crate::ops::real::{Real, dot, dot3, vectorised};
 use crate::ops::{Kernel, add_in_order, add_plain, change, kernel_for, rows_per_task, tensor, view};
 use crate::{DType, Result};
@@ -13,6 +15,8 @@ pub(crate) fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, 
     match kernel_for(&[x, weight]) {
         Kernel::F32 => forward_on_cpu::<f32>(x, weight, eps),
         Kernel::F64 => forward_on_cpu::<f64>(x, weight, eps),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::norm::forward(x, weight, eps),
         Kernel::Plain => forward_plain(x, weight, eps),
     }
 }
@@ -22,6 +26,8 @@ pub(crate) fn again(x: &Tensor, weight: &Tensor, rms_inverse: &Tensor) -> Result
     match kernel_for(&[x, weight, rms_inverse]) {
         Kernel::F32 => again_on_cpu::<f32>(x, weight, rms_inverse),
         Kernel::F64 => again_on_cpu::<f64>(x, weight, rms_inverse),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::norm::again(x, weight, rms_inverse),
         Kernel::Plain => {
             let wide = wide(x)?;
             let scaled = x.to_dtype(wide)?.broadcast_mul(&rms_inverse.unsqueeze(D::Minus1)?)?;
@@ -108,6 +114,8 @@ pub(crate) fn backward(
     match kernel_for(&all) {
         Kernel::F32 => backward_on_cpu::<f32>(x, weight, rms_inverse, g, onto, weight_gradient),
         Kernel::F64 => backward_on_cpu::<f64>(x, weight, rms_inverse, g, onto, weight_gradient),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => cuda::norm::backward(x, weight, rms_inverse, g, onto, weight_gradient),
         Kernel::Plain => {
             let dtype = wide(x)?;
             let (x_wide, g_wide) = (x.to_dtype(dtype)?, g.to_dtype(dtype)?);

@@ -1,5 +1,7 @@
 //! Plain slices out of tensors, and the arithmetic that the kernels are generic over.
 
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
 use crate::ops::matrix::{self, By, Matrix, MatrixMut, multiply};
 use crate::ops::rounded;
 use crate::{DType, Device, Error, Result};
@@ -90,15 +92,23 @@ pub(crate) enum Kernel {
     F32,
     /// The CPU kernel in f64.
     F64,
+    /// The GPU kernels in f32 and bf16.
+    #[cfg(any(feature = "cuda", test))]
+    Cuda,
     /// Tensor operations: any device, any dtype.
     Plain,
 }
 
-/// The CPU kernel where all tensors are contiguous on the CPU and of one dtype that has kernels.
+/// The CPU kernel where all tensors are contiguous on the CPU and of one dtype that has kernels; the GPU kernel where
+/// that serves.
 pub(crate) fn kernel_for(tensors: &[&Tensor]) -> Kernel {
     #[cfg(test)]
     if super::PLAIN.get() {
         return Kernel::Plain;
+    }
+    #[cfg(any(feature = "cuda", test))]
+    if cuda::serves(tensors) {
+        return Kernel::Cuda;
     }
     let dtype = tensors[0].dtype();
     let native = |t: &&Tensor| matches!(t.device(), Device::Cpu) && t.is_contiguous() && t.dtype() == dtype;

@@ -2,6 +2,8 @@
 
 use crate::config::{DecoderConfig, RopeKind};
 use crate::ops::attention::Shape;
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
 use crate::ops::norm::{self, norm_row_backward};
 use crate::ops::real::{Real, dot, vectorised};
 use crate::ops::{Kernel, add_in_order, change, kernel_for, rows_per_task, tensor, view};
@@ -89,7 +91,9 @@ pub(crate) fn forward(
     match kernel_for(&all) {
         Kernel::F32 => forward_on_cpu::<f32>(qkv, shape, norm, table, depths),
         Kernel::F64 => forward_on_cpu::<f64>(qkv, shape, norm, table, depths),
-        Kernel::Plain => forward_plain(qkv, shape, norm, table, depths),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda if cuda::attention::fits(shape) => cuda::rope::forward(qkv, shape, norm, table, depths),
+        _ => forward_plain(qkv, shape, norm, table, depths),
     }
 }
 
@@ -221,7 +225,9 @@ pub(crate) fn backward(
     match kernel_for(&all) {
         Kernel::F32 => backward_on_cpu::<f32>(g, shape, norm, table, depths),
         Kernel::F64 => backward_on_cpu::<f64>(g, shape, norm, table, depths),
-        Kernel::Plain => backward_plain(g, shape, norm, table, depths),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda if cuda::attention::fits(shape) => cuda::rope::backward(g, shape, norm, table, depths),
+        _ => backward_plain(g, shape, norm, table, depths),
     }
 }
 

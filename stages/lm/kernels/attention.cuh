@@ -1,0 +1,90 @@
+// What the kernels of attention share.
+//
+// A tile is up to 64 rows of one segment of a forest. Along its path depths run without a gap, so that a key is named by
+// its depth: `tiles` holds for each tile its first row, rows, first depth, and the range of its `spans`; `spans` holds
+// (first row, first depth) of the segments on the path, from the root down.
+//
+// The query heads that share a key-value head are taken together: item m of a tile of n rows is row m % n of the
+// group's head m / n. So a block multiplies full matrices even where tiles are short.
+#pragma once
+#include "tile.cuh"
+
+#define ITEMS 64
+#define ATTENTION_THREADS 128
+#define LOG2_E 1.4426950408889634f
+
+struct Tile {
+  unsigned row, rows, depth, first_span, end_span;
+};
+
+__device__ __forceinline__ Tile tile_at(const unsigned *tiles, unsigned i) {
+  const unsigned *t = tiles + 5 * size_t(i);
+  return Tile{t[0], t[1], t[2], t[3], t[4]};
+}
+
+// The row at a depth of a tile's path.
+__device__ __forceinline__ unsigned row_at(const Tile &tile, const unsigned *spans, unsigned depth) {
+  unsigned span = tile.first_span;
+  while (span + 1 < tile.end_span && spans[2 * (span + 1) + 1] <= depth) span++;
+  return spans[2 * span] + depth - spans[2 * span + 1];
+}
+
+// Whether a query sees a key, by their depths; window 0 is none.
+__device__ __forceinline__ bool sees(unsigned query, unsigned key, unsigned window) {
+  return key <= query && (window == 0 || key + window > query);
+}
+
+// Between rows of D numbers in shared memory: 8 more keep the lanes of a warp on different banks.
+template <int D> struct Stride {
+  static constexpr int value = D + 8;
+};
+
+// Fills `rows` rows of shared memory, D columns each, from where `row(i)` points; 0 where that is null, and beyond the
+// `width` columns there are.
+template <int D, typename T, typename Row>
+__device__ __forceinline__ void fill_rows(T *to, unsigned rows, unsigned width, Row row) {
+  constexpr int N = 16 / sizeof(T);
+  for (unsigned i = threadIdx.x; i < rows * (D / N); i += blockDim.x) {
+    unsigned r = i / (D / N), column = i % (D / N) * N;
+    const T *from = row(r);
+    Pack<T, N> numbers;
+    if (from != nullptr && width % N == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
+      if (column < width)
+        numbers = load<N>(from + column);
+      else
+        for (int j = 0; j < N; j++) numbers.x[j] = narrow<T>(0.0f);
+    } else {
+      for (int j = 0; j < N; j++)
+        numbers.x[j] = from != nullptr && column + j < width ? from[column + j] : narrow<T>(0.0f);
+    }
+    store<N>(to + r * Stride<D>::value + column, numbers);
+  }
+}
+
+// Writes 16 x D results of a warp, times `factor` of each of the lane's two rows, to where `row(i)` points. The
+// width is even.
+template <int D, typename T, typename Row>
+__device__ __forceinline__ void write_rows(const float (&c)[D / 8][4], const float (&factor)[2], unsigned width, Row row) {
+  for (int half = 0; half < 2; half++) {
+    T *to = row(lane_of_thread() / 4 + 8 * half);
+    if (to == nullptr) continue;
+    for (int n = 0; n < D / 8; n++) {
+      unsigned column = n * 8 + lane_of_thread() % 4 * 2;
+      if (column >= width) continue;
+      Pack<T, 2> pair;
+      for (int j = 0; j < 2; j++) pair.x[j] = narrow<T>(c[n][2 * half + j] * factor[half]);
+      store<2>(to + column, pair);
+    }
+  }
+}
+
+// The kernel for heads of up to 32, 64, 96 and 128 columns: NAME_f32_32 ... NAME_bf16_128.
+#define EXPORT_WIDTH(name, width, params, args)                                                                       \
+  EXPORT_AS(name##_f32_##width, float, ATTENTION_THREADS, params, name<float COMMA width> args)                       \
+  EXPORT_AS(name##_bf16_##width, bf16, ATTENTION_THREADS, params, name<bf16 COMMA width> args)
+#define COMMA ,
+#define EXPORT_WIDTHS(name, params, args)                                                                             \
+  EXPORT_WIDTH(name, 32, params, args)                                                                                \
+  EXPORT_WIDTH(name, 64, params, args)                                                                                \
+  EXPORT_WIDTH(name, 96, params, args)                                                                                \
+  EXPORT_WIDTH(name, 128, params, args)

@@ -1,0 +1,149 @@
+// Rotation of queries and keys in rows q | k | v [T, (A + 2 G) D], after the norm of each head where the model has one.
+// A warp for each head of a row; lane l has the pairs (i, i + D/2) for i = l, l + 32, ...
+#include "common.cuh"
+
+// Pairs that a lane may have: heads are at most 256 wide.
+#define PAIRS 4
+
+struct Pairs {
+  float first[PAIRS], second[PAIRS];
+};
+
+template <typename T> __device__ __forceinline__ Pairs load_pairs(const T *head, unsigned half) {
+  Pairs x;
+  for (int j = 0; j < PAIRS; j++) {
+    unsigned i = lane_of_thread() + 32 * j;
+    x.first[j] = i < half ? widen(head[i]) : 0.0f;
+    x.second[j] = i < half ? widen(head[half + i]) : 0.0f;
+  }
+  return x;
+}
+
+template <typename T> __device__ __forceinline__ void store_pairs(const Pairs &x, T *head, unsigned half) {
+  for (int j = 0; j < PAIRS; j++) {
+    unsigned i = lane_of_thread() + 32 * j;
+    if (i >= half) continue;
+    head[i] = narrow<T>(x.first[j]);
+    head[half + i] = narrow<T>(x.second[j]);
+  }
+}
+
+__device__ __forceinline__ float dot_pairs(const Pairs &a, const Pairs &b) {
+  float sum = 0;
+  for (int j = 0; j < PAIRS; j++) sum += a.first[j] * b.first[j] + a.second[j] * b.second[j];
+  return warp_sum(sum);
+}
+
+// By the angles of a position; `sign` -1 turns back.
+__device__ __forceinline__ void rotate(Pairs &x, const float *cosines, const float *sines, float sign, unsigned half) {
+  for (int j = 0; j < PAIRS; j++) {
+    unsigned i = lane_of_thread() + 32 * j;
+    if (i >= half) continue;
+    float a = x.first[j], b = x.second[j], c = cosines[i], s = sign * sines[i];
+    x.first[j] = a * c - b * s;
+    x.second[j] = b * c + a * s;
+  }
+}
+
+// `query` and `key` are the norms' weights [D], or null. cosines and sines are [P, D/2], depths [T].
+template <typename T>
+__device__ void rope_forward(const T *qkv, const T *query, const T *key, const float *cosines, const float *sines,
+                             const unsigned *depths, T *y, unsigned rows, unsigned heads, unsigned kv_heads,
+                             unsigned head_dim, float eps) {
+  unsigned all = heads + 2 * kv_heads, half = head_dim / 2;
+  size_t item = size_t(blockIdx.x) * (blockDim.x / 32) + warp_of_thread();
+  if (item >= size_t(rows) * all) return;
+  unsigned row = item / all, head = item % all;
+  Pairs x = load_pairs(qkv + item * head_dim, half);
+  if (head < heads + kv_heads) {
+    if (query != nullptr) {
+      Pairs w = load_pairs(head < heads ? query : key, half);
+      float r = 1.0f / sqrtf(dot_pairs(x, x) / head_dim + eps);
+      for (int j = 0; j < PAIRS; j++) {
+        x.first[j] = x.first[j] * r * w.first[j];
+        x.second[j] = x.second[j] * r * w.second[j];
+      }
+    }
+    size_t angles = size_t(depths[row]) * half;
+    rotate(x, cosines + angles, sines + angles, 1.0f, half);
+  }
+  store_pairs(x, y + item * head_dim, half);
+}
+EXPORT(rope_forward, 256,
+       (const T *qkv, const T *query, const T *key, const float *cosines, const float *sines, const unsigned *depths,
+        T *y, unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim, float eps),
+       (qkv, query, key, cosines, sines, depths, y, rows, heads, kv_heads, head_dim, eps))
+
+// The gradient by the input, where there is no norm.
+template <typename T>
+__device__ void rope_backward(const T *g, const float *cosines, const float *sines, const unsigned *depths, T *d,
+                              unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim) {
+  unsigned all = heads + 2 * kv_heads, half = head_dim / 2;
+  size_t item = size_t(blockIdx.x) * (blockDim.x / 32) + warp_of_thread();
+  if (item >= size_t(rows) * all) return;
+  unsigned row = item / all, head = item % all;
+  Pairs x = load_pairs(g + item * head_dim, half);
+  if (head < heads + kv_heads) {
+    size_t angles = size_t(depths[row]) * half;
+    rotate(x, cosines + angles, sines + angles, -1.0f, half);
+  }
+  store_pairs(x, d + item * head_dim, half);
+}
+EXPORT(rope_backward, 256,
+       (const T *g, const float *cosines, const float *sines, const unsigned *depths, T *d, unsigned rows,
+        unsigned heads, unsigned kv_heads, unsigned head_dim),
+       (g, cosines, sines, depths, d, rows, heads, kv_heads, head_dim))
+
+// The same with the norm's backward; a block for each chunk of rows, its warps taking heads in turn. `before` are the
+// rows before norm and rotation. partial [blocks, 2, D] gets what the chunk adds to the gradients of the norms' weights.
+template <typename T>
+__device__ void rope_norm_backward(const T *g, const T *before, const T *query, const T *key, const float *cosines,
+                                   const float *sines, const unsigned *depths, T *d, float *partial, unsigned rows,
+                                   unsigned heads, unsigned kv_heads, unsigned head_dim, float eps, unsigned chunk) {
+  DYNAMIC_SHARED(memory);
+  float *sums = reinterpret_cast<float *>(memory); // [warps, 2, D]
+  unsigned all = heads + 2 * kv_heads, half = head_dim / 2, warps = blockDim.x / 32;
+  unsigned first = blockIdx.x * chunk, end = min(rows, first + chunk);
+  Pairs dw[2];
+  for (int j = 0; j < PAIRS; j++)
+    for (int part = 0; part < 2; part++) dw[part].first[j] = dw[part].second[j] = 0.0f;
+  for (unsigned i = warp_of_thread(); i < (end - first) * all; i += warps) {
+    unsigned row = first + i / all, head = i % all;
+    size_t at = (size_t(row) * all + head) * head_dim;
+    Pairs dy = load_pairs(g + at, half);
+    if (head < heads + kv_heads) {
+      size_t angles = size_t(depths[row]) * half;
+      rotate(dy, cosines + angles, sines + angles, -1.0f, half);
+      Pairs x = load_pairs(before + at, half), w = load_pairs(head < heads ? query : key, half);
+      float r = 1.0f / sqrtf(dot_pairs(x, x) / head_dim + eps);
+      for (int j = 0; j < PAIRS; j++) {
+        float a = dy.first[j] * x.first[j] * r, b = dy.second[j] * x.second[j] * r;
+        dw[0].first[j] += head < heads ? a : 0.0f;
+        dw[0].second[j] += head < heads ? b : 0.0f;
+        dw[1].first[j] += head < heads ? 0.0f : a;
+        dw[1].second[j] += head < heads ? 0.0f : b;
+        dy.first[j] *= w.first[j];
+        dy.second[j] *= w.second[j];
+      }
+      float mean = dot_pairs(dy, x) / head_dim * r * r;
+      for (int j = 0; j < PAIRS; j++) {
+        dy.first[j] = r * (dy.first[j] - x.first[j] * mean);
+        dy.second[j] = r * (dy.second[j] - x.second[j] * mean);
+      }
+    }
+    store_pairs(dy, d + at, half);
+  }
+  for (int part = 0; part < 2; part++)
+    store_pairs(dw[part], sums + (warp_of_thread() * 2 + part) * head_dim, half);
+  __syncthreads();
+  for (unsigned i = threadIdx.x; i < 2 * head_dim; i += blockDim.x) {
+    float sum = 0;
+    for (unsigned warp = 0; warp < warps; warp++) sum += sums[warp * 2 * head_dim + i];
+    partial[size_t(blockIdx.x) * 2 * head_dim + i] = sum;
+  }
+}
+EXPORT(rope_norm_backward, 256,
+       (const T *g, const T *before, const T *query, const T *key, const float *cosines, const float *sines,
+        const unsigned *depths, T *d, float *partial, unsigned rows, unsigned heads, unsigned kv_heads,
+        unsigned head_dim, float eps, unsigned chunk),
+       (g, before, query, key, cosines, sines, depths, d, partial, rows, heads, kv_heads, head_dim, eps, chunk))

@@ -1,0 +1,160 @@
+//! Attention over tiles, forward and backward. See `ops::attention` and `ops::attention_backward` for what is computed.
+
+use super::{Launch, fresh, upload};
+use crate::forest::Span;
+use crate::ops::attention::{Shape, Tile};
+use crate::ops::attention_backward::Saved;
+use crate::{DType, Device, Result};
+use candle_core::Tensor;
+
+const THREADS: u32 = 128;
+
+/// Rows of a tile, and items of a block: `ITEMS` in the kernels.
+const ITEMS: usize = crate::ops::attention::ROWS;
+
+// T rows, A query heads, G key-value heads, D head width.
+
+/// Whether there is a kernel for heads of this width.
+pub(crate) fn fits(shape: &Shape) -> bool {
+    shape.head_dim <= 128 && shape.head_dim.is_multiple_of(2)
+}
+
+/// The width of the kernel that serves: columns beyond the heads' are 0.
+fn padded(shape: &Shape) -> usize {
+    shape.head_dim.next_multiple_of(32)
+}
+
+/// Bytes of so many rows in shared memory: `Stride` in the kernels.
+fn shared(rows: usize, shape: &Shape, dtype: DType) -> usize {
+    rows * (padded(shape) + 8) * dtype.size_in_bytes()
+}
+
+/// Tiles as the kernels read them: (row, rows, depth, first span, end of spans) each, and (row, depth) of each span.
+fn upload_tiles(tiles: &[Tile], device: &Device) -> Result<(Tensor, Tensor)> {
+    let (mut flat, mut spans) = (Vec::with_capacity(5 * tiles.len()), Vec::new());
+    for Tile { queries: Span { row, len, depth }, keys } in tiles {
+        let first = spans.len() / 2;
+        spans.extend(keys.iter().flat_map(|span| [span.row as u32, span.depth as u32]));
+        flat.extend([*row, *len, *depth, first, spans.len() / 2].map(|n| n as u32));
+    }
+    Ok((upload(&flat, device)?, upload(&spans, device)?))
+}
+
+/// For each tile, as keys, the tiles whose queries see some of it, ascending: where those of each tile start, with an
+/// end behind the last, and all of them.
+fn upload_readers(tiles: &[Tile], device: &Device) -> Result<(Tensor, Tensor)> {
+    let mut readers = vec![Vec::new(); tiles.len()];
+    for (reader, tile) in tiles.iter().enumerate() {
+        for span in &tile.keys {
+            let from = tiles.partition_point(|t| t.queries.row + t.queries.len <= span.row);
+            let to = tiles.partition_point(|t| t.queries.row < span.row + span.len);
+            for list in &mut readers[from..to] {
+                list.push(reader as u32);
+            }
+        }
+    }
+    let mut starts = vec![0u32];
+    for list in &readers {
+        starts.push(starts[starts.len() - 1] + list.len() as u32);
+    }
+    Ok((upload(&starts, device)?, upload(&readers.concat(), device)?))
+}
+
+/// Rows of keys or values: a tensor, the number where they start, and how far apart they are.
+struct Keys<'a> {
+    tensor: &'a Tensor,
+    start: usize,
+}
+
+impl Keys<'_> {
+    /// From where they start, as a tensor.
+    fn rest(&self) -> Result<Tensor> {
+        let flat = self.tensor.flatten_all()?;
+        Ok(flat.narrow(0, self.start, flat.elem_count() - self.start)?)
+    }
+}
+
+fn attend(
+    qkv: &Tensor,
+    k: Keys,
+    v: Keys,
+    kv_stride: usize,
+    tiles: &[Tile],
+    shape: &Shape,
+    lse: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (rows, device) = (qkv.dim(0)?, qkv.device());
+    let out = fresh((rows, shape.query_width()), qkv.dtype(), device)?;
+    let lse = if lse { Some(fresh((rows, shape.heads), DType::F32, device)?) } else { None };
+    let (flat, spans) = upload_tiles(tiles, device)?;
+    let keys = if qkv.dtype() == DType::BF16 { 64 } else { 32 };
+    Launch::like("attention", "attention", qkv)
+        .wide(padded(shape))
+        .tensor(qkv)?
+        .count(shape.width())?
+        .tensor(&k.rest()?)?
+        .tensor(&v.rest()?)?
+        .count(kv_stride)?
+        .tensor(&out)?
+        .optional_of(DType::F32, lse.as_ref())?
+        .of(DType::U32, &flat)?
+        .of(DType::U32, &spans)?
+        .count(shape.heads)?
+        .count(shape.kv_heads)?
+        .count(shape.head_dim)?
+        .count(shape.window.unwrap_or(0))?
+        .f32(shape.scale())
+        .run((tiles.len(), shape.heads), THREADS, shared(ITEMS + 2 * keys, shape, qkv.dtype()))?;
+    Ok((out, lse))
+}
+
+pub(crate) fn packed(qkv: &Tensor, tiles: &[Tile], shape: &Shape, lse: bool) -> Result<(Tensor, Option<Tensor>)> {
+    let k = Keys { tensor: qkv, start: shape.query_width() };
+    let v = Keys { tensor: qkv, start: shape.query_width() + shape.key_width() };
+    attend(qkv, k, v, shape.width(), tiles, shape, lse)
+}
+
+pub(crate) fn cached(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &[Tile], shape: &Shape) -> Result<Tensor> {
+    let (k, v) = (Keys { tensor: k, start: 0 }, Keys { tensor: v, start: 0 });
+    Ok(attend(qkv, k, v, shape.key_width(), tiles, shape, false)?.0)
+}
+
+pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &[Tile], shape: &Shape) -> Result<Tensor> {
+    let Saved { qkv, out, lse } = saved;
+    let (device, dtype) = (g.device(), g.dtype());
+    let count = g.dim(0)? * shape.heads;
+    let delta = fresh(count, DType::F32, device)?;
+    Launch::like("attention_backward", "attention_delta", g)
+        .tensor(out)?
+        .tensor(g)?
+        .of(DType::F32, &delta)?
+        .count(count)?
+        .count(shape.head_dim)?
+        .run((count.div_ceil(4), 1), THREADS, 0)?;
+    let d_qkv = fresh(qkv.dims(), dtype, device)?;
+    let (flat, spans) = upload_tiles(tiles, device)?;
+    let (starts, readers) = upload_readers(tiles, device)?;
+    let step = if dtype == DType::BF16 { 32 } else { 16 };
+    let memory = shared(2 * ITEMS + 2 * step, shape, dtype);
+    let begin = |name: &'static str| -> Result<Launch> {
+        Launch::like("attention_backward", name, g)
+            .wide(padded(shape))
+            .tensor(qkv)?
+            .tensor(g)?
+            .of(DType::F32, lse)?
+            .of(DType::F32, &delta)?
+            .tensor(&d_qkv)?
+            .of(DType::U32, &flat)
+    };
+    let end = |call: Launch, blocks: usize| -> Result<()> {
+        call.count(shape.heads)?
+            .count(shape.kv_heads)?
+            .count(shape.head_dim)?
+            .count(shape.window.unwrap_or(0))?
+            .f32(shape.scale())
+            .run((tiles.len(), blocks), THREADS, memory)
+    };
+    end(begin("attention_dq")?.of(DType::U32, &spans)?, shape.heads)?;
+    end(begin("attention_dkv")?.of(DType::U32, &starts)?.of(DType::U32, &readers)?, shape.kv_heads)?;
+    Ok(d_qkv)
+}

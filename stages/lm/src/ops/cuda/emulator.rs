@@ -1,0 +1,198 @@
+//! Kernels without a GPU: their sources compiled for the processor by the C++ compiler of the machine, on tensors of
+//! the CPU. See `tests/emulator`.
+
+use super::{Launch, Operand};
+use crate::{DType, Device, Error, Result};
+use candle_core::{CpuStorage, Shape, Storage, Tensor};
+use half::bf16;
+use std::cell::{Cell, RefCell};
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::hash::{Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+/// Bytes on both sides of a fresh tensor that nobody may touch. They are NaN to who reads them.
+const GUARD: usize = 256;
+
+thread_local! {
+    static ON: Cell<bool> = const { Cell::new(false) };
+    /// Fresh tensors with their guards, and how many bytes lie between these.
+    static FRESH: RefCell<Vec<(Tensor, usize)>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(crate) fn is_on() -> bool {
+    ON.get()
+}
+
+/// Runs something with CPU tensors taken for those of a GPU. `None`, and the reason once on the terminal, where there is
+/// no compiler.
+pub(crate) fn emulated<T>(work: impl FnOnce() -> T) -> Option<T> {
+    library().as_ref().ok()?;
+    ON.set(true);
+    let result = work();
+    ON.set(false);
+    for (whole, size) in FRESH.take() {
+        let start = whole_address(&whole);
+        // SAFETY: the tensor holds as many bytes, and lives.
+        let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, size + 2 * GUARD) };
+        let intact = bytes[..GUARD].iter().chain(&bytes[GUARD + size..]).all(|&byte| byte == 0xff);
+        assert!(intact, "a kernel wrote beyond a tensor of {size} bytes");
+    }
+    Some(result)
+}
+
+type Emulate =
+    unsafe extern "C" fn(*const c_char, *const u32, u32, u32, *const c_char, *mut *mut c_void) -> *const c_char;
+
+/// The entry of the library, built where it has not been since the sources changed.
+fn library() -> &'static Result<Emulate, String> {
+    static LIBRARY: OnceLock<Result<Emulate, String>> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        loaded().inspect_err(|reason| {
+            // Past the capture of tests that pass.
+            let _ = writeln!(std::io::stderr(), "GPU kernels are not emulated: {reason}");
+        })
+    })
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn loaded() -> Result<Emulate, String> {
+    built().and(Err("only done on Linux on x86-64".to_owned()))
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn loaded() -> Result<Emulate, String> {
+    let path = CString::new(built()?.into_os_string().into_encoded_bytes()).map_err(|error| error.to_string())?;
+    // SAFETY: the library was built from our sources, and `emulate` has this signature there.
+    unsafe {
+        let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
+        if library.is_null() {
+            return Err("the library cannot be loaded".to_owned());
+        }
+        let entry = libc::dlsym(library, c"emulate".as_ptr());
+        if entry.is_null() {
+            return Err("the library has no entry".to_owned());
+        }
+        Ok(std::mem::transmute::<*mut c_void, Emulate>(entry))
+    }
+}
+
+fn built() -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut hasher = DefaultHasher::new();
+    for folder in ["kernels", "tests/emulator"] {
+        let files = std::fs::read_dir(root.join(folder)).map_err(|error| format!("{folder}: {error}"))?;
+        let mut files: Vec<PathBuf> = files.filter_map(|file| Some(file.ok()?.path())).collect();
+        files.sort();
+        for file in files {
+            std::fs::read(&file).map_err(|error| error.to_string())?.hash(&mut hasher);
+        }
+    }
+    let test = std::env::current_exe().map_err(|error| error.to_string())?;
+    let folder = test.parent().ok_or("the test has no folder")?;
+    let library = folder.join(format!("emulator-{:016x}.so", hasher.finish()));
+    if library.exists() {
+        return Ok(library);
+    }
+    let fresh = folder.join(format!("emulator-{}.so", std::process::id()));
+    let output = Command::new("c++")
+        .args(["-std=c++17", "-O2", "-w", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", "-o"])
+        .arg(&fresh)
+        .arg(root.join("tests/emulator/emulator.cpp"))
+        .output()
+        .map_err(|error| format!("no C++ compiler `c++` ({error})"))?;
+    assert!(output.status.success(), "c++: {}", String::from_utf8_lossy(&output.stderr));
+    std::fs::rename(&fresh, &library).map_err(|error| error.to_string())?;
+    Ok(library)
+}
+
+fn whole_address(tensor: &Tensor) -> u64 {
+    let (storage, _) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(data)) => data.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::F64(data)) => data.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::BF16(data)) => data.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::U32(data)) => data.as_ptr() as u64,
+        _ => panic!("emulated kernels for {:?}", tensor.dtype()),
+    }
+}
+
+pub(crate) fn address(tensor: &Tensor) -> Result<u64> {
+    Ok(whole_address(tensor) + (tensor.layout().start_offset() * tensor.dtype().size_in_bytes()) as u64)
+}
+
+pub(crate) fn fresh(shape: Shape, dtype: DType) -> Result<Tensor> {
+    let size = dtype.size_in_bytes();
+    let (count, guard) = (shape.elem_count(), GUARD / size);
+    let all = count + 2 * guard;
+    let whole = match dtype {
+        DType::F32 => Tensor::from_vec(vec![f32::from_bits(u32::MAX); all], all, &Device::Cpu)?,
+        DType::F64 => Tensor::from_vec(vec![f64::from_bits(u64::MAX); all], all, &Device::Cpu)?,
+        DType::BF16 => Tensor::from_vec(vec![bf16::from_bits(u16::MAX); all], all, &Device::Cpu)?,
+        dtype => return Err(Error::internal(format!("emulated kernels for {dtype:?}"))),
+    };
+    FRESH.with_borrow_mut(|all| all.push((whole.clone(), count * size)));
+    Ok(whole.narrow(0, guard, count)?.reshape(shape)?)
+}
+
+pub(crate) fn launch(call: &Launch, grid: [u32; 2], threads: u32, shared: usize) -> Result<()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let emulate = library().as_ref().map_err(|reason| Error::internal(reason.clone()))?;
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut values = call.values.clone();
+    let mut args: Vec<*mut c_void> = values.iter_mut().map(|value| (&raw mut *value).cast()).collect();
+    let (name, kinds) = (c_string(&call.name)?, c_string(&call.kinds)?);
+    // SAFETY: the addresses are those of live tensors. Kernels write to tensors that are only lent for reading here;
+    // no one else looks at them meanwhile, as on a GPU.
+    let what =
+        unsafe { emulate(name.as_ptr(), grid.as_ptr(), threads, shared as u32, kinds.as_ptr(), args.as_mut_ptr()) };
+    if what.is_null() {
+        return Ok(());
+    }
+    // SAFETY: not null, so that it is a text that stays until the next launch.
+    let what = unsafe { CStr::from_ptr(what) }.to_string_lossy();
+    Err(Error::internal(format!("{}.cu: {what}", call.file)))
+}
+
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::internal("a name with a zero byte"))
+}
+
+/// The numbers of op(matrix) [rows, columns], in f64; the columns of the matrix lie `stride` apart.
+fn numbers(operand: &Operand, rows: usize, columns: usize) -> Result<Vec<f64>> {
+    let data = operand.tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let at = |row: usize, column: usize| {
+        let (row, column) = if operand.transposed { (column, row) } else { (row, column) };
+        assert!(row < operand.stride, "a matrix within its columns");
+        data[operand.start + row + column * operand.stride]
+    };
+    Ok((0..rows * columns).map(|i| at(i / columns, i % columns)).collect())
+}
+
+/// c = op(a) op(b), or c += op(a) op(b), by the definition of cublasGemmEx: op(a) is [m, k], op(b) is [k, n], c is [m, n].
+pub(crate) fn gemm(a: Operand, b: Operand, c: Operand, [m, n, k]: [usize; 3], added: bool) -> Result<()> {
+    let (a, b) = (numbers(&a, m, k)?, numbers(&b, k, n)?);
+    assert!(m <= c.stride && c.start + (n - 1) * c.stride + m <= c.tensor.elem_count(), "a product within its tensor");
+    let start = c.address()?;
+    for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
+        let sum: f64 = (0..k).map(|i| a[row * k + i] * b[i * n + column]).sum();
+        let at = row + column * c.stride;
+        // SAFETY: within the tensor, as checked above; see `launch`.
+        unsafe {
+            match c.tensor.dtype() {
+                DType::BF16 => {
+                    let to = (start as *mut bf16).add(at);
+                    *to = bf16::from_f64(if added { f64::from(*to) + sum } else { sum });
+                }
+                _ => {
+                    let to = (start as *mut f32).add(at);
+                    *to = (if added { f64::from(*to) + sum } else { sum }) as f32;
+                }
+            }
+        }
+    }
+    Ok(())
+}

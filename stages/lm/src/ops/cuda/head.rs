@@ -1,0 +1,94 @@
+//! The LM head: logits in f32 by chunks of rows. See `ops::head` for what is computed.
+
+use super::{Launch, Operand, fresh, multiply, upload};
+use crate::ops::head::{HeadScores, Target};
+use crate::{DType, Device, Result};
+use candle_core::Tensor;
+
+const THREADS: u32 = 256;
+
+// R scored rows, H width, V vocabulary, C rows of a chunk.
+
+/// Rows per chunk: the logits of a chunk take some 256 MiB, and products stay large enough for a GPU.
+fn chunk_rows(vocab: usize) -> usize {
+    ((64 << 20) / vocab.max(1)).clamp(16, 8192)
+}
+
+/// Where the targets of each row start, with an end behind the last: [R + 1]; and their tokens.
+fn by_row(targets: &[Target], rows: usize, device: &Device) -> Result<(Tensor, Tensor)> {
+    let starts: Vec<u32> = (0..=rows).map(|row| targets.partition_point(|t| t.row < row) as u32).collect();
+    let mut tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
+    // A tensor of nothing has no address.
+    tokens.push(0);
+    Ok((upload(&starts, device)?, upload(&tokens, device)?))
+}
+
+/// The logits of rows `first` .. `first + count`.
+fn logits_of(h: &Tensor, weight: &Tensor, first: usize, count: usize, logits: &Tensor) -> Result<()> {
+    let (vocab, width) = weight.dims2()?;
+    let states = Operand::new(h)?.rows_from(first);
+    multiply(states, Operand::new(weight)?.t(), Operand::new(logits)?, count, width, vocab, false)
+}
+
+pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target]) -> Result<HeadScores> {
+    let (rows, vocab, device) = (h.dim(0)?, weight.dim(0)?, h.device());
+    let chunk = chunk_rows(vocab);
+    let (starts, tokens) = by_row(targets, rows, device)?;
+    // Log-sum-exps, then log-probabilities: one copy to the host at the end.
+    let scores = fresh(rows + targets.len() + 1, DType::F64, device)?;
+    let logits = fresh((chunk.min(rows), vocab), DType::F32, device)?;
+    for first in (0..rows).step_by(chunk) {
+        let count = chunk.min(rows - first);
+        logits_of(h, weight, first, count, &logits)?;
+        Launch::new("head", "head_scores", device)
+            .of(DType::F32, &logits)?
+            .of(DType::U32, &starts.narrow(0, first, count + 1)?)?
+            .of(DType::U32, &tokens)?
+            .of(DType::F64, &scores.narrow(0, first, count)?)?
+            .of(DType::F64, &scores.narrow(0, rows, targets.len() + 1)?)?
+            .count(vocab)?
+            .run((count, 1), THREADS, 0)?;
+    }
+    let mut lse = scores.narrow(0, 0, rows + targets.len())?.to_vec1()?;
+    let logps = lse.split_off(rows);
+    Ok(HeadScores { logps, lse })
+}
+
+pub(crate) fn backward(
+    h: &Tensor,
+    weight: &Tensor,
+    targets: &[Target],
+    lse: &[f64],
+    g: &[f64],
+    weight_gradient: Option<&Tensor>,
+) -> Result<Tensor> {
+    let ((rows, width), vocab, device) = (h.dims2()?, weight.dim(0)?, h.device());
+    let chunk = chunk_rows(vocab);
+    let (starts, tokens) = by_row(targets, rows, device)?;
+    let numbers = |numbers: &[f64]| -> Result<Tensor> {
+        Ok(Tensor::from_vec(numbers.iter().chain(&[0.0]).map(|&x| x as f32).collect(), numbers.len() + 1, device)?)
+    };
+    let (lse, g) = (numbers(lse)?, numbers(g)?);
+    let logits = fresh((chunk.min(rows), vocab), DType::F32, device)?;
+    let dz = fresh((chunk.min(rows), vocab), h.dtype(), device)?;
+    let dh = fresh((rows, width), h.dtype(), device)?;
+    for first in (0..rows).step_by(chunk) {
+        let count = chunk.min(rows - first);
+        logits_of(h, weight, first, count, &logits)?;
+        Launch::like("head", "head_backward", &dz)
+            .of(DType::F32, &logits)?
+            .of(DType::U32, &starts.narrow(0, first, count + 1)?)?
+            .of(DType::U32, &tokens)?
+            .of(DType::F32, &lse.narrow(0, first, count)?)?
+            .of(DType::F32, &g)?
+            .tensor(&dz)?
+            .count(vocab)?
+            .run((count, 1), THREADS, 0)?;
+        let (slopes, states) = (Operand::new(&dz)?, Operand::new(h)?.rows_from(first));
+        multiply(slopes, Operand::new(weight)?, Operand::new(&dh)?.rows_from(first), count, vocab, width, false)?;
+        if let Some(gradient) = weight_gradient {
+            multiply(slopes.t(), states, Operand::new(gradient)?, vocab, count, width, true)?;
+        }
+    }
+    Ok(dh)
+}

@@ -1,0 +1,267 @@
+//! The operations on an NVIDIA GPU: kernels of our own, whose sources are in `kernels/`, and matrix products by cuBLAS.
+//!
+//! Activations and weights are f32 or bf16; sums, log-sum-exps, norms and gradients of parameters are f32 whatever the
+//! activations are. Nothing here depends on the order in which blocks run: what one block adds up is added in a fixed
+//! order, and what several find is added by a second kernel.
+//!
+//! Tests run the same code without a GPU: `emulator` compiles the kernels for the processor.
+
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg(feature = "cuda")]
+pub(crate) use driver::prepare;
+#[cfg(test)]
+pub(crate) mod emulator;
+
+pub(crate) mod adamw;
+pub(crate) mod attention;
+pub(crate) mod embed;
+pub(crate) mod head;
+pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod rope;
+pub(crate) mod sampling;
+pub(crate) mod swiglu;
+#[cfg(test)]
+mod tests;
+
+use crate::{DType, Device, Error, Result};
+use candle_core::{Shape, Tensor};
+use std::sync::Mutex;
+
+/// Whether kernels here serve these tensors: all contiguous, on one GPU, of the first one's dtype or f32.
+pub(crate) fn serves(tensors: &[&Tensor]) -> bool {
+    let (dtype, place) = (tensors[0].dtype(), tensors[0].device().location());
+    let fits = |t: &&Tensor| {
+        t.is_contiguous() && t.device().location() == place && (t.dtype() == dtype || t.dtype() == DType::F32)
+    };
+    here(tensors[0].device()) && matches!(dtype, DType::F32 | DType::BF16) && tensors.iter().all(fits)
+}
+
+fn here(device: &Device) -> bool {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => true,
+        #[cfg(test)]
+        Device::Cpu => emulator::is_on(),
+        _ => false,
+    }
+}
+
+fn elsewhere() -> Error {
+    Error::internal("a GPU kernel met a tensor of another device")
+}
+
+/// Where the numbers of a contiguous tensor begin.
+fn address(tensor: &Tensor) -> Result<u64> {
+    if !tensor.is_contiguous() {
+        return Err(Error::internal("a GPU kernel met a strided tensor"));
+    }
+    match tensor.device() {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => driver::address(tensor, device),
+        #[cfg(test)]
+        Device::Cpu => emulator::address(tensor),
+        _ => Err(elsewhere()),
+    }
+}
+
+/// A tensor to be written to; what is in it until then is undefined.
+pub(crate) fn fresh(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+    let shape = shape.into();
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => driver::fresh(shape, dtype, device),
+        #[cfg(test)]
+        Device::Cpu => emulator::fresh(shape, dtype),
+        _ => Err(elsewhere()),
+    }
+}
+
+/// Integers on a device. The last ones are remembered: the blocks of a model ask for the same ones one after another.
+pub(crate) fn upload(numbers: &[u32], device: &Device) -> Result<Tensor> {
+    const REMEMBERED: usize = 16;
+    static LAST: Mutex<Vec<(Vec<u32>, Tensor)>> = Mutex::new(Vec::new());
+    let mut last = LAST.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let same = |(known, tensor): &(Vec<u32>, Tensor)| tensor.device().same_device(device) && known == numbers;
+    let entry = match last.iter().position(same) {
+        Some(at) => last.remove(at),
+        None => (numbers.to_vec(), Tensor::new(numbers, device)?),
+    };
+    let tensor = entry.1.clone();
+    last.insert(0, entry);
+    last.truncate(REMEMBERED);
+    Ok(tensor)
+}
+
+/// The call of a kernel: its arguments one by one, as they stand in its signature.
+pub(crate) struct Launch<'a> {
+    device: &'a Device,
+    file: &'static str,
+    name: String,
+    /// What T stands for in the signature.
+    dtype: DType,
+    /// The bits of each argument.
+    values: Vec<u64>,
+    /// A letter for each argument: f, d and u for f32, f64 and u32; F, D, U and B for pointers to them and to bf16.
+    kinds: String,
+}
+
+impl<'a> Launch<'a> {
+    /// A kernel of a file that is there once.
+    pub fn new(file: &'static str, name: &str, device: &'a Device) -> Launch<'a> {
+        Launch { device, file, name: name.to_owned(), dtype: DType::F32, values: Vec::new(), kinds: String::new() }
+    }
+
+    /// A kernel that is there for each dtype of activations, and here called for that of `like`.
+    pub fn like(file: &'static str, name: &str, like: &'a Tensor) -> Launch<'a> {
+        let dtype = like.dtype();
+        let suffix = if dtype == DType::BF16 { "bf16" } else { "f32" };
+        Launch { dtype, ..Launch::new(file, &format!("{name}_{suffix}"), like.device()) }
+    }
+
+    /// The same, there for several widths.
+    pub fn wide(mut self, width: usize) -> Self {
+        self.name = format!("{}_{width}", self.name);
+        self
+    }
+
+    fn argument(mut self, kind: char, bits: u64) -> Self {
+        self.kinds.push(kind);
+        self.values.push(bits);
+        self
+    }
+
+    fn pointer(self, tensor: Option<&Tensor>, dtype: DType) -> Result<Self> {
+        let kind = match dtype {
+            DType::F32 => 'F',
+            DType::F64 => 'D',
+            DType::U32 => 'U',
+            DType::BF16 => 'B',
+            _ => return Err(Error::internal(format!("{} takes no {dtype:?}", self.name))),
+        };
+        let Some(tensor) = tensor else { return Ok(self.argument(kind, 0)) };
+        if tensor.dtype() != dtype {
+            let (name, got) = (&self.name, tensor.dtype());
+            return Err(Error::internal(format!("{name} takes {dtype:?} where it got {got:?}")));
+        }
+        let address = address(tensor)?;
+        Ok(self.argument(kind, address))
+    }
+
+    /// A pointer to T.
+    pub fn tensor(self, tensor: &Tensor) -> Result<Self> {
+        let dtype = self.dtype;
+        self.pointer(Some(tensor), dtype)
+    }
+
+    /// A pointer to T, or null.
+    pub fn optional(self, tensor: Option<&Tensor>) -> Result<Self> {
+        let dtype = self.dtype;
+        self.pointer(tensor, dtype)
+    }
+
+    /// A pointer to numbers of a dtype.
+    pub fn of(self, dtype: DType, tensor: &Tensor) -> Result<Self> {
+        self.pointer(Some(tensor), dtype)
+    }
+
+    /// A pointer to numbers of a dtype, or null.
+    pub fn optional_of(self, dtype: DType, tensor: Option<&Tensor>) -> Result<Self> {
+        self.pointer(tensor, dtype)
+    }
+
+    pub fn count(self, count: usize) -> Result<Self> {
+        let count = u32::try_from(count).map_err(|_| Error::internal("a tensor too large for a GPU kernel"))?;
+        Ok(self.argument('u', u64::from(count)))
+    }
+
+    pub fn f32(self, number: f64) -> Self {
+        self.argument('f', u64::from((number as f32).to_bits()))
+    }
+
+    pub fn f64(self, number: f64) -> Self {
+        self.argument('d', number.to_bits())
+    }
+
+    /// Runs it with so many blocks, threads in each, and bytes of shared memory.
+    pub fn run(self, grid: (usize, usize), threads: u32, shared: usize) -> Result<()> {
+        if grid.0 == 0 || grid.1 == 0 {
+            return Ok(());
+        }
+        let grid = [grid.0, grid.1].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        match self.device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => driver::launch(&self, grid, threads, shared, device),
+            #[cfg(test)]
+            Device::Cpu => emulator::launch(&self, grid, threads, shared),
+            _ => Err(elsewhere()),
+        }
+    }
+}
+
+/// A matrix in a contiguous tensor, whatever its shape: rows `stride` apart, from the number `start` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand<'a> {
+    pub tensor: &'a Tensor,
+    pub start: usize,
+    pub stride: usize,
+    /// Whether the transposed matrix is meant.
+    pub transposed: bool,
+}
+
+impl<'a> Operand<'a> {
+    /// All of a tensor [rows, columns].
+    pub fn new(tensor: &'a Tensor) -> Result<Operand<'a>> {
+        Ok(Operand { tensor, start: 0, stride: tensor.dim(1)?, transposed: false })
+    }
+
+    pub fn t(self) -> Self {
+        Operand { transposed: !self.transposed, ..self }
+    }
+
+    /// From a row on.
+    pub fn rows_from(self, row: usize) -> Self {
+        Operand { start: row * self.stride, ..self }
+    }
+
+    fn address(&self) -> Result<u64> {
+        Ok(address(self.tensor)? + (self.start * self.tensor.dtype().size_in_bytes()) as u64)
+    }
+}
+
+/// c = a b, or c += a b: a is [m, k], b is [k, n], c is [m, n], summed in f32. a and b are of one dtype, c of theirs or f32.
+pub(crate) fn multiply(a: Operand, b: Operand, c: Operand, m: usize, k: usize, n: usize, added: bool) -> Result<()> {
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    if a.tensor.dtype() != b.tensor.dtype() || c.transposed {
+        return Err(Error::internal("a product of matrices that do not fit"));
+    }
+    // cuBLAS counts columns first, so that to it each matrix is the transposed one: c^T = b^T a^T.
+    match c.tensor.device() {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => driver::gemm(b, a, c, [n, m, k], added, device),
+        #[cfg(test)]
+        Device::Cpu => emulator::gemm(b, a, c, [n, m, k], added),
+        _ => Err(elsewhere()),
+    }
+}
+
+/// Rows whose sum by columns one thread takes: enough threads for a GPU, and few partial sums.
+fn chunk(rows: usize) -> usize {
+    rows.div_ceil(128).max(16)
+}
+
+/// Adds the rows of `partial`, of which `width` columns from `start` on count, to a gradient, in their order.
+fn add_partials(partial: &Tensor, start: usize, gradient: &Tensor) -> Result<()> {
+    let ((chunks, stride), width) = (partial.dims2()?, gradient.elem_count());
+    let part = partial.flatten_all()?.narrow(0, start, chunks * stride - start)?;
+    Launch::new("linear", "add_partials", gradient.device())
+        .of(DType::F32, &part)?
+        .of(DType::F32, gradient)?
+        .count(chunks)?
+        .count(stride)?
+        .count(width)?
+        .run((width.div_ceil(128), 1), 128, 0)
+}

@@ -1,0 +1,233 @@
+//! The GPU kernels in f32 and bf16 against those of the CPU in f32: emulated, and on the device that
+//! `HALFTONE_TEST_DEVICE` names where it is set. Widths that packs of 8 fit and do not
+//! fit, more rows than a block takes, and forests that fork. `ops::check` runs the cases of each operation too.
+
+use crate::device::open_device;
+use crate::ops::attention::{self, Shape, tiles};
+use crate::ops::attention_backward::{self, Saved};
+use crate::ops::cuda::emulator::emulated;
+use crate::ops::head::{self, Target};
+use crate::ops::matrix::Products::Exact;
+use crate::ops::rope::{self, HeadNorm, HeadNormGradients, RopeTable, SavedHeadNorm};
+use crate::ops::{Kernel, adamw, check, embed, kernel_for, linear, norm, swiglu};
+use crate::{DType, Device, Result, Sequence, forest};
+use candle_core::Tensor;
+
+/// Numbers that are the same in f32 and bf16.
+fn numbers(seed: u64, shape: &[usize]) -> Tensor {
+    check::numbers(seed, shape).to_dtype(DType::BF16).unwrap()
+}
+
+/// A buffer for the gradient of a parameter, f32 in any case, not 0.
+fn buffer(like: &Tensor) -> Result<Tensor> {
+    Ok(like.to_dtype(DType::F32)?.ones_like()?)
+}
+
+/// Checks that kernels give what the CPU gives: in f32 within 1e-4, in bf16 within `rounding`, each of the largest number
+/// of a result or 1.
+fn agrees(rounding: f64, inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>) {
+    let on = |device: &Device, dtype| -> Vec<Tensor> {
+        inputs.iter().map(|t| t.to_device(device).unwrap().to_dtype(dtype).unwrap()).collect()
+    };
+    let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let want: Vec<_> = run(&on(&Device::Cpu, DType::F32)).unwrap().iter().map(wide).collect();
+    let kernels = |device: &Device, dtype| {
+        let inputs = on(device, dtype);
+        assert_eq!(kernel_for(&[&inputs[0]]), Kernel::Cuda);
+        run(&inputs).unwrap()
+    };
+    let real = std::env::var("HALFTONE_TEST_DEVICE").ok().map(|name| open_device(&name).unwrap());
+    for (dtype, tolerance) in [(DType::F32, 1e-4), (DType::BF16, rounding)] {
+        let emulated = emulated(|| kernels(&Device::Cpu, dtype));
+        let real = real.as_ref().map(|device| kernels(device, dtype));
+        for (place, got) in [("emulated", emulated), ("on the device", real)] {
+            for (i, (got, want)) in got.iter().flatten().map(wide).zip(&want).enumerate() {
+                assert_eq!(got.len(), want.len());
+                let largest = want.iter().fold(1f64, |most, x| most.max(x.abs()));
+                for (at, (got, want)) in got.iter().zip(want).enumerate() {
+                    let off = (got - want).abs() / largest;
+                    assert!(off < tolerance, "{dtype:?} {place}, output {i}, number {at}: {got}, {want} on the CPU");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn norms() {
+    for (rows, width) in [(1, 1), (5, 19), (300, 24), (3, 1100)] {
+        agrees(0.02, &[numbers(1, &[rows, width]), numbers(2, &[width]), numbers(3, &[rows, width])], |t| {
+            let (y, r) = norm::forward(&t[0], &t[1], 1e-2)?;
+            let again = norm::again(&t[0], &t[1], &r)?;
+            let dw = buffer(&t[1])?;
+            let dx = norm::backward(&t[0], &t[1], &r, &t[2], None, Some(&dw))?;
+            let onto = norm::backward(&t[0], &t[1], &r, &t[2], Some(&t[2]), None)?;
+            Ok(vec![y, r, again, dx, dw, onto])
+        });
+    }
+}
+
+#[test]
+fn gated_activations() {
+    for (rows, width) in [(3, 5), (4, 264), (2, 2056)] {
+        agrees(0.02, &[numbers(1, &[rows, 2 * width]), numbers(2, &[rows, width])], |t| {
+            let (again, d) = swiglu::backward(&t[0], &t[1])?;
+            Ok(vec![swiglu::forward(&t[0])?, again, d])
+        });
+    }
+}
+
+#[test]
+fn rows_of_tables() {
+    let ids: Vec<u32> = (0..90).map(|i| (i * i) % 23).collect();
+    for width in [3, 40, 300] {
+        agrees(0.02, &[numbers(1, &[23, width]), numbers(2, &[90, width])], |t| {
+            let gradient = buffer(&t[0])?;
+            embed::backward(&t[1], &ids, &gradient)?;
+            let table = t[0].narrow(1, 0, width - 1)?.contiguous()?;
+            embed::put(&table, &[2, 0, 22], &t[1].narrow(0, 0, 3)?.contiguous()?, 1)?;
+            let spread = embed::spread(&t[1].narrow(0, 0, 4)?.contiguous()?, &[5, 1, 2, 8], 9)?;
+            Ok(vec![embed::forward(&t[0], &ids)?, gradient, table, spread])
+        });
+    }
+}
+
+#[test]
+fn linear_layers() {
+    let shapes: [&[usize]; 5] = [&[70, 12], &[20, 12], &[20], &[70, 20], &[20, 12]];
+    let inputs: Vec<Tensor> = shapes.iter().enumerate().map(|(i, shape)| numbers(i as u64, shape)).collect();
+    agrees(0.03, &inputs, |t| {
+        let y = linear::forward(&t[0], &t[1], Some(&t[2]), Some(&t[3]), Exact)?;
+        let (bare, biased) = (
+            linear::forward(&t[0], &t[1], None, None, Exact)?,
+            linear::forward(&t[0], &t[1], Some(&t[2]), None, Exact)?,
+        );
+        let added = linear::add_columns(&t[0], &t[1].narrow(0, 0, 7)?.contiguous()?, t[3].copy()?, 5)?;
+        let (dw, db) = (buffer(&t[1])?, buffer(&t[2])?);
+        linear::backward_weight(&t[0], &t[3], &dw, Exact)?;
+        linear::backward_bias(&t[3], &db)?;
+        Ok(vec![y, bare, biased, added, linear::backward(&t[1], &t[3], Exact)?, dw, db])
+    });
+}
+
+#[test]
+fn rotations() {
+    let depths: Vec<u32> = (0..50).map(|i| (i * 7) % 40).collect();
+    for (heads, kv_heads, head_dim) in [(4, 2, 6), (3, 1, 64), (2, 2, 128)] {
+        let shape = Shape { heads, kv_heads, head_dim, window: None };
+        let angles = |f: fn(f32) -> f32| {
+            let half = head_dim / 2;
+            let angle = |i: usize| (i / half) as f32 * 0.5f32.powi((i % half) as i32 % 9);
+            Tensor::from_vec((0..40 * half).map(|i| f(angle(i))).collect(), (40, half), &Device::Cpu).unwrap()
+        };
+        let (cos, sin) = (angles(f32::cos), angles(f32::sin));
+        let rows = [50, shape.width()];
+        let inputs = [numbers(1, &rows), numbers(2, &rows), numbers(3, &[head_dim]), numbers(4, &[head_dim])];
+        agrees(0.02, &inputs, |t| {
+            let device = t[0].device();
+            let table = RopeTable { cos: cos.to_device(device)?, sin: sin.to_device(device)? };
+            let norm = HeadNorm { query: &t[2], key: &t[3], eps: 1e-2 };
+            let (dq, dk) = (buffer(&t[2])?, buffer(&t[3])?);
+            let gradients = HeadNormGradients { query: Some(&dq), key: Some(&dk) };
+            let saved = SavedHeadNorm { norm, before: &t[0], gradients };
+            Ok(vec![
+                rope::forward(&t[0], &shape, None, &table, &depths)?,
+                rope::backward(&t[1], &shape, None, &table, &depths)?,
+                rope::forward(&t[0], &shape, Some(norm), &table, &depths)?,
+                rope::backward(&t[1], &shape, Some(saved), &table, &depths)?,
+                dq,
+                dk,
+            ])
+        });
+    }
+}
+
+/// Sequences with a long trunk, some of which fork again, and one of its own.
+fn trees(trunk: u32, branches: u32, length: u32) -> forest::Forest {
+    let mut owned = vec![vec![7; 5]];
+    for i in 0..branches {
+        let fork = (0..9).map(|j| 100 + i / 2 + j);
+        owned
+            .push((0..trunk).map(|j| j % 50).chain(fork).chain((0..length + i).map(|j| 60 + i * 3 + j % 30)).collect());
+    }
+    let sequence = |ids: Vec<u32>| Sequence { start: ids.len(), prompt_tokens: ids.len(), ids, escaped: 0, cut: 0 };
+    let owned: Vec<Sequence> = owned.into_iter().map(sequence).collect();
+    let all: Vec<&Sequence> = owned.iter().collect();
+    let mut forests = forest::forests(&all, forest::Want::States, 1000, 100_000).unwrap();
+    assert_eq!(forests.len(), 1);
+    forests.remove(0)
+}
+
+fn attention_agrees(shape: Shape, forest: &forest::Forest) {
+    let tiles = tiles(forest);
+    let rows = forest.ids.len();
+    agrees(0.03, &[numbers(1, &[rows, shape.width()]), numbers(2, &[rows, shape.query_width()])], |t| {
+        let (out, lse) = attention::forward(&t[0], &tiles, &shape, true)?;
+        let lse = lse.unwrap();
+        let saved = Saved { qkv: &t[0], out: &out, lse: &lse };
+        let d = attention_backward::backward(&saved, &t[1], forest, &tiles, &shape)?;
+        Ok(vec![out, lse, d])
+    });
+}
+
+#[test]
+fn attention_over_forests() {
+    for window in [None, Some(1), Some(30), Some(100)] {
+        attention_agrees(Shape { heads: 3, kv_heads: 1, head_dim: 16, window }, &trees(90, 4, 20));
+    }
+    attention_agrees(Shape { heads: 2, kv_heads: 2, head_dim: 2, window: None }, &trees(3, 2, 4));
+}
+
+#[test]
+fn attention_of_wide_heads() {
+    for (heads, kv_heads, head_dim) in [(4, 2, 64), (2, 1, 80), (1, 1, 128)] {
+        attention_agrees(Shape { heads, kv_heads, head_dim, window: None }, &trees(40, 2, 50));
+    }
+}
+
+#[test]
+fn attention_over_a_cache() {
+    let shape = Shape { heads: 4, kv_heads: 2, head_dim: 10, window: Some(70) };
+    let span = |row, len, depth| forest::Span { row, len, depth };
+    let tile = |row, depth, keys| attention::Tile { queries: span(row, 1, depth), keys };
+    let tiles = [
+        tile(0, 97, vec![span(2, 80, 0), span(100, 18, 80)]),
+        tile(1, 80, vec![span(2, 80, 0), span(130, 1, 80)]),
+        tile(2, 0, vec![span(0, 1, 0)]),
+    ];
+    let keys = [140, shape.key_width()];
+    agrees(0.02, &[numbers(1, &[3, shape.width()]), numbers(2, &keys), numbers(3, &keys)], |t| {
+        Ok(vec![attention::forward_cached(&t[0], &t[1], &t[2], &tiles, &shape)?])
+    });
+}
+
+#[test]
+fn heads_of_models() {
+    let targets: Vec<Target> = (0..60).map(|i| Target { row: i / 3 * 2, token: (i * 17 % 300) as u32 }).collect();
+    let g: Vec<f64> = (0..60).map(|i| (i as f64).sin()).collect();
+    agrees(0.02, &[numbers(1, &[40, 12]), numbers(2, &[300, 12])], |t| {
+        let scores = head::forward(&t[0], &t[1], &targets, Exact)?;
+        let dw = buffer(&t[1])?;
+        let dh = head::backward(&t[0], &t[1], &targets, &scores.lse, &g, Some(&dw), Exact)?;
+        let device = &Device::Cpu;
+        Ok(vec![Tensor::new(scores.logps, device)?, Tensor::new(scores.lse, device)?, dh, dw])
+    });
+}
+
+#[test]
+fn steps_and_squares() {
+    let step = adamw::Step { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.05, clip: 0.5, t: 3 };
+    let inputs: Vec<Tensor> = (0..4).map(|i| numbers(i, &[300, 7])).collect();
+    agrees(1e-2, &inputs, |t| {
+        let half = t[0].to_dtype(DType::BF16)?;
+        let [w, g, m, v] = [0, 1, 2, 3].map(|i| t[i].to_dtype(DType::F32).unwrap().copy().unwrap());
+        let v = v.abs()?;
+        let squares = adamw::sums_of_squares(&[&g, &m, &v])?;
+        adamw::step(&w, &g, &m, &v, Some(&half), &step)?;
+        assert_eq!(
+            half.to_dtype(DType::F32)?.to_vec2::<f32>()?,
+            w.to_dtype(DType::BF16)?.to_dtype(DType::F32)?.to_vec2::<f32>()?
+        );
+        Ok(vec![w, g, m, v, Tensor::new(squares, &Device::Cpu)?])
+    });
+}
