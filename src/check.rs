@@ -353,7 +353,17 @@ impl Checker<'_> {
         if input.idle.is_none()
             && let Some(column) = input.columns.iter().find(|column| found.without.contains(*column))
         {
-            return Err(format!("column `{column}` missing in input `{}`; `{name}` does not write it", input.key));
+            let fix = fix(input);
+            return Err(format!("column `{column}` missing in input `{}`; `{name}` does not write it{fix}", input.key));
+        }
+        let differs = |(key, value): &&(&str, String)| found.settings.iter().any(|(of, is)| of == key && is != value);
+        if input.idle.is_none()
+            && let Some((key, value)) = input.shares.iter().find(differs)
+        {
+            let is = found.settings.iter().find(|(of, _)| of == key).map_or("", |(_, is)| is.as_str());
+            return Err(format!(
+                "`{name}` has `{key}: {is}` and this stage `{key}: {value}`; both have to have the same"
+            ));
         }
         Ok(Some(Origin::Port { stage: from, port: found.name.clone(), table: found.table }))
     }
@@ -431,9 +441,12 @@ impl Checker<'_> {
         };
         let missing = |column: &&&str| input.idle.is_none() && !columns.iter().any(|(name, _)| name == **column);
         match input.columns.iter().find(missing) {
-            Some(column) => {
-                wrong(format!("column `{column}` missing in `{}`, input `{}` needs it", path.display(), input.key))
-            }
+            Some(column) => wrong(format!(
+                "column `{column}` missing in `{}`, input `{}` needs it{}",
+                path.display(),
+                input.key,
+                fix(input)
+            )),
             None => origin(table),
         }
     }
@@ -532,6 +545,11 @@ fn plain_port<'a>(stage: &str, outputs: &'a [OutputPort], accepts: &[Table]) -> 
             Err(format!("`{stage}` can mean {}; name one", names.join(" or ")))
         }
     }
+}
+
+/// What to do about a missing column, where the stage knows.
+fn fix(input: &InputPort) -> String {
+    input.fix.as_ref().map_or(String::new(), |fix| format!(": {fix}"))
 }
 
 fn tables(tables: &[Table]) -> String {

@@ -114,6 +114,11 @@ impl Work<'_> {
         let outcome = self.run_stage(&partial, device)?;
         let ports = self.ports(&partial).map_err(failed)?;
         self.balance(&partial, &outcome, &ports).map_err(failed)?;
+        for balance in outcome.balance.iter().filter(|balance| balance.read > 0 && balance.kept == 0) {
+            let (input, read, name) = (&balance.input, balance.read, &self.node.name);
+            let text = format!("none of the {read} rows of `{input}` is left: see `halftone inspect {name}.rejects`");
+            self.run.reporter.tell(Some(name), &Happened::Work(kit::Event::Warned { text }));
+        }
         let manifest = Manifest {
             key: self.recipe.key(),
             recipe: self.recipe.clone(),

@@ -19,6 +19,8 @@ pub struct Objective {
     pub prompts: bool,
     /// What it is computed on where the data holds pairs.
     pub items: bool,
+    /// Whether items need the mismatched responses that estimate a KL term.
+    pub kl: bool,
 }
 
 const PLAIN: Objective = Objective {
@@ -29,6 +31,7 @@ const PLAIN: Objective = Objective {
     embeddings: false,
     prompts: false,
     items: false,
+    kl: false,
 };
 
 /// All of them; `halftone schema train` has the others.
@@ -47,7 +50,7 @@ pub const OBJECTIVES: [Objective; 13] = [
     Objective { name: "gjpo", about: "as gdpo, over prompts and responses together", prompts: true, ..PLAIN },
     Objective { name: "jpo", about: "as dpo, over prompts and responses together", prompts: true, ..PLAIN },
     Objective { name: "cjpo", about: "as cdpo, over prompts and responses together", prompts: true, ..PLAIN },
-    Objective { name: "kto", about: "each side by itself, good or bad", items: true, ..PLAIN },
+    Objective { name: "kto", about: "each side by itself, good or bad", items: true, kl: true, ..PLAIN },
     Objective {
         name: "simpo",
         settings: "beta: 2.0, gamma: 1.0",
@@ -75,7 +78,7 @@ impl Objective {
     /// Those that can be computed on some data, the one that suggests itself first.
     pub fn of(holds: Holds) -> Vec<Objective> {
         let names: &[&str] = match holds {
-            Holds::Items => &["rpo", "sft"],
+            Holds::Items => &["rpo", "kto", "sft"],
             Holds::Demonstrations => &["sft"],
             _ if holds.joint() => &["gjpo", "jpo", "cjpo"],
             _ => &["gdpo", "dpo", "cdpo", "ipo", "rpo", "gjpo", "jpo", "cjpo", "kto", "simpo", "cpo", "orpo"],

@@ -33,7 +33,7 @@ pub fn text(wish: &Wish) -> String {
         ]));
         from = "pairs";
     }
-    if wish.objective.items && from != "data.items" {
+    if wish.objective.kl || wish.objective.items && from != "data.items" {
         text.push_str("\n  # Each side by itself; rows of a group share the responses that estimate the KL term.\n");
         text.push_str(&format!("  items: {{kind: pairs, from: {from}, write: items, kl_group: 16}}\n"));
         from = "items";

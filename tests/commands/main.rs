@@ -1,5 +1,6 @@
 //! The commands that people call beside `run`, on the built binary.
 
+mod check;
 mod diff;
 mod export;
 mod init;

@@ -8,7 +8,7 @@ use kit::{
     Context, Finding, Forecast, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail, write_gathered,
 };
 
-use crate::config::{Compare, Joint};
+use crate::config::{Against, Compare, Joint, Within};
 use crate::nearest::nearest;
 use crate::responses::{Embeddings, Responses};
 use crate::selection::{Neighbours, Reason, select};
@@ -23,7 +23,16 @@ impl Stage for Compare {
     }
 
     fn inputs(&self) -> Vec<InputPort> {
-        let mut inputs = vec![InputPort::new("from", &self.from, Table::Responses)];
+        let from = InputPort::new("from", &self.from, Table::Responses);
+        let mut inputs = vec![match &self.within {
+            Some(Within::Against(Against::Best)) => {
+                from.needs("score").fixed_by("`against: best` goes by scores; `within: all` does not")
+            }
+            Some(Within::Against(Against::Model(_))) => {
+                from.needs("model").fixed_by("`against: {model: ...}` goes by who wrote a response")
+            }
+            _ => from,
+        }];
         if let Some(baseline) = &self.baseline {
             let port = InputPort::new("baseline", baseline, Table::Responses);
             let idle = "only `within: {against: baseline}` reads it";
@@ -318,6 +327,17 @@ mod tests {
         let digest = Digest::of(format!("{rows:?}{near:?}").as_bytes()).short(16);
         assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "1");
         assert_eq!(digest, "68a43f344365f979");
+    }
+
+    #[test]
+    fn what_responses_are_set_against_has_to_be_known() {
+        let needs = |within: serde_json::Value| {
+            let (stage, _) = (crate::KIND.configure)(json!({"from": "x", "within": within})).unwrap();
+            stage.inputs().remove(0).columns
+        };
+        assert_eq!(needs(json!("all")), [""; 0]);
+        assert_eq!(needs(json!({"against": "best"})), ["score"]);
+        assert_eq!(needs(json!({"against": {"model": "m"}})), ["model"]);
     }
 
     #[test]

@@ -4,19 +4,22 @@ use kit::rows::Score;
 
 use crate::summary::{Summary, by_form};
 
-/// Summarises scored pairs. With a `beta` the margins are read as P(chosen better) = sigmoid(beta * margin).
-pub(crate) fn summarise(scores: &[Score], beta: Option<f64>, summary: &mut Summary) {
+/// Summarises scored pairs. With a `beta` the margins are rewards; where these are log-odds, P(chosen better) =
+/// sigmoid(beta * margin) is set against the labels.
+pub(crate) fn summarise(scores: &[Score], beta: Option<(f64, bool)>, summary: &mut Summary) {
     for (ending, rows) in by_form(scores, |row| &row.form) {
         let mut mean = |metric: &str, value: &dyn Fn(&Score) -> f64, note: &str| {
             summary.mean(&format!("{metric}{ending}"), rows.iter().map(|row| value(row)), note);
         };
-        mean("margin", &|row| row.margin, "log-ratio of chosen less rejected, in nats");
+        mean("margin", &|row| row.margin, "score of chosen less rejected, in nats");
         mean("logps/chosen", &|row| row.policy_chosen_logp, "policy, response part");
         mean("logps/rejected", &|row| row.policy_rejected_logp, "policy, response part");
         let soft = |row: &Score| if row.correct { row.p_hat } else { 1.0 - row.p_hat };
         mean("accuracy/soft", &soft, "p_hat of the side that the margin prefers");
-        if let Some(beta) = beta {
+        if let Some((beta, _)) = beta {
             mean("rewards/margins", &|row| beta * row.margin, &format!("margin times beta = {beta}"));
+        }
+        if let Some((beta, true)) = beta {
             let note = format!("sigmoid({beta} margin) against p_hat");
             mean("brier", &|row| (sigmoid(beta * row.margin) - row.p_hat).powi(2), &note);
             mean("log_loss", &|row| log_loss(beta * row.margin, row.p_hat), &note);
@@ -69,7 +72,7 @@ mod tests {
     fn figures_by_hand() {
         let mut summary = Summary::default();
         let scores = [score("same", 0.9, 2.0), score("same", 0.6, -1.0), score("joint", 0.8, 0.0)];
-        summarise(&scores, Some(0.5), &mut summary);
+        summarise(&scores, Some((0.5, true)), &mut summary);
         assert!((value(&summary, "accuracy") - 1.0 / 3.0).abs() < 1e-12);
         assert!((value(&summary, "accuracy/same") - 0.5).abs() < 1e-12);
         // 0.9 right, 0.6 and 0.8 wrong.

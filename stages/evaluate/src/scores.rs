@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kit::rows::{ReferenceRow, Score};
 use kit::{Context, Error, Result, Table};
 use lm::{Decoder, LogProbs, Sequence};
-use objective::{Batch, Edge, Objective, SequenceLogps};
+use objective::{Batch, Edge, Mixture, SequenceLogps};
 
 use crate::lm_error;
 use crate::pairs::{PairTokens, Pairs, SideTokens};
@@ -91,6 +91,12 @@ fn look_up(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> Result<Vec
     let mut table = BTreeMap::new();
     for row in context.rows::<ReferenceRow>("reference")? {
         let row = row?;
+        if let Some(other) = row.dtype.filter(|other| other != stage.dtype.name()) {
+            return Err(Error::Pipeline(format!(
+                "`reference` was computed in {other} and the policy would be in {}: give both stages the same `dtype`",
+                stage.dtype.name()
+            )));
+        }
         let key = (row.prompt_id, row.response_id, row.completion_start, row.completion_tokens);
         table.insert(key, (row.logp, row.prompt_logp));
     }
@@ -121,10 +127,19 @@ pub(crate) type Sides = ((f64, f64), (f64, f64));
 
 pub(crate) fn row(stage: &Evaluate, pair: &PairTokens, policy: Sides, reference: Option<Sides>) -> Result<Score> {
     let joint = stage.prompt_part();
-    let part = |(response, prompt): (f64, f64)| if joint { response + prompt } else { response };
-    let difference = |sides: Sides| part(sides.0) - part(sides.1);
-    let margin = difference(policy) - reference.map_or(0.0, difference);
-    let loss = stage.objective.as_ref().map(|objective| loss(objective, pair, policy, reference)).transpose()?;
+    let [chosen, rejected] = [
+        logps(&pair.chosen, policy.0, reference.map(|sides| sides.0)),
+        logps(&pair.rejected, policy.1, reference.map(|sides| sides.1)),
+    ];
+    let margin = match &stage.objective {
+        Some(objective) => objective.lead().score(&chosen) - objective.lead().score(&rejected),
+        None => {
+            let log_ratio = |side: &SequenceLogps| side.policy.0 - side.reference.map_or(0.0, |reference| reference.0);
+            log_ratio(&chosen) - log_ratio(&rejected)
+        }
+    };
+    let loss = |objective| loss(objective, pair, [chosen, rejected]);
+    let loss = stage.objective.as_ref().map(loss).transpose()?;
     let prompt = |side: (f64, f64)| joint.then_some(side.1);
     Ok(Score {
         pair_id: pair.pair_id.clone(),
@@ -144,23 +159,23 @@ pub(crate) fn row(stage: &Evaluate, pair: &PairTokens, policy: Sides, reference:
     })
 }
 
-fn loss(objective: &Objective, pair: &PairTokens, policy: Sides, reference: Option<Sides>) -> Result<f64> {
-    let sequence = |side: &SideTokens, policy, reference| SequenceLogps {
+fn logps(side: &SideTokens, policy: (f64, f64), reference: Option<(f64, f64)>) -> SequenceLogps {
+    SequenceLogps {
         policy,
         reference,
         tokens: side.sequence.ids.len() - side.sequence.start,
         // The first token of a sequence is not predicted.
         prompt_tokens: side.sequence.start - 1,
-    };
+    }
+}
+
+fn loss(objective: &Mixture, pair: &PairTokens, sides: [SequenceLogps; 2]) -> Result<f64> {
     let batch = Batch {
-        sequences: vec![
-            sequence(&pair.chosen, policy.0, reference.map(|sides| sides.0)),
-            sequence(&pair.rejected, policy.1, reference.map(|sides| sides.1)),
-        ],
+        sequences: sides.to_vec(),
         edges: vec![Edge { chosen: 0, rejected: 1, p_hat: pair.p_hat, weight: 1.0 }],
         ..Batch::default()
     };
     let evaluation = objective.evaluate(&batch);
-    let evaluation = evaluation.map_err(|error| Error::data(format!("pair `{}`: {error}", pair.pair_id)))?;
+    let (evaluation, _) = evaluation.map_err(|error| Error::data(format!("pair `{}`: {error}", pair.pair_id)))?;
     Ok(evaluation.loss)
 }

@@ -5,7 +5,7 @@ use kit::{
     Context, Error, Finding, Forecast, Input, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail,
 };
 use lm::{Dtype, PrefixMismatch, SpecialText, TextRules, TooLong};
-use objective::Objective;
+use objective::Mixture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,12 +30,13 @@ pub struct Evaluate {
     /// margins are of the policy's own log-probs.
     #[serde(default)]
     pub reference: Option<Input>,
-    /// The objective whose loss is computed for each pair, with its knobs as in `train`. Those that are functions of
-    /// a whole batch (`rpo`, `aot`, `kto`) have no loss for a pair. `jpo` and its kin add the prompt part to margins.
+    /// The objective (or a list of objectives) whose loss is computed for each pair, with its knobs as in `train`. Those
+    /// that are functions of a whole batch (`rpo`, `aot`, `kto`) have no loss for a pair. Margins are of what it compares:
+    /// `jpo` and its kin add the prompt part, `ipo_norm` (and without a reference `simpo` and `orpo`) count per token.
     #[serde(default)]
-    pub objective: Option<Objective>,
-    /// With it margins are also read as probabilities, sigmoid(beta margin), and compared with `p_hat`. The
-    /// objective's `beta` where one is given.
+    pub objective: Option<Mixture>,
+    /// With it margins are also read as probabilities, sigmoid(beta margin), and compared with `p_hat`. Without it the
+    /// objective's `beta`, where that turns margins into log-odds (not for `ipo`, `hinge`, `sppo` and `orpo`).
     #[serde(default)]
     pub beta: Option<f64>,
     /// Verdicts on the policy's responses against a baseline's: gives win rates. Needs `ties`, and `baseline` or
@@ -127,11 +128,14 @@ impl Evaluate {
 
     /// Whether prompts are scored too.
     pub(crate) fn prompt_part(&self) -> bool {
-        self.objective.as_ref().is_some_and(Objective::needs_prompt_part)
+        self.objective.as_ref().is_some_and(Mixture::needs_prompt_part)
     }
 
-    fn beta(&self) -> Option<f64> {
-        self.beta.or_else(|| self.objective.as_ref().and_then(Objective::beta))
+    /// What margins are multiplied with for rewards, and whether that makes them log-odds.
+    fn beta(&self) -> Option<(f64, bool)> {
+        let lead = self.objective.as_ref().map(Mixture::lead);
+        let given = self.beta.map(|beta| (beta, true));
+        given.or_else(|| lead.and_then(|lead| Some((lead.beta()?, lead.margin_is_log_odds()))))
     }
 
     fn check_verdicts(&self, find: &mut impl FnMut(&str, String)) {
@@ -184,7 +188,7 @@ impl Evaluate {
         }
         if let Some(objective) = &self.objective {
             for (key, text) in objective.check() {
-                find(&format!("objective.{key}"), text);
+                find(format!("objective.{key}").trim_end_matches('.'), text);
             }
             if !objective.separable() {
                 let name = objective.name();
@@ -208,7 +212,7 @@ impl Evaluate {
 
 impl Stage for Evaluate {
     fn version(&self) -> String {
-        format!("1+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("2+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -217,7 +221,9 @@ impl Stage for Evaluate {
         inputs.extend(self.model.iter().map(|from| InputPort::new("model", from, Table::Model)));
         inputs.extend(self.reference.iter().map(|from| {
             let input = InputPort::new("reference", from, Table::Reference).or(Table::Model);
-            if self.prompt_part() { input.needs("prompt_logp") } else { input }
+            let input = input.shares("dtype", self.dtype.name());
+            let fix = "set `prompt_part: true` in the stage that scores the reference";
+            if self.prompt_part() { input.needs("prompt_logp").fixed_by(fix) } else { input }
         }));
         inputs.extend(self.verdicts.iter().map(|from| InputPort::new("verdicts", from, Table::Verdicts)));
         inputs.extend(self.baseline.iter().map(|from| InputPort::new("baseline", from, Table::Responses)));

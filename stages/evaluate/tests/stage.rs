@@ -113,6 +113,38 @@ fn the_policy_is_its_own_reference_at_margin_zero() {
 }
 
 #[test]
+fn objectives_that_divide_by_length_are_measured_per_token() {
+    let place = Place::new().table("pairs", pairs("same", true)).model("model", "llama");
+    let simpo = json!({"name": "simpo", "beta": 2.0, "gamma": 1.0});
+    let settings = |objective: &Value| json!({"pairs": "p", "model": "m/llama", "objective": objective});
+    run(&place, "simpo", &stage(settings(&simpo))).unwrap();
+    let text = std::fs::read_to_string(oracles().join("llama.json")).unwrap();
+    let oracle: Value = serde_json::from_str(&text).unwrap();
+    let mean = |side: &str, index: usize| {
+        let row = &oracle["pairs"]["chat"][side][index];
+        row["logp"].as_f64().unwrap() / row["completion_ids"].as_array().unwrap().len() as f64
+    };
+    let scores: Vec<Score> = place.rows("simpo/scores");
+    for (index, score) in scores.iter().enumerate() {
+        close(score.margin, mean("chosen", index) - mean("rejected", index));
+        close(score.loss.unwrap(), (1.0 + (1.0 - 2.0 * score.margin).exp()).ln());
+    }
+    // A mixture's margin is that of its part that compares, its loss the sum.
+    let sft = json!({"name": "sft", "weight": 0.5});
+    run(&place, "mixed", &stage(settings(&json!([sft, simpo])))).unwrap();
+    for (index, (mixed, plain)) in place.rows::<Score>("mixed/scores").iter().zip(&scores).enumerate() {
+        assert_eq!(mixed.margin, plain.margin);
+        close(mixed.loss.unwrap(), plain.loss.unwrap() - 0.5 * mean("chosen", index));
+    }
+    // The odds ratio's beta is a weight, so nothing is made a probability with it.
+    run(&place, "orpo", &stage(settings(&json!({"name": "orpo", "beta": 0.1})))).unwrap();
+    close(value(&place, "orpo", "margin").value, value(&place, "simpo", "margin").value);
+    value(&place, "simpo", "brier");
+    let rows: Vec<SummaryRow> = place.rows("orpo/summary");
+    assert!(rows.iter().all(|row| !["brier", "log_loss"].contains(&row.metric.as_str())));
+}
+
+#[test]
 fn a_reference_table_stands_for_the_reference_model() {
     let by_model = Place::new().table("pairs", pairs("same", true)).model("model", "llama").model("reference", "qwen2");
     let settings = json!({"pairs": "p", "model": "m/llama", "reference": "r", "tokens_per_batch": 500});
@@ -134,6 +166,7 @@ fn a_reference_table_stands_for_the_reference_model() {
             prompt_logp: None,
             prompt_tokens: count("prompt_ids"),
             completion_tokens: count("completion_ids"),
+            dtype: None,
         }
     };
     let table: Vec<_> = (0..24).flat_map(|index| [row(index, "chosen"), row(index, "rejected")]).collect();
@@ -142,6 +175,11 @@ fn a_reference_table_stands_for_the_reference_model() {
     for (one, other) in scores.iter().zip(by_table.rows::<Score>("out/scores")) {
         close(one.margin, other.margin);
     }
+    let mut rounded = table.clone();
+    rounded[5].dtype = Some("bf16".to_owned());
+    let other = Place::new().table("pairs", rows.clone()).model("model", "llama").table("reference", rounded);
+    let error = run(&other, "out", &stage(settings.clone())).unwrap_err().to_string();
+    assert!(error.contains("computed in bf16") && error.contains("the same `dtype`"), "{error}");
     let lacking = Place::new().table("pairs", rows).model("model", "llama").table("reference", table[1..].to_vec());
     match run(&lacking, "out", &stage(settings)) {
         Err(kit::Error::Pipeline(text)) => assert!(text.contains("`reference` has no row for response"), "{text}"),
@@ -348,5 +386,5 @@ fn the_version_stands_for_the_output() {
         let ends = [Some(row.value), row.low, row.high].map(|end| end.map(|end| format!("{end:.2}")));
         format!("{} {ends:?} {} {}", row.metric, row.rows, row.note)
     });
-    harness::check_golden(&stage, lines, "1+lm1+objective1", "30499d717279");
+    harness::check_golden(&stage, lines, "2+lm1+objective1", "58ecc7a7ff14");
 }

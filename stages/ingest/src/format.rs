@@ -13,7 +13,7 @@ pub enum Format {
     #[default]
     Auto,
     /// TRL preference and UltraFeedback binarized: `prompt?, chosen, rejected`. Text or messages; without a prompt, it is
-    /// what both sides begin with.
+    /// what both sides begin with, or `conversations` where the sides are a message each (LLaMA-Factory).
     Preference,
     /// Anthropic's HH transcripts: `chosen, rejected`, each a whole dialogue with `Human:` and `Assistant:`.
     Hh,
@@ -76,6 +76,7 @@ impl Format {
                 Prompt,
                 Input,
                 System,
+                Messages,
                 Chosen,
                 Rejected,
                 PHat,

@@ -251,6 +251,9 @@ impl<'a> Intake<'a> {
             let detail = "both responses are the same text, so neither is better";
             return Ok(Taken::SetAside(BadRow::new("identical", detail)));
         }
+        if let Some(empty) = empty(&a).or_else(|| empty(&b)) {
+            return Ok(Taken::SetAside(empty));
+        }
         let held_out = self.is_held_out(&a.prompt_id);
         if held_out != self.is_held_out(&b.prompt_id) {
             let detail =
@@ -261,12 +264,19 @@ impl<'a> Intake<'a> {
             let said = |p_hat: Option<f64>| p_hat.map_or(String::new(), |p| format!(" (P(first better) = {p})"));
             let (reversed, here) = (earlier.first != a.key(), said(p_hat));
             let there = format!("{}{}", self.at(earlier.place), said(earlier.label));
-            return Ok(Taken::SetAside(if reversed {
-                let detail = format!("the same two responses, the other way round, stand at {there}; here{here}");
-                BadRow::new("reversed_duplicate", detail)
-            } else if earlier.label != p_hat {
-                let detail = format!("the same two responses have another label at {there}; here{here}");
+            let turned = if reversed { ", the other way round," } else { "" };
+            // P(its first better) where both orders are to say the same.
+            let agreeing = if reversed { p_hat.map(|p| 1.0 - p) } else { p_hat };
+            let same = match (earlier.label, agreeing) {
+                (Some(before), Some(now)) => (before - now).abs() < 1e-9,
+                (before, now) => before == now,
+            };
+            return Ok(Taken::SetAside(if !same {
+                let detail = format!("the same two responses{turned} have another label at {there}; here{here}");
                 BadRow::new("conflicting_label", detail)
+            } else if reversed {
+                let detail = format!("the same two responses{turned} stand at {there}; here{here}");
+                BadRow::new("reversed_duplicate", detail)
             } else {
                 BadRow::new("duplicate", format!("the same two responses stand at {there}"))
             }));
@@ -334,6 +344,9 @@ impl<'a> Intake<'a> {
         let checked = self.check_answer(&answer).and_then(|()| self.check_row(&id, content));
         if let Err(bad) = checked {
             return Ok(Taken::Bad(bad));
+        }
+        if let Some(empty) = empty(&answer) {
+            return Ok(Taken::SetAside(empty));
         }
         if let Some(earlier) = self.labels.about(content, content) {
             let there = self.at(earlier.place);
@@ -439,4 +452,10 @@ impl<'a> Intake<'a> {
         push(&mut self.tables(held_out).embeddings, Embedding { prompt_id, embedding, source_file, source_line })?;
         Ok(Taken::Kept)
     }
+}
+
+/// Why a response without a word is left out, as `sample` leaves them out.
+fn empty(answer: &Answer) -> Option<BadRow> {
+    let said = answer.side.response.iter().any(|message| !message.content.trim().is_empty());
+    (!said).then(|| BadRow::new("empty", format!("response `{}` is empty", answer.response_id)))
 }

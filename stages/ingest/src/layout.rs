@@ -127,6 +127,21 @@ pub fn layout(
     if columns.contains_key(&Column::Prompt) && format == Format::Prompts {
         columns.remove(&Column::Messages);
     }
+    // LLaMA-Factory: a conversation, and two messages that could go on with it.
+    let one_message = |value: &Value| match value {
+        Value::Array(items) => items.len() == 1,
+        other => other.is_object(),
+    };
+    let goes_on = columns.get(&Column::Chosen).is_some_and(|chosen| {
+        let mut values = head.iter().filter_map(|row| row.get(chosen));
+        values.next().is_some_and(one_message) && values.all(one_message)
+    });
+    if format == Format::Preference
+        && (columns.contains_key(&Column::Prompt) || !goes_on)
+        && !given.contains_key(&Column::Messages)
+    {
+        columns.remove(&Column::Messages);
+    }
     // Of several labels the finest is taken.
     let labels =
         [Column::PHat, Column::Preference, Column::Feedback].into_iter().filter(|label| columns.contains_key(label));
@@ -189,10 +204,22 @@ fn detect(head: &[Map<String, Value>], find: &impl Fn(Column) -> Option<String>)
     } else if has(&[Messages]) {
         let answered = |value: &Value| crate::messages::last_role(value).is_some_and(|role| role == "assistant");
         if values(Messages).any(answered) { Format::Conversations } else { Format::Prompts }
+    } else if let Some(name) = several(head) {
+        return Err(format!(
+            "column `{name}` lists several responses to each prompt, which no format reads: write a row for each of them, \
+             {{\"prompt\": ..., \"completion\": ..., \"score\": ...}}, or take the prompts alone with `format: prompts`"
+        ));
     } else if has(&[Prompt]) {
         Format::Prompts
     } else {
         let names: BTreeSet<&str> = head.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
+        let mark = [";", "\t", "|"].into_iter().find(|mark| names.iter().all(|name| name.contains(mark)));
+        if let (1, Some(mark)) = (names.len(), mark) {
+            return Err(format!(
+                "its only column is {}: values seem to be parted by {mark:?}, wanted commas",
+                list(names.iter().copied())
+            ));
+        }
         return Err(format!(
             "the columns {} fit no known format; say what they are, such as `columns: {{prompt: {}}}`, and `format:` \
              where it is not clear then",
@@ -200,6 +227,15 @@ fn detect(head: &[Map<String, Value>], find: &impl Fn(Column) -> Option<String>)
             names.iter().next().unwrap_or(&"THEIRS"),
         ));
     })
+}
+
+/// The column that holds lists of responses, as UltraFeedback's raw files and NeMo-RL's have it.
+fn several(head: &[Map<String, Value>]) -> Option<&'static str> {
+    let lists = |name: &&str| {
+        let mut values = head.iter().filter_map(|row| row.get(*name)?.as_array()?.first());
+        values.next().is_some_and(Value::is_object)
+    };
+    ["completions", "responses"].into_iter().find(lists)
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
@@ -257,6 +293,19 @@ mod tests {
             "conversations: messages",
         );
         check(r#"{"messages":[{"role":"user","content":"q"}]}"#, "prompts: messages");
+        check(
+            r#"{"conversations":[{"from":"human","value":"q"}],"chosen":{"from":"gpt","value":"a"},"rejected":{"from":"gpt","value":"b"}}"#,
+            "preference: chosen, rejected, messages from `conversations`",
+        );
+        check(
+            r#"{"instruction":"q","models":["m"],"completions":[{"model":"m","response":"a","overall_score":7.5}]}"#,
+            "column `completions` lists several responses to each prompt, which no format reads: write a row for each of \
+             them, {\"prompt\": ..., \"completion\": ..., \"score\": ...}, or take the prompts alone with `format: prompts`",
+        );
+        check(
+            r#"{"prompt;chosen;rejected":"q;a;b"}"#,
+            "its only column is `prompt;chosen;rejected`: values seem to be parted by \";\", wanted commas",
+        );
         check(r#"{"id":"x","instruction":"p"}"#, "prompts: prompt from `instruction`, prompt_id from `id`");
         check(r#"{"prompt_id":"p","embedding":[1.0]}"#, "embeddings: embedding, prompt_id");
         check(

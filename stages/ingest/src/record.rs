@@ -170,6 +170,9 @@ pub fn row_id(fields: &Map<String, Value>, layout: &Layout) -> String {
     ids.next().unwrap_or_default()
 }
 
+/// The roles that a response can begin with.
+const ANSWERS: [&str; 3] = ["assistant", "tool", "text"];
+
 /// The prompt of a side and its id.
 type SidePrompt = (Vec<Message>, Option<String>);
 
@@ -213,7 +216,13 @@ impl Row<'_> {
 
     /// The prompt, the chosen and the rejected response; and whether the prompt column is not among the messages.
     fn preference(&mut self) -> Result<([Vec<Message>; 3], bool), BadRow> {
-        let given = if self.layout.has(Column::Prompt) { Some(self.whole_prompt(Column::Prompt)?) } else { None };
+        let given = if self.layout.has(Column::Prompt) {
+            Some(self.whole_prompt(Column::Prompt)?)
+        } else if self.layout.has(Column::Messages) {
+            Some(self.said(Column::Messages)?)
+        } else {
+            None
+        };
         let (chosen, rejected) = (self.said(Column::Chosen)?, self.said(Column::Rejected)?);
         if std::mem::discriminant(&chosen) != std::mem::discriminant(&rejected) {
             return Err(BadRow::new("mixed_sides", "one of `chosen` and `rejected` is text and the other messages"));
@@ -231,7 +240,10 @@ impl Row<'_> {
             (Some(Said::Text(prompt)), Said::Messages(chosen), Said::Messages(rejected))
                 if chosen.len() > 1 && rejected.len() > 1 =>
             {
-                let split = split_shared(Said::Messages(chosen), Said::Messages(rejected))?;
+                let split = split_shared(Said::Messages(chosen), Said::Messages(rejected)).map_err(|bad| BadRow {
+                    detail: "the conversations in `chosen` and `rejected` begin differently".to_owned(),
+                    ..bad
+                })?;
                 let Said::Messages(shared) = &split.0 else { unreachable!("messages are split into messages") };
                 elsewhere = !shared.iter().any(|message| message.content.trim() == prompt.trim());
                 split
@@ -259,6 +271,14 @@ impl Row<'_> {
         response: Vec<Message>,
         [prompt_id, response_id, score, model]: [Column; 4],
     ) -> Result<Side, BadRow> {
+        if let Some(first) = response.first().filter(|first| !ANSWERS.contains(&first.role.as_str())) {
+            let detail = format!(
+                "the response begins with a message of the role `{}`, wanted `assistant` (or `tool`); where a column holds \
+                 whole conversations, they have to begin with the prompt",
+                first.role
+            );
+            return Err(BadRow::new("bad_roles", detail));
+        }
         Ok(Side {
             prompt,
             prompt_id: self.id(prompt_id)?,

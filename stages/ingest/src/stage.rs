@@ -202,7 +202,7 @@ impl Ingest {
 
 impl Stage for Ingest {
     fn version(&self) -> String {
-        "1".to_owned()
+        "2".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {

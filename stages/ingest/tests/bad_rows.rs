@@ -48,6 +48,26 @@ fn broken_json() {
 }
 
 #[test]
+fn responses_of_the_wrong_role() {
+    let said = |roles: &[&str]| {
+        let messages = roles.iter().map(|role| format!(r#"{{"role":"{role}","content":"{role} says"}}"#));
+        format!("[{}]", messages.collect::<Vec<_>>().join(","))
+    };
+    let row = |prompt: &str, chosen: &[&str], rejected: &[&str]| {
+        let (chosen, rejected) = (said(chosen), said(rejected).replace("assistant says", "something else"));
+        format!(r#"{{"prompt":{prompt},"chosen":{chosen},"rejected":{rejected}}}"#)
+    };
+    let detail = "the response begins with a message of the role `user`, wanted `assistant` (or `tool`); where a column \
+                  holds whole conversations, they have to begin with the prompt";
+    check(row(r#""q""#, &["assistant"], &["user", "assistant"]), "bad_roles", detail);
+    // The prompt is not what the conversations begin with.
+    let prompt = r#"[{"role":"user","content":"another"}]"#;
+    check(row(prompt, &["user", "assistant"], &["user", "assistant"]), "bad_roles", detail);
+    let differing = r#"{"prompt":"q","chosen":[{"role":"user","content":"x"},{"role":"assistant","content":"a"}],"rejected":[{"role":"user","content":"y"},{"role":"assistant","content":"b"}]}"#;
+    check(differing, "no_shared_prompt", "the conversations in `chosen` and `rejected` begin differently");
+}
+
+#[test]
 fn missing_and_wrong_values() {
     let row = |chosen: &str| GOOD.replace("\"a\"", chosen);
     check(r#"{"prompt":"p","rejected":"b"}"#, "missing", "column `chosen` is missing, wanted a value");

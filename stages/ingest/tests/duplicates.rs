@@ -63,11 +63,15 @@ fn duplicates_are_set_aside_and_never_averaged() {
         soft(row("p", "b", "a"), 0.9),
         soft(row("p", "a", "a"), 0.9),
         soft(row("q", "a", "b"), 0.9),
+        soft(row("p", "b", "a"), 1.0 - 0.9),
+        soft(row("q", "a", ""), 0.9),
     ];
     let done = ingest(&rows, json!({})).unwrap();
-    let reasons = [(2, "duplicate"), (3, "conflicting_label"), (4, "reversed_duplicate"), (5, "identical")];
-    assert_eq!(done.rejects(), reasons.map(|(line, reason)| (line, reason.to_owned())));
-    assert_eq!(done.balance(), [6, 2, 4]);
+    let reasons = [(2, "duplicate"), (3, "conflicting_label"), (4, "conflicting_label"), (5, "identical")];
+    let reasons = [&reasons[..], &[(7, "reversed_duplicate"), (8, "empty")]].concat();
+    let owned = |(line, reason): &(u64, &str)| (*line, (*reason).to_owned());
+    assert_eq!(done.rejects(), reasons.iter().map(owned).collect::<Vec<_>>());
+    assert_eq!(done.balance(), [8, 2, 6]);
     for reject in &done.rows::<Reject>("rejects")[..3] {
         assert!(reject.detail.contains("a.jsonl:1"), "{}", reject.detail);
     }

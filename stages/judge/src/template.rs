@@ -108,6 +108,8 @@ impl Template {
 
     fn compile(id: String, source: String, asks_for: AsksFor, path: &Path) -> Result<Template> {
         let mut environment = Environment::new();
+        // A template that never ends is an error after some seconds.
+        environment.set_fuel(Some(20_000_000));
         // A misspelt variable is an error, not an empty place in the question.
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment

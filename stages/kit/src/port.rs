@@ -125,6 +125,10 @@ pub struct InputPort {
     pub accepts: Vec<Table>,
     /// Optional columns of the table that this stage cannot do without.
     pub columns: Vec<&'static str>,
+    /// How a table comes by them, for whoever has one without: a lowercase fragment.
+    pub fix: Option<String>,
+    /// Settings that the stage which writes the table has to share with this one: key and value.
+    pub shares: Vec<(&'static str, String)>,
     /// Whether a GGUF file will do where a model folder would.
     pub gguf: bool,
     /// Why the stage does not read this input with its present configuration. An idle input is outside the
@@ -135,7 +139,16 @@ pub struct InputPort {
 impl InputPort {
     /// A required input with one possible table.
     pub fn new(key: &'static str, from: &Input, accepts: Table) -> InputPort {
-        InputPort { key, from: from.clone(), accepts: vec![accepts], columns: Vec::new(), gguf: false, idle: None }
+        InputPort {
+            key,
+            from: from.clone(),
+            accepts: vec![accepts],
+            columns: Vec::new(),
+            fix: None,
+            shares: Vec::new(),
+            gguf: false,
+            idle: None,
+        }
     }
 
     /// Another table that will do too.
@@ -156,6 +169,18 @@ impl InputPort {
         self
     }
 
+    /// Says how a table comes by the optional columns that this stage needs.
+    pub fn fixed_by(mut self, how: impl Into<String>) -> InputPort {
+        self.fix = Some(how.into());
+        self
+    }
+
+    /// A setting that the stage which writes the table has to share.
+    pub fn shares(mut self, key: &'static str, value: impl Into<String>) -> InputPort {
+        self.shares.push((key, value.into()));
+        self
+    }
+
     /// Marks the input as not read, with the reason.
     pub fn idle(mut self, why: impl Into<String>) -> InputPort {
         self.idle = Some(why.into());
@@ -172,22 +197,29 @@ pub struct OutputPort {
     pub table: Table,
     /// The optional columns of the table that this stage leaves empty.
     pub without: Vec<&'static str>,
+    /// Settings that its readers have to share: key and value.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 impl OutputPort {
     /// A port named like its table.
     pub fn new(table: Table) -> OutputPort {
-        OutputPort { name: table.name().to_owned(), table, without: Vec::new() }
+        OutputPort { name: table.name().to_owned(), table, without: Vec::new(), settings: Vec::new() }
     }
 
     /// A port with a name of its own.
     pub fn named(name: impl Into<String>, table: Table) -> OutputPort {
-        OutputPort { name: name.into(), table, without: Vec::new() }
+        OutputPort { name: name.into(), table, without: Vec::new(), settings: Vec::new() }
     }
 
     /// Says that an optional column will be empty.
     pub fn without(mut self, column: &'static str) -> OutputPort {
         self.without.push(column);
+        self
+    }
+    /// Tells a setting that readers have to share.
+    pub fn setting(mut self, key: &'static str, value: impl Into<String>) -> OutputPort {
+        self.settings.push((key, value.into()));
         self
     }
 }

@@ -310,6 +310,8 @@ rows! {
         prompt_tokens: u32,
         /// Tokens from `completion_start` on.
         completion_tokens: u32,
+        /// The precision it was computed in, as `dtype` has it; the policy's has to be the same.
+        dtype: Option<String>,
     }
 
     /// What one optimizer step of training measured, under TRL's names. Evaluations during training have `eval/loss` and its kin.

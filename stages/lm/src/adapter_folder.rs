@@ -48,7 +48,7 @@ pub(crate) fn tokenizer_part(folder: &Path) -> Result<PathBuf> {
 }
 
 fn read_config(path: &Path) -> Result<Map<String, Value>> {
-    let text = std::fs::read_to_string(path).map_err(Error::at(path))?;
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     serde_json::from_str(&text).map_err(Error::at(path))
 }
 
@@ -137,7 +137,7 @@ impl Decoder {
         });
         let path = to.join(CONFIG);
         let text = serde_json::to_string_pretty(&config).map_err(Error::at(&path))? + "\n";
-        std::fs::write(&path, text).map_err(Error::at(&path))?;
+        std::fs::write(&path, text).map_err(Error::io(&path))?;
         let mut tensors = Vec::new();
         for parameter in self.parameters().into_iter().filter(|parameter| is_adapter(&parameter.parts[0].0)) {
             tensors.extend(parameter.named()?);

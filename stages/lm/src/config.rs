@@ -99,6 +99,19 @@ pub struct DecoderConfig {
     generation: Option<Map<String, Value>>,
 }
 
+/// Sizes beyond any model's: what is above is a damaged or hostile file, and must not be allocated. Products of any
+/// three fit into 64 bits.
+const LIMITS: [(&str, usize); 8] = [
+    ("num_hidden_layers", 1 << 12),
+    ("hidden_size", 1 << 18),
+    ("intermediate_size", 1 << 20),
+    ("vocab_size", 1 << 24),
+    ("num_attention_heads", 1 << 12),
+    ("num_key_value_heads", 1 << 12),
+    ("head_dim", 1 << 14),
+    ("max_position_embeddings", 1 << 32),
+];
+
 impl DecoderConfig {
     /// Reads `config.json` (the base's, where the folder holds an adapter), in the old style (`rope_theta`, `rope_scaling`, `torch_dtype`) or the new one
     /// (`rope_parameters`, `dtype`, `layer_types`), and `generation_config.json` where it is there.
@@ -108,12 +121,12 @@ impl DecoderConfig {
     pub fn from_folder(folder: &Path) -> Result<DecoderConfig> {
         let folder = &model_part(folder)?;
         let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(Error::at(&path))?;
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let json: Map<String, Value> = serde_json::from_str(&text).map_err(Error::at(&path))?;
         let mut config = DecoderConfig::from_json(json).map_err(Error::at(&path))?;
         let path = folder.join("generation_config.json");
         if path.exists() {
-            let text = std::fs::read_to_string(&path).map_err(Error::at(&path))?;
+            let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
             let generation: Map<String, Value> = serde_json::from_str(&text).map_err(Error::at(&path))?;
             let eos = Keys(&generation).ids("eos_token_id").map_err(Error::at(&path))?;
             if !eos.is_empty() {
@@ -148,6 +161,12 @@ impl DecoderConfig {
         for key in ["num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"] {
             if keys.size(key, None)? == 0 {
                 return Err(Error::input(format!("`{key}` is 0; wanted 1 at least")));
+            }
+        }
+        for (key, most) in LIMITS {
+            let value = keys.size(key, Some(0))?;
+            if value > most {
+                return Err(Error::input(format!("`{key}` is {value}; at most {most} are computed here")));
             }
         }
         let attention_bias = keys.flag("attention_bias", false)?;
@@ -227,7 +246,7 @@ fn dtype_name(dtype: DType) -> &'static str {
 
 fn write_json(path: &Path, json: &Map<String, Value>) -> Result<()> {
     let text = serde_json::to_string_pretty(json).map_err(Error::at(path))?;
-    std::fs::write(path, text + "\n").map_err(Error::at(path))
+    std::fs::write(path, text + "\n").map_err(Error::io(path))
 }
 
 /// Typed reading of keys; null counts as absent, as in transformers.

@@ -19,6 +19,14 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// The word in pipeline files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+        }
+    }
+
     /// Whether this is the precision that is taken where none is given.
     pub fn is_default(&self) -> bool {
         *self == Dtype::default()

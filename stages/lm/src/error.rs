@@ -16,6 +16,14 @@ pub enum Error {
         /// What was found, what was wanted, and what to do.
         what: String,
     },
+    /// A file cannot be read or written, whatever it holds: a full disk, missing rights, a broken device.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The token sequences, texts or settings given to the model are at fault.
     #[error("{0}")]
     Input(String),
@@ -32,7 +40,10 @@ pub enum Error {
     NotFinite(String),
     /// The tensor library failed.
     #[error("tensor operation: {0}")]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+    /// The device has no memory left.
+    #[error("the device has no memory left ({0}); compute fewer tokens at once, or take a smaller model")]
+    OutOfMemory(String),
     /// A promise of our own was broken.
     #[error("{0} (this is a bug in halftone)")]
     Internal(String),
@@ -50,6 +61,17 @@ impl Error {
         move |source| Error::File { path, what: source.to_string() }
     }
 
+    /// Wraps what the system says of a file: `.map_err(Error::io(path))`. A file that is not there is the user's to mend.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.as_ref().to_owned();
+        move |source| match source.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidData => {
+                Error::File { path, what: source.to_string() }
+            }
+            _ => Error::Io { path, source },
+        }
+    }
+
     /// The given sequences, texts or settings are at fault.
     pub fn input(text: impl Into<String>) -> Error {
         Error::Input(text.into())
@@ -63,5 +85,33 @@ impl Error {
     /// Whether the user can mend it: false for failures of the tensor library and bugs of our own.
     pub fn is_data(&self) -> bool {
         !matches!(self, Error::Tensor(_) | Error::Internal(_))
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Error {
+        let text = error.to_string();
+        let lower = text.to_lowercase();
+        if lower.contains("out_of_memory") || lower.contains("out of memory") {
+            return Error::OutOfMemory(text.lines().next().unwrap_or_default().to_owned());
+        }
+        Error::Tensor(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_at_fault_is_told_apart() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert!(matches!(Error::io("x")(full), Error::Io { .. }));
+        let absent = std::io::Error::from(std::io::ErrorKind::NotFound);
+        assert!(matches!(Error::io("x")(absent), Error::File { .. }));
+        let tensor = |text: &str| Error::from(candle_core::Error::Msg(text.to_owned()));
+        let text = tensor("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
+        assert!(text.is_data() && text.to_string().contains("no memory left"), "{text}");
+        assert!(!tensor("shape mismatch").is_data());
     }
 }

@@ -59,7 +59,7 @@ impl GgufModel {
     /// Name the file: damaged, or of a form that is not computed here.
     pub fn load(path: &Path, device: &Device) -> Result<GgufModel> {
         let (content, family) = open(path)?;
-        let mut file = BufReader::new(File::open(path).map_err(Error::at(path))?);
+        let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
         let model = match family {
             "llama" => quantized_llama::ModelWeights::from_gguf(content, &mut file, device).map(Model::Llama),
             "qwen2" => quantized_qwen2::ModelWeights::from_gguf(content, &mut file, device).map(Model::Qwen2),
@@ -130,7 +130,7 @@ fn log_prob(logits: &[f32], token: u32) -> Result<f64> {
 
 /// The head of a file, and its family.
 fn open(path: &Path) -> Result<(Content, &'static str)> {
-    let mut file = BufReader::new(File::open(path).map_err(Error::at(path))?);
+    let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
     let content = crate::device::quietly(|| Content::read(&mut file))
         .ok_or_else(|| Error::file(path, "not a GGUF file"))?
         .map_err(Error::at(path))?;

@@ -291,6 +291,6 @@ fn eos_of(file: &Path) -> Result<Vec<u32>> {
 
 /// Reads a JSON file.
 pub(crate) fn read_json(file: &Path) -> Result<Json> {
-    let text = std::fs::read_to_string(file).map_err(Error::at(file))?;
+    let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
     serde_json::from_str(&text).map_err(|error| Error::file(file, format!("not JSON: {error}")))
 }

@@ -28,6 +28,8 @@ pub(crate) enum Rendering {
     Refused(String),
 }
 
+/// Steps that rendering a template may take: far more than a long conversation needs, and over in seconds.
+const FUEL: u64 = 20_000_000;
 const NAME: &str = "chat";
 const RAISED: &str = "the chat template raised: ";
 
@@ -38,7 +40,7 @@ impl ChatTemplate {
     pub(crate) fn load(folder: &Path, config: &Json, tokens: Vec<(String, String)>) -> Result<Option<ChatTemplate>> {
         let own_file = folder.join("chat_template.jinja");
         if own_file.is_file() {
-            let source = std::fs::read_to_string(&own_file).map_err(Error::at(&own_file))?;
+            let source = std::fs::read_to_string(&own_file).map_err(Error::io(&own_file))?;
             return Self::compile(source, own_file, tokens).map(Some);
         }
         let config_file = folder.join("tokenizer_config.json");
@@ -72,6 +74,7 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.expect("the usual delimiters"));
+        environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
@@ -107,6 +110,10 @@ impl ChatTemplate {
             Ok(text) => Ok(Rendering::Text(text)),
             Err(error) => match error.detail().and_then(|detail| detail.strip_prefix(RAISED)) {
                 Some(message) => Ok(Rendering::Refused(message.to_owned())),
+                None if error.kind() == ErrorKind::OutOfFuel => Err(Error::file(
+                    &self.path,
+                    format!("the chat template takes more than {FUEL} steps; does it end?"),
+                )),
                 None => Err(Error::file(&self.path, format!("rendering the chat template: {}", chain(&error)))),
             },
         }
@@ -320,6 +327,14 @@ mod tests {
             Rendering::Text(text) => assert_eq!(text, expected),
             Rendering::Refused(message) => assert_eq!(format!("refused: {message}"), expected),
         }
+    }
+
+    #[test]
+    fn a_template_without_end_is_stopped() {
+        let source = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
+        let template = ChatTemplate::compile(source.to_owned(), "t.jinja".into(), Vec::new()).expect("compiles");
+        let error = template.render(&[("user", "q")], false).err().expect("it is stopped").to_string();
+        assert!(error.contains("t.jinja: the chat template takes more than"), "{error}");
     }
 
     #[test]

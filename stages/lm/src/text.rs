@@ -547,7 +547,7 @@ fn raw<'a>(turns: &[Turn<'a>]) -> Tried<Option<&'a str>> {
 /// Some malformed files make the library panic; that is the same error here as a parse error, and says nothing on stderr.
 pub(crate) fn load_tokenizer(folder: &Path) -> Result<Tokenizer> {
     let file = folder.join("tokenizer.json");
-    let bytes = std::fs::read(&file).map_err(Error::at(&file))?;
+    let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
     let wrong = |problem: &str| Error::file(&file, format!("not a tokenizer: {problem}"));
     // The trial shows parts that only fail when they are used; an error is no verdict, since `x` may be unknown.
     let trial = || Tokenizer::from_bytes(&bytes).inspect(|tokenizer| drop(tokenizer.encode_fast("x", true)));

@@ -18,8 +18,8 @@ const FILES: [&str; 10] = [
     "tokenizer.model",
 ];
 
-/// Copies the tokenizer and chat template of one model folder into another: those of the known files that are there,
-/// and the folder `additional_chat_templates`.
+/// Copies the tokenizer and chat template of one model folder into another: those of the known files that are there.
+/// (`additional_chat_templates` are never rendered here, and stay behind.)
 ///
 /// Errors name the file: no `tokenizer.json`, or reading and writing failed.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
@@ -30,22 +30,14 @@ pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     for name in FILES {
         copy(&from.join(name), &to.join(name))?;
     }
-    let (templates, copies) = (from.join("additional_chat_templates"), to.join("additional_chat_templates"));
-    if templates.is_dir() {
-        std::fs::create_dir_all(&copies).map_err(Error::at(&copies))?;
-        for entry in std::fs::read_dir(&templates).map_err(Error::at(&templates))? {
-            let entry = entry.map_err(Error::at(&templates))?;
-            copy(&entry.path(), &copies.join(entry.file_name()))?;
-        }
-    }
     Ok(())
 }
 
 /// Copies a file that may be absent. Content only: a read-only original gives a copy that can be replaced.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     if from.is_file() {
-        let bytes = std::fs::read(from).map_err(Error::at(from))?;
-        std::fs::write(to, bytes).map_err(Error::at(to))?;
+        let bytes = std::fs::read(from).map_err(Error::io(from))?;
+        std::fs::write(to, bytes).map_err(Error::io(to))?;
     }
     Ok(())
 }

@@ -62,8 +62,9 @@ pub(crate) fn load(
     let head = "lm_head.weight";
     let mut wanted: HashMap<String, Vec<usize>> = shapes(config).into_iter().collect();
     let mut found = HashMap::new();
+    let mut spare_head = None;
     for path in &files {
-        let bytes = std::fs::read(path).map_err(Error::at(path))?;
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let tensors = parse(path, &bytes)?;
         for (name, view) in tensors.iter() {
             match wanted.get(name) {
@@ -75,8 +76,9 @@ pub(crate) fn load(
                     let got = view.shape();
                     return Err(Error::file(path, format!("tensor {name} is {got:?}; config.json wants {shape:?}")));
                 }
-                // Copies of the table, and constants that old versions wrote.
-                None if name == head || name.ends_with("rotary_emb.inv_freq") => (),
+                None if name == head => spare_head = Some((path, read(path, name, &view)?)),
+                // Constants that old versions wrote.
+                None if name.ends_with("rotary_emb.inv_freq") => (),
                 None => return Err(Error::file(path, format!("tensor {name} has no place in this architecture"))),
             }
         }
@@ -84,6 +86,21 @@ pub(crate) fn load(
     if !config.tied && !found.contains_key(head) {
         config.tied = true;
         wanted.remove(head);
+    }
+    // A tied head that is stored once more has to be the table.
+    if let (Some((path, spare)), Some(table)) = (spare_head, found.get("model.embed_tokens.weight")) {
+        let spare = spare.to_dtype(dtype)?.to_device(device)?;
+        let same =
+            spare.dims() == table.dims() && spare.ne(table)?.to_dtype(DType::U32)?.max_all()?.to_scalar::<u32>()? == 0;
+        if !same {
+            return Err(Error::file(
+                path,
+                format!(
+                    "tensor {head} differs from model.embed_tokens.weight, and config.json has `tie_word_embeddings: \
+                     true`: say false there to use it, or take the tensor out"
+                ),
+            ));
+        }
     }
     let mut missing: Vec<&String> = wanted.keys().filter(|name| !found.contains_key(*name)).collect();
     missing.sort();
@@ -106,7 +123,7 @@ fn files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(&index).map_err(Error::at(&index))?;
+    let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
     let Index { weight_map } = serde_json::from_str(&text).map_err(Error::at(&index))?;
     let mut names: Vec<&String> = weight_map.values().collect();
     names.sort();
@@ -121,7 +138,7 @@ fn files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
 pub(crate) fn stored_dtype(folder: &Path) -> Result<DType> {
     let (listing, files) = files(folder)?;
     for path in &files {
-        let mut file = File::open(path).map_err(Error::at(path))?;
+        let mut file = File::open(path).map_err(Error::io(path))?;
         let mut length = [0; 8];
         file.read_exact(&mut length).map_err(Error::at(path))?;
         let mut header = Vec::new();
@@ -141,7 +158,7 @@ pub(crate) fn stored_dtype(folder: &Path) -> Result<DType> {
 
 /// Reads all tensors of one file as they are stored, onto the CPU.
 pub(crate) fn read_all(path: &Path) -> Result<HashMap<String, Tensor>> {
-    let bytes = std::fs::read(path).map_err(Error::at(path))?;
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
     parse(path, &bytes)?.iter().map(|(name, view)| Ok((name.to_owned(), read(path, name, &view)?))).collect()
 }
 
@@ -183,10 +200,13 @@ pub(crate) fn save(path: &Path, tensors: &[(&str, Tensor)]) -> Result<()> {
         .collect::<Result<_, safetensors::SafeTensorError>>()
         .map_err(Error::at(path))?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(Error::at(path))?;
+    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(source) => Error::io(path)(source),
+        other => Error::file(path, other),
+    })?;
     // safetensors makes files private; weights are as readable as any file of the user's.
     #[cfg(unix)]
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(Error::at(path))?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(Error::io(path))?;
     Ok(())
 }
 

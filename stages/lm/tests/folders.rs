@@ -113,6 +113,36 @@ fn damaged_folders_are_errors_that_name_the_file() {
 }
 
 #[test]
+fn a_second_head_beside_a_tied_one_has_to_be_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = json(&oracle("llama").join("config.json"));
+    config["tie_word_embeddings"] = true.into();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let tensors = safetensors::load(oracle("llama").join("model.safetensors"), &Device::Cpu).unwrap();
+    let load = |head: candle_core::Tensor| {
+        let mut tensors = tensors.clone();
+        tensors.insert("lm_head.weight".to_owned(), head);
+        safetensors::save(&tensors, folder.path().join("model.safetensors")).unwrap();
+        Decoder::load(folder.path(), &Device::Cpu).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let table = &tensors["model.embed_tokens.weight"];
+    assert_eq!(load(table.clone()), Ok(()));
+    let error = load((table * 2.0).unwrap()).unwrap_err();
+    assert!(error.contains("lm_head.weight differs") && error.contains("say false there"), "{error}");
+}
+
+#[test]
+fn sizes_beyond_any_model_are_refused_before_anything_is_allocated() {
+    for key in ["num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "num_attention_heads"] {
+        let mut config = json(&oracle("llama").join("config.json"));
+        config[key] = 100_000_000_000_u64.into();
+        let config = config.as_object().unwrap().clone();
+        let error = DecoderConfig::from_json(config).unwrap_err().to_string();
+        assert!(error.contains(key) || error.contains("100000000000"), "{error}");
+    }
+}
+
+#[test]
 fn a_fresh_model_is_a_function_of_its_seed() {
     let config = DecoderConfig::from_folder(&oracle("qwen2")).unwrap();
     let sequences = sequences("qwen2");

@@ -1,6 +1,6 @@
 //! What trainers log beside the loss, under TRL's names.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, SequenceLogps};
 use crate::catalogue::Objective;
 use crate::side::Side;
 
@@ -8,8 +8,7 @@ use crate::side::Side;
 /// rejected sides. A figure that the batch cannot give is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Measures {
-    /// beta times the log-ratio of chosen sides; without a reference beta times what the objective compares (log-probs,
-    /// per token where it divides by length).
+    /// beta times the score of chosen sides: see [`Objective::score`].
     pub rewards_chosen: Option<f64>,
     /// The same for rejected sides.
     pub rewards_rejected: Option<f64>,
@@ -30,6 +29,34 @@ pub struct Measures {
 }
 
 impl Objective {
+    /// What a sequence counts for in margins: its log-ratio, without a reference its log-prob, each per token where the
+    /// objective divides by length. (`simpo` and `orpo` divide log-probs; against a reference they are measured as
+    /// others are.)
+    pub fn score(&self, sequence: &SequenceLogps) -> f64 {
+        let side = Side::of(sequence, self.needs_prompt_part());
+        match self {
+            Objective::IpoNorm(_) => side.log_ratio() / side.tokens,
+            Objective::Simpo(_) | Objective::Orpo(_) if sequence.reference.is_none() => side.mean(),
+            _ => side.log_ratio(),
+        }
+    }
+
+    /// Whether beta times the margin is a log-odds, so that its sigmoid is P(chosen better). It is not where beta sets a
+    /// target or a weight.
+    pub fn margin_is_log_odds(&self) -> bool {
+        !matches!(
+            self,
+            Objective::Sft(_)
+                | Objective::Ipo(_)
+                | Objective::Cipo(_)
+                | Objective::Gipo(_)
+                | Objective::IpoNorm(_)
+                | Objective::Hinge(_)
+                | Objective::Sppo(_)
+                | Objective::Orpo(_)
+        )
+    }
+
     /// The figures of a batch.
     pub fn measure(&self, batch: &Batch) -> Measures {
         let joint = self.needs_prompt_part();
@@ -48,13 +75,11 @@ impl Objective {
 
         let measured = chosen.iter().chain(&rejected).all(|&sequence| has_reference(sequence));
         let reward = |sequence: usize| {
-            let side = side(sequence);
-            let score = match self {
-                _ if measured => side.log_ratio(),
-                Objective::Simpo(_) | Objective::Orpo(_) => side.mean(),
-                _ => side.policy,
-            };
-            self.beta().map(|beta| beta * score)
+            let mut sequence = batch.sequences[sequence];
+            if !measured {
+                sequence.reference = None;
+            }
+            self.beta().map(|beta| beta * self.score(&sequence))
         };
         let rewards = |sides: &[usize]| mean(sides.iter().map(|&sequence| reward(sequence)));
         let logps = |sides: &[usize]| mean(sides.iter().map(|&sequence| Some(side(sequence).policy)));

@@ -238,6 +238,15 @@ impl Mixture {
         Ok((sum, losses))
     }
 
+    /// The objective that rewards and margins are told by: the first part that looks at both sides.
+    ///
+    /// # Panics
+    /// When there is no part, which [`Mixture::check`] finds.
+    pub fn lead(&self) -> &Objective {
+        let both = self.parts.iter().find(|part| part.objective.reads_rejected());
+        &both.or(self.parts.first()).expect("a mixture has a part").objective
+    }
+
     /// The figures of a batch. Rewards and margins are those of the first part that looks at both sides.
     pub fn measure(&self, batch: &Batch) -> Measures {
         let (both, one): (Vec<&Part>, Vec<&Part>) = self.parts.iter().partition(|part| part.objective.reads_rejected());

@@ -75,7 +75,8 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    fn push(&mut self, id: &str) {
+    /// Adds the id of the next row.
+    pub(crate) fn push(&mut self, id: &str) {
         self.text.push_str(id);
         self.ends.push(self.text.len());
     }

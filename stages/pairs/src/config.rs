@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pairs {
-    /// `verdicts`, or `pairs` (a list is read in order).
+    /// `verdicts`, or `pairs` (a list is read in order). Also `items`, which get mismatched responses for KTO: with
+    /// `write: items` and `kl_group`, and beside them `weight: given | uniform` and `order`. Their labels stay.
     pub from: Input,
     /// The same two responses seen again: `first` keeps the first row and rejects the later ones (`duplicate`, or
     /// `contradictory` where they favour the other side); `average` gives the first row the mean label of all and
@@ -42,7 +43,8 @@ pub struct Pairs {
     /// At most this many pairs per prompt, drawn; a joint pair counts for both of its prompts. Reason `capped`.
     #[serde(default)]
     pub cap_per_prompt: Option<u32>,
-    /// Shares of the forms, such as `{same: 0.5, joint: 0.5}`: as many pairs as the shares allow, drawn. Reason `mix`.
+    /// Shares of the forms, such as `{same: 0.5, joint: 0.5}`: as many pairs as the shares allow, drawn. Reason `mix`;
+    /// where `budget` leaves room for fewer, `budget`.
     #[serde(default)]
     pub mix: Option<Mix>,
     /// At most this many pairs, drawn. Reason `budget`.
@@ -249,5 +251,24 @@ impl Pairs {
             wrong("kl_group", "a group needs at least 2 rows to mismatch responses".to_owned());
         }
         findings
+    }
+
+    /// The settings given that are about two responses, which items are not.
+    pub(crate) fn rules_for_two(&self) -> Vec<&'static str> {
+        let given = [
+            ("duplicates", self.duplicates != Duplicates::First),
+            ("noise", self.noise.is_some()),
+            ("ties", self.ties != Ties::Keep),
+            ("min_p_hat", self.min_p_hat.is_some()),
+            ("max_p_hat", self.max_p_hat.is_some()),
+            ("shape", self.shape.is_some()),
+            ("cap_per_prompt", self.cap_per_prompt.is_some()),
+            ("mix", self.mix.is_some()),
+            ("budget", self.budget.is_some()),
+            ("labels", self.labels != Labels::Soft),
+            ("weight: certainty", self.weight == Weights::Certainty),
+            ("repeats", self.repeats.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect()
     }
 }

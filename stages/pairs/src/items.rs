@@ -120,7 +120,7 @@ fn merged(items: Vec<Item>, first: &[u32]) -> Vec<Item> {
 }
 
 /// For each row the next one with another prompt: in its group, around the corner; else in the whole table.
-fn mismatched(prompts: &[Key], group: usize) -> Result<Vec<usize>> {
+pub(crate) fn mismatched(prompts: &[Key], group: usize) -> Result<Vec<usize>> {
     let rows = prompts.len();
     let other = |at: usize, start: usize, length: usize| {
         (1..length).map(|step| start + (at - start + step) % length).find(|&next| prompts[next] != prompts[at])

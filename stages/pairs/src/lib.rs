@@ -8,6 +8,7 @@
 mod candidates;
 mod config;
 mod draw;
+mod grouped;
 mod groups;
 mod items;
 mod output;

@@ -76,16 +76,16 @@ pub(crate) fn write_items<R: Sides>(context: &Context<'_>, items: &[Item]) -> Re
     })
 }
 
-fn text<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+pub(crate) fn text<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
     Arc::new(values.map(Some).collect::<StringArray>())
 }
 
-fn numbers(values: impl Iterator<Item = f64>) -> ArrayRef {
+pub(crate) fn numbers(values: impl Iterator<Item = f64>) -> ArrayRef {
     Arc::new(Float64Array::from(values.collect::<Vec<_>>()))
 }
 
 /// The text of lists of messages: their contents, a line break between two.
-fn plain_text(messages: &ArrayRef) -> ArrayRef {
+pub(crate) fn plain_text(messages: &ArrayRef) -> ArrayRef {
     let lists = messages.as_list::<i32>();
     let texts = (0..lists.len()).map(|row| {
         let list = lists.value(row);

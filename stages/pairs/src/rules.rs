@@ -142,8 +142,14 @@ pub(crate) fn decide(settings: &Pairs, seed: Seed, candidates: &[Candidate]) -> 
         keep_drawn(&mut runners, &mut reasons, Reason::Capped, &drawn);
     }
     if let Some(mix) = &settings.mix {
-        let drawn = mixed(mix, settings.budget, &draws(&runners, "pairs/mix"), candidates)?;
-        keep_drawn(&mut runners, &mut reasons, Reason::Mix, &drawn);
+        let drawn = draws(&runners, "pairs/mix");
+        let shares = mixed(mix, None, &drawn, candidates)?;
+        keep_drawn(&mut runners, &mut reasons, Reason::Mix, &shares);
+        if settings.budget.is_some() {
+            // The first rows of each form, so some of those that the shares allow.
+            let afforded = mixed(mix, settings.budget, &drawn, candidates)?;
+            keep_drawn(&mut runners, &mut reasons, Reason::Budget, &afforded);
+        }
     }
     if let Some(budget) = settings.budget.and_then(|budget| usize::try_from(budget).ok())
         && runners.len() > budget
@@ -464,6 +470,11 @@ mod tests {
         assert_eq!(count(serde_json::json!({"mix": {"same": 0.7, "joint": 0.3}, "budget": 10})), (7, 3));
         assert_eq!(count(serde_json::json!({"mix": {"same": 1.0, "joint": 0.0}})), (30, 0));
         assert_eq!(count(serde_json::json!({"budget": 7})).0 + count(serde_json::json!({"budget": 7})).1, 7);
+        let yaml = serde_json::json!({"mix": {"same": 0.5, "joint": 0.5}, "budget": 8});
+        let fates = decide(&settings(yaml), Seed(1), &rows).unwrap();
+        let dropped = |reason| fates.iter().filter(|fate| **fate == Fate::Dropped(reason)).count();
+        // The shares allow 10 and 10 of 30 and 10, the budget 4 and 4 of these.
+        assert_eq!((dropped(Reason::Mix), dropped(Reason::Budget)), (20, 12));
         let none = decide(&settings(serde_json::json!({"mix": {"same": 0.5, "joint": 0.5}})), Seed(1), &rows[..5]);
         assert!(none.unwrap_err().to_string().contains("no such pair is left"));
     }

@@ -6,21 +6,22 @@ use serde_json::json;
 
 use crate::candidates::{self, Candidate, Ids, Sides};
 use crate::config::{Order, Pairs, Shape, Write};
-use crate::items;
 use crate::output::{self, OrientedPair};
 use crate::rules::{Fate, Reason, decide};
 use crate::trace;
+use crate::{grouped, items};
 
 /// Bins of the histogram of labels, over [0.5, 1].
 const BINS: usize = 10;
 
 impl Stage for Pairs {
     fn version(&self) -> String {
-        "1".to_owned()
+        "2".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {
-        vec![InputPort::new("from", &self.from, Table::Verdicts).or(Table::Pairs)]
+        let from = InputPort::new("from", &self.from, Table::Verdicts).or(Table::Pairs);
+        vec![if self.write == Write::Items { from.or(Table::Items) } else { from }]
     }
 
     fn outputs(&self) -> Vec<OutputPort> {
@@ -47,14 +48,17 @@ impl Stage for Pairs {
     }
 
     fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
+        if context.table_of("from") == Some(Table::Items) {
+            grouped::group_of(self)?;
+        }
         Ok(Forecast { rows: context.count_rows_of(&["from"])?, ..Forecast::default() })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        if context.table_of("from") == Some(Table::Pairs) {
-            run::<Pair>(self, context)
-        } else {
-            run::<Verdict>(self, context)
+        match context.table_of("from") {
+            Some(Table::Pairs) => run::<Pair>(self, context),
+            Some(Table::Items) => grouped::run(self, context),
+            _ => run::<Verdict>(self, context),
         }
     }
 
@@ -426,7 +430,7 @@ mod tests {
         let (folder, ..) = run(&many(2000), yaml, 7);
         let items: Vec<Item> = read_rows(&folder.path().join("items")).unwrap();
         let digest = Digest::of(format!("{rows}{items:?}").as_bytes()).short(16);
-        assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "1");
+        assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "2");
         assert_eq!(digest, "07c10bf7376bb74d");
     }
 
@@ -493,6 +497,35 @@ mod tests {
         let labels: Vec<_> = items.iter().map(|item| (item.response_id.as_str(), item.label)).collect();
         assert_eq!(labels, [("2", 1.0), ("1", 0.0), ("1", 1.0), ("3", 0.0), ("1", 1.0), ("2", 0.0)]);
         assert!(items.iter().all(|item| item.kl_response.is_none() && item.kl_group.is_none()));
+    }
+
+    #[test]
+    fn items_get_mismatched_responses_and_keep_everything_else() {
+        let rows = [verdict(0, "p/1", "p/2", 1.0), verdict(1, "q/1", "q/2", 0.75), verdict(2, "r/1", "r/2", 0.25)];
+        let (folder, ..) = run(&rows, json!({"write": "items"}), 0);
+        let given: Vec<Item> = read_rows(&folder.path().join("items")).unwrap();
+        let (folder, outcome, _) = run(&given, json!({"write": "items", "kl_group": 3}), 0);
+        let outcome = outcome.unwrap();
+        assert_eq!(outcome.balance[0], kit::Balance { input: "from".to_owned(), read: 6, kept: 6, rejected: 0 });
+        assert_eq!(outcome.figures["groups"], json!(2));
+        let items: Vec<Item> = read_rows(&folder.path().join("items")).unwrap();
+        for (at, (item, before)) in items.iter().zip(&given).enumerate() {
+            let other = items.iter().find(|other| {
+                Some(&other.response_id) == item.kl_response_id.as_ref()
+                    && Some(&other.response[0].content) == item.kl_response.as_ref()
+            });
+            assert_ne!(other.unwrap().prompt_id, item.prompt_id);
+            assert_eq!(item.kl_group, Some(at as u64 / 3));
+            let plain = Item { kl_response_id: None, kl_response: None, kl_group: None, ..item.clone() };
+            assert_eq!(plain, *before);
+        }
+        // What comes straight from verdicts is the same.
+        let (folder, ..) = run(&rows, json!({"write": "items", "kl_group": 3}), 0);
+        assert_eq!(read_rows::<Item>(&folder.path().join("items")).unwrap(), items);
+        let refused = |yaml| run(&given, yaml, 0).1.unwrap_err().to_string();
+        assert!(refused(json!({"write": "items"})).contains("what can be added is `kl_group`"));
+        let yaml = json!({"write": "items", "kl_group": 3, "ties": "drop"});
+        assert!(refused(yaml).contains("`ties` is about pairs"));
     }
 
     #[test]

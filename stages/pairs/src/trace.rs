@@ -6,14 +6,15 @@ use serde_json::Value;
 
 use crate::candidates::{self, Candidate, Ids, Sides};
 use crate::config::{Labels, Pairs, Weights, Write};
-use crate::items;
 use crate::rules::{Fate, decide};
 use crate::stage::{detail, oriented};
+use crate::{grouped, items};
 
 /// The pairs or items of a trail.
 pub(crate) fn trace(settings: &Pairs, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
     match context.table_of("from") {
         Some(Table::Pairs) => of_rows::<Pair>(settings, context, trail),
+        Some(Table::Items) => grouped::trace(settings, context, trail),
         _ => of_rows::<Verdict>(settings, context, trail),
     }
 }

@@ -77,6 +77,7 @@ fn score_batch(stage: &Reference, decoder: &Decoder, units: &[Unit]) -> Result<V
             prompt_logp: stage.prompt_part.then_some(log_probs.prompt),
             prompt_tokens: sequence.start as u32,
             completion_tokens: (sequence.ids.len() - sequence.start) as u32,
+            dtype: Some(stage.dtype.name().to_owned()),
         })
     });
     rows.collect()

@@ -41,7 +41,7 @@ pub struct Reference {
     /// Longest sequence in tokens; without it the model's positions.
     #[serde(default)]
     pub max_tokens: Option<usize>,
-    /// The precision of matrix products, `f32` or `bf16`. `train` computes in the same.
+    /// The precision of matrix products, `f32` or `bf16`. `train` has to compute in the same.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
     /// Tokens computed at once, shared prefixes counted once. More needs more memory.
@@ -98,7 +98,7 @@ impl Reference {
 
 impl Stage for Reference {
     fn version(&self) -> String {
-        format!("1+lm{}", lm::VERSION)
+        format!("2+lm{}", lm::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -109,7 +109,7 @@ impl Stage for Reference {
     }
 
     fn outputs(&self) -> Vec<OutputPort> {
-        let reference = OutputPort::new(Table::Reference);
+        let reference = OutputPort::new(Table::Reference).setting("dtype", self.dtype.name());
         let reference = if self.prompt_part { reference } else { reference.without("prompt_logp") };
         vec![reference, OutputPort::new(Table::Rejects)]
     }

@@ -16,5 +16,9 @@ pub const KIND: kit::Kind = kit::Kind::of::<Sample>("sample", "k responses of a 
 
 /// What `lm` could not do, as a stage's error.
 fn lm_error(error: lm::Error) -> kit::Error {
-    if error.is_data() { kit::Error::Data(error.to_string()) } else { kit::Error::Internal(error.to_string()) }
+    match error {
+        lm::Error::Io { path, source } => kit::Error::io(path)(source),
+        error if error.is_data() => kit::Error::Data(error.to_string()),
+        error => kit::Error::Internal(error.to_string()),
+    }
 }

@@ -30,7 +30,7 @@ pub struct World {
     /// Distinct prompts to train on: the port `prompts`.
     pub prompts: u32,
     /// Distinct prompts that nothing else contains, to evaluate on: the port `holdout_prompts`.
-    /// Together with `prompts` at most 1200, all the sandbox has.
+    /// Together with `prompts` fewer than 1200, which are all the sandbox has.
     pub holdout_prompts: u32,
     /// Answers of mixed quality to learn from by imitation, with label 1: the port `demonstrations`.
     pub demonstrations: u32,

@@ -10,13 +10,25 @@ use crate::dataset::{Dataset, Key};
 
 impl Dataset {
     /// Takes the reference log-probs of all sequences from the input `reference`.
-    pub(crate) fn attach_reference(&mut self, context: &Context<'_>, objective: &Mixture) -> Result<()> {
+    pub(crate) fn attach_reference(
+        &mut self,
+        context: &Context<'_>,
+        objective: &Mixture,
+        dtype: lm::Dtype,
+    ) -> Result<()> {
         let places: BTreeMap<&Key, usize> = self.keys.iter().zip(0..).collect();
         let ids = |key: &Key| (key.0.clone(), key.1.clone());
         let mut starts: BTreeMap<(String, String), Vec<u32>> =
             self.keys.iter().map(|key| (ids(key), Vec::new())).collect();
         for row in context.rows::<ReferenceRow>("reference")? {
             let row = row?;
+            if let Some(other) = row.dtype.filter(|other| other != dtype.name()) {
+                return Err(Error::Pipeline(format!(
+                    "`reference` was computed in {other} and the policy would be in {}: their difference would be one of \
+                     precision; give both stages the same `dtype`",
+                    dtype.name()
+                )));
+            }
             let start = row.completion_start;
             let key = (row.prompt_id, row.response_id, start as usize, row.completion_tokens as usize);
             if let Some(starts) = starts.get_mut(&ids(&key)) {
@@ -40,7 +52,11 @@ impl Dataset {
                 let (prompt_id, response_id, start, length) = &self.keys[sequence];
                 let found = &starts[&ids(&self.keys[sequence])];
                 let why = if found.is_empty() {
-                    format!("compute `reference` from the rows of `{}` too (`from` takes a list)", self.input)
+                    format!(
+                        "either `reference` is not computed from the rows of `{}` (its `from` takes a list), or it rejected \
+                         this one, as it does with a smaller `max_tokens` than here: look into its table `rejects`",
+                        self.input
+                    )
                 } else {
                     format!(
                         "it has that response with its completion at token {found:?}, here it starts at {start} and has \

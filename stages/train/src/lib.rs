@@ -31,5 +31,9 @@ pub const KIND: kit::Kind = kit::Kind::of::<Train>("train", "train a policy on p
 
 /// A failure of the model as a failure of the stage.
 pub(crate) fn lm_error(error: lm::Error) -> kit::Error {
-    if error.is_data() { kit::Error::Data(error.to_string()) } else { kit::Error::Internal(error.to_string()) }
+    match error {
+        lm::Error::Io { path, source } => kit::Error::io(path)(source),
+        error if error.is_data() => kit::Error::Data(error.to_string()),
+        error => kit::Error::Internal(error.to_string()),
+    }
 }

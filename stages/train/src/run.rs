@@ -69,9 +69,11 @@ impl Train {
             )));
         }
         let read = |input: &'static str| -> Result<Dataset> {
-            let mut dataset = Dataset::read(context, input, &tokens, &self.objective, self.allow_same_prompt)?;
+            // What is measured on may be of one form, whatever is trained on.
+            let allow_same_prompt = self.allow_same_prompt || input != "from";
+            let mut dataset = Dataset::read(context, input, &tokens, &self.objective, allow_same_prompt)?;
             if !context.sources("reference").is_empty() {
-                dataset.attach_reference(context, &self.objective)?;
+                dataset.attach_reference(context, &self.objective, self.dtype)?;
             }
             if self.objective.needs_similarities() {
                 dataset.attach_embeddings(context)?;

@@ -7,7 +7,7 @@ use crate::{rendering, trace};
 
 impl Stage for Train {
     fn version(&self) -> String {
-        format!("2+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("3+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -22,15 +22,17 @@ impl Stage for Train {
             from = from.or(Table::Items);
         }
         if objective.needs_kl() {
-            from = from.needs("kl_response").needs("kl_group");
+            from = from.needs("kl_response").needs("kl_group").fixed_by(
+                "put `{kind: pairs, from: ..., write: items, kl_group: 16}` between, which reads `items` too",
+            );
         }
         let mut inputs = vec![from, InputPort::new("model", &self.model, Table::Model)];
         if let Some(reference) = &self.reference {
-            let port = InputPort::new("reference", reference, Table::Reference);
+            let port = InputPort::new("reference", reference, Table::Reference).shares("dtype", self.dtype.name());
             inputs.push(if !objective.reads_rejected() {
                 port.idle(format!("`{name}` measures no log-ratio"))
             } else if objective.needs_prompt_part() {
-                port.needs("prompt_logp")
+                port.needs("prompt_logp").fixed_by("set `prompt_part: true` in the stage that scores the reference")
             } else {
                 port
             });

@@ -2,9 +2,12 @@
 
 mod common;
 
-use common::{Bench, config, embeddings, items, pairs, port_bytes, reference, reference_of_items, tokenise};
+use common::{
+    Bench, config, embeddings, items, pairs, port_bytes, reference, reference_in, reference_of_items, tokenise,
+};
 use kit::rows::{Item, Metric, Pair, Reject, StepRow};
 use kit::{Error, Event, Interrupt, Table, read_port, read_rows};
+use lm::Dtype;
 use serde_json::{Value, json};
 
 fn findings(config: Value) -> Vec<String> {
@@ -96,7 +99,19 @@ fn data_that_the_objective_cannot_mean_is_refused_with_the_fix() {
     let across = Bench::new().table("from", joint).table("reference", &reference(joint));
     assert!(fails(&across, &config(json!({"name": "gdpo", "beta": 0.3}))).contains("`gjpo`"));
 
-    // A reference of other rows, and one of other token rules.
+    // What is measured on may share its prompts where what is trained on does not.
+    let mut measured = jpo.clone();
+    measured["eval_pairs"] = json!("held");
+    let both = [&rows[..], joint].concat();
+    let mixed = Bench::new().table("from", joint).table("eval_pairs", &rows).table("reference", &reference(&both));
+    mixed.run_through(&measured, "out");
+
+    // A reference of other rows, one of another precision, and one of other token rules.
+    let mut rounded = reference(&rows);
+    rounded.iter_mut().for_each(|row| row.dtype = Some("bf16".to_owned()));
+    let rounded = Bench::new().table("from", &rows).table("reference", &rounded);
+    let text = fails(&rounded, &config(json!({"name": "dpo", "beta": 0.3})));
+    assert!(text.contains("computed in bf16") && text.contains("the same `dtype`"), "{text}");
     let other = Bench::new().table("from", &rows).table("reference", &reference(&rows[..3]));
     let dpo = config(json!({"name": "dpo", "beta": 0.3}));
     let text = fails(&other, &dpo);
@@ -312,7 +327,7 @@ fn the_order_of_batches_is_that_of_the_version() {
     bench.run_through(&config, "entry");
     let digest = read_port(&bench.entry("entry").join("steps"), Table::Steps).unwrap().digest();
     let (stage, _) = (train::KIND.configure)(config).unwrap();
-    assert_eq!((stage.version().split('+').next().unwrap(), digest.short(16).as_str()), ("2", "211ec84cdb7ad820"));
+    assert_eq!((stage.version().split('+').next().unwrap(), digest.short(16).as_str()), ("3", "211ec84cdb7ad820"));
 }
 
 #[test]
@@ -336,7 +351,7 @@ fn the_forecast_counts_steps_tokens_and_what_is_too_long() {
 #[test]
 fn half_precision_trains_and_saves_what_it_computed_with() {
     let rows = first_rows(4);
-    let bench = Bench::new().table("from", &rows).table("reference", &reference(&rows));
+    let bench = Bench::new().table("from", &rows).table("reference", &reference_in(&rows, Dtype::Bf16));
     let mut config = config(json!({"name": "dpo", "beta": 0.3}));
     config["dtype"] = json!("bf16");
     config["epochs"] = json!(3);

@@ -12,15 +12,30 @@ fn near(what: &str, got: f64, wanted: f64, tolerance: f64) {
     assert!((got - wanted).abs() <= tolerance, "{what}: {got}, wanted {wanted} within {tolerance}");
 }
 
-/// Tolerances of the oracles' README.
+/// The whole batch at once.
 fn check(name: &str, objective: Value) {
+    check_with(name, config(objective));
+}
+
+/// In small micro-batches, with nothing and with little kept between forward and backward.
+fn check_cut(name: &str, objective: &Value) {
+    for schedule in ["two_pass", "boundaries"] {
+        let mut config = config(objective.clone());
+        config["batch"]["tokens_per_micro_batch"] = json!(100);
+        config["memory"] = json!({"schedule": schedule});
+        check_with(name, config);
+    }
+}
+
+/// Tolerances of the oracles' README.
+fn check_with(name: &str, config: Value) {
     let oracle: Value =
         serde_json::from_str(&std::fs::read_to_string(fixtures().join(format!("train-llama-{name}.json"))).unwrap())
             .unwrap();
     let pairs = pairs(if name == "jpo" { "joint.jsonl" } else { "pairs.jsonl" });
     let bench =
         Bench::new().table("from", &pairs).table("reference", &reference(&pairs)).table("embeddings", &embeddings());
-    bench.run_through(&config(objective), "entry");
+    bench.run_through(&config, "entry");
     let entry = bench.entry("entry");
     let metrics: Vec<Metric> = read_rows(&entry.join("metrics")).unwrap();
     let steps = oracle["steps"].as_array().unwrap();
@@ -108,4 +123,19 @@ fn rpo_follows_pytorch() {
 #[test]
 fn jpo_follows_pytorch() {
     check("jpo", json!({"name": "jpo", "beta": 0.3}));
+}
+
+#[test]
+fn dpo_follows_pytorch_in_small_micro_batches() {
+    check_cut("dpo", &json!({"name": "dpo", "beta": 0.3}));
+}
+
+#[test]
+fn rpo_follows_pytorch_in_small_micro_batches() {
+    check_cut("rpo", &json!({"name": "rpo", "beta": 0.3, "tau": 0.5}));
+}
+
+#[test]
+fn jpo_follows_pytorch_in_small_micro_batches() {
+    check_cut("jpo", &json!({"name": "jpo", "beta": 0.3}));
 }

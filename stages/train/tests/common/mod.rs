@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kit::rows::{Embedding, Item, Message, Pair, ReferenceRow};
 use kit::{Context, Digest, Events, Forecast, Interrupt, Outcome, Result, Seed, Source, Stage, Table, ids, write_part};
-use lm::{Decoder, Device, PrefixMismatch, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
+use lm::{Decoder, Device, Dtype, PrefixMismatch, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
 use serde_json::{Value, json};
 
 pub fn fixtures() -> PathBuf {
@@ -106,6 +106,11 @@ pub fn tokenise(pairs: &[Pair]) -> Vec<(Sequence, Sequence)> {
 
 /// What `reference` writes for these pairs.
 pub fn reference(pairs: &[Pair]) -> Vec<ReferenceRow> {
+    reference_in(pairs, Dtype::F32)
+}
+
+/// The same in some precision.
+pub fn reference_in(pairs: &[Pair], dtype: Dtype) -> Vec<ReferenceRow> {
     let tokens = tokenise(pairs);
     let sequences: Vec<&Sequence> = tokens.iter().flat_map(|(chosen, rejected)| [chosen, rejected]).collect();
     let names = pairs.iter().flat_map(|pair| {
@@ -114,7 +119,7 @@ pub fn reference(pairs: &[Pair]) -> Vec<ReferenceRow> {
             (pair.rejected_prompt_id.clone(), pair.rejected_response_id.clone()),
         ]
     });
-    score(&sequences, names.collect())
+    score(&sequences, names.collect(), dtype)
 }
 
 /// The same for items and their mismatched responses.
@@ -131,11 +136,11 @@ pub fn reference_of_items(items: &[Item]) -> Vec<ReferenceRow> {
             names.push((item.prompt_id.clone(), id.clone()));
         }
     }
-    score(&sequences.iter().collect::<Vec<_>>(), names)
+    score(&sequences.iter().collect::<Vec<_>>(), names, Dtype::F32)
 }
 
-fn score(sequences: &[&Sequence], names: Vec<(String, String)>) -> Vec<ReferenceRow> {
-    let decoder = Decoder::load(&model(), &Device::Cpu).unwrap();
+fn score(sequences: &[&Sequence], names: Vec<(String, String)>, dtype: Dtype) -> Vec<ReferenceRow> {
+    let decoder = Decoder::load_in(&model(), &Device::Cpu, dtype).unwrap();
     let log_probs = decoder.score(sequences, true, 4096).unwrap();
     let rows = names.into_iter().zip(sequences).zip(log_probs).map(|(((prompt_id, response_id), sequence), scored)| {
         ReferenceRow {
@@ -146,6 +151,7 @@ fn score(sequences: &[&Sequence], names: Vec<(String, String)>) -> Vec<Reference
             prompt_logp: Some(scored.prompt),
             prompt_tokens: sequence.start as u32,
             completion_tokens: (sequence.ids.len() - sequence.start) as u32,
+            dtype: Some(dtype.name().to_owned()),
         }
     });
     rows.collect()
