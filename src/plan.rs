@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kit::{Context, Interrupt, Result, Seed, Source};
+use kit::{Context, Interrupt, Result, Seed, Source, Table};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -422,6 +422,41 @@ impl Planner<'_> {
             inputs.insert(edge.key, sources);
         }
         Ok(if missing.is_empty() { Ok(inputs) } else { Err(missing) })
+    }
+
+    /// The tables of a stage's inputs that are whole so far.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn inputs_so_far<'m>(&self, stage: usize, manifest: &dyn Fn(usize) -> Option<&'m Manifest>) -> Result<Inputs> {
+        let digests = Digests::new(self.store.stats());
+        let mut inputs = Inputs::new();
+        for edge in self.graph.nodes[stage].inputs.iter().filter(|edge| edge.idle.is_none()) {
+            let mut sources = Vec::new();
+            for origin in edge.sources.iter().filter(|origin| origin.table() != Table::Model) {
+                let table = origin.table();
+                sources.extend(match origin {
+                    Origin::Port { stage, port, .. } => match manifest(*stage) {
+                        Some(manifest) => Some(Source {
+                            path: self.store.entry(&manifest.recipe.entry()).join(port),
+                            table,
+                            digest: manifest.ports.get(port).ok_or_else(|| missing_port(manifest, port))?.digest(),
+                            name: format!("{}.{port}", self.graph.nodes[*stage].name),
+                        }),
+                        None => None,
+                    },
+                    Origin::Path { path, .. } => {
+                        let digest = digests.input(path, table)?;
+                        Some(Source { path: path.clone(), table, digest, name: path.display().to_string() })
+                    }
+                    Origin::Hub { .. } => None,
+                });
+            }
+            if sources.len() == edge.sources.len() {
+                inputs.insert(edge.key, sources);
+            }
+        }
+        Ok(inputs)
     }
 
     /// What a stage expects to do, where its inputs are there.

@@ -1,5 +1,6 @@
 //! Running a pipeline: stages side by side where they can be, each result committed before anyone reads it.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 use std::time::Instant;
@@ -95,7 +96,8 @@ impl Run<'_> {
         );
         let planner = Planner { graph: self.graph, store: self.store, records: self.records };
         let progress = self.graph.nodes.iter().map(|_| Progress::Waiting).collect();
-        let mut scheduler = Scheduler { run: self, planner, planned, progress, record, failed: Vec::new() };
+        let unchecked = (0..self.graph.nodes.len()).collect();
+        let mut scheduler = Scheduler { run: self, planner, planned, progress, record, failed: Vec::new(), unchecked };
         let scheduled = scheduler.schedule();
         let Scheduler { mut record, mut failed, .. } = scheduler;
         failed.extend(scheduled.err());
@@ -136,6 +138,8 @@ struct Scheduler<'a> {
     progress: Vec<Progress>,
     record: RunRecord,
     failed: Vec<Error>,
+    /// Stages that have not seen all of their inputs that are there.
+    unchecked: BTreeSet<usize>,
 }
 
 impl<'a> Scheduler<'a> {
@@ -185,6 +189,9 @@ impl<'a> Scheduler<'a> {
                 }
                 if graph.upstream(stage).into_iter().any(|upstream| self.manifest(upstream).is_none()) {
                     continue;
+                }
+                if let Err((refusing, error)) = self.check_rows() {
+                    return self.settle(refusing, Worked::Stopped(error));
                 }
                 match self.launch_one(stage, scope, sender) {
                     Ok(needed_no_work) => settled |= needed_no_work,
@@ -319,6 +326,33 @@ impl<'a> Scheduler<'a> {
         (record.seconds, record.ports) = (seconds, ports);
         record.figures = manifest.outcome.figures.clone();
         self.progress[stage] = Progress::Done(manifest);
+        let graph = self.run.graph;
+        self.unchecked.extend((0..graph.nodes.len()).filter(|reader| graph.upstream(*reader).contains(&stage)));
+        Ok(())
+    }
+
+    /// Lets the stages whose inputs grew look at what only rows can tell, before others compute on them. Gives the stage
+    /// that refuses.
+    fn check_rows(&mut self) -> std::result::Result<(), (usize, Error)> {
+        for stage in std::mem::take(&mut self.unchecked) {
+            let planned = &self.planned[stage];
+            if !planned.selected || matches!(planned.decision, Decision::Skip(_) | Decision::Reuse(_)) {
+                continue;
+            }
+            let node = &self.run.graph.nodes[stage];
+            let checked = self.planner.inputs_so_far(stage, &|stage| self.manifest(stage)).and_then(|inputs| {
+                let silent = |_: kit::Event| {};
+                node.stage.check_rows(&kit::Context {
+                    seed: kit::Seed(node.seed.unwrap_or_default()),
+                    device: &self.run.options.device,
+                    folder: self.run.store.root(),
+                    inputs,
+                    events: &silent,
+                    interrupt: self.run.interrupt.clone(),
+                })
+            });
+            checked.map_err(|source| (stage, Error::Stage { stage: node.name.clone(), source }))?;
+        }
         Ok(())
     }
 

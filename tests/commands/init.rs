@@ -4,9 +4,10 @@ use std::path::Path;
 
 use crate::project::Project;
 
-const DATA: [(&str, &str); 7] = [
+const DATA: [(&str, &str); 8] = [
     ("pairs.jsonl", r#"{"prompt": "name a fruit", "chosen": "an apple", "rejected": "a stone", "p_hat": 0.9}"#),
     ("joint.jsonl", r#"{"i_chosen": "a fruit", "r_chosen": "an apple", "i_reject": "a fish", "r_reject": "a horse"}"#),
+    ("alike.jsonl", r#"{"i_chosen": "a fruit", "r_chosen": "an apple", "i_reject": "a fruit", "r_reject": "a stone"}"#),
     ("comparisons.jsonl", r#"{"instruction": "a fruit", "response_0": "an apple", "response_1": "a stone"}"#),
     ("judged.jsonl", r#"{"instruction": "a fruit", "response_0": "an apple", "response_1": "a stone", "feedback": 0}"#),
     ("items.jsonl", r#"{"prompt": "name a fruit", "completion": "an apple", "label": true}"#),
@@ -55,6 +56,25 @@ fn every_pipeline_passes_check_and_plan() {
             }
         }
     }
+}
+
+#[test]
+fn two_prompts_that_are_one_are_pairs_of_one_prompt_and_the_pipeline_runs() {
+    let (project, model) = (project(), model());
+    let rows: String = (0..40)
+        .map(|n| {
+            let (better, worse) = (n * 3 % 7, n % 5 + 7);
+            format!(
+                "{{\"i_chosen\": \"say {n}\", \"r_chosen\": \" {better}\", \"i_reject\": \"say {n}\", \"r_reject\": \" {worse}\"}}\n"
+            )
+        })
+        .collect();
+    project.write("alike.jsonl", &rows);
+    let told = project.done(&["init", "x.yaml", "--data", "alike.jsonl", "--policy", &model]);
+    assert!(told.contains("x.yaml: pairs, objective gdpo\n"), "{told}");
+    project.done(&["run", "x.yaml", "--device", "cpu", "--set", "policy.batch.pairs=4"]);
+    let told = project.done(&["init", "y.yaml", "--data", "joint.jsonl", "--policy", &model]);
+    assert!(told.contains("y.yaml: pairs of two prompts, objective gjpo\n"), "{told}");
 }
 
 #[test]

@@ -165,6 +165,9 @@ fn scenario_13_an_objective_over_pairs_that_it_cannot_mean_is_refused_with_the_f
     let project = Project::new(&[("pipeline.yaml", &text), ("data.jsonl", joint)]);
     let told = project.fails(&["run", "pipeline.yaml", "--device", "cpu"], 78);
     assert!(told.contains("1 of 1 pairs are joint (two prompts): train on them with `jpo`"), "{told}");
+    // It is known once the data are read: nothing was scored for it.
+    let status = project.done(&["status", "--json"]);
+    assert!(!project.path(".halftone/runs/test/reference").exists(), "{status}");
     project.done(&["run", "pipeline.yaml", "--device", "cpu", "--set", "policy.objective.name=gjpo"]);
     let loss = rows(&project, "policy.metrics")[0]["loss"].as_f64().unwrap();
     assert!((loss - std::f64::consts::LN_2).abs() < 1e-5, "{loss}");

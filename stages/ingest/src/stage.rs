@@ -9,6 +9,7 @@ use kit::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::bad_row::BadRow;
 use crate::column::Column;
@@ -92,7 +93,7 @@ pub struct Found {
     pub format: Format,
     /// The tables that a run fills.
     pub tables: Vec<Table>,
-    /// Whether the two sides of a row have prompts of their own.
+    /// Whether the two sides of one of the first rows have different prompts.
     pub joint: bool,
     /// Whether rows carry a probability or a feedback for a label.
     pub labelled: bool,
@@ -114,9 +115,17 @@ impl Ingest {
         let counts = survey.files.iter().map(SourceFile::count_rows).collect::<Result<Vec<_>>>();
         let counts = counts.map_err(|error| Finding::at("files", error.to_string()))?;
         let layout = &survey.layouts[0];
+        let first = &survey.files[0];
+        let (head, _) = first.head().map_err(|error| Finding::at("files", error.to_string()))?;
+        // Formats with two prompts are used for pairs under one as well.
+        let differ = |row: &Map<String, Value>| {
+            let prompts = [(Column::ChosenPrompt, Column::RejectedPrompt), (Column::Prompt0, Column::Prompt1)];
+            let differ = |(a, b)| layout.get(a).zip(layout.get(b)).is_some_and(|(a, b)| row.get(a) != row.get(b));
+            prompts.into_iter().any(differ)
+        };
         Ok(Found {
             format: layout.format,
-            joint: layout.has(Column::Prompt0) || layout.format == Format::JpoPairs,
+            joint: head.iter().any(differ),
             labelled: layout.labelled(),
             layout: layout.to_string(),
             rows: counts.iter().map(|(rows, _)| rows).sum(),

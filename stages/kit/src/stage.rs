@@ -79,6 +79,15 @@ pub trait Stage: Send + Sync {
         false
     }
 
+    /// What only the rows of an input can tell, such as the forms of pairs. Called as soon as an input is there and before
+    /// the stages that compute on it run; `context` has the inputs that are there so far.
+    ///
+    /// # Errors
+    /// When the stage would stop at these rows.
+    fn check_rows(&self, _context: &Context<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// What the stage will have to do, from its inputs; nothing of it is computed.
     ///
     /// # Errors

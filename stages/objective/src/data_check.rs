@@ -23,7 +23,7 @@ impl Objective {
             if forms.joint == 0 && forms.same > 0 && !allow_same_prompt {
                 return Err(format!(
                     "`{name}` on {} pairs that all share their prompt is `{}` at the cost of scoring prompts: make \
-                     joint comparisons (`compare` with `form: joint`), or set `allow_same_prompt: true`",
+                     joint comparisons (`compare` with `joint: {{random: 1}}`, or `{{nearest: 4}}`), or set `allow_same_prompt: true`",
                     forms.same,
                     match self {
                         Objective::Cjpo(_) => "cdpo",

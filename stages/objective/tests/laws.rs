@@ -476,7 +476,8 @@ fn forms_are_checked() {
     assert!(gdpo.check_forms(joint, false).unwrap_err().contains("`gjpo`"));
     let jpo = of(r#"{"name": "jpo", "beta": 0.3}"#);
     assert!(jpo.check_forms(joint, false).is_ok() && jpo.check_forms(same, true).is_ok());
-    assert!(jpo.check_forms(same, false).unwrap_err().contains("allow_same_prompt: true"));
+    let refused = jpo.check_forms(same, false).unwrap_err();
+    assert!(refused.contains("`joint: {random: 1}`") && refused.contains("allow_same_prompt: true"), "{refused}");
     assert!(of(r#"{"name": "rpo", "beta": 0.3, "tau": 0.5}"#).check_forms(joint, false).is_ok());
     assert!(of(r#"{"name": "simpo", "beta": 0.3, "gamma": 1}"#).check_forms(joint, false).is_err());
 }

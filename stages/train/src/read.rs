@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kit::rows::{Item, Message, Pair, Reject};
-use kit::{Context, Error, Result, Row, Table, ids};
+use kit::{Cell, Context, Error, Result, Row, Table, ids};
 use lm::{Refusal, Sequence, Text, TextRules, Turn};
 use objective::{Forms, Mixture};
 
@@ -38,16 +38,11 @@ impl Dataset {
         match context.table_of(input) {
             Some(Table::Items) => reader.read_all::<Item>(context, |reader, row| reader.item(row))?,
             _ => reader.read_all::<Pair>(context, |reader, row| {
-                match row.form.as_str() {
-                    "joint" => forms.joint += 1,
-                    _ => forms.same += 1,
-                }
+                count(&mut forms, &row.form);
                 reader.pair(row)
             })?,
         }
-        objective
-            .check_forms(forms, allow_same_prompt)
-            .map_err(|text| Error::Pipeline(format!("`{input}`: {text}")))?;
+        check_forms(objective, forms, allow_same_prompt, input)?;
         let dataset = reader.dataset;
         if !objective.reads_weights() {
             let mut weights = dataset.examples.iter().filter(|example| example.weight() > 0.0);
@@ -77,6 +72,33 @@ impl Dataset {
         }
         Ok(dataset)
     }
+}
+
+/// The forms of an input's pairs; none where it is not there or holds items.
+pub(crate) fn forms(context: &Context<'_>, input: &'static str) -> Result<Forms> {
+    let mut forms = Forms::default();
+    if context.table_of(input) == Some(Table::Pairs) {
+        for batch in context.batches::<Pair>(&[input])?.only(&["form"]) {
+            let batch = batch?;
+            let column = batch.column("form");
+            let form = |row| <String as Cell>::get(column, row).unwrap_or_default();
+            (0..batch.batch.num_rows()).for_each(|row| count(&mut forms, &form(row)));
+        }
+    }
+    Ok(forms)
+}
+
+fn count(forms: &mut Forms, form: &str) {
+    match form {
+        "joint" => forms.joint += 1,
+        _ => forms.same += 1,
+    }
+}
+
+/// Refuses pairs on which the objective means nothing.
+pub(crate) fn check_forms(objective: &Mixture, forms: Forms, allow_same_prompt: bool, input: &str) -> Result<()> {
+    let checked = objective.check_forms(forms, allow_same_prompt);
+    checked.map_err(|text| Error::Pipeline(format!("`{input}`: {text}")))
 }
 
 struct Reader<'a> {

@@ -3,7 +3,7 @@
 use kit::{Context, Finding, Forecast, InputPort, Outcome, OutputPort, Rendering, Result, Stage, Table, Traced, Trail};
 
 use crate::config::Train;
-use crate::{rendering, trace};
+use crate::{read, rendering, trace};
 
 impl Stage for Train {
     fn version(&self) -> String {
@@ -65,6 +65,13 @@ impl Stage for Train {
 
     fn check(&self) -> Vec<Finding> {
         self.findings()
+    }
+
+    fn check_rows(&self, context: &Context<'_>) -> Result<()> {
+        ["from", "eval_pairs"].into_iter().try_for_each(|input| {
+            let forms = read::forms(context, input)?;
+            read::check_forms(&self.objective, forms, self.allow_same_prompt, input)
+        })
     }
 
     fn execution_keys(&self) -> &'static [&'static str] {
