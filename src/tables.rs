@@ -17,6 +17,7 @@ pub fn fields_of(table: Table) -> Vec<Field> {
         Table::Metrics => rows::Metric::fields(),
         Table::Steps => rows::StepRow::fields(),
         Table::Contrasts => rows::Contrast::fields(),
+        Table::Splits => rows::Split::fields(),
         Table::Scores => rows::Score::fields(),
         Table::Summary => rows::SummaryRow::fields(),
         Table::Utilities => rows::Utility::fields(),

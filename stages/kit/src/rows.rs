@@ -356,6 +356,26 @@ rows! {
         mean_token_logp: Option<f64>,
     }
 
+    /// What one optimizer step measured on the pairs of one form whose soft labels lie in one tenth of [0, 1].
+    Split in Splits {
+        /// The optimizer step.
+        step: u64,
+        /// `same` or `joint`.
+        form: String,
+        /// The labels: from here on,
+        p_hat_low: f64,
+        /// up to, but without, this; 1 belongs to the last tenth.
+        p_hat_high: f64,
+        /// Pairs of the batch that are in it.
+        pairs: u64,
+        /// Their loss, weighted as in the batch's; absent where a mixture has none for each pair.
+        loss: Option<f64>,
+        /// As in `metrics`, over these pairs.
+        rewards_accuracies as "rewards/accuracies": Option<f64>,
+        /// As in `metrics`, over these pairs.
+        rewards_margins as "rewards/margins": Option<f64>,
+    }
+
     /// Which row was seen in which step.
     StepRow in Steps {
         /// The optimizer step, from 1.

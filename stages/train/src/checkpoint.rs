@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use kit::commit::{commit_json, read_json, sync_folder};
-use kit::rows::{Contrast, Metric, StepRow};
+use kit::rows::{Contrast, Metric, Split, StepRow};
 use kit::{Context, Error, Event, Result, Row, read_rows, write_part};
 use lm::Training;
 
@@ -35,6 +35,7 @@ impl Checkpoints {
             metrics: read_rows::<Metric>(&folder.join("metrics.parquet"))?,
             steps: read_rows::<StepRow>(&folder.join("steps.parquet"))?,
             contrasts: read_rows::<Contrast>(&folder.join("contrasts.parquet"))?,
+            splits: read_rows::<Split>(&folder.join("splits.parquet"))?,
         }))
     }
 
@@ -55,6 +56,7 @@ impl Checkpoints {
         write_rows(&partial.join("metrics.parquet"), &log.metrics)?;
         write_rows(&partial.join("steps.parquet"), &log.steps)?;
         write_rows(&partial.join("contrasts.parquet"), &log.contrasts)?;
+        write_rows(&partial.join("splits.parquet"), &log.splits)?;
         commit_json(&partial.join("counters.json"), &log.counters)?;
         let older = self.all()?;
         let folder = self.folder.join(format!("{batches:012}"));

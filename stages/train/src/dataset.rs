@@ -40,6 +40,8 @@ pub(crate) enum Example {
         chosen: usize,
         /// The rejected side's.
         rejected: usize,
+        /// Whether its form is `joint`.
+        joint: bool,
         /// The chosen side's prompt.
         chosen_prompt: usize,
         /// The rejected side's.

@@ -17,6 +17,7 @@ mod order;
 mod read;
 mod rendering;
 mod run;
+mod splits;
 mod stage;
 mod step;
 mod tensorboard;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use kit::rows::{Contrast, LossPart, Metric, StepRow};
+use kit::rows::{Contrast, LossPart, Metric, Split, StepRow};
 use objective::{Batch, Evaluation, Measures, Mixture, NoStep};
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Dataset, Example};
+use crate::splits::splits;
 use crate::step::Step;
 
 /// Cross-prompt weights that are kept of each row of RPO's matrix.
@@ -19,6 +20,7 @@ pub(crate) struct Log {
     pub(crate) metrics: Vec<Metric>,
     pub(crate) steps: Vec<StepRow>,
     pub(crate) contrasts: Vec<Contrast>,
+    pub(crate) splits: Vec<Split>,
 }
 
 /// Where a run stands.
@@ -85,6 +87,7 @@ impl Log {
         let seen = |&row: &usize| StepRow { step: number, row_id: dataset.examples[row].id().to_owned() };
         self.steps.extend(rows.iter().map(seen));
         self.contrasts.extend(contrasts(dataset, rows, &step.evaluation, &step.batch, number));
+        self.splits.extend(splits(dataset, rows, objective, &step.batch, &step.evaluation, number));
     }
 }
 

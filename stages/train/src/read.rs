@@ -163,6 +163,7 @@ impl Reader<'_> {
                 id: row.pair_id.clone(),
                 chosen: self.add(&row.chosen_prompt_id, &row.chosen_response_id, chosen)?,
                 rejected: self.add(&row.rejected_prompt_id, &row.rejected_response_id, rejected)?,
+                joint: row.form == "joint",
                 chosen_prompt: self.prompt(&row.chosen_prompt_id),
                 rejected_prompt: self.prompt(&row.rejected_prompt_id),
                 p_hat: row.p_hat,

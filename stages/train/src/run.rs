@@ -1,6 +1,6 @@
 //! The run, top to bottom: data and its checks, the model, the loop, the ports.
 
-use kit::rows::{Contrast, Metric, StepRow};
+use kit::rows::{Contrast, Metric, Split, StepRow};
 use kit::{Context, Error, Outcome, Result, Table};
 use lm::{AdamW, Decoder, DecoderConfig, Memory, Text, TextRules, Training};
 use objective::Mixture;
@@ -43,6 +43,12 @@ impl Train {
             too_long: self.too_long,
             on_prefix_mismatch: self.on_prefix_mismatch,
         }
+    }
+
+    /// Whether steps are also told by form and label of their pairs.
+    pub(crate) fn has_splits(&self) -> bool {
+        let reads = self.objective.reads();
+        reads.pairs() && !reads.items()
     }
 
     /// Reads, tokenises and checks the data.
@@ -247,6 +253,11 @@ impl Train {
             let mut contrasts = context.writer::<Contrast>("contrasts")?;
             contrasts.extend(log.contrasts.iter().cloned())?;
             contrasts.finish()?;
+        }
+        if self.has_splits() {
+            let mut splits = context.writer::<Split>("splits")?;
+            splits.extend(log.splits.iter().cloned())?;
+            splits.finish()?;
         }
         Ok(())
     }

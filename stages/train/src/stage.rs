@@ -7,7 +7,7 @@ use crate::{read, rendering, trace};
 
 impl Stage for Train {
     fn version(&self) -> String {
-        format!("3+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("4+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -59,6 +59,9 @@ impl Stage for Train {
         ];
         if self.objective.needs_similarities() {
             outputs.push(OutputPort::new(Table::Contrasts));
+        }
+        if self.has_splits() {
+            outputs.push(OutputPort::new(Table::Splits));
         }
         outputs
     }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Bench, config, embeddings, fixtures, pairs, reference, tokenise};
 use kit::read_rows;
-use kit::rows::{Contrast, Metric, StepRow};
+use kit::rows::{Contrast, Metric, Split, StepRow};
 use lm::{Decoder, Device, Sequence};
 use serde_json::{Value, json};
 
@@ -53,6 +53,21 @@ fn check_with(name: &str, config: Value) {
             near(&what("accuracies"), metric.rewards_accuracies.unwrap(), of("accuracies"), 0.0);
         }
     }
+    // The parts of a step are those of its whole: by form, and by tenth of the labels.
+    let splits: Vec<Split> = read_rows(&entry.join("splits")).unwrap();
+    let form = if name == "jpo" { "joint" } else { "same" };
+    assert!(splits.iter().all(|split| split.form == form && split.p_hat_low >= 0.5));
+    for metric in &metrics {
+        let own: Vec<&Split> = splits.iter().filter(|split| split.step == metric.step).collect();
+        assert_eq!(own.iter().map(|split| split.pairs).sum::<u64>(), 4);
+        let mean = |of: fn(&Split) -> Option<f64>| {
+            own.iter().map(|split| split.pairs as f64 / 4.0 * of(split).unwrap()).sum::<f64>()
+        };
+        near("loss of the splits", mean(|it| it.loss), metric.loss.unwrap(), 1e-9);
+        near("margins of the splits", mean(|it| it.rewards_margins), metric.rewards_margins.unwrap(), 1e-9);
+        near("accuracies of the splits", mean(|it| it.rewards_accuracies), metric.rewards_accuracies.unwrap(), 1e-9);
+    }
+    assert!(splits.len() > metrics.len(), "labels of several tenths");
     let seen: Vec<StepRow> = read_rows(&entry.join("steps")).unwrap();
     assert!(
         seen.iter()
