@@ -3,8 +3,7 @@
 use kit::{Result, Table};
 use serde_json::Value;
 
-use super::FIGURES;
-use super::files::Found;
+use super::files::{self, Found, groups};
 use super::view::{Example, Part, Section, four};
 use crate::inspect::is_text;
 
@@ -16,28 +15,29 @@ const LONGEST: usize = 1500;
 
 /// Pairs of each stage that wrote some.
 pub fn section(found: &[Found]) -> Result<Option<Section>> {
-    let mut parts = Vec::new();
-    for table in found.iter().filter(|table| table.table == Table::Pairs && table.rows > 0).take(FIGURES) {
-        let columns = ["p_hat", "form", "weight", "chosen_prompt", "chosen", "rejected_prompt", "rejected", "pair_id"];
-        let mut rows = table.first(&columns, ROWS)?;
-        let label = |row: &Vec<Value>| row[0].as_f64().unwrap_or(0.0);
-        rows.sort_by(|a, b| label(a).total_cmp(&label(b)));
-        let last = rows.len().saturating_sub(1);
-        let mut picked: Vec<usize> = (0..SHOWN).map(|number| last * number / (SHOWN - 1)).collect();
-        picked.dedup();
-        parts.push(Part {
-            title: table.name(),
-            facts: table.read_note(rows.len(), "pairs looked through"),
-            examples: picked.into_iter().map(|at| example(&rows[at])).collect(),
-            ..Part::default()
-        });
-    }
+    let parts = files::parts(&groups(found, &[Table::Pairs]), pairs)?;
     Ok((!parts.is_empty()).then_some(Section {
         id: "examples",
         title: "Examples",
         note: "From the least certain label to the most certain one.",
         parts,
     }))
+}
+
+fn pairs(table: &Found) -> Result<Part> {
+    let columns = ["p_hat", "form", "weight", "chosen_prompt", "chosen", "rejected_prompt", "rejected", "pair_id"];
+    let mut rows = table.first(&columns, ROWS)?;
+    let label = |row: &Vec<Value>| row[0].as_f64().unwrap_or(0.0);
+    rows.sort_by(|a, b| label(a).total_cmp(&label(b)));
+    let last = rows.len().saturating_sub(1);
+    let mut picked: Vec<usize> = (0..SHOWN).map(|number| last * number / (SHOWN - 1)).collect();
+    picked.dedup();
+    Ok(Part {
+        title: table.name(),
+        facts: table.read_note(rows.len(), "pairs looked through"),
+        examples: picked.into_iter().map(|at| example(&rows[at])).collect(),
+        ..Part::default()
+    })
 }
 
 fn example(row: &[Value]) -> Example {

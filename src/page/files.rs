@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use kit::{Result, Table};
 use serde_json::Value;
 
-use super::view::grouped;
+use super::FIGURES;
+use super::view::{Grid, Part, grouped};
 use crate::inspect::Rows;
 use crate::store::{RunRecord, Store};
 
@@ -44,6 +45,59 @@ impl Found {
             false => format!("{} {what}", grouped(self.rows)),
         }
     }
+}
+
+/// A port of a stage, or of all stages of a matrix.
+pub struct Group<'a> {
+    /// As [`Found::name`], without what tells the members apart.
+    pub name: String,
+    /// The tables, in the order of the pipeline.
+    pub members: Vec<&'a Found>,
+}
+
+/// The tables of some sort that have rows, those of a matrix together.
+pub fn groups<'a>(found: &'a [Found], tables: &[Table]) -> Vec<Group<'a>> {
+    let mut groups: Vec<(&str, &str, Vec<&Found>)> = Vec::new();
+    for table in found.iter().filter(|table| tables.contains(&table.table) && table.rows > 0) {
+        let stage = table.stage.split('@').next().unwrap_or_default();
+        match groups.iter_mut().find(|(of, port, _)| *of == stage && *port == table.port) {
+            Some((.., members)) => members.push(table),
+            None => groups.push((stage, &table.port, vec![table])),
+        }
+    }
+    let group = |(stage, port, members): (&str, &str, Vec<&'a Found>)| {
+        let name = if stage == port { stage.to_owned() } else { format!("{stage}.{port}") };
+        Group { name, members }
+    };
+    groups.into_iter().map(group).collect()
+}
+
+/// A part for each group: of a matrix, a line of facts for each member and the first one in full. What is too much to be
+/// shown is named.
+///
+/// # Errors
+/// As `make`.
+pub fn parts(groups: &[Group<'_>], make: impl Fn(&Found) -> Result<Part>) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for group in groups.iter().take(FIGURES) {
+        let mut made = group.members.iter().map(|member| make(member)).collect::<Result<Vec<_>>>()?;
+        if made.len() > 1 {
+            let mut grid = Grid::new(&["stage", "what it has"]);
+            for (member, part) in group.members.iter().zip(&made) {
+                grid.push(vec![member.stage.as_str().into(), part.facts.as_str().into()]);
+            }
+            let title = format!("{} × {}", group.name, made.len());
+            let facts = format!("the figures below are those of {}", group.members[0].stage);
+            parts.push(Part { title, facts, table: Some(grid), ..Part::default() });
+        }
+        parts.push(made.swap_remove(0));
+    }
+    let more: Vec<&str> = groups.iter().skip(FIGURES).map(|group| group.name.as_str()).collect();
+    if !more.is_empty() {
+        let facts = format!("and {} more, which are not shown: {}", more.len(), more.join(", "));
+        parts.push(Part { facts, ..Part::default() });
+    }
+    Ok(parts)
 }
 
 /// All ports of the stages of a run, in the order of the pipeline.

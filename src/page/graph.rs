@@ -1,12 +1,16 @@
 //! The pipeline as a picture: layers of boxes, from what is read to what is made of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use kit::Table;
 
 use crate::clock::spoken;
 use crate::draw::placed;
+use crate::groups::parts_of;
+use crate::kinds::KINDS;
+use crate::pipeline::{Declared, Pipeline};
 use crate::store::{RunRecord, StageState, Store};
 
 /// A character of the layout, the height of a box and of a layer, in pixels.
@@ -25,9 +29,13 @@ struct Place {
     from: Vec<usize>,
 }
 
-/// The graph of a run as SVG. Who reads from whom is known by the content that was read.
-pub fn svg(store: &Store, record: &RunRecord) -> String {
-    let places = places(store, record);
+/// The graph of a run as SVG. Who reads from whom stands in the pipeline as it was resolved, and where that cannot be
+/// read, follows from the content that was read.
+pub fn svg(store: &Store, record: &RunRecord, run: &Path) -> String {
+    drawing(&places(store, record, &declared(record, run)))
+}
+
+fn drawing(places: &[Place]) -> String {
     let read: BTreeSet<usize> = places.iter().flat_map(|place| place.from.iter().copied()).collect();
     let (joined, alone): (Vec<usize>, Vec<usize>) =
         (0..places.len()).partition(|place| read.contains(place) || !places[*place].from.is_empty());
@@ -81,14 +89,20 @@ struct Picture {
 }
 
 impl Picture {
+    /// Makes room for what ends there.
+    fn reach(&mut self, right: f64, bottom: f64) {
+        (self.width, self.height) = (self.width.max(right), self.height.max(bottom));
+    }
+
     fn line(&mut self, from_x: f64, from_y: f64, x: f64, y: f64) {
         let half = (from_y + y) / 2.0;
+        self.reach(from_x.max(x) + 1.0, from_y.max(y) + 1.0);
         self.body
             .push_str(&format!("<path class=\"edge\" d=\"M{from_x} {from_y}C{from_x} {half} {x} {half} {x} {y}\"/>"));
     }
 
     fn node(&mut self, place: &Place, x: f64, y: f64, width: f64) {
-        (self.width, self.height) = (self.width.max(x + width + 1.0), self.height.max(y + HEIGHT + 1.0));
+        self.reach(x + width + 1.0, y + HEIGHT + 1.0);
         self.body.push_str(&format!(
             "<g class=\"node {word}\"><rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{HEIGHT}\" rx=\"5\"/>\
              <text x=\"{tx}\" y=\"{y1}\" class=\"name\">{name}</text>\
@@ -116,7 +130,23 @@ impl Place {
     }
 }
 
-fn places(store: &Store, record: &RunRecord) -> Vec<Place> {
+/// The stages that each stage reads from, as `resolved.yaml` in the folder of the run has it; also of stages that never
+/// came to read anything.
+fn declared(record: &RunRecord, run: &Path) -> BTreeMap<String, Vec<String>> {
+    let Ok((pipeline, _)) = Pipeline::load(&run.join("resolved.yaml"), &[]) else { return BTreeMap::new() };
+    let read = |declared: Declared| {
+        let kind = KINDS.iter().find(|kind| declared.kind.as_deref() == Some(kind.name))?;
+        let (stage, _) = (kind.configure)(declared.config).ok()?;
+        let inputs = stage.inputs();
+        let texts = inputs.iter().filter(|input| input.idle.is_none()).flat_map(|input| &input.from.0);
+        let stages = texts.filter(|text| !text.contains('/'));
+        let stages = stages.map(|text| parts_of(text, |name| record.stages.contains_key(name)).0.to_owned());
+        Some((declared.name, stages.collect()))
+    };
+    pipeline.stages.into_iter().filter_map(read).collect()
+}
+
+fn places(store: &Store, record: &RunRecord, declared: &BTreeMap<String, Vec<String>>) -> Vec<Place> {
     let group_of = |name: &str| name.split('@').next().unwrap_or(name).to_owned();
     let mut places: Vec<Place> = Vec::new();
     let mut of: BTreeMap<String, usize> = BTreeMap::new();
@@ -139,12 +169,13 @@ fn places(store: &Store, record: &RunRecord) -> Vec<Place> {
     }
     for (name, stage) in &record.stages {
         let place = of[&group_of(name)];
-        let inputs = stage.recipe.as_ref().map(|recipe| &recipe.inputs);
-        for input in inputs.into_iter().flat_map(BTreeMap::values).flatten() {
-            if let Some(&from) = wrote.get(&input.digest.to_string())
-                && from != place
-                && !places[place].from.contains(&from)
-            {
+        let inputs = stage.recipe.iter().flat_map(|recipe| recipe.inputs.values()).flatten();
+        let from: Vec<usize> = match declared.get(name) {
+            Some(names) => names.iter().filter_map(|name| of.get(&group_of(name)).copied()).collect(),
+            None => inputs.filter_map(|input| wrote.get(&input.digest.to_string()).copied()).collect(),
+        };
+        for from in from.into_iter().filter(|from| *from != place) {
+            if !places[place].from.contains(&from) {
                 places[place].from.push(from);
             }
         }
@@ -160,4 +191,43 @@ fn urgency(state: StageState) -> usize {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers after some attribute, or in the way of an edge.
+    fn numbers(text: &str) -> Vec<f64> {
+        text.split(|letter: char| !letter.is_ascii_digit() && letter != '.').filter_map(|it| it.parse().ok()).collect()
+    }
+
+    #[test]
+    fn lines_that_pass_beside_the_boxes_are_inside_the_picture() {
+        // A line from the first to the last box goes around all that is between them.
+        let place = |name: &str, from: &[usize]| Place {
+            name: name.to_owned(),
+            count: 1,
+            state: StageState::Ran,
+            seconds: 0.0,
+            from: from.to_vec(),
+        };
+        let long = "a stage with a long name indeed";
+        let places: Vec<Place> =
+            [("a", &[][..]), (long, &[0]), (long, &[0, 1]), (long, &[0, 1, 2]), ("e", &[0, 1, 2, 3])]
+                .map(|(name, from)| place(name, from))
+                .into();
+        let svg = drawing(&places);
+        let width: f64 = numbers(svg.split_once(" width=").unwrap().1)[0];
+        let height: f64 = numbers(svg.split_once(" height=").unwrap().1)[0];
+        let ways: Vec<&str> = svg.split(" d=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        assert!(ways.len() > 10);
+        let right = ways.iter().flat_map(|way| numbers(way).into_iter().step_by(2)).fold(0.0, f64::max);
+        let boxes = svg.split("<rect x=").skip(1).map(|rest| numbers(rest.split(" rx=").next().unwrap()));
+        let boxed = boxes.map(|it| it[0] + it[2]).fold(0.0, f64::max);
+        assert!(right > boxed, "no line goes around the boxes: {right} {boxed}");
+        assert!(right < width, "{right} of {width}");
+        let bottom = ways.iter().flat_map(|way| numbers(way).into_iter().skip(1).step_by(2)).fold(0.0, f64::max);
+        assert!(bottom < height, "{bottom} of {height}");
+    }
 }

@@ -3,10 +3,11 @@
 
 use kit::{Result, Table};
 
-use super::files::Found;
+use super::ROWS;
+use super::files::{self, Found, groups};
 use super::plots::{Frame, Ink, Mark, counts, outline, range};
-use super::view::{Figure, Part, Section, four};
-use super::{FIGURES, ROWS};
+use super::training::wilson;
+use super::view::{Figure, Part, Section, four, grouped};
 use crate::inspect::is_text;
 
 const SIZE: (u32, u32) = (350, 250);
@@ -15,10 +16,7 @@ const TEXTS: usize = 4000;
 
 /// Labels of each stage that gave or changed some.
 pub fn section(found: &[Found]) -> Result<Option<Section>> {
-    let mut parts = Vec::new();
-    for table in found.iter().filter(|table| table.table == Table::Verdicts && table.rows > 0).take(FIGURES) {
-        parts.push(labels(table)?);
-    }
+    let parts = files::parts(&groups(found, &[Table::Verdicts]), labels)?;
     Ok((!parts.is_empty()).then_some(Section {
         id: "labels",
         title: "Labels",
@@ -36,16 +34,23 @@ fn labels(table: &Found) -> Result<Part> {
     let before: Vec<f64> = column(3).collect();
     let mut facts = vec![table.read_note(rows.len(), "labels")];
     let mut figures = Vec::new();
-    let mut series = Vec::new();
-    if before.is_empty() {
-        if !both.is_empty() {
-            series.push(("ab, a first".to_owned(), both.iter().map(|it| it.0).collect::<Vec<_>>()));
-            series.push(("ba, b first".to_owned(), both.iter().map(|it| it.1).collect()));
+    let after: Vec<f64> = column(0).collect();
+    let calibrated = !before.is_empty();
+    let debiased = if calibrated { &before } else { &after };
+    if both.is_empty() {
+        if !calibrated {
+            figures.push(histogram("Labels", ("p̂", debiased), &[])?);
         }
     } else {
-        series.push(("before calibration".to_owned(), before));
+        // What the judge said in either order, and what was made of both.
+        let (ab, ba): (Vec<f64>, Vec<f64>) = both.iter().copied().unzip();
+        let orders = [("ab, a first", &ab), ("ba, b first", &ba)];
+        figures.push(histogram("Before and after debiasing", ("both orders, debiased", debiased), &orders)?);
     }
-    figures.push(histogram(column(0).collect(), series)?);
+    if calibrated {
+        let uncalibrated = [("before calibration", &before)];
+        figures.push(histogram("Before and after calibration", ("p̂, calibrated", &after), &uncalibrated)?);
+    }
     if !both.is_empty() {
         let share = |count: usize| four(count as f64 / both.len() as f64);
         let flipped = both.iter().filter(|(ab, ba)| (ab - 0.5) * (ba - 0.5) < 0.0).count();
@@ -63,18 +68,20 @@ fn labels(table: &Found) -> Result<Part> {
     Ok(Part { title: table.name(), facts: facts.join(" · "), figures, ..Part::default() })
 }
 
-fn histogram(after: Vec<f64>, before: Vec<(String, Vec<f64>)>) -> Result<Figure> {
-    let bars = counts(after, 0.0..1.0, 25);
-    let outlines: Vec<_> = before.iter().map(|(_, values)| counts(values.iter().copied(), 0.0..1.0, 25)).collect();
+/// Values as bars, and what they were made of as outlines.
+fn histogram(title: &str, after: (&str, &[f64]), before: &[(&str, &Vec<f64>)]) -> Result<Figure> {
+    let counted = |values: &[f64]| counts(values.iter().copied(), 0.0..1.0, 25);
+    let bars = counted(after.1);
+    let outlines: Vec<_> = before.iter().map(|(_, values)| counted(values)).collect();
     let top = outlines.iter().flatten().chain(&bars).map(|bar| bar.2).fold(1.0, f64::max);
-    let frame = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..top * 1.05, x_name: "P(a better)" };
+    let frame = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..top * 1.05, x_name: "P(a better)", y_name: "labels" };
     let mut marks = vec![(Ink::series(0), Mark::Bars(bars))];
-    let mut legend = vec![(Ink::series(0), "p̂".to_owned())];
-    for (number, ((name, _), bars)) in before.into_iter().zip(&outlines).enumerate() {
+    let mut legend = vec![(Ink::series(0), after.0.to_owned())];
+    for (number, ((name, _), bars)) in before.iter().zip(&outlines).enumerate() {
         marks.push((Ink::series(number + 1), Mark::Line(outline(bars))));
-        legend.push((Ink::series(number + 1), name));
+        legend.push((Ink::series(number + 1), (*name).to_owned()));
     }
-    Figure::new("Labels", &frame, &marks, &legend)
+    Figure::new(title, &frame, &marks, &legend)
 }
 
 fn heat(both: &[(f64, f64)]) -> Result<Figure> {
@@ -90,9 +97,11 @@ fn heat(both: &[(f64, f64)]) -> Result<Figure> {
         (edge(x)..edge(x + 1), edge(y)..edge(y + 1), (*count as f64 / most).sqrt())
     };
     let cells = grid.iter().enumerate().filter(|(_, count)| **count > 0).map(cell).collect();
-    let frame = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..1.0, x_name: "P(a better), a shown first" };
+    let (x_name, y_name) = ("P(a better), a shown first", "P(a better), b shown first");
+    let frame = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..1.0, x_name, y_name };
     let marks = [(Ink::series(0), Mark::Cells(cells)), (Ink(0), Mark::Guide(vec![(0.0, 0.0), (1.0, 1.0)]))];
-    Figure::new("Position: b shown first against a first", &frame, &marks, &[])
+    let figure = Figure::new("Position", &frame, &marks, &[])?;
+    Ok(figure.with_scale(Ink::series(0), "0", &format!("{} labels, by the root", grouped(most as u64))))
 }
 
 /// The label against how much longer a is, as means over tenths of the rows.
@@ -121,7 +130,7 @@ fn lengths(table: &Found) -> Result<Option<Figure>> {
     }
     let x = range(means.iter().map(|point| point.0));
     let guide = vec![(x.start, 0.5), (x.end, 0.5)];
-    let frame = Frame { size: SIZE, x, y: 0.0..1.0, x_name: "characters by which a is longer" };
+    let frame = Frame { size: SIZE, x, y: 0.0..1.0, x_name: "characters by which a is longer", y_name: "mean p̂" };
     let ink = Ink::series(0);
     let marks = [
         (Ink(0), Mark::Guide(guide)),
@@ -129,24 +138,20 @@ fn lengths(table: &Found) -> Result<Option<Figure>> {
         (ink, Mark::Line(means.clone())),
         (ink, Mark::Dots(means)),
     ];
-    Figure::new("Length: mean p̂", &frame, &marks, &[]).map(Some)
+    Figure::new("Length", &frame, &marks, &[]).map(Some)
 }
 
 /// How labels compare with gold: the sandbox's truth, or what `calibrate` was given.
 pub fn reliability(found: &[Found]) -> Result<Option<Section>> {
-    let mut parts = Vec::new();
-    for table in found.iter().filter(|table| table.rows > 0) {
-        parts.extend(match table.table {
-            Table::Truth => Some(against_truth(table)?),
-            Table::Reliability => Some(binned(table)?),
-            _ => None,
-        });
-    }
-    parts.truncate(FIGURES);
+    let parts = files::parts(&groups(found, &[Table::Truth, Table::Reliability]), |table| match table.table {
+        Table::Truth => against_truth(table),
+        _ => binned(table),
+    })?;
     Ok((!parts.is_empty()).then_some(Section {
         id: "reliability",
         title: "Reliability",
-        note: "What a label should be, against what it is. On the diagonal the judge's probabilities mean what they say.",
+        note: "What a label should be, against what it is, with 95\u{a0}% intervals. On the diagonal the judge's probabilities \
+               mean what they say.",
         parts,
     }))
 }
@@ -173,12 +178,16 @@ fn against_truth(table: &Found) -> Result<Part> {
         (ink, Mark::Line(means.clone())),
         (ink, Mark::Dots(means)),
     ];
-    let frame = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..1.0, x_name: "the judge's p̂" };
+    let frame = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..1.0, x_name: "the judge's p̂", y_name: "mean p*" };
+    let many = counts(points.iter().map(|point| point.0), 0.0..1.0, 10);
+    let full = many.iter().map(|bar| bar.2).fold(1.0, f64::max);
+    let counted = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..full * 1.05, x_name: "the judge's p̂", y_name: "labels" };
     let differences = counts(points.iter().map(|(p, star)| p - star), -1.0..1.0, 41);
     let top = differences.iter().map(|bar| bar.2).fold(1.0, f64::max);
-    let spread = Frame { size: SIZE, x: -1.0..1.0, y: 0.0..top * 1.05, x_name: "p̂ − p*" };
+    let spread = Frame { size: SIZE, x: -1.0..1.0, y: 0.0..top * 1.05, x_name: "p̂ − p*", y_name: "labels" };
     let figures = vec![
         Figure::new("Mean p* where the judge says p̂", &frame, &marks, &[])?,
+        Figure::new("Labels in each tenth", &counted, &[(ink, Mark::Bars(many))], &[])?,
         Figure::new("Errors of the labels", &spread, &[(ink, Mark::Bars(differences))], &[])?,
     ];
     let facts = [table.read_note(rows.len(), "labels"), format!("expected calibration error {}", four(error))];
@@ -186,8 +195,9 @@ fn against_truth(table: &Found) -> Result<Part> {
 }
 
 fn binned(table: &Found) -> Result<Part> {
-    let rows = table.first(&["labels", "mean_p", "mean_gold", "rows"], ROWS)?;
+    let rows = table.first(&["labels", "mean_p", "mean_gold", "rows", "low", "high"], ROWS)?;
     let mut marks = vec![(Ink(0), Mark::Guide(vec![(0.0, 0.0), (1.0, 1.0)]))];
+    let mut counted = Vec::new();
     let (mut legend, mut facts) = (Vec::new(), Vec::new());
     let mut least = 0.5_f64;
     for (number, which) in ["before", "after"].into_iter().enumerate() {
@@ -203,13 +213,27 @@ fn binned(table: &Found) -> Result<Part> {
         let error: f64 = bins.iter().map(|(p, gold, rows)| (p - gold).abs() * rows / all).sum();
         facts.push(format!("expected calibration error {which}: {}", four(error)));
         let ink = Ink::series(if which == "after" { 0 } else { number + 1 });
-        marks.extend([(ink, Mark::Line(points.clone())), (ink, Mark::Dots(points))]);
+        let intervals = bins.iter().map(|(p, gold, rows)| {
+            let (low, high) = wilson(*gold, *rows);
+            (*p, low, high)
+        });
+        let intervals = Mark::Intervals(intervals.collect());
+        marks.extend([(ink, intervals), (ink, Mark::Line(points.clone())), (ink, Mark::Dots(points))]);
+        let edges = rows.iter().filter(|row| row[0] == which);
+        let bars = edges.filter_map(|row| Some((row[4].as_f64()?, row[5].as_f64()?, row[3].as_f64()?))).collect();
+        counted.push((ink, bars));
         legend.push((ink, format!("{which} calibration")));
     }
-    let low = (least * 10.0).floor() / 10.0;
-    let frame = Frame { size: SIZE, x: low..1.0, y: low..1.0, x_name: "probability of the preferred side" };
-    let figure = Figure::new("Mean gold probability of the preferred side", &frame, &marks, &legend)?;
-    Ok(Part { title: table.name(), facts: facts.join(" · "), figures: vec![figure], ..Part::default() })
+    let (low, x_name) = ((least * 10.0).floor() / 10.0, "probability of the preferred side");
+    let frame = Frame { size: SIZE, x: low..1.0, y: low..1.0, x_name, y_name: "mean gold probability" };
+    let top = counted.iter().flat_map(|(_, bars): &(Ink, Vec<_>)| bars).map(|bar| bar.2).fold(1.0, f64::max);
+    let many = Frame { size: SIZE, x: low..1.0, y: 0.0..top * 1.05, x_name, y_name: "labels" };
+    let outlines: Vec<_> = counted.iter().map(|(ink, bars)| (*ink, Mark::Line(outline(bars)))).collect();
+    let figures = vec![
+        Figure::new("The preferred side", &frame, &marks, &legend)?,
+        Figure::new("Labels in each bin", &many, &outlines, &legend)?,
+    ];
+    Ok(Part { title: table.name(), facts: facts.join(" · "), figures, ..Part::default() })
 }
 
 /// The mean and its standard error.

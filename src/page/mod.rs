@@ -3,6 +3,7 @@
 //! It asks nothing of the network, follows the reader's light or dark, and shows each section only where the run has
 //! the tables for it. Read [`write`] first; `sections` says what there is, `plots` draws.
 
+mod alike;
 mod examples;
 mod files;
 mod graph;
@@ -22,7 +23,7 @@ use crate::store::{Records, RunRecord, Store};
 
 /// At most this many rows of a table go into a figure: a report is a look, and takes no time.
 const ROWS: usize = 20_000;
-/// At most this many stages of a sort have figures of their own.
+/// At most this many stages of a sort have figures of their own; a matrix counts as one, and the others are named.
 const FIGURES: usize = 6;
 /// The file, in the folder of a run and as a link in the folder of the pipeline.
 const FILE: &str = "report.html";

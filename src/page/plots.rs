@@ -59,6 +59,8 @@ pub struct Frame {
     pub y: Range<f64>,
     /// What x is.
     pub x_name: &'static str,
+    /// What y is, where the title does not say it.
+    pub y_name: &'static str,
 }
 
 /// Draws marks over each other.
@@ -84,29 +86,38 @@ pub fn plot(frame: &Frame, marks: &[(Ink, Mark)]) -> Result<String> {
 fn draw(frame: &Frame, marks: &[(Ink, Mark)], svg: &mut String) -> std::result::Result<(), Box<dyn StdError>> {
     let (width, height) = frame.size;
     let area = SVGBackend::with_string(svg, (width * FINE, height * FINE)).into_drawing_area();
+    let span = frame.y.end - frame.y.start;
+    // The room for labels is that of the longest; these places stand for the ticks that plotters chooses.
+    let longest = (0..=20).map(|tick| number(frame.y.start + span * f64::from(tick) / 20.0, span).chars().count());
+    let longest = longest.max().expect("there are ticks") as u32;
+    let name = if frame.y_name.is_empty() { 0 } else { 18 };
     let mut chart = ChartBuilder::on(&area)
-        .margin_top(6 * FINE)
+        .margin_top(9 * FINE)
+        .margin_left(4 * FINE)
         .margin_right(12 * FINE)
         .x_label_area_size(36 * FINE)
-        .y_label_area_size(44 * FINE)
+        .y_label_area_size((44.max(longest * 7 + 12) + name) * FINE)
         .build_cartesian_2d(frame.x.clone(), frame.y.clone())?;
     let label = |span: f64| move |value: &f64| number(*value, span);
+    let (x_label, y_label) = (label(frame.x.end - frame.x.start), label(span));
     let grey = TEXT.stand_in();
     let text = ("sans-serif", 13 * FINE, &grey).into_text_style(&area);
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_x_mesh()
         .light_line_style(TRANSPARENT)
         .bold_line_style(GRID.stand_in().stroke_width(FINE))
         .axis_style(GRID.stand_in().stroke_width(FINE))
         .x_labels((width / 40) as usize)
         .y_labels(6)
-        .x_label_formatter(&label(frame.x.end - frame.x.start))
-        .y_label_formatter(&label(frame.y.end - frame.y.start))
+        .x_label_formatter(&x_label)
+        .y_label_formatter(&y_label)
         .x_desc(frame.x_name)
         .label_style(text.clone())
-        .axis_desc_style(text)
-        .draw()?;
+        .axis_desc_style(text);
+    if !frame.y_name.is_empty() {
+        mesh.y_desc(frame.y_name);
+    }
+    mesh.draw()?;
     for (ink, mark) in marks {
         let colour = ink.stand_in();
         match mark {
@@ -151,13 +162,15 @@ fn number(value: f64, span: f64) -> String {
     if value.abs() < span * 1e-9 {
         return "0".to_owned();
     }
-    if span < 1e-3 {
-        return format!("{value:.1e}");
-    }
     if span >= 10_000.0 {
         return format!("{:.0}k", value / 1000.0);
     }
-    let digits = (1.5 - span.log10()).ceil().clamp(0.0, 4.0) as usize;
+    let decimals = (1.5 - span.log10()).ceil().max(0.0);
+    if value.abs() < 1e-2 && decimals > 4.0 {
+        let digits = (decimals + value.abs().log10().floor()).max(0.0) as usize;
+        return format!("{value:.digits$e}");
+    }
+    let digits = decimals as usize;
     let text = format!("{value:.digits$}");
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
@@ -204,7 +217,7 @@ mod tests {
 
     #[test]
     fn colours_are_left_to_the_page() {
-        let frame = Frame { size: (300, 200), x: 0.0..1.0, y: 0.0..2.0, x_name: "x" };
+        let frame = Frame { size: (300, 200), x: 0.0..1.0, y: 0.0..2.0, x_name: "x", y_name: "" };
         let marks = [
             (Ink::series(0), Mark::Bars(counts([0.1, 0.1, 0.9], 0.0..1.0, 2))),
             (Ink::series(1), Mark::Line(vec![(0.0, 0.0), (1.0, 2.0)])),
@@ -223,12 +236,28 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_on_an_axis_read_differently() {
+        let powers = (-8..4).map(|power| 10_f64.powi(power));
+        for step in powers.flat_map(|power| [1.0, 2.0, 2.5, 5.0].map(|times| times * power)) {
+            for start in [0.0, 0.6942, 12.0, -3.5] {
+                let first = (start / step).ceil() * step;
+                let ticks: Vec<String> =
+                    (0..6).map(|tick| number(first + step * f64::from(tick), 5.5 * step)).collect();
+                let mut distinct = ticks.clone();
+                distinct.dedup();
+                assert_eq!(distinct.len(), 6, "steps of {step} from {start}: {ticks:?}");
+            }
+        }
+    }
+
+    #[test]
     fn axes_have_short_numbers() {
         let cases = [(0.0, 1.0, "0"), (0.25, 1.0, "0.25"), (0.30000000000000004, 1.0, "0.3"), (1500.0, 2000.0, "1500")];
         for (value, span, wanted) in cases {
             assert_eq!(number(value, span), wanted);
         }
-        assert_eq!((number(3e-4, 3e-4), number(40_000.0, 50_000.0)), ("3.0e-4".to_owned(), "40k".to_owned()));
+        assert_eq!((number(3e-4, 3e-4), number(40_000.0, 50_000.0)), ("3.00e-4".to_owned(), "40k".to_owned()));
+        assert_eq!((number(0.6942, 4e-4), number(5.3e-7, 5e-7)), ("0.6942".to_owned(), "5.3e-7".to_owned()));
         assert_eq!(range([2.0]), 1.8..2.2);
         assert_eq!(range([]), 0.0..1.0);
     }

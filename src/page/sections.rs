@@ -1,19 +1,22 @@
 //! The page as data: what ran, what came of it, and where everything lies.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use kit::{Error, Result, Table};
 use serde::Serialize;
 
-use super::files::{Found, relative};
+use super::files::{Found, Group, groups, relative};
 use super::view::{Cell, Figure, Grid, Part, Section, four, grouped};
-use super::{FIGURES, ROWS, examples, graph, labels, training};
+use super::{FIGURES, ROWS, alike, examples, graph, labels, training};
 use crate::clock::spoken;
 use crate::store::{RunRecord, RunState, Store};
 
 /// At most this many rows of a table of results are shown.
 const RESULTS: usize = 60;
+/// Figures of a matrix that stand beside each other.
+const BESIDE: usize = 4;
 
 /// The page.
 #[derive(Debug, Serialize)]
@@ -43,6 +46,7 @@ pub fn view(store: &Store, record: &RunRecord, found: &[Found], run: &Path, fold
         labels::reliability(found)?,
         training::curves(found)?,
         training::scores(found)?,
+        alike::section(record, found)?,
         training::contrasts(found)?,
         examples::section(found)?,
         Some(tables(record, found, folder)),
@@ -71,7 +75,7 @@ pub fn view(store: &Store, record: &RunRecord, found: &[Found], run: &Path, fold
             .join(" "),
         resolved: resolved.is_file().then(|| relative(folder, &resolved)),
         version: env!("CARGO_PKG_VERSION"),
-        graph: graph::svg(store, record),
+        graph: graph::svg(store, record, run),
         failures: failures.collect(),
         sections: sections.into_iter().flatten().collect(),
     })
@@ -80,25 +84,11 @@ pub fn view(store: &Store, record: &RunRecord, found: &[Found], run: &Path, fold
 /// The figures of `evaluate`.
 fn summaries(found: &[Found]) -> Result<Option<Section>> {
     let mut parts = Vec::new();
-    for table in found.iter().filter(|table| table.table == Table::Summary && table.rows > 0).take(2 * FIGURES) {
-        let mut grid = Grid::new(&["figure", "#value", "#low", "#high", "", "#rows", "what it is"]);
-        for row in table.first(&["metric", "value", "low", "high", "rows", "note"], ROWS)? {
-            let metric = row[0].as_str().unwrap_or_default();
-            let (value, low, high) = (row[1].as_f64(), row[2].as_f64(), row[3].as_f64());
-            let digits = |value: Option<f64>| Cell::from(value.map(four).unwrap_or_default());
-            let is_share = ["accuracy", "win_rate", "truth/agreement"].iter().any(|name| metric.starts_with(name));
-            let track = value.filter(|_| is_share).map(|it| Cell::track(it, low.unwrap_or(it), high.unwrap_or(it)));
-            grid.push(vec![
-                metric.into(),
-                digits(value),
-                digits(low),
-                digits(high),
-                track.unwrap_or_default(),
-                grouped(row[4].as_u64().unwrap_or(0)).into(),
-                row[5].as_str().unwrap_or_default().into(),
-            ]);
+    for group in groups(found, &[Table::Summary]) {
+        match group.members[..] {
+            [table] => parts.push(summary(table)?),
+            _ => parts.extend(summaries_of(&group)?),
         }
-        parts.push(Part { title: table.name(), table: Some(grid), ..Part::default() });
     }
     Ok((!parts.is_empty()).then_some(Section {
         id: "summary",
@@ -108,10 +98,65 @@ fn summaries(found: &[Found]) -> Result<Option<Section>> {
     }))
 }
 
+/// The figures of one stage.
+fn summary(table: &Found) -> Result<Part> {
+    let mut grid = Grid::new(&["figure", "#value", "#low", "#high", "", "#rows", "what it is"]);
+    for row in table.first(&["metric", "value", "low", "high", "rows", "note"], ROWS)? {
+        let metric = row[0].as_str().unwrap_or_default();
+        let (value, low, high) = (row[1].as_f64(), row[2].as_f64(), row[3].as_f64());
+        let digits = |value: Option<f64>| Cell::from(value.map(four).unwrap_or_default());
+        let is_share = ["accuracy", "win_rate", "truth/agreement"].iter().any(|name| metric.starts_with(name));
+        let track = value.filter(|_| is_share).map(|it| Cell::track(it, low.unwrap_or(it), high.unwrap_or(it)));
+        grid.push(vec![
+            metric.into(),
+            digits(value),
+            digits(low),
+            digits(high),
+            track.unwrap_or_default(),
+            grouped(row[4].as_u64().unwrap_or(0)).into(),
+            row[5].as_str().unwrap_or_default().into(),
+        ]);
+    }
+    Ok(Part { title: table.name(), table: Some(grid), ..Part::default() })
+}
+
+/// The figures of a matrix: a line for each stage, a few figures beside each other.
+fn summaries_of(group: &Group<'_>) -> Result<Vec<Part>> {
+    let mut metrics: Vec<(String, String)> = Vec::new();
+    let mut stages: Vec<(&str, BTreeMap<String, String>)> = Vec::new();
+    for table in &group.members {
+        let mut values = BTreeMap::new();
+        for row in table.first(&["metric", "value", "low", "high", "note"], ROWS)? {
+            let (metric, note) = (row[0].as_str().unwrap_or_default(), row[4].as_str().unwrap_or_default());
+            if metrics.iter().all(|(known, _)| known != metric) {
+                metrics.push((metric.to_owned(), note.to_owned()));
+            }
+            let digits = |at: usize| row[at].as_f64().map(four);
+            let interval = digits(2).zip(digits(3)).map(|(low, high)| format!(" ({low} to {high})"));
+            values.insert(metric.to_owned(), digits(1).unwrap_or_default() + &interval.unwrap_or_default());
+        }
+        stages.push((&table.stage, values));
+    }
+    let mut parts = Vec::new();
+    for some in metrics.chunks(BESIDE) {
+        let mut head = vec!["stage".to_owned()];
+        head.extend(some.iter().map(|(metric, _)| format!("#{metric}")));
+        let mut grid = Grid::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
+        for (stage, values) in &stages {
+            let cell = |(metric, _): &(String, String)| Cell::from(values.get(metric).cloned().unwrap_or_default());
+            grid.push(std::iter::once(Cell::from(*stage)).chain(some.iter().map(cell)).collect());
+        }
+        let notes: Vec<String> = some.iter().map(|(metric, note)| format!("{metric}: {note}")).collect();
+        let title = format!("{} × {}", group.name, stages.len());
+        parts.push(Part { title, facts: notes.join(" · "), table: Some(grid), ..Part::default() });
+    }
+    Ok(parts)
+}
+
 /// The tables and plots of `summarize`.
 fn results(found: &[Found]) -> Result<Option<Section>> {
     let mut parts = Vec::new();
-    for table in found.iter().filter(|table| table.table == Table::Results && table.rows > 0).take(FIGURES) {
+    for table in found.iter().filter(|table| table.table == Table::Results && table.rows > 0) {
         let columns =
             ["part", "metric", "block", "group", "setting", "against", "value", "low", "high", "p_value", "runs"];
         let rows = table.first(&columns, ROWS)?;
@@ -130,11 +175,15 @@ fn results(found: &[Found]) -> Result<Option<Section>> {
             let (part, metric, within) = (text(0).into(), text(1).into(), text(2).into());
             grid.push(vec![part, metric, within, what.into(), digits(6), digits(7), digits(8), digits(9), runs]);
         }
-        let facts = match shown.len() > RESULTS {
-            true => format!("the first {RESULTS} of {} lines", shown.len()),
-            false => String::new(),
-        };
-        let figures = drawings(found, &table.stage)?;
+        let mut facts = Vec::new();
+        if shown.len() > RESULTS {
+            facts.push(format!("the first {RESULTS} of {} lines", shown.len()));
+        }
+        let (figures, more) = drawings(found, &table.stage)?;
+        if more > 0 {
+            facts.push(format!("{} drawings, and {more} more among the stage's pages", figures.len()));
+        }
+        let facts = facts.join(" · ");
         parts.push(Part { title: table.name(), facts, figures, table: Some(grid), ..Part::default() });
     }
     Ok((!parts.is_empty()).then_some(Section {
@@ -145,20 +194,22 @@ fn results(found: &[Found]) -> Result<Option<Section>> {
     }))
 }
 
-/// The SVG files among the pages of a stage.
-fn drawings(found: &[Found], stage: &str) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+/// The SVG files among the pages of a stage, and how many more there are.
+fn drawings(found: &[Found], stage: &str) -> Result<(Vec<Figure>, usize)> {
+    let (mut figures, mut more) = (Vec::new(), 0);
     for pages in found.iter().filter(|other| other.table == Table::Pages && other.stage == stage) {
         let entries = std::fs::read_dir(&pages.path).map_err(Error::io(&pages.path))?;
         let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         files.sort();
-        for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "svg")).take(FIGURES) {
+        files.retain(|file| file.extension().is_some_and(|end| end == "svg"));
+        more += files.len().saturating_sub(FIGURES);
+        for file in files.iter().take(FIGURES) {
             let svg = std::fs::read(file).map_err(Error::io(file))?;
             let title = file.file_stem().unwrap_or_default().to_string_lossy();
             figures.push(Figure::of_file(&title, &svg));
         }
     }
-    Ok(figures)
+    Ok((figures, more))
 }
 
 /// All stages with links to what they wrote.

@@ -117,8 +117,8 @@ fn labels_tell_of_position_and_length() {
         "40 labels · verdict turns over with the order: 0.2500 · position gap ab − ba: mean 0.0500, mean size 0.0500 · \
          label mass: mean 0.8000"
     );
-    // Labels before and after calibration, the map of both orders, and length.
-    assert_eq!(part.figures.len(), 3);
+    // Labels before and after debiasing and calibration, the map of both orders, and length.
+    assert_eq!(part.figures.len(), 4);
 }
 
 #[test]
@@ -208,6 +208,26 @@ fn held_out_pairs_are_counted_by_label_and_form() {
             "same | all | 3 | 0.6667 | 0.6667",
         ]
     );
+}
+
+#[test]
+fn a_matrix_has_a_line_for_each_member_and_what_is_left_out_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |number| verdict(number, 0.8, 0.6, 0.7);
+    let mut found: Vec<Found> = ["judge@a-1", "judge@a-2", "judge@b-1"]
+        .map(|stage| table(folder.path(), stage, (0..30).map(row).collect()))
+        .into();
+    found.extend((0..7).map(|number| table(folder.path(), &format!("other{number}"), vec![row(number)])));
+    let section = labels::section(&found).unwrap().unwrap();
+    let titles: Vec<&str> = section.parts.iter().map(|part| part.title.as_str()).collect();
+    assert_eq!(titles[..3], ["judge.verdicts × 3", "judge@a-1.verdicts", "other0.verdicts"]);
+    let grid = serde_json::to_value(section.parts[0].table.as_ref().unwrap()).unwrap();
+    let members: Vec<&str> =
+        grid["rows"].as_array().unwrap().iter().map(|row| row[0]["text"].as_str().unwrap()).collect();
+    assert_eq!(members, ["judge@a-1", "judge@a-2", "judge@b-1"]);
+    assert!(grid["rows"][2][1]["text"].as_str().unwrap().starts_with("30 labels · verdict turns over"), "{grid}");
+    let more = &section.parts.last().unwrap().facts;
+    assert_eq!(more, "and 2 more, which are not shown: other5.verdicts, other6.verdicts");
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub struct Figure {
     svg: String,
     image: String,
     legend: Vec<(String, String)>,
+    /// What the strength of an ink means: the ink, what it is at none and at all of it.
+    scale: Option<(String, String, String)>,
 }
 
 /// A table with some columns of numbers.
@@ -81,7 +83,8 @@ impl Figure {
     /// As `plot`.
     pub fn new(title: &str, frame: &Frame, marks: &[(Ink, Mark)], legend: &[(Ink, String)]) -> kit::Result<Figure> {
         let legend = legend.iter().map(|(ink, name)| (ink.variable(), name.clone())).collect();
-        Ok(Figure { title: title.to_owned(), svg: plot(frame, marks)?, image: String::new(), legend })
+        let svg = plot(frame, marks)?;
+        Ok(Figure { title: title.to_owned(), svg, image: String::new(), legend, scale: None })
     }
 
     /// A drawing that a stage left. As an image it can neither run nor fetch anything.
@@ -90,7 +93,13 @@ impl Figure {
         let encode = |byte: &u8| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
         let data: String = svg.iter().map(encode).collect();
         let image = format!("data:image/svg+xml,{data}");
-        Figure { title: title.to_owned(), svg: String::new(), image, legend: Vec::new() }
+        Figure { title: title.to_owned(), svg: String::new(), image, legend: Vec::new(), scale: None }
+    }
+
+    /// Tells what the weakest and the strongest ink mean.
+    pub fn with_scale(mut self, ink: Ink, none: &str, all: &str) -> Figure {
+        self.scale = Some((ink.variable(), none.to_owned(), all.to_owned()));
+        self
     }
 }
 
