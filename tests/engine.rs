@@ -344,6 +344,8 @@ fn tables_can_be_looked_into() {
         "there is no column `phat`; did you mean `p_hat`?",
     );
     fails(&project.halftone(&["inspect", "data"]), 64, "`data` has several outputs");
+    // What is wanted decides where a stage writes several tables.
+    assert!(project.done(&["export", "dataset", "data", "--to", "out"]).contains("rows of data\n"));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use kit::Table;
+
 use super::size;
 use crate::cli::{self, print};
 use crate::error::{Error, Result};
@@ -21,11 +23,7 @@ pub fn export(work: &Path, args: cli::Export) -> Result<()> {
 fn model(work: &Path, args: cli::ExportModel) -> Result<()> {
     let records = Records::new(work);
     let text = &args.model;
-    // The model of a training is its port `policy`.
-    let path = Path::new(text);
-    let stage = !text.contains(['.', '/']) && !path.exists();
-    let named = if stage { format!("{text}.policy") } else { text.clone() };
-    let Target::Model(folder) = resolve(&named, args.pipeline.as_deref(), &records)? else {
+    let Target::Model(folder) = resolve(text, &[Table::Model], args.pipeline.as_deref(), &records)? else {
         return Err(Error::Usage(format!("`{text}` is a table, not a model; name the `policy` of a training")));
     };
     whole(&args.to, |partial| Ok(train::export_model(&folder, partial)?))?;
@@ -42,7 +40,8 @@ fn dataset(work: &Path, args: cli::ExportDataset) -> Result<()> {
     let mut splits = Vec::new();
     for (name, given) in [("train", Some(&args.table)), ("test", args.test.as_ref())] {
         let Some(given) = given else { continue };
-        let Target::Table(path) = resolve(given, args.pipeline.as_deref(), &records)? else {
+        let Target::Table(path) = resolve(given, &[Table::Pairs, Table::Items], args.pipeline.as_deref(), &records)?
+        else {
             return Err(Error::Usage(format!("`{given}` is no table; name one of pairs or items")));
         };
         splits.push(Split { name, given: given.clone(), path });

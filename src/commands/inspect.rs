@@ -31,7 +31,7 @@ pub enum View {
 
 /// Shows a table.
 pub fn inspect(work: &Path, args: cli::Inspect) -> Result<()> {
-    let target = resolve(&args.table, args.pipeline.as_deref(), &Records::new(work))?;
+    let target = resolve(&args.table, &[], args.pipeline.as_deref(), &Records::new(work))?;
     if !args.r#where.is_empty() && (args.view == View::Schema || !matches!(target, Target::Table(_))) {
         let what = if let Target::Table(_) = target { "`schema` shows columns" } else { "this is no table" };
         return Err(Error::Usage(format!("--where chooses rows, and {what}")));

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use kit::Table;
+
 use crate::error::{Error, Result};
 use crate::problem::did_you_mean;
-use crate::store::{Records, RunRecord};
+use crate::store::{Manifest, Records, RunRecord};
 
 /// Something to look into.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,11 +19,25 @@ pub enum Target {
     Page(PathBuf),
 }
 
-/// Finds `stage.port` or `stage` in the latest run of a pipeline (the one that ran last if none is named), or a path.
+/// What stages write beside the table that they are there for.
+const BESIDE: [Table; 9] = [
+    Table::Rejects,
+    Table::Summary,
+    Table::Calibration,
+    Table::Reliability,
+    Table::Metrics,
+    Table::Steps,
+    Table::Contrasts,
+    Table::Splits,
+    Table::Pages,
+];
+
+/// Finds `stage.port` or `stage` in the latest run of a pipeline (the one that ran last if none is named), or a path. A
+/// stage alone means the port that holds one of the `wanted` tables; where any table will do, its main one.
 ///
 /// # Errors
 /// When there is nothing of that name; what there is is named.
-pub fn resolve(text: &str, pipeline: Option<&str>, records: &Records) -> Result<Target> {
+pub fn resolve(text: &str, wanted: &[Table], pipeline: Option<&str>, records: &Records) -> Result<Target> {
     let path = Path::new(text);
     if text.contains('/') || path.exists() {
         return of_path(path);
@@ -53,13 +69,35 @@ pub fn resolve(text: &str, pipeline: Option<&str>, records: &Records) -> Result<
             let near = if near.is_empty() { format!("; it has {}", ports.join(", ")) } else { near };
             Err(Error::Usage(format!("stage `{stage}` has no output `{port}`{near}")))
         }
-        None => match ports.iter().filter(|port| *port != "rejects").collect::<Vec<_>>()[..] {
-            [one] => of_path(&folder(one)),
-            _ => {
+        None => match main_port(&ports, &folder, wanted) {
+            Some(one) => of_path(&folder(one)),
+            None => {
                 let names: Vec<String> = ports.iter().map(|port| format!("{stage}.{port}")).collect();
                 Err(Error::Usage(format!("`{stage}` has several outputs: {}", names.join(", "))))
             }
         },
+    }
+}
+
+/// The port that the name of a stage alone means.
+fn main_port<'a>(ports: &'a [String], folder: &dyn Fn(&str) -> PathBuf, wanted: &[Table]) -> Option<&'a String> {
+    let manifest = |port: &str| -> Option<Manifest> {
+        let entry = folder(port).canonicalize().ok()?;
+        kit::commit::read_json(&entry.parent()?.join("manifest.json")).ok().flatten()
+    };
+    let table = |port: &&String| Some(manifest(port)?.ports.get(*port)?.table);
+    let fits = |port: &&String| match table(port) {
+        Some(table) if wanted.is_empty() => !BESIDE.contains(&table),
+        Some(table) => wanted.contains(&table),
+        None => false,
+    };
+    let fitting: Vec<&String> = ports.iter().filter(fits).collect();
+    let others: Vec<&String> = ports.iter().filter(|port| *port != "rejects").collect();
+    // Of several, the one named like what it holds: `pairs` beside `holdout_pairs`.
+    let plain = || wanted.iter().find_map(|table| fitting.iter().find(|port| **port == table.name()));
+    match (&fitting[..], &others[..]) {
+        ([one], _) | ([], [one]) => Some(one),
+        _ => plain().copied(),
     }
 }
 

@@ -51,6 +51,8 @@ fn scenario_3_comments_and_the_order_of_keys_run_nothing_and_a_template_runs_the
         ("data.jsonl", "{\"prompt\": \"name a fruit\", \"chosen\": \"an apple\", \"rejected\": \"a stone\"}\n"),
     ]);
     project.done(&["run", "pipeline.yaml", "--device", "cpu"]);
+    // A stage alone means its main table, not the summary beside it.
+    assert_eq!(project.done(&["inspect", "verdicts"]), project.done(&["inspect", "verdicts.verdicts"]));
     project.write(
         "pipeline.yaml",
         &judged
