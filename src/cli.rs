@@ -40,7 +40,7 @@ pub enum Command {
     Inspect(Inspect),
     /// Show what a stage will feed its model: the judge's questions, the tokens that are trained on
     Render(Render),
-    /// Follow a pair or a comparison back to its source and forth to the steps that used it
+    /// Follow a pair, an item or a comparison back to its source and forth to the steps that used it
     Trace(Trace),
     /// Write what a run did as one HTML page
     Report(Report),
@@ -207,7 +207,7 @@ pub struct Render {
 
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// The id of a pair or of a comparison, or the beginning of one (from 6 characters on)
+    /// The id of a pair, an item or a comparison, or the beginning of one (from 6 characters on)
     pub id: String,
     /// The pipeline that is meant, if it is not the one that ran last: its name or file
     #[arg(long, value_name = "NAME")]

@@ -1,4 +1,4 @@
-//! `trace`: a pair or a comparison back to its source and forth to the steps that used it.
+//! `trace`: a pair, an item or a comparison back to its source and forth to the steps that used it.
 
 use std::path::Path;
 

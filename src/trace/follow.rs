@@ -18,8 +18,8 @@ pub struct Followed {
     pub run: u64,
     /// The id in full.
     pub id: String,
-    /// Its two sides.
-    pub sides: [Text; 2],
+    /// Its two sides, or the one of an item.
+    pub sides: Vec<Text>,
     /// Ids of other rows about the same sides.
     pub rows: Vec<String>,
     /// What each stage knows, in the order of the work; stages that know nothing are left out.
@@ -35,7 +35,7 @@ pub struct Followed {
 /// A side in full.
 #[derive(Debug, Clone, Serialize)]
 pub struct Text {
-    /// `a` and `b`, or `chosen` and `rejected`.
+    /// `a` and `b`, `chosen` and `rejected`, or `response`.
     pub role: &'static str,
     /// Its ids.
     #[serde(flatten)]
@@ -62,18 +62,19 @@ pub struct StageTrace {
     pub error: Option<String>,
 }
 
-/// Where ids of pairs and comparisons stand.
-const TABLES: [Table; 3] = [Table::Pairs, Table::Verdicts, Table::Comparisons];
+/// Where ids of pairs, items and comparisons stand.
+const TABLES: [Table; 4] = [Table::Pairs, Table::Items, Table::Verdicts, Table::Comparisons];
 /// So much of an id is enough, if it is the only one that begins like this.
 const SHORTEST: usize = 6;
 
-/// Follows a pair or comparison, by its id or the beginning of it.
+/// Follows a pair, an item or a comparison, by its id or the beginning of it.
 ///
 /// # Errors
 /// When no table of the run has the id, or when a table cannot be read.
 pub fn follow(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<Followed> {
     let (id, sides) = begin(lineage, pipeline, run, id)?;
-    let mut trail = Trail { sides: sides.each_ref().map(|text| text.side.clone()), rows: Vec::new() };
+    let ends = [sides.first(), sides.last()].map(|text| text.expect("a row has a side").side.clone());
+    let mut trail = Trail { sides: ends, rows: Vec::new() };
     let judged = gather(lineage, &mut trail)?;
     let mut stages = Vec::new();
     let mut disagreements = Vec::new();
@@ -102,7 +103,8 @@ pub fn follow(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<F
     }
     let mut notes = Vec::new();
     if !judged {
-        notes.push("no judge was asked about these sides: the label came with the data".to_owned());
+        let what = if trail.is_single() { "this response" } else { "these sides" };
+        notes.push(format!("no judge was asked about {what}: the label came with the data"));
     }
     let rows = trail.rows;
     Ok(Followed { pipeline: pipeline.to_owned(), run, id, sides, rows, stages, notes, recomputed, disagreements })
@@ -112,14 +114,15 @@ pub fn follow(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<F
 const LEFT_OUT: &str = "left out";
 
 /// The row that an id means.
-fn begin(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<(String, [Text; 2])> {
+fn begin(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<(String, Vec<Text>)> {
     let means = |cells: &[&str]| cells[0] == id || (id.len() >= SHORTEST && cells[0].starts_with(id));
-    let mut found: Vec<(String, [Text; 2])> = Vec::new();
+    let mut found: Vec<(String, Vec<Text>)> = Vec::new();
     for link in &lineage.links {
         for (table, port) in link.ports(&TABLES) {
             let tables = [port];
             found.extend(match table {
                 Table::Pairs => find::<Pair, _>(&tables, &["pair_id"], means)?.into_iter().map(of_pair).collect(),
+                Table::Items => find::<Item, _>(&tables, &["item_id"], means)?.into_iter().map(of_item).collect(),
                 Table::Verdicts => {
                     let rows = find::<Verdict, _>(&tables, &["comparison_id"], means)?;
                     rows.into_iter().map(of_verdict).collect::<Vec<_>>()
@@ -157,12 +160,16 @@ fn unknown(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Error {
     };
     let hint = match tables.min_by_key(rank).map(|(table, _, name)| (table, name)) {
         Some((table, name)) => {
-            let column = if table == Table::Pairs { "pair_id" } else { "comparison_id" };
+            let column = match table {
+                Table::Pairs => "pair_id",
+                Table::Items => "item_id",
+                _ => "comparison_id",
+            };
             format!("`halftone inspect {name} --pipeline {pipeline}` shows ids in the column `{column}`")
         }
-        None => "this run has no table of pairs or comparisons yet; run the pipeline first".to_owned(),
+        None => "this run has no table of pairs, items or comparisons yet; run the pipeline first".to_owned(),
     };
-    Error::Usage(format!("no pair or comparison `{id}` in run {run} of `{pipeline}`; {hint}"))
+    Error::Usage(format!("no pair, item or comparison `{id}` in run {run} of `{pipeline}`; {hint}"))
 }
 
 /// Puts the ids of all rows about the sides into the trail. Whether a judge's log-probs are among them.
@@ -212,19 +219,23 @@ fn text(role: &'static str, ids: (String, String), prompt: Vec<Message>, respons
     Text { role, side: Side { prompt_id: ids.0, response_id: ids.1 }, prompt, response }
 }
 
-fn of_pair(row: Pair) -> (String, [Text; 2]) {
+fn of_pair(row: Pair) -> (String, Vec<Text>) {
     let chosen = text("chosen", (row.chosen_prompt_id, row.chosen_response_id), row.chosen_prompt, row.chosen);
     let rejected =
         text("rejected", (row.rejected_prompt_id, row.rejected_response_id), row.rejected_prompt, row.rejected);
-    (row.pair_id, [chosen, rejected])
+    (row.pair_id, vec![chosen, rejected])
 }
 
-fn of_verdict(row: Verdict) -> (String, [Text; 2]) {
-    let a = text("a", (row.a_prompt_id, row.a_response_id), row.a_prompt, row.a_response);
-    (row.comparison_id, [a, text("b", (row.b_prompt_id, row.b_response_id), row.b_prompt, row.b_response)])
+fn of_item(row: Item) -> (String, Vec<Text>) {
+    (row.item_id, vec![text("response", (row.prompt_id, row.response_id), row.prompt, row.response)])
 }
 
-fn of_comparison(row: Comparison) -> (String, [Text; 2]) {
+fn of_verdict(row: Verdict) -> (String, Vec<Text>) {
     let a = text("a", (row.a_prompt_id, row.a_response_id), row.a_prompt, row.a_response);
-    (row.comparison_id, [a, text("b", (row.b_prompt_id, row.b_response_id), row.b_prompt, row.b_response)])
+    (row.comparison_id, vec![a, text("b", (row.b_prompt_id, row.b_response_id), row.b_prompt, row.b_response)])
+}
+
+fn of_comparison(row: Comparison) -> (String, Vec<Text>) {
+    let a = text("a", (row.a_prompt_id, row.a_response_id), row.a_prompt, row.a_response);
+    (row.comparison_id, vec![a, text("b", (row.b_prompt_id, row.b_response_id), row.b_prompt, row.b_response)])
 }

@@ -11,13 +11,14 @@ const SHORT: usize = 60;
 /// The whole for a terminal.
 pub fn text(followed: &Followed) -> String {
     let mut out = format!("{} in run {} of {}\n", followed.id, followed.run, followed.pipeline);
-    let [one, other] = &followed.sides;
-    if one.prompt == other.prompt {
-        out.push_str(&block("prompt", &said(&one.prompt), 0));
+    let first = &followed.sides[0].prompt;
+    let shared = followed.sides.iter().all(|side| side.prompt == *first);
+    if shared {
+        out.push_str(&block("prompt", &said(first), 0));
     }
-    for side in [one, other] {
+    for side in &followed.sides {
         let Text { role, prompt, response, .. } = side;
-        if one.prompt != other.prompt {
+        if !shared {
             out.push_str(&block(&format!("prompt of {role}"), &said(prompt), 0));
         }
         out.push_str(&block(role, &said(response), 0));

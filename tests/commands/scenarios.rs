@@ -91,6 +91,17 @@ fn scenario_4_unpaired_data_with_rpo_whatever_the_micro_batches() {
     };
     let whole = losses(&project);
     assert!((whole[0] - std::f64::consts::LN_2).abs() < 1e-5 && whole[2] < whole[0], "{whole:?}");
+    // The ids in `steps` are those of items, and each is followed to its line and its steps.
+    let step = &rows(&project, "policy.steps")[0];
+    let trace: Value =
+        serde_json::from_str(&project.done(&["trace", step["row_id"].as_str().unwrap(), "--json"])).unwrap();
+    assert_eq!((trace["sides"].as_array().unwrap().len(), &trace["sides"][0]["role"]), (1, &"response".into()));
+    let stages: Vec<&str> =
+        trace["stages"].as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["data", "reference", "policy"]);
+    let report = std::fs::read_to_string(project.path(".halftone/runs/test/report.html")).unwrap();
+    let contrasts = report.split_once("id=\"contrasts\"").unwrap().1;
+    assert!(contrasts.contains("<td class=\"\">say "), "the prompts of items stand in the contrasts");
     project.done(&["run", "pipeline.yaml", "--device", "cpu", "--set", "policy.batch.tokens_per_micro_batch=48"]);
     let cut = losses(&project);
     assert_eq!(whole.len(), cut.len());

@@ -23,7 +23,7 @@ pub struct Side {
     pub response_id: String,
 }
 
-/// The two responses that are followed, and the comparisons and pairs that are known to be about them.
+/// The two responses that are followed, or one of them twice where it goes its way alone as an item; and the comparisons and pairs that are known to be about them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Trail {
     /// The sides, as the row where the trail began has them.
@@ -138,7 +138,13 @@ impl Trail {
         self.sides.iter().position(|side| side.prompt_id == prompt_id && side.response_id == response_id)
     }
 
-    /// The rows of some tables that are about both sides, whichever comes first.
+    /// Whether one response is followed by itself.
+    pub fn is_single(&self) -> bool {
+        self.sides[0] == self.sides[1]
+    }
+
+    /// The rows of some tables that are about both sides, whichever comes first; all that one response is in where it is
+    /// followed by itself.
     ///
     /// # Errors
     /// When a table cannot be read.
@@ -146,7 +152,10 @@ impl Trail {
         let [one, other] = &self.sides;
         find(tables, &R::SIDES, |cells| {
             let is = |side: &Side, at: usize| cells[at] == side.prompt_id && cells[at + 1] == side.response_id;
-            is(one, 0) && is(other, 2) || is(other, 0) && is(one, 2)
+            match self.is_single() {
+                true => is(one, 0) || is(one, 2),
+                false => is(one, 0) && is(other, 2) || is(other, 0) && is(one, 2),
+            }
         })
     }
 
@@ -241,6 +250,9 @@ mod tests {
         let elsewhere = Trail { sides: [side("x"), side("?")], rows: Vec::new() };
         assert!(elsewhere.pairs_in::<Pair, _>(&[folder.path()]).unwrap().is_empty());
         assert!(trail.pairs_in::<Pair, &Path>(&[]).unwrap().is_empty());
+        // A response by itself: every row that it is in.
+        let single = Trail { sides: [side("y"), side("y")], rows: Vec::new() };
+        assert_eq!(single.pairs_in::<Pair, _>(&[folder.path()]).unwrap(), [rows[0].clone(), rows[2].clone()]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn of_rows<R: Sides + TwoSided>(settings: &Pairs, context: &Context<'_>, trail: 
     let (candidates, ids) = candidates::read(context.batches::<R>(&["from"])?)?;
     let of_trail = |candidate: &Candidate| {
         let [a, b] = candidate.sides;
-        [a, b] == keys || [b, a] == keys
+        [a, b] == keys || [b, a] == keys || (trail.is_single() && (a == keys[0] || b == keys[0]))
     };
     let rows: Vec<usize> = (0..candidates.len()).filter(|&row| of_trail(&candidates[row])).collect();
     if rows.is_empty() {
