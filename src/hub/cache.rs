@@ -29,7 +29,7 @@ impl Cache {
         self.folder.join(format!("models--{}", name.id.replace('/', "--")))
     }
 
-    /// The snapshot of a model, where all of its weights are there.
+    /// The snapshot of a model, where all that it takes to read it is there.
     pub fn find(&self, name: &ModelName) -> Option<PathBuf> {
         let model = self.of(name);
         let commit = match std::fs::read_to_string(model.join("refs").join(&name.revision)) {
@@ -50,9 +50,12 @@ pub fn home() -> PathBuf {
     })
 }
 
-/// Whether a folder has a configuration and all the weights that its index names.
+/// What a model cannot be read without, beside its weights.
+pub const DESCRIPTIONS: [&str; 2] = ["config.json", "tokenizer.json"];
+
+/// Whether a folder has a configuration, a tokenizer and all the weights that its index names.
 fn is_whole(folder: &Path) -> bool {
-    if !folder.join("config.json").is_file() {
+    if DESCRIPTIONS.iter().any(|file| !folder.join(file).is_file()) {
         return false;
     }
     match std::fs::read(folder.join("model.safetensors.index.json")) {

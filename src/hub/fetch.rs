@@ -9,11 +9,16 @@ use kit::{Error, Result};
 use serde_json::Value;
 use ureq::Agent;
 
-use super::cache::{Cache, home, shards};
+use super::cache::{Cache, DESCRIPTIONS, home, shards};
+use super::content::Content;
 use super::{ModelName, endpoint};
 
 /// How often a request is sent again when nothing more arrives.
 const RETRIES: u32 = 4;
+/// How often a file whose content is wrong is fetched anew.
+const ATTEMPTS: u32 = 1;
+/// How often a repository may have moved.
+const MOVES: u32 = 5;
 const INDEX: &str = "model.safetensors.index.json";
 /// The longest description or index that is read.
 const MAX_JSON: u64 = 64 << 20;
@@ -70,8 +75,8 @@ pub fn fetch(cache: &Cache, name: &ModelName, progress: Progress<'_>) -> Result<
     for file in &weights {
         get(file)?;
     }
-    if !snapshot.join("config.json").is_file() {
-        return Err(Error::Pipeline(format!("`{name}` is no model that can be read: it has no config.json")));
+    if let Some(missing) = DESCRIPTIONS.iter().find(|file| !snapshot.join(file).is_file()) {
+        return Err(Error::Pipeline(format!("`{name}` is no model that can be read: it has no {missing}")));
     }
     if name.revision != commit {
         kit::commit::commit_bytes(&model.join("refs").join(&name.revision), commit.as_bytes())?;
@@ -140,18 +145,43 @@ impl Hub {
         Error::Unreachable(format!("{} {what}; is it a Hugging Face hub?", self.endpoint))
     }
 
+    /// What the hub says of a file's content. Where it leads elsewhere for the bytes, it alone knows.
+    fn content(&self, name: &ModelName, url: &str) -> Result<Option<Content>, Failed> {
+        let mut url = url.to_owned();
+        for _ in 0..MOVES {
+            let request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
+            let response = self.answered(name, request)?;
+            let header = |key: &str| response.headers().get(key).and_then(|value| value.to_str().ok());
+            let tag = header("x-linked-etag").or_else(|| header("etag"));
+            // A repository under another name; what leads to another host is the file itself.
+            match header("location").filter(|to| to.starts_with('/') && !to.starts_with("//")) {
+                Some(to) if tag.is_none() => url = format!("{}{to}", self.endpoint),
+                _ => return Ok(tag.and_then(Content::of_tag)),
+            }
+        }
+        Err(Failed::Final(self.strange(&format!("leads from {url} in a circle"))))
+    }
+
     fn request(&self, name: &ModelName, url: &str, from: u64) -> Result<ureq::http::Response<ureq::Body>, Failed> {
         let mut request = self.agent.get(url);
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
+        }
+        self.answered(name, request)
+    }
+
+    fn answered(
+        &self,
+        name: &ModelName,
+        mut request: ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+    ) -> Result<ureq::http::Response<ureq::Body>, Failed> {
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
         }
         let response = request.call().map_err(|error| Failed::Again(error.to_string()))?;
         let final_error = |text: String| Err(Failed::Final(Error::Pipeline(text)));
         match response.status().as_u16() {
-            200..=299 | 416 => Ok(response),
+            200..=399 | 416 => Ok(response),
             401 | 403 => final_error(format!(
                 "{} does not give `{name}`: it does not exist, or it wants {}",
                 self.endpoint,
@@ -207,9 +237,21 @@ impl Hub {
         let blob_name = kit::id_of(&[&name.id, commit, file]);
         let (blob, part) = (model.join("blobs").join(&blob_name), model.join(format!("blobs/{blob_name}.incomplete")));
         if !blob.is_file() {
-            self.persist(&format!("`{name}` {file}"), |further| {
-                self.bytes(name, &url, file, &part, further, progress)
-            })?;
+            let what = format!("`{name}` {file}");
+            let content = self.persist(&what, |_| self.content(name, &url))?;
+            for attempt in 0.. {
+                self.persist(&what, |further| self.bytes(name, &url, file, &part, further, progress))?;
+                match &content {
+                    Some(content) if !content.is_of(&part)? => {
+                        std::fs::remove_file(&part).map_err(Error::io(&part))?;
+                        if attempt == ATTEMPTS {
+                            let text = format!("{what} does not arrive whole from {}", self.endpoint);
+                            return Err(Error::Unreachable(format!("{text}: its content is not the one of its tag")));
+                        }
+                    }
+                    _ => break,
+                }
+            }
             std::fs::rename(&part, &blob).map_err(Error::io(&blob))?;
             kit::commit::sync_folder(&model.join("blobs"))?;
         }

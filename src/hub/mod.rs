@@ -4,6 +4,7 @@
 //! planning look at the disk only; the network is for `run`.
 
 mod cache;
+mod content;
 mod fetch;
 mod name;
 

@@ -1,4 +1,5 @@
-//! A hub on the loopback interface with one model, whose weights break off the first time.
+//! A hub on the loopback interface with one model, whose weights break off the first time, and that tells the content of
+//! its files as the Hugging Face hub does.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,6 +9,8 @@ use std::sync::{Arc, Mutex};
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub struct Asked {
+    /// `GET`, or `HEAD` for what the hub says of a file.
+    pub method: String,
     pub path: String,
     pub range: Option<String>,
     pub authorization: Option<String>,
@@ -18,6 +21,16 @@ pub struct Hub {
     /// What it serves.
     pub folder: PathBuf,
     asked: Arc<Mutex<Vec<Asked>>>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+/// What is wrong with what is served.
+#[derive(Debug, Clone, Default)]
+struct Faults {
+    /// The file of the list that is not there.
+    missing: Option<String>,
+    /// How often the weights still arrive with a wrong byte.
+    wrong: usize,
 }
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -29,13 +42,24 @@ impl Hub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (log, served, name) = (asked.clone(), folder.clone(), name.to_owned());
+        let faults = Arc::new(Mutex::new(Faults::default()));
+        let (log, served, name, wrong) = (asked.clone(), folder.clone(), name.to_owned(), faults.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                serve(stream, &log, &served, &name);
+                serve(stream, &log, &served, &name, &wrong);
             }
         });
-        Hub { url, folder, asked }
+        Hub { url, folder, asked, faults }
+    }
+
+    /// Leaves a file out of the list.
+    pub fn lacks(&self, file: &str) {
+        self.faults.lock().unwrap().missing = Some(file.to_owned());
+    }
+
+    /// Sends a wrong byte in the weights, so many times.
+    pub fn damages(&self, times: usize) {
+        self.faults.lock().unwrap().wrong = times;
     }
 
     pub fn asked(&self) -> Vec<Asked> {
@@ -48,15 +72,16 @@ impl Hub {
     }
 }
 
-fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, folder: &Path, name: &str) {
-    let mut asked = Asked { path: String::new(), range: None, authorization: None };
+fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, folder: &Path, name: &str, faults: &Mutex<Faults>) {
+    let mut asked = Asked { method: String::new(), path: String::new(), range: None, authorization: None };
     for line in BufReader::new(stream.try_clone().unwrap()).lines() {
         let line = line.unwrap_or_default();
         if line.is_empty() {
             break;
         }
-        if let Some(rest) = line.strip_prefix("GET ") {
-            asked.path = rest.split(' ').next().unwrap().to_owned();
+        if asked.path.is_empty() {
+            let words: Vec<&str> = line.split(' ').collect();
+            (asked.method, asked.path) = (words[0].to_owned(), words[1].to_owned());
         } else if let Some((key, value)) = line.split_once(": ") {
             match key.to_ascii_lowercase().as_str() {
                 "range" => asked.range = Some(value.to_owned()),
@@ -68,7 +93,8 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, folder: &Path, name: &s
     let before = {
         let mut log = log.lock().unwrap();
         log.push(asked.clone());
-        log.iter().filter(|other| other.path == asked.path).count() - 1
+        let same = |other: &&Asked| other.path == asked.path && other.method == asked.method;
+        log.iter().filter(same).count() - 1
     };
     let head = |status: &str, length: usize, more: &str| {
         format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n{more}\r\n").into_bytes()
@@ -77,13 +103,38 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, folder: &Path, name: &s
     if asked.path == format!("/api/models/{name}/revision/main") {
         let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
         let files = files.chain(["pytorch_model.bin".to_owned(), "../escape.json".to_owned()]);
+        let missing = faults.lock().unwrap().missing.clone();
+        let files = files.filter(|file| Some(file) != missing.as_ref());
         let siblings: Vec<_> = files.map(|file| serde_json::json!({"rfilename": file})).collect();
         let body = serde_json::json!({"sha": COMMIT, "siblings": siblings}).to_string();
         answer = head("200 OK", body.len(), "");
         answer.extend(body.as_bytes());
     } else if let Some(file) = asked.path.strip_prefix(&format!("/{name}/resolve/{COMMIT}/"))
-        && let Ok(bytes) = std::fs::read(folder.join(file))
+        && let Ok(mut bytes) = std::fs::read(folder.join(file))
     {
+        let weights = file == "model.safetensors";
+        if asked.method == "HEAD" {
+            // Large files lie elsewhere, and their tag is the SHA-256; that of small ones is git's.
+            let hex = |digest: ring::digest::Digest| -> String {
+                digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+            };
+            let answer = if weights {
+                let tag = hex(ring::digest::digest(&ring::digest::SHA256, &bytes));
+                let more =
+                    format!("location: http://127.0.0.1:1/elsewhere\r\nx-linked-etag: \"{tag}\"\r\netag: \"x\"\r\n");
+                head("302 Found", 0, &more)
+            } else {
+                let blob = [format!("blob {}\0", bytes.len()).as_bytes(), &bytes].concat();
+                let tag = hex(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &blob));
+                head("200 OK", 0, &format!("etag: \"{tag}\"\r\n"))
+            };
+            let _ = stream.write_all(&answer);
+            return;
+        }
+        if weights && faults.lock().unwrap().wrong > 0 {
+            faults.lock().unwrap().wrong -= 1;
+            bytes[99] ^= 1;
+        }
         let from = asked
             .range
             .as_ref()
@@ -96,7 +147,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, folder: &Path, name: &s
             }
             None => {
                 answer = head("200 OK", bytes.len(), "");
-                let breaks_off = file == "model.safetensors" && before == 0;
+                let breaks_off = weights && before == 0;
                 answer.extend(if breaks_off { &bytes[..bytes.len() / 2] } else { &bytes[..] });
             }
         }

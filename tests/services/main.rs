@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use endpoint::{Server, Treatment};
-use hub::Hub;
+use hub::{Asked, Hub};
 use kit::rows::Verdict;
 use place::{Place, ran, states, stderr};
 
@@ -134,7 +134,8 @@ fn a_model_is_named_fetched_once_resumed_and_found_in_the_cache() {
 
     let output = command(&["run", "judging.yaml", "--json", "--device", "cpu"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let weights: Vec<_> = hub.asked().into_iter().filter(|asked| asked.path.ends_with("model.safetensors")).collect();
+    let of_weights = |asked: &Asked| asked.method == "GET" && asked.path.ends_with("model.safetensors");
+    let weights: Vec<_> = hub.asked().into_iter().filter(of_weights).collect();
     // The first answer broke off; the second went on where it did.
     assert_eq!(weights.len(), 2);
     assert_eq!(weights[0].range, None);
@@ -160,6 +161,50 @@ fn a_model_is_named_fetched_once_resumed_and_found_in_the_cache() {
         assert!(ran(&again).is_empty(), "{judge}");
     }
     assert_eq!(hub.asked().len(), asked);
+}
+
+#[test]
+fn what_is_missing_in_the_cache_is_fetched_and_what_arrives_is_what_its_tag_says() {
+    let hub = Hub::start("test-org/tiny", "llama");
+    let place = judging("model: test-org/tiny");
+    let run = || {
+        let mut command = place.halftone(&["run", "judging.yaml", "--device", "cpu"]);
+        command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url);
+        command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").env_remove("HF_TOKEN").output().unwrap()
+    };
+    // Without a tokenizer nothing can be read, and nothing is half there.
+    hub.lacks("tokenizer.json");
+    let output = run();
+    assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+    assert!(stderr(&output).contains("it has no tokenizer.json"), "{}", stderr(&output));
+    hub.lacks("nothing");
+    let asked = hub.asked().len();
+    let output = run();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let fetched: Vec<String> = hub.asked().split_off(asked).into_iter().map(|asked| asked.path).collect();
+    assert!(fetched.iter().any(|path| path.ends_with("/tokenizer.json")), "{fetched:?}");
+    assert!(!fetched.iter().any(|path| path.ends_with("model.safetensors")), "{fetched:?}");
+
+    // A snapshot that another tool left without its tokenizer is made whole.
+    let cache = place.path("hf/hub/models--test-org--tiny");
+    let commit = std::fs::read_to_string(cache.join("refs/main")).unwrap();
+    let tokenizer = cache.join("snapshots").join(&commit).join("tokenizer.json");
+    std::fs::remove_file(&tokenizer).unwrap();
+    assert_eq!(run().status.code(), Some(0));
+    assert!(tokenizer.is_file());
+
+    // A wrong byte of the right size: fetched anew once, then told.
+    let again = |times: usize| {
+        std::fs::remove_dir_all(place.path("hf")).unwrap();
+        hub.damages(times);
+        run()
+    };
+    let output = again(1);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let output = again(9);
+    assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("`test-org/tiny` model.safetensors does not arrive whole"), "{said}");
 }
 
 #[test]
