@@ -197,7 +197,9 @@ fn compared_with_before(wish: &Wish) -> String {
             .to_owned();
     text.push_str(&sample("before", "\"${vars.policy}\""));
     text.push_str(&sample("after", "policy"));
-    text.push_str("  contest: {kind: compare, from: after, baseline: before, within: {against: baseline}}\n");
+    text.push_str(
+        "  contest: {kind: compare, from: after, baseline: before, within: {against: baseline}, equal_texts: keep}\n",
+    );
     text.push_str(&judge(wish, "contest_verdicts", "contest", wish.holds != Holds::Prompts));
     text.push_str(&lines(&[
         ("  evaluation:", ""),

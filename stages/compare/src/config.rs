@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Makes comparisons of responses: within a prompt, across prompts, or both.
 ///
-/// Two responses meet at most once. Responses of one prompt with equal texts do not meet (they are counted). All draws
-/// come from the seed and the ids, so the order of the input does not matter.
+/// Two responses meet at most once. Responses of one prompt with equal texts do not meet, unless `equal_texts: keep`
+/// (they are counted). All draws come from the seed and the ids, so the order of the input does not matter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compare {
@@ -26,6 +26,10 @@ pub struct Compare {
     /// `responses` to compare with, for `within: {against: baseline}`.
     #[serde(default)]
     pub baseline: Option<Input>,
+    /// Two responses of one prompt that say the same: `drop` them, for nothing can be learned from them, or `keep` them,
+    /// for a contest in which they are ties. A judge that is asked in both orders gives them exactly 1/2.
+    #[serde(default, skip_serializing_if = "EqualTexts::is_default")]
+    pub equal_texts: EqualTexts,
     /// `embeddings` of the prompts, for `joint: {nearest: k}`.
     #[serde(default)]
     pub embeddings: Option<Input>,
@@ -61,6 +65,23 @@ pub enum Against {
     Model(String),
 }
 
+/// What becomes of two responses that say the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EqualTexts {
+    /// They do not meet.
+    #[default]
+    Drop,
+    /// They meet like others.
+    Keep,
+}
+
+impl EqualTexts {
+    fn is_default(&self) -> bool {
+        *self == EqualTexts::Drop
+    }
+}
+
 /// Comparisons across prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -94,6 +115,9 @@ impl Compare {
         }
         if self.needs_embeddings() && self.embeddings.is_none() {
             wrong("joint", "`nearest` needs the input `embeddings`; the stage `embed` writes them");
+        }
+        if self.equal_texts == EqualTexts::Keep && self.within.is_none() {
+            wrong("equal_texts", "without effect: only comparisons `within` a prompt leave equal texts out");
         }
         for (path, zero) in [
             ("within.random", self.within == Some(Within::Random(0))),

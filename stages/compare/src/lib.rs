@@ -11,7 +11,7 @@ mod selection;
 mod stage;
 mod trace;
 
-pub use config::{Against, Compare, Joint, Within};
+pub use config::{Against, Compare, EqualTexts, Joint, Within};
 
 /// The kind `compare`.
 pub const KIND: kit::Kind =

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use kit::Seed;
 
-use crate::config::{Against, Compare, Joint, Within};
+use crate::config::{Against, Compare, EqualTexts, Joint, Within};
 use crate::responses::{Response, Responses};
 
 /// Two responses that meet, by their places in the list.
@@ -69,7 +69,7 @@ pub(crate) struct Selection {
     pub meetings: Vec<Meeting>,
     /// For each response of the list: why it is in none.
     pub reasons: Vec<Option<Reason>>,
-    /// Pairs of one prompt left out because they say the same.
+    /// Pairs of one prompt that say the same; left out unless they are to be kept.
     pub equal_texts: u64,
     /// Pairs that were possible by `within` and `joint`, before cap and budget.
     pub possible: u64,
@@ -84,6 +84,7 @@ pub(crate) fn select(settings: &Compare, seed: Seed, responses: &Responses, neig
         responses,
         word: seed.derive("compare/draw", "", 0),
         cap: settings.cap_per_prompt.map(|cap| cap as usize),
+        keep_equal: settings.equal_texts == EqualTexts::Keep,
         proposals: Proposals { limit: settings.limit_of_proposals(), heap: BinaryHeap::new() },
         selection: Selection { reasons: vec![Some(Reason::Alone); responses.list.len()], ..Selection::default() },
     };
@@ -132,6 +133,7 @@ struct Selector<'a> {
     responses: &'a Responses,
     word: u64,
     cap: Option<usize>,
+    keep_equal: bool,
     proposals: Proposals,
     selection: Selection,
 }
@@ -184,16 +186,15 @@ impl Selector<'_> {
                 meetings.extend(others.iter().flat_map(|&one| given.iter().map(move |&other| (one, other))));
             }
         }
-        let before = meetings.len();
-        for &(one, other) in &meetings {
-            if self.response(one).text == self.response(other).text {
-                for at in [one, other] {
-                    self.selection.reasons[at as usize] = Some(Reason::EqualText);
-                }
+        let (equal, different): (Vec<_>, Vec<_>) =
+            meetings.iter().partition(|(one, other)| self.response(*one).text == self.response(*other).text);
+        self.selection.equal_texts += equal.len() as u64;
+        if !self.keep_equal {
+            for at in equal.into_iter().flat_map(|(one, other)| [one, other]) {
+                self.selection.reasons[at as usize] = Some(Reason::EqualText);
             }
+            meetings = different;
         }
-        meetings.retain(|&(one, other)| self.response(one).text != self.response(other).text);
-        self.selection.equal_texts += (before - meetings.len()) as u64;
         let mut meetings: Vec<Meeting> = meetings.iter().map(|&(one, other)| self.meeting(one, other)).collect();
         // The responses of these are not alone, drawn or not.
         for at in meetings.iter().flat_map(|meeting| [meeting.one, meeting.other]) {
@@ -367,6 +368,12 @@ mod tests {
             &list,
             &["p/1-p/2", "p/2-p/3"],
             &["q/1 alone", "r/1 equal_text", "r/2 equal_text"],
+        );
+        check(
+            json!({"within": "all", "equal_texts": "keep"}),
+            &list,
+            &["p/1-p/2", "p/1-p/3", "p/2-p/3", "r/1-r/2"],
+            &["q/1 alone"],
         );
         check(
             json!({"within": {"against": {"model": "m"}}}),

@@ -345,6 +345,10 @@ mod tests {
         let from = [response("p", "1", "x"), response("p", "2", "y"), response("q", "1", "z"), response("p", "2", "y")];
         // The baseline says the same as one response, under the same id.
         let baseline = [response("p", "1", "x"), response("r", "1", "w")];
+        // In a contest what says the same is a tie and not nothing.
+        let contest = json!({"within": {"against": "baseline"}, "equal_texts": "keep"});
+        let kept = run(contest, 0, &from, &baseline, &[]).comparisons();
+        assert!(kept.iter().any(|row| row.a_response_id == row.b_response_id), "{kept:?}");
         let run = run(json!({"within": {"against": "baseline"}}), 0, &from, &baseline, &[]);
         let comparisons = run.comparisons();
         assert_eq!(comparisons.len(), 1);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pairs::Pairs;
 use crate::summary::Summary;
-use crate::win_rate::Ties;
+use crate::win_rate::{TieWhen, Ties};
 use crate::{preference, scores, trace, truth, utility, win_rate};
 
 /// Measures a policy: on held-out pairs, by verdicts on its responses, and against the sandbox's truth.
@@ -50,10 +50,17 @@ pub struct Evaluate {
     /// The side of all verdicts that is the policy's, in place of `baseline`.
     #[serde(default)]
     pub policy_side: Option<Side>,
-    /// What a `p_hat` of exactly 0.5 counts in `win_rate`: a `win` (GDPO's evaluation), `half` (JPO's) or a `loss`
-    /// (RPO's).
+    /// What a tie counts in `win_rate`: a `win` (GDPO's evaluation), `half` (JPO's) or a `loss` (RPO's).
     #[serde(default)]
     pub ties: Option<Ties>,
+    /// What is a tie: a `p_hat` of exactly one `half`, which a soft judge gives to equal texts only, or also verdicts whose
+    /// `orders_disagree` (JPO's evaluation).
+    #[serde(default, skip_serializing_if = "TieWhen::is_default")]
+    pub tie_when: TieWhen,
+    /// The judge's `rejects`: comparisons that it left without a verdict count as ties, as in RPO's evaluation, where they
+    /// are a loss for both sides. Without it they are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<Input>,
     /// Intervals of win rates from this many bootstrap resamples of whole prompts, in place of Wilson's and the normal
     /// ones: for several responses per prompt, whose verdicts are not independent. 2000 are plenty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,6 +152,8 @@ impl Evaluate {
                 ("baseline", baseline),
                 ("policy_side", side),
                 ("ties", self.ties.is_some()),
+                ("tie_when", self.tie_when != TieWhen::Half),
+                ("undecided", self.undecided.is_some()),
                 ("bootstrap", self.bootstrap.is_some()),
             ] {
                 if given {
@@ -157,7 +166,7 @@ impl Evaluate {
             find("bootstrap", "wanted at least 100 resamples: fewer say little of the ends of an interval".to_owned());
         }
         if self.ties.is_none() {
-            find("verdicts", "needs `ties`: what counts a verdict of one half".to_owned());
+            find("verdicts", "needs `ties`: what a tie counts".to_owned());
         }
         if !baseline && !side {
             find(
@@ -212,7 +221,7 @@ impl Evaluate {
 
 impl Stage for Evaluate {
     fn version(&self) -> String {
-        format!("2+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("3+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -227,6 +236,7 @@ impl Stage for Evaluate {
         }));
         inputs.extend(self.verdicts.iter().map(|from| InputPort::new("verdicts", from, Table::Verdicts)));
         inputs.extend(self.baseline.iter().map(|from| InputPort::new("baseline", from, Table::Responses)));
+        inputs.extend(self.undecided.iter().map(|from| InputPort::new("undecided", from, Table::Rejects)));
         inputs.extend(self.truth.iter().map(|from| InputPort::new("truth", from, Table::Truth)));
         inputs.extend(self.utilities.iter().map(|from| InputPort::new("utilities", from, Table::Utilities)));
         inputs

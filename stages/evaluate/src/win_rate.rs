@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kit::rows::{Reject, Response, Verdict};
-use kit::{Context, Outcome, Result};
+use kit::{Context, Error, Outcome, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,31 @@ use crate::interval::clustered_mean;
 use crate::stage::{Evaluate, Side};
 use crate::summary::{Summary, by_form};
 
-/// What a verdict of exactly one half counts.
+/// What is a tie.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TieWhen {
+    /// A `p_hat` of exactly one half.
+    #[default]
+    Half,
+    /// That, or two orders of presentation that disagree on who is better, as in JPO's evaluation.
+    OrdersDisagree,
+}
+
+impl TieWhen {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == TieWhen::Half
+    }
+
+    fn note(self) -> &'static str {
+        match self {
+            TieWhen::Half => "p_hat = 0.5",
+            TieWhen::OrdersDisagree => "p_hat = 0.5, or the orders disagree",
+        }
+    }
+}
+
+/// What a tie counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ties {
@@ -24,14 +48,13 @@ pub enum Ties {
 }
 
 impl Ties {
-    /// What a verdict counts: 1 for a win, 0 for a loss.
-    pub fn points(self, p_better: f64) -> f64 {
-        match (p_better.total_cmp(&0.5), self) {
-            (std::cmp::Ordering::Greater, _) => 1.0,
-            (std::cmp::Ordering::Less, _) => 0.0,
-            (std::cmp::Ordering::Equal, Ties::Win) => 1.0,
-            (std::cmp::Ordering::Equal, Ties::Half) => 0.5,
-            (std::cmp::Ordering::Equal, Ties::Loss) => 0.0,
+    /// What a verdict counts: 1 for a win, 0 for a loss. A half is a tie in any case.
+    pub fn points(self, p_better: f64, tie: bool) -> f64 {
+        match (tie || p_better == 0.5, self) {
+            (false, _) => f64::from(u8::from(p_better > 0.5)),
+            (true, Ties::Win) => 1.0,
+            (true, Ties::Half) => 0.5,
+            (true, Ties::Loss) => 0.0,
         }
     }
 
@@ -48,10 +71,13 @@ impl Ties {
 struct Answer {
     form: String,
     prompt: String,
-    /// P(the policy's response better).
+    /// P(the policy's response better); one half where the judge gave no verdict.
     p: f64,
     /// Whether the two orders of presentation disagreed.
     flipped: Option<bool>,
+    tie: bool,
+    /// The judge gave no verdict.
+    undecided: bool,
 }
 
 /// Which side of a verdict is the policy's.
@@ -77,6 +103,10 @@ impl Sides {
             Sides::Fixed(side) => return Ok(*side),
             Sides::NotOf(baseline) => baseline,
         };
+        if (&row.a_prompt_id, &row.a_response_id) == (&row.b_prompt_id, &row.b_response_id) {
+            // The policy says what the baseline says: either side is its.
+            return Ok(Side::A);
+        }
         let a = baseline.contains(&(row.a_prompt_id.clone(), row.a_response_id.clone()));
         let b = baseline.contains(&(row.b_prompt_id.clone(), row.b_response_id.clone()));
         match (a, b) {
@@ -118,9 +148,24 @@ pub(crate) fn summarise(
             }
         };
         let flipped = row.ab_p.zip(row.ba_p).map(|(ab, ba)| (ab > 0.5 && ba < 0.5) || (ab < 0.5 && ba > 0.5));
-        answers.push(Answer { form: row.form, prompt: row.a_prompt_id, p, flipped });
+        if stage.tie_when == TieWhen::OrdersDisagree && flipped.is_none() && p != 0.5 {
+            return Err(Error::data(format!(
+                "verdict `{}` has no probabilities of both orders, so `tie_when: orders_disagree` cannot tell whether it \
+                 is a tie: let the judge ask in both orders, or leave `tie_when` out",
+                row.comparison_id
+            )));
+        }
+        let tie = p == 0.5 || (stage.tie_when == TieWhen::OrdersDisagree && flipped == Some(true));
+        answers.push(Answer { form: row.form, prompt: row.a_prompt_id, p, flipped, tie, undecided: false });
     }
-    for (ending, answers) in by_form(&answers, |answer| &answer.form) {
+    let undecided = undecided(context)?;
+    if answers.is_empty() && undecided.is_empty() {
+        context.warn("there is no verdict to count, so there are no win rates");
+    }
+    for (ending, mut answers) in by_form(&answers, |answer| &answer.form) {
+        if ending.is_empty() {
+            answers.extend(&undecided);
+        }
         let mut tell = |metric: &str, yes_or_no: bool, of: &dyn Fn(&Answer) -> Option<f64>, note: &str| {
             let metric = format!("{metric}{ending}");
             let rows: Vec<(&str, f64)> =
@@ -135,16 +180,38 @@ pub(crate) fn summarise(
             }
         };
         let share = |yes: bool| Some(f64::from(u8::from(yes)));
-        tell("win_rate", ties != Ties::Half, &|answer| Some(ties.points(answer.p)), ties.note());
-        tell("win_rate/decisive", true, &|answer| share(answer.p > 0.5).filter(|_| answer.p != 0.5), "ties left out");
-        tell("win_rate/ties", true, &|answer| share(answer.p == 0.5), "p_hat = 0.5");
+        tell("win_rate", ties != Ties::Half, &|answer| Some(ties.points(answer.p, answer.tie)), ties.note());
+        tell("win_rate/decisive", true, &|answer| share(answer.p > 0.5).filter(|_| !answer.tie), "ties left out");
+        let without =
+            |note: &str| if undecided.is_empty() { note.to_owned() } else { format!("{note}, or no verdict") };
+        tell("win_rate/ties", true, &|answer| share(answer.tie), &without(stage.tie_when.note()));
+        if !undecided.is_empty() && ending.is_empty() {
+            tell("win_rate/undecided", true, &|answer| share(answer.undecided), "the judge gave no verdict");
+        }
         let note = "mean probability that the policy's response is better";
-        tell("win_rate/soft", false, &|answer| Some(answer.p), note);
+        tell("win_rate/soft", false, &|answer| Some(answer.p).filter(|_| !answer.undecided), note);
         let note = "the judge changed its mind with the order";
         tell("win_rate/orders_disagree", true, &|answer| answer.flipped.and_then(share), note);
     }
     let kept = answers.len() as u64;
     Ok(outcome.balance("verdicts", kept + rejected, kept, rejected))
+}
+
+/// The comparisons that the judge left without a verdict.
+fn undecided(context: &Context<'_>) -> Result<Vec<Answer>> {
+    let mut undecided = Vec::new();
+    if context.sources("undecided").is_empty() {
+        return Ok(undecided);
+    }
+    for row in context.rows::<Reject>("undecided")? {
+        let row = row?;
+        // The same comparison once more has its verdict elsewhere.
+        if row.input == "comparisons" && row.reason != "duplicate" {
+            let (form, p) = (String::new(), 0.5);
+            undecided.push(Answer { form, prompt: row.row_id, p, flipped: None, tie: true, undecided: true });
+        }
+    }
+    Ok(undecided)
 }
 
 #[cfg(test)]
@@ -156,7 +223,8 @@ mod tests {
         for (ties, points) in
             [(Ties::Win, [1.0, 1.0, 0.0]), (Ties::Half, [1.0, 0.5, 0.0]), (Ties::Loss, [1.0, 0.0, 0.0])]
         {
-            assert_eq!([0.500_1, 0.5, 0.499_9].map(|p| ties.points(p)), points, "{ties:?}");
+            assert_eq!([0.500_1, 0.5, 0.499_9].map(|p| ties.points(p, false)), points, "{ties:?}");
+            assert_eq!(ties.points(0.9, true), points[1], "{ties:?}");
         }
     }
 
@@ -165,7 +233,8 @@ mod tests {
         // Wins, losses and ties of the released runs on TL;DR and Anthropic Helpful.
         for (wins, losses, ties, rate) in [(293, 61, 146, 0.732), (305, 60, 135, 0.745)] {
             let verdicts = [(1.0, wins), (0.0, losses), (0.5, ties)];
-            let points = verdicts.iter().flat_map(|&(p, count)| std::iter::repeat_n(Ties::Half.points(p), count));
+            let points =
+                verdicts.iter().flat_map(|&(p, count)| std::iter::repeat_n(Ties::Half.points(p, false), count));
             let mut summary = Summary::default();
             summary.mean("win_rate", points, "");
             let row = &summary.rows[0];

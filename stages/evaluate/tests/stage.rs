@@ -250,6 +250,49 @@ fn verdicts_become_win_rates() {
 }
 
 #[test]
+fn orders_that_disagree_are_ties_where_that_is_asked_for() {
+    // The first verdict leans to a, and its orders disagree.
+    let rows = [0.55, 0.9, 0.8, 0.3].into_iter().enumerate().map(|(index, p)| verdict(index, p)).collect();
+    let place = Place::new().table("verdicts", rows);
+    let with = |ties: &str, tie_when: &str| {
+        stage(json!({"verdicts": "v", "ties": ties, "policy_side": "a", "tie_when": tie_when}))
+    };
+    for (ties, when, rate) in
+        [("half", "half", 0.75), ("half", "orders_disagree", 0.625), ("loss", "orders_disagree", 0.5)]
+    {
+        let name = format!("{ties}-{when}");
+        run(&place, &name, &with(ties, when)).unwrap();
+        assert_eq!(value(&place, &name, "win_rate").value, rate, "{name}");
+        let ties = if when == "half" { 0.0 } else { 0.25 };
+        assert_eq!(value(&place, &name, "win_rate/ties").value, ties, "{name}");
+    }
+    let place = Place::new().table("verdicts", vec![Verdict { ba_p: None, ..verdict(1, 0.9) }]);
+    let told = run(&place, "one", &with("half", "orders_disagree")).unwrap_err().to_string();
+    assert!(told.contains("verdict `c1` has no probabilities of both orders"), "{told}");
+}
+
+#[test]
+fn what_the_judge_left_undecided_and_what_says_the_same_are_ties() {
+    let reject = |input: &str, reason: &str| Reject {
+        input: input.to_owned(),
+        row_id: format!("r{reason}"),
+        reason: reason.to_owned(),
+        detail: String::new(),
+        source_file: None,
+        source_line: None,
+    };
+    let rejects = vec![reject("comparisons", "no_label"), reject("comparisons", "duplicate"), reject("other", "x")];
+    // Equal ids on both sides: the policy said word for word what the baseline said.
+    let same = Verdict { b_response_id: "a".to_owned(), ..verdict(0, 0.5) };
+    let place = Place::new().table("verdicts", vec![same, verdict(1, 0.9)]).table("undecided", rejects);
+    let base = json!({"verdicts": "v", "undecided": "r", "ties": "loss", "policy_side": "a"});
+    run(&place, "out", &stage(base)).unwrap();
+    let of = |metric: &str| (value(&place, "out", metric).value, value(&place, "out", metric).rows);
+    assert_eq!((of("win_rate"), of("win_rate/ties")), ((1.0 / 3.0, 3), (2.0 / 3.0, 3)));
+    assert_eq!((of("win_rate/undecided"), of("win_rate/soft")), ((1.0 / 3.0, 3), (0.7, 2)));
+}
+
+#[test]
 fn intervals_of_win_rates_can_come_from_a_bootstrap_over_prompts() {
     // Four verdicts of each prompt, which agree: the rows are not independent.
     let rows = (0..40).flat_map(|prompt| {
@@ -303,12 +346,14 @@ fn the_baselines_responses_tell_the_sides_apart() {
         between(1, "base1", "new2", 0.2),
         between(2, "base1", "base2", 0.9),
         between(3, "new1", "new2", 0.9),
+        between(4, "base1", "base1", 0.5),
     ];
     let place = Place::new().table("verdicts", verdicts).table("baseline", vec![response("base1"), response("base2")]);
     let outcome = run(&place, "out", &stage(json!({"verdicts": "v", "baseline": "b", "ties": "half"}))).unwrap();
-    assert_eq!((outcome.balance[0].kept, outcome.balance[0].rejected), (2, 2));
-    assert_eq!(value(&place, "out", "win_rate").value, 1.0);
-    assert!((value(&place, "out", "win_rate/soft").value - 0.85).abs() < 1e-12);
+    assert_eq!((outcome.balance[0].kept, outcome.balance[0].rejected), (3, 2));
+    // Two wins, and a tie where both said the same.
+    assert!((value(&place, "out", "win_rate").value - 2.5 / 3.0).abs() < 1e-12);
+    assert!((value(&place, "out", "win_rate/soft").value - 2.2 / 3.0).abs() < 1e-12);
 }
 
 #[test]
@@ -386,5 +431,5 @@ fn the_version_stands_for_the_output() {
         let ends = [Some(row.value), row.low, row.high].map(|end| end.map(|end| format!("{end:.2}")));
         format!("{} {ends:?} {} {}", row.metric, row.rows, row.note)
     });
-    harness::check_golden(&stage, lines, "2+lm1+objective1", "58ecc7a7ff14");
+    harness::check_golden(&stage, lines, "3+lm1+objective1", "58ecc7a7ff14");
 }
