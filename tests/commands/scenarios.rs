@@ -185,3 +185,22 @@ fn scenario_13_an_objective_over_pairs_that_it_cannot_mean_is_refused_with_the_f
     let loss = rows(&project, "policy.metrics")[0]["loss"].as_f64().unwrap();
     assert!((loss - std::f64::consts::LN_2).abs() < 1e-5, "{loss}");
 }
+
+#[test]
+fn decisions_of_an_evaluation_give_its_win_rate() {
+    let between = "<SEP>".repeat(4);
+    let decision = |number: usize| {
+        let word = ["model", "model", "model", "gold", "equal"][number % 5];
+        (format!("say {number}{between}gold {number}{between}answer {number}"), Value::from(word))
+    };
+    let run: serde_json::Map<String, Value> = (0..50).map(decision).collect();
+    let pipeline = "name: test\nstages:\n  data: {kind: ingest, files: ./verdicts.json, form: text}\n  \
+                    wins: {kind: evaluate, verdicts: data.verdicts, policy_side: a, ties: half}\n";
+    let file = serde_json::json!({"dove": run}).to_string();
+    let project = Project::new(&[("pipeline.yaml", pipeline), ("verdicts.json", &file)]);
+    project.done(&["run", "pipeline.yaml"]);
+    let metrics = rows(&project, "wins.summary");
+    let of = |name: &str| metrics.iter().find(|row| row["metric"] == name).unwrap()["value"].as_f64().unwrap();
+    // 30 wins, 10 losses and 10 ties.
+    assert!((of("win_rate") - 0.7).abs() < 1e-12 && (of("win_rate/ties") - 0.2).abs() < 1e-12, "{metrics:?}");
+}

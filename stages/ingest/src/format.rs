@@ -21,7 +21,8 @@ pub enum Format {
     JpoPairs,
     /// JPO's judge files: `prompt, response_0, response_1`, or for joint comparisons `prompt_0, response_0, prompt_1,
     /// response_1`; with `feedback` (0: the first, 1: the second, 2: equal) they are labelled. Also alpaca_eval's
-    /// `output_1, output_2, preference`.
+    /// `output_1, output_2, preference`, and the JSON file of JPO's evaluation, `{run: {"prompt<SEP>x4 gold<SEP>x4 answer":
+    /// model | gold | equal}}`: the run's answer comes first.
     JpoJudge,
     /// TRL unpaired preference: `prompt, completion, label`; the label is a truth value or a number in [0, 1].
     Unpaired,

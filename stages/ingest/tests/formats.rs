@@ -142,6 +142,27 @@ fn judged_files_are_verdicts_and_pairs() {
 }
 
 #[test]
+fn decisions_of_an_evaluation_are_verdicts_on_the_run_against_gold() {
+    let key = |number: usize| {
+        let between = "<SEP>".repeat(4);
+        format!("### Instructions: {number}\n\n### Response:{between}gold {number}{between}answer {number}")
+    };
+    let decisions: serde_json::Map<String, Value> = [(1, "model"), (2, "gold"), (3, "equal")]
+        .map(|(number, word)| (key(number), json!(word)))
+        .into_iter()
+        .collect();
+    let data = Data::of("verdicts.json", serde_json::to_string_pretty(&json!({"dove": decisions})).unwrap());
+    let done = data.run(&["verdicts.json"], json!({})).unwrap();
+    let verdicts: Vec<Verdict> = done.rows("verdicts");
+    let told: Vec<_> = verdicts.iter().map(|row| (say(&row.a_response), say(&row.b_response), row.p_hat)).collect();
+    let expected = [(1, 1.0), (2, 0.0), (3, 0.5)]
+        .map(|(number, p)| (format!("text: answer {number}"), format!("text: gold {number}"), p));
+    assert_eq!(told, expected);
+    assert_eq!(say(&verdicts[0].a_prompt), "text: ### Instructions: 1\n\n### Response:");
+    assert_eq!(verdicts[2].source_line, Some(5));
+}
+
+#[test]
 fn soft_labels_below_a_half_are_turned_around() {
     let done = ingest(r#"{"prompt":"p","chosen":"a","rejected":"b","p_hat":0.2,"weight":3}"#, json!({}));
     let pair = done.rows::<Pair>("pairs").remove(0);

@@ -14,7 +14,7 @@ use super::{Fields, SourceRow};
 use crate::bad_row::BadRow;
 
 /// The names of the columns to keep; none for all.
-type Wanted = Option<BTreeSet<String>>;
+pub type Wanted = Option<BTreeSet<String>>;
 
 /// The rows of a JSON Lines file; blank lines are no rows.
 pub struct Lines {

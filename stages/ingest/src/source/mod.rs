@@ -2,6 +2,7 @@
 //! makes the rest of a file unreadable is an error.
 
 mod csv;
+mod decisions;
 mod json;
 mod lines;
 mod parquet;
@@ -48,6 +49,8 @@ pub enum Encoding {
     JsonLines,
     /// One JSON list of objects.
     JsonList,
+    /// One JSON object of decisions, as JPO's evaluation writes it.
+    Decisions,
     /// Fields between delimiters; the first line has their names.
     Csv {
         /// The byte between fields.
@@ -126,7 +129,7 @@ impl SourceFile {
             let names = match self.encoding {
                 Encoding::Parquet => kit::columns_of(&self.path)?.into_iter().map(|(name, _)| name).collect(),
                 Encoding::Csv { delimiter } => csv::header(&self.path, delimiter)?,
-                Encoding::JsonLines | Encoding::JsonList => Vec::new(),
+                Encoding::JsonLines | Encoding::JsonList | Encoding::Decisions => Vec::new(),
             };
             rows.extend((!names.is_empty()).then(|| names.into_iter().map(|name| (name, Value::Null)).collect()));
         }
@@ -157,6 +160,7 @@ impl SourceFile {
         Ok(match self.encoding {
             Encoding::JsonLines => Box::new(json::Lines::open(&self.path, wanted)?),
             Encoding::JsonList => Box::new(json::List::open(&self.path, wanted)?),
+            Encoding::Decisions => Box::new(decisions::rows(&self.path, &wanted)?.into_iter().map(Ok)),
             Encoding::Csv { delimiter } => Box::new(csv::Records::open(&self.path, delimiter, layout)?),
             Encoding::Parquet => Box::new(parquet::Rows::open(&self.path, wanted, self.bytes)?),
         })
@@ -204,7 +208,7 @@ fn encoding(path: &Path) -> Result<Encoding> {
     }
     let file = File::open(path).map_err(Error::io(path))?;
     let mut start = Vec::new();
-    BufReader::new(file).take(4096).read_to_end(&mut start).map_err(Error::io(path))?;
+    BufReader::new(file).take(1 << 16).read_to_end(&mut start).map_err(Error::io(path))?;
     if start.starts_with(b"PAR1") {
         return Ok(Encoding::Parquet);
     }
@@ -214,6 +218,7 @@ fn encoding(path: &Path) -> Result<Encoding> {
     let text = start.strip_prefix(lines::BOM).unwrap_or(&start);
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'[') => Ok(Encoding::JsonList),
+        Some(b'{') if decisions::is_begun(text) => Ok(Encoding::Decisions),
         Some(b'{') => Ok(Encoding::JsonLines),
         None if extension == "json" => Ok(Encoding::JsonLines),
         _ => Err(Error::data(format!(
