@@ -284,6 +284,10 @@ pub struct ExportDataset {
     /// A second table, such as held-out pairs: the split `test`
     #[arg(long, value_name = "TABLE")]
     pub test: Option<String>,
+    /// A stage that scored the pairs with the frozen reference: adds the columns `ref_chosen_logps` and
+    /// `ref_rejected_logps`, with which DPOTrainer needs no reference model (`precompute_ref_log_probs`)
+    #[arg(long, value_name = "STAGE")]
+    pub reference: Option<String>,
     /// The files
     #[arg(long, value_enum, default_value_t = Format::Parquet)]
     pub format: Format,

@@ -9,7 +9,7 @@ use crate::cli::{self, print};
 use crate::error::{Error, Result};
 use crate::inspect::{Target, resolve};
 use crate::store::Records;
-use crate::trl::{Dataset, Split};
+use crate::trl::{Dataset, Options, Reference, Split};
 
 /// Exports what is asked for.
 pub fn export(work: &Path, args: cli::Export) -> Result<()> {
@@ -46,12 +46,28 @@ fn dataset(work: &Path, args: cli::ExportDataset) -> Result<()> {
         };
         splits.push(Split { name, given: given.clone(), path });
     }
-    let dataset = whole(&args.to, |partial| Dataset::write(&splits, args.format, args.prompt, partial))?;
+    let reference = match &args.reference {
+        None => None,
+        Some(given) => match resolve(given, &[Table::Reference], args.pipeline.as_deref(), &records)? {
+            Target::Table(path) => Some(Reference::read(&path)?),
+            _ => {
+                return Err(Error::Usage(format!(
+                    "--reference {given}: no table; name a stage of the kind `reference`"
+                )));
+            }
+        },
+    };
+    let options = Options { format: args.format, prompt: args.prompt, reference };
+    let dataset = whole(&args.to, |partial| Dataset::write(&splits, &options, partial))?;
     let (kind, text) = dataset.form;
     let mut told = format!("{}: TRL's {kind}, {text}\n", args.to.display());
-    for (split, (rows, undecided)) in splits.iter().zip(&dataset.rows) {
-        let left_out = if *undecided > 0 { format!("; {undecided} labels of 1/2 left out") } else { String::new() };
-        told.push_str(&format!("  {:5} {rows} rows of {}{left_out}\n", split.name, split.given));
+    for (split, rows) in splits.iter().zip(&dataset.rows) {
+        told.push_str(&format!("  {:5} {} rows of {}", split.name, rows.written, split.given));
+        let left_out = [(rows.undecided, "labels of 1/2"), (rows.unscored, "that the reference did not score")];
+        for (count, what) in left_out.into_iter().filter(|(count, _)| *count > 0) {
+            told.push_str(&format!("; {count} {what} left out"));
+        }
+        told.push('\n');
     }
     told.push_str(&format!("  columns: {}\n", dataset.columns.join(", ")));
     told.push_str("TRL's trainers take each label as certain; `p_hat` says how certain it is.\n");

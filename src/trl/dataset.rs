@@ -10,7 +10,8 @@ use kit::{Row, RowReader, TableWriter};
 
 use crate::error::{Error, Result};
 
-use super::example::{Example, Implicit, Made, Preference, Unpaired};
+use super::example::{Example, Implicit, Made, Preference, Scored, Unpaired};
+use super::reference::Reference;
 use super::text::Text;
 
 /// The files of a dataset.
@@ -41,6 +42,27 @@ pub struct Split {
     pub path: PathBuf,
 }
 
+/// How a dataset is written.
+pub struct Options {
+    /// Its files.
+    pub format: Format,
+    /// Where the prompt of a pair stands.
+    pub prompt: Option<Prompt>,
+    /// What the frozen reference said of the pairs, where that is to be written too.
+    pub reference: Option<Reference>,
+}
+
+/// Rows of a split.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Written.
+    pub written: u64,
+    /// Left out, for their label says neither yes nor no.
+    pub undecided: u64,
+    /// Left out, for the reference did not score them.
+    pub unscored: u64,
+}
+
 /// What was written.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dataset {
@@ -48,8 +70,8 @@ pub struct Dataset {
     pub form: (&'static str, &'static str),
     /// Its columns.
     pub columns: Vec<String>,
-    /// Rows and rows without a decided label of each split.
-    pub rows: Vec<(u64, u64)>,
+    /// The rows of each split.
+    pub rows: Vec<Rows>,
 }
 
 impl Dataset {
@@ -57,22 +79,32 @@ impl Dataset {
     ///
     /// # Errors
     /// When a table holds neither, holds no rows, or has a row that TRL has no form for; its id and the way out are named.
-    pub fn write(splits: &[Split], format: Format, prompt: Option<Prompt>, folder: &Path) -> Result<Dataset> {
+    pub fn write(splits: &[Split], options: &Options, folder: &Path) -> Result<Dataset> {
         let first = &splits[0];
+        let (prompt, scored) = (options.prompt, options.reference.is_some());
         match table_of(first)? {
+            Shape::Pairs if scored && prompt == Some(Prompt::Implicit) => Err(Error::Usage(
+                "--reference goes with the explicit prompt: TRL takes log-probs of completions alone".to_owned(),
+            )),
             Shape::Pairs => match (conversational::<Pair>(first, |pair| &pair.chosen)?, prompt) {
-                (true, Some(Prompt::Implicit)) => written::<Implicit<Vec<Message>>>(splits, format, folder),
-                (true, _) => written::<Preference<Vec<Message>>>(splits, format, folder),
-                (false, Some(Prompt::Implicit)) => written::<Implicit<String>>(splits, format, folder),
-                (false, _) => written::<Preference<String>>(splits, format, folder),
+                (true, Some(Prompt::Implicit)) => written::<Implicit<Vec<Message>>>(splits, options, folder),
+                (true, _) if scored => written::<Scored<Vec<Message>>>(splits, options, folder),
+                (true, _) => written::<Preference<Vec<Message>>>(splits, options, folder),
+                (false, Some(Prompt::Implicit)) => written::<Implicit<String>>(splits, options, folder),
+                (false, _) if scored => written::<Scored<String>>(splits, options, folder),
+                (false, _) => written::<Preference<String>>(splits, options, folder),
             },
+            Shape::Items if scored => Err(Error::Usage(format!(
+                "`{}` holds items, and --reference goes with pairs: TRL takes `ref_chosen_logps` and `ref_rejected_logps`",
+                first.given
+            ))),
             Shape::Items if prompt.is_some() => Err(Error::Usage(format!(
                 "`{}` holds items, whose prompt has a column of its own; leave out --prompt",
                 first.given
             ))),
             Shape::Items => match conversational::<Item>(first, |item| &item.response)? {
-                true => written::<Unpaired<Vec<Message>>>(splits, format, folder),
-                false => written::<Unpaired<String>>(splits, format, folder),
+                true => written::<Unpaired<Vec<Message>>>(splits, options, folder),
+                false => written::<Unpaired<String>>(splits, options, folder),
             },
         }
         .map(|(form, columns, rows)| Dataset { form, columns, rows })
@@ -110,9 +142,11 @@ fn conversational<R: Row>(split: &Split, text: fn(&R) -> &Vec<Message>) -> Resul
     Ok(<Vec<Message>>::of(text(&first)).is_some())
 }
 
-type Written = ((&'static str, &'static str), Vec<String>, Vec<(u64, u64)>);
+type Written = ((&'static str, &'static str), Vec<String>, Vec<Rows>);
 
-fn written<E: Example>(splits: &[Split], format: Format, folder: &Path) -> Result<Written> {
+fn written<E: Example>(splits: &[Split], options: &Options, folder: &Path) -> Result<Written> {
+    let none = Reference::default();
+    let reference = options.reference.as_ref().unwrap_or(&none);
     let mut rows = Vec::new();
     let shape = table_of(&splits[0])?;
     for split in splits {
@@ -120,27 +154,31 @@ fn written<E: Example>(splits: &[Split], format: Format, folder: &Path) -> Resul
             let first = &splits[0].given;
             return Err(Error::Usage(format!("`{first}` and `{}` hold different kinds of rows", split.given)));
         }
-        let mut out = Out::<E>::create(folder, split.name, format)?;
-        let (mut number, mut undecided) = (0, 0);
+        let mut out = Out::<E>::create(folder, split.name, options.format)?;
+        let (mut number, mut counts) = (0, Rows::default());
         for row in RowReader::<E::From>::open(&[&split.path])? {
             let row = row?;
             number += 1;
-            match E::of(&row) {
+            match E::of(&row, reference) {
                 Ok(Made::Example(example)) => out.push(example)?,
-                Ok(Made::Undecided) => undecided += 1,
+                Ok(Made::Undecided) => counts.undecided += 1,
+                Ok(Made::Unscored) => counts.unscored += 1,
                 Err(text) => {
                     let place = format!("`{}`, row {number} ({})", split.given, E::id(&row));
                     return Err(kit::Error::data(format!("{place}: {text}")).into());
                 }
             }
         }
-        if number == undecided {
-            return Err(
-                kit::Error::data(format!("`{}` has no rows with a label that says yes or no", split.given)).into()
-            );
+        counts.written = number - counts.undecided - counts.unscored;
+        if counts.written == 0 {
+            let what = match counts.unscored {
+                0 => "has no rows with a label that says yes or no",
+                _ => "has no rows that the reference has scored",
+            };
+            return Err(kit::Error::data(format!("`{}` {what}", split.given)).into());
         }
         out.finish()?;
-        rows.push((number - undecided, undecided));
+        rows.push(counts);
     }
     Ok(((E::NAME, E::TEXT), E::fields().iter().map(|field| field.name().clone()).collect(), rows))
 }

@@ -8,6 +8,7 @@ use kit::rows::{Item, Pair};
 use kit::{Cell, Row, Table};
 use serde::Serialize;
 
+use super::reference::Reference;
 use super::text::Text;
 
 /// What a row comes to.
@@ -16,6 +17,8 @@ pub enum Made<E> {
     Example(E),
     /// Its label says neither yes nor no, and TRL's labels say one of them.
     Undecided,
+    /// The reference did not score it.
+    Unscored,
 }
 
 /// A row of a dataset, made of a row of a table.
@@ -33,7 +36,7 @@ pub trait Example: Row + Serialize {
     ///
     /// # Errors
     /// Why the row has no such form.
-    fn of(from: &Self::From) -> Result<Made<Self>, String>;
+    fn of(from: &Self::From, reference: &Reference) -> Result<Made<Self>, String>;
 }
 
 macro_rules! examples {
@@ -77,6 +80,18 @@ examples! {
         pair_id: String,
     }
 
+    /// The same with what the frozen reference says of both sides, as `DPOTrainer` takes it.
+    Scored in Pairs {
+        prompt: T,
+        chosen: T,
+        rejected: T,
+        ref_chosen_logps: f32,
+        ref_rejected_logps: f32,
+        p_hat: f64,
+        weight: f64,
+        pair_id: String,
+    }
+
     /// Preference with an implicit prompt: both sides begin with theirs.
     Implicit in Pairs {
         chosen: T,
@@ -106,7 +121,7 @@ impl<T: Text> Example for Preference<T> {
         &pair.pair_id
     }
 
-    fn of(pair: &Pair) -> Result<Made<Self>, String> {
+    fn of(pair: &Pair, _: &Reference) -> Result<Made<Self>, String> {
         if pair.chosen_prompt != pair.rejected_prompt {
             return Err("it has two prompts, and TRL's explicit prompt is one; `--prompt implicit` writes both sides \
                         with the prompts they have"
@@ -123,6 +138,27 @@ impl<T: Text> Example for Preference<T> {
     }
 }
 
+impl<T: Text> Example for Scored<T> {
+    type From = Pair;
+    const NAME: &'static str = "preference with reference log-probs";
+    const TEXT: &'static str = T::NAME;
+
+    fn id(pair: &Pair) -> &str {
+        &pair.pair_id
+    }
+
+    fn of(pair: &Pair, reference: &Reference) -> Result<Made<Self>, String> {
+        let Made::Example(Preference { prompt, chosen, rejected, p_hat, weight, pair_id }) =
+            Preference::of(pair, reference)?
+        else {
+            return Ok(Made::Undecided);
+        };
+        let Some([ref_chosen_logps, ref_rejected_logps]) = reference.of(pair) else { return Ok(Made::Unscored) };
+        let scored = Scored { prompt, chosen, rejected, ref_chosen_logps, ref_rejected_logps, p_hat, weight, pair_id };
+        Ok(Made::Example(scored))
+    }
+}
+
 impl<T: Text> Example for Implicit<T> {
     type From = Pair;
     const NAME: &'static str = "preference with an implicit prompt";
@@ -132,7 +168,7 @@ impl<T: Text> Example for Implicit<T> {
         &pair.pair_id
     }
 
-    fn of(pair: &Pair) -> Result<Made<Self>, String> {
+    fn of(pair: &Pair, _: &Reference) -> Result<Made<Self>, String> {
         let side = |prompt, response, name| -> Result<T, String> {
             Ok(written::<T>(prompt, "prompt")?.joined(written(response, name)?))
         };
@@ -155,7 +191,7 @@ impl<T: Text> Example for Unpaired<T> {
         &item.item_id
     }
 
-    fn of(item: &Item) -> Result<Made<Self>, String> {
+    fn of(item: &Item, _: &Reference) -> Result<Made<Self>, String> {
         if item.label == 0.5 {
             return Ok(Made::Undecided);
         }

@@ -2,6 +2,8 @@
 
 mod dataset;
 mod example;
+mod reference;
 mod text;
 
-pub use dataset::{Dataset, Format, Prompt, Split};
+pub use dataset::{Dataset, Format, Options, Prompt, Split};
+pub use reference::Reference;

@@ -99,3 +99,37 @@ fn what_is_no_pair_is_refused() {
     let told = project.fails(&["export", "dataset", "pairs", "--to", "out", "--test", "items"], 64);
     assert!(told.contains("`pairs` and `items` hold different kinds of rows"), "{told}");
 }
+
+#[test]
+fn reference_log_probs_go_along() {
+    let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama");
+    let text = format!(
+        "{}  reference: {{kind: reference, from: data.pairs, model: \"{}\", max_tokens: 60, too_long: reject}}\n",
+        pipeline("text"),
+        model.display()
+    );
+    let long = serde_json::json!({"prompt": "why ".repeat(200), "chosen": " so", "rejected": " no", "p_hat": 0.9});
+    let project = Project::new(&[("pipeline.yaml", &text), ("data.jsonl", &format!("{SAME}{long}\n"))]);
+    project.done(&["run", "pipeline.yaml", "--device", "cpu"]);
+    let export = ["export", "dataset", "data", "--reference", "reference", "--to"];
+    let told = project.done(&[&export[..], &["out", "--format", "jsonl"]].concat());
+    assert!(told.contains("train 2 rows of data; 1 that the reference did not score left out"), "{told}");
+    let scored: Vec<Value> = project
+        .done(&["inspect", "reference", "--json", "-n", "9"])
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for row in project.lines("out/train.jsonl") {
+        for side in ["chosen", "rejected"] {
+            let logp = row[format!("ref_{side}_logps")].as_f64().unwrap();
+            let near = |scored: &&Value| (scored["logp"].as_f64().unwrap() - logp).abs() < 1e-4;
+            assert!(logp < 0.0 && scored.iter().any(|scored| near(&scored)), "{row}");
+        }
+    }
+    project.done(&[&export[..], &["parquet"]].concat());
+    let schema = project.done(&["inspect", "parquet/train", "schema"]);
+    let of = |name: &str| schema.lines().find(|line| line.trim_start().starts_with(name)).unwrap().to_owned();
+    assert!(of("ref_chosen_logps").contains("float32") && of("ref_rejected_logps").contains("float32"), "{schema}");
+    let told = project.fails(&["export", "dataset", "items", "--reference", "reference", "--to", "other"], 64);
+    assert!(told.contains("--reference goes with pairs"), "{told}");
+}

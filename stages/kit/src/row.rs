@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arrow_array::builder::{Float32Builder, Float64Builder, ListBuilder, StringBuilder, StructBuilder, UInt32Builder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, UInt32Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Float32Array, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array,
+};
 use arrow_schema::{DataType, Field, Fields};
 
 use crate::port::Table;
@@ -81,6 +83,7 @@ macro_rules! plain_cell {
 
 plain_cell!(String, DataType::Utf8, StringArray, |array, row| array.as_string::<i32>().value(row).to_owned());
 plain_cell!(f64, DataType::Float64, Float64Array, |array, row| array.as_primitive::<Float64Type>().value(row));
+plain_cell!(f32, DataType::Float32, Float32Array, |array, row| array.as_primitive::<Float32Type>().value(row));
 plain_cell!(u32, DataType::UInt32, UInt32Array, |array, row| array.as_primitive::<UInt32Type>().value(row));
 plain_cell!(u64, DataType::UInt64, UInt64Array, |array, row| array.as_primitive::<UInt64Type>().value(row));
 plain_cell!(bool, DataType::Boolean, BooleanArray, |array, row| array.as_boolean().value(row));
