@@ -41,7 +41,7 @@ pub struct Asked {
     pub billed: bool,
 }
 
-type Behaviour = dyn Fn(&str, usize, &[Asked]) -> Treatment + Send + Sync;
+type Behaviour = dyn Fn(&str, &Value, usize, &[Asked]) -> Treatment + Send + Sync;
 
 pub struct Server {
     pub url: String,
@@ -52,6 +52,15 @@ pub struct Server {
 impl Server {
     /// `behaviour` gets the question, how often it came before, and all requests so far.
     pub fn start(behaviour: impl Fn(&str, usize, &[Asked]) -> Treatment + Send + Sync + 'static) -> Server {
+        Server::start_with(move |question, _, before, asked| behaviour(question, before, asked))
+    }
+
+    /// `behaviour` gets the question and the whole request.
+    pub fn start_reading(behaviour: impl Fn(&str, &Value) -> Treatment + Send + Sync + 'static) -> Server {
+        Server::start_with(move |question, body, _, _| behaviour(question, body))
+    }
+
+    fn start_with(behaviour: impl Fn(&str, &Value, usize, &[Asked]) -> Treatment + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -143,7 +152,7 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, closed: &AtomicBool, behavi
     let (number, treatment) = {
         let mut log = log.lock().unwrap();
         let before = log.iter().filter(|asked| asked.question == question).count();
-        let treatment = behaviour(&question, before, &log);
+        let treatment = behaviour(&question, &body, before, &log);
         let billed = matches!(treatment, Treatment::Answer(_) | Treatment::Body(_));
         log.push(Asked { question, body, authorization, before, treatment: treatment.clone(), billed });
         (log.len() - 1, treatment)

@@ -40,7 +40,12 @@ pub(crate) enum Reply {
 /// One try.
 enum Try {
     Final(Reply),
-    Later { after: Option<Duration>, why: String },
+    Later {
+        after: Option<Duration>,
+        why: String,
+    },
+    /// The limit of tokens goes by another name there.
+    OtherLimit,
 }
 
 /// Speaks with one endpoint.
@@ -51,6 +56,8 @@ pub(crate) struct Client {
     labels: Labels,
     retries: u32,
     backoff: Duration,
+    /// The endpoint has refused `max_tokens` and named `max_completion_tokens` in its place.
+    newer_limit: AtomicBool,
 }
 
 impl Client {
@@ -78,6 +85,7 @@ impl Client {
             labels: labels.clone(),
             retries: endpoint.retries,
             backoff: Duration::from_secs_f64(endpoint.backoff_seconds),
+            newer_limit: AtomicBool::new(false),
         })
     }
 
@@ -92,6 +100,7 @@ impl Client {
             let (after, why) = match self.send(request) {
                 Try::Final(reply) => return (reply, sent),
                 Try::Later { after, why } => (after, why),
+                Try::OtherLimit => unreachable!("`send` tries the other name"),
             };
             if sent > self.retries {
                 let text = format!("{} did not answer after {sent} requests: {why}", self.address);
@@ -108,7 +117,25 @@ impl Client {
         }
     }
 
+    /// Sends a request under the name of the limit that the endpoint takes.
     fn send(&self, request: &str) -> Try {
+        if !self.newer_limit.load(Ordering::Relaxed) {
+            match self.send_as_it_is(request) {
+                Try::OtherLimit => self.newer_limit.store(true, Ordering::Relaxed),
+                other => return other,
+            }
+        }
+        let newer = Endpoint::with_newer_limit(request).expect("a request is an object with a limit");
+        match self.send_as_it_is(&newer) {
+            Try::OtherLimit => {
+                let text = format!("{} takes neither `max_tokens` nor `max_completion_tokens`", self.address);
+                Try::Final(Reply::Hopeless(text))
+            }
+            other => other,
+        }
+    }
+
+    fn send_as_it_is(&self, request: &str) -> Try {
         let mut post = self.agent.post(&self.address).header("content-type", "application/json");
         if let Some(key) = &self.key {
             post = post.header("authorization", key.bearer());
@@ -153,6 +180,8 @@ impl Client {
                 );
                 Try::Final(Reply::Hopeless(text))
             }
+            // OpenAI: "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'".
+            400 if String::from_utf8_lossy(&body).contains("max_completion_tokens") => Try::OtherLimit,
             408 | 409 | 425 | 429 | 500..=599 => later(format!("status {status}: {}", self.shown(&body))),
             _ => {
                 let detail = format!("status {status}: {}", self.shown(&body));

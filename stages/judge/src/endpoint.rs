@@ -11,7 +11,8 @@ use serde_json::Value;
 /// A judge behind an OpenAI-compatible endpoint: chat completions with log-probs, one token each.
 ///
 /// The endpoint returns the most likely tokens only. A label that is not among them is bounded by the smallest
-/// log-prob that was returned, and the verdict says so in `bounded`.
+/// log-prob that was returned and by the probability that all of them leave, and the verdict says so in `bounded`.
+/// Models that refuse `max_tokens` are asked with `max_completion_tokens`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
@@ -74,7 +75,17 @@ fn max_rejects() -> f64 {
 }
 
 /// What a request always says; `body` cannot.
-const OURS: [&str; 8] = ["model", "messages", "logprobs", "top_logprobs", "max_tokens", "temperature", "stream", "n"];
+const OURS: [&str; 9] = [
+    "model",
+    "messages",
+    "logprobs",
+    "top_logprobs",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "stream",
+    "n",
+];
 
 impl Endpoint {
     /// The keys that change how the endpoint is asked and not what it is asked.
@@ -104,6 +115,15 @@ impl Endpoint {
         body.insert("max_tokens".to_owned(), 1.into());
         body.insert("temperature".to_owned(), 0.into());
         kit::canonical(&Value::Object(body))
+    }
+
+    /// The same request for models that know the limit under its newer name. What is asked is the same, so the request
+    /// keeps its id.
+    pub(crate) fn with_newer_limit(request: &str) -> Option<String> {
+        let mut body: serde_json::Map<String, Value> = serde_json::from_str(request).ok()?;
+        let limit = body.remove("max_tokens")?;
+        body.insert("max_completion_tokens".to_owned(), limit);
+        Some(kit::canonical(&Value::Object(body)))
     }
 
     pub(crate) fn check(&self) -> Vec<Finding> {

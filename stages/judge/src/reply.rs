@@ -21,7 +21,8 @@ pub(crate) struct LabelLogps {
     /// The label that names what is shown first.
     pub(crate) first: f64,
     pub(crate) second: f64,
-    /// The first label was not returned; its log-prob is an upper bound.
+    /// The first label was not returned; its log-prob is an upper bound: no more than the least likely token that was
+    /// returned, and no more than what all of them leave.
     pub(crate) first_bounded: bool,
     pub(crate) second_bounded: bool,
 }
@@ -67,7 +68,7 @@ impl Heard {
             }
         }
         let sum: f64 = top.iter().map(|(_, logp)| logp.exp()).sum();
-        if top.len() < 2 || sum > 1.0 + EXCESS {
+        if top.is_empty() || sum > 1.0 + EXCESS {
             return Heard::bad(format!("{} alternatives with {sum:.4} of probability", top.len()));
         }
         Heard::of(&top, labels)
@@ -77,10 +78,13 @@ impl Heard {
     fn of(top: &[(&str, f64)], labels: &Labels) -> Heard {
         let logps: Vec<f64> = top.iter().map(|(_, logp)| *logp).collect();
         let smallest = logps.iter().copied().fold(f64::INFINITY, f64::min);
+        let rest = 1.0 - logps.iter().map(|logp| logp.exp()).sum::<f64>();
+        // Where rounding leaves nothing, so little that no double tells it from nothing.
+        let bound = smallest.min(rest.max(f64::EPSILON).ln());
         let label = |spellings: &[String]| {
             let found: Vec<usize> =
                 (0..top.len()).filter(|&at| spellings.iter().any(|spelling| spelling == top[at].0)).collect();
-            if found.is_empty() { (smallest, true) } else { (log_sum(&logps, &found), false) }
+            if found.is_empty() { (bound, true) } else { (log_sum(&logps, &found), false) }
         };
         let ((first, first_bounded), (second, second_bounded)) = (label(&labels.first), label(&labels.second));
         if first_bounded && second_bounded {
@@ -121,6 +125,19 @@ mod tests {
         // OpenAI's placeholder is no log-prob.
         let with_placeholder = heard(&[("A", -0.1), ("The", -3.0), ("I", -7.5), ("B", -9999.0)]);
         assert_eq!(with_placeholder, Heard::Labels(expected));
+        // What is left can be less than the least likely token: 1 - 0.6 - 0.399.
+        let Heard::Labels(labels) = heard(&[("A", 0.6f64.ln()), ("The", 0.399f64.ln())]) else { panic!("A was there") };
+        assert!((labels.second - 0.001f64.ln()).abs() < 1e-9 && labels.second_bounded, "{labels:?}");
+    }
+
+    #[test]
+    fn a_judge_that_can_say_the_labels_only_may_return_one_of_them() {
+        let Heard::Labels(labels) = heard(&[("B", -1e-3), ("A", -9999.0)]) else { panic!("B was there") };
+        assert!((labels.first - (1.0 - (-1e-3_f64).exp()).ln()).abs() < 1e-12, "{labels:?}");
+        assert_eq!((labels.second, labels.first_bounded, labels.second_bounded), (-1e-3, true, false));
+        // One that is certain to the last digit leaves the other a bound all the same.
+        let Heard::Labels(labels) = heard(&[("A", 0.0)]) else { panic!("A was there") };
+        assert_eq!((labels.first, labels.second), (0.0, f64::EPSILON.ln()));
     }
 
     #[test]
@@ -130,7 +147,8 @@ mod tests {
             Heard::Labels(labels) => panic!("{labels:?}"),
         };
         assert!(reason(heard(&[("The", -0.1), ("I", -3.0)])).starts_with("no_label: neither label is among the 2"));
-        assert!(reason(heard(&[("A", -0.1)])).starts_with("bad_answer: 1 alternatives"));
+        assert!(reason(heard(&[("The", -0.1)])).starts_with("no_label: neither label is among the 1"));
+        assert!(reason(heard(&[("A", -9999.0)])).starts_with("bad_answer: 0 alternatives"));
         assert!(reason(heard(&[("A", -0.1), ("B", -0.1)])).starts_with("bad_answer: 2 alternatives with 1.8"));
         assert!(reason(heard(&[("A", 3.0), ("B", -0.1)])).starts_with("bad_answer: a log-prob of 3"));
         let read = |text: &str| reason(Heard::read(text.as_bytes(), &Labels::default()));

@@ -199,7 +199,7 @@ impl Judge {
 
 impl Stage for Judge {
     fn version(&self) -> String {
-        format!("2+lm{}", lm::VERSION)
+        format!("3+lm{}", lm::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {

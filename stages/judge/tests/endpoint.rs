@@ -360,6 +360,32 @@ fn a_label_outside_the_alternatives_is_bounded_and_flagged() {
 }
 
 #[test]
+fn a_model_that_wants_the_newer_name_of_the_limit_is_asked_by_it() {
+    let said =
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.";
+    let server = Server::start_reading(move |question, body| match body.get("max_tokens") {
+        Some(_) => Treatment::Status(400, json!({"error": {"message": said}}).to_string(), None),
+        None => honest(question),
+    });
+    let files = Files::new();
+    let place = place(comparisons(30));
+    let outcome = run(&place, "out", &files.stage(&server.url, json!({"retries": 0}), json!({}))).unwrap();
+    assert_eq!((outcome.balance[0].kept, server.billed().len()), (30, 60));
+    let (newer, older): (Vec<_>, Vec<_>) =
+        server.asked().into_iter().partition(|asked| asked.body.get("max_completion_tokens") == Some(&json!(1)));
+    assert_eq!(newer.len(), 60);
+    assert!(older.len() <= 4, "each worker may find it out by itself: {}", older.len());
+    // What neither name satisfies is told.
+    let server = Server::start_reading(move |_, _| {
+        Treatment::Status(400, json!({"error": {"message": said}}).to_string(), None)
+    });
+    match run(&crate::place(comparisons(3)), "out", &files.stage(&server.url, json!({}), json!({}))) {
+        Err(Error::Pipeline(text)) => assert!(text.contains("takes neither `max_tokens` nor"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_bias_for_the_first_place_is_removed_and_measured() {
     let offset = 0.8;
     for noise in [0.0, 0.6] {
