@@ -1,74 +1,16 @@
-//! The one-dimensional bandit of GDPO's section 3.3 (figure 1, right): a hundred actions, data that prefers a low-reward
-//! peak, preferences by Bradley-Terry. Conservative DPO fits the preferences and stays in that peak; DPO and GDPO leave it.
+//! The one-dimensional bandit of GDPO's section 3.3 (figure 1, right): conservative DPO fits the preferences and stays in
+//! the peak that the data prefers; DPO and GDPO leave it. `examples/bandit.rs` draws it.
 
-use objective::{Batch, Edge, Objective, SequenceLogps};
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
+#[path = "common/world.rs"]
+mod world;
 
-const ACTIONS: usize = 100;
-const INSTANCES: usize = 500_000;
-const STEPS: i32 = 1000;
-const RATE: f64 = 0.01;
+use world::{ACTIONS, learned, policy, reward};
 
-/// The reward grows linearly with the action.
-fn reward(action: usize) -> f64 {
-    action as f64 / (ACTIONS - 1) as f64
-}
-
-/// 0.8 N(20, 8) + 0.2 N(70, 8) over actions numbered from 1.
-fn data() -> Vec<f64> {
-    let bump = |a: f64, mode: f64| (-0.5 * ((a - mode) / 8.0).powi(2)).exp();
-    let normal = |mode: f64| (1..=ACTIONS).map(|a| bump(a as f64, mode)).sum::<f64>();
-    let (low, high) = (normal(20.0), normal(70.0));
-    (1..=ACTIONS).map(|a| 0.8 * bump(a as f64, 20.0) / low + 0.2 * bump(a as f64, 70.0) / high).collect()
-}
-
-/// The instances, equal ones as one edge with their number as weight: the loss is the same. Ties teach nobody anything.
-fn batch(data: &[f64]) -> Batch {
-    let rng = &mut ChaCha8Rng::seed_from_u64(0);
-    let mut draw = || {
-        let mut u = rng.random::<f64>();
-        data.iter().position(|share| {
-            u -= share;
-            u < 0.0
-        })
-    };
-    let mut counts = vec![0u32; ACTIONS * ACTIONS];
-    for _ in 0..INSTANCES {
-        let (a, b) = (draw().unwrap_or(ACTIONS - 1), draw().unwrap_or(ACTIONS - 1));
-        counts[a.max(b) * ACTIONS + a.min(b)] += 1;
-    }
-    let edges = (0..ACTIONS * ACTIONS)
-        .filter(|&cell| counts[cell] > 0)
-        .map(|cell| {
-            let (chosen, rejected) = (cell / ACTIONS, cell % ACTIONS);
-            let p_hat = 1.0 / (1.0 + (reward(rejected) - reward(chosen)).exp());
-            Edge { chosen, rejected, p_hat, weight: f64::from(counts[cell]) }
-        })
-        .collect();
-    let zero = SequenceLogps { policy: (0.0, 0.0), reference: Some((0.0, 0.0)), tokens: 1, prompt_tokens: 0 };
-    Batch { sequences: vec![zero; ACTIONS], edges, ..Batch::default() }
-}
-
-/// The mode (from 1) of pi(y) ~ data(y) exp(r(y)) and the slope of the learned reward r on the true one.
+/// The mode (from 1) of the policy and the slope of the learned reward on the true one.
 fn train(objective: &str) -> (usize, f64) {
-    let objective: Objective = serde_json::from_str(objective).unwrap();
-    let data = data();
-    let mut batch = batch(&data);
-    let mut moments = [(0.0f64, 0.0f64); ACTIONS];
-    for step in 1..=STEPS {
-        let gradient = objective.evaluate(&batch).unwrap().d_policy;
-        for ((sequence, (m, v)), (g, _)) in batch.sequences.iter_mut().zip(&mut moments).zip(gradient) {
-            *m = 0.9 * *m + 0.1 * g;
-            *v = 0.999 * *v + 0.001 * g * g;
-            let (m, v) = (*m / (1.0 - 0.9f64.powi(step)), *v / (1.0 - 0.999f64.powi(step)));
-            sequence.policy.0 -= RATE * m / (v.sqrt() + 1e-8);
-        }
-    }
-    let learned: Vec<f64> = batch.sequences.iter().map(|sequence| sequence.policy.0).collect();
-    let score = |a: usize| data[a].ln() + learned[a];
-    let mode = (0..ACTIONS).max_by(|a, b| score(*a).total_cmp(&score(*b))).unwrap();
+    let learned = learned(objective);
+    let policy = policy(&learned);
+    let mode = (0..ACTIONS).max_by(|a, b| policy[*a].total_cmp(&policy[*b])).unwrap();
     let mean = |values: &dyn Fn(usize) -> f64| (0..ACTIONS).map(values).sum::<f64>() / ACTIONS as f64;
     let (x, y) = (mean(&reward), mean(&|a| learned[a]));
     let slope = mean(&|a| (reward(a) - x) * (learned[a] - y)) / mean(&|a| (reward(a) - x).powi(2));
@@ -88,4 +30,11 @@ fn dpo_and_gdpo_move_to_the_high_peak() {
     let (gdpo, gdpo_slope) = train(r#"{"name": "gdpo", "beta": 1.0}"#);
     assert!(dpo >= 65 && gdpo >= 65, "modes {dpo} {gdpo}");
     assert!(dpo_slope > 5.0 && gdpo_slope > 5.0, "slopes {dpo_slope} {gdpo_slope}");
+}
+
+#[test]
+fn the_policy_is_a_distribution() {
+    assert!((policy(&[0.0; ACTIONS]).iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    // Where nothing is learned it is the data's.
+    assert!(policy(&[0.0; ACTIONS]).iter().zip(world::data()).all(|(a, b)| (a - b).abs() < 1e-12));
 }
