@@ -3,6 +3,7 @@
 mod check;
 mod diff;
 mod export;
+mod gguf;
 mod init;
 mod project;
 mod scenarios;

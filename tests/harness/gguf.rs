@@ -1,4 +1,5 @@
 //! GGUF files made from model folders, as llama.cpp's converter does; for tests.
+#![allow(dead_code, reason = "each test takes what it needs")]
 
 use std::path::Path;
 
@@ -8,6 +9,15 @@ use candle_core::{Device, Tensor};
 
 /// Writes a folder's weights, unquantised.
 pub fn write(folder: &Path, family: &str, to: &Path) {
+    write_as(folder, family, GgmlDType::F32, to);
+}
+
+/// Writes a folder's weights with its matrices in blocks of eight bits.
+pub fn write_q8(folder: &Path, family: &str, to: &Path) {
+    write_as(folder, family, GgmlDType::Q8_0, to);
+}
+
+fn write_as(folder: &Path, family: &str, matrices: GgmlDType, to: &Path) {
     let config: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
     let size = |key: &str| config[key].as_u64().unwrap() as u32;
@@ -35,7 +45,10 @@ pub fn write(folder: &Path, family: &str, to: &Path) {
         if family == "llama" && (name.contains("q_proj") || name.contains("k_proj")) {
             tensor = interleaved(&tensor, head_dim as usize);
         }
-        tensors.push((renamed(&name), QTensor::quantize(&tensor, GgmlDType::F32).unwrap()));
+        tensors.push((
+            renamed(&name),
+            QTensor::quantize(&tensor, if tensor.rank() == 2 { matrices } else { GgmlDType::F32 }).unwrap(),
+        ));
     }
     tensors.sort_by(|one, other| one.0.cmp(&other.0));
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
