@@ -97,6 +97,28 @@ fn a_run_killed_at_twenty_moments_gives_the_same_bytes_as_one_that_was_not() {
 }
 
 #[test]
+fn an_adapter_has_the_same_bytes_in_any_folder_and_works_where_the_folder_is_moved_to() {
+    let adapter = ["--set", "policy.adapter={rank: 2, alpha: 4, targets: [all-linear]}"];
+    let places = [Place::new(), Place::new()];
+    for place in &places {
+        let output = place.quickstart(&adapter).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+    let [one, other] = &places;
+    assert_eq!(one.ports("quickstart"), other.ports("quickstart"));
+
+    let moved = Place::new();
+    std::fs::rename(one.path(".halftone"), moved.path(".halftone")).unwrap();
+    let again = moved.quickstart(&adapter).output().unwrap();
+    assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+    assert_eq!(ran(&again), BTreeSet::new());
+    let more =
+        moved.quickstart(&[&adapter[..], &["--set", "after.k=3", "--until", "after"]].concat()).output().unwrap();
+    assert_eq!(more.status.code(), Some(0), "{}", stderr(&more));
+    assert_eq!(ran(&more), BTreeSet::from(["after".to_owned()]));
+}
+
+#[test]
 fn the_number_of_threads_changes_no_byte() {
     let mut ports = [1, 2, 4].map(|threads| {
         let place = Place::new();

@@ -13,7 +13,8 @@ pub fn is_model(folder: &Path) -> bool {
     folder.join("config.json").is_file() || folder.join(ADAPTER).is_file()
 }
 
-/// The folder of the base model, where a folder holds an adapter.
+/// The folder of the base model, where a folder holds an adapter: the path that it names, from the adapter's own folder
+/// where that leads to a model, else as it stands.
 ///
 /// # Errors
 /// When the adapter's configuration cannot be read, names no base, or names one that is not there.
@@ -26,14 +27,15 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
     let config: Value =
         serde_json::from_slice(&text).map_err(|error| Error::data(format!("{}: {error}", path.display())))?;
     let base = config["base_model_name_or_path"].as_str().unwrap_or_default();
-    if base.is_empty() || !Path::new(base).join("config.json").is_file() {
+    let found = [folder.join(base), PathBuf::from(base)].into_iter().find(|path| path.join("config.json").is_file());
+    let Some(found) = found.filter(|_| !base.is_empty()) else {
         return Err(Error::data(format!(
             "{}: the adapter's base model `{base}` is not there (no config.json in it); put it there, or write the \
              folder where it is now into `base_model_name_or_path`",
             path.display()
         )));
-    }
-    Ok(Some(PathBuf::from(base)))
+    };
+    Ok(Some(found))
 }
 
 #[cfg(test)]
@@ -54,6 +56,8 @@ mod tests {
         assert!(text.contains("is not there") && text.contains("base_model_name_or_path"), "{text}");
         std::fs::write(base.join("config.json"), "{}").unwrap();
         assert_eq!(base_of(&adapter).unwrap(), Some(base));
+        std::fs::write(adapter.join(ADAPTER), r#"{"base_model_name_or_path": "../base"}"#).unwrap();
+        assert_eq!(base_of(&adapter).unwrap(), Some(adapter.join("../base")));
         std::fs::write(adapter.join(ADAPTER), "{}").unwrap();
         assert!(base_of(&adapter).is_err());
     }

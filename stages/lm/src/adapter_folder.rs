@@ -22,7 +22,7 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
     else {
         return Err(Error::file(&path, "`base_model_name_or_path` is missing; write the base model's folder there"));
     };
-    let base = PathBuf::from(named);
+    let base = beside(folder, named);
     if base.join(CONFIG).is_file() {
         let what = format!("its base `{named}` is an adapter itself; merge that one first (`halftone export model`)");
         return Err(Error::file(&path, what));
@@ -35,6 +35,12 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
         return Err(Error::file(&path, what));
     }
     Ok(Some(base))
+}
+
+/// The base that an adapter names: beside the adapter where it is there, else as the name stands.
+fn beside(folder: &Path, named: &str) -> PathBuf {
+    let beside = folder.join(named);
+    if beside.join("config.json").is_file() { beside } else { PathBuf::from(named) }
 }
 
 /// The folder that holds config and weights of a model: the base's for an adapter.

@@ -101,7 +101,7 @@ pub struct DecoderConfig {
 
 /// Sizes beyond any model's: what is above is a damaged or hostile file, and must not be allocated. Products of any
 /// three fit into 64 bits.
-const LIMITS: [(&str, usize); 8] = [
+pub(crate) const LIMITS: [(&str, usize); 8] = [
     ("num_hidden_layers", 1 << 12),
     ("hidden_size", 1 << 18),
     ("intermediate_size", 1 << 20),

@@ -12,6 +12,7 @@ use tokenizers::{NormalizerWrapper, Tokenizer, TruncationParams};
 
 use crate::adapter_folder::{model_part, tokenizer_part};
 use crate::bert::Bert;
+use crate::config::LIMITS;
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
 use crate::pooling::{self, Pooling};
@@ -281,6 +282,11 @@ fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device) -> Resu
         let number = config[key].as_u64().and_then(|number| usize::try_from(number).ok());
         number.ok_or_else(|| Error::file(file, format!("`{key}` is {}, wanted a number", config[key])))
     };
+    for (key, most) in LIMITS {
+        if let Some(value) = config[key].as_u64().filter(|value| *value > most as u64) {
+            return Err(Error::file(file, format!("`{key}` is {value}; at most {most} are computed here")));
+        }
+    }
     let position_kind = config["position_embedding_type"].as_str().unwrap_or("absolute");
     if position_kind != "absolute" {
         return Err(Error::file(

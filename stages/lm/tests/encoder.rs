@@ -146,6 +146,7 @@ fn what_is_not_known_is_named() {
     check("relative", &[("config.json", config("position_embedding_type", "relative_key".into()))], "relative_key");
     check("act", &[("config.json", config("hidden_act", "mish".into()))], "`hidden_act` mish");
     check("width", &[("config.json", config("hidden_size", Json::Null))], "`hidden_size`");
+    check("layers", &[("config.json", config("num_hidden_layers", 100_000_000_000_u64.into()))], "at most 4096");
     check("shape", &[("config.json", config("intermediate_size", 65.into()))], "model.safetensors");
     check("no-weights", &[("model.safetensors", Json::Null)], "model.safetensors: is missing");
     check("torn", &[("model.safetensors", json!("torn"))], "model.safetensors");

@@ -1,5 +1,7 @@
 //! The run, top to bottom: data and its checks, the model, the loop, the ports.
 
+use std::path::{Path, PathBuf};
+
 use kit::rows::{Contrast, Metric, Split, StepRow};
 use kit::{Context, Error, Outcome, Result, Table};
 use lm::{AdamW, Decoder, DecoderConfig, Memory, Text, TextRules, Training};
@@ -237,7 +239,7 @@ impl Train {
                 // The digest ties the folder's bytes to the weights that the adapter was trained beside.
                 let path = policy.join("base_digest.txt");
                 std::fs::write(&path, format!("{}\n", base.digest)).map_err(Error::io(&path))?;
-                training.decoder().save_adapter(&policy, &base.path)
+                training.decoder().save_adapter(&policy, &name_of_base(&base.path, &policy))
             }
         }
         .map_err(lm_error)?;
@@ -260,6 +262,18 @@ impl Train {
             splits.finish()?;
         }
         Ok(())
+    }
+}
+
+/// How an adapter names its base: another result of the same store by the way there from the adapter, so that its bytes
+/// do not depend on where the store is; anything else by its path.
+fn name_of_base(base: &Path, policy: &Path) -> PathBuf {
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    // STORE/ENTRY/policy
+    let store = whole(policy).ancestors().nth(2).map(Path::to_owned);
+    match store.and_then(|store| whole(base).strip_prefix(store).ok().map(Path::to_owned)) {
+        Some(inside) => Path::new("../..").join(inside),
+        None => base.to_owned(),
     }
 }
 
