@@ -62,6 +62,10 @@ impl Asking {
                     let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((request, body)) = job else { return };
                     let (reply, sent) = client.ask(&body, &stop);
+                    // Here, so that no other worker sends one more until the failure is heard of.
+                    if matches!(reply, Reply::Hopeless(_) | Reply::Unreachable(_)) {
+                        stop.store(true, Ordering::Relaxed);
+                    }
                     if done.send((request, reply, sent)).is_err() {
                         return;
                     }
