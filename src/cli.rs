@@ -141,6 +141,9 @@ pub struct Plan {
     pub file: PipelineFile,
     #[command(flatten)]
     pub choice: Choice,
+    /// Where models would compute: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: String,
     /// The plan as JSON
     #[arg(long)]
     pub json: bool,

@@ -13,6 +13,7 @@ mod diff;
 mod draw;
 mod error;
 mod exit;
+mod forecast;
 mod graph;
 mod groups;
 mod hub;

@@ -4,6 +4,7 @@ mod check;
 mod dag;
 mod diff;
 mod export;
+mod foretold;
 mod gc;
 mod init;
 mod inspect;

@@ -72,7 +72,7 @@ pub fn render(work: &Path, args: cli::Render) -> Result<()> {
     }
     // The whole input, where a forecast needs nothing that is missing.
     if let Some(Ok(forecast)) = planner.forecast(stage, &planned, "cpu") {
-        text.push_str(&format!("all of it: {}\n", super::plan::words(&forecast)));
+        text.push_str(&format!("all of it: {}\n", super::foretold::Sum::of(&forecast, None).words()));
     }
     print(&text)
 }

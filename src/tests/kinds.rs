@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kit::rows::{Message, Prompt, Reject};
 use kit::{
-    Context, Error, Event, Finding, Forecast, Input, InputPort, Kind, Outcome, OutputPort, Result, Stage, Table,
-    complete_port, run_shards, shard_ranges,
+    Amount, Context, Error, Event, Finding, Forecast, Input, InputPort, Kind, Outcome, OutputPort, Result, Stage,
+    Table, complete_port, run_shards, shard_ranges,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ impl Stage for Count {
     }
 
     fn forecast(&self, _: &Context<'_>) -> Result<Forecast> {
-        Ok(Forecast { rows: self.rows, ..Forecast::default() })
+        Ok(Forecast::of_rows(Amount::exact(self.rows)))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {
@@ -182,7 +182,7 @@ impl Stage for Shout {
     }
 
     fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        Ok(Forecast { rows: context.rows::<Prompt>("from")?.count() as u64, ..Forecast::default() })
+        Ok(Forecast::of_rows(Amount::exact(context.rows::<Prompt>("from")?.count() as u64)))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

@@ -3,6 +3,7 @@
 mod check;
 mod diff;
 mod export;
+mod forecasts;
 mod gguf;
 mod init;
 mod project;

@@ -1,6 +1,9 @@
 //! The configuration of `calibrate`, and what the engine asks of it.
 
-use kit::{Context, Finding, Forecast, Input, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail};
+use kit::{
+    Ahead, Amount, Certainty, Context, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Result,
+    Stage, Table, Traced, Trail,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +45,22 @@ fn folds() -> u32 {
 
 fn bins() -> u32 {
     10
+}
+
+impl Calibrate {
+    /// What is told of so many verdicts and gold labels.
+    fn told(verdicts: Amount, gold: Option<Amount>) -> Forecast {
+        let forecast = Forecast::of_rows(verdicts);
+        let Some(gold) = gold else { return forecast };
+        let fewest = calibrating::FEWEST;
+        // An estimate may be wrong; a count and a bound from above are not.
+        match gold.value < fewest && gold.is != Certainty::About {
+            true => forecast.note(format!(
+                "{gold} gold labels are too few: {fewest} at least have to match a verdict, so it will stop"
+            )),
+            false => forecast.note(format!("{gold} gold labels, of which those that match a verdict count")),
+        }
+    }
 }
 
 impl Stage for Calibrate {
@@ -87,8 +106,14 @@ impl Stage for Calibrate {
 
     fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
         let gold = context.count_rows_of(&["gold"])?;
-        let notes = vec![format!("{gold} gold labels, of which those that match a verdict count")];
-        Ok(Forecast { rows: context.count_rows_of(&["verdicts"])?, notes, ..Forecast::default() })
+        Ok(Calibrate::told(Amount::exact(context.count_rows_of(&["verdicts"])?), Some(Amount::exact(gold))))
+    }
+
+    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
+        let Some(verdicts) = ahead.input("verdicts") else { return Ok(Outlook::default()) };
+        let Some(rows) = verdicts.rows else { return Ok(Outlook::default()) };
+        let outlook = Outlook::of(Calibrate::told(rows, ahead.rows("gold")));
+        Ok(outlook.port("verdicts", verdicts.turned_into(Table::Verdicts, Some(rows.bounded()))))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use arrow_array::StringArray;
 use kit::rows::{Comparison, Response};
 use kit::{
-    Context, Finding, Forecast, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail, write_gathered,
+    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table, Traced,
+    Trail, write_gathered,
 };
 
+use crate::ahead;
 use crate::config::{Against, Compare, Joint, Within};
 use crate::nearest::nearest;
 use crate::responses::{Embeddings, Responses};
@@ -59,13 +61,17 @@ impl Stage for Compare {
     }
 
     fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        let mut forecast = Forecast { rows: context.count_rows_of(&INPUTS)?, ..Forecast::default() };
+        let mut forecast = Forecast::of_rows(Amount::exact(context.count_rows_of(&INPUTS)?));
         if self.needs_embeddings() {
             let rows = context.count_rows_of(&["embeddings"])?;
             let products = rows * rows.saturating_sub(1) / 2;
             forecast.notes.push(format!("nearest prompts: {products} products of embeddings, exact"));
         }
         Ok(forecast)
+    }
+
+    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
+        Ok(ahead::expect(self, ahead))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

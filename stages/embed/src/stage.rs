@@ -1,8 +1,10 @@
 //! The configuration of `embed`, and what the engine asks of it.
 
 use kit::{
-    Context, DistinctPrompts, Finding, Forecast, Input, InputPort, Message, Outcome, OutputPort, Result, Stage, Table,
+    Ahead, Amount, CHARACTERS_PER_TOKEN, Context, DistinctPrompts, Expected, Finding, Forecast, Input, InputPort,
+    Message, Outcome, Outlook, OutputPort, Result, Stage, Table, Work,
 };
+use lm::{Dtype, Estimate, Load, Purpose};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +99,32 @@ impl Stage for Embed {
 
     fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
         let prompts = DistinctPrompts::read(context, "from")?;
-        Ok(Forecast { rows: prompts.messages.len() as u64, ..Forecast::default() })
+        let texts = prompts.messages.values().filter_map(|messages| self.text.of(messages));
+        let characters: usize = texts.map(|text| text.chars().count()).sum();
+        Ok(Forecast {
+            rows: Amount::exact(prompts.messages.len() as u64),
+            tokens: Some(Amount::about((characters as f64 / CHARACTERS_PER_TOKEN).ceil() as u64)),
+            ..Forecast::default()
+        })
+    }
+
+    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
+        let Some(from) = ahead.input("from") else { return Ok(Outlook::default()) };
+        let Some(prompts) = from.prompts else { return Ok(Outlook::default()) };
+        let mut forecast = Forecast::of_rows(prompts);
+        if let Some(of_prompt) = from.prompt_tokens {
+            let tokens = prompts.value as f64 * of_prompt;
+            forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
+            let model = ahead.model("model").and_then(|config| Estimate::of(config, Dtype::F32, &ahead.device).ok());
+            if let Some(model) = model {
+                let load = Load { tokens, scored: 0.0, context: of_prompt };
+                forecast.work = Some(Work { operations: model.forward(load), width: model.width() });
+                let tokens_at_once = (self.tokens_per_batch as u64).min(tokens as u64);
+                forecast.memory = Some(model.bytes(Purpose::Score { tokens_at_once }));
+            }
+        }
+        let embeddings = Expected { prompts: Some(prompts), ..Expected::of_rows(Table::Embeddings, prompts.bounded()) };
+        Ok(Outlook::of(forecast).port("embeddings", embeddings))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

@@ -4,6 +4,7 @@
 //! neither generates nor judges: that is `sample`, `compare` and `judge`, so that it is cached and can be seen. Read
 //! [`Evaluate`] first.
 
+mod ahead;
 pub mod interval;
 mod pairs;
 mod preference;

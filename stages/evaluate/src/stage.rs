@@ -2,7 +2,8 @@
 
 use kit::rows::{Score, SummaryRow};
 use kit::{
-    Context, Error, Finding, Forecast, Input, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail,
+    Ahead, Amount, Context, Error, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Result, Stage,
+    Table, Traced, Trail,
 };
 use lm::{Dtype, PrefixMismatch, SpecialText, TextRules, TooLong};
 use objective::Mixture;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::pairs::Pairs;
 use crate::summary::Summary;
 use crate::win_rate::{TieWhen, Ties};
-use crate::{preference, scores, trace, truth, utility, win_rate};
+use crate::{ahead, preference, scores, trace, truth, utility, win_rate};
 
 /// Measures a policy: on held-out pairs, by verdicts on its responses, and against the sandbox's truth.
 ///
@@ -286,18 +287,24 @@ impl Stage for Evaluate {
     }
 
     fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
+        let tables = context.count_rows_of(&["verdicts", "truth", "utilities"])?;
         if self.pairs.is_none() {
-            return Ok(Forecast::default());
+            return Ok(Forecast::of_rows(Amount::exact(tables)));
         }
         let pairs = Pairs::read(self, context)?;
         let tokens: u64 = pairs.sides().map(|side| side.sequence.ids.len() as u64).sum();
+        let models = 1 + u64::from(context.table_of("reference") == Some(Table::Model));
         Ok(Forecast {
-            rows: pairs.rows,
-            tokens: Some(tokens * (1 + u64::from(context.table_of("reference") == Some(Table::Model)))),
-            too_long: Some(pairs.too_long),
-            memory: None,
-            notes: vec!["tokens: sequences share their prompts, so fewer are computed".to_owned()],
+            rows: Amount::exact(pairs.rows + tables),
+            tokens: Some(Amount::at_most(tokens * models)),
+            too_long: Some(Amount::exact(pairs.too_long)),
+            notes: vec!["sequences share their prompts, so fewer tokens are computed".to_owned()],
+            ..Forecast::default()
         })
+    }
+
+    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
+        Ok(ahead::expect(self, ahead))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

@@ -6,7 +6,7 @@ mod harness;
 use evaluate::Evaluate;
 use harness::{Place, lines, oracles, pairs};
 use kit::rows::{Message, ReferenceRow, Reject, Response, Score, SummaryRow, TruthRow, Utility, Verdict};
-use kit::{Outcome, Result, Stage, Table};
+use kit::{Amount, Outcome, Result, Stage, Table};
 use serde_json::{Value, json};
 
 fn stage(settings: Value) -> Evaluate {
@@ -194,7 +194,7 @@ fn pairs_that_are_too_long_are_rejected_and_foretold() {
     let outcome = run(&place, "out", &stage).unwrap();
     assert!(outcome.balance[0].rejected > 0 && outcome.balance[0].kept > 0);
     let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
-    assert_eq!(forecast.too_long, Some(outcome.balance[0].rejected));
+    assert_eq!(forecast.too_long, Some(Amount::exact(outcome.balance[0].rejected)));
 }
 
 fn verdict(index: usize, p_hat: f64) -> Verdict {

@@ -4,6 +4,7 @@
 //! rejected with a reason, a file and a line. It knows no models. Memory holds digests of ids and never the texts.
 //! Read [`Ingest`] first, then [`Format`].
 
+mod ahead;
 mod answer;
 mod bad_row;
 mod column;

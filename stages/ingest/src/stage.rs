@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use kit::rows::Reject;
 use kit::{
-    Context, Error, Event, Finding, Forecast, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail,
+    Ahead, Amount, Context, Error, Event, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage,
+    Table, Traced, Trail,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::ahead;
 use crate::bad_row::BadRow;
 use crate::column::Column;
 use crate::files::Files;
@@ -80,10 +82,10 @@ pub enum OnBadRow {
 }
 
 /// The files with their layouts, and the tables they fill.
-struct Survey {
-    files: Vec<SourceFile>,
-    layouts: Vec<Layout>,
-    tables: Vec<Table>,
+pub(crate) struct Survey {
+    pub(crate) files: Vec<SourceFile>,
+    pub(crate) layouts: Vec<Layout>,
+    pub(crate) tables: Vec<Table>,
 }
 
 /// What stands in files, as far as their heads tell.
@@ -263,8 +265,15 @@ impl Stage for Ingest {
         if counts.iter().any(|(_, exact)| !exact) {
             notes.push("rows estimated from the first ones".to_owned());
         }
+        let exact = counts.iter().all(|(_, exact)| *exact) || self.limit.is_some_and(|limit| limit <= rows);
         let rows = self.limit.map_or(rows, |limit| rows.min(limit));
+        let rows = if exact { Amount::exact(rows) } else { Amount::about(rows) };
         Ok(Forecast { rows, notes, ..Forecast::default() })
+    }
+
+    fn expect(&self, _: &Ahead) -> Result<Outlook> {
+        let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
+        ahead::expect(self, &survey)
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

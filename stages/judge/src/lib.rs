@@ -5,6 +5,7 @@
 //! paid for twice and none is made up. It does not know how a model computes (that is `lm`), nor what becomes of the
 //! labels (that is `calibrate` and `pairs`). Read [`Judge`] first.
 
+mod ahead;
 mod asking;
 mod client;
 mod endpoint;

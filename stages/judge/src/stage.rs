@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use kit::{
-    Context, Finding, Forecast, Input, InputPort, Outcome, OutputPort, Rendering, Result, Stage, Table, Traced, Trail,
+    Ahead, Amount, Context, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Rendering, Result,
+    Stage, Table, Traced, Trail,
 };
 use lm::{Dtype, PrefixMismatch, SpecialText, TextRules, TooLong};
 use schemars::JsonSchema;
@@ -15,7 +16,7 @@ use crate::labels::Labels;
 use crate::template::{AsksFor, Template};
 use crate::verdict::Debias;
 use crate::work::{Questions, Wording, WorkList};
-use crate::{rendering, trace};
+use crate::{ahead, rendering, trace};
 
 /// Asks a language model which side of each comparison is better and keeps the probabilities, not the verdict.
 ///
@@ -176,18 +177,18 @@ impl Judge {
     }
 
     fn forecast_remotely(&self, endpoint: &Endpoint, work: &WorkList) -> Forecast {
-        let orders = if self.orders == Orders::Both { 2 } else { 1 };
-        let requests = work.comparisons().count() * orders;
+        let requests = work.comparisons().count() as u64 * self.order_count();
         Forecast {
-            rows: work.rows,
-            tokens: None,
-            too_long: None,
-            memory: None,
-            notes: vec![format!(
-                "up to {requests} requests to {}; nothing is asked before the run",
-                endpoint.address()
-            )],
+            rows: Amount::exact(work.rows),
+            requests: Some(Amount::at_most(requests)),
+            notes: vec![format!("requests go to {}; nothing is asked before the run", endpoint.address())],
+            ..Forecast::default()
         }
+    }
+
+    /// How often a comparison is asked.
+    pub(crate) fn order_count(&self) -> u64 {
+        if self.orders == Orders::Both { 2 } else { 1 }
     }
 
     /// The templates by key, each with whether it is for joint comparisons.
@@ -304,14 +305,18 @@ impl Stage for Judge {
             }
         }
         Ok(Forecast {
-            rows: work.rows,
-            tokens: Some(tokens),
-            too_long: Some(too_long),
-            memory: None,
+            rows: Amount::exact(work.rows),
+            tokens: Some(Amount::at_most(tokens)),
+            too_long: Some(Amount::exact(too_long)),
             notes: vec![
                 "questions share more tokens than counted where comparisons have a prompt in common".to_owned(),
             ],
+            ..Forecast::default()
         })
+    }
+
+    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
+        ahead::expect(self, ahead)
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use harness::Place;
 use judge::Judge;
 use kit::rows::{Comparison, Message, Reject, SummaryRow, Verdict};
-use kit::{Digest, Error, Event, Outcome, Result, Stage};
+use kit::{Amount, Digest, Error, Event, Outcome, Result, Stage};
 use serde_json::{Value, json};
 use server::{Server, Treatment};
 
@@ -527,8 +527,8 @@ fn settings_are_checked_and_nothing_is_asked_before_the_run() {
     let place = place(comparisons(6));
     let stage = files.stage(&server.url, json!({}), json!({}));
     let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
-    assert_eq!(forecast.rows, 6);
-    assert!(forecast.notes[0].starts_with("up to 12 requests to http://127.0.0.1"));
+    assert_eq!((forecast.rows, forecast.requests), (Amount::exact(6), Some(Amount::at_most(12))));
+    assert!(forecast.notes[0].starts_with("requests go to http://127.0.0.1"));
     assert!(server.asked().is_empty());
     let findings = |settings: Value| -> Vec<String> {
         let stage: Judge = serde_json::from_value(settings).unwrap();

@@ -6,7 +6,7 @@ mod harness;
 use harness::{Place, pairs};
 use judge::Judge;
 use kit::rows::{Comparison, Message, Reject, Verdict};
-use kit::{Event, Outcome, Result, Stage};
+use kit::{Amount, Event, Outcome, Result, Stage};
 use serde_json::{Value, json};
 
 fn stage(settings: Value) -> Judge {
@@ -179,12 +179,12 @@ fn questions_that_are_too_long_are_rejected_and_foretold() {
         place.run("forecast", |context| stage.forecast(context)).unwrap()
     };
     // A limit between the shortest question and the longest.
-    let some = |limit: &usize| (1..6).contains(&forecast(*limit).too_long.unwrap());
+    let some = |limit: &usize| (1..6).contains(&forecast(*limit).too_long.unwrap().value);
     let limit = (200..800).step_by(20).find(some).unwrap();
     let forecast = forecast(limit);
     let outcome = run(&place, "out", &stage(json!({"max_tokens": limit}))).unwrap();
-    assert_eq!(forecast.too_long, Some(outcome.balance[0].rejected));
-    assert!(forecast.tokens.unwrap() > 0);
+    assert_eq!(forecast.too_long, Some(Amount::exact(outcome.balance[0].rejected)));
+    assert!(forecast.tokens.unwrap().value > 0);
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod context;
 mod digest;
 mod error;
 mod event;
+mod expected;
+mod forecast;
 mod held;
 pub mod ids;
 mod model_folder;
@@ -28,6 +30,8 @@ pub use context::{Context, Interrupt, Source};
 pub use digest::{Digest, canonical, digest_file, digest_folder, id_of};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
+pub use expected::{Ahead, CHARACTERS_PER_TOKEN, Expected, Lengths, tokens_of};
+pub use forecast::{Amount, Certainty, Forecast, Outlook, Work};
 pub use held::{Held, write_gathered};
 pub use model_folder::{base_of, is_model};
 pub use port::{Input, InputPort, OutputPort, Table};
@@ -40,7 +44,7 @@ pub use row::{Cell, Missing, Row};
 pub use rows::Message;
 pub use seed::Seed;
 pub use shard::{ShardOutput, complete_port, run_shards, shard_ranges};
-pub use stage::{Balance, Configured, Finding, Forecast, Kind, Outcome, Stage};
+pub use stage::{Balance, Configured, Finding, Kind, Outcome, Stage};
 pub use trace::{Fact, OneSided, Side, Traced, Trail, TwoSided, find};
 pub use write::{
     Part, PortFiles, ROWS_PER_GROUP, ROWS_PER_PART, TableWriter, read_port, schema_of, write_columns, write_part,

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::expected::Ahead;
+use crate::forecast::{Forecast, Outlook};
 use crate::port::{InputPort, OutputPort};
 use crate::rendering::Rendering;
 use crate::trace::{Traced, Trail};
@@ -88,7 +90,17 @@ pub trait Stage: Send + Sync {
         Ok(())
     }
 
-    /// What the stage will have to do, from its inputs; nothing of it is computed.
+    /// What the stage will have to do and what it will write, from what its inputs are expected to hold. It is asked
+    /// before those are there, so no input is read.
+    ///
+    /// # Errors
+    /// When a file that the configuration names cannot be read.
+    fn expect(&self, _ahead: &Ahead) -> Result<Outlook> {
+        Ok(Outlook::default())
+    }
+
+    /// What the stage will have to do, from its inputs; nothing of it is computed. Memory and time need not be told
+    /// again: those of [`Stage::expect`] are taken, with the tokens that are counted here.
     ///
     /// # Errors
     /// When an input cannot be read.
@@ -122,21 +134,6 @@ pub trait Stage: Send + Sync {
     fn trace(&self, _context: &Context<'_>, _trail: &Trail) -> Result<Vec<Traced>> {
         Ok(Vec::new())
     }
-}
-
-/// What a stage expects to do.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Forecast {
-    /// Units of work (rows, sequences, comparisons).
-    pub rows: u64,
-    /// Tokens to compute, shared ones once.
-    pub tokens: Option<u64>,
-    /// Rows that will be rejected or cut because they are too long.
-    pub too_long: Option<u64>,
-    /// Peak memory, bytes.
-    pub memory: Option<u64>,
-    /// Assumptions and remarks.
-    pub notes: Vec<String>,
 }
 
 /// What came of the rows of one input.

@@ -54,7 +54,7 @@ impl Finish {
 }
 
 /// Logits held at a time: 256 MiB in f32.
-const LOGITS: usize = 64 << 20;
+pub(crate) const LOGITS: usize = 64 << 20;
 
 impl Decoder {
     /// Samples responses, one list per request, one response per seed.

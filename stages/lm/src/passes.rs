@@ -6,8 +6,7 @@ use crate::forest::Forest;
 use crate::ops::attention::tiles;
 use crate::ops::{embed, head, norm};
 use crate::parameter::Parameter;
-use crate::training::Memory;
-use crate::{Error, Result, Training};
+use crate::{Error, Result, Training, estimate};
 use candle_core::Tensor;
 
 // T rows, R of them scored, H hidden width.
@@ -52,34 +51,12 @@ impl Training {
 
     /// The schedule for a batch.
     pub(crate) fn schedule(&self, forests: &[Forest]) -> Schedule {
-        let bytes = match self.memory {
-            Memory::Keep => return Schedule::Keep,
-            Memory::Boundaries => return Schedule::Boundaries,
-            Memory::TwoPass => return Schedule::TwoPass,
-            Memory::Auto { bytes } => bytes,
-        };
         let config = self.decoder.config();
-        let (hidden, heads) = (config.hidden_size as u64, config.heads as u64);
-        let queries = heads * config.head_dim as u64;
-        let qkv = queries + 2 * (config.kv_heads * config.head_dim) as u64;
-        // Numbers that a block keeps per row; see `Saved`.
-        let block = 2 * hidden
-            + 2
-            + qkv * (1 + u64::from(config.qk_norm))
-            + queries
-            + heads
-            + 2 * config.intermediate_size as u64;
         let size = self.decoder.dtype().size_in_bytes() as u64;
         let blocks = (config.layers - self.lowest().0) as u64;
         let rows: u64 = forests.iter().map(|forest| forest.ids.len() as u64).sum();
         let most = forests.iter().map(|forest| forest.ids.len() as u64).max().unwrap_or(0);
-        // While a block is computed forward or backward, about as much again comes and goes.
-        let passing = 2 * most * block * size;
-        match bytes {
-            _ if rows * blocks * block * size + passing <= bytes => Schedule::Keep,
-            _ if rows * blocks * hidden * size + passing <= bytes => Schedule::Boundaries,
-            _ => Schedule::TwoPass,
-        }
+        estimate::schedule(config, blocks, size, (rows, most), self.memory)
     }
 
     pub(crate) fn forward_kept(&self, forest: &Forest, schedule: Schedule) -> Result<(Kept, head::HeadScores)> {

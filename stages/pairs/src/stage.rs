@@ -1,11 +1,14 @@
 //! The stage: read, decide, write, count.
 
 use kit::rows::{Pair, Verdict};
-use kit::{Context, Finding, Forecast, Held, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail};
+use kit::{
+    Ahead, Amount, Context, Finding, Forecast, Held, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
+    Traced, Trail,
+};
 use serde_json::json;
 
 use crate::candidates::{self, Candidate, Ids, Sides};
-use crate::config::{Order, Pairs, Shape, Write};
+use crate::config::{Order, Pairs, Repeats, Shape, Write};
 use crate::output::{self, OrientedPair};
 use crate::rules::{Fate, Reason, decide};
 use crate::trace;
@@ -51,7 +54,26 @@ impl Stage for Pairs {
         if context.table_of("from") == Some(Table::Items) {
             grouped::group_of(self)?;
         }
-        Ok(Forecast { rows: context.count_rows_of(&["from"])?, ..Forecast::default() })
+        Ok(Forecast::of_rows(Amount::exact(context.count_rows_of(&["from"])?)))
+    }
+
+    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
+        let Some(from) = ahead.input("from") else { return Ok(Outlook::default()) };
+        let Some(rows) = from.rows else { return Ok(Outlook::default()) };
+        let mut pairs = rows.bounded().up_to(self.budget.unwrap_or(u64::MAX));
+        if let (Some(cap), Some(prompts)) = (self.cap_per_prompt, from.prompts) {
+            pairs = pairs.up_to(prompts.value.saturating_mul(cap.into()));
+        }
+        let (table, written) = match (self.write, self.repeats) {
+            (Write::Pairs, _) => (Table::Pairs, pairs),
+            (Write::Items, Some(Repeats::Separate)) => (Table::Items, pairs.times(2)),
+            (Write::Items, _) => {
+                let most = from.responses.map_or(u64::MAX, |responses| responses.value);
+                (Table::Items, pairs.times(2).up_to(most))
+            }
+        };
+        let forecast = Forecast::of_rows(rows).note(format!("{written} {table}"));
+        Ok(Outlook::of(forecast).port(table.name(), from.turned_into(table, Some(written))))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

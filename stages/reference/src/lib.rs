@@ -3,13 +3,14 @@
 //! It knows which sequences the rows of a table need and how they are cut into shards. It does not know how tokens
 //! or log-probs come about (that is `lm`), nor what is done with them (that is `train`). Read [`Reference`] first.
 
+mod ahead;
 mod rendering;
 mod score;
 mod stage;
 mod trace;
 mod work;
 
-pub use lm::resolve_device;
+pub use lm::{EFFICIENCY, Speed, resolve_device};
 pub use stage::Reference;
 
 /// The kind for the engine's list.

@@ -1,7 +1,8 @@
 //! The configuration of `reference`, and what the engine asks of it.
 
 use kit::{
-    Context, Finding, Forecast, Input, InputPort, Outcome, OutputPort, Rendering, Result, Stage, Table, Traced, Trail,
+    Ahead, Amount, Context, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Rendering, Result,
+    Stage, Table, Traced, Trail,
 };
 use lm::{DecoderConfig, Dtype, PrefixMismatch, SpecialText, Text, TextRules, TooLong};
 use schemars::JsonSchema;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::lm_error;
 use crate::score::score;
 use crate::work::WorkList;
-use crate::{rendering, trace};
+use crate::{ahead, rendering, trace};
 
 /// Scores each distinct sequence of the training rows once under the frozen reference model.
 ///
@@ -135,12 +136,16 @@ impl Stage for Reference {
             notes.push(format!("{} sequences whose prompt is not a token prefix", work.counts.mismatched));
         }
         Ok(Forecast {
-            rows: work.rows,
-            tokens: Some(work.shared_tokens()),
-            too_long: Some(work.counts.too_long),
-            memory: None,
+            rows: Amount::exact(work.rows),
+            tokens: Some(Amount::exact(work.shared_tokens())),
+            too_long: Some(Amount::exact(work.counts.too_long)),
             notes,
+            ..Forecast::default()
         })
+    }
+
+    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
+        Ok(ahead::expect(self, ahead))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use harness::{Place, lines, oracles, pairs};
 use kit::rows::{Item, Message, Pair, ReferenceRow, Reject};
-use kit::{Outcome, Stage};
+use kit::{Amount, Outcome, Stage};
 use reference::Reference;
 use serde_json::{Value, json};
 
@@ -132,8 +132,8 @@ fn rows_that_are_too_long_are_rejected_by_name_and_foretold() {
     assert!(!rejects.is_empty() && !rows.is_empty());
     assert!(rejects.iter().all(|reject| reject.reason == "too_long" && reject.source_line.is_some()));
     let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
-    assert_eq!(forecast.too_long, Some(rejects.len() as u64));
-    assert_eq!(forecast.rows, 24);
+    assert_eq!(forecast.too_long, Some(Amount::exact(rejects.len() as u64)));
+    assert_eq!(forecast.rows, Amount::exact(24));
     let left: Vec<_> = rows.iter().map(|row| row.completion_start + row.completion_tokens).collect();
     assert!(left.iter().all(|tokens| *tokens <= 90));
     let stopped = place.run("error", |context| {

@@ -3,6 +3,7 @@
 //! It knows which prompts are answered how often, with which seeds, and what a response looks like as a row. It does
 //! not know how text is generated (that is `lm`). Read [`Sample`] first.
 
+mod ahead;
 mod rendering;
 mod sampling;
 mod stage;

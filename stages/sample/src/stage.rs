@@ -1,8 +1,8 @@
 //! The configuration of `sample`, and what the engine asks of it.
 
 use kit::{
-    Context, DistinctPrompts, Finding, Forecast, Input, InputPort, Outcome, OutputPort, Rendering, Result, Stage,
-    Table, Traced, Trail,
+    Ahead, Amount, Context, DistinctPrompts, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort,
+    Rendering, Result, Stage, Table, Traced, Trail,
 };
 use lm::{Dtype, PrefixMismatch, SamplingRules, SpecialText, TextRules, TooLong};
 use schemars::JsonSchema;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sampling::sample;
 use crate::work::WorkList;
-use crate::{rendering, trace};
+use crate::{ahead, rendering, trace};
 
 /// Draws `k` responses of a model to each distinct prompt.
 ///
@@ -157,12 +157,19 @@ impl Stage for Sample {
         let prompt_tokens: usize = work.prompts.iter().map(|prompt| prompt.sequence.ids.len()).sum();
         let most = prompt_tokens + work.prompts.len() * self.k * self.max_tokens;
         Ok(Forecast {
-            rows: (work.prompts.len() * self.k) as u64,
-            tokens: Some(most as u64),
-            too_long: Some(work.too_long),
-            memory: None,
-            notes: vec![format!("tokens: {prompt_tokens} of prompts, and at most {} each response", self.max_tokens)],
+            rows: Amount::at_most((work.prompts.len() * self.k) as u64),
+            tokens: Some(Amount::at_most(most as u64)),
+            too_long: Some(Amount::exact(work.too_long)),
+            notes: vec![
+                "equal responses to a prompt become one row".to_owned(),
+                format!("{prompt_tokens} tokens of prompts, and at most {} each response", self.max_tokens),
+            ],
+            ..Forecast::default()
         })
+    }
+
+    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
+        Ok(ahead::expect(self, ahead))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

@@ -5,7 +5,7 @@ mod harness;
 
 use harness::{Place, pairs};
 use kit::rows::{Prompt, Reject, Response};
-use kit::{Outcome, Stage};
+use kit::{Amount, Outcome, Stage};
 use sample::Sample;
 use serde_json::{Value, json};
 
@@ -117,7 +117,7 @@ fn prompts_without_room_for_a_response_are_rejected_and_foretold() {
     assert!(refused > 0 && refused < 24);
     assert_eq!(outcome.balance[0].rejected, refused);
     let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
-    assert_eq!((forecast.too_long, forecast.rows), (Some(refused), 24 - refused));
+    assert_eq!((forecast.too_long, forecast.rows), (Some(Amount::exact(refused)), Amount::at_most(24 - refused)));
     let none = serde_json::from_value::<Sample>(
         json!({"from": "d", "model": "m/l", "k": 1, "temperature": 1.0, "max_tokens": 1024}),
     );

@@ -1,6 +1,9 @@
 //! The stage.
 
-use kit::{Context, Finding, Forecast, InputPort, Outcome, OutputPort, Result, Stage, Table, Traced, Trail};
+use kit::{
+    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table, Traced,
+    Trail,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +67,14 @@ impl Stage for Sandbox {
             Sandbox::World(world) => world.rows(),
             Sandbox::Truth(truth) => truth.rows(context)?,
         };
-        Ok(Forecast { rows, ..Forecast::default() })
+        Ok(Forecast::of_rows(Amount::exact(rows)))
+    }
+
+    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
+        Ok(match self {
+            Sandbox::World(world) => world.expect(),
+            Sandbox::Truth(truth) => truth.expect(ahead),
+        })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

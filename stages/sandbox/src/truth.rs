@@ -1,7 +1,10 @@
 //! `mode: truth`: what the sandbox knows about responses and verdicts.
 
 use kit::rows::{Reject, Response, TruthRow, Utility, Verdict};
-use kit::{Context, Finding, Input, InputPort, Message, Outcome, OutputPort, Result, Table, read_port};
+use kit::{
+    Ahead, Amount, Context, Expected, Finding, Forecast, Input, InputPort, Message, Outcome, Outlook, OutputPort,
+    Result, Table, read_port,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +49,16 @@ impl Truth {
             rows += read_port(&source.path, source.table)?.rows;
         }
         Ok(rows)
+    }
+
+    pub(crate) fn expect(&self, ahead: &Ahead) -> Outlook {
+        let (responses, verdicts) = (ahead.rows("responses"), ahead.rows("verdicts"));
+        let Some(rows) = responses.into_iter().chain(verdicts).reduce(Amount::plus) else { return Outlook::default() };
+        let outlook = Outlook::of(Forecast::of_rows(rows));
+        [(Table::Utilities, responses), (Table::Truth, verdicts)].into_iter().fold(outlook, |outlook, (table, rows)| {
+            let Some(rows) = rows else { return outlook };
+            outlook.port(table.name(), Expected::of_rows(table, rows.bounded()))
+        })
     }
 
     pub(crate) fn run(&self, context: &Context<'_>) -> Result<Outcome> {

@@ -3,7 +3,10 @@
 use kit::commit::commit_bytes;
 use kit::ids::{prompt_id, response_id};
 use kit::rows::{Item, Prompt, Reject};
-use kit::{Context, Error, Finding, Message, Outcome, Result, TableWriter, canonical};
+use kit::{
+    Amount, Context, Error, Expected, Finding, Forecast, Message, Outcome, Outlook, Result, Table, TableWriter,
+    canonical,
+};
 use lm::{Decoder, DecoderConfig, Device};
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -20,6 +23,11 @@ use crate::words::{Request, answer_text};
 const POSITIONS: usize = 128;
 /// The qualities of demonstrations, each as likely.
 const QUALITIES: [f64; 3] = [0.3, 0.6, 0.9];
+/// Tokens of a request, of an answer, of a question to the judge and of its answers, on average over what is drawn.
+const REQUEST_TOKENS: f64 = 5.0;
+const ANSWER_TOKENS: f64 = 4.0;
+const QUESTION_TOKENS: f64 = 15.0;
+const VERDICT_TOKENS: f64 = 4.0;
 /// Rows between two looks at the interrupt.
 const ROWS_PER_LOOK: u32 = 4096;
 
@@ -105,6 +113,30 @@ impl World {
 
     pub(crate) fn rows(&self) -> u64 {
         [self.prompts, self.holdout_prompts, self.demonstrations, self.judge_rows].map(u64::from).iter().sum()
+    }
+
+    /// What the ports will hold: the number of rows exactly, their lengths about.
+    pub(crate) fn expect(&self) -> Outlook {
+        let prompts = |rows: u32| {
+            let rows = Amount::exact(rows.into());
+            let prompt_tokens = Some(REQUEST_TOKENS);
+            Expected { prompts: Some(rows), prompt_tokens, ..Expected::of_rows(Table::Prompts, rows) }
+        };
+        let items = |rows: u32, distinct: u64, prompt: f64, response: f64| Expected {
+            prompts: Some(Amount::about(distinct.min(rows.into()))),
+            responses: Some(Amount::at_most(rows.into())),
+            prompt_tokens: Some(prompt),
+            response_tokens: Some(response),
+            ..Expected::of_rows(Table::Items, Amount::exact(rows.into()))
+        };
+        let requests = Request::all().len() as u64 - u64::from(self.holdout_prompts);
+        let judged = u64::from(self.judge_rows);
+        Outlook::of(Forecast::of_rows(Amount::exact(self.rows())))
+            .port("prompts", prompts(self.prompts))
+            .port("holdout_prompts", prompts(self.holdout_prompts))
+            .port("demonstrations", items(self.demonstrations, requests, REQUEST_TOKENS, ANSWER_TOKENS))
+            .port("judge_data", items(self.judge_rows, judged, QUESTION_TOKENS, VERDICT_TOKENS))
+            .port("model", Expected::of_model(Some(self.config_json())))
     }
 
     pub(crate) fn run(&self, context: &Context<'_>) -> Result<Outcome> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kit::commit::commit_bytes;
 use kit::rows::{Reject, ResultRow};
-use kit::{Context, Error, Finding, Forecast, Input, InputPort, Outcome, OutputPort, Result, Stage, Table};
+use kit::{Amount, Context, Error, Finding, Forecast, Input, InputPort, Outcome, OutputPort, Result, Stage, Table};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +139,7 @@ impl Stage for Summarize {
     }
 
     fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        Ok(Forecast { rows: context.count_rows_of(&["from"])?, ..Forecast::default() })
+        Ok(Forecast::of_rows(Amount::exact(context.count_rows_of(&["from"])?)))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

@@ -3,6 +3,7 @@
 //! It knows pairs and items, the order they come in, what the frozen reference said of them, checkpoints and metrics.
 //! Log-probs and their gradient are `lm`'s, the loss is `objective`'s. Read [`Train`] first, then `run.rs`.
 
+mod ahead;
 mod attach;
 mod check;
 mod checkpoint;

@@ -106,6 +106,17 @@ impl Train {
         Ok(Plan { dataset, held_out, order, batches })
     }
 
+    /// What is kept between forward and backward.
+    pub(crate) fn kept(&self) -> Memory {
+        let gib = self.memory.budget_gib.unwrap_or(BUDGET_GIB);
+        match self.memory.schedule {
+            MemorySchedule::Auto => Memory::Auto { bytes: (gib * (1u64 << 30) as f64) as u64 },
+            MemorySchedule::Keep => Memory::Keep,
+            MemorySchedule::Boundaries => Memory::Boundaries,
+            MemorySchedule::TwoPass => Memory::TwoPass,
+        }
+    }
+
     fn training(&self, context: &Context<'_>) -> Result<Training> {
         let device = lm::open_device(context.device).map_err(lm_error)?;
         self.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
@@ -120,13 +131,7 @@ impl Train {
             eps: optimizer.eps,
             weight_decay: optimizer.weight_decay,
         };
-        let gib = self.memory.budget_gib.unwrap_or(BUDGET_GIB);
-        let memory = match self.memory.schedule {
-            MemorySchedule::Auto => Memory::Auto { bytes: (gib * (1u64 << 30) as f64) as u64 },
-            MemorySchedule::Keep => Memory::Keep,
-            MemorySchedule::Boundaries => Memory::Boundaries,
-            MemorySchedule::TwoPass => Memory::TwoPass,
-        };
+        let memory = self.kept();
         let budget = self.batch.tokens_per_micro_batch;
         Training::new(decoder, adamw, optimizer.clip_norm, memory, budget).map_err(lm_error)
     }

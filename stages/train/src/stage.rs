@@ -1,9 +1,12 @@
 //! What the engine asks of a configured `train`.
 
-use kit::{Context, Finding, Forecast, InputPort, Outcome, OutputPort, Rendering, Result, Stage, Table, Traced, Trail};
+use kit::{
+    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Rendering, Result, Stage,
+    Table, Traced, Trail,
+};
 
 use crate::config::Train;
-use crate::{read, rendering, trace};
+use crate::{ahead, read, rendering, trace};
 
 impl Stage for Train {
     fn version(&self) -> String {
@@ -91,18 +94,25 @@ impl Stage for Train {
 
     fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
         let plan = self.plan(context)?;
-        let rows: Vec<usize> = (0..plan.dataset.examples.len()).collect();
         let mut notes = vec![format!("{} steps", plan.batches)];
         if let Some(value) = self.objective.value_at_zero(1.0) {
             notes.push(format!("where policy = reference, the loss at p_hat = 1 is {value:.4}"));
         }
+        // All passes have about as many tokens as the first.
+        let pass = plan.order.pass(0);
+        let tokens: usize = pass.iter().map(|rows| plan.dataset.tokens(rows)).sum();
+        let passes = plan.batches as f64 / pass.len().max(1) as f64;
         Ok(Forecast {
-            rows: plan.dataset.read,
-            tokens: Some(plan.dataset.tokens(&rows) as u64),
-            too_long: Some(plan.dataset.too_long(self.too_long)),
-            memory: None,
+            rows: Amount::exact(plan.dataset.read),
+            tokens: Some(Amount::about((tokens as f64 * passes).ceil() as u64)),
+            too_long: Some(Amount::exact(plan.dataset.too_long(self.too_long))),
             notes,
+            ..Forecast::default()
         })
+    }
+
+    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
+        Ok(ahead::expect(self, ahead))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {

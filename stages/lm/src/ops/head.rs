@@ -27,7 +27,7 @@ pub(crate) struct HeadScores {
 }
 
 /// Rows per chunk: bounded so that the logits of a chunk take some 16 MiB in f32.
-fn chunk_rows(vocab: usize) -> usize {
+pub(crate) fn chunk_rows(vocab: usize) -> usize {
     ((4 << 20) / vocab.max(1)).clamp(16, 1024)
 }
 

@@ -1,0 +1,70 @@
+//! What the files will fill the tables with, by their number of rows and by the first of them.
+
+use kit::{Amount, Expected, Forecast, Lengths, Message, Outlook, Result, Table};
+
+use crate::record::{Record, Side, read};
+use crate::source::SourceFile;
+use crate::stage::{Ingest, Survey};
+
+/// Rows that are looked at to tell how long all of them are.
+const LOOKED_AT: usize = 256;
+
+pub(crate) fn expect(stage: &Ingest, survey: &Survey) -> Result<Outlook> {
+    let counts = survey.files.iter().map(SourceFile::count_rows).collect::<Result<Vec<_>>>()?;
+    let rows = counts.iter().map(|(rows, _)| rows).sum::<u64>();
+    let rows = if counts.iter().all(|(_, exact)| *exact) { Amount::exact(rows) } else { Amount::about(rows) };
+    let rows = rows.up_to(stage.limit.unwrap_or(u64::MAX));
+    let mut lengths = Lengths::default();
+    for row in survey.files[0].rows(&survey.layouts[0])?.take(LOOKED_AT) {
+        let Ok(fields) = row?.fields else { continue };
+        if let Ok(reading) = read(fields, &survey.layouts[0], stage.form) {
+            look_at(&reading.record, &mut lengths);
+        }
+    }
+    let outlook = Outlook::of(Forecast::of_rows(rows));
+    Ok(survey.tables.iter().fold(outlook, |outlook, table| {
+        let all = filled(&lengths, *table, rows);
+        let Some(share) = stage.holdout else { return outlook.port(table.name(), all) };
+        let part = |share: f64| {
+            let of = |amount: Amount| Amount::about((amount.value as f64 * share).round() as u64);
+            Expected {
+                rows: all.rows.map(of),
+                prompts: all.prompts.map(of),
+                responses: all.responses.map(of),
+                ..all.clone()
+            }
+        };
+        outlook.port(table.name(), part(1.0 - share)).port(format!("holdout_{table}"), part(share))
+    }))
+}
+
+/// A table from so many rows of the files. Equal rows are one, so there may be less.
+fn filled(lengths: &Lengths, table: Table, rows: Amount) -> Expected {
+    let rows = rows.bounded();
+    let all = lengths.expected(table, rows);
+    let distinct = match table {
+        Table::Prompts | Table::Embeddings => lengths.expected(Table::Items, rows).prompts,
+        Table::Responses => lengths.expected(Table::Items, rows).responses,
+        _ => return all,
+    };
+    let distinct = distinct.unwrap_or(rows);
+    match table {
+        Table::Responses => Expected { rows: Some(distinct), responses: Some(distinct), ..all },
+        _ => Expected { rows: Some(distinct), prompts: Some(distinct), ..all },
+    }
+}
+
+fn look_at(record: &Record, lengths: &mut Lengths) {
+    let id = |messages: &[Message]| kit::ids::prompt_id(messages);
+    match record {
+        Record::Pair { sides, .. } | Record::Comparison { sides, .. } => {
+            let [one, other]: &[Side; 2] = sides;
+            let ids = [id(&one.prompt), id(&other.prompt)];
+            lengths.row(&[&ids[0], &ids[1]], &[&one.prompt, &other.prompt], &[&one.response, &other.response]);
+        }
+        Record::Item { side, .. } => lengths.row(&[&id(&side.prompt)], &[&side.prompt], &[&side.response]),
+        Record::Prompt { messages, .. } => lengths.row(&[&id(messages)], &[messages], &[]),
+        Record::Embedding { messages: Some(messages), .. } => lengths.row(&[&id(messages)], &[messages], &[]),
+        Record::Embedding { messages: None, .. } => {}
+    }
+}

@@ -1,0 +1,30 @@
+//! What will have to be scored, before the rows are there.
+
+use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table, Work};
+use lm::{Estimate, Load, Purpose};
+
+use crate::stage::Reference;
+
+pub(crate) fn expect(stage: &Reference, ahead: &Ahead) -> Outlook {
+    let Some(from) = ahead.input("from") else { return Outlook::default() };
+    let Some(rows) = from.rows else { return Outlook::default() };
+    let sides = rows.times(if from.table == Table::Pairs { 2 } else { 1 });
+    let sequences = sides.bounded().up_to(from.responses.map_or(u64::MAX, |responses| responses.value));
+    let mut forecast = Forecast::of_rows(rows).note(format!("{sequences} distinct sequences"));
+    if let (Some(prompt), Some(response)) = (from.prompt_tokens, from.response_tokens) {
+        let prompts = from.prompts.unwrap_or(sequences).value.min(sequences.value) as f64;
+        let (of_prompts, of_responses) = (prompts * prompt, sequences.value as f64 * response);
+        let tokens = of_prompts + of_responses;
+        forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
+        let model = ahead.model("model").and_then(|config| Estimate::of(config, stage.dtype, &ahead.device).ok());
+        if let Some(model) = model {
+            let scored = of_responses + if stage.prompt_part { of_prompts } else { 0.0 };
+            let load = Load { tokens, scored, context: prompt + response / 2.0 };
+            forecast.work = Some(Work { operations: model.forward(load), width: model.width() });
+            let shard = tokens * (stage.shard_rows as f64 / sequences.value.max(1) as f64).min(1.0);
+            let tokens_at_once = (stage.tokens_per_batch as u64).min(shard as u64);
+            forecast.memory = Some(model.bytes(Purpose::Score { tokens_at_once }));
+        }
+    }
+    Outlook::of(forecast).port("reference", Expected::of_rows(Table::Reference, sequences))
+}

@@ -1,0 +1,37 @@
+//! What will have to be answered, before the prompts are there.
+
+use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table, Work};
+use lm::{Estimate, Load, Purpose};
+
+use crate::stage::Sample;
+
+pub(crate) fn expect(stage: &Sample, ahead: &Ahead) -> Outlook {
+    let Some(from) = ahead.input("from") else { return Outlook::default() };
+    let Some(prompts) = from.prompts else { return Outlook::default() };
+    let rows = prompts.times(stage.k as u64).bounded();
+    let mut forecast = Forecast::of_rows(rows).note(format!("at most {} tokens each response", stage.max_tokens));
+    if let Some(prompt_tokens) = from.prompt_tokens {
+        let (count, most) = (prompts.value as f64, stage.max_tokens as f64);
+        let (of_prompts, of_responses) = (count * prompt_tokens, count * stage.k as f64 * most);
+        let all = of_prompts + of_responses;
+        forecast.tokens = Some(Amount::about(all.ceil() as u64));
+        let model = ahead.model("model").and_then(|config| Estimate::of(config, stage.dtype, &ahead.device).ok());
+        if let Some(model) = model {
+            let load = Load { tokens: all, scored: count + of_responses, context: prompt_tokens + most / 2.0 };
+            forecast.work = Some(Work { operations: model.forward(load), width: model.width() });
+            // Within a shard.
+            let shard = stage.shard_rows as f64 * (prompt_tokens + stage.k as f64 * most);
+            let tokens_at_once = (stage.tokens_per_batch as f64).min(shard).min(all) as u64;
+            let responses_at_once = ((stage.shard_rows * stage.k) as u64).min(rows.value);
+            forecast.memory = Some(model.bytes(Purpose::Generate { tokens_at_once, responses_at_once }));
+        }
+    }
+    let responses = Expected {
+        prompts: Some(prompts),
+        responses: Some(rows),
+        prompt_tokens: from.prompt_tokens,
+        response_tokens: Some(stage.max_tokens as f64),
+        ..Expected::of_rows(Table::Responses, rows)
+    };
+    Outlook::of(forecast).port("responses", responses)
+}

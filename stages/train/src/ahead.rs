@@ -1,0 +1,66 @@
+//! What training will take, before the rows are there.
+
+use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table, Work};
+use lm::{Estimate, Load, Purpose};
+
+use crate::config::Train;
+
+/// Bytes that a row takes beside its tokens: its ids and its place in the tables.
+const ROW_BYTES: f64 = 900.0;
+/// Bytes of a token in memory.
+const TOKEN_BYTES: f64 = 4.0;
+
+pub(crate) fn expect(stage: &Train, ahead: &Ahead) -> Outlook {
+    let policy = || Expected::of_model(ahead.model("model").cloned());
+    let Some((from, rows)) = ahead.input("from").and_then(|from| Some((from.clone(), from.rows?))) else {
+        return Outlook::default().port("policy", policy());
+    };
+    let count = rows.value as f64;
+    // A batch is of so many rows, or of all the rows of so many prompts.
+    let batch = &stage.batch;
+    let per_prompt = count / from.prompts.map_or(count, |prompts| prompts.value as f64).max(1.0);
+    let in_batch = match (batch.prompts, batch.pairs.or(batch.items)) {
+        (Some(prompts), _) => prompts as f64 * per_prompt,
+        (None, size) => size.unwrap_or(1) as f64,
+    }
+    .min(count.max(1.0));
+    let in_pass = (count / in_batch).ceil().max(1.0);
+    let steps = match (stage.steps, stage.epochs) {
+        (Some(steps), _) => steps as f64,
+        (None, epochs) => in_pass * epochs.unwrap_or(1) as f64,
+    };
+    let steps_are = if stage.steps.is_some() { Amount::exact(0) } else { rows };
+    let mut forecast = Forecast::of_rows(rows).note(format!("{} steps", steps_are.with(steps as u64)));
+    if let (Some(prompt), Some(response)) = (from.prompt_tokens, from.response_tokens) {
+        let items = from.table == Table::Items;
+        // Both sides of a pair share their prompt; a prompt's rows share it where they are in one batch.
+        let (prompts, responses) = match (items, batch.prompts) {
+            (true, None) => (1.0, 1.0),
+            (true, Some(_)) => (1.0 / per_prompt, 1.0),
+            (false, None) => (1.0 + from.joint, 2.0),
+            (false, Some(_)) => ((1.0 + from.joint) / per_prompt, 2.0),
+        };
+        let responses = responses + f64::from(u8::from(stage.objective.needs_kl()));
+        let row_tokens = prompts * prompt + responses * response;
+        let tokens = steps * in_batch * row_tokens;
+        forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
+        let model = ahead.model("model").and_then(|config| Estimate::of(config, stage.dtype, &ahead.device).ok());
+        if let Some(model) = model {
+            let prompt_part = if stage.objective.needs_prompt_part() { prompts * prompt } else { 0.0 };
+            let scored = steps * in_batch * (responses * response + prompt_part);
+            let load = Load { tokens, scored, context: prompt + response / 2.0 };
+            let batch_tokens = (in_batch * row_tokens).ceil() as u64;
+            let lora = stage.adapter.as_ref().and_then(|adapter| adapter.lora().ok());
+            let operations = model.forward_and_backward(load, stage.kept(), batch_tokens, lora.is_some());
+            forecast.work = Some(Work { operations, width: model.width() });
+            let tokens_at_once = (batch.tokens_per_micro_batch as u64).min(batch_tokens);
+            let purpose = Purpose::Train { memory: stage.kept(), batch_tokens, tokens_at_once, adapter: lora.as_ref() };
+            let data = count * (ROW_BYTES + TOKEN_BYTES * responses * (prompt + response));
+            forecast.memory = Some(model.bytes(purpose) + data as u64);
+        }
+    }
+    Outlook::of(forecast)
+        .port("policy", policy())
+        .port("metrics", Expected::of_rows(Table::Metrics, steps_are.with(steps as u64)))
+        .port("steps", Expected::of_rows(Table::Steps, Amount::about((steps * in_batch) as u64)))
+}
