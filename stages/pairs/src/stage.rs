@@ -65,6 +65,7 @@ impl Stage for Pairs {
             pairs = pairs.up_to(prompts.value.saturating_mul(cap.into()));
         }
         let (table, written) = match (self.write, self.repeats) {
+            _ if from.table == Table::Items => (Table::Items, rows.bounded()),
             (Write::Pairs, _) => (Table::Pairs, pairs),
             (Write::Items, Some(Repeats::Separate)) => (Table::Items, pairs.times(2)),
             (Write::Items, _) => {
