@@ -77,7 +77,7 @@ impl Block {
     pub fn queries_keys_values(&self, x: &Tensor, context: &RowContext) -> Result<Tensor> {
         let (normed, _) = norm::forward(x, &self.input_norm.value, self.eps)?;
         let qkv = self.qkv.forward(&normed, None)?;
-        rope::forward(&qkv, &self.shape, self.head_norm(), context.table, context.depths)
+        rope::forward(qkv, &self.shape, self.head_norm(), context.table, context.depths)
     }
 
     /// What follows attention.
@@ -91,31 +91,31 @@ impl Block {
     /// The same, and what the backward needs.
     pub fn forward_saving(&self, x: &Tensor, context: &RowContext, rows: Option<&[u32]>) -> Result<(Tensor, Saved)> {
         let (normed, input_rms) = norm::forward(x, &self.input_norm.value, self.eps)?;
-        let before = self.qkv.forward(&normed, None)?;
-        let qkv = rope::forward(&before, &self.shape, self.head_norm(), context.table, context.depths)?;
+        let qkv = self.qkv.forward(&normed, None)?;
+        let before = if self.head_norm().is_some() { Some(qkv.copy()?) } else { None };
+        let qkv = rope::forward(qkv, &self.shape, self.head_norm(), context.table, context.depths)?;
         let (attended, lse) = attention::forward(&qkv, context.tiles, &self.shape, true)?;
         let lse = lse.ok_or_else(|| Error::internal("attention gave no log-sum-exps"))?;
         let middle = self.output.forward(&taken(&attended, rows)?, Some(&taken(x, rows)?))?;
         let (normed, post_rms) = norm::forward(&middle, &self.post_norm.value, self.eps)?;
         let gate_up = self.gate_up.forward(&normed, None)?;
         let y = self.down.forward(&swiglu::forward(&gate_up)?, Some(&middle))?;
-        let before = self.head_norm().is_some().then_some(before);
         Ok((y, Saved { x: x.clone(), input_rms, before, qkv, attended, lse, middle, post_rms, gate_up }))
     }
 
     /// Adds to the gradients of the trained parameters and gives the gradient by the block's input [T, H], given that
-    /// by its output, of the same rows as in the forward.
+    /// by its output, of the same rows as in the forward; that one is used up.
     pub fn backward(
         &self,
         saved: &Saved,
-        dy: &Tensor,
+        dy: Tensor,
         context: &RowContext,
         rows: Option<&[u32]>,
         forest: &Forest,
     ) -> Result<Tensor> {
         // y = middle + down(swiglu(gate_up(norm(middle))))
-        let (activation, d_gate_up) = swiglu::backward(&saved.gate_up, &self.down.backward(dy)?)?;
-        self.down.backward_weights(&activation, dy)?;
+        let (activation, d_gate_up) = swiglu::backward(&saved.gate_up, &self.down.backward(&dy)?)?;
+        self.down.backward_weights(&activation, &dy)?;
         let normed = norm::again(&saved.middle, &self.post_norm.value, &saved.post_rms)?;
         self.gate_up.backward_weights(&normed, &d_gate_up)?;
         let d_normed = self.gate_up.backward(&d_gate_up)?;
@@ -134,7 +134,7 @@ impl Block {
         let d_middle = put_back(d_middle, rows, total)?; // [T, H]
         let attention = attention_backward::Saved { qkv: &saved.qkv, out: &saved.attended, lse: &saved.lse };
         let d_qkv = attention_backward::backward(&attention, &d_attended, forest, context.tiles, &self.shape)?;
-        let d_qkv = rope::backward(&d_qkv, &self.shape, self.saved_head_norm(saved), context.table, context.depths)?;
+        let d_qkv = rope::backward(d_qkv, &self.shape, self.saved_head_norm(saved), context.table, context.depths)?;
         let normed = norm::again(&saved.x, &self.input_norm.value, &saved.input_rms)?;
         self.qkv.backward_weights(&normed, &d_qkv)?;
         let d_normed = self.qkv.backward(&d_qkv)?;
@@ -143,7 +143,7 @@ impl Block {
             &self.input_norm.value,
             &saved.input_rms,
             &d_normed,
-            Some(&d_middle),
+            Some(d_middle),
             self.input_norm.gradient.as_ref(),
         )
     }

@@ -130,7 +130,7 @@ impl Training {
                     block.forward_saving(&input, &context, rows)?.1
                 }
             };
-            dx = block.backward(&of_block, &dx, &context, rows, forest)?;
+            dx = block.backward(&of_block, dx, &context, rows, forest)?;
         }
         if let Some(gradient) = &decoder.embed.gradient {
             embed::backward(&dx, &forest.ids, gradient)?;

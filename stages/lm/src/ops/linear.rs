@@ -47,9 +47,12 @@ fn forward_on_cpu<T: Real>(
     products: Products,
 ) -> Result<Tensor> {
     let ((rows, inner), (outer, _)) = (x.dims2()?, weight.dims2()?);
-    let mut y = match residual {
-        Some(residual) => view::<T>(residual)?.to_vec(),
-        None => T::zeros(rows * outer),
+    let (x, weight) = (view::<T>(x)?, view::<T>(weight)?);
+    let (x, weight) = (Matrix::new(&x, rows, inner, inner), Matrix::new(&weight, outer, inner, inner).t());
+    let mut y = match (residual, bias) {
+        (None, None) => return tensor(products.product(x, weight), (rows, outer)),
+        (Some(residual), _) => T::copied(&view::<T>(residual)?),
+        (None, Some(_)) => T::zeros(rows * outer),
     };
     if let Some(bias) = bias {
         let bias = view::<T>(bias)?;
@@ -61,14 +64,7 @@ fn forward_on_cpu<T: Real>(
             }
         });
     }
-    let into = if bias.is_some() || residual.is_some() { Into::Added } else { Into::Fresh };
-    let (x, weight) = (view::<T>(x)?, view::<T>(weight)?);
-    products.multiply(
-        Matrix::new(&x, rows, inner, inner),
-        Matrix::new(&weight, outer, inner, inner).t(),
-        MatrixMut::new(&mut y, rows, outer, outer),
-        into,
-    );
+    products.multiply(x, weight, MatrixMut::new(&mut y, rows, outer, outer), Into::Added);
     tensor(y, (rows, outer))
 }
 
@@ -118,14 +114,8 @@ pub(crate) fn backward(weight: &Tensor, dy: &Tensor, products: Products) -> Resu
 fn backward_on_cpu<T: Real>(weight: &Tensor, dy: &Tensor, products: Products) -> Result<Tensor> {
     let ((outer, inner), rows) = (weight.dims2()?, dy.dim(0)?);
     let (weight, dy) = (view::<T>(weight)?, view::<T>(dy)?);
-    let mut dx = T::zeros(rows * inner);
-    products.multiply(
-        Matrix::new(&dy, rows, outer, outer),
-        Matrix::new(&weight, outer, inner, inner),
-        MatrixMut::new(&mut dx, rows, inner, inner),
-        Into::Fresh,
-    );
-    tensor(dx, (rows, inner))
+    let (weight, dy) = (Matrix::new(&weight, outer, inner, inner), Matrix::new(&dy, rows, outer, outer));
+    tensor(products.product(dy, weight), (rows, inner))
 }
 
 /// Adds the gradient by W, dy^T x, to `gradient` [N, K].

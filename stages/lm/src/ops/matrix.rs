@@ -81,22 +81,50 @@ impl Products {
             Products::Rounded => T::multiply_rounded(a, b, out, into),
         }
     }
+
+    /// a b [m, n], by all threads.
+    pub fn product<T: Real>(self, a: Matrix<T>, b: Matrix<T>) -> Vec<T> {
+        let (rows, cols) = (a.rows, b.cols);
+        if self == Products::Rounded || a.cols == 0 {
+            let mut out = T::zeros(rows * cols);
+            self.multiply(a, b, MatrixMut::new(&mut out, rows, cols, cols), Into::Fresh);
+            return out;
+        }
+        assert_eq!(a.cols, b.rows, "shapes of a matrix product");
+        let mut out = Vec::with_capacity(rows * cols);
+        // SAFETY: `out` has room for the rows, one after the other; a product that adds to nothing writes all of them.
+        unsafe {
+            multiply_into(a, b, out.as_mut_ptr(), cols, Into::Fresh, By::All);
+            out.set_len(rows * cols);
+        }
+        out
+    }
 }
 
 /// out = a b, or out += a b. a is [m, k], b is [k, n], out is [m, n].
 pub(crate) fn multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, out: MatrixMut<T>, into: Into, by: By) {
     assert_eq!((a.rows, a.cols, b.cols), (out.rows, b.rows, out.cols), "shapes of a matrix product");
+    // SAFETY: the constructor checked that the matrix lies within its slice; `out` is borrowed mutably, so that it
+    // overlaps neither `a` nor `b`.
+    unsafe { multiply_into(a, b, out.data.as_mut_ptr(), out.stride, into, by) }
+}
+
+/// out = a b, or out += a b, at an address.
+///
+/// # Safety
+/// `out` must have room for [m, n] with rows `stride` >= n apart, overlap neither `a` nor `b`, and hold numbers where it
+/// is added to.
+unsafe fn multiply_into<T: Real>(a: Matrix<T>, b: Matrix<T>, out: *mut T, stride: usize, into: Into, by: By) {
     let parallelism = if by == By::All { Parallelism::Rayon(0) } else { Parallelism::None };
-    // SAFETY: the constructors checked that each matrix lies within its slice; `out` is borrowed mutably, so that it
-    // overlaps neither `a` nor `b`; its rows do not overlap since cols <= stride.
+    // SAFETY: the constructors checked that `a` and `b` lie within their slices; the caller answers for `out`.
     unsafe {
         gemm::gemm(
             a.rows,
             b.cols,
             a.cols,
-            out.data.as_mut_ptr(),
+            out,
             1,
-            out.stride as isize,
+            stride as isize,
             into == Into::Added,
             a.data.as_ptr(),
             a.col_stride as isize,

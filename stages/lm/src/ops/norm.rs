@@ -96,8 +96,8 @@ vectorised! {
     }
 }
 
-/// The gradient by x of `forward`, given that by y, added to `onto` where that is given: [T, H].
-/// The gradient by w is added to `weight_gradient`.
+/// The gradient by x of `forward`, given that by y, added to `onto` where that is given: [T, H]. Takes `onto`, which may
+/// be changed in place. The gradient by w is added to `weight_gradient`.
 ///
 /// With r = 1 / rms: dx = r (g w - x r^2 mean(g w x)), dw = sum over rows of g x r.
 pub(crate) fn backward(
@@ -105,17 +105,17 @@ pub(crate) fn backward(
     weight: &Tensor,
     rms_inverse: &Tensor,
     g: &Tensor,
-    onto: Option<&Tensor>,
+    onto: Option<Tensor>,
     weight_gradient: Option<&Tensor>,
 ) -> Result<Tensor> {
     let mut all = vec![x, weight, rms_inverse, g];
-    all.extend(onto);
+    all.extend(&onto);
     all.extend(weight_gradient);
     match kernel_for(&all) {
         Kernel::F32 => backward_on_cpu::<f32>(x, weight, rms_inverse, g, onto, weight_gradient),
         Kernel::F64 => backward_on_cpu::<f64>(x, weight, rms_inverse, g, onto, weight_gradient),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda => cuda::norm::backward(x, weight, rms_inverse, g, onto, weight_gradient),
+        Kernel::Cuda => cuda::norm::backward(x, weight, rms_inverse, g, onto.as_ref(), weight_gradient),
         Kernel::Plain => {
             let dtype = wide(x)?;
             let (x_wide, g_wide) = (x.to_dtype(dtype)?, g.to_dtype(dtype)?);
@@ -137,33 +137,36 @@ fn backward_on_cpu<T: Real>(
     weight: &Tensor,
     rms_inverse: &Tensor,
     g: &Tensor,
-    onto: Option<&Tensor>,
+    onto: Option<Tensor>,
     weight_gradient: Option<&Tensor>,
 ) -> Result<Tensor> {
     let width = weight.elem_count();
-    let mut dx = match onto {
-        Some(onto) => view::<T>(onto)?.to_vec(),
-        None => T::zeros(x.elem_count()),
+    let dx = match onto {
+        Some(onto) => onto,
+        None => tensor(T::zeros(x.elem_count()), x.dims())?,
     };
     let (x_view, weight, inverse, g) = (view::<T>(x)?, view::<T>(weight)?, view::<T>(rms_inverse)?, view::<T>(g)?);
     let rows = rows_per_task(width);
-    let partial: Vec<Vec<T>> = (
-        dx.par_chunks_mut(rows * width),
-        x_view.par_chunks(rows * width),
-        inverse.par_chunks(rows),
-        g.par_chunks(rows * width),
-    )
-        .into_par_iter()
-        .map(|(dx, x, inverse, g)| {
-            let mut dw = T::zeros(if weight_gradient.is_some() { width } else { 0 });
-            norm_rows_backward(x, &weight, inverse, g, dx, &mut dw);
-            dw
-        })
-        .collect();
+    let mut partial: Vec<Vec<T>> = Vec::new();
+    change::<T>(&dx, |dx| {
+        (
+            dx.par_chunks_mut(rows * width),
+            x_view.par_chunks(rows * width),
+            inverse.par_chunks(rows),
+            g.par_chunks(rows * width),
+        )
+            .into_par_iter()
+            .map(|(dx, x, inverse, g)| {
+                let mut dw = T::zeros(if weight_gradient.is_some() { width } else { 0 });
+                norm_rows_backward(x, &weight, inverse, g, dx, &mut dw);
+                dw
+            })
+            .collect_into_vec(&mut partial);
+    })?;
     if let Some(gradient) = weight_gradient {
         change::<T>(gradient, |gradient| add_in_order(&partial, gradient))?;
     }
-    tensor(dx, x.dims())
+    Ok(dx)
 }
 
 vectorised! {
@@ -200,7 +203,7 @@ mod tests {
             let (y, r) = super::forward(&t[0], &t[1], 1e-2)?;
             Ok(Case::new(y, move |t, g, d| {
                 let onto = g.zeros_like()?;
-                Ok(vec![(0, super::backward(&t[0], &t[1], &r, g, Some(&onto), Some(&d[1]))?)])
+                Ok(vec![(0, super::backward(&t[0], &t[1], &r, g, Some(onto), Some(&d[1]))?)])
             }))
         });
         plain_agrees(&inputs, |t| {

@@ -6,16 +6,47 @@ use crate::ops::matrix::{self, By, Matrix, MatrixMut, multiply};
 use crate::ops::rounded;
 use crate::{DType, Device, Error, Result};
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, StorageRef, Tensor, WithDType};
+use rayon::prelude::*;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::sync::Mutex;
+
+/// Numbers from which on all threads fill a buffer.
+const LARGE: usize = 1 << 16;
+
+/// `n` numbers that `fill` writes, stretch by stretch, given where each begins.
+fn filled<T: Copy + Send>(n: usize, fill: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync) -> Vec<T> {
+    let mut numbers = Vec::with_capacity(n);
+    let spare = &mut numbers.spare_capacity_mut()[..n];
+    spare.par_chunks_mut(LARGE).enumerate().for_each(|(i, part)| fill(i * LARGE, part));
+    // SAFETY: every stretch was written.
+    unsafe { numbers.set_len(n) };
+    numbers
+}
 
 /// Numbers that the CPU kernels compute in: f32 for work, f64 for checking gradients.
 pub(crate) trait Real: WithDType {
     fn exp(self) -> Self;
     fn sqrt(self) -> Self;
     /// Zero times `n`.
-    fn zeros(n: usize) -> Vec<Self>;
+    fn zeros(n: usize) -> Vec<Self> {
+        if n < LARGE {
+            return vec![Self::zero(); n];
+        }
+        filled(n, |_, part| part.fill(MaybeUninit::new(Self::zero())))
+    }
+    /// A copy.
+    fn copied(numbers: &[Self]) -> Vec<Self> {
+        if numbers.len() < LARGE {
+            return numbers.to_vec();
+        }
+        filled(numbers.len(), |start, part| {
+            for (into, &number) in part.iter_mut().zip(&numbers[start..]) {
+                into.write(number);
+            }
+        })
+    }
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
     /// out = a b, or out += a b, of numbers rounded to bf16 where `Self` is f32.
     fn multiply_rounded(a: Matrix<Self>, b: Matrix<Self>, out: MatrixMut<Self>, into: matrix::Into);
@@ -54,9 +85,6 @@ impl Real for f32 {
     fn sqrt(self) -> f32 {
         f32::sqrt(self)
     }
-    fn zeros(n: usize) -> Vec<f32> {
-        vec![0.0; n]
-    }
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f32]> {
         if let CpuStorage::F32(data) = storage { Some(data) } else { None }
     }
@@ -73,9 +101,6 @@ impl Real for f64 {
     #[inline(always)]
     fn sqrt(self) -> f64 {
         f64::sqrt(self)
-    }
-    fn zeros(n: usize) -> Vec<f64> {
-        vec![0.0; n]
     }
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f64]> {
         if let CpuStorage::F64(data) = storage { Some(data) } else { None }

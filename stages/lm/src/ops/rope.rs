@@ -6,7 +6,7 @@ use crate::ops::attention::Shape;
 use crate::ops::cuda;
 use crate::ops::norm::{self, norm_row_backward};
 use crate::ops::real::{Real, dot, vectorised};
-use crate::ops::{Kernel, add_in_order, change, kernel_for, rows_per_task, tensor, view};
+use crate::ops::{Kernel, add_in_order, change, kernel_for, rows_per_task, view};
 use crate::{DType, Device, Result};
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
@@ -78,23 +78,24 @@ pub(crate) struct HeadNorm<'a> {
 }
 
 /// Rotates the queries and keys of q | k | v [T, (A + 2 G) D] by the position of each row, after their norm where the
-/// model has one. Values pass unchanged.
+/// model has one. Values pass unchanged. Takes q | k | v, which may be changed in place.
 pub(crate) fn forward(
-    qkv: &Tensor,
+    qkv: Tensor,
     shape: &Shape,
     norm: Option<HeadNorm>,
     table: &RopeTable,
     depths: &[u32],
 ) -> Result<Tensor> {
-    let mut all = vec![qkv, &table.cos, &table.sin];
+    let mut all = vec![&qkv, &table.cos, &table.sin];
     all.extend(norm.iter().flat_map(|norm| [norm.query, norm.key]));
     match kernel_for(&all) {
-        Kernel::F32 => forward_on_cpu::<f32>(qkv, shape, norm, table, depths),
-        Kernel::F64 => forward_on_cpu::<f64>(qkv, shape, norm, table, depths),
+        Kernel::F32 => forward_on_cpu::<f32>(&qkv, shape, norm, table, depths)?,
+        Kernel::F64 => forward_on_cpu::<f64>(&qkv, shape, norm, table, depths)?,
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape) => cuda::rope::forward(qkv, shape, norm, table, depths),
-        _ => forward_plain(qkv, shape, norm, table, depths),
+        Kernel::Cuda if cuda::attention::fits(shape) => return cuda::rope::forward(&qkv, shape, norm, table, depths),
+        _ => return forward_plain(&qkv, shape, norm, table, depths),
     }
+    Ok(qkv)
 }
 
 fn forward_on_cpu<T: Real>(
@@ -103,9 +104,8 @@ fn forward_on_cpu<T: Real>(
     norm: Option<HeadNorm>,
     table: &RopeTable,
     depths: &[u32],
-) -> Result<Tensor> {
-    let (rows, width) = qkv.dims2()?;
-    let mut out = view::<T>(qkv)?.to_vec();
+) -> Result<()> {
+    let width = qkv.dim(1)?;
     let (cos, sin) = (view::<T>(&table.cos)?, view::<T>(&table.sin)?);
     let weights = match &norm {
         Some(norm) => Some((view::<T>(norm.query)?, view::<T>(norm.key)?, T::of(norm.eps))),
@@ -113,10 +113,11 @@ fn forward_on_cpu<T: Real>(
     };
     let weights = weights.as_ref().map(|(query, key, eps)| (&**query, &**key, *eps));
     let chunk = rows_per_task(width);
-    (out.par_chunks_mut(chunk * width), depths.par_chunks(chunk)).into_par_iter().for_each(|(rows, depths)| {
-        rotate_rows(rows, width, shape.heads, shape.kv_heads, shape.head_dim, weights, &cos, &sin, depths);
-    });
-    tensor(out, (rows, width))
+    change::<T>(qkv, |qkv| {
+        (qkv.par_chunks_mut(chunk * width), depths.par_chunks(chunk)).into_par_iter().for_each(|(rows, depths)| {
+            rotate_rows(rows, width, shape.heads, shape.kv_heads, shape.head_dim, weights, &cos, &sin, depths);
+        });
+    })
 }
 
 vectorised! {
@@ -208,27 +209,29 @@ pub(crate) struct SavedHeadNorm<'a> {
 }
 
 /// The gradient by the input of `forward`, given that by its output. The gradients by the norms' weights are added to
-/// their buffers. The rotation's backward is the rotation by the opposite angle.
+/// their buffers. The rotation's backward is the rotation by the opposite angle. Takes the gradient, which may be changed
+/// in place.
 pub(crate) fn backward(
-    g: &Tensor,
+    g: Tensor,
     shape: &Shape,
     norm: Option<SavedHeadNorm>,
     table: &RopeTable,
     depths: &[u32],
 ) -> Result<Tensor> {
-    let mut all = vec![g, &table.cos, &table.sin];
+    let mut all = vec![&g, &table.cos, &table.sin];
     if let Some(norm) = &norm {
         all.extend([norm.before, norm.norm.query, norm.norm.key]);
         all.extend(norm.gradients.query);
         all.extend(norm.gradients.key);
     }
     match kernel_for(&all) {
-        Kernel::F32 => backward_on_cpu::<f32>(g, shape, norm, table, depths),
-        Kernel::F64 => backward_on_cpu::<f64>(g, shape, norm, table, depths),
+        Kernel::F32 => backward_on_cpu::<f32>(&g, shape, norm, table, depths)?,
+        Kernel::F64 => backward_on_cpu::<f64>(&g, shape, norm, table, depths)?,
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape) => cuda::rope::backward(g, shape, norm, table, depths),
-        _ => backward_plain(g, shape, norm, table, depths),
+        Kernel::Cuda if cuda::attention::fits(shape) => return cuda::rope::backward(&g, shape, norm, table, depths),
+        _ => return backward_plain(&g, shape, norm, table, depths),
     }
+    Ok(g)
 }
 
 fn backward_on_cpu<T: Real>(
@@ -237,28 +240,32 @@ fn backward_on_cpu<T: Real>(
     saved: Option<SavedHeadNorm>,
     table: &RopeTable,
     depths: &[u32],
-) -> Result<Tensor> {
-    let (rows, width) = g.dims2()?;
-    let mut out = view::<T>(g)?.to_vec();
+) -> Result<()> {
+    let width = g.dim(1)?;
     let (cos, sin) = (view::<T>(&table.cos)?, view::<T>(&table.sin)?);
     let chunk = rows_per_task(width);
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
-    (out.par_chunks_mut(chunk * width), depths.par_chunks(chunk)).into_par_iter().for_each(|(rows, depths)| {
-        unrotate_rows(rows, width, (heads + kv_heads) * head_dim, head_dim, &cos, &sin, depths);
-    });
+    change::<T>(g, |g| {
+        (g.par_chunks_mut(chunk * width), depths.par_chunks(chunk)).into_par_iter().for_each(|(rows, depths)| {
+            unrotate_rows(rows, width, (heads + kv_heads) * head_dim, head_dim, &cos, &sin, depths);
+        });
+    })?;
     if let Some(saved) = saved {
         let (before, query, key) = (view::<T>(saved.before)?, view::<T>(saved.norm.query)?, view::<T>(saved.norm.key)?);
         let eps = T::of(saved.norm.eps);
-        let partial: Vec<(Vec<T>, Vec<T>)> = (out.par_chunks_mut(chunk * width), before.par_chunks(chunk * width))
-            .into_par_iter()
-            .map(|(g, before)| {
-                let (mut dq, mut dk) = (T::zeros(head_dim), T::zeros(head_dim));
-                let keys = heads * head_dim..(heads + kv_heads) * head_dim;
-                head_norm_backward(g, before, width, 0, heads, &query, eps, &mut dq);
-                head_norm_backward(g, before, width, keys.start, kv_heads, &key, eps, &mut dk);
-                (dq, dk)
-            })
-            .collect();
+        let mut partial: Vec<(Vec<T>, Vec<T>)> = Vec::new();
+        change::<T>(g, |g| {
+            (g.par_chunks_mut(chunk * width), before.par_chunks(chunk * width))
+                .into_par_iter()
+                .map(|(g, before)| {
+                    let (mut dq, mut dk) = (T::zeros(head_dim), T::zeros(head_dim));
+                    let keys = heads * head_dim..(heads + kv_heads) * head_dim;
+                    head_norm_backward(g, before, width, 0, heads, &query, eps, &mut dq);
+                    head_norm_backward(g, before, width, keys.start, kv_heads, &key, eps, &mut dk);
+                    (dq, dk)
+                })
+                .collect_into_vec(&mut partial);
+        })?;
         let (dq, dk): (Vec<_>, Vec<_>) = partial.into_iter().unzip();
         for (gradient, partial) in [(saved.gradients.query, dq), (saved.gradients.key, dk)] {
             if let Some(gradient) = gradient {
@@ -266,7 +273,7 @@ fn backward_on_cpu<T: Real>(
             }
         }
     }
-    tensor(out, (rows, width))
+    Ok(())
 }
 
 vectorised! {
@@ -368,12 +375,14 @@ mod tests {
         let inputs = [numbers(1, &[5, SHAPE.width()])];
         let table_of = table;
         gradients(&inputs, |t| {
-            let y = forward(&t[0], &SHAPE, None, &table_of(&t[0]), &DEPTHS)?;
-            Ok(Case::new(y, move |t, g, _| Ok(vec![(0, backward(g, &SHAPE, None, &table_of(&t[0]), &DEPTHS)?)])))
+            let y = forward(t[0].copy()?, &SHAPE, None, &table_of(&t[0]), &DEPTHS)?;
+            Ok(Case::new(y, move |t, g, _| {
+                Ok(vec![(0, backward(g.copy()?, &SHAPE, None, &table_of(&t[0]), &DEPTHS)?)])
+            }))
         });
         plain_agrees(&inputs, |t| {
-            let y = forward(&t[0], &SHAPE, None, &table(&t[0]), &DEPTHS)?;
-            Ok(vec![backward(&y.sqr()?, &SHAPE, None, &table(&t[0]), &DEPTHS)?, y])
+            let y = forward(t[0].copy()?, &SHAPE, None, &table(&t[0]), &DEPTHS)?;
+            Ok(vec![backward(y.sqr()?, &SHAPE, None, &table(&t[0]), &DEPTHS)?, y])
         });
     }
 
@@ -382,13 +391,13 @@ mod tests {
         let inputs = [numbers(1, &[5, SHAPE.width()]), numbers(2, &[6]), numbers(3, &[6])];
         let run = |t: &[Tensor]| {
             let norm = HeadNorm { query: &t[1], key: &t[2], eps: 1e-2 };
-            forward(&t[0], &SHAPE, Some(norm), &table(&t[0]), &DEPTHS)
+            forward(t[0].copy()?, &SHAPE, Some(norm), &table(&t[0]), &DEPTHS)
         };
         let back = |t: &[Tensor], g: &Tensor, dq: &Tensor, dk: &Tensor| {
             let norm = HeadNorm { query: &t[1], key: &t[2], eps: 1e-2 };
             let gradients = HeadNormGradients { query: Some(dq), key: Some(dk) };
             let saved = SavedHeadNorm { norm, before: &t[0], gradients };
-            backward(g, &SHAPE, Some(saved), &table(&t[0]), &DEPTHS)
+            backward(g.copy()?, &SHAPE, Some(saved), &table(&t[0]), &DEPTHS)
         };
         gradients(&inputs, |t| Ok(Case::new(run(t)?, move |t, g, d| Ok(vec![(0, back(t, g, &d[1], &d[2])?)]))));
         plain_agrees(&inputs, |t| {

@@ -61,7 +61,7 @@ fn norms() {
             let again = norm::again(&t[0], &t[1], &r)?;
             let dw = buffer(&t[1])?;
             let dx = norm::backward(&t[0], &t[1], &r, &t[2], None, Some(&dw))?;
-            let onto = norm::backward(&t[0], &t[1], &r, &t[2], Some(&t[2]), None)?;
+            let onto = norm::backward(&t[0], &t[1], &r, &t[2], Some(t[2].copy()?), None)?;
             Ok(vec![y, r, again, dx, dw, onto])
         });
     }
@@ -131,10 +131,10 @@ fn rotations() {
             let gradients = HeadNormGradients { query: Some(&dq), key: Some(&dk) };
             let saved = SavedHeadNorm { norm, before: &t[0], gradients };
             Ok(vec![
-                rope::forward(&t[0], &shape, None, &table, &depths)?,
-                rope::backward(&t[1], &shape, None, &table, &depths)?,
-                rope::forward(&t[0], &shape, Some(norm), &table, &depths)?,
-                rope::backward(&t[1], &shape, Some(saved), &table, &depths)?,
+                rope::forward(t[0].copy()?, &shape, None, &table, &depths)?,
+                rope::backward(t[1].copy()?, &shape, None, &table, &depths)?,
+                rope::forward(t[0].copy()?, &shape, Some(norm), &table, &depths)?,
+                rope::backward(t[1].copy()?, &shape, Some(saved), &table, &depths)?,
                 dq,
                 dk,
             ])
