@@ -107,16 +107,19 @@ impl Graph {
     /// The stages that a stage reads from, without idle inputs; in order, each once.
     pub fn upstream(&self, stage: usize) -> Vec<usize> {
         let mut found = Vec::new();
-        for edge in self.nodes[stage].inputs.iter().filter(|edge| edge.idle.is_none()) {
-            for origin in &edge.sources {
-                if let Origin::Port { stage, .. } = origin
-                    && !found.contains(stage)
-                {
-                    found.push(*stage);
-                }
+        for other in self.sources(stage) {
+            if !found.contains(&other) {
+                found.push(other);
             }
         }
         found
+    }
+
+    /// The stages whose results a stage reads, one for each port of theirs that it reads.
+    pub fn sources(&self, stage: usize) -> impl Iterator<Item = usize> {
+        let read = self.nodes[stage].inputs.iter().filter(|edge| edge.idle.is_none());
+        read.flat_map(|edge| &edge.sources)
+            .filter_map(|origin| if let Origin::Port { stage, .. } = origin { Some(*stage) } else { None })
     }
 
     /// The models that a stage reads and that are to be fetched first.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::graph::{Edge, Graph, Origin};
 use crate::hub::{self, ModelName};
-use crate::store::{Condition, Digests, InputDigest, Manifest, Recipe, Records, StageState, Store};
+use crate::store::{Condition, Digests, History, InputDigest, Manifest, Recipe, Records, StageState, Store};
 
 /// Which stages a command is about.
 #[derive(Debug, Clone, Default)]
@@ -92,11 +92,21 @@ pub struct Planner<'a> {
     pub graph: &'a Graph,
     /// The store.
     pub store: &'a Store,
-    /// The records of earlier runs.
+    /// The records of runs.
     pub records: &'a Records,
+    /// The earlier ones.
+    history: History,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    /// A planner for a pipeline. A run that is going on is not among the earlier ones.
+    ///
+    /// # Errors
+    /// When the folder of records cannot be read.
+    pub fn new(graph: &'a Graph, store: &'a Store, records: &'a Records, now: Option<u64>) -> Result<Planner<'a>> {
+        Ok(Planner { graph, store, records, history: History::of(records, &graph.name, now)? })
+    }
+
     /// What a run would do with each stage.
     ///
     /// # Errors
@@ -232,7 +242,7 @@ impl Planner<'_> {
 
     /// The newest result of a stage that is whole. Attempts that came to nothing and damaged entries are passed over.
     fn latest_whole(&self, name: &str) -> Result<Option<Box<Manifest>>> {
-        for (_, record) in self.records.attempts(&self.graph.name, name)? {
+        for (_, record) in self.history.attempts(name) {
             if let Some(recipe) = &record.recipe
                 && let Condition::Whole(manifest) = self.store.condition(recipe)?
             {
@@ -320,16 +330,16 @@ impl Planner<'_> {
         Ok(match self.store.condition(recipe)? {
             Condition::Whole(manifest) => Decision::Reuse(manifest),
             Condition::Damaged(damage) => Decision::Run(vec![format!("entry {} is damaged: {damage}", recipe.entry())]),
-            Condition::Missing => Decision::Run(self.reasons(stage, recipe)?),
+            Condition::Missing => Decision::Run(self.reasons(stage, recipe)),
         })
     }
 
-    fn reasons(&self, stage: usize, recipe: &Recipe) -> Result<Vec<String>> {
+    fn reasons(&self, stage: usize, recipe: &Recipe) -> Vec<String> {
         let pipeline = &self.graph.name;
-        let mut reasons = match self.records.attempts(pipeline, &self.graph.nodes[stage].name)?.next() {
+        let mut reasons = match self.history.attempts(&self.graph.nodes[stage].name).next() {
             None => vec!["never run".to_owned()],
             Some((run, record)) => {
-                let changes = record.recipe.map(|before| recipe.changes_since(&before)).unwrap_or_default();
+                let changes = record.recipe.as_ref().map(|before| recipe.changes_since(before)).unwrap_or_default();
                 match (changes.is_empty(), record.state) {
                     (false, _) => changes,
                     (true, StageState::Failed | StageState::Interrupted) => {
@@ -346,7 +356,7 @@ impl Planner<'_> {
         if self.store.partial(&recipe.entry(), false).exists() {
             reasons.push("goes on with unfinished work".to_owned());
         }
-        Ok(reasons)
+        reasons
     }
 
     /// The sources of each input that is read, for a context.

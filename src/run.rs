@@ -1,9 +1,9 @@
 //! Running a pipeline: stages side by side where they can be, each result committed before anyone reads it.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kit::Interrupt;
 
@@ -94,13 +94,16 @@ impl Run<'_> {
                 stages: self.graph.nodes.len(),
             },
         );
-        let planner = Planner { graph: self.graph, store: self.store, records: self.records };
-        let progress = self.graph.nodes.iter().map(|_| Progress::Waiting).collect();
-        let unchecked = (0..self.graph.nodes.len()).collect();
-        let mut scheduler = Scheduler { run: self, planner, planned, progress, record, failed: Vec::new(), unchecked };
-        let scheduled = scheduler.schedule();
-        let Scheduler { mut record, mut failed, .. } = scheduler;
-        failed.extend(scheduled.err());
+        let (mut record, mut failed) = match Planner::new(self.graph, self.store, self.records, Some(number)) {
+            Err(error) => (record, vec![Error::Kit(error)]),
+            Ok(planner) => {
+                let mut scheduler = Scheduler::new(self, planner, planned, record);
+                let scheduled = scheduler.schedule();
+                let Scheduler { record, mut failed, .. } = scheduler;
+                failed.extend(scheduled.err());
+                (record, failed)
+            }
+        };
         // An error tells more than the interruption of the stages beside it.
         failed.sort_by_key(|error| crate::exit::code(error) == crate::exit::AGAIN);
         let again = |error: &Error| crate::exit::code(error) == crate::exit::AGAIN;
@@ -140,9 +143,30 @@ struct Scheduler<'a> {
     failed: Vec<Error>,
     /// Stages that have not seen all of their inputs that are there.
     unchecked: BTreeSet<usize>,
+    /// Stages that were looked up and have to run, once the device is free.
+    want_device: BTreeSet<usize>,
+    /// Whether the record has changed since it was written.
+    unwritten: bool,
+    /// When it may be written again.
+    may_write: Instant,
 }
 
 impl<'a> Scheduler<'a> {
+    fn new(run: &'a Run<'a>, planner: Planner<'a>, planned: Vec<Planned>, record: RunRecord) -> Scheduler<'a> {
+        Scheduler {
+            run,
+            planner,
+            planned,
+            progress: run.graph.nodes.iter().map(|_| Progress::Waiting).collect(),
+            record,
+            failed: Vec::new(),
+            unchecked: (0..run.graph.nodes.len()).collect(),
+            want_device: BTreeSet::new(),
+            unwritten: false,
+            may_write: Instant::now(),
+        }
+    }
+
     fn schedule(&mut self) -> Result<()> {
         let (sender, receiver): (Sender<Message>, Receiver<Message>) = channel();
         let run = self.run;
@@ -154,12 +178,30 @@ impl<'a> Scheduler<'a> {
                 if !self.progress.iter().any(|progress| matches!(progress, Progress::Running { .. })) {
                     break;
                 }
-                let message = receiver.recv().expect("a sender lives as long as the loop");
-                self.settle(message.stage, message.worked)?;
+                let patience = match self.unwritten {
+                    true => self.may_write.saturating_duration_since(Instant::now()),
+                    false => Duration::MAX,
+                };
+                match receiver.recv_timeout(patience) {
+                    Ok(message) => self.settle(message.stage, message.worked)?,
+                    Err(RecvTimeoutError::Timeout) => self.write()?,
+                    Err(RecvTimeoutError::Disconnected) => unreachable!("a sender lives as long as the loop"),
+                }
             }
             let unfinished = self.progress.iter().any(|progress| matches!(progress, Progress::Waiting));
             if unfinished && self.failed.is_empty() { Err(Error::Kit(kit::Error::Interrupted)) } else { Ok(()) }
         })
+    }
+
+    /// Writes the record, for which it takes no more than a tenth of the time: that of thousands of stages is large.
+    fn write(&mut self) -> Result<()> {
+        let began = Instant::now();
+        self.unwritten = began < self.may_write;
+        if !self.unwritten {
+            self.run.records.write(&self.record).map_err(Error::Kit)?;
+            self.may_write = Instant::now() + 9 * began.elapsed();
+        }
+        Ok(())
     }
 
     fn manifest(&self, stage: usize) -> Option<&Manifest> {
@@ -177,6 +219,7 @@ impl<'a> Scheduler<'a> {
         let graph = self.run.graph;
         loop {
             let mut settled = false;
+            let mut busy = self.device_is_busy();
             for &stage in &graph.order {
                 if !matches!(self.progress[stage], Progress::Waiting) {
                     continue;
@@ -187,7 +230,10 @@ impl<'a> Scheduler<'a> {
                     settled = true;
                     continue;
                 }
-                if graph.upstream(stage).into_iter().any(|upstream| self.manifest(upstream).is_none()) {
+                if busy && self.want_device.contains(&stage) {
+                    continue;
+                }
+                if graph.sources(stage).any(|source| self.manifest(source).is_none()) {
                     continue;
                 }
                 if let Err((refusing, error)) = self.check_rows() {
@@ -197,9 +243,10 @@ impl<'a> Scheduler<'a> {
                     Ok(needed_no_work) => settled |= needed_no_work,
                     Err(error) => return self.settle(stage, Worked::Stopped(error)),
                 }
+                busy = busy || self.device_is_busy();
             }
             if !settled {
-                return self.run.records.write(&self.record).map_err(Error::Kit);
+                return self.write();
             }
         }
     }
@@ -231,6 +278,10 @@ impl<'a> Scheduler<'a> {
                 self.done(stage, found, StageState::Reused, None).map_err(failed)?;
                 return Ok(true);
             }
+            // It was whole before in this run, and was set aside.
+            Decision::Run(_) if self.record.stages[&node.name].recipe.is_some() => {
+                vec!["its result is damaged".to_owned()]
+            }
             Decision::Run(reasons) => reasons,
             _ => unreachable!("a recipe is either there or to be made"),
         };
@@ -241,10 +292,12 @@ impl<'a> Scheduler<'a> {
         }
         let entry = recipe.entry();
         let needs_device = node.stage.needs_device();
-        let blocked = self.progress.iter().any(|progress| {
-            matches!(progress, Progress::Running { device, entry: other } if (*device && needs_device) || *other == entry)
-        });
-        if blocked {
+        if needs_device && self.device_is_busy() {
+            self.want_device.insert(stage);
+            return Ok(false);
+        }
+        let twin = |progress: &Progress| matches!(progress, Progress::Running { entry: other, .. } if *other == entry);
+        if self.progress.iter().any(twin) {
             return Ok(false);
         }
         let work = self.work(stage, &recipe, forced, reasons);
@@ -295,6 +348,10 @@ impl<'a> Scheduler<'a> {
         }
     }
 
+    fn device_is_busy(&self) -> bool {
+        self.progress.iter().any(|progress| matches!(progress, Progress::Running { device: true, .. }))
+    }
+
     fn record_of(&mut self, stage: usize) -> &mut StageRecord {
         let name = &self.run.graph.nodes[stage].name;
         self.record.stages.get_mut(name).expect("the record has every stage")
@@ -327,7 +384,8 @@ impl<'a> Scheduler<'a> {
         record.figures = manifest.outcome.figures.clone();
         self.progress[stage] = Progress::Done(manifest);
         let graph = self.run.graph;
-        self.unchecked.extend((0..graph.nodes.len()).filter(|reader| graph.upstream(*reader).contains(&stage)));
+        self.unchecked
+            .extend((0..graph.nodes.len()).filter(|reader| graph.sources(*reader).any(|source| source == stage)));
         Ok(())
     }
 
@@ -405,7 +463,7 @@ impl<'a> Scheduler<'a> {
                 self.failed.push(error);
             }
         }
-        run.records.write(&self.record).map_err(Error::Kit)
+        self.write()
     }
 
     fn repair(&mut self, stage: usize, damage: &str) -> Result<()> {

@@ -40,7 +40,7 @@ struct Link {
 pub fn dag(work: &Path, args: cli::Dag) -> Result<()> {
     let graph = load(&args.file)?;
     let (store, records) = (Store::open(work), Records::new(work));
-    let planned = Planner { graph: &graph, store: &store, records: &records }.plan(&Selection::default())?;
+    let planned = Planner::new(&graph, &store, &records, None)?.plan(&Selection::default())?;
     let latest = records.latest(&graph.name)?.filter(|record| records.alive(&graph.name, record.run));
     let state_of = |stage: usize| {
         let (node, plan) = (&graph.nodes[stage], &planned[stage]);

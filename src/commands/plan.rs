@@ -22,7 +22,7 @@ pub fn plan(work: &Path, args: cli::Plan) -> Result<()> {
     let graph = load(&args.file)?;
     warn(&graph);
     let (store, records) = (Store::open(work), Records::new(work));
-    let planner = Planner { graph: &graph, store: &store, records: &records };
+    let planner = Planner::new(&graph, &store, &records, None)?;
     let planned = planner.plan(&args.choice.into())?;
     let mut forecaster = Forecaster::new(&planner, &planned, &args.device, work);
     let told = forecaster.all();

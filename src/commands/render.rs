@@ -17,7 +17,7 @@ use crate::store::{Records, Store};
 pub fn render(work: &Path, args: cli::Render) -> Result<()> {
     let graph = load(&args.file)?;
     let (store, records) = (Store::open(work), Records::new(work));
-    let planner = Planner { graph: &graph, store: &store, records: &records };
+    let planner = Planner::new(&graph, &store, &records, None)?;
     let stage = match graph.find_all(&args.stage)[..] {
         [] => {
             let near = did_you_mean(&args.stage, graph.nodes.iter().map(|node| node.name.as_str()));

@@ -61,11 +61,11 @@ pub fn run(work: &Path, args: cli::Run) -> Result<()> {
     let Attempt::Held(_share) = store.share()? else {
         return Err(Error::Locked { what: format!("{} (gc)", work.display()), owner: None });
     };
-    let mut planned = Planner { graph: &graph, store: &store, records: &records }.plan(&options.selection)?;
+    let mut planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
     if fetch(&graph, &planned)? {
         // With all models here, what decides a result is known.
         graph = load(&args.file)?;
-        planned = Planner { graph: &graph, store: &store, records: &records }.plan(&options.selection)?;
+        planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
     }
     // Opening a GPU takes longer than a run in which everything is used again.
     let holds_model = |(node, plan): (&Node, &Planned)| {

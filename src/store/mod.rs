@@ -3,6 +3,7 @@
 mod digests;
 mod entry;
 mod gc;
+mod history;
 mod lock;
 mod manifest;
 mod records;
@@ -11,6 +12,7 @@ mod statcache;
 pub use digests::Digests;
 pub use entry::{Condition, Store};
 pub use gc::garbage;
+pub use history::History;
 pub use lock::{Attempt, Lock, Owner};
 pub use manifest::{Difference, InputDigest, Manifest, Recipe};
 pub use records::{Records, RunRecord, RunState, StageRecord, StageState};

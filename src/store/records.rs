@@ -13,8 +13,6 @@ use serde_json::Value;
 use super::lock::{Attempt, Lock};
 use super::manifest::Recipe;
 
-/// A reason for running again is looked for in at most this many records.
-const RECENT: usize = 50;
 /// Where a stage keeps TensorBoard event files in its entry: beside the ports, since they tell times.
 const EVENT_FILES: &str = ".tensorboard";
 
@@ -200,18 +198,6 @@ impl Records {
     /// When the folder cannot be read.
     pub fn latest(&self, pipeline: &str) -> Result<Option<RunRecord>> {
         Ok(self.runs(pipeline)?.into_iter().find_map(|run| self.read(pipeline, run)))
-    }
-
-    /// The records of a stage whose recipe was known, each with its run, the latest first.
-    ///
-    /// # Errors
-    /// When the folder cannot be read.
-    pub fn attempts(&self, pipeline: &str, stage: &str) -> Result<impl Iterator<Item = (u64, StageRecord)>> {
-        let runs = self.runs(pipeline)?.into_iter().take(RECENT);
-        Ok(runs.filter_map(move |run| {
-            let record = self.read(pipeline, run)?.stages.remove(stage)?;
-            record.recipe.is_some().then_some((run, record))
-        }))
     }
 
     /// Begins a run: the next free number, its folder, and a lock that says it is alive.

@@ -81,7 +81,7 @@ impl World {
     pub fn plan(&self, text: &str, selection: &Selection) -> Result<Vec<String>> {
         let graph = self.graph(text);
         let (store, records) = (self.store(), self.records());
-        let planned = Planner { graph: &graph, store: &store, records: &records }.plan(selection)?;
+        let planned = Planner::new(&graph, &store, &records, None)?.plan(selection)?;
         let line = |stage: &usize| format!("{}: {}", graph.nodes[*stage].name, planned[*stage].decision.sentence());
         Ok(graph.order.iter().map(line).collect())
     }
@@ -95,7 +95,7 @@ impl World {
         let graph = self.graph(text);
         let (store, records, heard) = (self.store(), self.records(), Heard::default());
         let options = Options { selection, device: "cpu".to_owned(), no_wait: false, command: Vec::new() };
-        let planned = Planner { graph: &graph, store: &store, records: &records }.plan(&options.selection)?;
+        let planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
         let (number, _alive) = records.begin(&graph.name)?;
         let run =
             Run { graph: &graph, store: &store, records: &records, options: &options, reporter: &heard, interrupt };

@@ -66,7 +66,7 @@ fn a_run_killed_while_it_judges_pays_for_no_answer_twice() {
     assert_eq!(unset.status.code(), Some(78), "{}", stderr(&unset));
     let plan = place.halftone(&["plan", "judging.yaml"]).output().unwrap();
     let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
-    assert!(plan.contains("up to 60 requests to http://127.0.0.1"), "{plan}");
+    assert!(plan.contains("at most 60 requests") && plan.contains("requests go to http://127.0.0.1"), "{plan}");
     assert!(server.asked().is_empty());
 
     let mut child = start().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

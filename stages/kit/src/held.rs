@@ -1,10 +1,12 @@
 //! Rows held in columns, and tables written from them in another order.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::{Array, ArrayRef, BooleanArray};
 use arrow_select::filter::filter;
 use arrow_select::interleave::interleave;
+use rayon::prelude::*;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -113,35 +115,58 @@ pub fn write_gathered<R: Row, O: Row, E>(
     port: &str,
     entries: &[E],
     needs: impl Fn(&E) -> [Option<u32>; 2],
-    columns: impl Fn(&Held, &[E]) -> Result<Vec<ArrayRef>>,
-) -> Result<()> {
+    columns: impl Fn(&Held, &[E]) -> Result<Vec<ArrayRef>> + Sync,
+) -> Result<()>
+where
+    E: Sync,
+{
     let folder = context.port(port);
     if folder.exists() {
         std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
     }
     let rows = context.count_rows_of(keys)? as usize;
-    let window = window_of::<R>(context, keys)?;
-    let mut held: Option<(usize, Held)> = None;
-    let mut chunk_columns = |start: usize| {
+    let hold = |entries: &[E]| {
+        let mut wanted = vec![false; rows];
+        entries.iter().flat_map(&needs).flatten().for_each(|row| wanted[row as usize] = true);
+        Held::read(context.batches::<R>(keys)?, &wanted)
+    };
+    let done = AtomicU64::new(0);
+    let group = |held: &Held, start: usize| {
         context.interrupt.check()?;
         let chunk = &entries[start..entries.len().min(start + ROWS_PER_GROUP)];
-        let from = start - start % window;
-        if held.as_ref().is_none_or(|(held_from, _)| *held_from != from) {
-            held = None;
-            let mut wanted = vec![false; rows];
-            for entry in &entries[from..entries.len().min(from + window)] {
-                needs(entry).into_iter().flatten().for_each(|row| wanted[row as usize] = true);
-            }
-            held = Some((from, Held::read(context.batches::<R>(keys)?, &wanted)?));
-        }
-        context.progress(start as u64, entries.len() as u64, "rows", String::new());
-        columns(&held.as_ref().expect("just filled").1, chunk)
+        let made = columns(held, chunk);
+        let done = done.fetch_add(chunk.len() as u64, Ordering::Relaxed) + chunk.len() as u64;
+        context.progress(done, entries.len() as u64, "rows", String::new());
+        made
     };
-    for part in 0..entries.len().div_ceil(ROWS_PER_PART).max(1) {
-        let range = part * ROWS_PER_PART..entries.len().min((part + 1) * ROWS_PER_PART);
-        write_columns::<O>(&folder, part, range.step_by(ROWS_PER_GROUP).map(&mut chunk_columns))?;
+    let window = window_of::<R>(context, keys)?;
+    let starts_of =
+        |part: usize| (part * ROWS_PER_PART..entries.len().min((part + 1) * ROWS_PER_PART)).step_by(ROWS_PER_GROUP);
+    let parts = entries.len().div_ceil(ROWS_PER_PART).max(1);
+    if window < ROWS_PER_PART {
+        let mut held: Option<(usize, Held)> = None;
+        let mut from_window = |start: usize| {
+            let from = start - start % window;
+            if held.as_ref().is_none_or(|(held_from, _)| *held_from != from) {
+                held = None;
+                held = Some((from, hold(&entries[from..entries.len().min(from + window)])?));
+            }
+            group(&held.as_ref().expect("just filled").1, start)
+        };
+        for part in 0..parts {
+            write_columns::<O>(&folder, part, starts_of(part).map(&mut from_window))?;
+        }
+        return Ok(());
     }
-    context.progress(entries.len() as u64, entries.len() as u64, "rows", String::new());
+    // Parts whose rows are held at once are written side by side.
+    let at_once = window / ROWS_PER_PART;
+    for first in (0..parts).step_by(at_once) {
+        let together = first..parts.min(first + at_once);
+        let until = entries.len().min(together.end * ROWS_PER_PART);
+        let held = hold(&entries[first * ROWS_PER_PART..until])?;
+        let write = |part| write_columns::<O>(&folder, part, starts_of(part).map(|start| group(&held, start)));
+        together.into_par_iter().map(write).collect::<Vec<_>>().into_iter().try_for_each(|part| part.map(drop))?;
+    }
     Ok(())
 }
 

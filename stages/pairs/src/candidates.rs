@@ -4,6 +4,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use kit::rows::{Pair, Verdict};
 use kit::{BatchReader, Error, Result, Row, TableBatch};
+use rayon::prelude::*;
 
 use crate::draw::Key;
 
@@ -97,41 +98,56 @@ pub(crate) fn read<R: Sides>(reader: BatchReader<R>) -> Result<(Vec<Candidate>, 
     let layout = R::LAYOUT;
     let mut columns = vec![layout.id, "form", "p_hat"];
     columns.extend(layout.first[..2].iter().chain(&layout.second[..2]).copied().chain(layout.weight));
+    // One thread reads while others make keys; then the batches go in order.
+    let mut batches: Vec<(usize, Result<_>)> = reader
+        .only(&columns)
+        .enumerate()
+        .par_bridge()
+        .map(|(number, batch)| (number, batch.and_then(|batch| Ok((candidates_of(&layout, &batch)?, batch)))))
+        .collect();
+    batches.sort_unstable_by_key(|(number, _)| *number);
     let (mut candidates, mut ids) = (Vec::new(), Ids::default());
-    for batch in reader.only(&columns) {
-        let batch = batch?;
-        let text = |name: &str| batch.column(name).as_string::<i32>();
-        let number = |name: &str| batch.column(name).as_primitive::<Float64Type>();
-        let [a_prompts, a_responses] = [layout.first[0], layout.first[1]].map(text);
-        let [b_prompts, b_responses] = [layout.second[0], layout.second[1]].map(text);
-        let (forms, labels, weights) = (text("form"), number("p_hat"), layout.weight.map(number));
-        for row in 0..batch.batch.num_rows() {
-            let a = (a_prompts.value(row), a_responses.value(row));
-            let b = (b_prompts.value(row), b_responses.value(row));
-            let side = |side: (&str, &str)| side_key(side.0, side.1);
-            let (p_first, weight) = (labels.value(row), weights.map_or(1.0, |weights| weights.value(row)));
-            // NaN is in no range.
-            if !(0.0..=1.0).contains(&p_first) {
-                return Err(wrong(&batch, row, "p_hat", &format!("{p_first}, wanted a probability in [0, 1]")));
-            }
-            if !(weight >= 0.0 && weight.is_finite()) {
-                return Err(wrong(&batch, row, "weight", &format!("{weight}, wanted a number of at least 0")));
-            }
-            candidates.push(Candidate {
-                keys: [Key::of(&kit::ids::pair_id(a, b)), Key::of(&kit::ids::pair_id(b, a))],
-                prompts: [a.0, b.0].map(|prompt| Key::of(&kit::id_of(&[prompt]))),
-                sides: [side(a), side(b)],
-                joint: joint(forms.value(row), a.0 == b.0).map_err(|text| wrong(&batch, row, "form", &text))?,
-                p_first,
-                weight,
-            });
-            ids.push(text(layout.id).value(row));
-        }
+    for (_, batch) in batches {
+        let (more, batch) = batch?;
+        candidates.extend(more);
+        batch.column(layout.id).as_string::<i32>().iter().flatten().for_each(|id| ids.push(id));
         if candidates.len() > u32::MAX as usize {
             return Err(Error::data(format!("{} has more than {} rows", R::TABLE, u32::MAX)));
         }
     }
     Ok((candidates, ids))
+}
+
+fn candidates_of(layout: &Layout, batch: &TableBatch) -> Result<Vec<Candidate>> {
+    let text = |name: &str| batch.column(name).as_string::<i32>();
+    let number = |name: &str| batch.column(name).as_primitive::<Float64Type>();
+    let [a_prompts, a_responses] = [layout.first[0], layout.first[1]].map(text);
+    let [b_prompts, b_responses] = [layout.second[0], layout.second[1]].map(text);
+    let (forms, labels, weights) = (text("form"), number("p_hat"), layout.weight.map(number));
+    let candidate = |row: usize| {
+        let a = (a_prompts.value(row), a_responses.value(row));
+        let b = (b_prompts.value(row), b_responses.value(row));
+        let side = |side: (&str, &str)| side_key(side.0, side.1);
+        let (p_first, weight) = (labels.value(row), weights.map_or(1.0, |weights| weights.value(row)));
+        // NaN is in no range.
+        if !(0.0..=1.0).contains(&p_first) {
+            return Err(wrong(batch, row, "p_hat", &format!("{p_first}, wanted a probability in [0, 1]")));
+        }
+        if !(weight >= 0.0 && weight.is_finite()) {
+            return Err(wrong(batch, row, "weight", &format!("{weight}, wanted a number of at least 0")));
+        }
+        let prompt = |id: &str| Key::of(&kit::id_of(&[id]));
+        let a_prompt = prompt(a.0);
+        Ok(Candidate {
+            keys: [Key::of(&kit::ids::pair_id(a, b)), Key::of(&kit::ids::pair_id(b, a))],
+            prompts: [a_prompt, if a.0 == b.0 { a_prompt } else { prompt(b.0) }],
+            sides: [side(a), side(b)],
+            joint: joint(forms.value(row), a.0 == b.0).map_err(|text| wrong(batch, row, "form", &text))?,
+            p_first,
+            weight,
+        })
+    };
+    (0..batch.batch.num_rows()).map(candidate).collect()
 }
 
 /// A side: prompt and response together.

@@ -9,8 +9,12 @@ pub(crate) struct Key([u8; 12]);
 impl Key {
     /// The key of an id of 24 hexadecimal digits.
     pub(crate) fn of(id: &str) -> Key {
-        let digit = |at: usize| u8::from_str_radix(&id[at..at + 2], 16).expect("ids are hexadecimal digits");
-        Key(std::array::from_fn(|byte| digit(2 * byte)))
+        let digit = |at: usize| match id.as_bytes()[at] {
+            digit @ b'0'..=b'9' => digit - b'0',
+            digit @ b'a'..=b'f' => digit - b'a' + 10,
+            _ => panic!("`{id}` is not made of hexadecimal digits"),
+        };
+        Key(std::array::from_fn(|byte| digit(2 * byte) << 4 | digit(2 * byte + 1)))
     }
 
     /// The key as two numbers, for columns.
@@ -21,7 +25,8 @@ impl Key {
 
     /// The key as text.
     pub(crate) fn hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        let digit = |half: u8| char::from_digit(half.into(), 16).expect("half a byte");
+        self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 
     /// A fair coin that depends on the key alone.
