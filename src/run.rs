@@ -16,7 +16,7 @@ use crate::store::{Manifest, Recipe, Records, RunRecord, RunState, StageRecord, 
 use crate::work::{Work, Worked};
 
 /// Stages may recurse deeper than the two MiB of a plain thread allow.
-const STACK: usize = 16 << 20;
+pub(crate) const STACK: usize = 16 << 20;
 
 /// How to run.
 #[derive(Debug, Clone)]

@@ -169,7 +169,11 @@ impl Work<'_> {
             events: &events,
             interrupt: self.run.interrupt.clone(),
         };
-        match catch_unwind(AssertUnwindSafe(|| self.node.stage.run(&context))) {
+        let work = || self.node.stage.run(&context);
+        // A stage that computes with all threads is one of them: from outside, each of its thousands of products would
+        // wake a thread and wait for it.
+        let in_place = || if self.node.stage.needs_device() { rayon::scope(|_| work()) } else { work() };
+        match catch_unwind(AssertUnwindSafe(in_place)) {
             Ok(result) => result.map_err(|source| self.stage_error(source)),
             Err(panic) => Err(Error::Panicked { stage: name.to_owned(), text: panic_text(&*panic) }),
         }

@@ -13,7 +13,7 @@ use crate::graph::{Graph, Node};
 use crate::hub::{Cache, ModelName};
 use crate::plan::{Decision, Planned, Planner, Selection};
 use crate::report::{Bars, Fetching, Happened, Json, Lines, Recorder, Reporter, Reporters, RunEvent, summary};
-use crate::run::{Options, Run};
+use crate::run::{Options, Run, STACK};
 use crate::store::{Attempt, Records, Store};
 use crate::{device, hub, page, signals};
 
@@ -74,6 +74,8 @@ pub fn run(work: &Path, args: cli::Run) -> Result<()> {
     if graph.nodes.iter().zip(&planned).any(holds_model) {
         options.device = device::resolve(&args.device)?;
     }
+    // Stages run in the pool, which fails to be built only where it is there already.
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
     let (number, _alive) = records.begin(&graph.name)?;
     let folder = records.run(&graph.name, number);
     let resolved = folder.join("resolved.yaml");
