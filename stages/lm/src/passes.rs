@@ -28,12 +28,17 @@ pub(crate) struct Final {
     rms: Tensor,
     /// Log-sum-exps of their logits.
     lse: Vec<f64>,
+    /// What is kept of the logits themselves.
+    logits: Vec<head::Kept>,
 }
 
 /// A schedule that was decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Schedule {
-    Keep,
+    Keep {
+        /// Those of the head too.
+        logits: bool,
+    },
     Boundaries,
     TwoPass,
 }
@@ -56,7 +61,8 @@ impl Training {
         let blocks = (config.layers - self.lowest().0) as u64;
         let rows: u64 = forests.iter().map(|forest| forest.ids.len() as u64).sum();
         let most = forests.iter().map(|forest| forest.ids.len() as u64).max().unwrap_or(0);
-        estimate::schedule(config, blocks, size, (rows, most), self.memory)
+        let scored: u64 = forests.iter().map(|forest| forest.scored_rows.len() as u64).sum();
+        estimate::schedule(config, blocks, size, estimate::Rows { all: rows, most, scored }, self.memory)
     }
 
     pub(crate) fn forward_kept(&self, forest: &Forest, schedule: Schedule) -> Result<(Kept, head::HeadScores)> {
@@ -68,7 +74,7 @@ impl Training {
         let (mut saved, mut inputs) = (Vec::new(), Vec::new());
         for (layer, block) in decoder.blocks.iter().enumerate() {
             let rows = decoder.is_last(layer).then_some(&forest.scored_rows[..]);
-            if schedule == Schedule::Keep && layer >= lowest {
+            if matches!(schedule, Schedule::Keep { .. }) && layer >= lowest {
                 let (y, of_block) = block.forward_saving(&x, &context, rows)?;
                 saved.push(Some(of_block));
                 x = y;
@@ -81,10 +87,15 @@ impl Training {
         }
         let rows = x; // [R, H]
         let (h, rms) = norm::forward(&rows, &decoder.norm.value, decoder.config().rms_norm_eps)?;
-        let scores = head::forward(&h, decoder.head_weight(), &targets(forest), decoder.products)?;
-        let last = Final { rows, rms, lse: scores.lse.clone() };
+        let (scores, logits) = match schedule {
+            Schedule::Keep { logits: true } => {
+                head::forward_keeping(&h, decoder.head_weight(), &targets(forest), decoder.products)?
+            }
+            _ => (head::forward(&h, decoder.head_weight(), &targets(forest), decoder.products)?, Vec::new()),
+        };
+        let last = Final { rows, rms, lse: scores.lse.clone(), logits };
         let kept = match schedule {
-            Schedule::Keep => Kept::All(saved, last),
+            Schedule::Keep { .. } => Kept::All(saved, last),
             Schedule::Boundaries => Kept::Inputs(inputs, last),
             Schedule::TwoPass => Kept::Nothing,
         };
@@ -96,21 +107,21 @@ impl Training {
             Kept::All(saved, last) => (saved, Vec::new(), last),
             Kept::Inputs(inputs, last) => (Vec::new(), inputs, last),
             Kept::Nothing => {
-                let (kept, _) = self.forward_kept(forest, Schedule::Keep)?;
+                let (kept, _) = self.forward_kept(forest, Schedule::Keep { logits: false })?;
                 return self.backward_kept(forest, kept, derivatives);
             }
         };
         let decoder = &self.decoder;
         let table = decoder.table_for(forest)?;
         let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
-        let Final { rows, rms, lse } = last;
+        let Final { rows, rms, lse, logits } = last;
         let h = norm::again(&rows, &decoder.norm.value, &rms)?;
         let head_gradient = decoder.head().gradient.as_ref();
         let dh = head::backward(
             &h,
             decoder.head_weight(),
             &targets(forest),
-            &lse,
+            (&lse, logits),
             derivatives,
             head_gradient,
             decoder.products,

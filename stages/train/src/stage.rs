@@ -10,7 +10,7 @@ use crate::{ahead, read, rendering, trace};
 
 impl Stage for Train {
     fn version(&self) -> String {
-        format!("4+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("5+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {

@@ -26,6 +26,15 @@ pub(crate) struct HeadScores {
     pub lse: Vec<f64>,
 }
 
+/// What may be kept of a chunk of rows between forward and backward, so that its logits are not computed again.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// exp(z - m) [C, V], m the largest logit of a row.
+    exponentials: Tensor,
+    /// m of each row.
+    largest: Vec<f64>,
+}
+
 /// Rows per chunk: bounded so that the logits of a chunk take some 16 MiB in f32.
 pub(crate) fn chunk_rows(vocab: usize) -> usize {
     ((4 << 20) / vocab.max(1)).clamp(16, 1024)
@@ -34,12 +43,28 @@ pub(crate) fn chunk_rows(vocab: usize) -> usize {
 /// ln p of targets, sorted by row, under softmax(h W^T): h [R, H], W [V, H].
 pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target], products: Products) -> Result<HeadScores> {
     match kernel_for(&[h, weight]) {
-        Kernel::F32 => forward_on_cpu::<f32>(h, weight, targets, products),
-        Kernel::F64 => forward_on_cpu::<f64>(h, weight, targets, products),
+        Kernel::F32 => forward_on_cpu::<f32>(h, weight, targets, products, None),
+        Kernel::F64 => forward_on_cpu::<f64>(h, weight, targets, products, None),
         #[cfg(any(feature = "cuda", test))]
         Kernel::Cuda => cuda::head::forward(h, weight, targets),
         Kernel::Plain => forward_plain(h, weight, targets),
     }
+}
+
+/// The same, and the exponentials of all rows where a CPU kernel computes them: [R, V] numbers.
+pub(crate) fn forward_keeping(
+    h: &Tensor,
+    weight: &Tensor,
+    targets: &[Target],
+    products: Products,
+) -> Result<(HeadScores, Vec<Kept>)> {
+    let mut kept = Vec::new();
+    let scores = match kernel_for(&[h, weight]) {
+        Kernel::F32 => forward_on_cpu::<f32>(h, weight, targets, products, Some(&mut kept)),
+        Kernel::F64 => forward_on_cpu::<f64>(h, weight, targets, products, Some(&mut kept)),
+        _ => forward(h, weight, targets, products),
+    };
+    Ok((scores?, kept))
 }
 
 /// The targets of rows `first .. first + rows`, given targets sorted by row.
@@ -49,38 +74,49 @@ fn targets_of(targets: &[Target], first: usize, rows: usize) -> &[Target] {
     &targets[from..to]
 }
 
-fn forward_on_cpu<T: Real>(h: &Tensor, weight: &Tensor, targets: &[Target], products: Products) -> Result<HeadScores> {
+fn forward_on_cpu<T: Real>(
+    h: &Tensor,
+    weight: &Tensor,
+    targets: &[Target],
+    products: Products,
+    mut kept: Option<&mut Vec<Kept>>,
+) -> Result<HeadScores> {
     let ((rows, width), vocab) = (h.dims2()?, weight.dim(0)?);
     let (h, weight) = (view::<T>(h)?, view::<T>(weight)?);
     let chunk = chunk_rows(vocab);
-    let mut logits = T::zeros(chunk.min(rows) * vocab);
+    let mut buffer = Vec::new();
     let (mut logps, mut lse) = (Vec::with_capacity(targets.len()), Vec::with_capacity(rows));
     for first in (0..rows).step_by(chunk) {
         let count = chunk.min(rows - first);
-        let logits = &mut logits[..count * vocab];
-        products.multiply(
-            Matrix::new(&h[first * width..], count, width, width),
-            Matrix::new(&weight, vocab, width, width).t(),
-            MatrixMut::new(logits, count, vocab, vocab),
-            Into::Fresh,
-        );
+        let states = Matrix::new(&h[first * width..], count, width, width);
+        let table = Matrix::new(&weight, vocab, width, width).t();
+        if buffer.len() < count * vocab {
+            buffer = products.product(states, table);
+        } else {
+            products.multiply(states, table, MatrixMut::new(&mut buffer, count, vocab, vocab), Into::Fresh);
+        }
+        let logits = &mut buffer[..count * vocab];
         let here = targets_of(targets, first, count);
         // The logits of the targets, before the rows turn into exponentials.
         let picked: Vec<f64> =
             here.iter().map(|t| logits[(t.row - first) * vocab + t.token as usize].to_f64()).collect();
-        let sums: Vec<f64> = logits.par_chunks_mut(vocab).map(|row| log_sum_exp(row)).collect();
-        logps.extend(here.iter().zip(picked).map(|(t, logit)| logit - sums[t.row - first]));
-        lse.extend(sums);
+        let of_rows: Vec<(f64, f64)> = logits.par_chunks_mut(vocab).map(|row| shifted_exp(row)).collect();
+        lse.extend(of_rows.iter().map(|(shift, sum)| shift + sum.ln()));
+        logps.extend(here.iter().zip(picked).map(|(t, logit)| logit - lse[t.row]));
+        if let Some(kept) = &mut kept {
+            let exponentials = tensor(std::mem::take(&mut buffer), (count, vocab))?;
+            kept.push(Kept { exponentials, largest: of_rows.into_iter().map(|(largest, _)| largest).collect() });
+        }
     }
     Ok(HeadScores { logps, lse })
 }
 
 vectorised! {
-    /// ln sum exp of a row, which is overwritten.
-    fn log_sum_exp<T: Real>(row: &mut [T]) -> f64 {
+    /// Replaces each x of a row by exp(x - m) and gives m, the largest of them, and the sum of the results.
+    fn shifted_exp<T: Real>(row: &mut [T]) -> (f64, f64) {
         let shift = largest(row);
         let sum = exp_in_place(row, T::one(), shift);
-        shift.to_f64() + sum.to_f64().ln()
+        (shift.to_f64(), sum.to_f64())
     }
 }
 
@@ -113,14 +149,14 @@ fn forward_plain(h: &Tensor, weight: &Tensor, targets: &[Target]) -> Result<Head
 }
 
 /// The gradient by h [R, H], given the derivatives of the loss by each target's ln p. The gradient by W is added to
-/// `weight_gradient`. The logits are computed again, chunk by chunk.
+/// `weight_gradient`. The logits are computed again, chunk by chunk, but for those of which something was kept.
 ///
 /// With p = exp(z - lse): dz = sum over the row's targets of g (onehot - p), dh = dz W, dW = dz^T h.
 pub(crate) fn backward(
     h: &Tensor,
     weight: &Tensor,
     targets: &[Target],
-    lse: &[f64],
+    (lse, kept): (&[f64], Vec<Kept>),
     g: &[f64],
     weight_gradient: Option<&Tensor>,
     products: Products,
@@ -128,8 +164,8 @@ pub(crate) fn backward(
     let mut all = vec![h, weight];
     all.extend(weight_gradient);
     match kernel_for(&all) {
-        Kernel::F32 => backward_on_cpu::<f32>(h, weight, targets, lse, g, weight_gradient, products),
-        Kernel::F64 => backward_on_cpu::<f64>(h, weight, targets, lse, g, weight_gradient, products),
+        Kernel::F32 => backward_on_cpu::<f32>(h, weight, targets, (lse, kept), g, weight_gradient, products),
+        Kernel::F64 => backward_on_cpu::<f64>(h, weight, targets, (lse, kept), g, weight_gradient, products),
         #[cfg(any(feature = "cuda", test))]
         Kernel::Cuda => cuda::head::backward(h, weight, targets, lse, g, weight_gradient),
         Kernel::Plain => backward_plain(h, weight, targets, lse, g, weight_gradient),
@@ -140,7 +176,7 @@ fn backward_on_cpu<T: Real>(
     h: &Tensor,
     weight: &Tensor,
     targets: &[Target],
-    lse: &[f64],
+    (lse, kept): (&[f64], Vec<Kept>),
     g: &[f64],
     weight_gradient: Option<&Tensor>,
     products: Products,
@@ -148,38 +184,60 @@ fn backward_on_cpu<T: Real>(
     let ((rows, width), vocab) = (h.dims2()?, weight.dim(0)?);
     let (h, weight) = (view::<T>(h)?, view::<T>(weight)?);
     let chunk = chunk_rows(vocab);
-    let (mut logits, mut dh) = (T::zeros(chunk.min(rows) * vocab), T::zeros(rows * width));
+    let mut dh = T::zeros(rows * width);
+    let mut kept = kept.into_iter();
+    let mut buffer = None;
     for first in (0..rows).step_by(chunk) {
         let count = chunk.min(rows - first);
-        let logits = &mut logits[..count * vocab];
         let states = Matrix::new(&h[first * width..], count, width, width);
         let table = Matrix::new(&weight, vocab, width, width);
-        products.multiply(states, table.t(), MatrixMut::new(logits, count, vocab, vocab), Into::Fresh);
-        logits.par_chunks_mut(vocab).enumerate().for_each(|(i, row)| {
-            let from = targets.partition_point(|t| t.row < first + i);
-            let to = targets.partition_point(|t| t.row <= first + i);
-            let total: f64 = g[from..to].iter().sum();
-            exp_times(row, T::of(lse[first + i]), T::of(-total));
-            for (target, &g) in targets[from..to].iter().zip(&g[from..to]) {
-                row[target.token as usize] += T::of(g);
+        let kept = kept.next();
+        let logits = match (&kept, &buffer) {
+            (Some(kept), _) => kept.exponentials.clone(),
+            (None, Some(buffer)) => Tensor::clone(buffer).narrow(0, 0, count)?,
+            (None, None) => tensor(T::zeros(count * vocab), (count, vocab))?,
+        };
+        change::<T>(&logits, |logits| {
+            if kept.is_none() {
+                products.multiply(states, table.t(), MatrixMut::new(logits, count, vocab, vocab), Into::Fresh);
             }
-        });
-        let dz = Matrix::new(logits, count, vocab, vocab);
+            logits.par_chunks_mut(vocab).enumerate().for_each(|(i, row)| {
+                let from = targets.partition_point(|t| t.row < first + i);
+                let to = targets.partition_point(|t| t.row <= first + i);
+                let total: f64 = g[from..to].iter().sum();
+                // Whether exponentials were kept must not show in the last bit.
+                let factor = |largest: f64| T::of(-total * (largest - lse[first + i]).exp());
+                match &kept {
+                    Some(kept) => times(row, factor(kept.largest[i])),
+                    None => {
+                        let (largest, _) = shifted_exp(row);
+                        times(row, factor(largest));
+                    }
+                }
+                for (target, &g) in targets[from..to].iter().zip(&g[from..to]) {
+                    row[target.token as usize] += T::of(g);
+                }
+            });
+        })?;
+        let numbers = view::<T>(&logits)?;
+        let dz = Matrix::new(&numbers, count, vocab, vocab);
         products.multiply(dz, table, MatrixMut::new(&mut dh[first * width..], count, width, width), Into::Fresh);
         if let Some(gradient) = weight_gradient {
             change::<T>(gradient, |gradient| {
                 products.multiply(dz.t(), states, MatrixMut::new(gradient, vocab, width, width), Into::Added);
             })?;
         }
+        drop(numbers);
+        buffer = Some(logits);
     }
     tensor(dh, (rows, width))
 }
 
 vectorised! {
-    /// Replaces each x of a row by factor * exp(x - shift).
-    fn exp_times<T: Real>(row: &mut [T], shift: T, factor: T) {
+    /// Multiplies a row by a factor.
+    fn times<T: Real>(row: &mut [T], factor: T) {
         for x in row.iter_mut() {
-            *x = factor * (*x - shift).exp();
+            *x *= factor;
         }
     }
 }
@@ -246,15 +304,40 @@ mod tests {
         gradients(&inputs, |t| {
             let HeadScores { logps, lse } = forward(&t[0], &t[1], &TARGETS, Exact)?;
             Ok(Case::new(Tensor::new(logps, t[0].device())?, move |t, g, d| {
-                Ok(vec![(0, backward(&t[0], &t[1], &TARGETS, &lse, &g.to_vec1()?, Some(&d[1]), Exact)?)])
+                Ok(vec![(0, backward(&t[0], &t[1], &TARGETS, (&lse, Vec::new()), &g.to_vec1()?, Some(&d[1]), Exact)?)])
             }))
         });
         plain_agrees(&inputs, |t| {
             let HeadScores { logps, lse } = forward(&t[0], &t[1], &TARGETS, Exact)?;
             let dw = t[1].ones_like()?;
-            let dh = backward(&t[0], &t[1], &TARGETS, &lse, &[1., 2., -3., 0.5, 1.], Some(&dw), Exact)?;
+            let dh = backward(&t[0], &t[1], &TARGETS, (&lse, Vec::new()), &[1., 2., -3., 0.5, 1.], Some(&dw), Exact)?;
             Ok(vec![Tensor::new(logps, t[0].device())?, Tensor::new(lse, t[0].device())?, dh, dw])
         });
+    }
+
+    /// What is kept of several chunks gives the gradients that computing them again gives.
+    #[test]
+    fn kept_exponentials_do_not_show() {
+        let (rows, vocab) = (50, 100_000);
+        let (h, weight) = (numbers(1, &[rows, 2]), numbers(2, &[vocab, 2]));
+        let targets: Vec<Target> = (0..rows).map(|row| Target { row, token: row as u32 * 1000 }).collect();
+        let g: Vec<f64> = (0..rows).map(|i| (i as f64).sin()).collect();
+        let gradients = |keep: bool| {
+            let (scores, kept) = match keep {
+                true => forward_keeping(&h, &weight, &targets, Exact).unwrap(),
+                false => (forward(&h, &weight, &targets, Exact).unwrap(), Vec::new()),
+            };
+            assert_eq!(kept.len(), if keep { rows.div_ceil(chunk_rows(vocab)) } else { 0 });
+            let dw = weight.zeros_like().unwrap();
+            let dh = backward(&h, &weight, &targets, (&scores.lse, kept), &g, Some(&dw), Exact).unwrap();
+            (scores, [dh, dw])
+        };
+        let ((kept_scores, kept), (scores, again)) = (gradients(true), gradients(false));
+        assert_eq!(kept_scores, scores);
+        for (kept, again) in kept.iter().zip(&again) {
+            let worst = (kept - again).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+            assert!(worst.to_scalar::<f64>().unwrap() < 1e-12);
+        }
     }
 
     /// The same rows in one chunk and in several.
@@ -268,14 +351,19 @@ mod tests {
         let whole = forward(&h, &weight, &targets, Exact).unwrap();
         let g: Vec<f64> = (0..rows).map(|i| (i as f64).sin()).collect();
         let dw = weight.zeros_like().unwrap();
-        let dh = backward(&h, &weight, &targets, &whole.lse, &g, Some(&dw), Exact).unwrap().to_vec2::<f64>().unwrap();
+        let dh = backward(&h, &weight, &targets, (&whole.lse, Vec::new()), &g, Some(&dw), Exact)
+            .unwrap()
+            .to_vec2::<f64>()
+            .unwrap();
         let dw_alone = weight.zeros_like().unwrap();
         for row in 0..rows {
             let one = h.narrow(0, row, 1).unwrap();
             let target = [Target { row: 0, token: row as u32 * 1000 }];
             let alone = forward(&one, &weight, &target, Exact).unwrap();
             assert!((alone.logps[0] - whole.logps[row]).abs() < 1e-9);
-            let dh_alone = backward(&one, &weight, &target, &alone.lse, &g[row..=row], Some(&dw_alone), Exact).unwrap();
+            let dh_alone =
+                backward(&one, &weight, &target, (&alone.lse, Vec::new()), &g[row..=row], Some(&dw_alone), Exact)
+                    .unwrap();
             for (a, b) in dh_alone.to_vec2::<f64>().unwrap()[0].iter().zip(&dh[row]) {
                 assert!((a - b).abs() < 1e-9);
             }
