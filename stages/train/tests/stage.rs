@@ -327,7 +327,7 @@ fn the_order_of_batches_is_that_of_the_version() {
     bench.run_through(&config, "entry");
     let digest = read_port(&bench.entry("entry").join("steps"), Table::Steps).unwrap().digest();
     let (stage, _) = (train::KIND.configure)(config).unwrap();
-    assert_eq!((stage.version().split('+').next().unwrap(), digest.short(16).as_str()), ("4", "211ec84cdb7ad820"));
+    assert_eq!((stage.version().split('+').next().unwrap(), digest.short(16).as_str()), ("5", "211ec84cdb7ad820"));
 }
 
 #[test]
