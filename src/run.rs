@@ -444,7 +444,8 @@ impl<'a> Scheduler<'a> {
             Worked::DamagedInput { upstream, damage } => {
                 // The writer of the damaged entry runs again; this stage waits for it anew.
                 self.progress[stage] = Progress::Waiting;
-                self.record_of(stage).state = StageState::Pending;
+                let record = self.record_of(stage);
+                (record.state, record.entry, record.recipe) = (StageState::Pending, None, None);
                 if let Err(error) = self.repair(upstream, &damage) {
                     return self.settle(stage, Worked::Stopped(error));
                 }

@@ -141,6 +141,10 @@ fn a_bit_that_flips_without_a_trace_is_found_before_a_stage_reads_it() {
     ran.result.as_ref().unwrap();
     assert!(ran.said(|event| matches!(event, RunEvent::EntryDamaged { entry, .. } if *entry == a)));
     assert_eq!(ran.states(), "a ran, b ran");
+    // Each for its own reason, also after `b` had to wait for `a`.
+    let why = |stage: &str| ran.record.stages[stage].why.clone().unwrap();
+    assert_eq!(why("a"), "its result is damaged");
+    assert!(why("b").contains("marks"), "{}", why("b"));
     assert_eq!(std::fs::read(&part).unwrap(), good);
 }
 

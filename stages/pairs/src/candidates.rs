@@ -103,14 +103,17 @@ pub(crate) fn read<R: Sides>(reader: BatchReader<R>) -> Result<(Vec<Candidate>, 
         .only(&columns)
         .enumerate()
         .par_bridge()
-        .map(|(number, batch)| (number, batch.and_then(|batch| Ok((candidates_of(&layout, &batch)?, batch)))))
+        .map(|(number, batch)| {
+            let made = |batch: TableBatch| Ok((candidates_of(&layout, &batch)?, batch.column(layout.id).clone()));
+            (number, batch.and_then(made))
+        })
         .collect();
     batches.sort_unstable_by_key(|(number, _)| *number);
     let (mut candidates, mut ids) = (Vec::new(), Ids::default());
     for (_, batch) in batches {
-        let (more, batch) = batch?;
+        let (more, more_ids) = batch?;
         candidates.extend(more);
-        batch.column(layout.id).as_string::<i32>().iter().flatten().for_each(|id| ids.push(id));
+        more_ids.as_string::<i32>().iter().flatten().for_each(|id| ids.push(id));
         if candidates.len() > u32::MAX as usize {
             return Err(Error::data(format!("{} has more than {} rows", R::TABLE, u32::MAX)));
         }
