@@ -93,13 +93,22 @@ pub fn canonical(value: &serde_json::Value) -> String {
 
 /// An id made from content: 24 hexadecimal digits (96 bits). Parts are kept apart, so ("ab", "c") differs from ("a", "bc").
 pub fn id_of<S: AsRef<str>>(parts: &[S]) -> String {
+    hash_of(parts).to_hex()[..24].to_owned()
+}
+
+/// The 96 bits behind [`id_of`].
+pub fn id_bits<S: AsRef<str>>(parts: &[S]) -> [u8; 12] {
+    hash_of(parts).as_bytes()[..12].try_into().expect("12 of 32 bytes")
+}
+
+fn hash_of<S: AsRef<str>>(parts: &[S]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         let part = part.as_ref();
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
-    hasher.finalize().to_hex()[..24].to_owned()
+    hasher.finalize()
 }
 
 /// The digest of a file's bytes.

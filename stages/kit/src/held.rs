@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow_array::{Array, ArrayRef, BooleanArray};
-use arrow_select::filter::filter;
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow_select::filter::filter_record_batch;
 use arrow_select::interleave::interleave;
 use rayon::prelude::*;
 
@@ -30,36 +30,46 @@ pub struct Held {
 }
 
 impl Held {
-    /// Reads a table and holds the rows that are wanted, in the columns that the reader reads.
+    /// Reads a table, by all threads, and holds the rows that are wanted, in the columns that the reader reads.
     ///
     /// # Errors
     /// When the table cannot be read, or has another number of rows than `wanted`.
     pub fn read<R: Row>(reader: BatchReader<R>, wanted: &[bool]) -> Result<Held> {
-        let mut held = Held { columns: BTreeMap::new(), ranks: Vec::with_capacity(wanted.len()), starts: Vec::new() };
-        let mut rank = 0;
-        for batch in reader {
-            let batch = batch?;
-            let range = held.ranks.len()..held.ranks.len() + batch.batch.num_rows();
-            let keep = wanted.get(range).ok_or_else(|| Error::data(format!("{}: changed while read", R::TABLE)))?;
-            let before = rank;
-            for &keep in keep {
-                held.ranks.push(rank);
-                rank += u32::from(keep);
+        let changed = || Error::data(format!("{}: changed while read", R::TABLE));
+        let pieces = reader.split()?;
+        let read = |(first, reader): (usize, BatchReader<R>)| {
+            let (mut row, mut kept) = (first, Vec::new());
+            for batch in reader {
+                let batch = batch?.batch;
+                let keep = wanted.get(row..row + batch.num_rows()).ok_or_else(changed)?;
+                row += batch.num_rows();
+                if keep.contains(&true) {
+                    let keep = BooleanArray::from(keep.to_vec());
+                    kept.push(filter_record_batch(&batch, &keep).map_err(|error| Error::internal(error.to_string()))?);
+                }
             }
-            if rank > before {
-                held.starts.push(before);
-                let keep = BooleanArray::from(keep.to_vec());
-                for (field, column) in batch.batch.schema().fields().iter().zip(batch.batch.columns()) {
-                    let column = filter(column, &keep).map_err(|error| Error::internal(error.to_string()))?;
-                    held.columns.entry(field.name().clone()).or_default().push(column);
+            Ok((row, kept))
+        };
+        let pieces: Vec<Result<(usize, Vec<RecordBatch>)>> = pieces.into_par_iter().map(read).collect();
+        let mut held = Held { columns: BTreeMap::new(), ranks: Vec::with_capacity(wanted.len()), starts: Vec::new() };
+        let (mut rows, mut rank) = (0, 0);
+        for piece in pieces {
+            let (end, batches) = piece?;
+            rows = end;
+            for batch in batches {
+                held.starts.push(rank);
+                rank += batch.num_rows() as u32;
+                for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+                    held.columns.entry(field.name().clone()).or_default().push(column.clone());
                 }
             }
         }
-        if held.ranks.len() == wanted.len() {
-            Ok(held)
-        } else {
-            Err(Error::data(format!("{}: changed while read", R::TABLE)))
+        let mut before = 0;
+        for &keep in wanted {
+            held.ranks.push(before);
+            before += u32::from(keep);
         }
+        if rows == wanted.len() && rank == before { Ok(held) } else { Err(changed()) }
     }
 
     /// A column at some rows, in their order.
@@ -233,8 +243,7 @@ mod tests {
         ]);
         let ids = arrow_array::StringArray::from(vec![Some("a"), None]);
         let embeddings = <Vec<f32> as crate::row::Cell>::to_array([vec![1.0_f32], vec![0.5]].iter());
-        let batch =
-            arrow_array::RecordBatch::try_new(schema.into(), vec![std::sync::Arc::new(ids), embeddings]).unwrap();
+        let batch = RecordBatch::try_new(schema.into(), vec![std::sync::Arc::new(ids), embeddings]).unwrap();
         let file = std::fs::File::create(&path).unwrap();
         let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();

@@ -1,6 +1,6 @@
 //! The ids of rows that come without one: digests of what the row says, the same in every stage.
 
-use crate::digest::id_of;
+use crate::digest::{id_bits, id_of};
 use crate::rows::Message;
 
 /// The id of a prompt.
@@ -21,7 +21,16 @@ pub fn comparison_id(a: (&str, &str), b: (&str, &str)) -> String {
 
 /// The id of a pair of a chosen and a rejected (prompt id, response id).
 pub fn pair_id(chosen: (&str, &str), rejected: (&str, &str)) -> String {
-    id_of(&["pair", chosen.0, chosen.1, rejected.0, rejected.1])
+    id_of(&pair_parts(chosen, rejected))
+}
+
+/// The 96 bits behind [`pair_id`].
+pub fn pair_bits(chosen: (&str, &str), rejected: (&str, &str)) -> [u8; 12] {
+    id_bits(&pair_parts(chosen, rejected))
+}
+
+fn pair_parts<'a>(chosen: (&'a str, &'a str), rejected: (&'a str, &'a str)) -> [&'a str; 5] {
+    ["pair", chosen.0, chosen.1, rejected.0, rejected.1]
 }
 
 /// The id of a response with a label of its own.

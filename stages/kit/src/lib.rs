@@ -27,7 +27,7 @@ mod trace;
 mod write;
 
 pub use context::{Context, Interrupt, Source};
-pub use digest::{Digest, canonical, digest_file, digest_folder, id_of};
+pub use digest::{Digest, canonical, digest_file, digest_folder, id_bits, id_of};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
 pub use expected::{Ahead, CHARACTERS_PER_TOKEN, Expected, Lengths, tokens_of};

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use crate::error::{Error, Result};
 use crate::row::Row;
 
 const ROWS_PER_BATCH: usize = 4096;
+/// Row groups that one thread reads, where several read a table.
+const GROUPS_AT_ONCE: usize = 8;
 /// Rows of other tools may be long.
 const ROWS_PER_FOREIGN_BATCH: usize = 512;
 
@@ -152,10 +155,19 @@ impl TableBatch {
 /// The rows of one or more tables in columns, in order: for stages that decide on a few columns of large tables.
 /// Values that may not be null are not.
 pub struct BatchReader<R: Row> {
-    parts: std::vec::IntoIter<PathBuf>,
-    part: Option<(PathBuf, ParquetRecordBatchReader, u64)>,
+    pieces: std::vec::IntoIter<Piece>,
+    piece: Option<(PathBuf, ParquetRecordBatchReader, u64)>,
     fields: Vec<Field>,
     row: PhantomData<fn() -> R>,
+}
+
+/// What is read of a file.
+struct Piece {
+    path: PathBuf,
+    /// Row groups; all of them where none are named.
+    groups: Option<Range<usize>>,
+    /// Rows of the file before them.
+    before: u64,
 }
 
 impl<R: Row> BatchReader<R> {
@@ -164,11 +176,15 @@ impl<R: Row> BatchReader<R> {
     /// # Errors
     /// When a path holds no Parquet file. What is wrong inside a file shows when it is read.
     pub fn open<P: AsRef<Path>>(tables: &[P]) -> Result<BatchReader<R>> {
-        let mut parts = Vec::new();
+        let mut pieces = Vec::new();
         for table in tables {
-            parts.extend(parts_of(table.as_ref())?);
+            pieces.extend(parts_of(table.as_ref())?.into_iter().map(|path| Piece { path, groups: None, before: 0 }));
         }
-        Ok(BatchReader { parts: parts.into_iter(), part: None, fields: R::fields(), row: PhantomData })
+        Ok(BatchReader::of(pieces, R::fields()))
+    }
+
+    fn of(pieces: Vec<Piece>, fields: Vec<Field>) -> BatchReader<R> {
+        BatchReader { pieces: pieces.into_iter(), piece: None, fields, row: PhantomData }
     }
 
     /// Reads these columns only.
@@ -182,9 +198,32 @@ impl<R: Row> BatchReader<R> {
         self
     }
 
+    /// Readers of some row groups each, which several threads can read at once; with the rows of all tables before
+    /// theirs. Together, in their order, they give what this reader gives.
+    ///
+    /// # Errors
+    /// When a file is not Parquet.
+    pub fn split(self) -> Result<Vec<(usize, BatchReader<R>)>> {
+        let (mut readers, mut rows) = (Vec::new(), 0);
+        for piece in self.pieces {
+            let builder = open(&piece.path)?;
+            let groups = builder.metadata().row_groups();
+            let mut before = 0;
+            for start in (0..groups.len().max(1)).step_by(GROUPS_AT_ONCE) {
+                let range = start..groups.len().min(start + GROUPS_AT_ONCE);
+                let count: i64 = groups[range.clone()].iter().map(|group| group.num_rows().max(0)).sum();
+                let piece = Piece { path: piece.path.clone(), groups: Some(range), before };
+                readers.push((rows, BatchReader::of(vec![piece], self.fields.clone())));
+                before += count as u64;
+                rows += count as usize;
+            }
+        }
+        Ok(readers)
+    }
+
     fn read(&mut self) -> Result<Option<TableBatch>> {
         loop {
-            if let Some((path, reader, before)) = &mut self.part {
+            if let Some((path, reader, before)) = &mut self.piece {
                 match guarded(path, || reader.next().transpose().map_err(|error| error.to_string()))? {
                     Some(batch) => {
                         let batch = conform(&batch, &self.fields, path)?;
@@ -193,10 +232,13 @@ impl<R: Row> BatchReader<R> {
                         check_nulls(&batch, &self.fields)?;
                         return Ok(Some(batch));
                     }
-                    None => self.part = None,
+                    None => self.piece = None,
                 }
-            } else if let Some(path) = self.parts.next() {
-                let builder = open(&path)?.with_batch_size(ROWS_PER_BATCH);
+            } else if let Some(Piece { path, groups, before }) = self.pieces.next() {
+                let mut builder = open(&path)?.with_batch_size(ROWS_PER_BATCH);
+                if let Some(groups) = groups {
+                    builder = builder.with_row_groups(groups.collect());
+                }
                 let wanted: Vec<&str> = self.fields.iter().map(|field| field.name().as_str()).collect();
                 let columns = builder.schema().fields().iter().enumerate();
                 let columns = columns.filter(|(_, field)| wanted.contains(&field.name().as_str())).map(|(i, _)| i);
@@ -210,7 +252,7 @@ impl<R: Row> BatchReader<R> {
                 }
                 let reader =
                     guarded(&path, || builder.with_projection(mask).build().map_err(|error| error.to_string()))?;
-                self.part = Some((path, reader, 0));
+                self.piece = Some((path, reader, before));
             } else {
                 return Ok(None);
             }
@@ -225,8 +267,8 @@ impl<R: Row> Iterator for BatchReader<R> {
         let batch = self.read();
         if batch.is_err() {
             // Nothing after a torn part is read.
-            self.parts = Vec::new().into_iter();
-            self.part = None;
+            self.pieces = Vec::new().into_iter();
+            self.piece = None;
         }
         batch.transpose()
     }
@@ -384,6 +426,36 @@ mod tests {
         writer.extend(rows.clone()).unwrap();
         writer.finish().unwrap();
         assert_eq!(read_rows::<Prompt>(&folder.path().join("prompts")).unwrap(), rows);
+    }
+
+    #[test]
+    fn pieces_read_apart_are_the_table() {
+        let folder = tempfile::tempdir().unwrap();
+        // Two files of several row groups, one of none, one of a single one.
+        let rows: Vec<_> = (0..200_000).map(prompt).collect();
+        let cuts = [0..150_000, 150_000..150_000, 150_000..150_001, 150_001..200_000];
+        for (part, cut) in cuts.iter().enumerate() {
+            write_part(&folder.path().join(format!("part-{part:05}.parquet")), &rows[cut.clone()]).unwrap();
+        }
+        let whole = BatchReader::<Prompt>::open(&[folder.path()]).unwrap().only(&["prompt_id"]);
+        let mut row = 0;
+        let pieces = whole.split().unwrap();
+        assert!(pieces.len() > 4);
+        for (first, piece) in pieces {
+            assert_eq!(first, row);
+            for batch in piece {
+                let batch = batch.unwrap();
+                let ids = batch.column("prompt_id").as_string::<i32>();
+                for at in 0..batch.batch.num_rows() {
+                    assert_eq!(ids.value(at), rows[row].prompt_id);
+                    let part = cuts.iter().position(|cut| cut.contains(&row)).unwrap();
+                    let place = format!("part-{part:05}.parquet: row {}", row - cuts[part].start + 1);
+                    assert!(batch.place(at).ends_with(&place), "{} is not {place}", batch.place(at));
+                    row += 1;
+                }
+            }
+        }
+        assert_eq!(row, rows.len());
     }
 
     #[test]

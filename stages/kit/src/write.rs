@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
-use parquet::arrow::ArrowWriter;
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
@@ -105,12 +105,21 @@ pub fn write_columns<R: Row>(
 }
 
 fn parquet_writer<R: Row, W: std::io::Write + Send>(file: W) -> Result<ArrowWriter<W>> {
-    let properties = WriterProperties::builder()
+    let internal = |error: parquet::errors::ParquetError| Error::internal(error.to_string());
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a level of zstd")))
         .set_created_by("halftone".to_owned())
-        .set_max_row_group_row_count(Some(ROWS_PER_GROUP))
-        .build();
-    ArrowWriter::try_new(file, schema_of::<R>(), Some(properties)).map_err(|error| Error::internal(error.to_string()))
+        .set_max_row_group_row_count(Some(ROWS_PER_GROUP));
+    let columns = ArrowSchemaConverter::new().convert(&schema_of::<R>()).map_err(internal)?;
+    for column in columns.columns().iter().filter(|column| mostly_differs(column.name())) {
+        properties = properties.set_column_dictionary_enabled(column.path().clone(), false);
+    }
+    ArrowWriter::try_new(file, schema_of::<R>(), Some(properties.build())).map_err(internal)
+}
+
+/// Whether most values of a column differ from one another, so that a dictionary of them would save nothing.
+fn mostly_differs(column: &str) -> bool {
+    column == "content" || column.ends_with("_id")
 }
 
 fn append<R: Row, W: std::io::Write + Send>(writer: &mut ArrowWriter<W>, rows: &[R], path: &Path) -> Result<()> {

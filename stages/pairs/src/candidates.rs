@@ -82,6 +82,13 @@ impl Ids {
         self.ends.push(self.text.len());
     }
 
+    /// Adds the ids of the rows that follow.
+    fn extend(&mut self, more: &Ids) {
+        let before = self.text.len();
+        self.text.push_str(&more.text);
+        self.ends.extend(more.ends.iter().map(|end| before + end));
+    }
+
     /// The id of a row.
     pub(crate) fn get(&self, row: u32) -> &str {
         let row = row as usize;
@@ -98,22 +105,22 @@ pub(crate) fn read<R: Sides>(reader: BatchReader<R>) -> Result<(Vec<Candidate>, 
     let layout = R::LAYOUT;
     let mut columns = vec![layout.id, "form", "p_hat"];
     columns.extend(layout.first[..2].iter().chain(&layout.second[..2]).copied().chain(layout.weight));
-    // One thread reads while others make keys; then the batches go in order.
-    let mut batches: Vec<(usize, Result<_>)> = reader
-        .only(&columns)
-        .enumerate()
-        .par_bridge()
-        .map(|(number, batch)| {
-            let made = |batch: TableBatch| Ok((candidates_of(&layout, &batch)?, batch.column(layout.id).clone()));
-            (number, batch.and_then(made))
-        })
-        .collect();
-    batches.sort_unstable_by_key(|(number, _)| *number);
+    let read = |reader: BatchReader<R>| {
+        let (mut candidates, mut ids) = (Vec::new(), Ids::default());
+        for batch in reader {
+            let batch = batch?;
+            candidates_of(&layout, &batch, &mut candidates)?;
+            batch.column(layout.id).as_string::<i32>().iter().flatten().for_each(|id| ids.push(id));
+        }
+        Ok((candidates, ids))
+    };
+    let pieces: Vec<Result<_>> =
+        reader.only(&columns).split()?.into_par_iter().map(|(_, reader)| read(reader)).collect();
     let (mut candidates, mut ids) = (Vec::new(), Ids::default());
-    for (_, batch) in batches {
-        let (more, more_ids) = batch?;
+    for piece in pieces {
+        let (more, more_ids) = piece?;
         candidates.extend(more);
-        more_ids.as_string::<i32>().iter().flatten().for_each(|id| ids.push(id));
+        ids.extend(&more_ids);
         if candidates.len() > u32::MAX as usize {
             return Err(Error::data(format!("{} has more than {} rows", R::TABLE, u32::MAX)));
         }
@@ -121,7 +128,8 @@ pub(crate) fn read<R: Sides>(reader: BatchReader<R>) -> Result<(Vec<Candidate>, 
     Ok((candidates, ids))
 }
 
-fn candidates_of(layout: &Layout, batch: &TableBatch) -> Result<Vec<Candidate>> {
+/// Adds the candidates of a batch.
+fn candidates_of(layout: &Layout, batch: &TableBatch, into: &mut Vec<Candidate>) -> Result<()> {
     let text = |name: &str| batch.column(name).as_string::<i32>();
     let number = |name: &str| batch.column(name).as_primitive::<Float64Type>();
     let [a_prompts, a_responses] = [layout.first[0], layout.first[1]].map(text);
@@ -139,10 +147,10 @@ fn candidates_of(layout: &Layout, batch: &TableBatch) -> Result<Vec<Candidate>> 
         if !(weight >= 0.0 && weight.is_finite()) {
             return Err(wrong(batch, row, "weight", &format!("{weight}, wanted a number of at least 0")));
         }
-        let prompt = |id: &str| Key::of(&kit::id_of(&[id]));
+        let prompt = |id: &str| Key::made_of(&[id]);
         let a_prompt = prompt(a.0);
         Ok(Candidate {
-            keys: [Key::of(&kit::ids::pair_id(a, b)), Key::of(&kit::ids::pair_id(b, a))],
+            keys: [Key(kit::ids::pair_bits(a, b)), Key(kit::ids::pair_bits(b, a))],
             prompts: [a_prompt, if a.0 == b.0 { a_prompt } else { prompt(b.0) }],
             sides: [side(a), side(b)],
             joint: joint(forms.value(row), a.0 == b.0).map_err(|text| wrong(batch, row, "form", &text))?,
@@ -150,12 +158,15 @@ fn candidates_of(layout: &Layout, batch: &TableBatch) -> Result<Vec<Candidate>> 
             weight,
         })
     };
-    (0..batch.batch.num_rows()).map(candidate).collect()
+    (0..batch.batch.num_rows()).try_for_each(|row| {
+        into.push(candidate(row)?);
+        Ok(())
+    })
 }
 
 /// A side: prompt and response together.
 pub(crate) fn side_key(prompt_id: &str, response_id: &str) -> Key {
-    Key::of(&kit::id_of(&[prompt_id, response_id]))
+    Key::made_of(&[prompt_id, response_id])
 }
 
 fn joint(form: &str, one_prompt: bool) -> Result<bool, String> {

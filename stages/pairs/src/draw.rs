@@ -4,17 +4,12 @@ use kit::Seed;
 
 /// The 96 bits behind an id that `kit` makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key([u8; 12]);
+pub(crate) struct Key(pub [u8; 12]);
 
 impl Key {
-    /// The key of an id of 24 hexadecimal digits.
-    pub(crate) fn of(id: &str) -> Key {
-        let digit = |at: usize| match id.as_bytes()[at] {
-            digit @ b'0'..=b'9' => digit - b'0',
-            digit @ b'a'..=b'f' => digit - b'a' + 10,
-            _ => panic!("`{id}` is not made of hexadecimal digits"),
-        };
-        Key(std::array::from_fn(|byte| digit(2 * byte) << 4 | digit(2 * byte + 1)))
+    /// The key of the id that parts make.
+    pub(crate) fn made_of(parts: &[&str]) -> Key {
+        Key(kit::id_bits(parts))
     }
 
     /// The key as two numbers, for columns.
@@ -53,14 +48,13 @@ mod tests {
     #[test]
     fn keys_are_ids() {
         for parts in [&["a", "b"][..], &["ab"], &[]] {
-            let id = kit::id_of(parts);
-            assert_eq!(Key::of(&id).hex(), id);
+            assert_eq!(Key::made_of(parts).hex(), kit::id_of(parts));
         }
     }
 
     #[test]
     fn events_happen_as_often_as_they_should() {
-        let keys: Vec<_> = (0..20_000).map(|number| Key::of(&kit::id_of(&[number.to_string()]))).collect();
+        let keys: Vec<_> = (0..20_000).map(|number| Key::made_of(&[&number.to_string()])).collect();
         let share = |rate| keys.iter().filter(|key| key.happens(Seed(3), "test", rate)).count() as f64 / 20_000.0;
         assert_eq!((share(0.0), share(1.0)), (0.0, 1.0));
         assert!((share(0.3) - 0.3).abs() < 0.01);

@@ -114,7 +114,7 @@ fn grouped(settings: &Pairs, group: u32, context: &Context<'_>) -> Result<(Ids, 
         let (items, of) = (batch.column("item_id").as_string::<i32>(), batch.column("prompt_id").as_string::<i32>());
         for row in 0..batch.batch.num_rows() {
             ids.push(items.value(row));
-            prompts.push(Key::of(&kit::id_of(&[of.value(row)])));
+            prompts.push(Key::made_of(&[of.value(row)]));
         }
     }
     let rows = u32::try_from(prompts.len()).map_err(|_| Error::data(format!("more than {} items", u32::MAX)))?;

@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn equal_keys_share_their_first_row() {
-        let key = |name: &str| Key::of(&kit::id_of(&[name]));
+        let key = |name: &str| Key::made_of(&[name]);
         assert_eq!(first_rows(&[]).unwrap(), Vec::<u32>::new());
         let keys = ["b", "a", "b", "c", "a", "b"].map(key);
         assert_eq!(first_rows(&keys).unwrap(), [0, 1, 0, 3, 1, 0]);

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn check(prompts: &str, group: usize, expected: &[usize]) {
-        let keys: Vec<_> = prompts.chars().map(|prompt| Key::of(&kit::id_of(&[prompt.to_string()]))).collect();
+        let keys: Vec<_> = prompts.chars().map(|prompt| Key::made_of(&[&prompt.to_string()])).collect();
         assert_eq!(mismatched(&keys, group).unwrap(), expected, "{prompts} in groups of {group}");
     }
 
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn one_prompt_cannot_be_mismatched() {
-        let key = Key::of(&kit::id_of(&["a"]));
+        let key = Key::made_of(&["a"]);
         let error = mismatched(&[key, key], 2).unwrap_err();
         assert!(matches!(error, Error::Pipeline(_)) && error.to_string().contains("2 items have one prompt"));
     }

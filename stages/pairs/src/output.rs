@@ -1,5 +1,6 @@
 //! Writing: the columns of pairs and items, gathered from the rows of the input.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -8,11 +9,12 @@ use kit::rows::Pair;
 use kit::{Context, Result, write_gathered};
 
 use crate::candidates::Sides;
+use crate::draw::Key;
 use crate::items::Item;
 
 /// A pair before it is written.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct OrientedPair {
+pub(crate) struct OrientedPair<'a> {
     /// The row it comes from.
     pub row: u32,
     /// Side 1 is chosen.
@@ -22,19 +24,38 @@ pub(crate) struct OrientedPair {
     /// Weight in the loss.
     pub weight: f64,
     /// Its id.
-    pub id: String,
+    pub id: Id<'a>,
+}
+
+/// The id of a pair. All pairs of a table have ids of one kind, which are in the order of their texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Id<'a> {
+    /// Made of the ids of both sides.
+    Made(Key),
+    /// As it came.
+    Given(&'a str),
+}
+
+impl<'a> Id<'a> {
+    /// As it is written.
+    pub(crate) fn text(self) -> Cow<'a, str> {
+        match self {
+            Id::Made(key) => Cow::Owned(key.hex()),
+            Id::Given(text) => Cow::Borrowed(text),
+        }
+    }
 }
 
 /// Writes the port `pairs`.
-pub(crate) fn write_pairs<R: Sides>(context: &Context<'_>, pairs: &[OrientedPair]) -> Result<()> {
+pub(crate) fn write_pairs<R: Sides>(context: &Context<'_>, pairs: &[OrientedPair<'_>]) -> Result<()> {
     let layout = R::LAYOUT;
     let comparison = if R::TABLE == <Pair as kit::Row>::TABLE { "comparison_id" } else { layout.id };
-    let needs = |pair: &OrientedPair| [Some(pair.row), None];
+    let needs = |pair: &OrientedPair<'_>| [Some(pair.row), None];
     write_gathered::<R, Pair, _>(context, &["from"], "pairs", pairs, needs, |held, pairs| {
         let rows: Vec<u32> = pairs.iter().map(|pair| pair.row).collect();
         let chosen: Vec<_> = pairs.iter().map(|pair| (pair.row, pair.swapped)).collect();
         let rejected: Vec<_> = pairs.iter().map(|pair| (pair.row, !pair.swapped)).collect();
-        let mut columns = vec![text(pairs.iter().map(|pair| pair.id.as_str())), held.gather(comparison, &rows)?];
+        let mut columns = vec![text(pairs.iter().map(|pair| pair.id.text())), held.gather(comparison, &rows)?];
         columns.push(held.gather("form", &rows)?);
         for side in [&chosen, &rejected] {
             for (first, second) in layout.first.iter().zip(layout.second) {
@@ -76,7 +97,7 @@ pub(crate) fn write_items<R: Sides>(context: &Context<'_>, items: &[Item]) -> Re
     })
 }
 
-pub(crate) fn text<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+pub(crate) fn text(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef {
     Arc::new(values.map(Some).collect::<StringArray>())
 }
 

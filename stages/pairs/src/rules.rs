@@ -291,8 +291,8 @@ mod tests {
             (prompt.to_owned(), response.to_owned())
         };
         let ((ap, ar), (bp, br)) = (parts(a), parts(b));
-        let key = |parts: &[&str]| Key::of(&kit::id_of(parts));
-        let pair = |c: (&str, &str), r: (&str, &str)| Key::of(&kit::ids::pair_id(c, r));
+        let key = |parts: &[&str]| Key::made_of(parts);
+        let pair = |c: (&str, &str), r: (&str, &str)| Key(kit::ids::pair_bits(c, r));
         Candidate {
             keys: [pair((&ap, &ar), (&bp, &br)), pair((&bp, &br), (&ap, &ar))],
             prompts: [key(&[&ap]), key(&[&bp])],

@@ -5,11 +5,12 @@ use kit::{
     Ahead, Amount, Context, Finding, Forecast, Held, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
     Traced, Trail,
 };
+use rayon::prelude::*;
 use serde_json::json;
 
 use crate::candidates::{self, Candidate, Ids, Sides};
 use crate::config::{Order, Pairs, Repeats, Shape, Write};
-use crate::output::{self, OrientedPair};
+use crate::output::{self, Id, OrientedPair};
 use crate::rules::{Fate, Reason, decide};
 use crate::trace;
 use crate::{grouped, items};
@@ -127,32 +128,33 @@ fn run<R: Sides>(settings: &Pairs, context: &Context<'_>) -> Result<Outcome> {
 }
 
 /// The kept pairs in the order they are written. Pairs keep the ids they came with.
-pub(crate) fn oriented<R: Sides>(
+pub(crate) fn oriented<'a, R: Sides>(
     order: Order,
     candidates: &[Candidate],
     fates: &[Fate],
-    ids: &Ids,
-) -> Result<Vec<OrientedPair>> {
+    ids: &'a Ids,
+) -> Result<Vec<OrientedPair<'a>>> {
     let given = R::TABLE == Table::Pairs;
     let mut pairs = Vec::new();
     for (row, fate) in fates.iter().enumerate() {
         if let Fate::Kept { swapped, p_hat, weight } = *fate {
             let row = row as u32;
-            let made = || candidates[row as usize].keys[usize::from(swapped)].hex();
-            let id = if given { ids.get(row).to_owned() } else { made() };
+            let made = || candidates[row as usize].keys[usize::from(swapped)];
+            let id = if given { Id::Given(ids.get(row)) } else { Id::Made(made()) };
             pairs.push(OrientedPair { row, swapped, p_hat, weight, id });
         }
     }
     if given {
-        let mut names: Vec<&str> = pairs.iter().map(|pair| pair.id.as_str()).collect();
-        names.sort_unstable();
+        let mut names: Vec<Id> = pairs.iter().map(|pair| pair.id).collect();
+        names.par_sort_unstable();
         if let Some(twice) = names.windows(2).find(|two| two[0] == two[1]) {
-            let text = format!("pair_id `{}` names two pairs of different responses; give each its own", twice[0]);
+            let name = twice[0].text();
+            let text = format!("pair_id `{name}` names two pairs of different responses; give each its own");
             return Err(kit::Error::data(text));
         }
     }
     if order == Order::Id {
-        pairs.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        pairs.par_sort_unstable_by_key(|pair| pair.id);
     }
     Ok(pairs)
 }

@@ -59,7 +59,7 @@ fn of_rows<R: Sides + TwoSided>(settings: &Pairs, context: &Context<'_>, trail: 
         let Fate::Kept { swapped, p_hat, weight } = decided.fates[row] else { continue };
         let (candidate, id) = (&decided.candidates[row], decided.ids.get(row as u32));
         let pair_id =
-            again.iter().find(|pair| pair.row as usize == row).map_or(Value::Null, |pair| pair.id.clone().into());
+            again.iter().find(|pair| pair.row as usize == row).map_or(Value::Null, |pair| pair.id.text().into());
         let same = |pair: &&Pair| match R::TABLE {
             Table::Pairs => pair.pair_id == id,
             _ => pair.comparison_id.as_deref() == Some(id),
