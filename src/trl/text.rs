@@ -7,7 +7,7 @@ use serde::Serialize;
 const RAW: &str = "text";
 
 /// What a prompt or a response is written as.
-pub trait Text: Cell + Clone + Serialize + Send {
+pub trait Text: Cell + Clone + Serialize + Send + 'static {
     /// What TRL calls a dataset of it.
     const NAME: &'static str;
 

@@ -14,7 +14,7 @@ use crate::port::Table;
 use crate::rows::{LossPart, Message};
 
 /// A row type of a table.
-pub trait Row: Sized + Send {
+pub trait Row: Sized + Send + 'static {
     /// The table it belongs to.
     const TABLE: Table;
     /// The columns, in order; a nullable one is optional in files that come from elsewhere.

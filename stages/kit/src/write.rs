@@ -1,7 +1,10 @@
 //! Writing tables: Parquet parts that are committed whole, and the record of what a port holds.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
@@ -21,8 +24,10 @@ use crate::row::Row;
 pub const ROWS_PER_GROUP: usize = 8192;
 /// Rows in a part of a table that is written as one stream.
 pub const ROWS_PER_PART: usize = 262_144;
-/// Rows a table writer holds before it encodes them.
+/// Rows a table writer holds before they are encoded. A part is whole times as many.
 const ROWS_HELD: usize = 1024;
+/// Batches of so many rows that wait to be encoded.
+const BATCHES_ON_THEIR_WAY: usize = 2;
 
 /// A committed file of a port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,20 +150,23 @@ fn part_record(path: &Path, rows: u64) -> Result<Part> {
     Ok(Part { file, rows, bytes, blake3: digest_file(path)? })
 }
 
-/// Writes a table as one stream of rows, in parts. It holds a few rows and the compressed pages of one row group.
+/// Writes a table as one stream of rows, in parts. Rows are encoded by a thread of the writer's own; it holds a few rows
+/// and the compressed pages of one row group.
+///
+/// Without [`TableWriter::finish`] what is not committed yet is dropped.
 pub struct TableWriter<R: Row> {
-    folder: PathBuf,
-    /// Rows that are not in the open part yet.
+    /// Rows that are not on their way yet.
     rows: Vec<R>,
-    open: Option<OpenPart>,
-    parts: usize,
+    /// The way to the thread, until it ends.
+    way: Option<SyncSender<Work<R>>>,
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
-/// A part that is being written; a kill leaves nothing of it.
-struct OpenPart {
-    writer: ArrowWriter<NamedTempFile>,
-    path: PathBuf,
-    rows: usize,
+/// What the thread of a writer is given to do.
+enum Work<R> {
+    Rows(Vec<R>),
+    /// These are the last ones.
+    Finish(Vec<R>),
 }
 
 impl<R: Row> TableWriter<R> {
@@ -171,16 +179,32 @@ impl<R: Row> TableWriter<R> {
             std::fs::remove_dir_all(folder).map_err(Error::io(folder))?;
         }
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        Ok(TableWriter { folder: folder.to_owned(), rows: Vec::new(), open: None, parts: 0 })
+        let (way, work) = sync_channel(BATCHES_ON_THEIR_WAY);
+        let mut parts = Parts { folder: folder.to_owned(), open: None, committed: 0 };
+        let thread = std::thread::Builder::new().name(format!("write {}", R::TABLE));
+        let thread = thread.spawn(move || {
+            for work in work {
+                match work {
+                    Work::Rows(rows) => parts.append(&rows)?,
+                    Work::Finish(rows) => return parts.finish(&rows),
+                }
+            }
+            Ok(())
+        });
+        Ok(TableWriter { rows: Vec::new(), way: Some(way), thread: Some(thread.map_err(Error::io(folder))?) })
     }
 
     /// Adds a row.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When an earlier one could not be written.
     pub fn push(&mut self, row: R) -> Result<()> {
         self.rows.push(row);
-        if self.rows.len() == ROWS_HELD { self.flush() } else { Ok(()) }
+        if self.rows.len() < ROWS_HELD {
+            return Ok(());
+        }
+        let rows = std::mem::replace(&mut self.rows, Vec::with_capacity(ROWS_HELD));
+        self.send(Work::Rows(rows))
     }
 
     /// Adds some rows.
@@ -194,35 +218,84 @@ impl<R: Row> TableWriter<R> {
     /// Commits what is left; a table without rows has one empty part that shows its columns.
     ///
     /// # Errors
-    /// When the part cannot be written.
+    /// When a row or the part could not be written.
     pub fn finish(mut self) -> Result<()> {
-        if !self.rows.is_empty() || (self.parts == 0 && self.open.is_none()) {
-            self.flush()?;
-        }
-        self.close()
+        let rows = std::mem::take(&mut self.rows);
+        self.send(Work::Finish(rows))?;
+        self.join()
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn send(&mut self, work: Work<R>) -> Result<()> {
+        match &self.way {
+            Some(way) if way.send(work).is_ok() => Ok(()),
+            // The thread ends early where it failed, and tells why once.
+            _ => self.join().and_then(|()| Err(Error::internal(format!("{} were not written", R::TABLE)))),
+        }
+    }
+
+    /// Waits for the thread.
+    fn join(&mut self) -> Result<()> {
+        self.way = None;
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => resume_unwind(panic),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<R: Row> Drop for TableWriter<R> {
+    fn drop(&mut self) {
+        self.way = None;
+        // Nothing is written behind the back of whoever comes next. Why it stopped was told, or something else was.
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// The parts of a table, of which at most the last one is not committed.
+struct Parts {
+    folder: PathBuf,
+    open: Option<OpenPart>,
+    committed: usize,
+}
+
+/// A part that is being written; a kill leaves nothing of it.
+struct OpenPart {
+    writer: ArrowWriter<NamedTempFile>,
+    path: PathBuf,
+    rows: usize,
+}
+
+impl Parts {
+    fn append<R: Row>(&mut self, rows: &[R]) -> Result<()> {
         let mut part = match self.open.take() {
             Some(part) => part,
             None => {
-                let path = self.folder.join(part_name(self.parts));
+                let path = self.folder.join(part_name(self.committed));
                 OpenPart { writer: parquet_writer::<R, _>(begin_file(&path)?)?, path, rows: 0 }
             }
         };
-        append(&mut part.writer, &self.rows, &part.path)?;
-        part.rows += self.rows.len();
-        self.rows.clear();
+        append(&mut part.writer, rows, &part.path)?;
+        part.rows += rows.len();
         let full = part.rows == ROWS_PER_PART;
         self.open = Some(part);
-        if full { self.close() } else { Ok(()) }
+        if full { self.commit() } else { Ok(()) }
+    }
+
+    fn finish<R: Row>(mut self, rows: &[R]) -> Result<()> {
+        if !rows.is_empty() || (self.committed == 0 && self.open.is_none()) {
+            self.append(rows)?;
+        }
+        self.commit()
     }
 
     /// Commits the open part.
-    fn close(&mut self) -> Result<()> {
+    fn commit(&mut self) -> Result<()> {
         if let Some(OpenPart { writer, path, .. }) = self.open.take() {
             finish_file(writer.into_inner().map_err(|error| write_error(&path, error))?, &path)?;
-            self.parts += 1;
+            self.committed += 1;
         }
         Ok(())
     }
@@ -257,4 +330,47 @@ pub fn read_port(folder: &Path, table: Table) -> Result<PortFiles> {
     }
     parts.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(PortFiles { table, rows: parts.iter().map(|part| part.rows).sum(), columns, parts })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::Prompt;
+
+    fn prompts(count: usize) -> impl Iterator<Item = Prompt> {
+        (0..count).map(|number| Prompt {
+            prompt_id: format!("p{number}"),
+            messages: Vec::new(),
+            source_file: None,
+            source_line: None,
+        })
+    }
+
+    #[test]
+    fn an_unfinished_table_leaves_its_whole_parts_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = TableWriter::create(folder.path()).unwrap();
+        writer.extend(prompts(ROWS_PER_PART + 3 * ROWS_HELD)).unwrap();
+        drop(writer);
+        let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(files, ["part-00000.parquet"]);
+        assert_eq!(crate::read::rows_of(folder.path()).unwrap(), ROWS_PER_PART as u64);
+    }
+
+    #[test]
+    fn what_the_file_system_refuses_is_told_by_push_or_finish() {
+        let folder = tempfile::tempdir().unwrap();
+        let port = folder.path().join("prompts");
+        let refused = |rows: usize| {
+            let mut writer = TableWriter::create(&port).unwrap();
+            std::fs::remove_dir_all(&port).unwrap();
+            std::fs::write(&port, "not a folder").unwrap();
+            let error = writer.extend(prompts(rows)).and_then(|()| writer.finish()).unwrap_err();
+            std::fs::remove_file(&port).unwrap();
+            error
+        };
+        for rows in [0, 1, 10 * ROWS_HELD] {
+            assert!(matches!(refused(rows), Error::Io { .. }), "{rows} rows");
+        }
+    }
 }
