@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use kit::rows::Embedding;
-use lm::{Decoder, DecoderConfig, Device};
+use lm::{Decoder, DecoderConfig, Device, PrefixMismatch, SpecialText, Text, TextRules, TooLong, Turn};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ pub struct Material {
     pub encoder: Option<PathBuf>,
     /// Preference pairs, each under a prompt of its own.
     pub pairs: PathBuf,
-    /// Sixteen prompts of 400 words with four responses of 60 words each, and all pairs of those.
+    /// Sixteen prompts of 400 tokens with four responses of 60 tokens each, and all pairs of those.
     pub shared: PathBuf,
     /// The judge's question.
     pub question: PathBuf,
@@ -48,7 +48,19 @@ impl Material {
             make_model(&material.model, shape);
             std::fs::write(&material.pairs, pairs()).unwrap();
         }
-        std::fs::write(&material.shared, shared()).unwrap();
+        let mut random = StdRng::seed_from_u64(2);
+        let shared = match data {
+            None => shared(|count| words(&mut random, count)),
+            Some(_) => {
+                let text = Text::load(&material.model).unwrap();
+                let ids = tokens_of(&text, &material.pairs);
+                shared(|count| {
+                    let start = random.random_range(0..ids.len() - count);
+                    text.decode(&ids[start..start + count]).unwrap()
+                })
+            }
+        };
+        std::fs::write(&material.shared, shared).unwrap();
         std::fs::write(&material.question, QUESTION).unwrap();
         material
     }
@@ -138,12 +150,27 @@ fn pairs() -> String {
     text
 }
 
-fn shared() -> String {
-    let mut random = StdRng::seed_from_u64(2);
+/// All that a JSON Lines file says, as tokens.
+fn tokens_of(text: &Text, file: &Path) -> Vec<u32> {
+    let file = std::fs::read_to_string(file).unwrap();
+    let rows = file.lines().map(|line| serde_json::from_str::<serde_json::Map<String, Value>>(line).unwrap());
+    let said: Vec<String> =
+        rows.flat_map(|row| row.into_values().filter_map(|value| value.as_str().map(str::to_owned))).collect();
+    let rules = TextRules {
+        special_text: SpecialText::Escape,
+        too_long: TooLong::Reject,
+        on_prefix_mismatch: PrefixMismatch::Keep,
+    };
+    let turn = Turn { role: "text", content: &said.join(" ") };
+    text.prompt(&[turn], &rules, usize::MAX).unwrap().unwrap().ids
+}
+
+/// Prompts and responses of so many tokens, which `cut` gives.
+fn shared(mut cut: impl FnMut(usize) -> String) -> String {
     let mut text = String::new();
     for _ in 0..16 {
-        let prompt = words(&mut random, 400);
-        let responses: Vec<String> = (0..4).map(|_| words(&mut random, 60)).collect();
+        let prompt = cut(400);
+        let responses: Vec<String> = (0..4).map(|_| cut(60)).collect();
         for (i, chosen) in responses.iter().enumerate() {
             for rejected in &responses[i + 1..] {
                 writeln!(text, "{}", json!({"prompt": prompt, "chosen": chosen, "rejected": rejected})).unwrap();

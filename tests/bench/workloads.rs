@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::material::{self, Material};
 use crate::peer::Peer;
-use crate::stage::{Timed, timed, whole};
+use crate::stage::{self, Timed, timed, whole};
 
 /// Something that is measured.
 pub struct Workload {
@@ -133,9 +133,11 @@ fn on_pairs(material: &Material, name: &str, stage: &str) -> Timed {
 }
 
 fn judge(material: &Material, dtype: &str) -> Figures {
+    // What is best for a CPU's caches leaves a GPU idle.
+    let at_once = if stage::device() == "cpu" { "" } else { ", tokens_per_batch: 16384" };
     let stage = format!(
         "{{kind: judge, comparisons: data.comparisons, model: {}, template: {}, asks_for: better, form: text, \
-         labels: {{first: [\" A\"], second: [\" B\"]}}, debias: probability, dtype: {dtype}}}",
+         labels: {{first: [\" A\"], second: [\" B\"]}}, debias: probability, dtype: {dtype}{at_once}}}",
         quoted(&material.model),
         quoted(&material.question)
     );

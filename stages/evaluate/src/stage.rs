@@ -122,7 +122,7 @@ fn on_prefix_mismatch() -> PrefixMismatch {
 }
 
 fn tokens_per_batch() -> usize {
-    8192
+    4096
 }
 
 impl Evaluate {
