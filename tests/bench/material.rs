@@ -1,5 +1,6 @@
 //! What the workloads work on: a model, preference data and texts, made from a seed unless one brings one's own.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,8 @@ pub struct Material {
     pub encoder: Option<PathBuf>,
     /// Preference pairs, each under a prompt of its own.
     pub pairs: PathBuf,
+    /// The prompts and responses of the pairs, a row for each text.
+    pub texts: PathBuf,
     /// Sixteen prompts of 400 tokens with four responses of 60 tokens each, and all pairs of those.
     pub shared: PathBuf,
     /// The judge's question.
@@ -40,6 +43,7 @@ impl Material {
             model: model.map_or_else(|| at("model"), own),
             encoder: encoder.map(own),
             pairs: data.map_or_else(|| at("pairs.jsonl"), own),
+            texts: at("texts.jsonl"),
             shared: at("shared.jsonl"),
             question: at("question.jinja"),
             folder,
@@ -48,6 +52,9 @@ impl Material {
             make_model(&material.model, shape);
             std::fs::write(&material.pairs, pairs()).unwrap();
         }
+        let texts: BTreeSet<String> = rows_of(&material.pairs).flatten().collect();
+        let texts = texts.into_iter().map(|text| format!("{}\n", json!({"prompt": text})));
+        std::fs::write(&material.texts, texts.collect::<String>()).unwrap();
         let mut random = StdRng::seed_from_u64(2);
         let shared = match data {
             None => shared(|count| words(&mut random, count)),
@@ -150,12 +157,19 @@ fn pairs() -> String {
     text
 }
 
+/// The texts in each row of a JSON Lines file.
+fn rows_of(file: &Path) -> impl Iterator<Item = Vec<String>> {
+    let file = std::fs::read_to_string(file).unwrap();
+    let texts = |line: &str| {
+        let row: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
+        row.into_values().filter_map(|value| value.as_str().map(str::to_owned)).collect()
+    };
+    file.lines().map(texts).collect::<Vec<_>>().into_iter()
+}
+
 /// All that a JSON Lines file says, as tokens.
 fn tokens_of(text: &Text, file: &Path) -> Vec<u32> {
-    let file = std::fs::read_to_string(file).unwrap();
-    let rows = file.lines().map(|line| serde_json::from_str::<serde_json::Map<String, Value>>(line).unwrap());
-    let said: Vec<String> =
-        rows.flat_map(|row| row.into_values().filter_map(|value| value.as_str().map(str::to_owned))).collect();
+    let said: Vec<String> = rows_of(file).flatten().collect();
     let rules = TextRules {
         special_text: SpecialText::Escape,
         too_long: TooLong::Reject,

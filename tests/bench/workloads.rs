@@ -39,10 +39,10 @@ const TRL: Peer = Peer::new("TRL", "trl_dpo.py", |material| &material.pairs, &["
 const TRL_SHARED: Peer = Peer::new("TRL", "trl_dpo.py", |material| &material.shared, &["float32"]);
 const TRANSFORMERS: Peer = Peer::new("transformers", "judge.py", |material| &material.pairs, &["float32"]);
 const TRANSFORMERS_BF16: Peer = Peer::new("transformers", "judge.py", |material| &material.pairs, &["bfloat16"]);
-const SENTENCES: Peer = Peer::new("sentence-transformers", "embed.py", |material| &material.pairs, &[]);
+const SENTENCES: Peer = Peer::new("sentence-transformers", "embed.py", |material| &material.texts, &[]);
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 14] = [
+pub const WORKLOADS: [Workload; 15] = [
     Workload {
         name: "training",
         unit: "pairs/s",
@@ -75,7 +75,8 @@ pub const WORKLOADS: [Workload; 14] = [
     },
     Workload { name: "judge", unit: "comparisons/s", measure: |m| judge(m, "f32"), peers: &[TRANSFORMERS] },
     Workload { name: "judge-bf16", unit: "comparisons/s", measure: |m| judge(m, "bf16"), peers: &[TRANSFORMERS_BF16] },
-    Workload { name: "embed", unit: "prompts/s", measure: embed, peers: &[SENTENCES] },
+    Workload { name: "embed", unit: "texts/s", measure: |m| embed(m, "f32"), peers: &[SENTENCES] },
+    Workload { name: "embed-bf16", unit: "texts/s", measure: |m| embed(m, "bf16"), peers: &[] },
     Workload { name: "sample", unit: "responses/s", measure: sample, peers: &[] },
     Workload { name: "ingest", unit: "rows/s", measure: ingest, peers: &[] },
     Workload { name: "pairs", unit: "pairs/s", measure: pairs, peers: &[] },
@@ -145,9 +146,15 @@ fn judge(material: &Material, dtype: &str) -> Figures {
     figures(&timed, timed.rows, None)
 }
 
-fn embed(material: &Material) -> Figures {
-    let model = material.encoder.as_ref().unwrap_or(&material.model);
-    let timed = on_pairs(material, "embed", &format!("{{kind: embed, from: data.pairs, model: {}}}", quoted(model)));
+/// All distinct texts of the pairs.
+fn embed(material: &Material, dtype: &str) -> Figures {
+    let model = quoted(material.encoder.as_ref().unwrap_or(&material.model));
+    let yaml = format!(
+        "name: embed\nseed: 1\nstages:\n  data: {{kind: ingest, files: {}, form: text, on_bad_row: fail}}\n  \
+         embed: {{kind: embed, from: data.prompts, model: {model}, dtype: {dtype}}}\n",
+        quoted(&material.texts)
+    );
+    let timed = timed(&material.room(&format!("embed-{dtype}")), &yaml, Some("data"), "embed");
     figures(&timed, timed.rows, None)
 }
 

@@ -40,7 +40,9 @@ pub(crate) fn embed(stage: &Embed, context: &Context<'_>) -> Result<Outcome> {
         }
         if encoder.is_none() && !shard.is_empty() {
             let device = lm::open_device(context.device).map_err(lm_error)?;
-            encoder = Some(SentenceEncoder::load(&context.model("model")?.path, &device).map_err(lm_error)?);
+            stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
+            let folder = &context.model("model")?.path;
+            encoder = Some(SentenceEncoder::load_in(folder, &device, stage.dtype).map_err(lm_error)?);
         }
         let (start, mut rows) = (shard.start, Vec::new());
         for texts in texts[shard].chunks(TEXTS_PER_CALL) {

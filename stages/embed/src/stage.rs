@@ -24,6 +24,9 @@ pub struct Embed {
     /// their roles, or its `last_user` message (for raw text: the text).
     #[serde(default = "text")]
     pub text: EmbeddedText,
+    /// The precision of matrix products. BERT encoders compute in f32 alone on a GPU.
+    #[serde(default, skip_serializing_if = "Dtype::is_default")]
+    pub dtype: Dtype,
     /// Tokens computed at once. More needs more memory.
     #[serde(default = "tokens_per_batch")]
     pub tokens_per_batch: usize,
@@ -64,7 +67,7 @@ fn text() -> EmbeddedText {
 }
 
 fn tokens_per_batch() -> usize {
-    8192
+    4096
 }
 
 fn shard_rows() -> usize {
@@ -115,7 +118,7 @@ impl Stage for Embed {
         if let Some(of_prompt) = from.prompt_tokens {
             let tokens = prompts.value as f64 * of_prompt;
             forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
-            let model = ahead.model("model").and_then(|config| Estimate::of(config, Dtype::F32, &ahead.device).ok());
+            let model = ahead.model("model").and_then(|config| Estimate::of(config, self.dtype, &ahead.device).ok());
             if let Some(model) = model {
                 let load = Load { tokens, scored: 0.0, context: of_prompt };
                 forecast.work = Some(Work { operations: model.forward(load), width: model.width() });

@@ -19,7 +19,7 @@ use crate::{DType, Error, Result};
 
 // T tokens of all texts, H hidden width, A heads, D head width, F feed-forward width.
 
-/// A BERT encoder without its pooler, in f32.
+/// A BERT encoder without its pooler, with weights and states in f32.
 pub(crate) struct Bert {
     heads: usize,
     eps: f64,
@@ -30,6 +30,8 @@ pub(crate) struct Bert {
     positions: Tensor,
     norm: Norm,
     layers: Vec<Layer>,
+    /// Of the linear layers.
+    products: Products,
 }
 
 struct Layer {
@@ -93,7 +95,7 @@ impl Bert {
     /// Builds the encoder from the tensors of `file`.
     ///
     /// Errors name the file and a tensor that is missing or of another shape than the config says.
-    pub fn new(config: &Config, tensors: HashMap<String, Tensor>, file: &Path) -> Result<Bert> {
+    pub fn new(config: &Config, tensors: HashMap<String, Tensor>, file: &Path, products: Products) -> Result<Bert> {
         let (hidden, inner, heads) = (config.hidden_size, config.intermediate_size, config.num_attention_heads);
         if heads == 0 || hidden % heads != 0 {
             return Err(Error::file(file, format!("{heads} heads do not divide a width of {hidden}")));
@@ -128,6 +130,7 @@ impl Bert {
             positions: table("position", config.max_position_embeddings)?.broadcast_add(&kind)?,
             norm: named.norm("embeddings", hidden)?,
             layers,
+            products,
         })
     }
 
@@ -151,12 +154,12 @@ impl Bert {
         let mut x = (embed::forward(&self.words, &ids)? + embed::forward(&self.positions, &depths)?)?;
         self.norm.apply(&x, self.eps)?;
         for layer in &self.layers {
-            let qkv = layer.qkv.forward(&x, None)?;
-            x = layer.output.forward(&attended(&qkv, texts, self.heads)?, Some(&x))?;
+            let qkv = layer.qkv.forward(&x, None, self.products)?;
+            x = layer.output.forward(&attended(&qkv, texts, self.heads)?, Some(&x), self.products)?;
             layer.attention_norm.apply(&x, self.eps)?;
-            let inner = layer.up.forward(&x, None)?;
+            let inner = layer.up.forward(&x, None, self.products)?;
             activate(&inner, self.act)?;
-            x = layer.down.forward(&inner, Some(&x))?;
+            x = layer.down.forward(&inner, Some(&x), self.products)?;
             layer.norm.apply(&x, self.eps)?;
         }
         Ok(x)
@@ -165,8 +168,8 @@ impl Bert {
 
 impl Affine {
     /// residual + x W^T + b
-    fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-        linear::forward(x, &self.weight, Some(&self.bias), residual, Products::Exact)
+    fn forward(&self, x: &Tensor, residual: Option<&Tensor>, products: Products) -> Result<Tensor> {
+        linear::forward(x, &self.weight, Some(&self.bias), residual, products)
     }
 }
 
@@ -336,11 +339,16 @@ mod tests {
             }
             let builder = VarBuilder::from_tensors(tensors.clone(), DType::F32, &Device::Cpu);
             let candle = BertModel::load(builder, &config).unwrap();
-            let bert = Bert::new(&config, tensors, Path::new("here")).unwrap();
+            let rounded = Bert::new(&config, tensors.clone(), Path::new("here"), Products::Rounded).unwrap();
+            let bert = Bert::new(&config, tensors, Path::new("here"), Products::Exact).unwrap();
             let texts: Vec<Vec<u32>> =
                 [5, 1, 70, 33].iter().map(|&n| (0..n).map(|i| (i * 7 + n) % 50).collect()).collect();
             let slices: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
             let packed = bert.states(&slices).unwrap().to_vec2::<f32>().unwrap();
+            let rounded = rounded.states(&slices).unwrap().to_vec2::<f32>().unwrap();
+            let off = packed.iter().flatten().zip(rounded.iter().flatten()).map(|(a, b)| (a - b).abs());
+            let off = off.fold(0_f32, f32::max);
+            assert!(off > 1e-4 && off < 0.05, "{act:?}: states in bf16 are {off} off");
             let mut row = 0;
             for ids in &texts {
                 let ids = Tensor::new(ids.as_slice(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();

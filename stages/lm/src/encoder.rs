@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config, HiddenAct, PositionEmbeddingType};
+use rayon::prelude::*;
 use serde_json::Value as Json;
 use tokenizers::normalizers::{Lowercase, Sequence as NormalizerSequence};
 use tokenizers::{NormalizerWrapper, Tokenizer, TruncationParams};
@@ -15,10 +16,11 @@ use crate::bert::Bert;
 use crate::config::LIMITS;
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
+use crate::ops::matrix::Products;
 use crate::pooling::{self, Pooling};
 use crate::special::read_json;
 use crate::text::load_tokenizer;
-use crate::{DType, Device};
+use crate::{DType, Device, Dtype};
 
 /// Turns texts into vectors of unit length.
 ///
@@ -46,18 +48,27 @@ enum Model {
 }
 
 impl SentenceEncoder {
-    /// Reads a folder.
+    /// Reads a folder, to compute in f32.
     ///
     /// # Errors
-    /// Names the file: missing, damaged, of an architecture or with a module that is not computed here.
+    /// As [`SentenceEncoder::load_in`].
     pub fn load(folder: &Path, device: &Device) -> Result<SentenceEncoder> {
+        SentenceEncoder::load_in(folder, device, Dtype::F32)
+    }
+
+    /// Reads a folder, to compute in a precision.
+    ///
+    /// # Errors
+    /// Names the file: missing, damaged, of an architecture or with a module that is not computed here. BERT on a GPU
+    /// is computed in f32 alone.
+    pub fn load_in(folder: &Path, device: &Device, dtype: Dtype) -> Result<SentenceEncoder> {
         let layout = Layout::read(folder)?;
         let config_file = model_part(&layout.transformer)?.join("config.json");
         let config = read_json(&config_file)?;
         let (model, positions) = match config["model_type"].as_str() {
-            Some("bert") => load_bert(&layout.transformer, &config, &config_file, device)?,
+            Some("bert") => load_bert(&layout.transformer, &config, &config_file, device, dtype)?,
             Some("llama" | "qwen2" | "qwen3" | "mistral") => {
-                let decoder = Decoder::load(&layout.transformer, device)?;
+                let decoder = Decoder::load_in(&layout.transformer, device, dtype)?;
                 let positions = decoder.max_positions();
                 (Model::Decoder(Box::new(decoder)), positions)
             }
@@ -95,15 +106,16 @@ impl SentenceEncoder {
     /// # Errors
     /// A text without any token (only a decoder can give none), or numbers that are not finite.
     pub fn encode(&self, texts: &[&str], budget_tokens: usize) -> Result<Vec<Vec<f32>>> {
-        let mut ids = Vec::with_capacity(texts.len());
-        for (index, text) in texts.iter().enumerate() {
+        let tokens = |(index, text): (usize, &&str)| {
             let encoding = self.tokenizer.encode_fast(*text, true);
             let encoding = encoding.map_err(|error| Error::input(format!("tokenising text {index}: {error}")))?;
             if encoding.get_ids().is_empty() {
                 return Err(Error::input(format!("text {index} is empty: it has no token to embed")));
             }
-            ids.push(encoding.get_ids().to_vec());
-        }
+            Ok(encoding.get_ids().to_vec())
+        };
+        let ids: Vec<Result<Vec<u32>>> = texts.par_iter().enumerate().map(tokens).collect();
+        let ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
         let embeddings = match &self.model {
             Model::Bert(bert) => self.encode_bert(bert, &ids, budget_tokens)?,
             Model::PaddedBert { model, device, pad } => self.encode_padded(model, device, *pad, &ids, budget_tokens)?,
@@ -276,8 +288,8 @@ fn lowers(normalizer: &NormalizerWrapper) -> bool {
     }
 }
 
-/// A BERT model with absolute positions, in f32, and its number of positions.
-fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device) -> Result<(Model, usize)> {
+/// A BERT model with absolute positions, and its number of positions.
+fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device, dtype: Dtype) -> Result<(Model, usize)> {
     let number = |key: &str| {
         let number = config[key].as_u64().and_then(|number| usize::try_from(number).ok());
         number.ok_or_else(|| Error::file(file, format!("`{key}` is {}, wanted a number", config[key])))
@@ -327,7 +339,12 @@ fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device) -> Resu
     let tensors = candle_core::safetensors::load(&weights, device).map_err(Error::at(&weights))?;
     let tensors = tensors.into_iter().collect::<HashMap<_, _>>();
     if matches!(device, Device::Cpu) {
-        return Ok((Model::Bert(Box::new(Bert::new(&bert, tensors, &weights)?)), bert.max_position_embeddings));
+        let products = if dtype == Dtype::Bf16 { Products::Rounded } else { Products::Exact };
+        let positions = bert.max_position_embeddings;
+        return Ok((Model::Bert(Box::new(Bert::new(&bert, tensors, &weights, products)?)), positions));
+    }
+    if dtype == Dtype::Bf16 {
+        return Err(Error::file(file, "BERT encoders compute in f32 on a GPU; leave `dtype: bf16` out"));
     }
     let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
     let model = BertModel::load(builder, &bert).map_err(Error::at(&weights))?;

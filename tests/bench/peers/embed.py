@@ -1,12 +1,13 @@
-"""Embeddings by sentence-transformers, 32 texts at a time. MODEL PAIRS"""
+"""Embeddings by sentence-transformers, 32 texts at a time. MODEL TEXTS"""
+import json
 import sys
 import time
 
-from common import pairs, tell
+from common import tell
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer(sys.argv[1], device="cpu")
-texts = sorted({prompt for prompt, _, _ in pairs(sys.argv[2])})
+texts = [json.loads(line)["prompt"] for line in open(sys.argv[2])]
 model.encode(texts[:32])
 began = time.time()
 model.encode(texts, batch_size=32, normalize_embeddings=True)
