@@ -31,7 +31,7 @@ struct Args {
     /// A model folder in the Hugging Face format, in place of a random Llama of 15.7 million parameters
     #[arg(long, requires = "data")]
     model: Option<PathBuf>,
-    /// Preference pairs in any format that `ingest` finds, in place of made ones
+    /// Preference pairs as JSON Lines of plain texts, in any layout that `ingest` finds, in place of made ones
     #[arg(long, requires = "model")]
     data: Option<PathBuf>,
     /// A sentence encoder for `embed`, in place of the model's mean states

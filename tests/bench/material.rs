@@ -52,8 +52,8 @@ impl Material {
             make_model(&material.model, shape);
             std::fs::write(&material.pairs, pairs()).unwrap();
         }
-        let texts: BTreeSet<String> = rows_of(&material.pairs).flatten().collect();
-        let texts = texts.into_iter().map(|text| format!("{}\n", json!({"prompt": text})));
+        let texts = BTreeSet::from_iter(texts_of(&material.pairs)).into_iter();
+        let texts = texts.map(|text| format!("{}\n", json!({"prompt": text})));
         std::fs::write(&material.texts, texts.collect::<String>()).unwrap();
         let mut random = StdRng::seed_from_u64(2);
         let shared = match data {
@@ -61,6 +61,7 @@ impl Material {
             Some(_) => {
                 let text = Text::load(&material.model).unwrap();
                 let ids = tokens_of(&text, &material.pairs);
+                assert!(ids.len() > 400, "{} tokens of plain text, wanted more than 400", ids.len());
                 shared(|count| {
                     let start = random.random_range(0..ids.len() - count);
                     text.decode(&ids[start..start + count]).unwrap()
@@ -157,25 +158,21 @@ fn pairs() -> String {
     text
 }
 
-/// The texts in each row of a JSON Lines file.
-fn rows_of(file: &Path) -> impl Iterator<Item = Vec<String>> {
+/// The texts in all rows of a JSON Lines file.
+fn texts_of(file: &Path) -> Vec<String> {
     let file = std::fs::read_to_string(file).unwrap();
-    let texts = |line: &str| {
-        let row: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
-        row.into_values().filter_map(|value| value.as_str().map(str::to_owned)).collect()
-    };
-    file.lines().map(texts).collect::<Vec<_>>().into_iter()
+    let rows = file.lines().map(|line| serde_json::from_str::<serde_json::Map<String, Value>>(line).unwrap());
+    rows.flat_map(|row| row.into_values().filter_map(|value| value.as_str().map(str::to_owned))).collect()
 }
 
 /// All that a JSON Lines file says, as tokens.
 fn tokens_of(text: &Text, file: &Path) -> Vec<u32> {
-    let said: Vec<String> = rows_of(file).flatten().collect();
     let rules = TextRules {
         special_text: SpecialText::Escape,
         too_long: TooLong::Reject,
         on_prefix_mismatch: PrefixMismatch::Keep,
     };
-    let turn = Turn { role: "text", content: &said.join(" ") };
+    let turn = Turn { role: "text", content: &texts_of(file).join(" ") };
     text.prompt(&[turn], &rules, usize::MAX).unwrap().unwrap().ids
 }
 

@@ -134,7 +134,7 @@ fn on_pairs(material: &Material, name: &str, stage: &str) -> Timed {
 }
 
 fn judge(material: &Material, dtype: &str) -> Figures {
-    // What is best for a CPU's caches leaves a GPU idle.
+    // The default is small for a CPU's allocator; a GPU has more to fill.
     let at_once = if stage::device() == "cpu" { "" } else { ", tokens_per_batch: 16384" };
     let stage = format!(
         "{{kind: judge, comparisons: data.comparisons, model: {}, template: {}, asks_for: better, form: text, \
