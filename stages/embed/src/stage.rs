@@ -67,7 +67,7 @@ fn text() -> EmbeddedText {
 }
 
 fn tokens_per_batch() -> usize {
-    4096
+    lm::TOKENS_AT_ONCE
 }
 
 fn shard_rows() -> usize {

@@ -56,6 +56,15 @@ fn embeddings_have_unit_length_and_batches_change_nothing() {
 }
 
 #[test]
+fn in_bf16_they_are_nearly_the_same() {
+    let place = Place::new().table("from", prompts()).model("model", "llama");
+    let exact = embedded(&place, "exact", &stage(json!({})));
+    let rounded = embedded(&place, "rounded", &stage(json!({"dtype": "bf16"})));
+    assert!(exact.iter().zip(&rounded).all(|(one, other)| (cosine(one, other) - 1.0).abs() < 1e-3));
+    assert!(exact.iter().zip(&rounded).any(|(one, other)| one.embedding != other.embedding));
+}
+
+#[test]
 fn the_prompts_of_both_sides_are_embedded_once() {
     let rows = pairs("joint", true)[..5].to_vec();
     let place = Place::new().table("from", rows).model("model", "llama");

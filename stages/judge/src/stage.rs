@@ -138,7 +138,7 @@ fn on_prefix_mismatch() -> PrefixMismatch {
 }
 
 fn tokens_per_batch() -> usize {
-    4096
+    lm::TOKENS_AT_ONCE
 }
 
 fn shard_rows() -> usize {

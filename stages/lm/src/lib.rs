@@ -6,6 +6,10 @@
 /// Raised whenever outputs may change; stages put it into their version.
 pub const VERSION: &str = "1";
 
+/// Tokens that are scored or embedded at once, unless one says otherwise. Activations of more are
+/// larger than what the allocator of the C library keeps, and a tenth of the time goes into mapping them anew.
+pub const TOKENS_AT_ONCE: usize = 4096;
+
 mod adapter_folder;
 mod bert;
 mod block;
