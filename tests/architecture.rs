@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// Rooms that stages share; everything else under `stages/` is a stage kind.
 const SHARED: [&str; 3] = ["kit", "lm", "objective"];
 
+/// Rooms that tests alone depend on.
+const TEST_ONLY: [&str; 1] = ["requirement"];
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -45,13 +48,16 @@ fn stages_know_only_the_shared_rooms() {
     for (name, folder) in &rooms {
         for (section, dependencies) in dependencies(folder) {
             for other in dependencies.iter().filter(|other| rooms.contains_key(*other)) {
+                if section.ends_with("dev-dependencies") && TEST_ONLY.contains(&other.as_str()) {
+                    continue;
+                }
                 assert!(
                     SHARED.contains(&other.as_str()),
                     "{name}: [{section}] {other}: stages meet in columns, not in code"
                 );
                 assert!(!["kit", "lm", "objective"].contains(&name.as_str()), "{name} depends on {other}");
             }
-            assert!(!dependencies.contains("halftone"), "{name} depends on the engine");
+            assert!(!dependencies.contains("halftone-rl"), "{name} depends on the engine");
         }
     }
 }
@@ -79,11 +85,13 @@ fn the_engine_knows_no_tensors_and_no_frames() {
     for name in &dependencies {
         assert!(!name.starts_with("candle") && !name.starts_with("polars"), "the engine depends on {name}");
         assert!(!["lm", "objective"].contains(&name.as_str()), "the engine reaches past the stages to {name}");
+        assert!(!TEST_ONLY.contains(&name.as_str()), "{name} is for tests alone");
     }
     // Each kind is in the list, and nothing else in the engine names a stage crate, but for those that find GPUs, export
     // models and look at data.
     let kinds = std::fs::read_to_string(root().join("src/kinds.rs")).unwrap();
-    for name in rooms().keys().filter(|name| !SHARED.contains(&name.as_str())) {
+    let shared = |name: &&String| SHARED.contains(&name.as_str()) || TEST_ONLY.contains(&name.as_str());
+    for name in rooms().keys().filter(|name| !shared(name)) {
         assert!(dependencies.contains(name), "the engine does not know {name}");
         let offered = std::fs::read_to_string(rooms()[name].join("src/lib.rs")).unwrap().contains("pub const KIND");
         assert!(!offered || kinds.contains(&format!("{name}::KIND")), "{name} is not in src/kinds.rs");
@@ -147,10 +155,22 @@ fn nobody_prints_below_the_reporters() {
 
 #[test]
 fn the_top_level_stays_as_it_is() {
-    let known = ["Cargo.toml", "Cargo.lock", "README.md", "pipelines", "src", "stages", "tests", "target"];
+    let folders = ["pipelines", "src", "stages", "tests", "target"];
+    let manifests = ["Cargo.toml", "Cargo.lock", "pyproject.toml"];
+    let pages = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE-APACHE", "LICENSE-MIT"];
+    let known = [&folders[..], &manifests, &pages].concat();
     for entry in std::fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
         assert!(name.starts_with('.') || known.contains(&name.as_str()), "{name} lies at the top level");
+    }
+}
+
+#[test]
+fn the_instruction_set_is_chosen_when_the_program_starts() {
+    assert!(!root().join(".cargo").exists(), "a cargo configuration can fix the CPU");
+    for file in ["Cargo.toml", "pyproject.toml", ".ci/run", ".ci/release"] {
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        assert!(!text.contains("target-cpu") && !text.contains("target-feature"), "{file} fixes the CPU");
     }
 }
 

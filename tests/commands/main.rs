@@ -2,6 +2,7 @@
 
 mod check;
 mod diff;
+mod documents;
 mod export;
 mod forecasts;
 mod gguf;
