@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 device=${1:-cuda:0}
 peer=${2:+--peer $2}
 
-echo "== parity with the CPU: each operation in f32 and bf16, its gradients, and the kernels under the emulator"
+echo "== parity with the CPU: each operation in f32 and bf16, and its gradients"
 HALFTONE_TEST_DEVICE=$device cargo test --release -p lm --features cuda --lib
 
 echo "== parity with the CPU: log-probabilities, training and generation of five models, in f32 and bf16"

@@ -13,6 +13,14 @@
 #define ATTENTION_THREADS 128
 #define LOG2_E 1.4426950408889634f
 
+// What passes by in shared memory: ROWS rows at a time, in so many buffers. With two, rows arrive while those before them
+// are computed with.
+template <typename T, int D> struct Steps {
+  static constexpr int forward = sizeof(T) == 2 ? 64 : 32;
+  static constexpr int backward = sizeof(T) == 2 ? (D <= 64 ? 64 : 32) : 16;
+  static constexpr int buffers = sizeof(T) == 2 ? 2 : 1;
+};
+
 struct Tile {
   unsigned row, rows, depth, first_span, end_span;
 };
@@ -22,11 +30,30 @@ __device__ __forceinline__ Tile tile_at(const unsigned *tiles, unsigned i) {
   return Tile{t[0], t[1], t[2], t[3], t[4]};
 }
 
-// The row at a depth of a tile's path.
-__device__ __forceinline__ unsigned row_at(const Tile &tile, const unsigned *spans, unsigned depth) {
-  unsigned span = tile.first_span;
-  while (span + 1 < tile.end_span && spans[2 * (span + 1) + 1] <= depth) span++;
-  return spans[2 * span] + depth - spans[2 * span + 1];
+// The segments on a tile's path: (first row, first depth) of each.
+struct Path {
+  const unsigned *spans;
+  unsigned count;
+};
+
+// Segments that are kept in shared memory; longer paths are read where they are.
+#define NEAR_SPANS 32
+
+// The path of a tile; `near` is shared memory. All threads of a block call it.
+__device__ __forceinline__ Path path_of(const Tile &tile, const unsigned *spans, unsigned (&near)[2 * NEAR_SPANS]) {
+  unsigned count = tile.end_span - tile.first_span;
+  const unsigned *all = spans + 2 * size_t(tile.first_span);
+  if (count > NEAR_SPANS) return Path{all, count};
+  for (unsigned i = threadIdx.x; i < 2 * count; i += blockDim.x) near[i] = all[i];
+  __syncthreads();
+  return Path{near, count};
+}
+
+// The row at a depth of a path.
+__device__ __forceinline__ unsigned row_at(const Path &path, unsigned depth) {
+  unsigned span = 0;
+  while (span + 1 < path.count && path.spans[2 * (span + 1) + 1] <= depth) span++;
+  return path.spans[2 * span] + depth - path.spans[2 * span + 1];
 }
 
 // Whether a query sees a key, by their depths; window 0 is none.
@@ -39,25 +66,26 @@ template <int D> struct Stride {
   static constexpr int value = D + 8;
 };
 
-// Fills `rows` rows of shared memory, D columns each, from where `row(i)` points; 0 where that is null, and beyond the
-// `width` columns there are.
-template <int D, typename T, typename Row>
-__device__ __forceinline__ void fill_rows(T *to, unsigned rows, unsigned width, Row row) {
-  constexpr int N = 16 / sizeof(T);
-  for (unsigned i = threadIdx.x; i < rows * (D / N); i += blockDim.x) {
-    unsigned r = i / (D / N), column = i % (D / N) * N;
+// Fills ROWS rows of shared memory, D columns each, from where `row(i)` points; 0 where that is null, and beyond the
+// `width` columns there are. The numbers arrive by `await_copies` and a barrier.
+template <int D, int ROWS, typename T, typename Row>
+__device__ __forceinline__ void fill_rows(T *to, unsigned width, Row row) {
+  constexpr int N = 16 / sizeof(T), PACKS = D / N;
+#pragma unroll
+  for (unsigned j = 0; j < (ROWS * PACKS + ATTENTION_THREADS - 1) / ATTENTION_THREADS; j++) {
+    unsigned i = threadIdx.x + j * ATTENTION_THREADS, r = i / PACKS, column = i % PACKS * N;
+    if (ROWS * PACKS % ATTENTION_THREADS != 0 && i >= ROWS * PACKS) break;
     const T *from = row(r);
-    Pack<T, N> numbers;
-    if (from != nullptr && width % N == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
-      if (column < width)
-        numbers = load<N>(from + column);
-      else
-        for (int j = 0; j < N; j++) numbers.x[j] = narrow<T>(0.0f);
+    T *place = to + r * Stride<D>::value + column;
+    if (width % N == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
+      bool there = from != nullptr && column < width;
+      copy_ahead<16>(place, there ? from + column : from, there);
     } else {
-      for (int j = 0; j < N; j++)
-        numbers.x[j] = from != nullptr && column + j < width ? from[column + j] : narrow<T>(0.0f);
+      Pack<T, N> numbers;
+      for (int k = 0; k < N; k++)
+        numbers.x[k] = from != nullptr && column + k < width ? from[column + k] : narrow<T>(0.0f);
+      store<N>(place, numbers);
     }
-    store<N>(to + r * Stride<D>::value + column, numbers);
   }
 }
 

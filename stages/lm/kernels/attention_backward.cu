@@ -3,47 +3,54 @@
 // one by keys, each adding up in a fixed order what it writes.
 #include "attention.cuh"
 
-// delta [T, A]: a warp for each head of each row.
+// delta [T, A]: a warp for each head of each row. The width is even.
 template <typename T>
 __device__ void attention_delta(const T *out, const T *g, float *delta, unsigned count, unsigned width) {
   unsigned i = blockIdx.x * (blockDim.x / 32) + warp_of_thread();
   if (i >= count) return;
   float sum = 0;
-  for (unsigned j = lane_of_thread(); j < width; j += 32)
-    sum += widen(out[size_t(i) * width + j]) * widen(g[size_t(i) * width + j]);
+  for (unsigned j = 2 * lane_of_thread(); j < width; j += 64) {
+    Pack<T, 2> o = load<2>(out + size_t(i) * width + j), slope = load<2>(g + size_t(i) * width + j);
+    sum += widen(o.x[0]) * widen(slope.x[0]) + widen(o.x[1]) * widen(slope.x[1]);
+  }
   sum = warp_sum(sum);
   if (lane_of_thread() == 0) delta[i] = sum;
 }
 EXPORT(attention_delta, 128, (const T *out, const T *g, float *delta, unsigned count, unsigned width),
        (out, g, delta, count, width))
 
-// Rows that pass by at a time in shared memory.
-template <typename T> struct Step {
-  static constexpr int value = sizeof(T) == 2 ? 32 : 16;
-};
-
 // dq into rows q | k | v [T, (A + 2 G) D]: a block for each tile (x) and 64 of a key-value head's items (y).
 template <typename T, int D>
 __device__ void attention_dq(const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv,
                              const unsigned *tiles, const unsigned *spans, unsigned heads, unsigned kv_heads,
                              unsigned width, unsigned window, float scale) {
-  constexpr int KEYS = Step<T>::value, S = Stride<D>::value;
+  constexpr int KEYS = Steps<T, D>::backward, BUFFERS = Steps<T, D>::buffers, S = Stride<D>::value;
   DYNAMIC_SHARED(memory);
-  __shared__ unsigned key_rows[KEYS];
+  __shared__ unsigned near[2 * NEAR_SPANS];
   T *queries = reinterpret_cast<T *>(memory), *slopes = queries + ITEMS * S;
-  T *keys = slopes + ITEMS * S, *values = keys + KEYS * S;
+  T *keys = slopes + ITEMS * S, *values = keys + BUFFERS * KEYS * S;
   Tile tile = tile_at(tiles, blockIdx.x);
   unsigned group = heads / kv_heads, kv_head = blockIdx.y / group, first = blockIdx.y % group * ITEMS;
   unsigned items = group * tile.rows, stride = (heads + 2 * kv_heads) * width;
   if (first >= items) return;
   auto row_of = [&](unsigned i) { return tile.row + (first + i) % tile.rows; };
   auto head_of = [&](unsigned i) { return kv_head * group + (first + i) / tile.rows; };
-  fill_rows<D>(queries, ITEMS, width, [&](unsigned i) -> const T * {
+  fill_rows<D, ITEMS>(queries, width, [&](unsigned i) -> const T * {
     return first + i < items ? qkv + size_t(row_of(i)) * stride + head_of(i) * width : nullptr;
   });
-  fill_rows<D>(slopes, ITEMS, width, [&](unsigned i) -> const T * {
+  fill_rows<D, ITEMS>(slopes, width, [&](unsigned i) -> const T * {
     return first + i < items ? g + (size_t(row_of(i)) * heads + head_of(i)) * width : nullptr;
   });
+  Path path = path_of(tile, spans, near);
+  unsigned end = tile.depth + tile.rows;
+  unsigned start = window == 0 || tile.depth + 1 < window ? 0 : tile.depth + 1 - window;
+  auto fetch = [&](unsigned from, unsigned buffer) {
+    auto key = [&](unsigned head, unsigned i) -> const T * {
+      return from + i < end ? qkv + size_t(row_at(path, from + i)) * stride + head * width : nullptr;
+    };
+    fill_rows<D, KEYS>(keys + buffer * KEYS * S, width, [&](unsigned i) { return key(heads + kv_head, i); });
+    fill_rows<D, KEYS>(values + buffer * KEYS * S, width, [&](unsigned i) { return key(heads + kv_heads + kv_head, i); });
+  };
 
   unsigned own = warp_of_thread() * 16, t = lane_of_thread() % 4;
   bool busy = first + own < items;
@@ -56,53 +63,61 @@ __device__ void attention_dq(const T *qkv, const T *g, const float *lse, const f
     shift[half] = first + i < items ? lse[at] * LOG2_E : 0.0f;
     offset[half] = first + i < items ? delta[at] : 0.0f;
   }
-  unsigned end = tile.depth + tile.rows;
-  unsigned start = window == 0 || tile.depth + 1 < window ? 0 : tile.depth + 1 - window;
+  const float power = scale * LOG2_E;
+  unsigned buffer = 0;
+  fetch(start, buffer);
   for (unsigned from = start; from < end; from += KEYS) {
+    await_copies();
     __syncthreads();
-    for (unsigned i = threadIdx.x; i < KEYS; i += blockDim.x)
-      key_rows[i] = from + i < end ? row_at(tile, spans, from + i) : ~0u;
-    __syncthreads();
-    auto key = [&](unsigned head, unsigned i) -> const T * {
-      return key_rows[i] != ~0u ? qkv + size_t(key_rows[i]) * stride + head * width : nullptr;
-    };
-    fill_rows<D>(keys, KEYS, width, [&](unsigned i) { return key(heads + kv_head, i); });
-    fill_rows<D>(values, KEYS, width, [&](unsigned i) { return key(heads + kv_heads + kv_head, i); });
-    __syncthreads();
-    if (!busy) continue;
-
-    float s[KEYS / 8][4] = {}, dp[KEYS / 8][4] = {};
+    unsigned now = buffer;
+    if (BUFFERS == 2 && from + KEYS < end) fetch(from + KEYS, buffer ^= 1);
+    if (busy) {
+      const T *key_rows = keys + now * KEYS * S, *value_rows = values + now * KEYS * S;
+      float s[KEYS / 8][4] = {}, dp[KEYS / 8][4] = {};
 #pragma unroll
-    for (int d = 0; d < D; d += 16) {
-      FragmentA<T> a, da;
-      load_a(a, queries + own * S + d, S);
-      load_a(da, slopes + own * S + d, S);
+      for (int d = 0; d < D; d += 16) {
+        FragmentA<T> a, da;
+        load_a(a, queries + own * S + d, S);
+        load_a(da, slopes + own * S + d, S);
 #pragma unroll
-      for (int n = 0; n < KEYS / 8; n++) {
-        FragmentB<T> b;
-        load_b_transposed(b, keys + n * 8 * S + d, S);
-        multiply(s[n], a, b);
-        load_b_transposed(b, values + n * 8 * S + d, S);
-        multiply(dp[n], da, b);
+        for (int n = 0; n < KEYS / 8; n += 2) {
+          FragmentB<T> b[2];
+          load_b_transposed(b, key_rows + n * 8 * S + d, S);
+          multiply(s[n], a, b[0]);
+          multiply(s[n + 1], a, b[1]);
+          load_b_transposed(b, value_rows + n * 8 * S + d, S);
+          multiply(dp[n], da, b[0]);
+          multiply(dp[n + 1], da, b[1]);
+        }
+      }
+      bool whole = from + KEYS <= tile.depth + 1 && (window == 0 || from + window >= end);
+      if (!whole)
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+          for (int i = 0; i < 4; i++)
+            if (!sees(depth[i / 2], from + n * 8 + 2 * t + i % 2, window)) s[n][i] = -INFINITY;
+#pragma unroll
+      for (int n = 0; n < KEYS / 8; n++)
+        for (int i = 0; i < 4; i++) {
+          float p = power_of_2(s[n][i] * power - shift[i / 2]);
+          s[n][i] = p * (dp[n][i] - offset[i / 2]) * scale;
+        }
+#pragma unroll
+      for (int n = 0; n < KEYS / 8; n += 2) {
+        FragmentA<T> a;
+        as_a(a, s[n], s[n + 1]);
+#pragma unroll
+        for (int d = 0; d < D / 8; d += 2) {
+          FragmentB<T> b[2];
+          load_b(b, key_rows + n * 8 * S + d * 8, S);
+          multiply(dq[d], a, b[0]);
+          multiply(dq[d + 1], a, b[1]);
+        }
       }
     }
-#pragma unroll
-    for (int n = 0; n < KEYS / 8; n++)
-      for (int i = 0; i < 4; i++) {
-        bool seen = sees(depth[i / 2], from + n * 8 + 2 * t + i % 2, window);
-        float p = seen ? exp2f(s[n][i] * (scale * LOG2_E) - shift[i / 2]) : 0.0f;
-        s[n][i] = p * (dp[n][i] - offset[i / 2]) * scale;
-      }
-#pragma unroll
-    for (int n = 0; n < KEYS / 8; n += 2) {
-      FragmentA<T> a;
-      as_a(a, s[n], s[n + 1]);
-#pragma unroll
-      for (int d = 0; d < D / 8; d++) {
-        FragmentB<T> b;
-        load_b(b, keys + n * 8 * S + d * 8, S);
-        multiply(dq[d], a, b);
-      }
+    if (BUFFERS == 1 && from + KEYS < end) {
+      __syncthreads();
+      fetch(from + KEYS, buffer);
     }
   }
   if (!busy) return;
@@ -117,56 +132,94 @@ EXPORT_WIDTHS(attention_dq,
                const unsigned *spans, unsigned heads, unsigned kv_heads, unsigned width, unsigned window, float scale),
               (qkv, g, lse, delta, d_qkv, tiles, spans, heads, kv_heads, width, window, scale))
 
+// The steps of queries that see some of a tile: QUERIES items at a time of each of its readers, in their order.
+template <int QUERIES> struct Readers {
+  const unsigned *tiles, *readers;
+  unsigned entry, end, first, items, group, last_key, window;
+  Tile reader;
+
+  // On to the first items of the next reader that sees the last key; false where there is none.
+  __device__ __forceinline__ bool open() {
+    for (; entry < end; entry++) {
+      reader = tile_at(tiles, readers[entry]);
+      // The nearest pair of the two is the last key and the first query.
+      if (window != 0 && last_key + window <= reader.depth) continue;
+      first = 0;
+      items = group * reader.rows;
+      return true;
+    }
+    return false;
+  }
+  __device__ __forceinline__ bool next() {
+    first += QUERIES;
+    if (first < items) return true;
+    entry++;
+    return open();
+  }
+};
+
 // dk and dv into rows q | k | v: a block for each tile (x), as keys, and key-value head (y). The tiles whose queries see
 // some of it are the entries starts[x] .. starts[x + 1] of `readers`, ascending.
 template <typename T, int D>
 __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv,
                               const unsigned *tiles, const unsigned *starts, const unsigned *readers, unsigned heads,
                               unsigned kv_heads, unsigned width, unsigned window, float scale) {
-  constexpr int QUERIES = Step<T>::value, S = Stride<D>::value;
+  constexpr int QUERIES = Steps<T, D>::backward, BUFFERS = Steps<T, D>::buffers, S = Stride<D>::value;
   DYNAMIC_SHARED(memory);
-  __shared__ unsigned depths[QUERIES];
-  __shared__ float shifts[QUERIES], offsets[QUERIES];
+  __shared__ unsigned depths[BUFFERS][QUERIES];
+  __shared__ float shifts[BUFFERS][QUERIES], offsets[BUFFERS][QUERIES];
   T *keys = reinterpret_cast<T *>(memory), *values = keys + ITEMS * S;
-  T *queries = values + ITEMS * S, *slopes = queries + QUERIES * S;
+  T *queries = values + ITEMS * S, *slopes = queries + BUFFERS * QUERIES * S;
   Tile tile = tile_at(tiles, blockIdx.x);
   unsigned group = heads / kv_heads, kv_head = blockIdx.y, stride = (heads + 2 * kv_heads) * width;
   auto key = [&](unsigned head, unsigned i) -> const T * {
     return i < tile.rows ? qkv + size_t(tile.row + i) * stride + head * width : nullptr;
   };
-  fill_rows<D>(keys, ITEMS, width, [&](unsigned i) { return key(heads + kv_head, i); });
-  fill_rows<D>(values, ITEMS, width, [&](unsigned i) { return key(heads + kv_heads + kv_head, i); });
+  fill_rows<D, ITEMS>(keys, width, [&](unsigned i) { return key(heads + kv_head, i); });
+  fill_rows<D, ITEMS>(values, width, [&](unsigned i) { return key(heads + kv_heads + kv_head, i); });
+
+  Readers<QUERIES> step = {tiles, readers, starts[blockIdx.x], starts[blockIdx.x + 1], 0, 0, group,
+                           tile.depth + tile.rows - 1, window, tile};
+  // Fetches what `step` stands at, and says whether all of it is seen by all keys.
+  auto fetch = [&](unsigned buffer) {
+    unsigned first = step.first, items = step.items;
+    Tile reader = step.reader;
+    auto row_of = [&](unsigned i) { return reader.row + (first + i) % reader.rows; };
+    auto head_of = [&](unsigned i) { return kv_head * group + (first + i) / reader.rows; };
+    fill_rows<D, QUERIES>(queries + buffer * QUERIES * S, width, [&](unsigned i) -> const T * {
+      return first + i < items ? qkv + size_t(row_of(i)) * stride + head_of(i) * width : nullptr;
+    });
+    fill_rows<D, QUERIES>(slopes + buffer * QUERIES * S, width, [&](unsigned i) -> const T * {
+      return first + i < items ? g + (size_t(row_of(i)) * heads + head_of(i)) * width : nullptr;
+    });
+    for (unsigned i = threadIdx.x; i < QUERIES; i += blockDim.x) {
+      bool there = first + i < items;
+      size_t at = there ? size_t(row_of(i)) * heads + head_of(i) : 0;
+      // Beyond the items no key is seen.
+      depths[buffer][i] = there ? reader.depth + (first + i) % reader.rows + 1 : 0;
+      copy_ahead<4>(&shifts[buffer][i], lse + at, there);
+      copy_ahead<4>(&offsets[buffer][i], delta + at, there);
+    }
+    return first + QUERIES <= items && tile.rows == ITEMS && tile.depth + ITEMS <= reader.depth + 1 &&
+           (window == 0 || tile.depth + window >= reader.depth + reader.rows);
+  };
 
   unsigned own = warp_of_thread() * 16, t = lane_of_thread() % 4;
   bool busy = own < tile.rows;
   unsigned depth[2] = {tile.depth + own + lane_of_thread() / 4, tile.depth + own + lane_of_thread() / 4 + 8};
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
-  for (unsigned entry = starts[blockIdx.x]; entry < starts[blockIdx.x + 1]; entry++) {
-    Tile reader = tile_at(tiles, readers[entry]);
-    // The nearest pair of the two is the last key and the first query.
-    if (window != 0 && tile.depth + tile.rows - 1 + window <= reader.depth) continue;
-    unsigned items = group * reader.rows;
-    for (unsigned first = 0; first < items; first += QUERIES) {
-      auto row_of = [&](unsigned i) { return reader.row + (first + i) % reader.rows; };
-      auto head_of = [&](unsigned i) { return kv_head * group + (first + i) / reader.rows; };
-      __syncthreads();
-      fill_rows<D>(queries, QUERIES, width, [&](unsigned i) -> const T * {
-        return first + i < items ? qkv + size_t(row_of(i)) * stride + head_of(i) * width : nullptr;
-      });
-      fill_rows<D>(slopes, QUERIES, width, [&](unsigned i) -> const T * {
-        return first + i < items ? g + (size_t(row_of(i)) * heads + head_of(i)) * width : nullptr;
-      });
-      for (unsigned i = threadIdx.x; i < QUERIES; i += blockDim.x) {
-        bool there = first + i < items;
-        size_t at = size_t(row_of(i)) * heads + head_of(i);
-        depths[i] = reader.depth + (first + i) % reader.rows;
-        // Beyond the items nothing counts: exp2(-infinity) is 0.
-        shifts[i] = there ? lse[at] * LOG2_E : INFINITY;
-        offsets[i] = there ? delta[at] : 0.0f;
-      }
-      __syncthreads();
-      if (!busy) continue;
-
+  const float power = scale * LOG2_E;
+  unsigned buffer = 0;
+  bool more = step.open(), whole = more && fetch(buffer);
+  while (more) {
+    await_copies();
+    __syncthreads();
+    unsigned now = buffer;
+    bool all_seen = whole;
+    more = step.next();
+    if (BUFFERS == 2 && more) whole = fetch(buffer ^= 1);
+    if (busy) {
+      const T *query_rows = queries + now * QUERIES * S, *slope_rows = slopes + now * QUERIES * S;
       float s[QUERIES / 8][4] = {}, dp[QUERIES / 8][4] = {};
 #pragma unroll
       for (int d = 0; d < D; d += 16) {
@@ -174,22 +227,30 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
         load_a(a, keys + own * S + d, S);
         load_a(da, values + own * S + d, S);
 #pragma unroll
-        for (int n = 0; n < QUERIES / 8; n++) {
-          FragmentB<T> b;
-          load_b_transposed(b, queries + n * 8 * S + d, S);
-          multiply(s[n], a, b);
-          load_b_transposed(b, slopes + n * 8 * S + d, S);
-          multiply(dp[n], da, b);
+        for (int n = 0; n < QUERIES / 8; n += 2) {
+          FragmentB<T> b[2];
+          load_b_transposed(b, query_rows + n * 8 * S + d, S);
+          multiply(s[n], a, b[0]);
+          multiply(s[n + 1], a, b[1]);
+          load_b_transposed(b, slope_rows + n * 8 * S + d, S);
+          multiply(dp[n], da, b[0]);
+          multiply(dp[n + 1], da, b[1]);
         }
       }
+      if (!all_seen)
+#pragma unroll
+        for (int n = 0; n < QUERIES / 8; n++)
+          for (int i = 0; i < 4; i++) {
+            unsigned query = depths[now][n * 8 + 2 * t + i % 2];
+            if (query == 0 || !sees(query - 1, depth[i / 2], window)) s[n][i] = -INFINITY;
+          }
 #pragma unroll
       for (int n = 0; n < QUERIES / 8; n++)
         for (int i = 0; i < 4; i++) {
           unsigned query = n * 8 + 2 * t + i % 2;
-          bool seen = sees(depths[query], depth[i / 2], window);
-          float p = seen ? exp2f(s[n][i] * (scale * LOG2_E) - shifts[query]) : 0.0f;
+          float p = power_of_2(s[n][i] * power - shifts[now][query] * LOG2_E);
           s[n][i] = p;
-          dp[n][i] = p * (dp[n][i] - offsets[query]) * scale;
+          dp[n][i] = p * (dp[n][i] - offsets[now][query]) * scale;
         }
 #pragma unroll
       for (int n = 0; n < QUERIES / 8; n += 2) {
@@ -197,14 +258,20 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
         as_a(a, s[n], s[n + 1]);
         as_a(da, dp[n], dp[n + 1]);
 #pragma unroll
-        for (int d = 0; d < D / 8; d++) {
-          FragmentB<T> b;
-          load_b(b, slopes + n * 8 * S + d * 8, S);
-          multiply(dv[d], a, b);
-          load_b(b, queries + n * 8 * S + d * 8, S);
-          multiply(dk[d], da, b);
+        for (int d = 0; d < D / 8; d += 2) {
+          FragmentB<T> b[2];
+          load_b(b, slope_rows + n * 8 * S + d * 8, S);
+          multiply(dv[d], a, b[0]);
+          multiply(dv[d + 1], a, b[1]);
+          load_b(b, query_rows + n * 8 * S + d * 8, S);
+          multiply(dk[d], da, b[0]);
+          multiply(dk[d + 1], da, b[1]);
         }
       }
+    }
+    if (BUFFERS == 1 && more) {
+      __syncthreads();
+      whole = fetch(buffer);
     }
   }
   if (!busy) return;

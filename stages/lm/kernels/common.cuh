@@ -46,6 +46,26 @@ template <int N, typename T> __device__ __forceinline__ void store(T *to, const 
   *reinterpret_cast<Pack<T, N> *>(to) = pack;
 }
 
+#ifndef EMULATED
+// 16 or 4 bytes from global to shared memory beside the computation; zeros where `there` is false. They arrive by the
+// next `await_copies`, after which a barrier shows them to other threads.
+template <int BYTES> __device__ __forceinline__ void copy_ahead(void *to, const void *from, bool there) {
+  unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to)), bytes = there ? BYTES : 0;
+  if constexpr (BYTES == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void await_copies() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
+
+// 2^x: within 2 units in the last place; what would be denormal is 0.
+__device__ __forceinline__ float power_of_2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
+}
+#endif
+
 // Whether rows of `width` numbers can be moved in packs of 8.
 __device__ __forceinline__ bool packed(unsigned width) { return width % 8 == 0; }
 template <typename P, typename... Rest> __device__ __forceinline__ bool packed(unsigned width, P *first, Rest... rest) {

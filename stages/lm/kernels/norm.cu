@@ -76,20 +76,33 @@ EXPORT(norm_backward, 128,
        (const T *x, const T *w, const float *inverse, const T *g, const T *onto, T *dx, unsigned width),
        (x, w, inverse, g, onto, dx, width))
 
-// For each chunk of rows (y), the sum of g x r by columns: partial [chunks, H].
-template <typename T>
-__device__ void norm_weight(const T *x, const float *inverse, const T *g, float *partial, unsigned rows, unsigned width,
-                            unsigned chunk) {
-  unsigned column = blockIdx.x * blockDim.x + threadIdx.x;
+// For each chunk of rows (y), the sum of g x r by columns: partial [chunks, H]. A thread for N columns.
+template <int N, typename T>
+__device__ void norm_weight_columns(const T *x, const float *inverse, const T *g, float *partial, unsigned rows,
+                                    unsigned width, unsigned chunk) {
+  unsigned column = (blockIdx.x * blockDim.x + threadIdx.x) * N;
   if (column >= width) return;
   unsigned first = blockIdx.y * chunk, end = min(rows, first + chunk);
-  float sum = 0;
+  Pack<float, N> sum;
+  for (int j = 0; j < N; j++) sum.x[j] = 0.0f;
+#pragma unroll 4
   for (unsigned row = first; row < end; row++) {
     size_t at = size_t(row) * width + column;
-    sum += widen(g[at]) * widen(x[at]) * inverse[row];
+    Pack<T, N> gs = load<N>(g + at), xs = load<N>(x + at);
+    float r = inverse[row];
+    for (int j = 0; j < N; j++) sum.x[j] += widen(gs.x[j]) * widen(xs.x[j]) * r;
   }
-  partial[size_t(blockIdx.y) * width + column] = sum;
+  for (int j = 0; j < N; j++) partial[size_t(blockIdx.y) * width + column + j] = sum.x[j];
+}
+template <typename T>
+__device__ void norm_weight(const T *x, const float *inverse, const T *g, float *partial, unsigned rows, unsigned width,
+                            unsigned chunk, unsigned pack) {
+  if (pack == 8 && packed(width, x, g))
+    norm_weight_columns<8>(x, inverse, g, partial, rows, width, chunk);
+  else
+    norm_weight_columns<1>(x, inverse, g, partial, rows, width, chunk);
 }
 EXPORT(norm_weight, 128,
-       (const T *x, const float *inverse, const T *g, float *partial, unsigned rows, unsigned width, unsigned chunk),
-       (x, inverse, g, partial, rows, width, chunk))
+       (const T *x, const float *inverse, const T *g, float *partial, unsigned rows, unsigned width, unsigned chunk,
+        unsigned pack),
+       (x, inverse, g, partial, rows, width, chunk, pack))

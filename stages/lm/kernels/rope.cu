@@ -1,6 +1,40 @@
-// Rotation of queries and keys in rows q | k | v [T, (A + 2 G) D], after the norm of each head where the model has one.
-// A warp for each head of a row; lane l has the pairs (i, i + D/2) for i = l, l + 32, ...
+// Rotation of queries and keys in rows q | k | v [T, (A + 2 G) D], in place; values are not touched.
 #include "common.cuh"
+
+// N pairs (i, i + D/2) of a head by the angles of its row.
+template <int N, typename T>
+__device__ __forceinline__ void turn_pairs(T *head, const float *cosines, const float *sines, float sign, unsigned half) {
+  Pack<T, N> first = load<N>(head), second = load<N>(head + half);
+  for (int j = 0; j < N; j++) {
+    float a = widen(first.x[j]), b = widen(second.x[j]), c = cosines[j], s = sign * sines[j];
+    first.x[j] = narrow<T>(a * c - b * s);
+    second.x[j] = narrow<T>(b * c + a * s);
+  }
+  store<N>(head, first);
+  store<N>(head + half, second);
+}
+
+// A thread for each `pack` pairs, 8 or 1; `turned` heads of each row are queries and keys, and rows lie `stride` apart.
+// cosines and sines are [P, D/2], depths [T]; `sign` -1 turns back.
+template <typename T>
+__device__ void rope_turn(T *qkv, const float *cosines, const float *sines, const unsigned *depths, unsigned count,
+                          unsigned turned, unsigned stride, unsigned head_dim, unsigned pack, float sign) {
+  unsigned half = head_dim / 2, packs = half / pack, i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  unsigned column = i % packs * pack, head = i / packs % turned, row = i / packs / turned;
+  size_t angles = size_t(depths[row]) * half + column;
+  T *at = qkv + size_t(row) * stride + head * head_dim + column;
+  if (pack == 8 && reinterpret_cast<uintptr_t>(qkv) % 16 == 0)
+    turn_pairs<8>(at, cosines + angles, sines + angles, sign, half);
+  else
+    for (unsigned j = 0; j < pack; j++) turn_pairs<1>(at + j, cosines + angles + j, sines + angles + j, sign, half);
+}
+EXPORT(rope_turn, 256,
+       (T *qkv, const float *cosines, const float *sines, const unsigned *depths, unsigned count, unsigned turned,
+        unsigned stride, unsigned head_dim, unsigned pack, float sign),
+       (qkv, cosines, sines, depths, count, turned, stride, head_dim, pack, sign))
+
+// Where the model has a norm of each head: a warp for each; lane l has the pairs (i, i + D/2) for i = l, l + 32, ...
 
 // Pairs that a lane may have: heads are at most 256 wide.
 #define PAIRS 4
@@ -45,93 +79,67 @@ __device__ __forceinline__ void rotate(Pairs &x, const float *cosines, const flo
   }
 }
 
-// `query` and `key` are the norms' weights [D], or null. cosines and sines are [P, D/2], depths [T].
+// The norm of each head, and its rotation. `query` and `key` are the norms' weights [D].
 template <typename T>
-__device__ void rope_forward(const T *qkv, const T *query, const T *key, const float *cosines, const float *sines,
-                             const unsigned *depths, T *y, unsigned rows, unsigned heads, unsigned kv_heads,
-                             unsigned head_dim, float eps) {
-  unsigned all = heads + 2 * kv_heads, half = head_dim / 2;
-  size_t item = size_t(blockIdx.x) * (blockDim.x / 32) + warp_of_thread();
-  if (item >= size_t(rows) * all) return;
-  unsigned row = item / all, head = item % all;
-  Pairs x = load_pairs(qkv + item * head_dim, half);
-  if (head < heads + kv_heads) {
-    if (query != nullptr) {
-      Pairs w = load_pairs(head < heads ? query : key, half);
-      float r = 1.0f / sqrtf(dot_pairs(x, x) / head_dim + eps);
-      for (int j = 0; j < PAIRS; j++) {
-        x.first[j] = x.first[j] * r * w.first[j];
-        x.second[j] = x.second[j] * r * w.second[j];
-      }
-    }
-    size_t angles = size_t(depths[row]) * half;
-    rotate(x, cosines + angles, sines + angles, 1.0f, half);
+__device__ void rope_norm(T *qkv, const T *query, const T *key, const float *cosines, const float *sines,
+                          const unsigned *depths, unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim,
+                          float eps) {
+  unsigned turned = heads + kv_heads, half = head_dim / 2;
+  unsigned item = blockIdx.x * (blockDim.x / 32) + warp_of_thread(), row = item / turned, head = item % turned;
+  if (row >= rows) return;
+  T *at = qkv + (size_t(row) * (turned + kv_heads) + head) * head_dim;
+  Pairs x = load_pairs(at, half), w = load_pairs(head < heads ? query : key, half);
+  float r = 1.0f / sqrtf(dot_pairs(x, x) / head_dim + eps);
+  for (int j = 0; j < PAIRS; j++) {
+    x.first[j] = x.first[j] * r * w.first[j];
+    x.second[j] = x.second[j] * r * w.second[j];
   }
-  store_pairs(x, y + item * head_dim, half);
+  size_t angles = size_t(depths[row]) * half;
+  rotate(x, cosines + angles, sines + angles, 1.0f, half);
+  store_pairs(x, at, half);
 }
-EXPORT(rope_forward, 256,
-       (const T *qkv, const T *query, const T *key, const float *cosines, const float *sines, const unsigned *depths,
-        T *y, unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim, float eps),
-       (qkv, query, key, cosines, sines, depths, y, rows, heads, kv_heads, head_dim, eps))
+EXPORT(rope_norm, 256,
+       (T *qkv, const T *query, const T *key, const float *cosines, const float *sines, const unsigned *depths,
+        unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim, float eps),
+       (qkv, query, key, cosines, sines, depths, rows, heads, kv_heads, head_dim, eps))
 
-// The gradient by the input, where there is no norm.
+// The gradient by what went into `rope_norm`, in place; a block for each chunk of rows, its warps taking heads in turn.
+// `before` are the rows before norm and rotation. partial [blocks, 2, D] gets what the chunk adds to the gradients of the
+// norms' weights.
 template <typename T>
-__device__ void rope_backward(const T *g, const float *cosines, const float *sines, const unsigned *depths, T *d,
-                              unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim) {
-  unsigned all = heads + 2 * kv_heads, half = head_dim / 2;
-  size_t item = size_t(blockIdx.x) * (blockDim.x / 32) + warp_of_thread();
-  if (item >= size_t(rows) * all) return;
-  unsigned row = item / all, head = item % all;
-  Pairs x = load_pairs(g + item * head_dim, half);
-  if (head < heads + kv_heads) {
-    size_t angles = size_t(depths[row]) * half;
-    rotate(x, cosines + angles, sines + angles, -1.0f, half);
-  }
-  store_pairs(x, d + item * head_dim, half);
-}
-EXPORT(rope_backward, 256,
-       (const T *g, const float *cosines, const float *sines, const unsigned *depths, T *d, unsigned rows,
-        unsigned heads, unsigned kv_heads, unsigned head_dim),
-       (g, cosines, sines, depths, d, rows, heads, kv_heads, head_dim))
-
-// The same with the norm's backward; a block for each chunk of rows, its warps taking heads in turn. `before` are the
-// rows before norm and rotation. partial [blocks, 2, D] gets what the chunk adds to the gradients of the norms' weights.
-template <typename T>
-__device__ void rope_norm_backward(const T *g, const T *before, const T *query, const T *key, const float *cosines,
-                                   const float *sines, const unsigned *depths, T *d, float *partial, unsigned rows,
+__device__ void rope_norm_backward(T *g, const T *before, const T *query, const T *key, const float *cosines,
+                                   const float *sines, const unsigned *depths, float *partial, unsigned rows,
                                    unsigned heads, unsigned kv_heads, unsigned head_dim, float eps, unsigned chunk) {
   DYNAMIC_SHARED(memory);
   float *sums = reinterpret_cast<float *>(memory); // [warps, 2, D]
-  unsigned all = heads + 2 * kv_heads, half = head_dim / 2, warps = blockDim.x / 32;
+  unsigned turned = heads + kv_heads, half = head_dim / 2, warps = blockDim.x / 32;
   unsigned first = blockIdx.x * chunk, end = min(rows, first + chunk);
   Pairs dw[2];
   for (int j = 0; j < PAIRS; j++)
     for (int part = 0; part < 2; part++) dw[part].first[j] = dw[part].second[j] = 0.0f;
-  for (unsigned i = warp_of_thread(); i < (end - first) * all; i += warps) {
-    unsigned row = first + i / all, head = i % all;
-    size_t at = (size_t(row) * all + head) * head_dim;
+  for (unsigned i = warp_of_thread(); i < (end - first) * turned; i += warps) {
+    unsigned row = first + i / turned, head = i % turned;
+    size_t at = (size_t(row) * (turned + kv_heads) + head) * head_dim;
     Pairs dy = load_pairs(g + at, half);
-    if (head < heads + kv_heads) {
-      size_t angles = size_t(depths[row]) * half;
-      rotate(dy, cosines + angles, sines + angles, -1.0f, half);
-      Pairs x = load_pairs(before + at, half), w = load_pairs(head < heads ? query : key, half);
-      float r = 1.0f / sqrtf(dot_pairs(x, x) / head_dim + eps);
-      for (int j = 0; j < PAIRS; j++) {
-        float a = dy.first[j] * x.first[j] * r, b = dy.second[j] * x.second[j] * r;
-        dw[0].first[j] += head < heads ? a : 0.0f;
-        dw[0].second[j] += head < heads ? b : 0.0f;
-        dw[1].first[j] += head < heads ? 0.0f : a;
-        dw[1].second[j] += head < heads ? 0.0f : b;
-        dy.first[j] *= w.first[j];
-        dy.second[j] *= w.second[j];
-      }
-      float mean = dot_pairs(dy, x) / head_dim * r * r;
-      for (int j = 0; j < PAIRS; j++) {
-        dy.first[j] = r * (dy.first[j] - x.first[j] * mean);
-        dy.second[j] = r * (dy.second[j] - x.second[j] * mean);
-      }
+    size_t angles = size_t(depths[row]) * half;
+    rotate(dy, cosines + angles, sines + angles, -1.0f, half);
+    Pairs x = load_pairs(before + at, half), w = load_pairs(head < heads ? query : key, half);
+    float r = 1.0f / sqrtf(dot_pairs(x, x) / head_dim + eps);
+    for (int j = 0; j < PAIRS; j++) {
+      float a = dy.first[j] * x.first[j] * r, b = dy.second[j] * x.second[j] * r;
+      dw[0].first[j] += head < heads ? a : 0.0f;
+      dw[0].second[j] += head < heads ? b : 0.0f;
+      dw[1].first[j] += head < heads ? 0.0f : a;
+      dw[1].second[j] += head < heads ? 0.0f : b;
+      dy.first[j] *= w.first[j];
+      dy.second[j] *= w.second[j];
     }
-    store_pairs(dy, d + at, half);
+    float mean = dot_pairs(dy, x) / head_dim * r * r;
+    for (int j = 0; j < PAIRS; j++) {
+      dy.first[j] = r * (dy.first[j] - x.first[j] * mean);
+      dy.second[j] = r * (dy.second[j] - x.second[j] * mean);
+    }
+    store_pairs(dy, g + at, half);
   }
   for (int part = 0; part < 2; part++)
     store_pairs(dw[part], sums + (warp_of_thread() * 2 + part) * head_dim, half);
@@ -143,7 +151,7 @@ __device__ void rope_norm_backward(const T *g, const T *before, const T *query, 
   }
 }
 EXPORT(rope_norm_backward, 256,
-       (const T *g, const T *before, const T *query, const T *key, const float *cosines, const float *sines,
-        const unsigned *depths, T *d, float *partial, unsigned rows, unsigned heads, unsigned kv_heads,
-        unsigned head_dim, float eps, unsigned chunk),
-       (g, before, query, key, cosines, sines, depths, d, partial, rows, heads, kv_heads, head_dim, eps, chunk))
+       (T *g, const T *before, const T *query, const T *key, const float *cosines, const float *sines,
+        const unsigned *depths, float *partial, unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim,
+        float eps, unsigned chunk),
+       (g, before, query, key, cosines, sines, depths, partial, rows, heads, kv_heads, head_dim, eps, chunk))

@@ -109,6 +109,20 @@ impl Decoder {
         Decoder::assemble(config, tensors, device, DType::F32)
     }
 
+    /// A model with normal weights that are made on the device, for measurements.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn random(config: DecoderConfig, device: &Device, dtype: DType) -> Result<Decoder> {
+        let mut tensors = HashMap::new();
+        for (name, shape) in weights::shapes(&config) {
+            let tensor = match name.ends_with("norm.weight") {
+                true => Tensor::ones(shape, dtype, device)?,
+                false => Tensor::randn(0f32, 0.02, shape, device)?.to_dtype(dtype)?,
+            };
+            tensors.insert(name, tensor);
+        }
+        Decoder::assemble(config, tensors, device, dtype)
+    }
+
     fn assemble(
         config: DecoderConfig,
         mut tensors: HashMap<String, Tensor>,

@@ -17,10 +17,14 @@ pub fn open_device(name: &str) -> Result<Device> {
     if !candle_core::utils::cuda_is_available() {
         return refuse("this build has no GPU support; build with `--features cuda`, or use `cpu`");
     }
-    match quietly(|| open_gpu(ordinal)) {
-        Some(Ok(device)) => Ok(device),
-        Some(Err(error)) => refuse(&format!("cannot be opened ({error}); is there such a GPU? `cpu` always works")),
-        None => refuse("no NVIDIA driver on this machine (libcuda cannot be loaded); use `cpu`"),
+    match caught(|| open_gpu(ordinal)) {
+        Ok(Ok(device)) => Ok(device),
+        Ok(Err(error)) => refuse(&format!("cannot be opened ({error}); is there such a GPU? `cpu` always works")),
+        Err(panic) => refuse(&format!(
+            "a library of NVIDIA's cannot be loaded: {}; libcuda comes with the driver, libcublas and libcurand with \
+             CUDA 13 (put its folder into LD_LIBRARY_PATH); `cpu` always works",
+            panic.split(" - ").next().unwrap_or_default()
+        )),
     }
 }
 
@@ -41,15 +45,34 @@ pub fn resolve_device(name: &str) -> Result<String> {
     }
 }
 
+/// Bytes of memory of a GPU: what is free for this process, and all there is. `None` for the CPU.
+///
+/// Errors: the driver's.
+pub fn gpu_memory(device: &Device) -> Result<Option<(u64, u64)>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => Ok(Some(crate::ops::cuda::memory(device)?)),
+        _ => Ok(None),
+    }
+}
+
 /// Runs something that may panic in a library; `None` where it did. The panic prints nothing.
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
+    caught(work).ok()
+}
+
+/// The same, with the text of the panic.
+fn caught<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
     static HOOK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one_at_a_time = HOOK.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok();
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     std::panic::set_hook(hook);
-    result
+    result.map_err(|panic| match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic.downcast_ref::<&str>().map_or("a panic without a text", |text| text).to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub use cache::{KvCache, Slot};
 pub use candle_core::{DType, Device};
 pub use config::{DecoderConfig, Family, Rope, RopeKind};
 pub use decoder::{Decoder, LogProbs};
-pub use device::{open_device, resolve_device};
+pub use device::{gpu_memory, open_device, resolve_device};
 pub use dtype::Dtype;
 pub use encoder::SentenceEncoder;
 pub use error::{Error, Result};
@@ -58,6 +58,9 @@ pub use export::export;
 pub use generate::{Finish, GenerateRequest, Generation};
 pub use gguf::{GgufModel, is_gguf};
 pub use lora::{Lora, TARGETS};
+#[cfg(feature = "cuda")]
+#[doc(hidden)]
+pub use ops::cuda::bench as gpu_bench;
 pub use sampling::SamplingRules;
 pub use sequence::Sequence;
 pub use speed::Speed;

@@ -1,7 +1,9 @@
 //! Another device computes what the CPU computes. `HALFTONE_TEST_DEVICE=cuda:0` names it; without it there is nothing to
-//! compare, and the tests say so. `tests/gpu.sh` runs them where there is a GPU.
+//! compare, and the tests say so. `tests/gpu.sh` and `tests/gpu-carried.sh` run them where there is a GPU.
 
 mod common;
+
+use std::hash::{Hash, Hasher};
 
 use common::{MODELS, numbers, oracle, rows};
 use lm::{AdamW, Decoder, Device, Dtype, GenerateRequest, LogProbs, Memory, SamplingRules, Sequence, Text, Training};
@@ -16,12 +18,18 @@ fn device() -> Option<Device> {
     }
 }
 
+/// All models, or the one that `HALFTONE_TEST_MODEL` names: checkers of memory are slow.
+fn models() -> Vec<&'static str> {
+    let only = std::env::var("HALFTONE_TEST_MODEL").ok();
+    MODELS.into_iter().filter(|model| only.as_ref().is_none_or(|only| only == model)).collect()
+}
+
 /// f32: within 1e-3 of PyTorch's sums of log-probabilities. bf16: within 0.05 a token in the worst sequence and 0.01 in
 /// the mean, since weights and activations are rounded.
 #[test]
 fn log_probabilities() {
     let Some(device) = device() else { return };
-    for model in MODELS {
+    for model in models() {
         let numbers = numbers(model);
         let rows = rows(&numbers);
         let sequences: Vec<Sequence> = rows.iter().map(|row| row.sequence()).collect();
@@ -80,7 +88,7 @@ fn trained(model: &str, device: &Device, dtype: Dtype, memory: Memory) -> (Vec<f
 #[test]
 fn training() {
     let Some(device) = device() else { return };
-    for model in MODELS {
+    for model in models() {
         let (norms, scores) = trained(model, &Device::Cpu, Dtype::F32, Memory::Keep);
         for memory in [Memory::Keep, Memory::Boundaries] {
             for (dtype, norm_off, score_off) in [(Dtype::F32, 1e-3, 5e-3), (Dtype::Bf16, 0.05, f64::INFINITY)] {
@@ -97,6 +105,25 @@ fn training() {
     }
 }
 
+/// Training twice gives the same bits. The digest of them is printed, so that two processes can be compared.
+#[test]
+fn same_bytes() {
+    let Some(device) = device() else { return };
+    for model in models() {
+        for memory in [Memory::Keep, Memory::Boundaries] {
+            let bits = || -> Vec<u64> {
+                let (norms, scores) = trained(model, &device, Dtype::Bf16, memory);
+                norms.iter().chain(&scores).map(|x| x.to_bits()).collect()
+            };
+            let (first, second) = (bits(), bits());
+            assert_eq!(first, second, "{model} {memory:?}");
+            let mut hasher = std::hash::DefaultHasher::new();
+            first.hash(&mut hasher);
+            println!("digest {model} {memory:?} {:016x}", hasher.finish());
+        }
+    }
+}
+
 /// Greedy tokens are those of the CPU. So are sampled ones from the same seeds, whether tokens are chosen on the device or
 /// (`top_p`) on the host, but for one response where rounding may have tipped a choice.
 #[test]
@@ -109,7 +136,7 @@ fn generation() {
 
 fn generated(device: &Device, temperature: f64, top_p: Option<f64>, most: usize) {
     let rules = SamplingRules { temperature, top_p, top_k: None, max_tokens: 32, stop: Vec::new() };
-    for model in MODELS {
+    for model in models() {
         let numbers = numbers(model);
         let text = Text::load(&oracle(model)).unwrap();
         let prompts: Vec<&[u32]> =

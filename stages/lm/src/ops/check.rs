@@ -4,6 +4,7 @@ use crate::Result;
 use crate::device::open_device;
 use crate::ops::cuda::emulator::emulated;
 use candle_core::{DType, Device, Tensor};
+use std::sync::OnceLock;
 
 /// Numbers between -1 and 1 that look random: f64, of the given shape.
 pub(crate) fn numbers(seed: u64, shape: &[usize]) -> Tensor {
@@ -62,8 +63,8 @@ pub(crate) fn gradients<'a>(inputs: &[Tensor], forward: impl Fn(&[Tensor]) -> Re
     }
 }
 
-/// Checks that f32 kernels, those for GPUs (emulated, and on a GPU where there is one) and the plain form give what the
-/// f64 kernels give.
+/// Checks that f32 kernels, those for GPUs (emulated, or on the device of the tests) and the plain form give what the f64
+/// kernels give.
 pub(crate) fn plain_agrees(inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>) {
     let want = run(inputs).unwrap();
     let compare = |name: &str, got: Vec<Tensor>, tolerance: f64| {
@@ -81,8 +82,14 @@ pub(crate) fn plain_agrees(inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<
     if let Some(got) = emulated(|| run(&f32s)) {
         compare("GPU kernel, emulated", got.unwrap(), 1e-4);
     }
-    if let Ok(gpu) = open_device("cuda:0") {
-        let there: Vec<Tensor> = f32s.iter().map(|t| t.to_device(&gpu).unwrap()).collect();
+    if let Some(gpu) = test_device() {
+        let there: Vec<Tensor> = f32s.iter().map(|t| t.to_device(gpu).unwrap()).collect();
         compare("GPU", run(&there).unwrap(), 1e-3);
     }
+}
+
+/// The device that `HALFTONE_TEST_DEVICE` names, opened once for all tests.
+pub(crate) fn test_device() -> Option<&'static Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    DEVICE.get_or_init(|| std::env::var("HALFTONE_TEST_DEVICE").ok().map(|name| open_device(&name).unwrap())).as_ref()
 }

@@ -92,7 +92,7 @@ pub(crate) fn forward(
         Kernel::F32 => forward_on_cpu::<f32>(&qkv, shape, norm, table, depths)?,
         Kernel::F64 => forward_on_cpu::<f64>(&qkv, shape, norm, table, depths)?,
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape) => return cuda::rope::forward(&qkv, shape, norm, table, depths),
+        Kernel::Cuda if cuda::attention::fits(shape) => cuda::rope::forward(&qkv, shape, norm, table, depths)?,
         _ => return forward_plain(&qkv, shape, norm, table, depths),
     }
     Ok(qkv)
@@ -228,7 +228,7 @@ pub(crate) fn backward(
         Kernel::F32 => backward_on_cpu::<f32>(&g, shape, norm, table, depths)?,
         Kernel::F64 => backward_on_cpu::<f64>(&g, shape, norm, table, depths)?,
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape) => return cuda::rope::backward(&g, shape, norm, table, depths),
+        Kernel::Cuda if cuda::attention::fits(shape) => cuda::rope::backward(&g, shape, norm, table, depths)?,
         _ => return backward_plain(&g, shape, norm, table, depths),
     }
     Ok(g)

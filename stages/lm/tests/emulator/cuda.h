@@ -1,7 +1,8 @@
 // As much of CUDA as the kernels use, in plain C++: the threads of a block are fibers on one system thread that take
 // turns at barriers and shuffles. It finds what goes wrong on a GPU by chance there: a missing barrier (the order of
 // the threads is reversed in every other block), a barrier that some threads never reach, shared memory that is read
-// before it is written (it starts as NaN) or beyond its end, and arguments that do not fit a kernel's signature.
+// before it is written (it starts as NaN) or beyond its end, asynchronous copies that are not waited for, addresses that
+// are not aligned, and arguments that do not fit a kernel's signature.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -22,6 +23,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__ inline
 #define __restrict__
 #define __shared__ static
 #define __launch_bounds__(...)
@@ -31,6 +33,11 @@
 struct Dim {
   unsigned x, y, z;
 };
+
+struct float4 {
+  float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 struct bf16 {
   uint16_t bits;
@@ -64,8 +71,17 @@ struct Warp {
   unsigned char slots[2][32][64];
 };
 
+// A copy from global to shared memory that is under way.
+struct Copy {
+  void *to;
+  const void *from;
+  size_t bytes;
+  bool there;
+};
+
 struct Fiber {
   Dim index;
+  std::vector<Copy> copies;
   bool done = false, started = false;
   unsigned turn = 0;
   ucontext_t start;
@@ -85,6 +101,12 @@ struct Block {
   size_t progress = 0;
 };
 inline Block block;
+
+// What a kernel did wrong first, or nothing.
+inline const char *faulted = nullptr;
+inline void fault(const char *what) {
+  if (faulted == nullptr) faulted = what;
+}
 
 inline void yield() {
   if (_setjmp(block.current->at) == 0) _longjmp(block.scheduler, 1);
@@ -115,6 +137,8 @@ template <typename T> unsigned char (*exchange(const T &mine))[64] {
 inline void enter() {
   for (;;) {
     block.body();
+    if (!block.current->copies.empty()) fault("ends while copies are under way");
+    block.current->copies.clear();
     block.current->done = true;
     block.progress++;
     yield();
@@ -182,6 +206,20 @@ struct Register {
 };
 
 } // namespace emulator
+
+inline float power_of_2(float x) { return exp2f(x); }
+
+// Copies arrive as late as they may: what is read before `await_copies` is what was there before.
+template <int BYTES> void copy_ahead(void *to, const void *from, bool there) {
+  if (reinterpret_cast<uintptr_t>(to) % BYTES != 0 || (there && reinterpret_cast<uintptr_t>(from) % BYTES != 0))
+    emulator::fault("copies to or from an address that is no multiple of the size");
+  emulator::block.current->copies.push_back({to, from, BYTES, there});
+}
+inline void await_copies() {
+  for (const emulator::Copy &copy : emulator::block.current->copies)
+    copy.there ? (void)memcpy(copy.to, copy.from, copy.bytes) : (void)memset(copy.to, 0, copy.bytes);
+  emulator::block.current->copies.clear();
+}
 
 #define threadIdx (emulator::block.current->index)
 #define blockIdx (emulator::block.index)

@@ -40,6 +40,11 @@ extern "C" const char *emulate(const char *name, const unsigned *grid, unsigned 
       memset(block.shared, 0xff, shared + guard);
       if (!run_block(threads, (x + y + launches) % 2 == 1))
         return (what = std::string(name) + ": threads wait for others that never come").c_str();
+      if (faulted != nullptr) {
+        what = std::string(name) + ' ' + faulted;
+        faulted = nullptr;
+        return what.c_str();
+      }
       for (size_t i = 0; i < guard; i++)
         if (block.shared[shared + i] != 0xff) return (what = std::string(name) + " writes beyond its shared memory").c_str();
     }

@@ -8,7 +8,7 @@ const THREADS: u32 = 256;
 
 /// Blocks that share the sum of the squares of a tensor.
 fn parts(tensor: &Tensor) -> usize {
-    tensor.elem_count().div_ceil(1 << 14).clamp(1, 256)
+    tensor.elem_count().div_ceil(1 << 14).clamp(1, 1024)
 }
 
 /// The sums of the squares of several gradients, by one copy to the host.
@@ -55,5 +55,5 @@ pub(crate) fn step(
         .optional_of(DType::BF16, half)?
         .count(count)?;
     let call = numbers.into_iter().fold(call, Launch::f32);
-    call.run((count.div_ceil(THREADS as usize).min(4096), 1), THREADS, 0)
+    call.run((count.div_ceil(4 * THREADS as usize).min(4096), 1), THREADS, 0)
 }

@@ -24,6 +24,16 @@ fn padded(shape: &Shape) -> usize {
     shape.head_dim.next_multiple_of(32)
 }
 
+/// Rows of keys or queries that pass by at a time, and in how many buffers: `Steps` in the kernels.
+fn steps(shape: &Shape, dtype: DType, backward: bool) -> usize {
+    match (dtype, backward) {
+        (DType::BF16, false) => 2 * 64,
+        (DType::BF16, true) => 2 * if padded(shape) <= 64 { 64 } else { 32 },
+        (_, false) => 32,
+        (_, true) => 16,
+    }
+}
+
 /// Bytes of so many rows in shared memory: `Stride` in the kernels.
 fn shared(rows: usize, shape: &Shape, dtype: DType) -> usize {
     rows * (padded(shape) + 8) * dtype.size_in_bytes()
@@ -87,7 +97,6 @@ fn attend(
     let out = fresh((rows, shape.query_width()), qkv.dtype(), device)?;
     let lse = if lse { Some(fresh((rows, shape.heads), DType::F32, device)?) } else { None };
     let (flat, spans) = upload_tiles(tiles, device)?;
-    let keys = if qkv.dtype() == DType::BF16 { 64 } else { 32 };
     Launch::like("attention", "attention", qkv)
         .wide(padded(shape))
         .tensor(qkv)?
@@ -104,7 +113,11 @@ fn attend(
         .count(shape.head_dim)?
         .count(shape.window.unwrap_or(0))?
         .f32(shape.scale())
-        .run((tiles.len(), shape.heads), THREADS, shared(ITEMS + 2 * keys, shape, qkv.dtype()))?;
+        .run(
+            (tiles.len(), shape.heads),
+            THREADS,
+            shared(ITEMS + 2 * steps(shape, qkv.dtype(), false), shape, qkv.dtype()),
+        )?;
     Ok((out, lse))
 }
 
@@ -134,8 +147,7 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &[Tile], shape: &Shape)
     let d_qkv = fresh(qkv.dims(), dtype, device)?;
     let (flat, spans) = upload_tiles(tiles, device)?;
     let (starts, readers) = upload_readers(tiles, device)?;
-    let step = if dtype == DType::BF16 { 32 } else { 16 };
-    let memory = shared(2 * ITEMS + 2 * step, shape, dtype);
+    let memory = shared(2 * ITEMS + 2 * steps(shape, dtype, true), shape, dtype);
     let begin = |name: &'static str| -> Result<Launch> {
         Launch::like("attention_backward", name, g)
             .wide(padded(shape))

@@ -2,20 +2,36 @@
 
 use super::{Launch, Operand};
 use crate::{DType, Error, Result};
+use candle_core::backend::BackendDevice;
+use candle_core::cuda_backend::DeviceId;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
 use candle_core::cuda_backend::cudarc::driver::result::{device::get_default_mem_pool, mem_pool};
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute::{
+    CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
+};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaModule, DevicePtr, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, Shape, Storage, Tensor};
 use half::bf16;
+use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::{Arc, LazyLock, Mutex};
 
-/// Makes a device that was just opened keep no events, and its memory.
+/// Makes a device that was just opened keep no events, and its memory; and sum products in f32 throughout.
 pub(crate) fn prepare(device: &CudaDevice) -> candle_core::Result<()> {
     let stream = device.cuda_stream();
     let mut threshold = u64::MAX;
+    let blas = device.cublas_handle();
+    // SAFETY: the handle is that of an open device. cuBLAS may else add parts of a product that it splits in bf16.
+    unsafe {
+        sys::cublasSetMathMode(*blas.handle(), sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)
+    }
+    .result()
+    .w()?;
     // SAFETY: all work of the device goes through its one stream, which orders uses and releases of memory. The pool is
     // that of an open device, and takes a 64-bit number for this attribute.
     unsafe {
@@ -28,25 +44,95 @@ pub(crate) fn prepare(device: &CudaDevice) -> candle_core::Result<()> {
     Ok(())
 }
 
-/// The kernels, compiled when this crate was.
-mod ptx {
-    include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
+/// The machine code of a file of kernels for each kind of GPU, and PTX for later ones.
+fn code(file: &str) -> Result<&'static [u8]> {
+    include!(concat!(env!("OUT_DIR"), "/kernels.rs"))
 }
 
-fn source(file: &str) -> Result<&'static str> {
-    Ok(match file {
-        "adamw" => ptx::ADAMW,
-        "attention" => ptx::ATTENTION,
-        "attention_backward" => ptx::ATTENTION_BACKWARD,
-        "embed" => ptx::EMBED,
-        "head" => ptx::HEAD,
-        "linear" => ptx::LINEAR,
-        "norm" => ptx::NORM,
-        "rope" => ptx::ROPE,
-        "sampling" => ptx::SAMPLING,
-        "swiglu" => ptx::SWIGLU,
-        _ => return Err(Error::internal(format!("no kernels in {file}"))),
-    })
+/// A kernel on a device, and the bytes of dynamic shared memory it may take.
+struct Loaded {
+    function: CudaFunction,
+    shared: usize,
+}
+
+/// What was loaded, by device: the files of kernels, and the kernels by name.
+#[derive(Default)]
+struct Store {
+    modules: HashMap<(DeviceId, &'static str), Arc<CudaModule>>,
+    functions: HashMap<DeviceId, HashMap<String, Loaded>>,
+}
+
+static STORE: LazyLock<Mutex<Store>> = LazyLock::new(Mutex::default);
+
+/// A kernel that may take so many bytes of dynamic shared memory.
+fn function(call: &Launch, shared: usize, device: &CudaDevice) -> Result<CudaFunction> {
+    let mut store = STORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let Store { modules, functions } = &mut *store;
+    let functions = functions.entry(device.id()).or_default();
+    if let Some(loaded) = functions.get(&call.name)
+        && loaded.shared >= shared
+    {
+        return Ok(loaded.function.clone());
+    }
+    let failed = |error: DriverError| failure(call, &error);
+    let key = (device.id(), call.file);
+    let module = match modules.get(&key) {
+        Some(module) => module,
+        None => {
+            let code = Ptx::from_binary(code(call.file)?.to_vec());
+            let module = device.cuda_stream().context().load_module(code).map_err(failed)?;
+            modules.entry(key).or_insert(module)
+        }
+    };
+    let function = module.load_function(&call.name).map_err(failed)?;
+    // Beyond 48 KiB a kernel has to ask.
+    let shared = shared.max(48 << 10);
+    if shared > 48 << 10 {
+        function.set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared as i32).map_err(failed)?;
+    }
+    functions.insert(call.name.clone(), Loaded { function: function.clone(), shared });
+    Ok(function)
+}
+
+/// An error of the driver, with the kernel it met.
+fn failure(call: &Launch, error: &DriverError) -> Error {
+    Error::from(candle_core::Error::Msg(format!("kernel {} ({}.cu): {error:?}", call.name, call.file)))
+}
+
+/// Whether each launch waits for its kernel, so that a fault is named after it and not after a later copy.
+fn synchronous() -> bool {
+    static ON: LazyLock<bool> = LazyLock::new(|| std::env::var_os("HALFTONE_CUDA_SYNC").is_some_and(|on| on == "1"));
+    *ON
+}
+
+/// Bytes of memory of a device, asked for once.
+pub(crate) fn total_memory(device: &CudaDevice) -> Option<u64> {
+    static KNOWN: LazyLock<Mutex<HashMap<DeviceId, u64>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(all) = known.get(&device.id()) {
+        return Some(*all);
+    }
+    let (_, all) = memory(device).ok()?;
+    known.insert(device.id(), all);
+    Some(all)
+}
+
+/// Bytes of the device's memory that nobody has, counting what this process keeps for its next tensors; and all there are.
+pub(crate) fn memory(device: &CudaDevice) -> candle_core::Result<(u64, u64)> {
+    let stream = device.cuda_stream();
+    let (free, all) = stream.context().mem_get_info().w()?;
+    let mut kept = 0u64;
+    if stream.context().has_async_alloc() {
+        let (mut reserved, mut used) = (0u64, 0u64);
+        // SAFETY: the pool is that of an open device, and gives a 64-bit number for these attributes.
+        unsafe {
+            let pool = get_default_mem_pool(stream.context().cu_device()).w()?;
+            mem_pool::get_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, (&raw mut reserved).cast()).w()?;
+            mem_pool::get_attribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, (&raw mut used).cast()).w()?;
+        }
+        kept = reserved.saturating_sub(used);
+    }
+    Ok((free as u64 + kept, all as u64))
 }
 
 pub(crate) fn address(tensor: &Tensor, device: &CudaDevice) -> Result<u64> {
@@ -85,12 +171,9 @@ pub(crate) fn fresh(shape: Shape, dtype: DType, device: &CudaDevice) -> Result<T
 }
 
 pub(crate) fn launch(call: &Launch, grid: [u32; 2], threads: u32, shared: usize, device: &CudaDevice) -> Result<()> {
-    let function = device.get_or_load_custom_func(&call.name, call.file, source(call.file)?)?;
-    // Beyond this a kernel has to ask.
-    if shared > 48 << 10 {
-        function.set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared as i32).w()?;
-    }
-    let mut builder = function.builder();
+    let function = function(call, shared, device)?;
+    let stream = device.cuda_stream();
+    let mut builder = stream.launch_builder(&function);
     for value in &call.values {
         builder.arg(value);
     }
@@ -98,7 +181,10 @@ pub(crate) fn launch(call: &Launch, grid: [u32; 2], threads: u32, shared: usize,
         LaunchConfig { grid_dim: (grid[0], grid[1], 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared as u32 };
     // SAFETY: the arguments are those of the kernel's signature, which the tests check for every call; 32-bit ones are
     // the low half of their 64 bits.
-    unsafe { builder.launch(config) }.w()?;
+    unsafe { builder.launch(config) }.map_err(|error| failure(call, &error))?;
+    if synchronous() {
+        stream.synchronize().map_err(|error| failure(call, &error))?;
+    }
     Ok(())
 }
 
@@ -150,5 +236,9 @@ pub(crate) fn gemm(
         )
     }
     .w()?;
+    if synchronous() {
+        let failed = |error| candle_core::Error::Msg(format!("a product of [{m}, {k}] and [{k}, {n}]: {error:?}"));
+        device.cuda_stream().synchronize().map_err(failed)?;
+    }
     Ok(())
 }

@@ -52,6 +52,8 @@ fn library() -> &'static Result<Emulate, String> {
     static LIBRARY: OnceLock<Result<Emulate, String>> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         loaded().inspect_err(|reason| {
+            let required = std::env::var("HALFTONE_REQUIRE").unwrap_or_default();
+            assert!(!required.split(',').any(|name| name == "emulator"), "the emulator is required: {reason}");
             // Past the capture of tests that pass.
             let _ = writeln!(std::io::stderr(), "GPU kernels are not emulated: {reason}");
         })
@@ -81,6 +83,10 @@ fn loaded() -> Result<Emulate, String> {
 }
 
 fn built() -> Result<PathBuf, String> {
+    // A machine with a GPU has better to do.
+    if std::env::var_os("HALFTONE_TEST_DEVICE").is_some() {
+        return Err("HALFTONE_TEST_DEVICE names a device".to_owned());
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut hasher = DefaultHasher::new();
     for folder in ["kernels", "tests/emulator"] {

@@ -9,9 +9,12 @@ const THREADS: u32 = 256;
 
 // R scored rows, H width, V vocabulary, C rows of a chunk.
 
-/// Rows per chunk: the logits of a chunk take some 256 MiB, and products stay large enough for a GPU.
-fn chunk_rows(vocab: usize) -> usize {
-    ((64 << 20) / vocab.max(1)).clamp(16, 8192)
+/// Rows per chunk. The logits of a chunk take 2.5 GiB at most, and a sixteenth of the device's memory: few chunks are few
+/// passes over the gradient of the table. Whole tiles of a product.
+pub(crate) fn chunk_rows(vocab: usize, device: &Device) -> usize {
+    let bytes = super::total_memory(device).map_or(256 << 20, |all| (all / 16).min(5 << 29) as usize);
+    let rows = bytes / 4 / vocab.max(1);
+    if rows < 256 { rows.max(16) } else { (rows / 256 * 256).min(8192) }
 }
 
 /// Where the targets of each row start, with an end behind the last: [R + 1]; and their tokens.
@@ -32,7 +35,7 @@ fn logits_of(h: &Tensor, weight: &Tensor, first: usize, count: usize, logits: &T
 
 pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target]) -> Result<HeadScores> {
     let (rows, vocab, device) = (h.dim(0)?, weight.dim(0)?, h.device());
-    let chunk = chunk_rows(vocab);
+    let chunk = chunk_rows(vocab, device);
     let (starts, tokens) = by_row(targets, rows, device)?;
     // Log-sum-exps, then log-probabilities: one copy to the host at the end.
     let scores = fresh(rows + targets.len() + 1, DType::F64, device)?;
@@ -63,7 +66,7 @@ pub(crate) fn backward(
     weight_gradient: Option<&Tensor>,
 ) -> Result<Tensor> {
     let ((rows, width), vocab, device) = (h.dims2()?, weight.dim(0)?, h.device());
-    let chunk = chunk_rows(vocab);
+    let chunk = chunk_rows(vocab, device);
     let (starts, tokens) = by_row(targets, rows, device)?;
     let numbers = |numbers: &[f64]| -> Result<Tensor> {
         Ok(Tensor::from_vec(numbers.iter().chain(&[0.0]).map(|&x| x as f32).collect(), numbers.len() + 1, device)?)

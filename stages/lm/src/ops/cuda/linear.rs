@@ -1,6 +1,6 @@
 //! Linear layers: products by cuBLAS. See `ops::linear` for what is computed.
 
-use super::{Launch, Operand, add_partials, chunk, fresh, multiply};
+use super::{Launch, Operand, add_partials, columns, fresh, multiply};
 use crate::{DType, Result};
 use candle_core::Tensor;
 
@@ -13,7 +13,7 @@ pub(crate) fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residu
     if added {
         Launch::like("linear", "base_rows", x).optional(residual)?.optional(bias)?.tensor(&y)?.count(outer)?.run(
             (rows, 1),
-            256,
+            128,
             0,
         )?;
     }
@@ -45,7 +45,7 @@ pub(crate) fn backward_bias(dy: &Tensor, gradient: &Tensor) -> Result<()> {
     if rows == 0 {
         return Ok(());
     }
-    let chunk = chunk(rows);
+    let (pack, chunk) = columns(rows, width);
     let partial = fresh((rows.div_ceil(chunk), width), DType::F32, dy.device())?;
     Launch::like("linear", "column_sums", dy)
         .tensor(dy)?
@@ -53,6 +53,7 @@ pub(crate) fn backward_bias(dy: &Tensor, gradient: &Tensor) -> Result<()> {
         .count(rows)?
         .count(width)?
         .count(chunk)?
-        .run((width.div_ceil(128), rows.div_ceil(chunk)), 128, 0)?;
+        .count(pack)?
+        .run((width.div_ceil(pack * 128), rows.div_ceil(chunk)), 128, 0)?;
     add_partials(&partial, 0, gradient)
 }

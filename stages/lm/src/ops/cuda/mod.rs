@@ -7,9 +7,11 @@
 //! Tests run the same code without a GPU: `emulator` compiles the kernels for the processor.
 
 #[cfg(feature = "cuda")]
+pub mod bench;
+#[cfg(feature = "cuda")]
 mod driver;
 #[cfg(feature = "cuda")]
-pub(crate) use driver::prepare;
+pub(crate) use driver::{memory, prepare};
 #[cfg(test)]
 pub(crate) mod emulator;
 
@@ -48,6 +50,15 @@ fn here(device: &Device) -> bool {
     }
 }
 
+/// Bytes of memory of a device, read once; `None` where a GPU is emulated.
+fn total_memory(device: &Device) -> Option<u64> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => driver::total_memory(device),
+        _ => None,
+    }
+}
+
 fn elsewhere() -> Error {
     Error::internal("a GPU kernel met a tensor of another device")
 }
@@ -78,13 +89,20 @@ pub(crate) fn fresh(shape: impl Into<Shape>, dtype: DType, device: &Device) -> R
     }
 }
 
-/// Integers on a device. The last ones are remembered: the blocks of a model ask for the same ones one after another.
+/// Integers on a device. The last ones of each device are remembered: the blocks of a model ask for the same ones one
+/// after another.
 pub(crate) fn upload(numbers: &[u32], device: &Device) -> Result<Tensor> {
     const REMEMBERED: usize = 16;
-    static LAST: Mutex<Vec<(Vec<u32>, Tensor)>> = Mutex::new(Vec::new());
+    type Remembered = Vec<(Vec<u32>, Tensor)>;
+    static LAST: Mutex<Vec<Remembered>> = Mutex::new(Vec::new());
     let mut last = LAST.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let same = |(known, tensor): &(Vec<u32>, Tensor)| tensor.device().same_device(device) && known == numbers;
-    let entry = match last.iter().position(same) {
+    let of = |known: &Remembered| known.first().is_some_and(|(_, tensor)| tensor.device().same_device(device));
+    let at = last.iter().position(of).unwrap_or(last.len());
+    if at == last.len() {
+        last.push(Vec::new());
+    }
+    let last = &mut last[at];
+    let entry = match last.iter().position(|(known, _)| known == numbers) {
         Some(at) => last.remove(at),
         None => (numbers.to_vec(), Tensor::new(numbers, device)?),
     };
@@ -248,9 +266,9 @@ pub(crate) fn multiply(a: Operand, b: Operand, c: Operand, m: usize, k: usize, n
     }
 }
 
-/// Rows whose sum by columns one thread takes: enough threads for a GPU, and few partial sums.
-fn chunk(rows: usize) -> usize {
-    rows.div_ceil(128).max(16)
+/// How sums by columns are cut: (columns of a thread, rows of a thread). Enough threads for a GPU, and few partial sums.
+fn columns(rows: usize, width: usize) -> (usize, usize) {
+    (if width.is_multiple_of(8) { 8 } else { 1 }, rows.div_ceil(512).max(16))
 }
 
 /// Adds the rows of `partial`, of which `width` columns from `start` on count, to a gradient, in their order.
@@ -263,5 +281,5 @@ fn add_partials(partial: &Tensor, start: usize, gradient: &Tensor) -> Result<()>
         .count(chunks)?
         .count(stride)?
         .count(width)?
-        .run((width.div_ceil(128), 1), 128, 0)
+        .run((width.div_ceil(32), 1), 256, 0)
 }

@@ -1,6 +1,6 @@
 //! RMSNorm. See `ops::norm` for what is computed.
 
-use super::{Launch, add_partials, chunk, fresh};
+use super::{Launch, add_partials, columns, fresh};
 use crate::{DType, Result};
 use candle_core::Tensor;
 
@@ -57,7 +57,7 @@ pub(crate) fn backward(
     if let Some(gradient) = weight_gradient
         && rows > 0
     {
-        let chunk = chunk(rows);
+        let (pack, chunk) = columns(rows, width);
         let partial = fresh((rows.div_ceil(chunk), width), DType::F32, x.device())?;
         Launch::like("norm", "norm_weight", x)
             .tensor(x)?
@@ -67,7 +67,8 @@ pub(crate) fn backward(
             .count(rows)?
             .count(width)?
             .count(chunk)?
-            .run((width.div_ceil(THREADS as usize), rows.div_ceil(chunk)), THREADS, 0)?;
+            .count(pack)?
+            .run((width.div_ceil(pack * THREADS as usize), rows.div_ceil(chunk)), THREADS, 0)?;
         add_partials(&partial, 0, gradient)?;
     }
     Ok(dx)

@@ -1,4 +1,4 @@
-//! Rotary positions and the norm of heads. See `ops::rope` for what is computed.
+//! Rotary positions and the norm of heads, in place. See `ops::rope` for what is computed.
 
 use super::{Launch, add_partials, fresh, upload};
 use crate::ops::attention::Shape;
@@ -20,28 +20,43 @@ pub(crate) fn forward(
     norm: Option<HeadNorm>,
     table: &RopeTable,
     depths: &[u32],
-) -> Result<Tensor> {
+) -> Result<()> {
+    let Some(norm) = norm else { return turn(qkv, shape, table, depths, 1.0) };
     let rows = qkv.dim(0)?;
-    let y = fresh(qkv.dims(), qkv.dtype(), qkv.device())?;
-    Launch::like("rope", "rope_forward", qkv)
+    Launch::like("rope", "rope_norm", qkv)
         .tensor(qkv)?
-        .optional(norm.map(|norm| norm.query))?
-        .optional(norm.map(|norm| norm.key))?
+        .tensor(norm.query)?
+        .tensor(norm.key)?
         .of(DType::F32, &table.cos)?
         .of(DType::F32, &table.sin)?
         .of(DType::U32, &upload(depths, qkv.device())?)?
-        .tensor(&y)?
         .count(rows)?
         .count(shape.heads)?
         .count(shape.kv_heads)?
         .count(shape.head_dim)?
-        .f32(norm.map_or(0.0, |norm| norm.eps))
-        .run((heads_of(rows, shape).div_ceil(WARPS), 1), WARPS as u32 * 32, 0)?;
-    Ok(y)
+        .f32(norm.eps)
+        .run(((rows * (shape.heads + shape.kv_heads)).div_ceil(WARPS), 1), WARPS as u32 * 32, 0)
 }
 
-fn heads_of(rows: usize, shape: &Shape) -> usize {
-    rows * (shape.heads + 2 * shape.kv_heads)
+/// The rotation alone; `sign` -1 turns back.
+fn turn(qkv: &Tensor, shape: &Shape, table: &RopeTable, depths: &[u32], sign: f64) -> Result<()> {
+    const THREADS: usize = 256;
+    let turned = shape.heads + shape.kv_heads;
+    let half = shape.head_dim / 2;
+    let pack = if half.is_multiple_of(8) { 8 } else { 1 };
+    let count = qkv.dim(0)? * turned * (half / pack);
+    Launch::like("rope", "rope_turn", qkv)
+        .tensor(qkv)?
+        .of(DType::F32, &table.cos)?
+        .of(DType::F32, &table.sin)?
+        .of(DType::U32, &upload(depths, qkv.device())?)?
+        .count(count)?
+        .count(turned)?
+        .count(shape.width())?
+        .count(shape.head_dim)?
+        .count(pack)?
+        .f32(sign)
+        .run((count.div_ceil(THREADS), 1), THREADS as u32, 0)
 }
 
 pub(crate) fn backward(
@@ -50,24 +65,9 @@ pub(crate) fn backward(
     saved: Option<SavedHeadNorm>,
     table: &RopeTable,
     depths: &[u32],
-) -> Result<Tensor> {
+) -> Result<()> {
+    let Some(SavedHeadNorm { norm, before, gradients }) = saved else { return turn(g, shape, table, depths, -1.0) };
     let rows = g.dim(0)?;
-    let d = fresh(g.dims(), g.dtype(), g.device())?;
-    let depths = upload(depths, g.device())?;
-    let Some(SavedHeadNorm { norm, before, gradients }) = saved else {
-        Launch::like("rope", "rope_backward", g)
-            .tensor(g)?
-            .of(DType::F32, &table.cos)?
-            .of(DType::F32, &table.sin)?
-            .of(DType::U32, &depths)?
-            .tensor(&d)?
-            .count(rows)?
-            .count(shape.heads)?
-            .count(shape.kv_heads)?
-            .count(shape.head_dim)?
-            .run((heads_of(rows, shape).div_ceil(WARPS), 1), WARPS as u32 * 32, 0)?;
-        return Ok(d);
-    };
     let (chunks, width) = (rows.div_ceil(CHUNK), shape.head_dim);
     let partial = fresh((chunks, 2 * width), DType::F32, g.device())?;
     Launch::like("rope", "rope_norm_backward", g)
@@ -77,8 +77,7 @@ pub(crate) fn backward(
         .tensor(norm.key)?
         .of(DType::F32, &table.cos)?
         .of(DType::F32, &table.sin)?
-        .of(DType::U32, &depths)?
-        .tensor(&d)?
+        .of(DType::U32, &upload(depths, g.device())?)?
         .of(DType::F32, &partial)?
         .count(rows)?
         .count(shape.heads)?
@@ -92,5 +91,5 @@ pub(crate) fn backward(
             add_partials(&partial, start, gradient)?;
         }
     }
-    Ok(d)
+    Ok(())
 }

@@ -1,8 +1,7 @@
-//! The GPU kernels in f32 and bf16 against those of the CPU in f32: emulated, and on the device that
-//! `HALFTONE_TEST_DEVICE` names where it is set. Widths that packs of 8 fit and do not
+//! The GPU kernels in f32 and bf16 against those of the CPU in f32: emulated, or on the device that
+//! `HALFTONE_TEST_DEVICE` names. Widths that packs of 8 fit and do not
 //! fit, more rows than a block takes, and forests that fork. `ops::check` runs the cases of each operation too.
 
-use crate::device::open_device;
 use crate::ops::attention::{self, Shape, tiles};
 use crate::ops::attention_backward::{self, Saved};
 use crate::ops::cuda::emulator::emulated;
@@ -36,10 +35,10 @@ fn agrees(rounding: f64, inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Ve
         assert_eq!(kernel_for(&[&inputs[0]]), Kernel::Cuda);
         run(&inputs).unwrap()
     };
-    let real = std::env::var("HALFTONE_TEST_DEVICE").ok().map(|name| open_device(&name).unwrap());
+    let real = check::test_device();
     for (dtype, tolerance) in [(DType::F32, 1e-4), (DType::BF16, rounding)] {
         let emulated = emulated(|| kernels(&Device::Cpu, dtype));
-        let real = real.as_ref().map(|device| kernels(device, dtype));
+        let real = real.map(|device| kernels(device, dtype));
         for (place, got) in [("emulated", emulated), ("on the device", real)] {
             for (i, (got, want)) in got.iter().flatten().map(wide).zip(&want).enumerate() {
                 assert_eq!(got.len(), want.len());
@@ -150,8 +149,14 @@ fn trees(trunk: u32, branches: u32, length: u32) -> forest::Forest {
         owned
             .push((0..trunk).map(|j| j % 50).chain(fork).chain((0..length + i).map(|j| 60 + i * 3 + j % 30)).collect());
     }
-    let sequence = |ids: Vec<u32>| Sequence { start: ids.len(), prompt_tokens: ids.len(), ids, escaped: 0, cut: 0 };
-    let owned: Vec<Sequence> = owned.into_iter().map(sequence).collect();
+    packed(&owned.into_iter().map(sequence).collect::<Vec<_>>())
+}
+
+fn sequence(ids: Vec<u32>) -> Sequence {
+    Sequence { start: ids.len(), prompt_tokens: ids.len(), ids, escaped: 0, cut: 0 }
+}
+
+fn packed(owned: &[Sequence]) -> forest::Forest {
     let all: Vec<&Sequence> = owned.iter().collect();
     let mut forests = forest::forests(&all, forest::Want::States, 1000, 100_000).unwrap();
     assert_eq!(forests.len(), 1);
@@ -180,8 +185,20 @@ fn attention_over_forests() {
 
 #[test]
 fn attention_of_wide_heads() {
-    for (heads, kv_heads, head_dim) in [(4, 2, 64), (2, 1, 80), (1, 1, 128)] {
+    for (heads, kv_heads, head_dim) in [(4, 2, 64), (2, 1, 80), (8, 1, 96), (1, 1, 128)] {
         attention_agrees(Shape { heads, kv_heads, head_dim, window: None }, &trees(40, 2, 50));
+    }
+}
+
+/// More segments on a path than a kernel keeps in shared memory: each sequence leaves the one before it later.
+#[test]
+fn attention_over_a_long_path() {
+    let owned: Vec<Sequence> =
+        (1..45).map(|i| sequence((0..2 * i).map(|j| j % 50).chain((0..3).map(|j| 60 + i + j)).collect())).collect();
+    let forest = packed(&owned);
+    assert!(tiles(&forest).iter().any(|tile| tile.keys.len() > 32));
+    for window in [None, Some(9)] {
+        attention_agrees(Shape { heads: 2, kv_heads: 1, head_dim: 32, window }, &forest);
     }
 }
 
