@@ -1,12 +1,14 @@
 //! AOT: alignment via optimal transport, paired form.
 
+use std::f64::consts::LN_2;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::card::Card;
 use crate::error::{Error, Result};
 use crate::evaluation::Evaluation;
+use crate::formula::{BatchObjective, Facts, Formula, Terms};
 use crate::side::Side;
 use crate::stable::{sigmoid, softplus};
 
@@ -18,12 +20,12 @@ pub struct Aot {
     pub beta: f64,
 }
 
-impl Aot {
+impl BatchObjective for Aot {
     /// mean_k -log sigmoid(beta (m_(k) - r_(k))), m_(k) and r_(k) the k-th smallest margins of policy and reference,
     /// arXiv 2406.05882 (TRL's `aot`). Equal margins keep their order, so that the gradient is determined. Edges of
     /// weight 0 are left out. The terms come in the order of the policy's margins: edge i with the reference margin of
     /// its rank.
-    pub(crate) fn evaluate(&self, batch: &Batch) -> Result<Evaluation> {
+    fn evaluate(&self, batch: &Batch, _denominator: f64) -> Result<Evaluation> {
         let mut evaluation = Evaluation::empty(batch, batch.edges.len());
         let edges: Vec<usize> = (0..batch.edges.len()).filter(|&i| batch.edges[i].weight > 0.0).collect();
         let Some(&first) = edges.first() else { return Ok(evaluation.without_weight()) };
@@ -55,13 +57,31 @@ impl Aot {
         Ok(evaluation)
     }
 
-    pub(crate) const CARD: Card = Card {
-        name: "aot",
-        title: "alignment via optimal transport, paired form",
-        paper: "arXiv 2406.05882",
-        equation: "mean over ranks k of -log sigmoid(beta (policy margin of rank k - reference margin of rank k))",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "counts like any other margin",
-    };
+    fn value_at_zero(&self) -> Option<f64> {
+        Some(LN_2)
+    }
+}
+
+impl Formula for Aot {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "aot",
+            title: "alignment via optimal transport, paired form",
+            paper: "arXiv 2406.05882",
+            equation: "mean over ranks k of -log sigmoid(beta (policy margin of rank k - reference margin of rank k))",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "counts like any other margin",
+            weights: false,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Batch(self)
+    }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Formula, Terms};
 use crate::side::{EdgeObjective, EdgeTerm, Side};
 use crate::stable::sigmoid;
 
@@ -53,26 +53,48 @@ fn bell(z: f64) -> f64 {
     sigmoid(z) * sigmoid(-z)
 }
 
-impl ApoZero {
-    pub(crate) const CARD: Card = Card {
-        name: "apo_zero",
-        title: "anchored preference optimization, zero (chosen up, rejected down)",
-        paper: "arXiv 2408.06266",
-        equation: "1 - sigmoid(beta s1) + sigmoid(beta s2), s = log pi/ref",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "still pushes the sides apart",
-    };
+impl Formula for ApoZero {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "apo_zero",
+            title: "anchored preference optimization, zero (chosen up, rejected down)",
+            paper: "arXiv 2408.06266",
+            equation: "1 - sigmoid(beta s1) + sigmoid(beta s2), s = log pi/ref",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "still pushes the sides apart",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }
 
-impl ApoDown {
-    pub(crate) const CARD: Card = Card {
-        name: "apo_down",
-        title: "anchored preference optimization, down (both down, rejected more)",
-        paper: "arXiv 2408.06266",
-        equation: "sigmoid(beta s1) + 1 - sigmoid(beta (s1 - s2)), s = log pi/ref",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "still pushes the sides apart",
-    };
+impl Formula for ApoDown {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "apo_down",
+            title: "anchored preference optimization, down (both down, rejected more)",
+            paper: "arXiv 2408.06266",
+            equation: "sigmoid(beta s1) + 1 - sigmoid(beta (s1 - s2)), s = log pi/ref",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "still pushes the sides apart",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Formula, Terms};
 use crate::side::{EdgeObjective, EdgeTerm, Side};
 use crate::stable::{sigmoid, softplus};
 
@@ -27,14 +27,25 @@ impl EdgeObjective for Bco {
     }
 }
 
-impl Bco {
-    pub(crate) const CARD: Card = Card {
-        name: "bco",
-        title: "binary classifier optimization, pair form without reward shift",
-        paper: "arXiv 2404.04656",
-        equation: "-log sigmoid(beta s1) - log sigmoid(-beta s2), s = log pi/ref",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "still pushes the sides apart",
-    };
+impl Formula for Bco {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "bco",
+            title: "binary classifier optimization, pair form without reward shift",
+            paper: "arXiv 2404.04656",
+            equation: "-log sigmoid(beta s1) - log sigmoid(-beta s2), s = log pi/ref",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "still pushes the sides apart",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Finding, Formula, Terms, at_least_0};
 use crate::side::{EdgeObjective, EdgeTerm, Side};
 use crate::stable::{sigmoid, softplus};
 
@@ -30,14 +30,31 @@ impl EdgeObjective for Cpo {
     }
 }
 
-impl Cpo {
-    pub(crate) const CARD: Card = Card {
-        name: "cpo",
-        title: "contrastive preference optimization (no reference)",
-        paper: "arXiv 2401.08417",
-        equation: "-log sigmoid(beta (log pi(chosen) - log pi(rejected))) - alpha log pi(chosen)/|chosen|",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens in the preference, mean in the likelihood",
-        at_half: "still pushes the chosen side up",
-    };
+impl Formula for Cpo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "cpo",
+            title: "contrastive preference optimization (no reference)",
+            paper: "arXiv 2401.08417",
+            equation: "-log sigmoid(beta (log pi(chosen) - log pi(rejected))) - alpha log pi(chosen)/|chosen|",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens in the preference, mean in the likelihood",
+            at_half: "still pushes the chosen side up",
+            reference: false,
+            tokens: true,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        at_least_0("alpha", self.alpha).into_iter().collect()
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

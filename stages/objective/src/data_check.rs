@@ -1,7 +1,6 @@
 //! What only the data can tell: the forms of its pairs and the labels of its items.
 
-use crate::catalogue::Objective;
-use crate::rpo::{Rpo, RpoForm, RpoWeighting};
+use crate::list::Objective;
 
 /// How many pairs of each form the data holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,19 +24,11 @@ impl Objective {
                     "`{name}` on {} pairs that all share their prompt is `{}` at the cost of scoring prompts: make \
                      joint comparisons (`compare` with `joint: {{random: 1}}`, or `{{nearest: 4}}`), or set `allow_same_prompt: true`",
                     forms.same,
-                    match self {
-                        Objective::Cjpo(_) => "cdpo",
-                        Objective::Gjpo(_) => "gdpo",
-                        _ => "dpo",
-                    }
+                    self.facts().same_twin
                 ));
             }
-        } else if forms.joint > 0 && !matches!(self, Objective::Rpo(_) | Objective::Sft(_)) {
-            let twin = match self {
-                Objective::Cdpo(_) => "cjpo",
-                Objective::Gdpo(_) => "gjpo",
-                _ => "jpo",
-            };
+        } else if forms.joint > 0 && !self.facts().joint_pairs {
+            let twin = self.facts().joint_twin;
             return Err(format!(
                 "`{name}` compares two responses to one prompt, and {} of {} pairs are joint (two prompts): train on \
                  them with `{twin}`, which scores prompt and response together, or leave them out in `pairs`",
@@ -53,44 +44,6 @@ impl Objective {
     /// # Errors
     /// Why not.
     pub fn accepts_label(&self, label: f64) -> Result<(), &'static str> {
-        match self {
-            Objective::Sft(_) if label <= 0.5 => Err("sft takes demonstrations: labels above 0.5"),
-            Objective::Rpo(Rpo { form: RpoForm::Unpaired, .. }) if label == 0.5 => {
-                Err("unpaired rpo takes chosen (above 0.5) and rejected (below 0.5) items")
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Rpo {
-    /// Keys that are missing or without effect under the weighting and form.
-    pub(crate) fn check_keys(&self) -> Vec<(&'static str, String)> {
-        let mut findings = Vec::new();
-        let mut find = |wrong: bool, key, text: &str| {
-            if wrong {
-                findings.push((key, text.to_owned()));
-            }
-        };
-        let embedding = self.weighting == RpoWeighting::Embedding;
-        let diagonal = self.weighting == RpoWeighting::Diagonal;
-        find(embedding && self.tau.is_none(), "tau", "missing; `weighting: embedding` needs it (the paper takes 0.5)");
-        find(!embedding && self.tau.is_some(), "tau", "has no effect: only `weighting: embedding` reads it");
-        find(
-            diagonal && self.diagonal_weight.is_none(),
-            "diagonal_weight",
-            "missing; `weighting: diagonal` needs it (the paper's code takes 0.8)",
-        );
-        find(
-            !diagonal && self.diagonal_weight.is_some(),
-            "diagonal_weight",
-            "has no effect: only `weighting: diagonal` reads it",
-        );
-        find(
-            diagonal && self.form == RpoForm::Unpaired,
-            "weighting",
-            "`diagonal` means a row's own pair, and unpaired items have none: take `embedding` or `uniform`",
-        );
-        findings
+        self.formula().accepts_label(label)
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Finding, Formula, Terms, above_0};
 use crate::side::{MarginObjective, Slope};
 use crate::stable::{sigmoid, softplus};
 
@@ -30,14 +30,29 @@ impl MarginObjective for Discopop {
     }
 }
 
-impl Discopop {
-    pub(crate) const CARD: Card = Card {
-        name: "discopop",
-        title: "DiscoPOP, the log-ratio modulated loss",
-        paper: "arXiv 2406.08414, section 4",
-        equation: "(1 - m) (-log sigmoid(z)) + m exp(-z), z = beta D, m = sigmoid(z/tau)",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "still pushes the chosen side up",
-    };
+impl Formula for Discopop {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "discopop",
+            title: "DiscoPOP, the log-ratio modulated loss",
+            paper: "arXiv 2406.08414, section 4",
+            equation: "(1 - m) (-log sigmoid(z)) + m exp(-z), z = beta D, m = sigmoid(z/tau)",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "still pushes the chosen side up",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        above_0("tau", self.tau).into_iter().collect()
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Formula, Terms};
 use crate::side::{MarginObjective, Slope};
 use crate::stable::{sigmoid, softplus};
 
@@ -62,38 +62,77 @@ impl MarginObjective for Gdpo {
     }
 }
 
-impl Dpo {
-    pub(crate) const CARD: Card = Card {
-        name: "dpo",
-        title: "direct preference optimization",
-        paper: "arXiv 2305.18290, eq. 7",
-        equation: "-log sigmoid(beta D), D = (log pi/ref)(chosen) - (log pi/ref)(rejected)",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "still pushes the chosen side up",
-    };
+impl Formula for Dpo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "dpo",
+            title: "direct preference optimization",
+            paper: "arXiv 2305.18290, eq. 7",
+            equation: "-log sigmoid(beta D), D = (log pi/ref)(chosen) - (log pi/ref)(rejected)",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "still pushes the chosen side up",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }
 
-impl Cdpo {
-    pub(crate) const CARD: Card = Card {
-        name: "cdpo",
-        title: "conservative DPO",
-        paper: "arXiv 2409.06691, eq. 6",
-        equation: "-p_hat log sigmoid(beta D) - (1 - p_hat) log sigmoid(-beta D)",
-        orientation: "swapping the sides and taking 1 - p_hat changes nothing",
-        length: "sums over response tokens",
-        at_half: "pulls the margin to 0",
-    };
+impl Formula for Cdpo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "cdpo",
+            title: "conservative DPO",
+            paper: "arXiv 2409.06691, eq. 6",
+            equation: "-p_hat log sigmoid(beta D) - (1 - p_hat) log sigmoid(-beta D)",
+            orientation: "swapping the sides and taking 1 - p_hat changes nothing",
+            length: "sums over response tokens",
+            at_half: "pulls the margin to 0",
+            p_hat: true,
+            mirrored: true,
+            joint_twin: "cjpo",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }
 
-impl Gdpo {
-    pub(crate) const CARD: Card = Card {
-        name: "gdpo",
-        title: "geometric-averaged DPO for soft labels",
-        paper: "arXiv 2409.06691, eq. 11",
-        equation: "-log sigmoid(beta (2 p_hat - 1) D)",
-        orientation: "swapping the sides and taking 1 - p_hat changes nothing",
-        length: "sums over response tokens",
-        at_half: "loss log 2, no pull",
-    };
+impl Formula for Gdpo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "gdpo",
+            title: "geometric-averaged DPO for soft labels",
+            paper: "arXiv 2409.06691, eq. 11",
+            equation: "-log sigmoid(beta (2 p_hat - 1) D)",
+            orientation: "swapping the sides and taking 1 - p_hat changes nothing",
+            length: "sums over response tokens",
+            at_half: "loss log 2, no pull",
+            p_hat: true,
+            mirrored: true,
+            joint_twin: "gjpo",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

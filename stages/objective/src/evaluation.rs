@@ -1,8 +1,9 @@
 //! From a batch to a loss and its gradient.
 
 use crate::batch::{Batch, SequenceLogps};
-use crate::catalogue::Objective;
 use crate::error::{Error, Result};
+use crate::formula::Terms;
+use crate::list::Objective;
 use crate::side::{EdgeObjective, Side};
 
 /// The loss of a batch and its derivatives.
@@ -79,19 +80,18 @@ impl Objective {
 
     /// Why a batch would move nothing, told from its weights and labels alone.
     pub fn no_step(&self, batch: &Batch) -> Option<NoStep> {
-        match self {
-            Objective::Rpo(rpo) => rpo.no_step(batch),
-            _ => (self.denominator(batch) == 0.0).then_some(NoStep::ZeroWeight),
+        match self.formula().terms() {
+            Terms::Edges(_) => (self.denominator(batch) == 0.0).then_some(NoStep::ZeroWeight),
+            Terms::Batch(objective) => objective.no_step(batch),
         }
     }
 
     /// What the sum of weighted terms is divided by: the sum of the weights, for `sft` of weights times tokens. It
     /// needs no log-probs.
     pub fn denominator(&self, batch: &Batch) -> f64 {
-        match self {
-            Objective::Sft(_) => crate::Sft::denominator(batch),
-            Objective::Kto(_) => batch.items.iter().map(|item| item.weight).sum(),
-            _ => batch.edges.iter().map(|edge| edge.weight).sum(),
+        match self.formula().terms() {
+            Terms::Edges(_) => batch.edges.iter().map(|edge| edge.weight).sum(),
+            Terms::Batch(objective) => objective.denominator(batch),
         }
     }
 
@@ -103,29 +103,24 @@ impl Objective {
     /// As [`Objective::evaluate`].
     pub fn evaluate_part(&self, part: &Batch, denominator: f64) -> Result<Evaluation> {
         self.validate(part)?;
-        match self {
-            Objective::Sft(sft) => Ok(sft.evaluate(part, denominator)),
-            Objective::Rpo(rpo) => rpo.evaluate(part),
-            Objective::Kto(kto) => kto.evaluate(part),
-            Objective::Aot(aot) => aot.evaluate(part),
-            _ => {
-                let edges = self.edge_objective().expect("every other objective is a sum over edges");
-                Ok(self.evaluate_edges(edges, part, denominator))
-            }
+        match self.formula().terms() {
+            Terms::Edges(edges) => Ok(self.evaluate_edges(edges, part, denominator)),
+            Terms::Batch(objective) => objective.evaluate(part, denominator),
         }
     }
 
     /// The loss of one edge where the policy still equals the reference (margin 0), so what step 0 shows when all labels
     /// are `p_hat`. Nothing for objectives whose first loss depends on the model: those without a reference.
     pub fn value_at_zero(&self, p_hat: f64) -> Option<f64> {
-        match self {
-            _ if !self.needs_reference() => None,
-            Objective::Kto(_) => Some(0.5),
-            Objective::Rpo(_) | Objective::Aot(_) => Some(std::f64::consts::LN_2),
-            _ => {
+        if !self.needs_reference() {
+            return None;
+        }
+        match self.formula().terms() {
+            Terms::Edges(edges) => {
                 let still = Side { policy: 0.0, reference: 0.0, tokens: 1.0 };
-                self.edge_objective().map(|edges| edges.term(&still, &still, p_hat).loss)
+                Some(edges.term(&still, &still, p_hat).loss)
             }
+            Terms::Batch(objective) => objective.value_at_zero(),
         }
     }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Finding, Formula, Terms, finding};
 use crate::side::{MarginObjective, Slope};
 use crate::stable::{sigmoid, softplus};
 
@@ -37,14 +37,33 @@ impl MarginObjective for Exo {
     }
 }
 
-impl Exo {
-    pub(crate) const CARD: Card = Card {
-        name: "exo",
-        title: "efficient exact optimization, pair form with soft labels",
-        paper: "arXiv 2402.00856",
-        equation: "KL((sigmoid(beta D), sigmoid(-beta D)) || (p_hat, 1 - p_hat)), p_hat clipped",
-        orientation: "swapping the sides and taking 1 - p_hat changes nothing",
-        length: "sums over response tokens",
-        at_half: "pulls the margin to 0",
-    };
+impl Formula for Exo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "exo",
+            title: "efficient exact optimization, pair form with soft labels",
+            paper: "arXiv 2402.00856",
+            equation: "KL((sigmoid(beta D), sigmoid(-beta D)) || (p_hat, 1 - p_hat)), p_hat clipped",
+            orientation: "swapping the sides and taking 1 - p_hat changes nothing",
+            length: "sums over response tokens",
+            at_half: "pulls the margin to 0",
+            p_hat: true,
+            mirrored: true,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        finding(self.clip > 0.0 && self.clip < 0.5, "clip", self.clip, "a number between 0 and 0.5")
+            .into_iter()
+            .collect()
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

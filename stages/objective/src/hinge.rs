@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Formula, Terms};
 use crate::side::{MarginObjective, Slope};
 
 /// Hinge on the margin.
@@ -22,14 +22,26 @@ impl MarginObjective for Hinge {
     }
 }
 
-impl Hinge {
-    pub(crate) const CARD: Card = Card {
-        name: "hinge",
-        title: "hinge loss of RSO (SLiC with a reference)",
-        paper: "arXiv 2309.06657",
-        equation: "max(0, 1 - beta D)",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "still pushes the margin to 1/beta",
-    };
+impl Formula for Hinge {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "hinge",
+            title: "hinge loss of RSO (SLiC with a reference)",
+            paper: "arXiv 2309.06657",
+            equation: "max(0, 1 - beta D)",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "still pushes the margin to 1/beta",
+            log_odds: false,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Formula, Score, Terms};
 use crate::side::{EdgeObjective, EdgeTerm, MarginObjective, Side, Slope};
 
 /// Identity preference optimization: pulls the margin to a target.
@@ -71,50 +71,103 @@ impl EdgeObjective for IpoNorm {
     }
 }
 
-impl Ipo {
-    pub(crate) const CARD: Card = Card {
-        name: "ipo",
-        title: "identity preference optimization, on sums of log-probs (`ipo_norm` is TRL's)",
-        paper: "arXiv 2310.12036, eq. 17",
-        equation: "(D - 1/(2 beta))^2",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "still pushes the margin to 1/(2 beta)",
-    };
+impl Formula for Ipo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "ipo",
+            title: "identity preference optimization, on sums of log-probs (`ipo_norm` is TRL's)",
+            paper: "arXiv 2310.12036, eq. 17",
+            equation: "(D - 1/(2 beta))^2",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "still pushes the margin to 1/(2 beta)",
+            log_odds: false,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }
 
-impl Cipo {
-    pub(crate) const CARD: Card = Card {
-        name: "cipo",
-        title: "conservative IPO, on sums of log-probs",
-        paper: "arXiv 2409.06691, eq. 8",
-        equation: "(D - (2 p_hat - 1)/(2 beta))^2",
-        orientation: "swapping the sides and taking 1 - p_hat changes nothing",
-        length: "sums over response tokens",
-        at_half: "pulls the margin to 0",
-    };
+impl Formula for Cipo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "cipo",
+            title: "conservative IPO, on sums of log-probs",
+            paper: "arXiv 2409.06691, eq. 8",
+            equation: "(D - (2 p_hat - 1)/(2 beta))^2",
+            orientation: "swapping the sides and taking 1 - p_hat changes nothing",
+            length: "sums over response tokens",
+            at_half: "pulls the margin to 0",
+            p_hat: true,
+            mirrored: true,
+            log_odds: false,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }
 
-impl Gipo {
-    pub(crate) const CARD: Card = Card {
-        name: "gipo",
-        title: "geometric-averaged IPO for soft labels, on sums of log-probs",
-        paper: "arXiv 2409.06691, eq. 12",
-        equation: "(2 p_hat - 1)^2 (D - 1/(2 beta))^2",
-        orientation: "chosen first, p_hat at least 0.5",
-        length: "sums over response tokens",
-        at_half: "loss 0, no pull",
-    };
+impl Formula for Gipo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "gipo",
+            title: "geometric-averaged IPO for soft labels, on sums of log-probs",
+            paper: "arXiv 2409.06691, eq. 12",
+            equation: "(2 p_hat - 1)^2 (D - 1/(2 beta))^2",
+            orientation: "chosen first, p_hat at least 0.5",
+            length: "sums over response tokens",
+            at_half: "loss 0, no pull",
+            p_hat: true,
+            log_odds: false,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }
 
-impl IpoNorm {
-    pub(crate) const CARD: Card = Card {
-        name: "ipo_norm",
-        title: "length-normalised identity preference optimization (TRL's `ipo`)",
-        paper: "arXiv 2310.12036, eq. 17, with TRL's division by length",
-        equation: "((log pi/ref)(chosen)/|chosen| - (log pi/ref)(rejected)/|rejected| - 1/(2 beta))^2",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "means over response tokens",
-        at_half: "still pushes the margin to 1/(2 beta)",
-    };
+impl Formula for IpoNorm {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "ipo_norm",
+            title: "length-normalised identity preference optimization (TRL's `ipo`)",
+            paper: "arXiv 2310.12036, eq. 17, with TRL's division by length",
+            equation: "((log pi/ref)(chosen)/|chosen| - (log pi/ref)(rejected)/|rejected| - 1/(2 beta))^2",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "means over response tokens",
+            at_half: "still pushes the margin to 1/(2 beta)",
+            tokens: true,
+            log_odds: false,
+            score: Score::LogRatioPerToken,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

@@ -7,8 +7,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
 use crate::dpo::{Cdpo, Dpo, Gdpo};
+use crate::formula::{Facts, Formula, Terms};
 use crate::side::{MarginObjective, Slope};
 
 /// Joint preference optimization: the label is taken as certain.
@@ -56,38 +56,81 @@ impl MarginObjective for Gjpo {
     }
 }
 
-impl Jpo {
-    pub(crate) const CARD: Card = Card {
-        name: "jpo",
-        title: "joint preference optimization over (prompt, response)",
-        paper: "arXiv 2404.00530",
-        equation: "-log sigmoid(beta D), D = (log pi/ref)(prompt + chosen) - (log pi/ref)(prompt + rejected)",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over prompt and response tokens",
-        at_half: "still pushes the chosen side up",
-    };
+impl Formula for Jpo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "jpo",
+            title: "joint preference optimization over (prompt, response)",
+            paper: "arXiv 2404.00530",
+            equation: "-log sigmoid(beta D), D = (log pi/ref)(prompt + chosen) - (log pi/ref)(prompt + rejected)",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over prompt and response tokens",
+            at_half: "still pushes the chosen side up",
+            prompt_part: true,
+            same_twin: "dpo",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }
 
-impl Cjpo {
-    pub(crate) const CARD: Card = Card {
-        name: "cjpo",
-        title: "conservative joint preference optimization over (prompt, response)",
-        paper: "arXiv 2404.00530 with eq. 6 of 2409.06691",
-        equation: "-p_hat log sigmoid(beta D) - (1 - p_hat) log sigmoid(-beta D), D joint",
-        orientation: "swapping the sides and taking 1 - p_hat changes nothing",
-        length: "sums over prompt and response tokens",
-        at_half: "pulls the margin to 0",
-    };
+impl Formula for Cjpo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "cjpo",
+            title: "conservative joint preference optimization over (prompt, response)",
+            paper: "arXiv 2404.00530 with eq. 6 of 2409.06691",
+            equation: "-p_hat log sigmoid(beta D) - (1 - p_hat) log sigmoid(-beta D), D joint",
+            orientation: "swapping the sides and taking 1 - p_hat changes nothing",
+            length: "sums over prompt and response tokens",
+            at_half: "pulls the margin to 0",
+            prompt_part: true,
+            p_hat: true,
+            mirrored: true,
+            same_twin: "cdpo",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }
 
-impl Gjpo {
-    pub(crate) const CARD: Card = Card {
-        name: "gjpo",
-        title: "geometric-averaged joint preference optimization over (prompt, response)",
-        paper: "arXiv 2404.00530 with eq. 11 of 2409.06691",
-        equation: "-log sigmoid(beta (2 p_hat - 1) D), D joint",
-        orientation: "swapping the sides and taking 1 - p_hat changes nothing",
-        length: "sums over prompt and response tokens",
-        at_half: "loss log 2, no pull",
-    };
+impl Formula for Gjpo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "gjpo",
+            title: "geometric-averaged joint preference optimization over (prompt, response)",
+            paper: "arXiv 2404.00530 with eq. 11 of 2409.06691",
+            equation: "-log sigmoid(beta (2 p_hat - 1) D), D joint",
+            orientation: "swapping the sides and taking 1 - p_hat changes nothing",
+            length: "sums over prompt and response tokens",
+            at_half: "loss log 2, no pull",
+            prompt_part: true,
+            p_hat: true,
+            mirrored: true,
+            same_twin: "gdpo",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::card::Card;
 use crate::error::{Error, Result};
 use crate::evaluation::Evaluation;
+use crate::formula::{BatchObjective, Facts, Formula, Reads, Terms};
 use crate::side::Side;
 use crate::stable::sigmoid;
 
@@ -19,10 +19,10 @@ pub struct Kto {
     pub beta: f64,
 }
 
-impl Kto {
+impl BatchObjective for Kto {
     /// label (1 - sigmoid(beta (s - z))) + (1 - label) (1 - sigmoid(beta (z - s))), eq. 8 of arXiv 2402.01306, with
     /// z = max(0, mean of s over the mismatched sequences), which is held constant in the gradient.
-    pub(crate) fn evaluate(&self, batch: &Batch) -> Result<Evaluation> {
+    fn evaluate(&self, batch: &Batch, _denominator: f64) -> Result<Evaluation> {
         if batch.kl.is_empty() {
             return Err(Error::NoKl);
         }
@@ -31,7 +31,7 @@ impl Kto {
         // `max` would turn NaN into 0 and hide it.
         let anchor = if drift < 0.0 { 0.0 } else { drift };
         let mut evaluation = Evaluation::empty(batch, batch.items.len());
-        let total: f64 = batch.items.iter().map(|item| item.weight).sum();
+        let total = self.denominator(batch);
         for (term, item) in evaluation.terms.iter_mut().zip(&batch.items) {
             let v = self.beta * (log_ratio(item.sequence) - anchor);
             *term = item.label * sigmoid(-v) + (1.0 - item.label) * sigmoid(v);
@@ -45,13 +45,38 @@ impl Kto {
         Ok(if total > 0.0 { evaluation } else { evaluation.without_weight() })
     }
 
-    pub(crate) const CARD: Card = Card {
-        name: "kto",
-        title: "Kahneman-Tversky optimization of labelled responses",
-        paper: "arXiv 2402.01306, eq. 8",
-        equation: "label (1 - sigmoid(beta (s - z))) + (1 - label) (1 - sigmoid(beta (z - s))), s = log pi/ref, z = max(0, mean s of mismatched responses)",
-        orientation: "items with labels; taking 1 - label mirrors the pull",
-        length: "sums over response tokens",
-        at_half: "an item with label 0.5 has loss 1/2 and no pull",
-    };
+    fn denominator(&self, batch: &Batch) -> f64 {
+        batch.items.iter().map(|item| item.weight).sum()
+    }
+
+    fn value_at_zero(&self) -> Option<f64> {
+        Some(0.5)
+    }
+}
+
+impl Formula for Kto {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "kto",
+            title: "Kahneman-Tversky optimization of labelled responses",
+            paper: "arXiv 2402.01306, eq. 8",
+            equation: "label (1 - sigmoid(beta (s - z))) + (1 - label) (1 - sigmoid(beta (z - s))), s = log pi/ref, z = max(0, mean s of mismatched responses)",
+            orientation: "items with labels; taking 1 - label mirrors the pull",
+            length: "sums over response tokens",
+            at_half: "an item with label 0.5 has loss 1/2 and no pull",
+            reads: Reads::Items,
+            p_hat: true,
+            mirrored: true,
+            mismatched: true,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Batch(self)
+    }
 }

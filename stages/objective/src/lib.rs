@@ -2,14 +2,13 @@
 //!
 //! This crate knows sequences by their log-probs under policy and reference, edges between them with soft labels, items
 //! with labels of their own, and the loss and its gradient. It knows no tensors, no text and no tables. Read
-//! [`Objective`] first, then [`Batch`] and [`Evaluation`]; each family has a file with its equations.
+//! [`Objective`] first, then [`Batch`] and [`Evaluation`]; each family has a file with its equations and [`Facts`], and a
+//! line in `list.rs`.
 
 mod aot;
 mod apo;
 mod batch;
 mod bco;
-mod card;
-mod catalogue;
 mod cpo;
 mod data_check;
 mod discopop;
@@ -17,10 +16,12 @@ mod dpo;
 mod error;
 mod evaluation;
 mod exo;
+mod formula;
 mod hinge;
 mod ipo;
 mod jpo;
 mod kto;
+mod list;
 mod measures;
 mod mixture;
 mod nca;
@@ -38,8 +39,6 @@ pub use aot::Aot;
 pub use apo::{ApoDown, ApoZero};
 pub use batch::{Batch, Edge, Item, SequenceLogps, Similarities};
 pub use bco::Bco;
-pub use card::Card;
-pub use catalogue::{Objective, Reads};
 pub use cpo::Cpo;
 pub use data_check::Forms;
 pub use discopop::Discopop;
@@ -47,10 +46,12 @@ pub use dpo::{Cdpo, Dpo, Gdpo};
 pub use error::{Error, Result};
 pub use evaluation::{Contrasts, Evaluation, NoStep};
 pub use exo::Exo;
+pub use formula::{Facts, Finding, Reads, Score};
 pub use hinge::Hinge;
 pub use ipo::{Cipo, Gipo, Ipo, IpoNorm};
 pub use jpo::{Cjpo, Gjpo, Jpo};
 pub use kto::Kto;
+pub use list::Objective;
 pub use measures::Measures;
 pub use mixture::{Mixture, Part};
 pub use nca::Nca;

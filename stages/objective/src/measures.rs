@@ -1,7 +1,8 @@
 //! What trainers log beside the loss, under TRL's names.
 
 use crate::batch::{Batch, SequenceLogps};
-use crate::catalogue::Objective;
+use crate::formula::Score;
+use crate::list::Objective;
 use crate::side::Side;
 
 /// Means over a batch. Over the edges; for items, those with a label above 0.5 stand for chosen and those below for
@@ -34,27 +35,11 @@ impl Objective {
     /// others are.)
     pub fn score(&self, sequence: &SequenceLogps) -> f64 {
         let side = Side::of(sequence, self.needs_prompt_part());
-        match self {
-            Objective::IpoNorm(_) => side.log_ratio() / side.tokens,
-            Objective::Simpo(_) | Objective::Orpo(_) if sequence.reference.is_none() => side.mean(),
+        match self.facts().score {
+            Score::LogRatioPerToken => side.log_ratio() / side.tokens,
+            Score::LogProbPerToken if sequence.reference.is_none() => side.mean(),
             _ => side.log_ratio(),
         }
-    }
-
-    /// Whether beta times the margin is a log-odds, so that its sigmoid is P(chosen better). It is not where beta sets a
-    /// target or a weight.
-    pub fn margin_is_log_odds(&self) -> bool {
-        !matches!(
-            self,
-            Objective::Sft(_)
-                | Objective::Ipo(_)
-                | Objective::Cipo(_)
-                | Objective::Gipo(_)
-                | Objective::IpoNorm(_)
-                | Objective::Hinge(_)
-                | Objective::Sppo(_)
-                | Objective::Orpo(_)
-        )
     }
 
     /// The figures of a batch.
@@ -88,6 +73,7 @@ impl Objective {
         let weights = || edges.iter().map(|edge| edge.weight).chain(items.iter().map(|item| item.weight));
         let (total, squares) = (weights().sum::<f64>(), weights().map(|weight| weight * weight).sum::<f64>());
         let (rewards_chosen, rewards_rejected) = (rewards(&chosen), rewards(&rejected));
+        let tokens: f64 = chosen.iter().map(|&sequence| side(sequence).tokens).sum();
         Measures {
             rewards_chosen,
             rewards_rejected,
@@ -97,13 +83,8 @@ impl Objective {
             logps_rejected: logps(&rejected),
             p_mean: mean(edges.iter().map(|edge| Some(edge.p_hat)).chain(items.iter().map(|item| Some(item.label)))),
             weight_ess: (squares > 0.0).then(|| total * total / squares),
-            mean_token_logp: match self {
-                Objective::Sft(_) => {
-                    let tokens: f64 = chosen.iter().map(|&sequence| side(sequence).tokens).sum();
-                    (tokens > 0.0).then(|| chosen.iter().map(|&sequence| side(sequence).policy).sum::<f64>() / tokens)
-                }
-                _ => None,
-            },
+            mean_token_logp: (!self.reads_rejected() && tokens > 0.0)
+                .then(|| chosen.iter().map(|&sequence| side(sequence).policy).sum::<f64>() / tokens),
         }
     }
 }

@@ -9,10 +9,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::batch::Batch;
-use crate::catalogue::{Objective, Reads};
 use crate::data_check::Forms;
 use crate::error::Result;
 use crate::evaluation::{Evaluation, NoStep};
+use crate::formula::Reads;
+use crate::list::Objective;
 use crate::measures::Measures;
 
 /// A sum of objectives, each normalised for itself and times a weight: loss = sum_k weight_k loss_k. In a pipeline file

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Formula, Terms};
 use crate::side::{EdgeObjective, EdgeTerm, Side};
 use crate::stable::{sigmoid, softplus};
 
@@ -28,14 +28,27 @@ impl EdgeObjective for Nca {
     }
 }
 
-impl Nca {
-    pub(crate) const CARD: Card = Card {
-        name: "nca",
-        title: "noise contrastive alignment, pair form with soft labels",
-        paper: "arXiv 2402.05369",
-        equation: "-p_hat log sigmoid(beta s1) - (1 - p_hat) log sigmoid(beta s2) - 1/2 (log sigmoid(-beta s1) + log sigmoid(-beta s2))",
-        orientation: "swapping the sides and taking 1 - p_hat changes nothing",
-        length: "sums over response tokens",
-        at_half: "pulls both log-ratios to 0",
-    };
+impl Formula for Nca {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "nca",
+            title: "noise contrastive alignment, pair form with soft labels",
+            paper: "arXiv 2402.05369",
+            equation: "-p_hat log sigmoid(beta s1) - (1 - p_hat) log sigmoid(beta s2) - 1/2 (log sigmoid(-beta s1) + log sigmoid(-beta s2))",
+            orientation: "swapping the sides and taking 1 - p_hat changes nothing",
+            length: "sums over response tokens",
+            at_half: "pulls both log-ratios to 0",
+            p_hat: true,
+            mirrored: true,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

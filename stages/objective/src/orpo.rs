@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Formula, Score, Terms};
 use crate::side::{EdgeObjective, EdgeTerm, Side};
 use crate::stable::{log_one_minus_exp, sigmoid, softplus};
 
@@ -32,14 +32,29 @@ impl EdgeObjective for Orpo {
     }
 }
 
-impl Orpo {
-    pub(crate) const CARD: Card = Card {
-        name: "orpo",
-        title: "odds ratio preference optimization (no reference)",
-        paper: "arXiv 2403.07691, eq. 6",
-        equation: "-m1 - beta log sigmoid(odds(m1) - odds(m2)), m = log pi per token, odds(m) = m - log(1 - e^m)",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "means over response tokens",
-        at_half: "still pushes the chosen side up",
-    };
+impl Formula for Orpo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "orpo",
+            title: "odds ratio preference optimization (no reference)",
+            paper: "arXiv 2403.07691, eq. 6",
+            equation: "-m1 - beta log sigmoid(odds(m1) - odds(m2)), m = log pi per token, odds(m) = m - log(1 - e^m)",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "means over response tokens",
+            at_half: "still pushes the chosen side up",
+            reference: false,
+            tokens: true,
+            log_odds: false,
+            score: Score::LogProbPerToken,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Finding, Formula, Terms, finding};
 use crate::side::{MarginObjective, Slope};
 use crate::stable::{sigmoid, softplus};
 
@@ -30,14 +30,31 @@ impl MarginObjective for Robust {
     }
 }
 
-impl Robust {
-    pub(crate) const CARD: Card = Card {
-        name: "robust",
-        title: "robust DPO (rDPO) for labels that flip at a known rate",
-        paper: "arXiv 2403.00409",
-        equation: "(-(1 - eps) log sigmoid(beta D) + eps log sigmoid(-beta D)) / (1 - 2 eps)",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "still pushes the chosen side up",
-    };
+impl Formula for Robust {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "robust",
+            title: "robust DPO (rDPO) for labels that flip at a known rate",
+            paper: "arXiv 2403.00409",
+            equation: "(-(1 - eps) log sigmoid(beta D) + eps log sigmoid(-beta D)) / (1 - 2 eps)",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "still pushes the chosen side up",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        finding((0.0..0.5).contains(&self.epsilon), "epsilon", self.epsilon, "0 up to, but without, 0.5")
+            .into_iter()
+            .collect()
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

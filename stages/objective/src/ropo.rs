@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Finding, Formula, Terms, at_least_0, finding};
 use crate::side::{MarginObjective, Slope};
 use crate::stable::{sigmoid, softplus};
 
@@ -51,26 +51,64 @@ fn bounded(alpha: f64, gamma: f64, scale: f64, margin: f64) -> Slope {
     Slope { loss: alpha * miss + gamma * softplus(-z), slope: -scale * miss * (alpha * sigmoid(z) + gamma) }
 }
 
-impl Ropo {
-    pub(crate) const CARD: Card = Card {
-        name: "ropo",
-        title: "robust preference optimization (bounded loss plus DPO)",
-        paper: "arXiv 2409.06691, eq. 9, after 2404.04102",
-        equation: "alpha (1 - sigmoid(beta D)) - gamma log sigmoid(beta D)",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "still pushes the chosen side up",
-    };
+/// What is wrong with the weights of the two parts.
+fn weights(alpha: f64, gamma: f64) -> Vec<Finding> {
+    let one = finding(alpha != 0.0 || gamma != 0.0, "gamma", gamma, "a number above 0 where alpha is 0");
+    [at_least_0("alpha", alpha), at_least_0("gamma", gamma), one].into_iter().flatten().collect()
 }
 
-impl Gropo {
-    pub(crate) const CARD: Card = Card {
-        name: "gropo",
-        title: "geometric-averaged ROPO for soft labels",
-        paper: "arXiv 2409.06691, eq. 13",
-        equation: "alpha (1 - sigmoid(beta (2 p_hat - 1) D)) - gamma log sigmoid(beta (2 p_hat - 1) D)",
-        orientation: "swapping the sides and taking 1 - p_hat changes nothing",
-        length: "sums over response tokens",
-        at_half: "loss alpha/2 + gamma log 2, no pull",
-    };
+impl Formula for Ropo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "ropo",
+            title: "robust preference optimization (bounded loss plus DPO)",
+            paper: "arXiv 2409.06691, eq. 9, after 2404.04102",
+            equation: "alpha (1 - sigmoid(beta D)) - gamma log sigmoid(beta D)",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "still pushes the chosen side up",
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        weights(self.alpha, self.gamma)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
+}
+
+impl Formula for Gropo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "gropo",
+            title: "geometric-averaged ROPO for soft labels",
+            paper: "arXiv 2409.06691, eq. 13",
+            equation: "alpha (1 - sigmoid(beta (2 p_hat - 1) D)) - gamma log sigmoid(beta (2 p_hat - 1) D)",
+            orientation: "swapping the sides and taking 1 - p_hat changes nothing",
+            length: "sums over response tokens",
+            at_half: "loss alpha/2 + gamma log 2, no pull",
+            p_hat: true,
+            mirrored: true,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        weights(self.alpha, self.gamma)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

@@ -1,12 +1,14 @@
 //! RPO: every chosen side of the batch against every rejected side, prompts that are alike counting more.
 
+use std::f64::consts::LN_2;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::card::Card;
 use crate::error::{Error, Result};
 use crate::evaluation::{Contrasts, Evaluation, NoStep};
+use crate::formula::{BatchObjective, Facts, Finding, Formula, Reads, Terms, above_0, finding};
 use crate::side::Side;
 use crate::stable::{sigmoid, softplus};
 
@@ -70,11 +72,11 @@ impl Rpo {
     /// N columns (rejected), arXiv 2402.10958 and its code. omega_ij = softmax_j((cosine_ij - 1) / tau) multiplies the
     /// *logit*; at M = N = 1 this is DPO. A row's term is its weighted mean over columns. For items, a rejected item's
     /// term is the weighted mean over its column.
-    pub(crate) fn evaluate(&self, batch: &Batch) -> Result<Evaluation> {
+    fn matrix(&self, batch: &Batch) -> Result<Evaluation> {
         let (rows, columns) = self.lines(batch);
         let terms = if self.form == RpoForm::Paired { batch.edges.len() } else { batch.items.len() };
         let mut evaluation = Evaluation::empty(batch, terms);
-        evaluation.no_step = self.no_step(batch);
+        evaluation.no_step = self.moves_nothing(batch);
         if evaluation.no_step.is_some() {
             return Ok(evaluation);
         }
@@ -106,7 +108,7 @@ impl Rpo {
         Ok(evaluation)
     }
 
-    pub(crate) fn no_step(&self, batch: &Batch) -> Option<NoStep> {
+    fn moves_nothing(&self, batch: &Batch) -> Option<NoStep> {
         let (rows, columns) = self.lines(batch);
         let weigh = |lines: &[Line]| lines.iter().any(|line| line.weight > 0.0);
         match (weigh(&rows), weigh(&columns)) {
@@ -168,16 +170,52 @@ impl Rpo {
             }
         }
     }
+}
 
-    pub(crate) const CARD: Card = Card {
-        name: "rpo",
-        title: "relative preference optimization across prompts (Yin et al.; not TRL's rpo_alpha, not reward-aware PO)",
-        paper: "arXiv 2402.10958",
-        equation: "mean over i, j of -log sigmoid(beta omega_ij (s_i - s_j)), omega_ij = softmax_j((cosine_ij - 1)/tau), s = log pi/ref",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "sums over response tokens",
-        at_half: "still pushes the chosen side up",
-    };
+impl Rpo {
+    /// Keys that are missing or without effect under the weighting and form.
+    fn check_keys(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut find = |wrong: bool, key, text: &str| {
+            if wrong {
+                findings.push((key, text.to_owned()));
+            }
+        };
+        let embedding = self.weighting == RpoWeighting::Embedding;
+        let diagonal = self.weighting == RpoWeighting::Diagonal;
+        find(embedding && self.tau.is_none(), "tau", "missing; `weighting: embedding` needs it (the paper takes 0.5)");
+        find(!embedding && self.tau.is_some(), "tau", "has no effect: only `weighting: embedding` reads it");
+        find(
+            diagonal && self.diagonal_weight.is_none(),
+            "diagonal_weight",
+            "missing; `weighting: diagonal` needs it (the paper's code takes 0.8)",
+        );
+        find(
+            !diagonal && self.diagonal_weight.is_some(),
+            "diagonal_weight",
+            "has no effect: only `weighting: diagonal` reads it",
+        );
+        find(
+            diagonal && self.form == RpoForm::Unpaired,
+            "weighting",
+            "`diagonal` means a row's own pair, and unpaired items have none: take `embedding` or `uniform`",
+        );
+        findings
+    }
+}
+
+impl BatchObjective for Rpo {
+    fn evaluate(&self, batch: &Batch, _denominator: f64) -> Result<Evaluation> {
+        self.matrix(batch)
+    }
+
+    fn no_step(&self, batch: &Batch) -> Option<NoStep> {
+        self.moves_nothing(batch)
+    }
+
+    fn value_at_zero(&self) -> Option<f64> {
+        Some(LN_2)
+    }
 }
 
 /// softmax of (cosine - 1) / tau over a row.
@@ -186,4 +224,51 @@ fn softmax(cosines: &[f64], tau: f64) -> Vec<f64> {
     let powers: Vec<f64> = cosines.iter().map(|cosine| ((cosine - top) / tau).exp()).collect();
     let total: f64 = powers.iter().sum();
     powers.into_iter().map(|power| power / total).collect()
+}
+
+impl Formula for Rpo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "rpo",
+            title: "relative preference optimization across prompts (Yin et al.; not TRL's rpo_alpha, not reward-aware PO)",
+            paper: "arXiv 2402.10958",
+            equation: "mean over i, j of -log sigmoid(beta omega_ij (s_i - s_j)), omega_ij = softmax_j((cosine_ij - 1)/tau), s = log pi/ref",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "sums over response tokens",
+            at_half: "still pushes the chosen side up",
+            joint_pairs: true,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        let tau = self.tau.and_then(|tau| above_0("tau", tau));
+        let share = self
+            .diagonal_weight
+            .and_then(|share| finding((0.0..=1.0).contains(&share), "diagonal_weight", share, "0 to 1"));
+        tau.into_iter().chain(share).chain(self.check_keys()).collect()
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Batch(self)
+    }
+
+    fn reads(&self) -> Reads {
+        if self.form == RpoForm::Unpaired { Reads::Items } else { Reads::Pairs }
+    }
+
+    fn needs_similarities(&self) -> bool {
+        self.weighting == RpoWeighting::Embedding
+    }
+
+    fn accepts_label(&self, label: f64) -> std::result::Result<(), &'static str> {
+        if self.form == RpoForm::Unpaired && label == 0.5 {
+            return Err("unpaired rpo takes chosen (above 0.5) and rejected (below 0.5) items");
+        }
+        Ok(())
+    }
 }

@@ -4,8 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::card::Card;
+use crate::error::Result;
 use crate::evaluation::Evaluation;
+use crate::formula::{BatchObjective, Facts, Formula, Reads, Terms};
 
 /// Negative log-likelihood, the mean over all response tokens of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,33 +19,66 @@ impl Sft {
         let edges = batch.edges.iter().map(|edge| (edge.chosen, edge.weight));
         edges.chain(batch.items.iter().map(|item| (item.sequence, item.weight)))
     }
+}
 
-    /// sum w tokens.
-    pub(crate) fn denominator(batch: &Batch) -> f64 {
-        Sft::demonstrations(batch).map(|(i, weight)| weight * batch.sequences[i].tokens as f64).sum()
-    }
-
+impl BatchObjective for Sft {
     /// sum w (-log pi) / sum w tokens. The terms are the sums -log pi.
-    pub(crate) fn evaluate(&self, batch: &Batch, denominator: f64) -> Evaluation {
+    fn evaluate(&self, batch: &Batch, denominator: f64) -> Result<Evaluation> {
         let mut evaluation = Evaluation::empty(batch, 0);
         evaluation.terms = Sft::demonstrations(batch).map(|(i, _)| -batch.sequences[i].policy.0).collect();
         if denominator == 0.0 {
-            return evaluation.without_weight();
+            return Ok(evaluation.without_weight());
         }
         for (i, weight) in Sft::demonstrations(batch) {
             evaluation.loss -= weight * batch.sequences[i].policy.0 / denominator;
             evaluation.d_policy[i].0 -= weight / denominator;
         }
-        evaluation
+        Ok(evaluation)
     }
 
-    pub(crate) const CARD: Card = Card {
-        name: "sft",
-        title: "supervised fine-tuning",
-        paper: "maximum likelihood",
-        equation: "sum of w (-log pi) / sum of w tokens, over the chosen sides or the items with a label above 0.5",
-        orientation: "sees the chosen side alone",
-        length: "the mean over the tokens of the whole batch",
-        at_half: "still raises the chosen side",
-    };
+    /// sum w tokens.
+    fn denominator(&self, batch: &Batch) -> f64 {
+        Sft::demonstrations(batch).map(|(i, weight)| weight * batch.sequences[i].tokens as f64).sum()
+    }
+
+    fn value_at_zero(&self) -> Option<f64> {
+        None
+    }
+
+    fn separable(&self) -> bool {
+        true
+    }
+}
+
+impl Formula for Sft {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "sft",
+            title: "supervised fine-tuning",
+            paper: "maximum likelihood",
+            equation: "sum of w (-log pi) / sum of w tokens, over the chosen sides or the items with a label above 0.5",
+            orientation: "sees the chosen side alone",
+            length: "the mean over the tokens of the whole batch",
+            at_half: "still raises the chosen side",
+            reads: Reads::Both,
+            reference: false,
+            rejected: false,
+            tokens: true,
+            log_odds: false,
+            joint_pairs: true,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        None
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Batch(self)
+    }
+
+    fn accepts_label(&self, label: f64) -> std::result::Result<(), &'static str> {
+        if label > 0.5 { Ok(()) } else { Err("sft takes demonstrations: labels above 0.5") }
+    }
 }

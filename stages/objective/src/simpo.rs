@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Finding, Formula, Score, Terms, at_least_0};
 use crate::side::{EdgeObjective, EdgeTerm, Side};
 use crate::stable::{sigmoid, softplus};
 
@@ -26,14 +26,32 @@ impl EdgeObjective for Simpo {
     }
 }
 
-impl Simpo {
-    pub(crate) const CARD: Card = Card {
-        name: "simpo",
-        title: "simple preference optimization (no reference)",
-        paper: "arXiv 2405.14734, eq. 6",
-        equation: "-log sigmoid(beta (log pi(chosen)/|chosen| - log pi(rejected)/|rejected|) - gamma)",
-        orientation: "chosen first; the soft label is taken as certain",
-        length: "means over response tokens",
-        at_half: "still pushes the chosen side up",
-    };
+impl Formula for Simpo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "simpo",
+            title: "simple preference optimization (no reference)",
+            paper: "arXiv 2405.14734, eq. 6",
+            equation: "-log sigmoid(beta (log pi(chosen)/|chosen| - log pi(rejected)/|rejected|) - gamma)",
+            orientation: "chosen first; the soft label is taken as certain",
+            length: "means over response tokens",
+            at_half: "still pushes the chosen side up",
+            reference: false,
+            tokens: true,
+            score: Score::LogProbPerToken,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        at_least_0("gamma", self.gamma).into_iter().collect()
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

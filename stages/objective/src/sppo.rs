@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::card::Card;
+use crate::formula::{Facts, Formula, Terms};
 use crate::side::{EdgeObjective, EdgeTerm, Side};
 
 /// Self-play preference optimization: pulls each side's log-ratio to its own target.
@@ -24,14 +24,28 @@ impl EdgeObjective for Sppo {
     }
 }
 
-impl Sppo {
-    pub(crate) const CARD: Card = Card {
-        name: "sppo",
-        title: "self-play preference optimization with soft labels",
-        paper: "arXiv 2405.00675",
-        equation: "(s1 - (p_hat - 1/2)/beta)^2 + (s2 - (1/2 - p_hat)/beta)^2, s = log pi/ref",
-        orientation: "swapping the sides and taking 1 - p_hat changes nothing",
-        length: "sums over response tokens",
-        at_half: "pulls both log-ratios to 0",
-    };
+impl Formula for Sppo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "sppo",
+            title: "self-play preference optimization with soft labels",
+            paper: "arXiv 2405.00675",
+            equation: "(s1 - (p_hat - 1/2)/beta)^2 + (s2 - (1/2 - p_hat)/beta)^2, s = log pi/ref",
+            orientation: "swapping the sides and taking 1 - p_hat changes nothing",
+            length: "sums over response tokens",
+            at_half: "pulls both log-ratios to 0",
+            p_hat: true,
+            mirrored: true,
+            log_odds: false,
+            ..Facts::OF_PAIRS
+        }
+    }
+
+    fn beta(&self) -> Option<f64> {
+        Some(self.beta)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::Edges(self)
+    }
 }

@@ -280,7 +280,7 @@ fn an_undecided_label_does_what_the_card_says() {
         assert!(at(&objective, 0.0, 0.5).1.abs() < 1e-15);
     }
     for objective in catalogue().filter(|objective| objective.reads() == objective::Reads::Pairs) {
-        if objective.card().at_half.starts_with("still pushes") {
+        if objective.facts().at_half.starts_with("still pushes") {
             let pull = edge_at(&objective, 0.0, 0.5).d_policy;
             assert!(pull[0].0.abs().max(pull[1].0.abs()) > 1e-3, "{}", objective.name());
         }

@@ -1,0 +1,185 @@
+//! The list of objectives, and what all of them answer.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::formula::{Facts, Finding, Formula, Reads, Terms, above_0};
+use crate::*;
+
+macro_rules! objectives {
+    ($($kind:ident)*) => {
+        /// What training makes small, by its `name`. Each name has its own knobs; one that it does not have is an error.
+        #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(tag = "name", rename_all = "snake_case")]
+        #[expect(missing_docs, reason = "each is described by its struct")]
+        pub enum Objective {
+            $($kind($kind),)*
+        }
+
+        impl Objective {
+            pub(crate) fn formula(&self) -> &dyn Formula {
+                match self {
+                    $(Objective::$kind(formula) => formula,)*
+                }
+            }
+        }
+    };
+}
+
+objectives! {
+    Sft
+    Dpo Cdpo Gdpo
+    Ipo Cipo Gipo IpoNorm
+    Ropo Gropo
+    Robust
+    Hinge
+    Exo
+    Sppo
+    Nca
+    Bco
+    ApoZero ApoDown
+    Discopop
+    Aot
+    Rpo
+    Jpo Cjpo Gjpo
+    Kto
+    Simpo
+    Cpo
+    Orpo
+}
+
+impl Objective {
+    /// What holds of the objective, in words and for those who call it.
+    pub fn facts(&self) -> &'static Facts {
+        self.formula().facts()
+    }
+
+    /// How strongly the reference holds the policy back; `sft` has none.
+    pub fn beta(&self) -> Option<f64> {
+        self.formula().beta()
+    }
+
+    /// The word in pipeline files.
+    pub fn name(&self) -> &'static str {
+        self.facts().name
+    }
+
+    /// The long name, for logs: short ones mean several things in this field.
+    pub fn title(&self) -> &'static str {
+        self.facts().title
+    }
+
+    /// What is wrong with the knobs: the key and a lowercase fragment.
+    pub fn check(&self) -> Vec<Finding> {
+        let beta = self.beta().and_then(|beta| above_0("beta", beta));
+        beta.into_iter().chain(self.formula().check()).collect()
+    }
+
+    /// Whether it measures against a frozen reference.
+    pub fn needs_reference(&self) -> bool {
+        self.facts().reference
+    }
+
+    /// Whether it scores the prompt too.
+    pub fn needs_prompt_part(&self) -> bool {
+        self.facts().prompt_part
+    }
+
+    /// Whether it weighs by how alike prompts are.
+    pub fn needs_similarities(&self) -> bool {
+        self.formula().needs_similarities()
+    }
+
+    /// Whether it needs the mismatched sequences of KTO.
+    pub fn needs_kl(&self) -> bool {
+        self.facts().mismatched
+    }
+
+    /// What it is computed on.
+    pub fn reads(&self) -> Reads {
+        self.formula().reads()
+    }
+
+    /// Whether it looks at the rejected side at all.
+    pub fn reads_rejected(&self) -> bool {
+        self.facts().rejected
+    }
+
+    /// Whether the degree of a preference matters, beyond which side is better.
+    pub fn reads_p_hat(&self) -> bool {
+        self.facts().p_hat
+    }
+
+    /// Whether weights other than 0 and 1 mean something. AOT refuses unequal ones.
+    pub fn reads_weights(&self) -> bool {
+        self.facts().weights
+    }
+
+    /// Whether it divides by numbers of tokens.
+    pub fn reads_length(&self) -> bool {
+        self.facts().tokens
+    }
+
+    /// Whether swapping an edge's sides together with p_hat -> 1 - p_hat changes nothing. The others want p_hat >= 0.5.
+    pub fn swap_symmetric(&self) -> bool {
+        self.facts().mirrored
+    }
+
+    /// Whether beta times the margin is a log-odds, so that its sigmoid is P(chosen better).
+    pub fn margin_is_log_odds(&self) -> bool {
+        self.facts().log_odds
+    }
+
+    /// Whether it is a sum over edges or items whose denominator is known before any log-prob is: then it can go
+    /// micro-batch by micro-batch. RPO's matrix, AOT's sorting and KTO's anchor want the whole batch.
+    pub fn separable(&self) -> bool {
+        match self.formula().terms() {
+            Terms::Edges(_) => true,
+            Terms::Batch(batch) => batch.separable(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Objective, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_knob_that_the_objective_ignores_is_an_error() {
+        assert_eq!(parse(r#"{"name": "gdpo", "beta": 1}"#), Ok(Objective::Gdpo(Gdpo { beta: 1.0 })));
+        for wrong in [
+            r#"{"name": "gdpo", "beta": 0.1, "tau": 0.5}"#,
+            r#"{"name": "gdpo"}"#,
+            r#"{"name": "sft", "beta": 0.1}"#,
+            r#"{"name": "dpo", "beta": 0.1, "label_smoothing": 0.1}"#,
+            r#"{"name": "gpo", "beta": 0.1}"#,
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        let findings = |text| parse(text).unwrap().check();
+        assert_eq!(findings(r#"{"name": "rpo", "beta": 0.1, "tau": 0.5}"#), vec![]);
+        assert_eq!(findings(r#"{"name": "rpo", "beta": 0.1}"#)[0].0, "tau");
+        assert_eq!(findings(r#"{"name": "rpo", "beta": 0.1, "tau": 1, "weighting": "uniform"}"#)[0].0, "tau");
+        assert_eq!(findings(r#"{"name": "rpo", "beta": 0.1, "weighting": "diagonal"}"#)[0].0, "diagonal_weight");
+        assert_eq!(findings(r#"{"name": "robust", "beta": -1, "epsilon": 0.5}"#).len(), 2);
+    }
+
+    #[test]
+    fn names_in_files_are_names_on_cards() {
+        for value in serde_json::to_value(schemars::schema_for!(Objective)).unwrap()["oneOf"].as_array().unwrap() {
+            let name = value["properties"]["name"]["const"].as_str().unwrap();
+            let mut knobs = serde_json::Map::new();
+            knobs.insert("name".into(), name.into());
+            for key in value["required"].as_array().unwrap().iter().filter(|key| *key != "name") {
+                knobs.insert(key.as_str().unwrap().into(), 0.25.into());
+            }
+            let objective: Objective = serde_json::from_value(knobs.into()).unwrap();
+            assert_eq!(objective.name(), name);
+            assert_eq!(value["additionalProperties"], false, "{value}");
+        }
+    }
+}
