@@ -33,7 +33,8 @@ pub struct Evaluate {
     pub reference: Option<Input>,
     /// The objective (or a list of objectives) whose loss is computed for each pair, with its knobs as in `train`. Those
     /// that are functions of a whole batch (`rpo`, `aot`, `kto`) have no loss for a pair. Margins are of what it compares:
-    /// `jpo` and its kin add the prompt part, `ipo_norm` (and without a reference `simpo` and `orpo`) count per token.
+    /// `jpo` and its kin add the prompt part, `ipo_norm`, `dpo_norm` and its kin (and without a reference `simpo` and
+    /// `orpo`) count per token.
     #[serde(default)]
     pub objective: Option<Mixture>,
     /// With it margins are also read as probabilities, sigmoid(beta margin), and compared with `p_hat`. Without it the

@@ -29,6 +29,7 @@ macro_rules! objectives {
 objectives! {
     Sft
     Dpo Cdpo Gdpo
+    DpoNorm CdpoNorm GdpoNorm
     Ipo Cipo Gipo IpoNorm
     Ropo Gropo
     Robust

@@ -13,11 +13,14 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-const CATALOGUE: [&str; 31] = [
+const CATALOGUE: [&str; 34] = [
     r#"{"name": "sft"}"#,
     r#"{"name": "dpo", "beta": 0.3}"#,
     r#"{"name": "cdpo", "beta": 0.3}"#,
     r#"{"name": "gdpo", "beta": 0.3}"#,
+    r#"{"name": "dpo_norm", "beta": 0.3}"#,
+    r#"{"name": "cdpo_norm", "beta": 0.3}"#,
+    r#"{"name": "gdpo_norm", "beta": 0.3}"#,
     r#"{"name": "ipo", "beta": 0.3}"#,
     r#"{"name": "cipo", "beta": 0.3}"#,
     r#"{"name": "gipo", "beta": 0.3}"#,
@@ -219,6 +222,8 @@ fn a_certain_label_gives_the_hard_objective() {
     for (soft, hard) in [
         (r#"{"name": "gdpo", "beta": 0.3}"#, r#"{"name": "dpo", "beta": 0.3}"#),
         (r#"{"name": "cdpo", "beta": 0.3}"#, r#"{"name": "dpo", "beta": 0.3}"#),
+        (r#"{"name": "gdpo_norm", "beta": 0.3}"#, r#"{"name": "dpo_norm", "beta": 0.3}"#),
+        (r#"{"name": "cdpo_norm", "beta": 0.3}"#, r#"{"name": "dpo_norm", "beta": 0.3}"#),
         (r#"{"name": "gipo", "beta": 0.3}"#, r#"{"name": "ipo", "beta": 0.3}"#),
         (r#"{"name": "cipo", "beta": 0.3}"#, r#"{"name": "ipo", "beta": 0.3}"#),
         (r#"{"name": "gjpo", "beta": 0.3}"#, r#"{"name": "jpo", "beta": 0.3}"#),
@@ -264,7 +269,7 @@ fn the_others_refuse_edges_against_their_orientation() {
 
 #[test]
 fn an_undecided_label_does_what_the_card_says() {
-    for name in ["gdpo", "gipo", "gjpo"] {
+    for name in ["gdpo", "gdpo_norm", "gipo", "gjpo"] {
         let objective = objective(&format!(r#"{{"name": "{name}", "beta": 0.3}}"#));
         for margin in MARGINS {
             let (loss, slope) = at(&objective, margin, 0.5);
@@ -274,7 +279,7 @@ fn an_undecided_label_does_what_the_card_says() {
     }
     let gropo = objective(r#"{"name": "gropo", "beta": 0.3, "alpha": 2.0, "gamma": 0.1}"#);
     assert!(same(at(&gropo, 7.0, 0.5), (1.0 + 0.1 * LN_2, 0.0)));
-    for name in ["cdpo", "cipo", "exo", "cjpo"] {
+    for name in ["cdpo", "cdpo_norm", "cipo", "exo", "cjpo"] {
         let objective = objective(&format!(r#"{{"name": "{name}", "beta": 0.3}}"#));
         assert!(at(&objective, 3.0, 0.5).1 > 0.0 && at(&objective, -3.0, 0.5).1 < 0.0, "{name} pulls to 0");
         assert!(at(&objective, 0.0, 0.5).1.abs() < 1e-15);
@@ -285,6 +290,41 @@ fn an_undecided_label_does_what_the_card_says() {
             assert!(pull[0].0.abs().max(pull[1].0.abs()) > 1e-3, "{}", objective.name());
         }
     }
+}
+
+/// Worked out by hand: log-ratios 3 over 6 tokens and -2 over 4 tokens, so that D = 0.5 + 0.5; and as the objectives that
+/// do not normalise see log-ratios which are divided already.
+#[test]
+fn length_normalised_forms_divide_each_log_ratio_by_its_tokens() {
+    let sequence = |ratio: f64, tokens| SequenceLogps {
+        policy: (ratio - 20.0, 0.0),
+        reference: Some((-20.0, 0.0)),
+        tokens,
+        prompt_tokens: 1,
+    };
+    let edge = |p_hat| vec![Edge { chosen: 0, rejected: 1, p_hat, weight: 1.0 }];
+    let long =
+        |p_hat| Batch { sequences: vec![sequence(3.0, 6), sequence(-2.0, 4)], edges: edge(p_hat), ..Batch::default() };
+    let short =
+        |p_hat| Batch { sequences: vec![sequence(0.5, 1), sequence(-0.5, 1)], edges: edge(p_hat), ..Batch::default() };
+    let dpo_norm = objective(r#"{"name": "dpo_norm", "beta": 2.0}"#).evaluate(&long(1.0)).unwrap();
+    // -log sigmoid(2) and -2 sigmoid(-2) / 6.
+    assert!((dpo_norm.loss - 0.126_928_011_042_972_5).abs() < 1e-15, "{}", dpo_norm.loss);
+    assert!((dpo_norm.d_policy[0].0 + 2.0 * 0.119_202_922_022_117_55 / 6.0).abs() < 1e-15);
+    for name in ["dpo", "cdpo", "gdpo"] {
+        for p_hat in [0.5, 0.72, 1.0] {
+            let norm = objective(&format!(r#"{{"name": "{name}_norm", "beta": 2.0}}"#)).evaluate(&long(p_hat)).unwrap();
+            let plain = objective(&format!(r#"{{"name": "{name}", "beta": 2.0}}"#)).evaluate(&short(p_hat)).unwrap();
+            assert!((norm.loss - plain.loss).abs() < 1e-15, "{name} {p_hat}");
+            for (i, tokens) in [6.0, 4.0].into_iter().enumerate() {
+                let apart = norm.d_policy[i].0 * tokens - plain.d_policy[i].0;
+                assert!(apart.abs() < 1e-15, "{name} {p_hat}, side {i}");
+            }
+        }
+    }
+    // Rewards and margins are those of the loss.
+    let measures = objective(r#"{"name": "dpo_norm", "beta": 2.0}"#).measure(&long(1.0));
+    assert_eq!(measures.rewards_margins, Some(2.0));
 }
 
 #[test]
