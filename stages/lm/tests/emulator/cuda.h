@@ -59,10 +59,27 @@ template <> inline bf16 narrow<bf16>(float x) {
   return bf16{uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 
+// Built with ThreadSanitizer, the same finds races: each thread of a block is a fiber to it, __syncthreads orders what is
+// before and after, and shuffles order nothing. What the emulator itself does is not looked at.
+#ifdef __SANITIZE_THREAD__
+extern "C" {
+void *__tsan_get_current_fiber(void);
+void *__tsan_create_fiber(unsigned);
+void __tsan_switch_to_fiber(void *, unsigned);
+void __tsan_acquire(void *);
+void __tsan_release(void *);
+}
+#define UNCHECKED __attribute__((no_sanitize("thread")))
+#else
+#define UNCHECKED
+#endif
+
 namespace emulator {
 
 struct Barrier {
-  unsigned arrived = 0, generation = 0;
+  volatile unsigned arrived = 0, generation = 0;
+  // Addresses for ThreadSanitizer, of even and odd generations.
+  char order[2];
 };
 
 // One slot per lane for what a warp exchanges; two sets in turn, so that nobody overwrites what others still read.
@@ -86,6 +103,7 @@ struct Fiber {
   unsigned turn = 0;
   ucontext_t start;
   jmp_buf at;
+  void *known = nullptr; // to ThreadSanitizer
   std::vector<unsigned char> stack;
 };
 
@@ -98,7 +116,11 @@ struct Block {
   Fiber *current = nullptr;
   jmp_buf scheduler;
   std::function<void()> body;
-  size_t progress = 0;
+  volatile size_t progress = 0;
+  // For ThreadSanitizer.
+  ucontext_t outside;
+  void *known = nullptr;
+  char begin, end;
 };
 inline Block block;
 
@@ -108,45 +130,87 @@ inline void fault(const char *what) {
   if (faulted == nullptr) faulted = what;
 }
 
+#ifdef __SANITIZE_THREAD__
+UNCHECKED inline void yield() {
+  Fiber *fiber = block.current;
+  __tsan_switch_to_fiber(block.known, 1);
+  swapcontext(&fiber->start, &block.outside);
+}
+inline void before(char *place) { __tsan_release(place); }
+inline void after(char *place) { __tsan_acquire(place); }
+#else
 inline void yield() {
   if (_setjmp(block.current->at) == 0) _longjmp(block.scheduler, 1);
 }
-inline void wait(Barrier &barrier, unsigned count) {
+inline void before(char *) {}
+inline void after(char *) {}
+#endif
+
+// Until `count` have arrived. What they did before is ordered before what they do after where `orders` says so.
+UNCHECKED inline void wait(Barrier &barrier, unsigned count, bool orders) {
   unsigned generation = barrier.generation;
-  block.progress++;
-  if (++barrier.arrived == count) {
+  if (orders) before(&barrier.order[generation % 2]);
+  block.progress = block.progress + 1;
+  unsigned arrived = barrier.arrived + 1;
+  barrier.arrived = arrived;
+  if (arrived == count) {
     barrier.arrived = 0;
-    barrier.generation++;
+    barrier.generation = generation + 1;
   } else {
     while (barrier.generation == generation) yield();
   }
+  if (orders) after(&barrier.order[generation % 2]);
 }
-inline unsigned lane() { return block.current->index.x % 32; }
-inline Warp &warp() { return block.warps[block.current->index.x / 32]; }
+// Bytes that only the emulator moves.
+#ifdef __SANITIZE_THREAD__
+UNCHECKED inline void move(void *to, const void *from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i++) static_cast<volatile char *>(to)[i] = static_cast<const volatile char *>(from)[i];
+}
+#else
+inline void move(void *to, const void *from, size_t bytes) { memcpy(to, from, bytes); }
+#endif
+
+UNCHECKED inline unsigned lane() { return block.current->index.x % 32; }
+UNCHECKED inline Warp &warp() { return block.warps[block.current->index.x / 32]; }
 
 // What each lane gives, for all lanes of the warp to read until the exchange after the next.
-template <typename T> unsigned char (*exchange(const T &mine))[64] {
+template <typename T> UNCHECKED unsigned char (*exchange(const T &mine))[64] {
   static_assert(sizeof(T) <= 64);
   auto slots = warp().slots[block.current->turn ^= 1];
-  memcpy(slots[lane()], &mine, sizeof(T));
-  wait(warp().barrier, 32);
+  move(slots[lane()], &mine, sizeof(T));
+  wait(warp().barrier, 32, false);
   return slots;
 }
 
 // A fiber runs block after block.
-inline void enter() {
+UNCHECKED inline void enter() {
   for (;;) {
+    after(&block.begin);
     block.body();
     if (!block.current->copies.empty()) fault("ends while copies are under way");
     block.current->copies.clear();
+    before(&block.end);
     block.current->done = true;
-    block.progress++;
+    block.progress = block.progress + 1;
     yield();
   }
 }
 
+// Makes a fiber that enters.
+inline void prepare(Fiber &fiber) {
+  fiber.started = true;
+  fiber.stack.resize(256 << 10);
+  getcontext(&fiber.start);
+  fiber.start.uc_stack.ss_sp = fiber.stack.data();
+  fiber.start.uc_stack.ss_size = fiber.stack.size();
+  fiber.start.uc_link = nullptr;
+  makecontext(&fiber.start, enter, 0);
+}
+
 // Runs the fibers of a block to their end; false where they wait for each other forever.
-inline bool run_block(unsigned threads, bool reversed) {
+UNCHECKED inline bool run_block(unsigned threads, bool reversed) {
+  // Contexts point into themselves and cannot be moved.
+  block.fibers.reserve(1024);
   if (block.fibers.size() < threads) block.fibers.resize(threads);
   block.warps.assign((threads + 31) / 32, Warp());
   block.barrier = Barrier();
@@ -155,21 +219,27 @@ inline bool run_block(unsigned threads, bool reversed) {
     block.fibers[i].done = false;
     block.fibers[i].turn = 0;
   }
+  before(&block.begin);
   for (size_t before = size_t(-1); before != block.progress;) {
     before = block.progress;
     for (volatile unsigned i = 0; i < threads; i = i + 1) {
       Fiber &fiber = block.fibers[reversed ? threads - 1 - i : i];
       if (fiber.done) continue;
       block.current = &fiber;
+#ifdef __SANITIZE_THREAD__
+      if (block.known == nullptr) block.known = __tsan_get_current_fiber();
+      if (!fiber.started) {
+        prepare(fiber);
+        fiber.known = __tsan_create_fiber(0);
+      }
+      __tsan_switch_to_fiber(fiber.known, 1);
+      swapcontext(&block.outside, &fiber.start);
+#else
       if (_setjmp(block.scheduler) != 0) continue;
       if (fiber.started) _longjmp(fiber.at, 1);
-      fiber.started = true;
-      fiber.stack.resize(192 << 10);
-      getcontext(&fiber.start);
-      fiber.start.uc_stack.ss_sp = fiber.stack.data();
-      fiber.start.uc_stack.ss_size = fiber.stack.size();
-      makecontext(&fiber.start, enter, 0);
+      prepare(fiber);
       setcontext(&fiber.start);
+#endif
     }
   }
   for (unsigned i = 0; i < threads; i++) {
@@ -177,6 +247,7 @@ inline bool run_block(unsigned threads, bool reversed) {
     block.fibers.clear(); // They are stuck in the middle of their work.
     return false;
   }
+  after(&block.end);
   return true;
 }
 
@@ -209,10 +280,11 @@ struct Register {
 
 inline float power_of_2(float x) { return exp2f(x); }
 
-// Copies arrive as late as they may: what is read before `await_copies` is what was there before.
+// Copies may arrive at any time until `await_copies`: until then there is NaN.
 template <int BYTES> void copy_ahead(void *to, const void *from, bool there) {
   if (reinterpret_cast<uintptr_t>(to) % BYTES != 0 || (there && reinterpret_cast<uintptr_t>(from) % BYTES != 0))
     emulator::fault("copies to or from an address that is no multiple of the size");
+  memset(to, 0xff, BYTES);
   emulator::block.current->copies.push_back({to, from, BYTES, there});
 }
 inline void await_copies() {
@@ -227,11 +299,11 @@ inline void await_copies() {
 #define gridDim (emulator::block.grid)
 #define REGISTER(symbol) static emulator::Register registered(#symbol, symbol);
 
-inline void __syncthreads() { emulator::wait(emulator::block.barrier, emulator::block.size.x); }
-inline void __syncwarp() { emulator::wait(emulator::warp().barrier, 32); }
-template <typename T> T __shfl_sync(unsigned, T x, int source) {
+inline void __syncthreads() { emulator::wait(emulator::block.barrier, emulator::block.size.x, true); }
+inline void __syncwarp() { emulator::wait(emulator::warp().barrier, 32, true); }
+template <typename T> UNCHECKED T __shfl_sync(unsigned, T x, int source) {
   auto slots = emulator::exchange(x);
-  memcpy(&x, slots[source % 32], sizeof(T));
+  emulator::move(&x, slots[source % 32], sizeof(T));
   return x;
 }
 template <typename T> T __shfl_xor_sync(unsigned mask, T x, int bits) {

@@ -50,14 +50,17 @@ type Emulate =
 /// The entry of the library, built where it has not been since the sources changed.
 fn library() -> &'static Result<Emulate, String> {
     static LIBRARY: OnceLock<Result<Emulate, String>> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        loaded().inspect_err(|reason| {
-            let required = std::env::var("HALFTONE_REQUIRE").unwrap_or_default();
-            assert!(!required.split(',').any(|name| name == "emulator"), "the emulator is required: {reason}");
-            // Past the capture of tests that pass.
-            let _ = writeln!(std::io::stderr(), "GPU kernels are not emulated: {reason}");
-        })
-    })
+    LIBRARY.get_or_init(|| loaded().inspect_err(|reason| skipped("GPU kernels are not emulated", reason)))
+}
+
+/// Says on the terminal, past the capture of tests that pass, what a machine cannot test.
+///
+/// # Panics
+/// Where `HALFTONE_REQUIRE` asks for the emulator.
+fn skipped(what: &str, reason: &str) {
+    let required = std::env::var("HALFTONE_REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|name| name == "emulator"), "{what}, and HALFTONE_REQUIRE says it must: {reason}");
+    let _ = writeln!(std::io::stderr(), "{what}: {reason}");
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -113,6 +116,59 @@ fn built() -> Result<PathBuf, String> {
     assert!(output.status.success(), "c++: {}", String::from_utf8_lossy(&output.stderr));
     std::fs::rename(&fresh, &library).map_err(|error| error.to_string())?;
     Ok(library)
+}
+
+/// Runs the kernels of `tests/emulator/races.cpp` under ThreadSanitizer, without the n-th barrier of a file where `cut`
+/// names one, and counts the races it finds. `None`, and the reason on the terminal, where it cannot be built.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) fn races(cut: Option<(&str, usize)>) -> Option<usize> {
+    use std::os::unix::process::CommandExt;
+    const BARRIER: &str = "__syncthreads();";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let copy = tempfile::tempdir().expect("a temporary folder");
+    for folder in ["kernels", "tests/emulator"] {
+        std::fs::create_dir_all(copy.path().join(folder)).expect("a folder of our own");
+        for file in std::fs::read_dir(root.join(folder)).expect("our sources") {
+            let from = file.expect("our sources").path();
+            let mut text = std::fs::read_to_string(&from).expect("our sources");
+            let name = from.file_name().expect("a file has a name");
+            if let Some((file, which)) = cut
+                && name == file
+            {
+                let (at, _) = text.match_indices(BARRIER).nth(which).expect("that many barriers");
+                text.replace_range(at..at + BARRIER.len(), "");
+            }
+            std::fs::write(copy.path().join(folder).join(name), text).expect("a folder of our own");
+        }
+    }
+    let program = copy.path().join("races");
+    let built = Command::new("c++")
+        .args(["-std=c++17", "-O1", "-w", "-fsanitize=thread", "-o"])
+        .arg(&program)
+        .arg(copy.path().join("tests/emulator/races.cpp"))
+        .output();
+    match built {
+        Err(error) => skipped("races of GPU kernels are not looked for", &format!("no C++ compiler ({error})")),
+        Ok(output) if String::from_utf8_lossy(&output.stderr).contains("tsan") => {
+            skipped("races of GPU kernels are not looked for", "the C++ compiler has no ThreadSanitizer");
+        }
+        Ok(output) => {
+            assert!(output.status.success(), "c++: {}", String::from_utf8_lossy(&output.stderr));
+            let mut run = Command::new(&program);
+            // SAFETY: one system call. ThreadSanitizer wants memory where it expects it.
+            unsafe {
+                run.pre_exec(|| match libc::personality(libc::ADDR_NO_RANDOMIZE as u64) {
+                    -1 => Err(std::io::Error::last_os_error()),
+                    _ => Ok(()),
+                })
+            };
+            let output = run.output().expect("a program that was just built");
+            let (said, found) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(said.contains("all kernels ran"), "{said}{found}");
+            return Some(found.matches("WARNING: ThreadSanitizer: data race").count());
+        }
+    }
+    None
 }
 
 fn whole_address(tensor: &Tensor) -> u64 {

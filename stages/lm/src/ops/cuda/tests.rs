@@ -4,7 +4,7 @@
 
 use crate::ops::attention::{self, Shape, tiles};
 use crate::ops::attention_backward::{self, Saved};
-use crate::ops::cuda::emulator::emulated;
+use crate::ops::cuda::emulator::{emulated, races};
 use crate::ops::head::{self, Target};
 use crate::ops::matrix::Products::Exact;
 use crate::ops::rope::{self, HeadNorm, HeadNormGradients, RopeTable, SavedHeadNorm};
@@ -247,4 +247,17 @@ fn steps_and_squares() {
         );
         Ok(vec![w, g, m, v, Tensor::new(squares, &Device::Cpu)?])
     });
+}
+
+/// No kernel races; and one would be found: without a barrier, there are some.
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn no_kernel_races() {
+    if check::test_device().is_some() {
+        return; // compute-sanitizer looks for them there
+    }
+    assert!(races(None).is_none_or(|found| found == 0), "kernels race: see tests/emulator/races.cpp");
+    for (file, barrier) in [("attention.cu", 0), ("attention_backward.cu", 2)] {
+        assert!(races(Some((file, barrier))).is_none_or(|found| found > 0), "{file}: a missing barrier is not found");
+    }
 }
