@@ -60,8 +60,12 @@ fn column(array: &ArrayRef) -> Result<Vec<Value>> {
         DataType::Struct(fields) => {
             let array = array.as_struct();
             let columns: Vec<Vec<Value>> = array.columns().iter().map(column).collect::<Result<_>>()?;
+            // Most messages have nothing but their role and content.
+            let shown = |name: &str, cell: &Value| name != "extra" || !cell.is_null();
             let object = |row: usize| -> Map<String, Value> {
-                fields.iter().zip(&columns).map(|(field, column)| (field.name().clone(), column[row].clone())).collect()
+                let cells =
+                    fields.iter().zip(&columns).map(|(field, column)| (field.name().clone(), column[row].clone()));
+                cells.filter(|(name, cell)| shown(name, cell)).collect()
             };
             (0..array.len()).map(|row| if array.is_null(row) { Value::Null } else { object(row).into() }).collect()
         }

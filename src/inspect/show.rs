@@ -22,7 +22,10 @@ pub fn pretty(rows: &Rows, row: &Row) -> String {
             Some(messages) => {
                 let lines: Vec<String> = messages
                     .iter()
-                    .map(|(role, content)| format!("{role}: {}", cut(content).replace('\n', &format!("{indent}  "))))
+                    .map(|(role, content, extra)| {
+                        let text = format!("{role}: {}", cut(content).replace('\n', &format!("{indent}  ")));
+                        extra.map_or(text.clone(), |extra| format!("{text}{indent}  {}", cut(extra)))
+                    })
                     .collect();
                 lines.join(&indent)
             }
@@ -79,7 +82,7 @@ fn type_name(kind: &arrow_schema::DataType) -> String {
     match kind {
         Utf8 | LargeUtf8 | Utf8View => "text".to_owned(),
         List(item) | LargeList(item) | FixedSizeList(item, _) => match item.data_type() {
-            Struct(fields) if fields.iter().map(|field| field.name().as_str()).eq(["role", "content"]) => {
+            Struct(fields) if ["role", "content"].iter().all(|name| fields.find(name).is_some()) => {
                 "messages".to_owned()
             }
             other => format!("list of {}", type_name(other)),
@@ -93,9 +96,14 @@ fn type_name(kind: &arrow_schema::DataType) -> String {
     }
 }
 
-fn messages(cell: &Value) -> Option<Vec<(&str, &str)>> {
+/// Role, content and the other fields of each message.
+fn messages(cell: &Value) -> Option<Vec<(&str, &str, Option<&str>)>> {
     let items = cell.as_array().filter(|items| !items.is_empty())?;
-    items.iter().map(|item| Some((item.get("role")?.as_str()?, item.get("content")?.as_str()?))).collect()
+    fn text<'a>(item: &'a Value, name: &str) -> Option<&'a str> {
+        item.get(name)?.as_str()
+    }
+    let message = |item| Some((text(item, "role")?, text(item, "content")?, text(item, "extra")));
+    items.iter().map(message).collect()
 }
 
 fn plain(cell: &Value) -> String {

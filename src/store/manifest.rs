@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Raised when keys or entries change their form.
-const FORMAT: u32 = 1;
+/// 2: messages have a column `extra`.
+const FORMAT: u32 = 2;
 
 /// The content of one source of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -79,7 +79,7 @@ fn plain(value: &Value) -> String {
 /// A conversation; raw text as it is.
 fn said(messages: &[Message]) -> String {
     match messages {
-        [one] => one.content.clone(),
-        several => several.iter().map(|it| format!("{}: {}", it.role, it.content)).collect::<Vec<_>>().join("\n"),
+        [one] => one.text().into_owned(),
+        several => several.iter().map(|it| format!("{}: {}", it.role, it.text())).collect::<Vec<_>>().join("\n"),
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 use super::example::{Example, Implicit, Made, Preference, Scored, Unpaired};
 use super::reference::Reference;
-use super::text::Text;
+use super::text::{Conversation, Text};
 
 /// The files of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,9 +87,9 @@ impl Dataset {
                 "--reference goes with the explicit prompt: TRL takes log-probs of completions alone".to_owned(),
             )),
             Shape::Pairs => match (conversational::<Pair>(first, |pair| &pair.chosen)?, prompt) {
-                (true, Some(Prompt::Implicit)) => written::<Implicit<Vec<Message>>>(splits, options, folder),
-                (true, _) if scored => written::<Scored<Vec<Message>>>(splits, options, folder),
-                (true, _) => written::<Preference<Vec<Message>>>(splits, options, folder),
+                (true, Some(Prompt::Implicit)) => written::<Implicit<Conversation>>(splits, options, folder),
+                (true, _) if scored => written::<Scored<Conversation>>(splits, options, folder),
+                (true, _) => written::<Preference<Conversation>>(splits, options, folder),
                 (false, Some(Prompt::Implicit)) => written::<Implicit<String>>(splits, options, folder),
                 (false, _) if scored => written::<Scored<String>>(splits, options, folder),
                 (false, _) => written::<Preference<String>>(splits, options, folder),
@@ -103,7 +103,7 @@ impl Dataset {
                 first.given
             ))),
             Shape::Items => match conversational::<Item>(first, |item| &item.response)? {
-                true => written::<Unpaired<Vec<Message>>>(splits, options, folder),
+                true => written::<Unpaired<Conversation>>(splits, options, folder),
                 false => written::<Unpaired<String>>(splits, options, folder),
             },
         }
@@ -139,7 +139,7 @@ fn table_of(split: &Split) -> Result<Shape> {
 fn conversational<R: Row>(split: &Split, text: fn(&R) -> &Vec<Message>) -> Result<bool> {
     let first = RowReader::<R>::open(&[&split.path])?.next().transpose()?;
     let first = first.ok_or_else(|| kit::Error::data(format!("`{}` has no rows", split.given)))?;
-    Ok(<Vec<Message>>::of(text(&first)).is_some())
+    Ok(Conversation::of(text(&first)).is_some())
 }
 
 type Written = ((&'static str, &'static str), Vec<String>, Vec<Rows>);

@@ -208,6 +208,14 @@ impl<T: Text> Example for Unpaired<T> {
 
 /// Messages as text of one form; where they have the other, the dataset would have both.
 fn written<T: Text>(messages: &[kit::Message], what: impl Display) -> Result<T, String> {
+    if let Some(message) = messages.iter().find(|message| message.extra.is_some()) {
+        let fields: Vec<String> = message.extra_fields().into_keys().map(|name| format!("`{name}`")).collect();
+        let fields = fields.join(", ");
+        return Err(format!(
+            "a message of its {what} has {fields}, and the datasets written here have `role` and `content` alone; \
+             leave such rows out"
+        ));
+    }
     T::of(messages).ok_or_else(|| {
         format!(
             "its {what} is {}, the first row's text is {}; TRL reads one form: export each by itself",

@@ -50,14 +50,14 @@ impl EmbeddedText {
     pub(crate) fn of(self, messages: &[Message]) -> Option<String> {
         match self {
             EmbeddedText::All => {
-                let contents: Vec<_> = messages.iter().map(|message| message.content.as_str()).collect();
+                let contents: Vec<_> = messages.iter().map(Message::text).collect();
                 (!contents.is_empty()).then(|| contents.join("\n\n"))
             }
             EmbeddedText::LastUser => messages
                 .iter()
                 .rev()
                 .find(|message| matches!(message.role.as_str(), "user" | "text"))
-                .map(|message| message.content.clone()),
+                .map(|message| message.text().into_owned()),
         }
     }
 }

@@ -90,7 +90,7 @@ fn message(column: &str, index: usize, value: Value) -> Result<Message, BadRow> 
         Value::Array(parts) => parts.into_iter().map(|part| text_part(&inner, part)).collect::<Result<_, _>>()?,
         other => return Err(BadRow::value(&inner, shown(&other), "text")),
     };
-    Ok(Message { role, content: plain(&inner, content)? })
+    Ok(Message::new(&role, plain(&inner, content)?))
 }
 
 /// A part of a message's content as OpenAI's files have them: `{"type": "text", "text": ...}`.

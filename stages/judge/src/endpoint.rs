@@ -74,6 +74,8 @@ fn max_rejects() -> f64 {
     0.1
 }
 
+/// The longest file that can hold a key, bytes.
+const LONGEST_KEY: u64 = 1 << 16;
 /// What a request always says; `body` cannot.
 const OURS: [&str; 9] = [
     "model",
@@ -185,9 +187,7 @@ impl Endpoint {
                 })?;
                 (text, format!("the environment variable `{name}`"))
             }
-            (None, Some(path)) => {
-                (std::fs::read_to_string(path).map_err(Error::io(path))?, format!("the file {}", path.display()))
-            }
+            (None, Some(path)) => (kit::read_small(path, LONGEST_KEY)?, format!("the file {}", path.display())),
             (None, None) => return Ok(None),
         };
         let text = text.trim().to_owned();

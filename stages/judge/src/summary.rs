@@ -196,7 +196,7 @@ impl Summary {
 }
 
 fn characters(messages: &[Message]) -> u64 {
-    messages.iter().map(|message| message.content.chars().count() as u64).sum()
+    messages.iter().map(|message| message.text().chars().count() as u64).sum()
 }
 
 /// A mean with its interval, from running sums (Welford's).

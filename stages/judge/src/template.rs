@@ -148,23 +148,28 @@ impl Template {
     }
 }
 
-/// Messages as a list that a template can walk through.
+/// Messages as a list that a template can walk through, with the fields that the data gives them.
 fn list(messages: &[Message]) -> Value {
-    let message =
-        |message: &Message| Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())]);
+    let message = |message: &Message| {
+        let text = [("role", &message.role), ("content", &message.content)];
+        let fields = text.map(|(name, text)| (name.to_owned(), Value::from(text)));
+        let value = |text: &str| serde_json::from_str::<Value>(text).expect("`extra` holds JSON");
+        let extra = message.extra_fields().into_iter().map(|(name, text)| (name, value(&text.0)));
+        Value::from_pairs(fields.into_iter().chain(extra))
+    };
     messages.iter().map(message).collect::<Vec<Value>>().into()
 }
 
 /// Messages as text: the content of a single one, else each under its role's name.
 fn plain_text(messages: &[Message]) -> String {
     match messages {
-        [one] => one.content.clone(),
+        [one] => one.text().into_owned(),
         several => several
             .iter()
             .map(|message| {
                 let mut letters = message.role.chars();
                 let role: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
-                format!("{role}: {}", message.content)
+                format!("{role}: {}", message.text())
             })
             .collect::<Vec<_>>()
             .join("\n\n"),
@@ -209,6 +214,26 @@ mod tests {
         assert_eq!(Template::open("harmful", false, None).unwrap().asks_for, AsksFor::Worse);
         let error = Template::open("harmful", false, Some(AsksFor::Better)).err().unwrap().to_string();
         assert!(error.contains("asks for the worse response"), "{error}");
+    }
+
+    #[test]
+    fn tool_calls_are_text_to_a_judge_and_fields_to_a_template() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.jinja");
+        let calls = r#"[{"function":{"name":"f","arguments":{"b":1,"a":2}}}]"#;
+        let extra = Some(format!(r#"{{"content":null,"tool_calls":{calls}}}"#));
+        let (a, b) = ([Message { extra, ..Message::new("assistant", "") }], [Message::new("assistant", "B")]);
+        let show = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let template = Template::open(&path.to_string_lossy(), false, Some(AsksFor::Better)).unwrap();
+            template
+                .render(false, Side { prompt: &b, response: &a }, Side { prompt: &b, response: &b }, Form::Text)
+                .unwrap()
+        };
+        assert_eq!(show("{{ prompt }}|{{ b }}|{{ a }}"), format!("B|B|{calls}"));
+        let template =
+            "{{ a_messages[0].content is none }}|{{ prompt }}|{{ b }}|{{ a_messages[0].tool_calls | tojson }}";
+        assert_eq!(show(template).replace(' ', ""), format!("True|B|B|{calls}"));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Content digests: of values, of files, of folders, and the ids made from them.
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::file::open_file;
 
 /// A BLAKE3 digest, shown as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,7 +116,7 @@ fn hash_of<S: AsRef<str>>(parts: &[S]) -> blake3::Hash {
 /// # Errors
 /// When the file cannot be read.
 pub fn digest_file(path: &Path) -> Result<Digest> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = open_file(path)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file).map_err(Error::io(path))?;
     Ok(Digest(*hasher.finalize().as_bytes()))

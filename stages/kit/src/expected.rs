@@ -242,6 +242,8 @@ impl Lengths {
 /// About how many tokens messages make, a chat template included.
 pub fn tokens_of(messages: &[Message]) -> f64 {
     let framing = |message: &Message| if message.role == "text" { 0.0 } else { 4.0 };
-    let one = |message: &Message| message.content.chars().count() as f64 / CHARACTERS_PER_TOKEN + framing(message);
+    let characters = |text: &str| text.chars().count() as f64 / CHARACTERS_PER_TOKEN;
+    let extra = |message: &Message| message.extra.as_deref().map_or(0.0, characters);
+    let one = |message: &Message| characters(&message.content) + extra(message) + framing(message);
     messages.iter().map(one).sum()
 }

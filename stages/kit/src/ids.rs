@@ -39,8 +39,13 @@ pub fn item_id(prompt_id: &str, response_id: &str, label: f64) -> String {
 }
 
 fn parts<'a>(table: &'a str, ids: &[&'a str], messages: &'a [Message]) -> Vec<&'a str> {
-    let texts = messages.iter().flat_map(|message| [message.role.as_str(), message.content.as_str()]);
-    [table].into_iter().chain(ids.iter().copied()).chain(texts).collect()
+    let mut parts: Vec<&str> = [table].into_iter().chain(ids.iter().copied()).collect();
+    for message in messages {
+        parts.extend([message.role.as_str(), message.content.as_str()]);
+        // No role is an empty text, so that nothing else makes these parts.
+        parts.extend(message.extra.iter().flat_map(|extra| ["", extra.as_str()]));
+    }
+    parts
 }
 
 #[cfg(test)]
@@ -61,5 +66,7 @@ mod tests {
         assert_ne!(prompt_id(&text), prompt_id(&user));
         assert_ne!(response_id("p0", &text), response_id("p1", &text));
         assert_ne!(prompt_id(&text), response_id("", &text));
+        let tools = Message { extra: Some(r#"{"tools":[]}"#.to_owned()), ..user[0].clone() };
+        assert_ne!(prompt_id(&user), prompt_id(&[tools]));
     }
 }

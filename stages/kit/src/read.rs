@@ -1,6 +1,7 @@
 //! Reading tables: from the store and from files of other tools, row by row, with little memory.
 
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,18 +9,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow_cast::{CastOptions, cast_with_options};
-use arrow_schema::{DataType, Field, SchemaRef};
+use arrow_array::{Array, ArrayRef, ListArray, RecordBatch, RecordBatchOptions, StructArray, new_null_array};
+use arrow_cast::{CastOptions, cast, cast_with_options};
+use arrow_schema::{DataType, Field, Fields, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use crate::error::{Error, Result};
+use crate::file::open_file;
 use crate::row::Row;
 
 const ROWS_PER_BATCH: usize = 4096;
 /// Row groups that one thread reads, where several read a table.
 const GROUPS_AT_ONCE: usize = 8;
+/// The longest footer of a Parquet file that is read, bytes.
+const LARGEST_FOOTER: u32 = 256 << 20;
 /// Rows of other tools may be long.
 const ROWS_PER_FOREIGN_BATCH: usize = 512;
 
@@ -86,7 +90,15 @@ fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, String>) -> Result<T
 }
 
 fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let mut file = open_file(path)?;
+    // The reader takes as much memory as the footer says that it has bytes.
+    let mut end = [0; 8];
+    let read = file.seek(SeekFrom::End(-8)).and_then(|_| file.read_exact(&mut end));
+    let footer = u32::from_le_bytes(end[..4].try_into().expect("4 bytes"));
+    if read.is_ok() && &end[4..] == b"PAR1" && footer > LARGEST_FOOTER {
+        let text = format!("its footer claims {footer} bytes, at most {LARGEST_FOOTER} are read");
+        return Err(Error::data(format!("{}: not readable as Parquet: {text}", path.display())));
+    }
     guarded(path, || ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string()))
 }
 
@@ -338,7 +350,11 @@ fn check_nulls(batch: &TableBatch, fields: &[Field]) -> Result<()> {
 }
 
 fn holds_null(values: &ArrayRef) -> bool {
-    values.null_count() > 0 || values.as_struct_opt().is_some_and(|fields| fields.columns().iter().any(holds_null))
+    let inside = |structs: &StructArray| {
+        let columns = structs.fields().iter().zip(structs.columns());
+        columns.filter(|(field, _)| !field.is_nullable()).any(|(_, column)| holds_null(column))
+    };
+    values.null_count() > 0 || values.as_struct_opt().is_some_and(inside)
 }
 
 /// The columns of some fields, in their order and types. Absent optional columns become nulls; other tools' text and
@@ -371,32 +387,58 @@ fn conform_column(batch: &RecordBatch, field: &Field, path: &Path) -> Result<Arr
         return Err(wrong());
     }
     let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(column, field.data_type(), &options).map_err(|_| wrong())
+    let column = arranged(column, field.data_type());
+    cast_with_options(&column, field.data_type(), &options).map_err(|_| wrong())
+}
+
+/// A list of structs with the fields in the order wanted; those that may be null are null where the column lacks them.
+fn arranged(column: &ArrayRef, wanted: &DataType) -> ArrayRef {
+    let DataType::List(wanted) = wanted else { return column.clone() };
+    let lists = items_of(column.data_type()).and_then(|item| cast(column, &DataType::List(item)).ok());
+    let Some((lists, DataType::Struct(wanted))) = lists.map(|lists| (lists, wanted.data_type())) else {
+        return column.clone();
+    };
+    let lists = lists.as_list::<i32>();
+    let Some(structs) = lists.values().as_struct_opt() else { return column.clone() };
+    let absent = |field: &Field| new_null_array(field.data_type(), structs.len());
+    let column_of = |field: &Field| structs.column_by_name(field.name()).cloned().unwrap_or_else(|| absent(field));
+    let columns: Vec<ArrayRef> = wanted.iter().map(|field| column_of(field)).collect();
+    let nullable =
+        |(field, column): (&Arc<Field>, &ArrayRef)| Field::new(field.name(), column.data_type().clone(), true);
+    let fields = Fields::from_iter(wanted.iter().zip(&columns).map(nullable));
+    let structs = StructArray::new(fields, columns, structs.nulls().cloned());
+    let item = Arc::new(Field::new("item", structs.data_type().clone(), true));
+    Arc::new(ListArray::new(item, lists.offsets().clone(), Arc::new(structs), lists.nulls().cloned()))
+}
+
+/// The items of a type that is a list.
+fn items_of(data_type: &DataType) -> Option<Arc<Field>> {
+    use DataType::{FixedSizeList, LargeList, List, ListView};
+    match data_type {
+        List(item) | LargeList(item) | FixedSizeList(item, _) | ListView(item) => Some(item.clone()),
+        _ => None,
+    }
 }
 
 /// Whether a cast between the types keeps the meaning: text to text, number to number, list to list.
 fn alike(got: &DataType, wanted: &DataType) -> bool {
-    use DataType::{
-        Boolean, Dictionary, FixedSizeList, LargeList, LargeUtf8, List, ListView, Null, Struct, Utf8, Utf8View,
-    };
-    let items = |data_type: &DataType| match data_type {
-        List(item) | LargeList(item) | FixedSizeList(item, _) | ListView(item) => Some(item.data_type().clone()),
-        _ => None,
-    };
+    use DataType::{Boolean, Dictionary, LargeUtf8, Null, Struct, Utf8, Utf8View};
     match (got, wanted) {
         (Null, _) | (Boolean, Boolean) => true,
         (Utf8 | LargeUtf8 | Utf8View, Utf8) => true,
         (Dictionary(_, value), wanted) => alike(value, wanted),
         (Struct(got), Struct(wanted)) => {
-            got.len() == wanted.len()
-                && got
-                    .iter()
-                    .zip(wanted)
-                    .all(|(got, wanted)| got.name() == wanted.name() && alike(got.data_type(), wanted.data_type()))
+            let fits = |wanted: &Field| match got.find(wanted.name()) {
+                Some((_, got)) => alike(got.data_type(), wanted.data_type()),
+                None => wanted.is_nullable(),
+            };
+            got.iter().all(|got| wanted.find(got.name()).is_some()) && wanted.iter().all(|wanted| fits(wanted))
         }
         (got, wanted) if got.is_integer() => wanted.is_integer() || wanted.is_floating(),
         (got, wanted) if got.is_floating() => wanted.is_floating(),
-        (got, wanted) => items(got).zip(items(wanted)).is_some_and(|(got, wanted)| alike(&got, &wanted)),
+        (got, wanted) => {
+            items_of(got).zip(items_of(wanted)).is_some_and(|(got, wanted)| alike(got.data_type(), wanted.data_type()))
+        }
     }
 }
 
@@ -426,6 +468,40 @@ mod tests {
         writer.extend(rows.clone()).unwrap();
         writer.finish().unwrap();
         assert_eq!(read_rows::<Prompt>(&folder.path().join("prompts")).unwrap(), rows);
+    }
+
+    #[test]
+    fn messages_of_tables_without_extra_fields_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part-00000.parquet");
+        let mut rows = vec![prompt(0), prompt(1)];
+        rows[1].messages[1].extra = Some(r#"{"name":"f"}"#.to_owned());
+        let write = |keep: &[usize]| {
+            let batch = RecordBatch::try_new(crate::write::schema_of::<Prompt>(), Prompt::to_arrays(&rows)).unwrap();
+            let lists = batch.column(1).as_list::<i32>();
+            let structs = lists.values().as_struct();
+            let fields = keep.iter().map(|at| structs.fields()[*at].clone()).collect::<Fields>();
+            let columns = keep.iter().map(|at| structs.column(*at).clone()).collect();
+            let structs: ArrayRef = Arc::new(StructArray::new(fields, columns, None));
+            let item = Arc::new(Field::new("element", structs.data_type().clone(), true));
+            let lists: ArrayRef = Arc::new(ListArray::new(item, lists.offsets().clone(), structs, None));
+            let columns = [("prompt_id", batch.column(0).clone()), ("messages", lists)];
+            let batch = RecordBatch::try_from_iter(columns).unwrap();
+            let file = File::create(&path).unwrap();
+            let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            read_rows::<Prompt>(folder.path()).map(|rows| rows.into_iter().map(|row| row.messages).collect::<Vec<_>>())
+        };
+        let messages: Vec<_> = rows.iter().map(|row| row.messages.clone()).collect();
+        assert_eq!(write(&[0, 1, 2]).unwrap(), messages);
+        // The order of fields is that of whoever wrote the file.
+        assert_eq!(write(&[2, 1, 0]).unwrap(), messages);
+        let mut plain = messages.clone();
+        plain[1][1].extra = None;
+        assert_eq!(write(&[0, 1]).unwrap(), plain);
+        let error = write(&[0]).unwrap_err().to_string();
+        assert!(error.contains("column `messages` is List"), "{error}");
     }
 
     #[test]

@@ -116,7 +116,8 @@ list_cell!(f64, DataType::Float64, Float64Builder, Float64Type);
 list_cell!(u32, DataType::UInt32, UInt32Builder, UInt32Type);
 
 fn message_fields() -> Fields {
-    Fields::from(vec![Field::new("role", DataType::Utf8, false), Field::new("content", DataType::Utf8, false)])
+    let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
+    Fields::from(vec![text("role", false), text("content", false), text("extra", true)])
 }
 
 impl Cell for Vec<Message> {
@@ -127,8 +128,7 @@ impl Cell for Vec<Message> {
     }
 
     fn to_array<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef {
-        let message =
-            StructBuilder::new(message_fields(), vec![Box::new(StringBuilder::new()), Box::new(StringBuilder::new())]);
+        let message = StructBuilder::from_fields(message_fields(), 0);
         let mut lists =
             ListBuilder::new(message).with_field(Field::new("item", DataType::Struct(message_fields()), false));
         for cell in cells {
@@ -136,6 +136,7 @@ impl Cell for Vec<Message> {
                 let fields = lists.values();
                 fields.field_builder::<StringBuilder>(0).expect("role is text").append_value(&message.role);
                 fields.field_builder::<StringBuilder>(1).expect("content is text").append_value(&message.content);
+                fields.field_builder::<StringBuilder>(2).expect("extra is text").append_option(message.extra.as_ref());
                 fields.append(true);
             }
             lists.append(true);
@@ -149,10 +150,12 @@ impl Cell for Vec<Message> {
         }
         let values = array.as_list::<i32>().value(row);
         let fields = values.as_struct();
-        let (role, content) = (fields.column(0), fields.column(1));
-        (0..fields.len())
-            .map(|i| Some(Message { role: String::get(role, i)?, content: String::get(content, i)? }))
-            .collect()
+        let [role, content, extra] = [0, 1, 2].map(|at| fields.column(at));
+        let message = |i| {
+            let (role, content) = (String::get(role, i)?, String::get(content, i)?);
+            Some(Message { role, content, extra: Option::get(extra, i)? })
+        };
+        (0..fields.len()).map(message).collect()
     }
 }
 

@@ -3,18 +3,9 @@
 //! Rows carry their text, so that a part can be read alone, and ids, so that a training pair leads back to the judge's
 //! log-probs and to the source file and line. An `Option` is a column that may be absent or empty.
 
-use serde::{Deserialize, Serialize};
-
 use crate::row::rows;
 
-/// One message of a conversation. Raw text that no chat template touches is a message with the role `text`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user`, `assistant`, ..., or `text`.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
+pub use crate::message::Message;
 
 /// The loss of one objective of a mixture.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,13 +14,6 @@ pub struct LossPart {
     pub name: String,
     /// Its loss, before its weight.
     pub loss: f64,
-}
-
-impl Message {
-    /// A message.
-    pub fn new(role: &str, content: impl Into<String>) -> Message {
-        Message { role: role.to_owned(), content: content.into() }
-    }
 }
 
 rows! {
