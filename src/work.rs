@@ -1,17 +1,18 @@
 //! The work on one stage: lock, inputs checked, the stage itself, its outputs checked, the commit.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kit::{Context, Outcome, PortFiles, Seed, Source, Table, read_port};
+use kit::{Context, Digest, Outcome, PortFiles, Seed, Source, Table, read_port};
 
 use crate::error::{Error, Result, panic_text};
-use crate::graph::Node;
+use crate::graph::{Node, Origin};
 use crate::report::{Happened, RunEvent};
 use crate::run::Run;
-use crate::store::{Attempt, Condition, Lock, Manifest, Recipe};
+use crate::store::{Attempt, Condition, Digests, Lock, Manifest, Recipe};
 
 /// How often a waiting process looks at a lock.
 const POLL: Duration = Duration::from_millis(100);
@@ -111,7 +112,16 @@ impl Work<'_> {
             device: device.to_owned(),
             resumed,
         });
-        let outcome = self.run_stage(&partial, device)?;
+        let outcome = self.run_stage(&partial, device);
+        // A change explains a failure better than what the stage made of it; nothing unfinished is taken up again.
+        if let Some(path) = self.changed().map_err(failed)? {
+            std::fs::remove_dir_all(&partial).map_err(kit::Error::io(&partial)).map_err(failed)?;
+            if !matches!(outcome, Err(Error::Kit(kit::Error::Interrupted))) {
+                let told = "changed while it was read, nothing was stored; run again when nothing writes to it";
+                return Err(failed(kit::Error::Io { path, source: std::io::Error::other(told) }));
+            }
+        }
+        let outcome = outcome?;
         let ports = self.ports(&partial).map_err(failed)?;
         self.balance(&partial, &outcome, &ports).map_err(failed)?;
         for balance in outcome.balance.iter().filter(|balance| balance.read > 0 && balance.kept == 0) {
@@ -177,6 +187,36 @@ impl Work<'_> {
             Ok(result) => result.map_err(|source| self.stage_error(source)),
             Err(panic) => Err(Error::Panicked { stage: name.to_owned(), text: panic_text(&*panic) }),
         }
+    }
+
+    /// What the stage reads from outside the store and is not what it was when the recipe was made.
+    fn changed(&self) -> kit::Result<Option<PathBuf>> {
+        let digests = Digests::new(self.run.store.stats());
+        let is = |digest: kit::Result<Digest>, known: Option<&Digest>| match digest {
+            Ok(digest) => Ok(known == Some(&digest)),
+            Err(kit::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        };
+        let files = self.node.stage.files();
+        let name = |path: &Path| path.to_string_lossy().into_owned();
+        if let Some(gone) = self.recipe.files.keys().find(|known| !files.iter().any(|file| name(file) == **known)) {
+            return Ok(Some(gone.into()));
+        }
+        for file in files {
+            if !is(digests.file(&file), self.recipe.files.get(&name(&file)))? {
+                return Ok(Some(file));
+            }
+        }
+        for edge in self.node.inputs.iter().filter(|edge| edge.idle.is_none()) {
+            for (origin, known) in edge.sources.iter().zip(&self.recipe.inputs[edge.key]) {
+                if let Origin::Path { path, table } = origin
+                    && !is(digests.input(path, *table), Some(&known.digest))?
+                {
+                    return Ok(Some(path.clone()));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Takes stock of the declared ports; whatever else lies there is a bug.

@@ -38,6 +38,9 @@ pub struct Count {
     /// A file whose content counts.
     #[serde(default)]
     pub note: Option<std::path::PathBuf>,
+    /// Whether that file is written to while the stage runs.
+    #[serde(default)]
+    pub rewrites_note: bool,
     /// Whether the seed counts.
     #[serde(default)]
     pub draws: bool,
@@ -67,7 +70,7 @@ impl Stage for Count {
     }
 
     fn execution_keys(&self) -> &'static [&'static str] {
-        &["threads", "stop_after"]
+        &["threads", "stop_after", "rewrites_note"]
     }
 
     fn files(&self) -> Vec<std::path::PathBuf> {
@@ -83,6 +86,9 @@ impl Stage for Count {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        if let Some(note) = self.note.as_ref().filter(|_| self.rewrites_note) {
+            std::fs::write(note, "two").unwrap();
+        }
         let ranges = shard_ranges((0..self.rows).map(|_| 1), 4);
         let draw = if self.draws { context.seed.0 } else { 0 };
         let other = u64::from(self.unstable && UNSTABLE.load(Ordering::SeqCst));

@@ -46,6 +46,28 @@ fn a_run_leaves_tables_links_and_a_record() {
 }
 
 #[test]
+fn a_file_that_changes_while_it_is_read_makes_no_result() {
+    let world = World::new();
+    let note = world.path("note.txt");
+    let text =
+        |how: &str| format!("name: test\nstages:\n  a: {{kind: count, rows: 30, note: \"{}\"{how}}}\n", note.display());
+    for (how, code, state) in [("", 74, "a failed"), (", stop_after: 3", 75, "a interrupted")] {
+        std::fs::write(&note, "one").unwrap();
+        let ran = world.run(&text(&format!(", rewrites_note: true{how}")));
+        let told = ran.result.as_ref().unwrap_err().to_string();
+        assert_eq!((ran.code(), ran.states().as_str()), (code, state), "{told}");
+        let changed = told.contains("note.txt: changed while it was read, nothing was stored; run again");
+        assert_eq!(changed, code == 74, "{told}");
+        let left = std::fs::read_dir(world.store().folder()).unwrap().count();
+        assert_eq!(left, 0, "neither a result nor unfinished work");
+    }
+    std::fs::write(&note, "one").unwrap();
+    let ran = world.run(&text(""));
+    assert_eq!(ran.states(), "a ran");
+    assert!(ran.said(|event| matches!(event, RunEvent::StageStarted { resumed: false, .. })));
+}
+
+#[test]
 fn an_interrupted_stage_goes_on_where_it_was() {
     let world = World::new();
     let text = |stop: &str| format!("name: test\nstages:\n  a: {{kind: count, rows: 30{stop}}}\n");
