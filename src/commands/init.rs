@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ingest::{Files, Form, Format, Found, Ingest, OnBadRow};
+use kit::Table;
 
 use crate::check::check_file;
 use crate::cli::{self, print};
@@ -92,18 +93,18 @@ fn found(data: &str, prompts_only: bool) -> Result<Found> {
 }
 
 fn holds(found: &Found) -> Result<Holds> {
-    Ok(match (found.format, found.labelled, found.joint) {
-        (Format::JpoJudge, false, true) => Holds::JointComparisons,
-        (Format::JpoJudge, false, false) => Holds::Comparisons,
-        (Format::JpoPairs | Format::JpoJudge, _, true) => Holds::JointPairs,
-        (Format::Preference | Format::Hh | Format::JpoPairs | Format::JpoJudge, ..) => Holds::Pairs,
-        (Format::Unpaired, ..) => Holds::Items,
-        (Format::PromptCompletion | Format::Conversations, ..) => Holds::Demonstrations,
-        (Format::Prompts, ..) => Holds::Prompts,
-        (Format::Embeddings | Format::Auto, ..) => {
-            let text = format!("the data hold {}, from which nothing can be trained", found.layout);
-            return Err(Error::Usage(text));
-        }
+    let has = |table| found.tables.contains(&table);
+    Ok(if has(Table::Pairs) {
+        if found.joint { Holds::JointPairs } else { Holds::Pairs }
+    } else if has(Table::Comparisons) {
+        if found.joint { Holds::JointComparisons } else { Holds::Comparisons }
+    } else if has(Table::Items) {
+        if found.labelled { Holds::Items } else { Holds::Demonstrations }
+    } else if has(Table::Prompts) && !has(Table::Embeddings) {
+        Holds::Prompts
+    } else {
+        let text = format!("the data hold {}, from which nothing can be trained", found.layout);
+        return Err(Error::Usage(text));
     })
 }
 

@@ -4,7 +4,8 @@ use kit::{Amount, Expected, Forecast, Lengths, Message, Outlook, Result, Table};
 
 use crate::record::{Record, Side, read};
 use crate::source::SourceFile;
-use crate::stage::{Ingest, Survey};
+use crate::stage::Ingest;
+use crate::survey::Survey;
 
 /// Rows that are looked at to tell how long all of them are.
 const LOOKED_AT: usize = 256;
@@ -15,12 +16,17 @@ pub(crate) fn expect(stage: &Ingest, survey: &Survey) -> Result<Outlook> {
     let rows = if counts.iter().all(|(_, exact)| *exact) { Amount::exact(rows) } else { Amount::about(rows) };
     let rows = rows.up_to(stage.limit.unwrap_or(u64::MAX));
     let mut lengths = Lengths::default();
+    let (mut looked_at, mut records) = (0, 0);
     for row in survey.files[0].rows(&survey.layouts[0])?.take(LOOKED_AT) {
+        looked_at += 1;
         let Ok(fields) = row?.fields else { continue };
         if let Ok(reading) = read(fields, &survey.layouts[0], stage.form) {
-            look_at(&reading.record, &mut lengths);
+            records += reading.records.len() as u64;
+            reading.records.iter().for_each(|record| look_at(record, &mut lengths));
         }
     }
+    // A row of several responses says several things.
+    let rows = if records > looked_at { Amount::about(rows.value * records / looked_at) } else { rows };
     let outlook = Outlook::of(Forecast::of_rows(rows));
     Ok(survey.tables.iter().fold(outlook, |outlook, table| {
         let all = filled(&lengths, *table, rows);

@@ -1,6 +1,7 @@
 //! The files of a configuration: one, or a list; patterns stand for several.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::path::Path;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -13,6 +14,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Files(pub Vec<String>);
 
 impl Files {
+    /// A file that fits a pattern and whose name cannot be written in a pipeline file, as far as it can be shown.
+    pub(crate) fn unreadable(&self) -> Option<String> {
+        let names = self.0.iter().filter_map(|path| names_fitting(path)).flatten();
+        names.filter(|name| name.to_str().is_none()).map(|name| name.to_string_lossy().into_owned()).min()
+    }
+
     /// The paths with those that fit in place of a pattern, in the order of their names; each once. A pattern that
     /// nothing fits stays as it is.
     pub fn paths(&self) -> Vec<String> {
@@ -31,6 +38,21 @@ impl Files {
 
 /// The paths that fit a pattern, sorted; nothing where it is none, or where none does.
 fn fitting(pattern: &str) -> Option<Vec<String>> {
+    let mut paths = Vec::new();
+    for name in names_fitting(pattern)? {
+        let folder = pattern.rsplit_once('/').map(|(folder, _)| folder);
+        let path = |name: String| match folder {
+            Some(folder) => format!("{folder}/{name}"),
+            None => name,
+        };
+        paths.extend(name.into_string().ok().map(path));
+    }
+    paths.sort();
+    (!paths.is_empty()).then_some(paths)
+}
+
+/// The names of the files that fit a pattern; nothing where it is none.
+fn names_fitting(pattern: &str) -> Option<Vec<OsString>> {
     let (folder, last) = pattern.rsplit_once('/').map_or(("", pattern), |(folder, last)| (folder, last));
     if !last.contains(['*', '?']) || Path::new(pattern).exists() {
         return None;
@@ -41,14 +63,15 @@ fn fitting(pattern: &str) -> Option<Vec<String>> {
         (folder, _) => folder,
     };
     let last: Vec<char> = last.chars().collect();
-    let mut paths = Vec::new();
+    let mut names = Vec::new();
     for entry in std::fs::read_dir(place).ok()? {
-        let name = entry.ok()?.file_name().into_string().ok();
-        let shown = name.filter(|name| !name.starts_with('.') && fits(&last, &name.chars().collect::<Vec<_>>()));
-        paths.extend(shown.map(|name| if pattern.contains('/') { format!("{folder}/{name}") } else { name }));
+        let name = entry.ok()?.file_name();
+        let shown = name.to_string_lossy();
+        if !shown.starts_with('.') && fits(&last, &shown.chars().collect::<Vec<_>>()) {
+            names.push(name);
+        }
     }
-    paths.sort();
-    (!paths.is_empty()).then_some(paths)
+    Some(names)
 }
 
 /// Whether a name fits a pattern.
@@ -139,5 +162,17 @@ mod tests {
         assert_eq!(paths(&["*.csv", "*.tsv"]), [path("c.csv"), path("*.tsv")]);
         assert_eq!(paths(&["odd*.jsonl"]), [path("odd*.jsonl")]);
         assert_eq!(Files(vec!["Cargo.*".to_owned()]).paths(), ["Cargo.toml"]);
+    }
+
+    #[test]
+    fn names_that_are_not_utf_8_are_named_and_never_skipped() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        for name in [&b"a.jsonl"[..], b"b\xff.jsonl", b"c\xff.csv"] {
+            std::fs::write(folder.path().join(std::ffi::OsStr::from_bytes(name)), "").unwrap();
+        }
+        let files = |name: &str| Files(vec![folder.path().join(name).display().to_string()]);
+        assert_eq!(files("*.jsonl").unreadable().unwrap(), "b\u{fffd}.jsonl");
+        assert_eq!((files("a.*").unreadable(), files("*.tsv").unreadable()), (None, None));
     }
 }

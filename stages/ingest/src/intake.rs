@@ -161,7 +161,10 @@ impl<'a> Intake<'a> {
     /// Refuses a given row id that stood for another row.
     fn check_row(&self, id: &Option<String>, content: Key) -> Result<(), BadRow> {
         let Some(id) = id else { return Ok(()) };
-        self.rows.check(key(id), content).map(|_| ()).map_err(|first| self.conflict("row", id, first))
+        self.rows.check(key(id), content).map(|_| ()).map_err(|first| {
+            let BadRow { reason, detail } = self.conflict("row", id, first);
+            BadRow { reason, detail: format!("{detail}; if rows may share it, leave it out: `columns: {{id: null}}`") }
+        })
     }
 
     /// Takes note of a new prompt, and of whether the other side of the split has its text too.
@@ -196,8 +199,7 @@ impl<'a> Intake<'a> {
         if self.responses.check(answer.response, content) == Ok(true) {
             self.responses.note(answer.response, content, place);
             let k = self.prompts.count(answer.prompt);
-            let text =
-                answer.side.response.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n");
+            let text = answer.side.response.iter().map(Message::text).collect::<Vec<_>>().join("\n");
             let row = Response {
                 response_id: answer.response_id.clone(),
                 prompt_id: answer.prompt_id.clone(),
@@ -456,6 +458,6 @@ impl<'a> Intake<'a> {
 
 /// Why a response without a word is left out, as `sample` leaves them out.
 fn empty(answer: &Answer) -> Option<BadRow> {
-    let said = answer.side.response.iter().any(|message| !message.content.trim().is_empty());
+    let said = answer.side.response.iter().any(|message| !message.text().trim().is_empty());
     (!said).then(|| BadRow::new("empty", format!("response `{}` is empty", answer.response_id)))
 }

@@ -1,21 +1,30 @@
-//! Where the columns of a file are, and how its format is found from its head.
+//! Where the columns of a file are, as its head tells.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::column::Column;
+use crate::advice::{list, meant, no_format};
+use crate::column::{Column, is_label, is_response};
 use crate::format::{Form, Format};
+use crate::head::{Given, Head};
+use crate::messages::unread_fields;
+use crate::stored::{Stored, look};
+
+/// Our columns and the names they have in the file.
+pub type Places = BTreeMap<Column, String>;
 
 /// The format of a file and where its columns are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// Not `auto`.
     pub format: Format,
-    /// Our columns and the names they have in the file.
-    pub columns: BTreeMap<Column, String>,
-    /// Columns of the file that are not read, as far as its head shows.
+    /// Where the columns are.
+    pub columns: Places,
+    /// Columns of the file and fields of its messages that are not read, as far as its head shows.
     pub unread: Vec<String>,
+    /// Columns that `columns:` leaves out.
+    pub left_out: Vec<String>,
     /// Whether prompts or responses of its head are plain strings.
     pub plain: bool,
 }
@@ -33,9 +42,16 @@ impl Layout {
 
     /// Columns with labels and weights that the head of the file lacks, with the names that they could have further on.
     pub(crate) fn late_columns(&self) -> impl Iterator<Item = (Column, &'static str)> {
-        let absent = self.format.reads().iter().filter(|column| column.all_or_none() && !self.has(**column));
+        let reads = self.format.known().reads;
+        let absent = reads.iter().filter(|column| column.all_or_none() && !self.has(**column));
         let names = absent.flat_map(|column| column.names().iter().map(|name| (*column, *name)));
-        names.filter(|(_, name)| !self.unread.iter().any(|unread| unread == name))
+        names.filter(|(_, name)| !self.is_known(name))
+    }
+
+    /// Whether the head of the file has a column of this name.
+    fn is_known(&self, name: &str) -> bool {
+        let mut known = self.unread.iter().chain(&self.left_out).chain(self.columns.values());
+        known.any(|known| known == name)
     }
 
     /// The names of [`Layout::late_columns`].
@@ -43,9 +59,42 @@ impl Layout {
         self.late_columns().map(|(_, name)| name)
     }
 
-    /// Whether rows carry a label, so that a comparison is a verdict too.
+    /// Whether rows carry a label.
     pub fn labelled(&self) -> bool {
-        [Column::Feedback, Column::Preference, Column::PHat].into_iter().any(|column| self.has(column))
+        let label = |column: &Column| column.all_or_none() && !matches!(column, Column::Prompt | Column::Weight);
+        self.columns.keys().any(label)
+    }
+
+    /// What is left out that probably should not be.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let known = self.format.known();
+        let unread = |looks: fn(&str) -> bool| {
+            let names = self.unread.iter().map(String::as_str);
+            names.filter(|name| looks(name) && !known.aside.contains(name)).collect::<Vec<_>>()
+        };
+        let mut warnings = Vec::new();
+        let labels = unread(is_label);
+        if !labels.is_empty() {
+            let reads = known.reads.iter().filter(|column| is_label(column.name())).map(|column| column.name());
+            warnings.push(format!(
+                "what looks like labels is not read: {}; if it is what you train on, name it with `columns:` (format `{}` \
+                 reads {})",
+                list(labels),
+                self.format.name(),
+                list(reads)
+            ));
+        }
+        let responses = unread(is_response);
+        if self.format == Format::Prompts && !responses.is_empty() {
+            warnings.push(format!(
+                "prompts alone are read, and {} look like responses; say what they are with `columns:` and `format:`",
+                list(responses)
+            ));
+        }
+        if self.unread.iter().any(|name| name == "tools") {
+            warnings.push("`tools` are not read: raw text has none; `form: chat` takes strings as messages".to_owned());
+        }
+        warnings
     }
 }
 
@@ -60,7 +109,12 @@ impl std::fmt::Display for Layout {
                 write!(f, "{comma}{} from `{theirs}`", column.name())?;
             }
         }
-        if self.unread.is_empty() { Ok(()) } else { write!(f, "; not read: {}", self.unread.join(", ")) }
+        for (what, names) in [("not read", &self.unread), ("left out", &self.left_out)] {
+            if !names.is_empty() {
+                write!(f, "; {what}: {}", names.join(", "))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -68,51 +122,109 @@ impl std::fmt::Display for Layout {
 ///
 /// # Errors
 /// Why no format fits, or what the asked one lacks.
-pub fn layout(
-    head: &[Map<String, Value>],
-    asked: Format,
-    given: &BTreeMap<Column, String>,
-    form: Form,
-) -> Result<Layout, String> {
-    let mut names: BTreeSet<&str> = head.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
-    // Parquet rows of the hub carry columns that are null throughout.
-    let filled: BTreeSet<&str> =
-        head.iter().flat_map(|row| row.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k.as_str())).collect();
-    if names.is_empty() {
+pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: Form) -> Result<Layout, String> {
+    let head = Head::new(rows, given);
+    let all = head.all_names();
+    if all.is_empty() {
         return Err("it holds no rows".to_owned());
     }
-    if let Some((column, theirs)) = given.iter().find(|(_, theirs)| !names.contains(theirs.as_str())) {
-        let found = list(names.iter().copied());
+    let absent = |(column, theirs): (&Column, &Option<String>)| {
+        theirs.clone().filter(|theirs| !all.contains(theirs.as_str())).map(|theirs| (*column, theirs))
+    };
+    if let Some((column, theirs)) = given.iter().find_map(absent) {
+        let found = list(all.iter().copied());
         return Err(format!("`columns: {}`: there is no column `{theirs}`; found {found}", column.name()));
     }
-    // What `columns:` names is taken as it says and serves as nothing else.
-    given.values().for_each(|theirs| _ = names.remove(theirs.as_str()));
-    let find = |column: Column| match given.get(&column) {
-        Some(theirs) => Some(theirs.clone()),
-        None => {
-            let found = || column.names().iter().filter(|name| names.contains(**name));
-            // Of several, one that holds something.
-            found().find(|name| filled.contains(**name)).or_else(|| found().next()).map(|name| (*name).to_owned())
+    let format = match asked {
+        Format::Auto => {
+            let fits = |format: &&Format| (format.known().detect)(&head);
+            *Format::ALL.iter().find(fits).ok_or_else(|| no_format(&head))?
         }
+        asked => asked,
     };
-    let format = if asked == Format::Auto { detect(head, &find)? } else { asked };
-    let (mut columns, mut empty) = (BTreeMap::new(), BTreeSet::new());
-    for &column in format.reads() {
-        // A system message has no place in raw text.
-        if column == Column::System && form == Form::Text && !given.contains_key(&column) {
+    let given = with_row_id(given, format)?;
+    let head = Head::new(rows, &given);
+    let (columns, empty) = places(&head, format, form);
+    let known = format.known();
+    let has = |column: &Column| columns.contains_key(column);
+    let mut missing: Vec<Column> = known.needs.iter().copied().filter(|column| !has(column)).collect();
+    if !known.needs_one_of.is_empty() && !known.needs_one_of.iter().any(|group| group.iter().all(has)) {
+        missing.push(known.needs_one_of[0][0]);
+    }
+    if let Some(first) = missing.first() {
+        let taken: BTreeSet<&str> = columns.values().map(String::as_str).collect();
+        return Err(format!(
+            "format `{}` needs {}; found {}; name them with `columns:`, such as `columns: {{{}: {}}}`",
+            format.name(),
+            list(missing.iter().map(|column| column.name())),
+            list(all.iter().copied()),
+            first.name(),
+            meant(&head, *first, &taken).unwrap_or("THEIRS"),
+        ));
+    }
+    if let Some((column, _)) = given.iter().find(|(column, theirs)| theirs.is_some() && !known.reads.contains(column)) {
+        return Err(format!("`columns: {}` has no effect: format `{}` does not read it", column.name(), format.name()));
+    }
+    let read: BTreeSet<&str> = columns.values().map(String::as_str).collect();
+    let ours = given.iter().filter(|(_, theirs)| theirs.is_none()).flat_map(|(column, _)| column.names());
+    let ours: BTreeSet<&str> = ours.copied().collect();
+    let rest = head.names.iter().filter(|name| !read.contains(**name) && !empty.contains(**name));
+    let (left_out, mut unread): (Vec<String>, Vec<String>) =
+        rest.map(|name| (*name).to_owned()).partition(|name| ours.contains(name.as_str()));
+    let said: Vec<&String> = columns.iter().filter(|(column, _)| column.is_said()).map(|(_, name)| name).collect();
+    let values = || said.iter().flat_map(|name| head.values_of((*name).clone()).map(move |value| (name, value)));
+    let fields: BTreeSet<String> = values()
+        .flat_map(|(name, value)| unread_fields(value).into_iter().map(move |field| format!("{name}[].{field}")))
+        .collect();
+    unread.extend(fields);
+    let plain = values().any(|(_, value)| value.as_str().is_some_and(|text| look(text) == Stored::Text));
+    Ok(Layout { format, columns, unread, left_out, plain })
+}
+
+/// What is given, with `id` as the format's column for it.
+fn with_row_id(given: &Given, format: Format) -> Result<Given, String> {
+    let mut given = given.clone();
+    let Some(theirs) = given.remove(&Column::Id) else { return Ok(given) };
+    match format.known().row_id {
+        Some(column) if given.contains_key(&column) => {
+            Err(format!("`columns: id` and `columns: {}` are the same column; give one of them", column.name()))
+        }
+        Some(column) => {
+            given.insert(column, theirs);
+            Ok(given)
+        }
+        None if theirs.is_some() => {
+            Err(format!("`columns: id` has no effect: format `{}` reads no id of a row", format.name()))
+        }
+        None => Ok(given),
+    }
+}
+
+/// Where the columns of a format are, and columns of the file that are as good as absent.
+fn places(head: &Head<'_>, format: Format, form: Form) -> (Places, BTreeSet<String>) {
+    let known = format.known();
+    let (mut columns, mut empty) = (Places::new(), BTreeSet::new());
+    let is_text = |value: &Value| value.as_str().is_some_and(|text| look(text) == Stored::Text);
+    let messages = known.reads.iter().filter(|column| column.is_said()).any(|column| {
+        let mut values = head.values(*column);
+        values.any(|value| !is_text(value))
+    });
+    for &column in known.reads {
+        // A system message and tools have no place in raw text.
+        let of_chat = column == Column::System || (column == Column::Tools && !messages);
+        if of_chat && form == Form::Text && !head.is_given(column) {
             continue;
         }
         // `input` is part of the prompt beside Alpaca's `instruction`; elsewhere it can be anything.
         if column == Column::Input
-            && !given.contains_key(&column)
-            && find(Column::Prompt).as_deref() != Some("instruction")
+            && !head.is_given(column)
+            && head.find(Column::Prompt).as_deref() != Some("instruction")
         {
             continue;
         }
-        if let Some(theirs) = find(column) {
+        if let Some(theirs) = head.find(column) {
             // A column of nulls is as good as absent; if it holds something further on, that row is refused.
-            let hollow = !filled.is_empty() && !filled.contains(theirs.as_str());
-            if hollow && column.all_or_none() && !format.needs().contains(&column) {
+            if head.is_hollow(&theirs) && column.all_or_none() && !known.needs.contains(&column) {
                 empty.insert(theirs);
             } else {
                 columns.insert(column, theirs);
@@ -120,135 +232,23 @@ pub fn layout(
         }
     }
     // Where a row is a prompt, its id is the prompt's.
-    let of_prompts = matches!(format, Format::Prompts | Format::Embeddings);
-    if of_prompts && !columns.contains_key(&Column::PromptId) && names.contains("id") {
-        columns.insert(Column::PromptId, "id".to_owned());
+    let id = Column::PromptId;
+    if known.row_id == Some(id) && !columns.contains_key(&id) && !head.is_given(id) && head.names.contains("id") {
+        columns.insert(id, "id".to_owned());
     }
-    if columns.contains_key(&Column::Prompt) && format == Format::Prompts {
-        columns.remove(&Column::Messages);
-    }
-    // LLaMA-Factory: a conversation, and two messages that could go on with it.
-    let one_message = |value: &Value| match value {
-        Value::Array(items) => items.len() == 1,
-        other => other.is_object(),
-    };
-    let goes_on = columns.get(&Column::Chosen).is_some_and(|chosen| {
-        let mut values = head.iter().filter_map(|row| row.get(chosen));
-        values.next().is_some_and(one_message) && values.all(one_message)
-    });
-    if format == Format::Preference
-        && (columns.contains_key(&Column::Prompt) || !goes_on)
-        && !given.contains_key(&Column::Messages)
-    {
-        columns.remove(&Column::Messages);
-    }
-    // Of several labels the finest is taken.
-    let labels =
-        [Column::PHat, Column::Preference, Column::Feedback].into_iter().filter(|label| columns.contains_key(label));
-    labels.skip(1).collect::<Vec<_>>().iter().for_each(|label| _ = columns.remove(label));
-    let has = |column: Column| columns.contains_key(&column);
-    let mut missing: Vec<&str> = format.needs().iter().filter(|c| !has(**c)).map(|c| c.name()).collect();
-    match format {
-        Format::Prompts if !has(Column::Prompt) && !has(Column::Messages) => missing.push("prompt"),
-        Format::JpoJudge if has(Column::Prompt) || (has(Column::Prompt0) && has(Column::Prompt1)) => {}
-        Format::JpoJudge => missing.push("prompt"),
-        Format::Embeddings if !has(Column::Prompt) && !has(Column::PromptId) => missing.push("prompt_id"),
-        _ => {}
-    }
-    if !missing.is_empty() {
-        return Err(format!(
-            "format `{}` needs {}; found {}; name them with `columns:`, such as `columns: {{{}: {}}}`",
-            format.name(),
-            list(missing.iter().copied()),
-            list(head.iter().flat_map(|row| row.keys().map(String::as_str)).collect::<BTreeSet<_>>()),
-            missing[0],
-            names.iter().next().unwrap_or(&"THEIRS"),
-        ));
-    }
-    if let Some(column) = given.keys().find(|column| !format.reads().contains(column)) {
-        return Err(format!("`columns: {}` has no effect: format `{}` does not read it", column.name(), format.name()));
-    }
-    let read: BTreeSet<&str> = columns.values().map(String::as_str).collect();
-    let unread = names
-        .iter()
-        .filter(|name| !read.contains(**name) && !empty.contains(**name))
-        .map(|name| (*name).to_owned())
-        .collect();
-    let said = |(column, _): &(&Column, &String)| column.is_said();
-    let mut texts = columns.iter().filter(said).flat_map(|(_, name)| head.iter().filter_map(|row| row.get(name)));
-    let plain = texts.any(Value::is_string);
-    Ok(Layout { format, columns, unread, plain })
-}
-
-fn detect(head: &[Map<String, Value>], find: &impl Fn(Column) -> Option<String>) -> Result<Format, String> {
-    use Column::*;
-    let has = |columns: &[Column]| columns.iter().all(|column| find(*column).is_some());
-    let values = |column: Column| {
-        let name = find(column);
-        head.iter().filter_map(move |row| row.get(name.as_deref()?))
-    };
-    Ok(if has(&[Embedding]) {
-        Format::Embeddings
-    } else if has(&[ChosenPrompt, Chosen, RejectedPrompt, Rejected]) {
-        Format::JpoPairs
-    } else if has(&[Response0, Response1]) {
-        Format::JpoJudge
-    } else if has(&[Chosen, Rejected]) {
-        let transcript = |value: &Value| value.as_str().is_some_and(crate::messages::is_transcript);
-        let hh = !has(&[Prompt]) && values(Chosen).next().is_some() && values(Chosen).all(transcript);
-        if hh { Format::Hh } else { Format::Preference }
-    } else if has(&[Prompt, Completion, Label]) {
-        Format::Unpaired
-    } else if has(&[Prompt, Completion]) {
-        Format::PromptCompletion
-    } else if has(&[Messages]) {
-        let answered = |value: &Value| crate::messages::last_role(value).is_some_and(|role| role == "assistant");
-        if values(Messages).any(answered) { Format::Conversations } else { Format::Prompts }
-    } else if let Some(name) = several(head) {
-        return Err(format!(
-            "column `{name}` lists several responses to each prompt, which no format reads: write a row for each of them, \
-             {{\"prompt\": ..., \"completion\": ..., \"score\": ...}}, or take the prompts alone with `format: prompts`"
-        ));
-    } else if has(&[Prompt]) {
-        Format::Prompts
-    } else {
-        let names: BTreeSet<&str> = head.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
-        let mark = [";", "\t", "|"].into_iter().find(|mark| names.iter().all(|name| name.contains(mark)));
-        if let (1, Some(mark)) = (names.len(), mark) {
-            return Err(format!(
-                "its only column is {}: values seem to be parted by {mark:?}, wanted commas",
-                list(names.iter().copied())
-            ));
-        }
-        return Err(format!(
-            "the columns {} fit no known format; say what they are, such as `columns: {{prompt: {}}}`, and `format:` \
-             where it is not clear then",
-            list(names.iter().copied()),
-            names.iter().next().unwrap_or(&"THEIRS"),
-        ));
-    })
-}
-
-/// The column that holds lists of responses, as UltraFeedback's raw files and NeMo-RL's have it.
-fn several(head: &[Map<String, Value>]) -> Option<&'static str> {
-    let lists = |name: &&str| {
-        let mut values = head.iter().filter_map(|row| row.get(*name)?.as_array()?.first());
-        values.next().is_some_and(Value::is_object)
-    };
-    ["completions", "responses"].into_iter().find(lists)
-}
-
-fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    (known.settle)(head, &mut columns);
+    (columns, empty)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn check(row: &str, expected: &str) {
         let row: Map<String, Value> = serde_json::from_str(row).unwrap();
-        let found = layout(&[row], Format::Auto, &BTreeMap::new(), Form::Chat);
+        let found = layout(&[row], Format::Auto, &Given::new(), Form::Chat);
         assert_eq!(found.map_or_else(|error| error, |layout| layout.to_string()), expected);
     }
 
@@ -298,9 +298,10 @@ mod tests {
             "preference: chosen, rejected, messages from `conversations`",
         );
         check(
-            r#"{"instruction":"q","models":["m"],"completions":[{"model":"m","response":"a","overall_score":7.5}]}"#,
-            "column `completions` lists several responses to each prompt, which no format reads: write a row for each of \
-             them, {\"prompt\": ..., \"completion\": ..., \"score\": ...}, or take the prompts alone with `format: prompts`",
+            r#"{"instruction":"q","completions":[{"model":"m","response":"a"}]}"#,
+            "column `completions` lists several responses to each prompt without scores or ranks, which no format reads: \
+             write a row for each of them, {\"prompt\": ..., \"completion\": ...}, or take the prompts alone with `format: \
+             prompts`",
         );
         check(
             r#"{"prompt;chosen;rejected":"q;a;b"}"#,
@@ -310,9 +311,115 @@ mod tests {
         check(r#"{"prompt_id":"p","embedding":[1.0]}"#, "embeddings: embedding, prompt_id");
         check(
             r#"{"a":1,"b":2}"#,
-            "the columns `a`, `b` fit no known format; say what they are, such as `columns: {prompt: a}`, and \
+            "the columns `a`, `b` fit no known format; say what they are, such as `columns: {prompt: THEIRS}`, and \
              `format:` where it is not clear then",
         );
+    }
+
+    #[test]
+    fn known_sets_are_found_by_their_columns() {
+        let check = |row: Value, expected: &str, warnings: usize| {
+            let layout = layout(&[row.as_object().unwrap().clone()], Format::Auto, &Given::new(), Form::Chat).unwrap();
+            assert_eq!(
+                (layout.format.name(), layout.warnings().len()),
+                (expected, warnings),
+                "{layout}: {:?}",
+                layout.warnings()
+            );
+        };
+        let said = |role: &str| json!([{"role": role, "content": "x"}]);
+        let talk = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);
+        check(
+            json!({"domain": "general", "context": said("user"), "response1": "a", "response2": "b",
+            "overall_preference": -2, "individual_preference": []}),
+            "jpo_judge",
+            0,
+        );
+        check(json!({"prompt": "p", "response_1": "a", "response_2": "b", "preference_strength": 1}), "jpo_judge", 0);
+        check(json!({"prompt": "p", "response": "a", "helpfulness": 3, "correctness": 4}), "help_steer", 0);
+        check(
+            json!({"prompt": "p", "response_0": "a", "response_1": "b", "is_response_0_safe": true,
+            "better_response_id": 1, "safer_response_id": 0}),
+            "jpo_judge",
+            1,
+        );
+        check(
+            json!({"post_id": "x", "history": "p", "human_ref_A": "a", "human_ref_B": "b", "labels": 1, "score_A": 3,
+            "score_B": 2, "score_ratio": 1.5}),
+            "jpo_judge",
+            0,
+        );
+        check(
+            json!({"question_id": "x", "model_a": "m", "model_b": "n", "winner": "model_a", "judge": "j",
+            "conversation_a": talk, "conversation_b": talk, "turn": 1}),
+            "arena",
+            0,
+        );
+        check(json!({"id": 1, "prompt": "[\"q\"]", "response_a": "[\"a\"]", "response_b": "[null]"}), "arena", 0);
+        check(
+            json!({"source": "s", "instruction": "q", "models": ["m"], "correct_answers": [],
+            "completions": [{"model": "m", "response": "a", "overall_score": 7.5}]}),
+            "ranked",
+            0,
+        );
+        check(json!({"prompt": "q", "answers": [{"answer": "a", "model": "m", "rank": 1.0}], "turns": 1}), "ranked", 0);
+        check(
+            json!({"instruction": "q", "generations": ["a", "b"], "ratings": [1, 2], "rationales": ["x", "y"]}),
+            "ranked",
+            0,
+        );
+        check(
+            json!({"id": "x", "source": "s", "prompt": "q", "chosen": talk, "rejected": talk, "chosen_rating": 4.5,
+            "rejected_rating": 2, "chosen_model": "m", "rejected_model": "n"}),
+            "preference",
+            0,
+        );
+        check(
+            json!({"system": "", "input": "q", "chosen": "a", "rejected": "b", "generations": ["a", "b"],
+            "rating": [1, 2], "order": ["chosen", "rejected"]}),
+            "preference",
+            1,
+        );
+        check(
+            json!({"message_tree_id": "t", "prompt": {"text": "q", "role": "prompter", "replies": []}}),
+            "open_assistant",
+            0,
+        );
+        check(json!({"conversation_id": "x", "model": "m", "conversation": talk, "turn": 1}), "conversations", 0);
+        check(json!({"prompt": "q", "label_text": "good", "my_answer": "a"}), "prompts", 2);
+        check(
+            json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]}),
+            "conversations",
+            1,
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_is_no_column_and_no_surprise() {
+        let row: Map<String, Value> =
+            serde_json::from_str(r#"{"id":"x","prompt":"p","chosen":"a","rejected":"b","p_hat":0.5}"#).unwrap();
+        for id in [Column::Id, Column::PairId] {
+            let given = Given::from([(id, None), (Column::PHat, None)]);
+            let found = layout(std::slice::from_ref(&row), Format::Auto, &given, Form::Text).unwrap();
+            assert_eq!(found.to_string(), "preference: prompt, chosen, rejected; left out: id, p_hat");
+            assert_eq!(found.late().collect::<Vec<_>>(), ["weight"]);
+        }
+        let given = Given::from([(Column::Id, Some("p_hat".to_owned()))]);
+        let found = layout(std::slice::from_ref(&row), Format::Auto, &given, Form::Text).unwrap();
+        assert_eq!(found.get(Column::PairId), Some("p_hat"));
+        let both = Given::from([(Column::Id, None), (Column::PairId, Some("id".to_owned()))]);
+        let error = layout(&[row], Format::Auto, &both, Form::Text).unwrap_err();
+        assert_eq!(error, "`columns: id` and `columns: pair_id` are the same column; give one of them");
+    }
+
+    #[test]
+    fn the_example_names_a_column_that_could_be_meant() {
+        let row: Map<String, Value> = serde_json::from_str(
+            r#"{"domain":"general","number":4,"frage":"What is one plus two?","my_response":"It is three."}"#,
+        )
+        .unwrap();
+        let error = layout(&[row], Format::JpoJudge, &Given::new(), Form::Text).unwrap_err();
+        assert!(error.ends_with("such as `columns: {response_0: my_response}`"), "{error}");
     }
 
     #[test]
@@ -320,7 +427,7 @@ mod tests {
         let row: Map<String, Value> =
             serde_json::from_str(r#"{"prompt":"not this","text":"p","good":"a","bad":"b"}"#).unwrap();
         let given = [(Column::Prompt, "text"), (Column::Chosen, "good"), (Column::Rejected, "bad")]
-            .map(|(c, n)| (c, n.to_owned()));
+            .map(|(c, n)| (c, Some(n.to_owned())));
         let found = layout(std::slice::from_ref(&row), Format::Auto, &given.clone().into(), Form::Text).unwrap();
         assert_eq!(
             found.to_string(),
@@ -328,7 +435,7 @@ mod tests {
         );
         let error = layout(std::slice::from_ref(&row), Format::Prompts, &given.into(), Form::Text).unwrap_err();
         assert_eq!(error, "`columns: chosen` has no effect: format `prompts` does not read it");
-        let error = layout(&[row], Format::Unpaired, &BTreeMap::new(), Form::Text).unwrap_err();
+        let error = layout(&[row], Format::Unpaired, &Given::new(), Form::Text).unwrap_err();
         assert!(error.starts_with("format `unpaired` needs `completion`, `label`; found `bad`, `good`"), "{error}");
     }
 }

@@ -4,27 +4,34 @@
 //! rejected with a reason, a file and a line. It knows no models. Memory holds digests of ids and never the texts.
 //! Read [`Ingest`] first, then [`Format`].
 
+mod advice;
 mod ahead;
 mod answer;
 mod bad_row;
 mod column;
+mod dialogue;
 mod files;
 mod format;
+mod head;
 mod intake;
 mod layout;
 mod ledger;
 mod messages;
+mod pass;
 mod record;
 mod row;
 mod source;
 mod stage;
+mod stored;
+mod survey;
 mod tables;
 mod trace;
 
 pub use column::Column;
 pub use files::Files;
 pub use format::{Form, Format};
-pub use stage::{Found, Ingest, OnBadRow};
+pub use stage::{Ingest, OnBadRow};
+pub use survey::Found;
 
 /// What `kind: ingest` in a pipeline file names.
 pub const KIND: kit::Kind =

@@ -1,13 +1,18 @@
 //! Texts and conversations: how values become messages, and where a prompt ends and its response begins.
 
-use kit::Message;
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use kit::{JsonText, Message};
+use serde_json::{Map, Value};
 
 use crate::bad_row::{BadRow, shown};
 use crate::format::Form;
+use crate::stored::{Stored, look};
 
-const HUMAN: &str = "\n\nHuman:";
-const ASSISTANT: &str = "\n\nAssistant:";
+/// The fields of a message that say who speaks and what, each with the name that ShareGPT has for it.
+const SAID: [[&str; 2]; 2] = [["role", "from"], ["content", "value"]];
+/// The other fields of a message that chat templates read.
+const EXTRA: [&str; 6] = ["tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "tools"];
 
 /// A value that is a plain string or a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +24,24 @@ pub enum Said {
 }
 
 impl Said {
-    /// Reads a value: a string, or a list of `{role, content}` (ShareGPT's `{from, value}` too).
+    /// Reads a value: a string, or a list of `{role, content}` (ShareGPT's `{from, value}` too), also where a string is
+    /// the JSON of such a list.
     ///
     /// # Errors
     /// When it is neither, or a message has parts that are not text.
     pub fn read(column: &str, value: Value) -> Result<Said, BadRow> {
         match value {
-            Value::String(text) => plain(column, text).map(Said::Text),
+            Value::String(text) => match look(&text) {
+                Stored::Text => plain(column, text).map(Said::Text),
+                Stored::Messages(value) => Said::read(column, value),
+                Stored::Python => Err(BadRow::new(
+                    "python_list",
+                    format!(
+                        "column `{column}` holds messages as Python prints them, wanted JSON: write the file from the \
+                         lists themselves, to_json(orient=\"records\", lines=True), or the column by json.dumps"
+                    ),
+                )),
+            },
             Value::Array(items) if items.is_empty() => Err(BadRow::value(column, "an empty list", "messages")),
             Value::Array(items) => {
                 let messages = items.into_iter().enumerate().map(|(i, item)| message(column, i, item));
@@ -64,33 +80,121 @@ pub fn plain(column: &str, text: String) -> Result<String, BadRow> {
     }
 }
 
+/// Whether a value is a message or a list of messages.
+pub fn is_messages(value: &Value) -> bool {
+    let is_message = |value: &Value| {
+        let has =
+            |names: &[&str; 2]| value.as_object().is_some_and(|it| names.iter().any(|name| it.contains_key(*name)));
+        SAID.iter().all(has) || (has(&SAID[0]) && value.get("tool_calls").is_some())
+    };
+    match value {
+        Value::Array(items) => !items.is_empty() && items.iter().all(is_message),
+        value => is_message(value),
+    }
+}
+
+/// The fields of messages that are not read.
+pub fn unread_fields(value: &Value) -> Vec<String> {
+    let messages = match value {
+        Value::Array(items) if is_messages(value) => items.iter().filter_map(Value::as_object).collect(),
+        Value::Object(fields) if is_messages(value) => vec![fields],
+        _ => Vec::new(),
+    };
+    let filled = messages.into_iter().flat_map(Map::iter).filter(|(_, value)| !value.is_null()).map(|(name, _)| name);
+    let read = |name: &str| SAID.iter().flatten().chain(&EXTRA).any(|it| *it == name);
+    filled.filter(|name| !read(name)).cloned().collect()
+}
+
 fn message(column: &str, index: usize, value: Value) -> Result<Message, BadRow> {
     let place = format!("{column}[{index}]");
     let Value::Object(mut fields) = value else {
         return Err(BadRow::value(&place, shown(&value), "a message {role, content}"));
     };
-    if fields.get("tool_calls").is_some_and(|calls| !calls.is_null() && calls != &Value::Array(Vec::new())) {
-        return Err(BadRow::value(&place, "a message with tool calls", "one of text only"));
-    }
-    let mut take = |names: [&str; 2]| {
-        let found = names.into_iter().find_map(|name| fields.remove(name));
-        found.ok_or_else(|| BadRow::value(&place, format!("without `{}`", names[0]), "a message {role, content}"))
-    };
-    let role = match take(["role", "from"])? {
-        Value::String(role) => match role.as_str() {
-            "human" => "user".to_owned(),
-            "gpt" => "assistant".to_owned(),
-            _ => role,
-        },
+    let mut extra = extra(&place, index, &mut fields)?;
+    let calls = extra.contains_key("tool_calls");
+    let mut take = |names: [&str; 2]| names.into_iter().find_map(|name| fields.remove(name));
+    let without = |name: &str| BadRow::value(&place, format!("without `{name}`"), "a message {role, content}");
+    let role = match take(SAID[0]).ok_or_else(|| without("role"))? {
+        Value::String(role) => role,
         other => return Err(BadRow::value(&format!("{place}.role"), shown(&other), "text")),
     };
     let inner = format!("{place}.content");
-    let content = match take(["content", "value"])? {
-        Value::String(text) => text,
-        Value::Array(parts) => parts.into_iter().map(|part| text_part(&inner, part)).collect::<Result<_, _>>()?,
-        other => return Err(BadRow::value(&inner, shown(&other), "text")),
+    let mut content = match take(SAID[1]) {
+        Some(Value::String(text)) => text,
+        Some(Value::Array(parts)) => parts.into_iter().map(|part| text_part(&inner, part)).collect::<Result<_, _>>()?,
+        // What calls tools need not say anything.
+        Some(Value::Null) if calls => {
+            extra.insert("content".to_owned(), "null".to_owned());
+            String::new()
+        }
+        None if calls => String::new(),
+        Some(other) => return Err(BadRow::value(&inner, shown(&other), "text")),
+        None => return Err(without("content")),
     };
-    Ok(Message::new(&role, plain(&inner, content)?))
+    let role = match role.as_str() {
+        "human" | "prompter" => "user".to_owned(),
+        "gpt" => "assistant".to_owned(),
+        "observation" => "tool".to_owned(),
+        // ShareGPT's calls: the JSON of a name and arguments in place of text.
+        "function_call" => {
+            let call = json_text(&inner, &std::mem::take(&mut content), "{")?;
+            extra.insert("tool_calls".to_owned(), format!(r#"[{{"type":"function","function":{call}}}]"#));
+            "assistant".to_owned()
+        }
+        _ => role,
+    };
+    Ok(Message { role, content: plain(&inner, content)?, extra: object(extra) })
+}
+
+/// The fields of a message beside role and content, each as JSON text.
+fn extra(place: &str, index: usize, fields: &mut Map<String, Value>) -> Result<BTreeMap<String, String>, BadRow> {
+    let mut extra = BTreeMap::new();
+    for name in EXTRA {
+        // The tools of a conversation stand in its first message.
+        if name == "tools" && index > 0 {
+            continue;
+        }
+        let at = format!("{place}.{name}");
+        let text = match fields.remove(name) {
+            None | Some(Value::Null) => continue,
+            Some(Value::String(text)) if matches!(name, "tool_calls" | "tools") => match json_text(&at, &text, "[")? {
+                list if list == "[]" => continue,
+                list => list,
+            },
+            Some(Value::String(text)) => Value::String(plain(&at, text)?).to_string(),
+            Some(other) => return Err(BadRow::value(&at, shown(&other), "text")),
+        };
+        extra.insert(name.to_owned(), text);
+    }
+    Ok(extra)
+}
+
+/// A text that is JSON and begins so, without spaces.
+pub fn json_text(place: &str, text: &str, begins: &str) -> Result<String, BadRow> {
+    let what = if begins == "[" { "a JSON list" } else { "a JSON object" };
+    let wrong = |got: String| BadRow::value(place, got, what);
+    match serde_json::from_str(text) {
+        Ok(JsonText(text)) if text.starts_with(begins) => Ok(text),
+        Ok(_) => Err(wrong(shown(&Value::from(text)))),
+        Err(error) => Err(wrong(format!("{} ({error})", shown(&Value::from(text))))),
+    }
+}
+
+/// Fields as the text of a JSON object; nothing where there are none.
+fn object(fields: BTreeMap<String, String>) -> Option<String> {
+    let text = |(name, value): (&String, &String)| format!("{}:{value}", Value::from(name.as_str()));
+    (!fields.is_empty()).then(|| format!("{{{}}}", fields.iter().map(text).collect::<Vec<_>>().join(",")))
+}
+
+/// A conversation with its tools, which stand in its first message; `tools` is a JSON list.
+pub fn with_tools(mut messages: Vec<Message>, tools: &str) -> Vec<Message> {
+    if let Some(first) = messages.first_mut() {
+        let mut extra: BTreeMap<_, _> =
+            first.extra_fields().into_iter().map(|(name, JsonText(text))| (name, text)).collect();
+        extra.insert("tools".to_owned(), tools.to_owned());
+        first.extra = object(extra);
+    }
+    messages
 }
 
 /// A part of a message's content as OpenAI's files have them: `{"type": "text", "text": ...}`.
@@ -152,59 +256,10 @@ pub fn split_shared(chosen: Said, rejected: Said) -> Result<Split, BadRow> {
     }
 }
 
-/// Whether a text is a dialogue of Anthropic's HH files.
-pub fn is_transcript(text: &str) -> bool {
-    text.trim_start().starts_with(HUMAN.trim_start()) && text.contains(ASSISTANT)
-}
-
-/// Splits two HH transcripts at their last `Assistant:`. As raw text the prompt ends with that word and a colon, as
-/// in the code of the DPO paper; in chat form the turns become messages, trimmed.
-///
-/// # Errors
-/// When a side is no transcript, or what comes before the last answers differs.
-pub fn split_transcripts(chosen: &str, rejected: &str, form: Form) -> Result<Split, BadRow> {
-    let halves = |side: &str, text: &str| match text.rfind(ASSISTANT) {
-        Some(at) if is_transcript(text) => Ok(at + ASSISTANT.len()),
-        _ => Err(BadRow::new(
-            "no_transcript",
-            format!("`{side}` is not a dialogue that has \"Human:\" and \"Assistant:\""),
-        )),
-    };
-    let (chosen, response) = chosen.split_at(halves("chosen", chosen)?);
-    let (prompt, rejected) = rejected.split_at(halves("rejected", rejected)?);
-    if prompt != chosen {
-        return Err(BadRow::new("prompts_differ", "the dialogues differ before their last answers"));
-    }
-    let text = |text: &str| plain("chosen/rejected", text.to_owned());
-    Ok(match form {
-        Form::Text => (Said::Text(text(prompt)?), Said::Text(text(response)?), Said::Text(text(rejected)?)),
-        Form::Chat => (
-            Said::Messages(turns(&text(prompt)?)),
-            Said::Text(text(response.trim())?),
-            Said::Text(text(rejected.trim())?),
-        ),
-    })
-}
-
-/// The turns of a transcript that ends with an open `Assistant:`.
-fn turns(prompt: &str) -> Vec<Message> {
-    let prompt = format!("\n\n{}", prompt.trim_start());
-    let mut rest = prompt.strip_suffix(ASSISTANT).expect("the prompt was cut behind this word");
-    let mut turns = Vec::new();
-    while !rest.is_empty() {
-        let (human, assistant) = (rest.rfind(HUMAN), rest.rfind(ASSISTANT));
-        let at = human.max(assistant).expect("a transcript begins with a turn");
-        let (role, word) = if human > assistant { ("user", HUMAN) } else { ("assistant", ASSISTANT) };
-        turns.push(Message::new(role, rest[at + word.len()..].trim()));
-        rest = &rest[..at];
-    }
-    turns.reverse();
-    turns
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::read_value;
 
     fn text(text: &str) -> Said {
         Said::Text(text.to_owned())
@@ -237,22 +292,8 @@ mod tests {
     }
 
     #[test]
-    fn transcripts_are_cut_at_the_last_answer() {
-        let shared = "\n\nHuman: one?\n\nAssistant: 1.\n\nHuman: two?\n\nAssistant:";
-        let (chosen, rejected) = (format!("{shared} 2."), format!("{shared} three"));
-        let (prompt, good, bad) = split_transcripts(&chosen, &rejected, Form::Text).unwrap();
-        assert_eq!([prompt, good, bad], [text(shared), text(" 2."), text(" three")]);
-        let (prompt, good, bad) = split_transcripts(&chosen, &rejected, Form::Chat).unwrap();
-        let turns = vec![Message::new("user", "one?"), Message::new("assistant", "1."), Message::new("user", "two?")];
-        assert_eq!([prompt, good, bad], [Said::Messages(turns), text("2."), text("three")]);
-        let other = "\n\nHuman: else?\n\nAssistant: x";
-        assert_eq!(split_transcripts(&chosen, other, Form::Text).unwrap_err().reason, "prompts_differ");
-        assert_eq!(split_transcripts(&chosen, "x", Form::Text).unwrap_err().reason, "no_transcript");
-    }
-
-    #[test]
     fn messages_of_other_tools_are_understood() {
-        let read = |json: &str| Said::read("chosen", serde_json::from_str(json).unwrap());
+        let read = |json: &str| Said::read("chosen", read_value(json).unwrap());
         let expected = Said::Messages(vec![Message::new("user", "q"), Message::new("assistant", "a")]);
         assert_eq!(read(r#"[{"from":"human","value":"q"},{"from":"gpt","value":"a"}]"#).unwrap(), expected);
         let parts = r#"[{"role":"user","content":[{"type":"text","text":"q"}]},{"role":"assistant","content":"a","tool_calls":null}]"#;
@@ -264,13 +305,63 @@ mod tests {
             (r#"[{"role":"user"}]"#, "column `chosen[0]` is without `content`, wanted a message {role, content}"),
             (r#"["q"]"#, "column `chosen[0]` is the text \"q\", wanted a message {role, content}"),
             (
-                r#"[{"role":"assistant","content":"","tool_calls":[{"id":1}]}]"#,
-                "column `chosen[0]` is a message with tool calls, wanted one of text only",
+                r#"[{"role":"assistant","content":"","tool_calls":"f(1)"}]"#,
+                "column `chosen[0].tool_calls` is the text \"f(1)\" (expected ident at line 1 column 2), wanted a JSON list",
             ),
+            (
+                r#"[{"role":"assistant","content":"","tool_calls":{"id":1}}]"#,
+                "column `chosen[0].tool_calls` is the text \"{\\\"id\\\":1}\", wanted a JSON list",
+            ),
+            (r#"[{"role":"tool","content":"","name":5}]"#, "column `chosen[0].name` is the number 5, wanted text"),
             (r#"[]"#, "column `chosen` is an empty list, wanted messages"),
             (r#"17"#, "column `chosen` is the number 17, wanted text or messages"),
         ] {
             assert_eq!(read(json).unwrap_err().detail, detail);
         }
+    }
+
+    #[test]
+    fn tool_calls_are_kept_as_transformers_takes_them() {
+        let one = |json: &str| match Said::read("messages", read_value(json).unwrap()).unwrap() {
+            Said::Messages(mut messages) => messages.remove(0),
+            Said::Text(text) => panic!("{text}"),
+        };
+        let call = r#"{"type":"function","function":{"name":"f","arguments":{"z":1,"a":[2.5,null]}}}"#;
+        let check = |json: String, [role, content, extra]: [&str; 3]| {
+            let message = one(&json);
+            assert_eq!((message.role.as_str(), message.content.as_str()), (role, content), "{json}");
+            assert_eq!(message.extra.unwrap_or_default(), extra, "{json}");
+        };
+        let calls = format!(r#""tool_calls":[{call}]"#);
+        let with_null = format!(r#"{{"content":null,{calls}}}"#);
+        check(format!(r#"[{{"role":"assistant","content":null,{calls}}}]"#), ["assistant", "", &with_null]);
+        check(format!(r#"[{{"role":"assistant",{calls}}}]"#), ["assistant", "", &format!("{{{calls}}}")]);
+        let text = format!(
+            r#"[{{"role":"assistant","content":"Wait.","tool_calls":{},"weight":0}}]"#,
+            Value::from(format!("[ {call} ]"))
+        );
+        check(text, ["assistant", "Wait.", &format!("{{{calls}}}")]);
+        let answer = r#"[{"role":"tool","tool_call_id":"c1","name":"f","content":"3","tool_calls":[]}]"#;
+        check(answer.to_owned(), ["tool", "3", r#"{"name":"f","tool_call_id":"c1"}"#]);
+        check(
+            r#"{"role":"assistant","content":"a","reasoning_content":"r"}"#.to_owned(),
+            ["assistant", "a", r#"{"reasoning_content":"r"}"#],
+        );
+        let call = r#"[{"from":"function_call","value":"{\"name\": \"f\", \"arguments\": {\"b\": 1, \"a\": 2}}"}]"#;
+        check(
+            call.to_owned(),
+            [
+                "assistant",
+                "",
+                r#"{"tool_calls":[{"type":"function","function":{"name":"f","arguments":{"b":1,"a":2}}}]}"#,
+            ],
+        );
+        check(r#"[{"from":"observation","value":"3"}]"#.to_owned(), ["tool", "3", ""]);
+        let messages = with_tools(vec![one(r#"{"role":"user","content":"q","name":"Ann"}"#)], "[1]");
+        assert_eq!(messages[0].extra.as_deref(), Some(r#"{"name":"Ann","tools":[1]}"#));
+        assert_eq!(
+            unread_fields(&read_value(r#"[{"role":"user","content":"q","weight":0,"x":null}]"#).unwrap()),
+            ["weight"]
+        );
     }
 }

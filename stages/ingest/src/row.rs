@@ -1,5 +1,7 @@
 //! The values of a row, checked for type and range.
 
+use std::collections::BTreeMap;
+
 use kit::Message;
 use serde_json::{Map, Value};
 
@@ -7,7 +9,8 @@ use crate::bad_row::{BadRow, shown};
 use crate::column::Column;
 use crate::format::Form;
 use crate::layout::Layout;
-use crate::messages::{Said, plain};
+use crate::messages::{Said, json_text, plain};
+use crate::stored::list_in;
 
 /// A row whose values are taken out one by one.
 pub struct Row<'a> {
@@ -17,9 +20,18 @@ pub struct Row<'a> {
     pub layout: &'a Layout,
     /// What plain strings are.
     pub form: Form,
+    /// Whether its `prompt` is none of the messages that its conversations begin with.
+    pub prompt_elsewhere: bool,
+    /// What is worth knowing about how it was read, and how often.
+    pub counts: BTreeMap<&'static str, u64>,
 }
 
 impl Row<'_> {
+    /// Counts something worth knowing.
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_insert(0) += 1;
+    }
+
     /// Takes a value; null counts as absent.
     pub fn take(&mut self, column: Column) -> Option<Value> {
         let name = self.layout.get(column)?;
@@ -43,7 +55,23 @@ impl Row<'_> {
 
     pub fn said(&mut self, column: Column) -> Result<Said, BadRow> {
         let value = self.need(column)?;
-        Said::read(self.name(column), value)
+        self.read_said(column, value)
+    }
+
+    /// Text or messages that were taken out of a column.
+    pub fn read_said(&mut self, column: Column, value: Value) -> Result<Said, BadRow> {
+        let name = self.name(column).to_owned();
+        self.read_said_at(&name, value)
+    }
+
+    /// Text or messages from some place.
+    pub fn read_said_at(&mut self, place: &str, value: Value) -> Result<Said, BadRow> {
+        let was_text = value.is_string();
+        let said = Said::read(place, value)?;
+        if was_text && matches!(said, Said::Messages(_)) {
+            self.count("texts that hold messages as JSON, read as messages");
+        }
+        Ok(said)
     }
 
     pub fn text(&mut self, column: Column) -> Result<Option<String>, BadRow> {
@@ -110,11 +138,22 @@ impl Row<'_> {
         Ok(self.text(Column::System)?.filter(|text| !text.is_empty()).map(|text| Message::new("system", text)))
     }
 
+    /// The tools of the conversation as a JSON list, where the row has some.
+    pub fn tools(&mut self) -> Result<Option<String>, BadRow> {
+        let Some(value) = self.take(Column::Tools) else { return Ok(None) };
+        let name = self.name(Column::Tools);
+        match value {
+            Value::String(text) if text.trim().is_empty() => Ok(None),
+            Value::String(text) => Ok(Some(json_text(name, &text, "[")?).filter(|tools| tools != "[]")),
+            other => Err(BadRow::value(name, shown(&other), "a list of tools")),
+        }
+    }
+
     /// The embedding at unit length.
     pub fn embedding(&mut self) -> Result<Vec<f32>, BadRow> {
         let value = self.need(Column::Embedding)?;
         let name = self.name(Column::Embedding);
-        let Value::Array(items) = value else {
+        let Some(items) = list_in(&value) else {
             return Err(BadRow::value(name, shown(&value), "a list of numbers"));
         };
         let numbers = items.iter().map(|item| {

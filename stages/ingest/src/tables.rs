@@ -3,24 +3,26 @@
 use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, Verdict};
 use kit::{Context, Error, OutputPort, Result, Row, RowReader, Table, TableWriter};
 
-use crate::column::Column;
-use crate::format::Format;
 use crate::layout::Layout;
 use crate::ledger::{Ids, key};
 
+/// The tables of pairs with a label.
+pub const PAIRS: &[Table] = &[Table::Pairs, Table::Comparisons, Table::Responses, Table::Prompts];
+/// The tables of responses by themselves.
+pub const ITEMS: &[Table] = &[Table::Items, Table::Responses, Table::Prompts];
+
+/// The tables of comparisons, with labels or without.
+pub fn comparisons(labelled: bool) -> Vec<Table> {
+    use Table::{Comparisons, Pairs, Prompts, Responses, Verdicts};
+    match labelled {
+        true => vec![Pairs, Verdicts, Comparisons, Responses, Prompts],
+        false => vec![Comparisons, Responses, Prompts],
+    }
+}
+
 /// The tables that a layout fills.
 pub fn tables_of(layout: &Layout) -> Vec<Table> {
-    use Table::{Comparisons, Embeddings, Items, Pairs, Prompts, Responses, Verdicts};
-    match layout.format {
-        Format::Auto => Vec::new(),
-        Format::Preference | Format::Hh | Format::JpoPairs => vec![Pairs, Comparisons, Responses, Prompts],
-        Format::JpoJudge if layout.labelled() => vec![Pairs, Verdicts, Comparisons, Responses, Prompts],
-        Format::JpoJudge => vec![Comparisons, Responses, Prompts],
-        Format::Unpaired | Format::PromptCompletion | Format::Conversations => vec![Items, Responses, Prompts],
-        Format::Prompts => vec![Prompts],
-        Format::Embeddings if layout.has(Column::Prompt) => vec![Embeddings, Prompts],
-        Format::Embeddings => vec![Embeddings],
-    }
+    (layout.format.known().tables)(&layout.columns)
 }
 
 /// All tables that some format fills.

@@ -207,15 +207,15 @@ fn findings_come_before_the_run() {
     check(&["a.jsonl", "b.jsonl"], json!({}), "files", "a.jsonl` is preference and");
     check(&["c.txt"], json!({}), "files", "c.txt: neither JSON Lines, a JSON list, CSV, TSV nor Parquet");
     check(&["d.jsonl"], json!({}), "files", "d.jsonl: it holds no rows");
-    data.write("f.json", "{\n  \"a\": 1\n}\n");
+    data.write("f.json", "{\n  \"a\": 1,\n");
     check(
         &["f.json"],
         json!({}),
         "files",
-        "f.json: no row can be read; the first: bad_json: EOF while parsing an object",
+        "f.json: no row can be read; the first: bad_json: the file ends inside an object",
     );
     assert!(at_fault("f.json"));
-    check(&["e.gz"], json!({}), "files", "unpack it first");
+    check(&["e.gz"], json!({}), "files", "e.gz: damaged or cut off");
     check(&["a.jsonl"], json!({"holdout": 1.0}), "holdout", "1 is not in (0, 1)");
     check(&["a.jsonl"], json!({"max_rejects": 3}), "max_rejects", "no effect with `on_bad_row: fail`");
     check(&["a.jsonl"], json!({"columns": {"label": "prompt"}}), "columns", "format `preference` does not read it");

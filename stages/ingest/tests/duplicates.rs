@@ -42,6 +42,7 @@ fn row_and_response_ids_stand_for_one_thing_too() {
     ];
     let error = ingest(&rows, json!({})).err().unwrap();
     assert!(error.contains("a.jsonl:2: id_conflict: row id `1` stands for another text at "), "{error}");
+    assert!(error.contains("if rows may share it, leave it out: `columns: {id: null}`"), "{error}");
     assert!(error.contains("a.jsonl:3: id_conflict: response id `r` stands for another text at "), "{error}");
     let both = json!({"chosen_prompt": "p", "chosen_prompt_id": "x", "chosen": "a",
         "rejected_prompt": "q", "rejected_prompt_id": "x", "rejected": "b"});
@@ -153,4 +154,19 @@ fn equal_files_make_equal_bytes() {
         ["pairs", "holdout_pairs", "comparisons", "responses", "prompts", "rejects"].map(port).into()
     };
     assert_eq!(digests(), digests());
+}
+
+#[test]
+fn an_id_that_rows_share_can_be_left_out() {
+    let rows = [
+        json!({"id": "p", "prompt": "p", "chosen": "a", "rejected": "b"}),
+        json!({"id": "p", "prompt": "p", "chosen": "a", "rejected": "c"}),
+    ];
+    for name in ["id", "pair_id"] {
+        let done = ingest(&rows, json!({"columns": {name: null}})).unwrap();
+        let pairs: Vec<Pair> = done.rows("pairs");
+        assert_eq!(pairs.len(), 2);
+        assert!(pairs.iter().all(|pair| pair.pair_id.len() == 24), "ids are made");
+        assert!(done.outcome.figures["columns"].as_str().unwrap().ends_with("; left out: id"));
+    }
 }

@@ -307,3 +307,74 @@ fn a_pattern_or_a_folder_stands_for_its_files_in_the_order_of_their_names() {
     assert_eq!(data.short(&found[0].text), "texts: `*.csv` and `*.jsonl` are in this folder; write which you mean");
     assert_eq!(prompts(&["texts/*.jsonl"]), ["a", "b", "c"]);
 }
+
+#[test]
+fn conversations_stored_as_text_are_read_as_what_they_are() {
+    let side =
+        |answer: &str| json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]).to_string();
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let data = Data::of("a.csv", format!("chosen,rejected\n{},{}\n", quoted(&side("a")), quoted(&side("b"))));
+    data.write("a.jsonl", json!({"chosen": side("a"), "rejected": side("b")}).to_string());
+    data.write("mixed.jsonl", json!({"prompt": "q", "chosen": side("a"), "rejected": side("b")}).to_string());
+    data.write("chat.jsonl", json!({"messages": side("a")}).to_string());
+    for name in ["a.csv", "a.jsonl", "mixed.jsonl"] {
+        let done = data.run(&[name], json!({"form": "chat"})).unwrap();
+        let pair = done.rows::<Pair>("pairs").remove(0);
+        let said = [say(&pair.chosen_prompt), say(&pair.chosen), say(&pair.rejected)];
+        assert_eq!(said, ["user: q", "assistant: a", "assistant: b"], "{name}");
+        assert_eq!(done.outcome.figures["texts that hold messages as JSON, read as messages"], 2);
+    }
+    let item = data.run(&["chat.jsonl"], json!({})).unwrap().rows::<Item>("items").remove(0);
+    assert_eq!(say(&item.response), "assistant: a");
+    let python = side("it's").replace("\"role\"", "'role'").replace("\"content\"", "'content'");
+    data.write("python.jsonl", json!({"chosen": python, "rejected": python}).to_string());
+    let error = data.run(&["python.jsonl"], json!({})).err().unwrap();
+    assert!(error.contains("python_list: column `chosen` holds messages as Python prints them"), "{error}");
+    assert!(error.contains("to_json(orient=\"records\", lines=True)"), "{error}");
+}
+
+#[test]
+fn columns_are_named_as_messages_name_them() {
+    let row = json!({"domain": "general", "ctx": "q", "left": "a", "right": "b", "vote": -2});
+    let data = Data::of("a.jsonl", row.to_string());
+    let error = &data.check(&["a.jsonl"], json!({"format": "jpo_judge", "columns": {"prompt": "ctx"}}))[0].text;
+    assert!(error.contains("needs `response_0`, `response_1`"), "{error}");
+    let columns =
+        json!({"columns": {"prompt": "ctx", "response_0": "left", "response_1": "right", "strength": "vote"}});
+    let verdict = data.run(&["a.jsonl"], columns).unwrap().rows::<Verdict>("verdicts").remove(0);
+    assert_eq!((say(&verdict.a_response), verdict.p_hat), ("text: a".to_owned(), 5.0 / 6.0));
+    let old = data.check(&["a.jsonl"], json!({"columns": {"response0": "left"}}));
+    assert!(old[0].text.contains("unknown variant `response0`"), "{old:?}");
+}
+
+#[test]
+fn tools_and_their_calls_are_kept() {
+    let call = r#"{"type":"function","function":{"name":"add","arguments":{"b":1,"a":2}}}"#;
+    let tools = r#"[{"type":"function","function":{"name":"add","parameters":{"type":"object","properties":{"b":{},"a":{}}}}}]"#;
+    let row = format!(
+        r#"{{"messages":[{{"role":"user","content":"2+1?"}},{{"role":"assistant","tool_calls":[{call}]}},{{"role":"tool","name":"add","content":"3"}},{{"role":"assistant","content":"3."}}],"tools":{tools}}}"#
+    );
+    let item = ingest(&row, json!({})).rows::<Item>("items").remove(0);
+    let extra = |at: usize| item.prompt[at].extra.clone().unwrap();
+    assert_eq!(extra(0), format!(r#"{{"tools":{tools}}}"#));
+    assert_eq!(extra(1), format!(r#"{{"tool_calls":[{call}]}}"#));
+    assert_eq!((extra(2).as_str(), say(&item.response)), (r#"{"name":"add"}"#, "assistant: 3.".to_owned()));
+    let chosen = format!(r#"[{{"role":"assistant","content":null,"tool_calls":[{call}]}}]"#);
+    let row = format!(
+        r#"{{"prompt":"q","chosen":{chosen},"rejected":[{{"role":"assistant","content":"no"}}],"tools":{}}}"#,
+        Value::from(tools)
+    );
+    let done = ingest(&row, json!({}));
+    let pair = done.rows::<Pair>("pairs").remove(0);
+    assert_eq!(pair.chosen_prompt[0].extra.as_deref(), Some(format!(r#"{{"tools":{tools}}}"#).as_str()));
+    assert_eq!(done.rows::<Response>("responses")[0].text, format!("[{call}]"));
+    let text = r#"{"prompt":"q","chosen":"a","rejected":"b","tools":[{"x":1}]}"#;
+    let done = ingest(text, json!({}));
+    let warned =
+        |event: &kit::Event| matches!(event, kit::Event::Warned { text } if text.starts_with("`tools` are not read"));
+    assert!(done.events.iter().any(warned), "{:?}", done.events);
+    assert_eq!(
+        ingest(text, json!({"form": "chat"})).rows::<Pair>("pairs")[0].chosen_prompt[0].extra.as_deref(),
+        Some(r#"{"tools":[{"x":1}]}"#)
+    );
+}

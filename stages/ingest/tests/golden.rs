@@ -19,6 +19,10 @@ fn the_same_file_gives_the_same_rows_until_the_version_is_raised() {
         "\n",
         r#"{"prompt":"no"}"#,
         "\n",
+        r#"{"prompt":[{"role":"user","content":"q"},{"role":"assistant","content":null,"tool_calls":[{"function":"#,
+        r#"{"name":"f","arguments":{"b":1,"a":2}}}]},{"role":"tool","content":"3"}],"chosen":"c","rejected":"d","#,
+        r#""p_hat":0.5,"weight":1}"#,
+        "\n",
     );
     let data = Data::of("a.jsonl", text);
     let config = data.config(&["a.jsonl"], json!({"holdout": 0.5, "on_bad_row": "reject"}));
@@ -34,7 +38,7 @@ fn the_same_file_gives_the_same_rows_until_the_version_is_raised() {
     }
     rows += &format!("{:?}", done.rows::<Reject>("rejects"));
     let digest = kit::Digest::of(data.short(&rows).as_bytes()).short(16);
-    assert_eq!((stage.version().as_str(), digest.as_str()), ("2", "9d6aa3ff771f7191"));
+    assert_eq!((stage.version().as_str(), digest.as_str()), ("3", "a4cbc63a870ac245"));
 }
 
 #[test]

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::builder::{FixedSizeListBuilder, Float32Builder, LargeListBuilder, StringBuilder, StructBuilder};
-use arrow_array::types::Int8Type;
+use arrow_array::types::{ArrowPrimitiveType, Float16Type, Int8Type};
 use arrow_array::{
-    ArrayRef, BooleanArray, DictionaryArray, Float32Array, Int64Array, LargeStringArray, RecordBatch, StringViewArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, DurationSecondArray,
+    FixedSizeListArray, Float16Array, Float32Array, Int8Array, Int64Array, LargeBinaryArray, LargeStringArray,
+    RecordBatch, StringViewArray, StructArray, TimestampMicrosecondArray, UInt8Array,
 };
 use arrow_schema::{DataType, Field, Fields};
 use common::{Data, say};
@@ -156,4 +158,112 @@ fn a_torn_file_is_named() {
     data.write("a.parquet", &damaged);
     let error = data.run(&["a.parquet"], json!({"on_bad_row": "reject"})).err().unwrap();
     assert!(error.starts_with("a.parquet: not readable as Parquet: "), "{error}");
+}
+
+#[test]
+fn a_column_that_nobody_reads_has_no_part_in_finding_the_format() {
+    let data = Data::new();
+    let talk = |answer: &str| -> ArrayRef {
+        Arc::new(LargeStringArray::from(vec![
+            format!("\n\nHuman: What is one plus two?\n\nAssistant: It is {answer}.");
+            3
+        ]))
+    };
+    let pairs = |name: &str, unread: ArrayRef| {
+        let path = format!("{name}.parquet");
+        write(&data.path(&path), vec![("chosen", talk("three")), ("rejected", talk("four")), ("unread", unread)]);
+        let done = data.run(&[&path], json!({"form": "chat"})).unwrap();
+        let pair = done.rows::<Pair>("pairs").remove(0);
+        let columns = done.outcome.figures["columns"].as_str().unwrap().to_owned();
+        assert_eq!(
+            [say(&pair.chosen_prompt), say(&pair.chosen)],
+            ["user: What is one plus two?", "assistant: It is three."],
+            "{name}"
+        );
+        assert_eq!(columns, "hh: chosen, rejected; not read: unread", "{name}");
+    };
+    pairs("stamped", Arc::new(TimestampMicrosecondArray::from(vec![1, 2, 3])));
+    pairs("nan", Arc::new(Float32Array::from(vec![f32::NAN; 3])));
+    pairs("picture", Arc::new(BinaryArray::from(vec![&b"\xff\xd8"[..]; 3])));
+    pairs("date", Arc::new(Date32Array::from(vec![1, 2, 3])));
+    pairs("duration", Arc::new(DurationSecondArray::from(vec![1, 2, 3])));
+    let chats = conversations(&[&[("user", "q"), ("assistant", "a")]]);
+    let stamp = Arc::new(TimestampMicrosecondArray::from(vec![1]));
+    write(&data.path("chats.parquet"), vec![("messages", chats), ("created_at", stamp)]);
+    assert_eq!(data.run(&["chats.parquet"], json!({})).unwrap().rows::<Item>("items").len(), 1);
+}
+
+#[test]
+fn numbers_and_text_are_read_in_every_type_that_holds_them() {
+    let data = Data::new();
+    let label = |labels: ArrayRef| {
+        let text: ArrayRef = Arc::new(BinaryArray::from(vec!["p".as_bytes(), "q".as_bytes()]));
+        let completion: ArrayRef = Arc::new(LargeBinaryArray::from(vec!["ä".as_bytes(), "b".as_bytes()]));
+        write(&data.path("a.parquet"), vec![("prompt", text), ("completion", completion), ("label", labels)]);
+        let done = data.run(&["a.parquet"], json!({"on_bad_row": "reject"})).unwrap();
+        assert_eq!(say(&done.rows::<Item>("items")[0].response), "text: ä");
+        done.rows::<Item>("items").iter().map(|item| item.label).collect::<Vec<_>>()
+    };
+    let decimals = Decimal128Array::from(vec![25, 100]).with_precision_and_scale(5, 2).unwrap();
+    assert_eq!(label(Arc::new(decimals)), [0.25, 1.0]);
+    assert_eq!(label(Arc::new(Float16Array::from(vec![half(0.5), half(1.0)]))), [0.5, 1.0]);
+    assert_eq!(label(Arc::new(UInt8Array::from(vec![0, 1]))), [0.0, 1.0]);
+    // NaN is no label, and costs its row alone.
+    assert_eq!(label(Arc::new(Float32Array::from(vec![0.5, f32::NAN]))), [0.5]);
+    let keys = Int8Array::from(vec![Some(1), Some(0)]);
+    let values = Arc::new(Float32Array::from(vec![1.0, 0.5]));
+    assert_eq!(label(Arc::new(DictionaryArray::new(keys, values))), [0.5, 1.0]);
+
+    let text: ArrayRef = Arc::new(LargeStringArray::from(vec!["p"]));
+    let binary: ArrayRef = Arc::new(BinaryArray::from(vec![&b"\xff"[..]]));
+    write(&data.path("b.parquet"), vec![("prompt", text), ("completion", binary)]);
+    let error = data.run(&["b.parquet"], json!({})).err().unwrap();
+    assert!(error.contains("column `completion` is 1 bytes that are not UTF-8, wanted text"), "{error}");
+}
+
+fn half(value: f32) -> <Float16Type as ArrowPrimitiveType>::Native {
+    <<Float16Type as ArrowPrimitiveType>::Native>::from_f32(value)
+}
+
+#[test]
+fn tool_calls_in_structs_lose_the_arguments_of_other_calls() {
+    let data = Data::new();
+    let text = |texts: Vec<Option<&str>>| -> ArrayRef { Arc::new(LargeStringArray::from(texts)) };
+    let of = |fields: Vec<(&str, ArrayRef)>| -> ArrayRef {
+        let fields = fields
+            .into_iter()
+            .map(|(name, array)| (Arc::new(Field::new(name, array.data_type().clone(), true)), array));
+        Arc::new(StructArray::from(fields.collect::<Vec<_>>()))
+    };
+    let lists_of_one = |array: ArrayRef| -> ArrayRef {
+        let item = Arc::new(Field::new("element", array.data_type().clone(), true));
+        Arc::new(FixedSizeListArray::new(item, 1, array, None))
+    };
+    let arguments = of(vec![("zip", text(vec![Some("1"), None])), ("city", text(vec![None, Some("Rome")]))]);
+    let function = of(vec![("name", text(vec![Some("f"), Some("g")])), ("arguments", arguments)]);
+    let calls = lists_of_one(of(vec![("function", function)]));
+    let messages = of(vec![
+        ("content", text(vec![None, None])),
+        ("role", text(vec![Some("assistant"); 2])),
+        ("tool_calls", calls),
+    ]);
+    let [chosen, rejected] = [0, 1].map(|at| lists_of_one(messages.slice(at, 1)));
+    write(&data.path("a.parquet"), vec![("prompt", text(vec![Some("q")])), ("chosen", chosen), ("rejected", rejected)]);
+    let pair = data.run(&["a.parquet"], json!({})).unwrap().rows::<Pair>("pairs").remove(0);
+    let calls =
+        |arguments: &str| Some(format!(r#"{{"content":null,"tool_calls":[{{"function":{{"name":{arguments}}}}}]}}"#));
+    assert_eq!(pair.chosen[0].extra, calls(r#""f","arguments":{"zip":"1"}"#));
+    assert_eq!(pair.rejected[0].extra, calls(r#""g","arguments":{"city":"Rome"}"#));
+}
+
+#[test]
+fn a_footer_that_claims_gibibytes_takes_none() {
+    let data = Data::new();
+    let file = File::create(data.path("a.parquet")).unwrap();
+    // Sparse: as long as the footer claims.
+    file.set_len(3 << 30).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"PAR1", 0).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"\xff\xff\xff\x7fPAR1", (3 << 30) - 8).unwrap();
+    let error = data.run(&["a.parquet"], json!({})).err().unwrap();
+    assert!(error.contains("its footer claims 2147483647 bytes, at most 268435456 are read"), "{error}");
 }

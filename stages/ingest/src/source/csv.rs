@@ -9,6 +9,7 @@ use std::path::Path;
 use kit::{Error, Result};
 use serde_json::Value;
 
+use super::bytes::Position;
 use super::lines::{LONGEST, Line, LineReader, invalid_utf8, too_long};
 use super::{Fields, SourceRow};
 use crate::bad_row::BadRow;
@@ -62,6 +63,10 @@ impl Records {
             return Err(wrong(format!("column `{}` stands twice", twice[0])));
         }
         Ok(records)
+    }
+
+    pub fn position(&self) -> Position {
+        self.lines.position.clone()
     }
 
     fn line(&mut self) -> Result<Option<Line>> {
@@ -143,7 +148,7 @@ impl Iterator for Records {
             Err(error) => return Some(Err(error)),
         };
         let fields = record.fields.and_then(|values| self.fields(values));
-        Some(Ok(SourceRow { line: record.line, bytes: record.bytes, fields }))
+        Some(Ok(SourceRow { line: record.line, bytes: record.bytes, length: record.bytes, fields }))
     }
 }
 
@@ -157,15 +162,13 @@ fn text_value(text: String) -> Value {
 
 /// A field as what its column holds; text that is no number stays text, and is refused as such later.
 fn typed(column: Column, text: String) -> Value {
-    use Column::{ChosenScore, Embedding, Feedback, Label, PHat, Preference, RejectedScore, Score, Weight};
-    let numeric = matches!(
-        column,
-        ChosenScore | Embedding | Feedback | Label | PHat | Preference | RejectedScore | Score | Weight
-    );
-    if !numeric {
+    if !column.is_number() {
         return text_value(text);
     }
     let json = text.trim().to_lowercase();
+    if json == "nan" {
+        return Value::Null;
+    }
     serde_json::from_str(&json).ok().filter(|value: &Value| !value.is_string()).unwrap_or_else(|| text_value(text))
 }
 

@@ -1,13 +1,14 @@
 //! Files of decisions as JPO's evaluation writes them: one JSON object with an object for each run, in which a key joins
 //! prompt, reference answer and the run's answer by four `<SEP>`, and the value says who won: `model`, `gold` or `equal`.
 
+use std::io::Read;
 use std::path::Path;
 
 use kit::{Error, Result};
 use serde_json::Value;
 
-use super::json::Wanted;
-use super::lines::BOM;
+use super::bytes::{failed, open};
+use super::values::Wanted;
 use super::{Fields, SourceRow};
 use crate::bad_row::BadRow;
 
@@ -33,8 +34,9 @@ pub fn is_begun(start: &[u8]) -> bool {
 /// # Errors
 /// When the file cannot be read or is not of this form.
 pub fn rows(path: &Path, wanted: &Wanted) -> Result<Vec<SourceRow>> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let mut text = Scanner { text: bytes.strip_prefix(BOM).unwrap_or(&bytes), at: 0, line: 1 };
+    let mut bytes = Vec::new();
+    open(path)?.0.read_to_end(&mut bytes).map_err(failed(path))?;
+    let mut text = Scanner { text: &bytes, at: 0, line: 1 };
     let mut rows = Vec::new();
     match text.runs(wanted, &mut rows) {
         Ok(()) => Ok(rows),
@@ -92,7 +94,7 @@ impl Scanner<'_> {
                 Err(BadRow::new("bad_key", detail))
             }
         });
-        rows.push(SourceRow { line, bytes, fields });
+        rows.push(SourceRow { line, bytes, length: bytes, fields });
         Ok(())
     }
 

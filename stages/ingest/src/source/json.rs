@@ -1,20 +1,17 @@
-//! JSON Lines, and files that are one JSON list.
+//! Rows of JSON: one a line, or one after another in a list or without.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use kit::{Error, Result};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value;
 
-use super::lines::{BOM, LONGEST, LineReader, invalid_utf8, too_long};
-use super::{Fields, SourceRow};
+use super::SourceRow;
+use super::around::Around;
+use super::bytes::{Position, Text, failed, open};
+use super::lines::{LONGEST, LineReader, too_long};
 use crate::bad_row::BadRow;
 
-/// The names of the columns to keep; none for all.
-pub type Wanted = Option<BTreeSet<String>>;
+pub use super::values::{Wanted, parse};
 
 /// The rows of a JSON Lines file; blank lines are no rows.
 pub struct Lines {
@@ -26,6 +23,10 @@ pub struct Lines {
 impl Lines {
     pub fn open(path: &Path, wanted: Wanted) -> Result<Lines> {
         Ok(Lines { lines: LineReader::open(path)?, buffer: Vec::new(), wanted })
+    }
+
+    pub fn position(&self) -> Position {
+        self.lines.position.clone()
     }
 }
 
@@ -48,71 +49,19 @@ impl Iterator for Lines {
                 parse(text, &self.wanted)
             };
             self.buffer = line.text;
-            return Some(Ok(SourceRow { line: line.number, bytes: line.bytes, fields }));
+            return Some(Ok(SourceRow { line: line.number, bytes: line.bytes, length: line.bytes, fields }));
         }
     }
 }
 
-fn parse(text: &[u8], wanted: &Wanted) -> Result<Fields, BadRow> {
-    if let Some(bad) = invalid_utf8(text) {
-        return Err(bad);
-    }
-    let text = std::str::from_utf8(text).expect("checked above");
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let fields = RowSeed(wanted).deserialize(&mut deserializer).and_then(|fields| deserializer.end().map(|()| fields));
-    fields.map_err(|error| {
-        // The line within the row says nothing here; the column does.
-        let full = error.to_string();
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        let what = full.strip_suffix(&place).unwrap_or(&full);
-        if error.is_data() && !text.starts_with('{') {
-            BadRow::new("not_an_object", what)
-        } else {
-            BadRow::new("bad_json", format!("{what}, at byte {} of {}", error.column(), text.len()))
-        }
-    })
-}
-
-/// Reads an object and skips the values that nobody asks for.
-struct RowSeed<'a>(&'a Wanted);
-
-impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
-    type Value = Fields;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for RowSeed<'_> {
-    type Value = Fields;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object with columns")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields = Fields::new();
-        while let Some(name) = map.next_key::<String>()? {
-            if self.0.as_ref().is_some_and(|wanted| !wanted.contains(&name)) {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let value: Value = map.next_value()?;
-            if fields.contains_key(&name) {
-                return Err(serde::de::Error::custom(format!("column `{name}` stands twice in the row")));
-            }
-            fields.insert(name, value);
-        }
-        Ok(fields)
-    }
-}
-
-/// The rows of a file that is one JSON list of objects. It is cut into its elements byte by byte, so that a bad one
-/// costs itself and not the file, and memory holds one at a time.
-pub struct List {
+/// The rows of a file that is one JSON list of objects, or objects one after another. It is cut into its elements byte
+/// by byte, so that a bad one costs itself and not the file, and memory holds one at a time.
+pub struct Elements {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: Text,
+    /// How much of the file was read.
+    pub position: Position,
+    around: Around,
     wanted: Wanted,
     line: u64,
     bytes: u64,
@@ -120,18 +69,15 @@ pub struct List {
     done: bool,
 }
 
-impl List {
-    pub fn open(path: &Path, wanted: Wanted) -> Result<List> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let mut reader = BufReader::with_capacity(1 << 20, file);
-        if reader.fill_buf().map_err(Error::io(path))?.starts_with(BOM) {
-            reader.consume(BOM.len());
-        }
-        Ok(List { path: path.to_owned(), reader, wanted, line: 1, bytes: 0, begun: false, done: false })
+impl Elements {
+    pub fn open(path: &Path, around: Around, wanted: Wanted) -> Result<Elements> {
+        let (reader, position) = open(path)?;
+        let path = path.to_owned();
+        Ok(Elements { path, reader, position, around, wanted, line: 1, bytes: 0, begun: false, done: false })
     }
 
     fn peek(&mut self) -> Result<Option<u8>> {
-        Ok(self.reader.fill_buf().map_err(Error::io(&self.path))?.first().copied())
+        Ok(self.reader.fill_buf().map_err(failed(&self.path))?.first().copied())
     }
 
     fn take(&mut self, byte: u8) {
@@ -151,36 +97,59 @@ impl List {
         Ok(None)
     }
 
+    /// Goes on to behind the `[` of the next list of objects among the values of the object around; tells whether there
+    /// is one.
+    fn next_list(&mut self) -> Result<bool> {
+        let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+        while let Some(byte) = self.peek()? {
+            self.take(byte);
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                b'[' if !quoted && depth <= 1 && self.skip_space()? == Some(b'{') => return Ok(true),
+                b'{' | b'[' if !quoted => depth += 1,
+                b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+
     fn read(&mut self) -> Result<Option<SourceRow>> {
         if self.done {
             return Ok(None);
         }
-        if !self.begun {
-            self.begun = true;
-            if self.skip_space()? == Some(b'[') {
+        if !std::mem::replace(&mut self.begun, true) {
+            if self.around == Around::Key {
+                self.next_list()?;
+            } else if self.around == Around::List && self.skip_space()? == Some(b'[') {
                 self.take(b'[');
             }
-            if self.skip_space()? == Some(b']') {
+            if self.around != Around::Nothing && self.skip_space()? == Some(b']') {
                 return self.end();
             }
         }
-        self.skip_space()?;
+        if self.skip_space()?.is_none() && self.around == Around::Nothing {
+            return Ok(None);
+        }
         let (line, start) = (self.line, self.bytes);
         let mut element = Vec::new();
         let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
+        let parsed = |element: &[u8], length: u64, wanted: &Wanted| match length > LONGEST as u64 {
+            true => Err(too_long(length)),
+            false => parse(element.trim_ascii(), wanted),
+        };
         let fields = loop {
             let Some(byte) = self.peek()? else {
                 self.done = true;
-                break Err(BadRow::new("bad_json", "the file ends inside the list"));
+                let inside = if self.around == Around::Nothing { "an object" } else { "the list" };
+                break Err(BadRow::new("bad_json", format!("the file ends inside {inside}")));
             };
-            if !quoted && depth == 0 && matches!(byte, b',' | b']') {
-                let length = self.bytes - start;
-                break if length > LONGEST as u64 {
-                    Err(too_long(length))
-                } else {
-                    parse(element.trim_ascii(), &self.wanted)
-                };
+            if !quoted && depth == 0 && self.around != Around::Nothing && matches!(byte, b',' | b']') {
+                break parsed(&element, self.bytes - start, &self.wanted);
             }
+            let before = depth;
             match byte {
                 _ if escaped => escaped = false,
                 b'\\' if quoted => escaped = true,
@@ -193,12 +162,18 @@ impl List {
             if element.len() <= LONGEST {
                 element.push(byte);
             }
+            if self.around == Around::Nothing && depth == 0 && (before == 1 || byte == b'\n') {
+                break parsed(&element, self.bytes - start, &self.wanted);
+            }
         };
-        let row = SourceRow { line, bytes: self.bytes - start, fields };
-        match self.peek()? {
-            Some(b',') => self.take(b','),
-            Some(_) => _ = self.end()?,
-            None => {}
+        let bytes = self.bytes - start;
+        let row = SourceRow { line, bytes, length: bytes, fields };
+        if self.around != Around::Nothing {
+            match self.peek()? {
+                Some(b',') => self.take(b','),
+                Some(_) => _ = self.end()?,
+                None => {}
+            }
         }
         Ok(Some(row))
     }
@@ -207,6 +182,16 @@ impl List {
     fn end(&mut self) -> Result<Option<SourceRow>> {
         self.done = true;
         self.take(b']');
+        if self.around == Around::Key {
+            return match self.next_list()? {
+                false => Ok(None),
+                true => Err(Error::data(format!(
+                    "{}: line {}: a second list of objects in one file; write each into a file of its own",
+                    self.path.display(),
+                    self.line
+                ))),
+            };
+        }
         match self.skip_space()? {
             None => Ok(None),
             Some(byte) => Err(Error::data(format!(
@@ -219,7 +204,7 @@ impl List {
     }
 }
 
-impl Iterator for List {
+impl Iterator for Elements {
     type Item = Result<SourceRow>;
 
     fn next(&mut self) -> Option<Result<SourceRow>> {

@@ -1,16 +1,15 @@
 //! Lines of a text file, of any length, in bounded memory.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use kit::{Error, Result};
+use kit::Result;
+
+use super::bytes::{BOM, Position, Text, failed, open};
+use crate::bad_row::BadRow;
 
 /// The longest line that is read.
 pub const LONGEST: usize = 64 << 20;
-
-/// What some editors put before the first line.
-pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A line and its number, from 1.
 pub struct Line {
@@ -26,21 +25,23 @@ pub struct Line {
 /// Reads lines one after another.
 pub struct LineReader {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: Text,
     number: u64,
+    /// How much of the file was read.
+    pub position: Position,
 }
 
 impl LineReader {
     pub fn open(path: &Path) -> Result<LineReader> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        Ok(LineReader { path: path.to_owned(), reader: BufReader::with_capacity(1 << 20, file), number: 0 })
+        let (reader, position) = open(path)?;
+        Ok(LineReader { path: path.to_owned(), reader, number: 0, position })
     }
 
     /// The next line into a buffer that is used again.
     pub fn next(&mut self, mut buffer: Vec<u8>) -> Result<Option<Line>> {
         buffer.clear();
         let mut read = |buffer: &mut Vec<u8>, longest: usize| {
-            self.reader.by_ref().take(longest as u64).read_until(b'\n', buffer).map_err(Error::io(&self.path))
+            self.reader.by_ref().take(longest as u64).read_until(b'\n', buffer).map_err(failed(&self.path))
         };
         let mut bytes = read(&mut buffer, LONGEST)?;
         if bytes == 0 {
@@ -58,7 +59,8 @@ impl LineReader {
             buffer = Vec::new();
         }
         self.number += 1;
-        if self.number == 1 && buffer.starts_with(BOM) {
+        // Files that were put together have the marks of all their parts.
+        if buffer.starts_with(BOM) {
             buffer.drain(..BOM.len());
         }
         Ok(Some(Line { number: self.number, text: buffer, bytes: bytes as u64, too_long }))
@@ -66,15 +68,12 @@ impl LineReader {
 }
 
 /// The refusal of a line that is too long.
-pub fn too_long(bytes: u64) -> crate::bad_row::BadRow {
-    crate::bad_row::BadRow::new("line_too_long", format!("{bytes} bytes, wanted at most {LONGEST}"))
+pub fn too_long(bytes: u64) -> BadRow {
+    BadRow::new("line_too_long", format!("{bytes} bytes, wanted at most {LONGEST}"))
 }
 
 /// The refusal of bytes that are not text.
-pub fn invalid_utf8(bytes: &[u8]) -> Option<crate::bad_row::BadRow> {
+pub fn invalid_utf8(bytes: &[u8]) -> Option<BadRow> {
     let error = std::str::from_utf8(bytes).err()?;
-    Some(crate::bad_row::BadRow::new(
-        "invalid_utf8",
-        format!("byte {} of the row is not UTF-8", error.valid_up_to() + 1),
-    ))
+    Some(BadRow::new("invalid_utf8", format!("byte {} of the row is not UTF-8", error.valid_up_to() + 1)))
 }

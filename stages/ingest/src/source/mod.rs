@@ -1,15 +1,18 @@
 //! Files of other tools, row by row. A row that cannot be read is handed on with its line and its reason; only what
 //! makes the rest of a file unreadable is an error.
 
+mod around;
+mod bytes;
+mod cells;
 mod csv;
 mod decisions;
 mod json;
 mod lines;
 mod parquet;
+mod shape;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use kit::{Error, Result};
@@ -17,6 +20,10 @@ use serde_json::{Map, Value};
 
 use crate::bad_row::BadRow;
 use crate::layout::Layout;
+
+pub use bytes::Position;
+pub use shape::Encoding;
+pub use values::read_value;
 
 /// Rows from which a file's layout is found.
 const HEAD_ROWS: usize = 50;
@@ -35,30 +42,14 @@ pub struct SourceRow {
     pub line: u64,
     /// About how many bytes of the file it takes.
     pub bytes: u64,
+    /// How long it is: the same where the file is not packed.
+    pub length: u64,
     /// Its columns.
     pub fields: Result<Fields, BadRow>,
 }
 
 /// The rows of a file.
 pub type SourceRows = Box<dyn Iterator<Item = Result<SourceRow>>>;
-
-/// What a file is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// One JSON object a line.
-    JsonLines,
-    /// One JSON list of objects.
-    JsonList,
-    /// One JSON object of decisions, as JPO's evaluation writes it.
-    Decisions,
-    /// Fields between delimiters; the first line has their names.
-    Csv {
-        /// The byte between fields.
-        delimiter: u8,
-    },
-    /// Parquet.
-    Parquet,
-}
 
 /// A file to be read.
 #[derive(Debug, Clone)]
@@ -69,6 +60,8 @@ pub struct SourceFile {
     pub path: PathBuf,
     /// What it is written in.
     pub encoding: Encoding,
+    /// Whether it is packed.
+    pub packed: bool,
     /// Its size.
     pub bytes: u64,
 }
@@ -80,20 +73,15 @@ impl SourceFile {
     /// When it is not there, or it is not clear what it is written in.
     pub fn find(name: &str) -> Result<Vec<SourceFile>> {
         let path = Path::new(name);
-        let metadata = path.metadata().map_err(Error::io(path))?;
-        if !metadata.is_dir() {
-            return Ok(vec![SourceFile {
-                name: name.to_owned(),
-                path: path.to_owned(),
-                encoding: encoding(path)?,
-                bytes: metadata.len(),
-            }]);
-        }
-        let part = |part: PathBuf| {
-            let bytes = part.metadata().map_err(Error::io(&part))?.len();
-            Ok(SourceFile { name: part.display().to_string(), encoding: encoding(&part)?, path: part, bytes })
+        let part = |path: &Path| {
+            let bytes = path.metadata().map_err(Error::io(path))?.len();
+            let (encoding, packed) = shape::encoding(path)?;
+            Ok(SourceFile { name: path.display().to_string(), path: path.to_owned(), encoding, packed, bytes })
         };
-        parts_of(path)?.into_iter().map(part).collect()
+        if path.metadata().map_err(Error::io(path))?.is_dir() {
+            return parts_of(path)?.iter().map(|path| part(path)).collect();
+        }
+        Ok(vec![SourceFile { name: name.to_owned(), ..part(path)? }])
     }
 
     /// All rows, with the columns that the layout names.
@@ -113,15 +101,15 @@ impl SourceFile {
     /// # Errors
     /// When the file cannot be read.
     pub fn head(&self) -> Result<(Vec<Fields>, Option<BadRow>)> {
-        let (mut rows, mut bad, mut bytes) = (Vec::new(), None, 0);
+        let (mut rows, mut bad, mut length) = (Vec::new(), None, 0);
         for row in self.open(None, None)? {
             let row = row?;
-            bytes += row.bytes;
+            length += row.length;
             match row.fields {
                 Ok(fields) => rows.push(fields),
                 Err(why) => _ = bad.get_or_insert(why),
             }
-            if rows.len() == HEAD_ROWS || (bytes > HEAD_BYTES && !rows.is_empty()) || bytes > 64 * HEAD_BYTES {
+            if rows.len() == HEAD_ROWS || (length > HEAD_BYTES && !rows.is_empty()) || length > 64 * HEAD_BYTES {
                 break;
             }
         }
@@ -129,7 +117,7 @@ impl SourceFile {
             let names = match self.encoding {
                 Encoding::Parquet => kit::columns_of(&self.path)?.into_iter().map(|(name, _)| name).collect(),
                 Encoding::Csv { delimiter } => csv::header(&self.path, delimiter)?,
-                Encoding::JsonLines | Encoding::JsonList | Encoding::Decisions => Vec::new(),
+                Encoding::JsonLines | Encoding::Json(_) | Encoding::Decisions => Vec::new(),
             };
             rows.extend((!names.is_empty()).then(|| names.into_iter().map(|name| (name, Value::Null)).collect()));
         }
@@ -145,11 +133,14 @@ impl SourceFile {
         if self.encoding == Encoding::Parquet {
             return Ok((kit::count_rows(&self.path)?, true));
         }
-        let (mut rows, mut bytes) = (0, 0);
+        let (mut rows, mut bytes, mut length) = (0, 0, 0);
         for row in self.open(Some(BTreeSet::new()), None)? {
+            let row = row?;
             rows += 1;
-            bytes += row?.bytes;
-            if bytes > HEAD_BYTES {
+            bytes += row.bytes;
+            length += row.length;
+            // Of a packed file enough is read that the share of it is known.
+            if length > HEAD_BYTES * if self.packed { 8 } else { 1 } && bytes > 0 {
                 return Ok((rows * self.bytes / bytes, false));
             }
         }
@@ -157,13 +148,35 @@ impl SourceFile {
     }
 
     fn open(&self, wanted: Option<BTreeSet<String>>, layout: Option<&Layout>) -> Result<SourceRows> {
-        Ok(match self.encoding {
-            Encoding::JsonLines => Box::new(json::Lines::open(&self.path, wanted)?),
-            Encoding::JsonList => Box::new(json::List::open(&self.path, wanted)?),
-            Encoding::Decisions => Box::new(decisions::rows(&self.path, &wanted)?.into_iter().map(Ok)),
-            Encoding::Csv { delimiter } => Box::new(csv::Records::open(&self.path, delimiter, layout)?),
-            Encoding::Parquet => Box::new(parquet::Rows::open(&self.path, wanted, self.bytes)?),
-        })
+        let (rows, position): (SourceRows, Position) = match self.encoding {
+            Encoding::JsonLines => {
+                let rows = json::Lines::open(&self.path, wanted)?;
+                let position = rows.position();
+                (Box::new(rows), position)
+            }
+            Encoding::Json(around) => {
+                let rows = json::Elements::open(&self.path, around, wanted)?;
+                let position = rows.position.clone();
+                (Box::new(rows), position)
+            }
+            Encoding::Csv { delimiter } => {
+                let rows = csv::Records::open(&self.path, delimiter, layout)?;
+                let position = rows.position();
+                (Box::new(rows), position)
+            }
+            Encoding::Decisions => {
+                return Ok(Box::new(decisions::rows(&self.path, &wanted)?.into_iter().map(Ok)));
+            }
+            Encoding::Parquet => return Ok(Box::new(parquet::Rows::open(&self.path, wanted, self.bytes)?)),
+        };
+        if !self.packed {
+            return Ok(rows);
+        }
+        let mut before = 0;
+        Ok(Box::new(rows.map(move |row| {
+            let bytes = position.get() - std::mem::replace(&mut before, position.get());
+            row.map(|row| SourceRow { bytes, ..row })
+        })))
     }
 }
 
@@ -173,7 +186,7 @@ fn parts_of(folder: &Path) -> Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let kind = ENDINGS.iter().find(|kind| name.ends_with(*kind) && !name.starts_with('.'));
+        let kind = ENDINGS.iter().find(|kind| shape::unpacked(&name).ends_with(*kind) && !name.starts_with('.'));
         if let Some(kind) = kind.filter(|_| path.is_file()) {
             kinds.entry(kind).or_default().push(path);
         }
@@ -194,37 +207,4 @@ fn parts_of(folder: &Path) -> Result<Vec<PathBuf>> {
     };
     parts.sort();
     Ok(parts)
-}
-
-/// By the name, and where that does not tell, by the first bytes.
-fn encoding(path: &Path) -> Result<Encoding> {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    match extension.as_str() {
-        "jsonl" | "ndjson" => return Ok(Encoding::JsonLines),
-        "csv" => return Ok(Encoding::Csv { delimiter: b',' }),
-        "tsv" => return Ok(Encoding::Csv { delimiter: b'\t' }),
-        "parquet" => return Ok(Encoding::Parquet),
-        _ => {}
-    }
-    let file = File::open(path).map_err(Error::io(path))?;
-    let mut start = Vec::new();
-    BufReader::new(file).take(1 << 16).read_to_end(&mut start).map_err(Error::io(path))?;
-    if start.starts_with(b"PAR1") {
-        return Ok(Encoding::Parquet);
-    }
-    if start.starts_with(&[0x1f, 0x8b]) {
-        return Err(Error::data(format!("{}: packed with gzip; unpack it first: gunzip -k", path.display())));
-    }
-    let text = start.strip_prefix(lines::BOM).unwrap_or(&start);
-    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'[') => Ok(Encoding::JsonList),
-        Some(b'{') if decisions::is_begun(text) => Ok(Encoding::Decisions),
-        Some(b'{') => Ok(Encoding::JsonLines),
-        None if extension == "json" => Ok(Encoding::JsonLines),
-        _ => Err(Error::data(format!(
-            "{}: neither JSON Lines, a JSON list, CSV, TSV nor Parquet by its name and first bytes; rename it to end in \
-             .jsonl, .json, .csv, .tsv or .parquet",
-            path.display()
-        ))),
-    }
 }

@@ -3,17 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-};
-use arrow_array::{Array, RecordBatch};
+use arrow_array::RecordBatch;
 use arrow_schema::DataType;
 use kit::Result;
-use serde_json::{Number, Value};
+use serde_json::Value;
 
+use super::cells::named;
 use super::{Fields, SourceRow};
 use crate::bad_row::BadRow;
+use crate::column::is_known;
 
 /// The rows of a Parquet file.
 pub struct Rows {
@@ -24,14 +22,24 @@ pub struct Rows {
     /// Rows handed out.
     rows: u64,
     bytes_per_row: u64,
+    /// The columns that are not read; in the first rows, which tell what a file is, their cells are nulls.
+    skipped: Option<Vec<String>>,
 }
 
 impl Rows {
     pub fn open(path: &Path, wanted: Option<BTreeSet<String>>, bytes: u64) -> Result<Rows> {
-        let names: Option<Vec<&str>> = wanted.as_ref().map(|names| names.iter().map(String::as_str).collect());
-        let batches = Box::new(kit::read_batches(path, names.as_deref())?);
+        let all = kit::columns_of(path)?;
+        let read = |(name, kind): &(String, DataType)| match &wanted {
+            Some(wanted) => wanted.contains(name),
+            // Pictures and the like are left where they are, unless their name says that they are text.
+            None => is_known(name) || !is_binary(kind),
+        };
+        let (read, skipped): (Vec<_>, Vec<_>) = all.into_iter().partition(read);
+        let names: Vec<&str> = read.iter().map(|(name, _)| name.as_str()).collect();
+        let batches = Box::new(kit::read_batches(path, Some(&names))?);
         let bytes_per_row = bytes / kit::count_rows(path)?.max(1);
-        Ok(Rows { batches, batch: None, at: 0, rows: 0, bytes_per_row })
+        let skipped = wanted.is_none().then(|| skipped.into_iter().map(|(name, _)| name).collect());
+        Ok(Rows { batches, batch: None, at: 0, rows: 0, bytes_per_row, skipped })
     }
 }
 
@@ -42,10 +50,14 @@ impl Iterator for Rows {
         loop {
             match &self.batch {
                 Some(batch) if self.at < batch.num_rows() => {
-                    let fields = row(batch, self.at);
+                    let fields = match &self.skipped {
+                        Some(skipped) => Ok(first(batch, self.at, skipped)),
+                        None => row(batch, self.at),
+                    };
                     self.at += 1;
                     self.rows += 1;
-                    return Some(Ok(SourceRow { line: self.rows, bytes: self.bytes_per_row, fields }));
+                    let (line, bytes) = (self.rows, self.bytes_per_row);
+                    return Some(Ok(SourceRow { line, bytes, length: bytes, fields }));
                 }
                 _ => match self.batches.next()? {
                     Ok(batch) => (self.batch, self.at) = (Some(batch), 0),
@@ -59,48 +71,24 @@ impl Iterator for Rows {
 fn row(batch: &RecordBatch, row: usize) -> Result<Fields, BadRow> {
     let schema = batch.schema();
     let columns = schema.fields().iter().zip(batch.columns());
-    columns.map(|(field, column)| Ok((field.name().clone(), value(field.name(), column, row)?))).collect()
+    columns.map(|(field, column)| Ok((field.name().clone(), named(field.name(), field.name(), column, row)?))).collect()
 }
 
-/// A cell as JSON has it.
-fn value(column: &str, array: &dyn Array, row: usize) -> Result<Value, BadRow> {
-    if array.is_null(row) {
-        return Ok(Value::Null);
-    }
-    let text = |text: &str| Ok(Value::String(text.to_owned()));
-    let float = |number: f64| match Number::from_f64(number) {
-        Some(number) => Ok(Value::Number(number)),
-        None => Err(BadRow::value(column, number, "a finite number")),
-    };
-    let list = |items: &dyn Array| (0..items.len()).map(|i| value(column, items, i)).collect::<Result<_, _>>();
-    match array.data_type() {
-        DataType::Null => Ok(Value::Null),
-        DataType::Utf8 => text(array.as_string::<i32>().value(row)),
-        DataType::LargeUtf8 => text(array.as_string::<i64>().value(row)),
-        DataType::Utf8View => text(array.as_string_view().value(row)),
-        DataType::Boolean => Ok(Value::Bool(array.as_boolean().value(row))),
-        DataType::Int8 => Ok(array.as_primitive::<Int8Type>().value(row).into()),
-        DataType::Int16 => Ok(array.as_primitive::<Int16Type>().value(row).into()),
-        DataType::Int32 => Ok(array.as_primitive::<Int32Type>().value(row).into()),
-        DataType::Int64 => Ok(array.as_primitive::<Int64Type>().value(row).into()),
-        DataType::UInt8 => Ok(array.as_primitive::<UInt8Type>().value(row).into()),
-        DataType::UInt16 => Ok(array.as_primitive::<UInt16Type>().value(row).into()),
-        DataType::UInt32 => Ok(array.as_primitive::<UInt32Type>().value(row).into()),
-        DataType::UInt64 => Ok(array.as_primitive::<UInt64Type>().value(row).into()),
-        DataType::Float32 => float(array.as_primitive::<Float32Type>().value(row).into()),
-        DataType::Float64 => float(array.as_primitive::<Float64Type>().value(row)),
-        DataType::List(_) => list(&array.as_list::<i32>().value(row)).map(Value::Array),
-        DataType::LargeList(_) => list(&array.as_list::<i64>().value(row)).map(Value::Array),
-        DataType::FixedSizeList(..) => list(&array.as_fixed_size_list().value(row)).map(Value::Array),
-        DataType::Dictionary(..) => {
-            let dictionary = array.as_any_dictionary();
-            let key = value(column, dictionary.keys(), row)?.as_u64().expect("keys of a dictionary count from 0");
-            value(column, dictionary.values(), key as usize)
-        }
-        DataType::Struct(fields) => {
-            let columns = fields.iter().zip(array.as_struct().columns());
-            columns.map(|(field, inner)| Ok((field.name().clone(), value(column, inner, row)?))).collect()
-        }
-        other => Err(BadRow::value(column, format!("of the Parquet type {other}"), "text, numbers, lists or structs")),
+/// A row of those that tell what a file is: a cell that cannot be read says nothing about that.
+fn first(batch: &RecordBatch, row: usize, skipped: &[String]) -> Fields {
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns());
+    let read = columns
+        .map(|(field, column)| (field.name(), named(field.name(), field.name(), column, row).unwrap_or(Value::Null)));
+    read.chain(skipped.iter().map(|name| (name, Value::Null))).map(|(name, value)| (name.clone(), value)).collect()
+}
+
+fn is_binary(kind: &DataType) -> bool {
+    use DataType::{Binary, BinaryView, FixedSizeBinary, LargeBinary, List, Struct};
+    match kind {
+        Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => true,
+        Struct(fields) => fields.iter().any(|field| is_binary(field.data_type())),
+        List(item) => is_binary(item.data_type()),
+        _ => false,
     }
 }

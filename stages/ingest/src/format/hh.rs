@@ -1,0 +1,44 @@
+//! Anthropic's HH transcripts.
+
+use super::Known;
+use crate::bad_row::BadRow;
+use crate::column::Column::*;
+use crate::dialogue::{is_transcript, split_transcripts};
+use crate::messages::Said;
+use crate::record::Record;
+use crate::row::Row;
+use crate::tables::PAIRS;
+
+pub const FORMAT: Known = Known {
+    detect: |head| {
+        let transcripts = head.all(Chosen, |value| value.as_str().is_some_and(is_transcript));
+        head.has(&[Chosen, Rejected]) && !head.has(&[Prompt]) && transcripts
+    },
+    needs: &[Chosen, Rejected],
+    reads: &[
+        Chosen,
+        Rejected,
+        PHat,
+        Weight,
+        ChosenScore,
+        RejectedScore,
+        PairId,
+        PromptId,
+        ChosenResponseId,
+        RejectedResponseId,
+        ChosenModel,
+        RejectedModel,
+    ],
+    row_id: Some(PairId),
+    tables: |_| PAIRS.to_vec(),
+    read,
+    ..Known::NONE
+};
+
+fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
+    let (Said::Text(chosen), Said::Text(rejected)) = (row.said(Chosen)?, row.said(Rejected)?) else {
+        return Err(BadRow::new("no_transcript", "`chosen` and `rejected` are messages, wanted transcripts"));
+    };
+    let said = split_transcripts(&chosen, &rejected, row.form)?;
+    Ok(vec![row.preference(said)?])
+}

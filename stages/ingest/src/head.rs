@@ -1,0 +1,84 @@
+//! The first rows of a file, in which its columns are found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use crate::column::Column;
+
+/// What `columns:` says: the file's name of a column, or nothing for one that is to be left out.
+pub type Given = BTreeMap<Column, Option<String>>;
+
+/// The first rows of a file, and what the user says about its columns.
+pub struct Head<'a> {
+    rows: &'a [Map<String, Value>],
+    /// The names of the columns that `columns:` does not take.
+    pub names: BTreeSet<&'a str>,
+    /// Those that hold something. Parquet rows of the hub carry columns that are null throughout.
+    filled: BTreeSet<&'a str>,
+    given: &'a Given,
+}
+
+impl<'a> Head<'a> {
+    /// Looks at rows.
+    pub fn new(rows: &'a [Map<String, Value>], given: &'a Given) -> Head<'a> {
+        let mut names: BTreeSet<&str> = rows.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
+        let cells = rows.iter().flat_map(Map::iter);
+        let filled = cells.filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str()).collect();
+        // What `columns:` names is taken as it says and serves as nothing else.
+        given.values().flatten().for_each(|theirs| _ = names.remove(theirs.as_str()));
+        Head { rows, names, filled, given }
+    }
+
+    /// The name in the file of a column, where it has one.
+    pub fn find(&self, column: Column) -> Option<String> {
+        if let Some(given) = self.given.get(&column) {
+            return given.clone();
+        }
+        let first = column.of_the_first().and_then(|first| self.find(first));
+        let found = || {
+            let names = column.names().iter().filter(|name| self.names.contains(**name));
+            names.filter(|name| first.as_deref() != Some(**name))
+        };
+        // Of several, one that holds something.
+        let name = found().find(|name| self.filled.contains(**name)).or_else(|| found().next());
+        name.map(|name| (*name).to_owned())
+    }
+
+    /// Whether the file has all of some columns.
+    pub fn has(&self, columns: &[Column]) -> bool {
+        columns.iter().all(|column| self.find(*column).is_some())
+    }
+
+    /// The values of a column that are not null.
+    pub fn values(&self, column: Column) -> impl Iterator<Item = &'a Value> {
+        let name = self.find(column);
+        self.values_of(name.unwrap_or_default())
+    }
+
+    /// The values of a column of the file that are not null.
+    pub fn values_of(&self, name: String) -> impl Iterator<Item = &'a Value> {
+        self.rows.iter().filter_map(move |row| row.get(&name)).filter(|value| !value.is_null())
+    }
+
+    /// Whether a column has values and all are of a kind.
+    pub fn all(&self, column: Column, is: impl Fn(&Value) -> bool) -> bool {
+        let mut values = self.values(column).peekable();
+        values.peek().is_some() && values.all(is)
+    }
+
+    /// Whether a column of the file is null throughout, where others are not.
+    pub fn is_hollow(&self, name: &str) -> bool {
+        !self.filled.is_empty() && !self.filled.contains(name)
+    }
+
+    /// Whether `columns:` speaks of a column.
+    pub fn is_given(&self, column: Column) -> bool {
+        self.given.contains_key(&column)
+    }
+
+    /// All names of the file.
+    pub fn all_names(&self) -> BTreeSet<&'a str> {
+        self.rows.iter().flat_map(|row| row.keys().map(String::as_str)).collect()
+    }
+}

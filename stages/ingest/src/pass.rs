@@ -1,0 +1,237 @@
+//! The pass over the files: every row is kept or rejected, and counted.
+
+use std::collections::BTreeMap;
+
+use kit::rows::Reject;
+use kit::{Context, Error, Event, Outcome, Result};
+
+use crate::bad_row::BadRow;
+use crate::format::Form;
+use crate::intake::{Intake, Taken};
+use crate::ledger::Place;
+use crate::record::{read, row_id};
+use crate::source::SourceFile;
+use crate::stage::{Ingest, OnBadRow};
+use crate::survey::Survey;
+
+/// Bad rows that a failure names one by one.
+const NAMED: usize = 20;
+/// Rows between two looks at whether to stop.
+const ROWS_PER_LOOK: u64 = 1024;
+
+/// One pass over the files.
+pub struct Pass<'a> {
+    stage: &'a Ingest,
+    context: &'a Context<'a>,
+    survey: &'a Survey,
+    intake: Intake<'a>,
+    rejects: kit::TableWriter<Reject>,
+    /// Rows of the files.
+    rows: u64,
+    /// What they say: more than one thing where they have several responses.
+    read: u64,
+    /// Rejected rows by reason.
+    reasons: BTreeMap<&'static str, u64>,
+    /// Rows that are at fault.
+    bad: u64,
+    /// The first of them.
+    named: Vec<String>,
+    /// Rows whose prompt is not among their messages.
+    elsewhere: u64,
+    /// What is worth knowing about how rows were read, and how often.
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass that has read nothing yet.
+    ///
+    /// # Errors
+    /// When the ports cannot be made.
+    pub(crate) fn new(stage: &'a Ingest, context: &'a Context<'a>, survey: &'a Survey) -> Result<Pass<'a>> {
+        Ok(Pass {
+            stage,
+            context,
+            survey,
+            intake: Intake::new(context, &survey.files, &survey.tables, stage.holdout)?,
+            rejects: context.writer("rejects")?,
+            rows: 0,
+            read: 0,
+            reasons: BTreeMap::new(),
+            bad: 0,
+            named: Vec::new(),
+            elsewhere: 0,
+            counts: BTreeMap::new(),
+        })
+    }
+
+    /// Reads all files; `layouts` are their columns in words.
+    ///
+    /// # Errors
+    /// When a file cannot be read or a table not written, and when rows are at fault and must not be.
+    pub(crate) fn run(mut self, layouts: Vec<String>) -> Result<Outcome> {
+        self.files()?;
+        self.finish(layouts)
+    }
+
+    fn files(&mut self) -> Result<()> {
+        let total = self.survey.files.iter().map(|file| file.bytes).sum();
+        let mut done = 0;
+        for (number, (file, layout)) in self.survey.files.iter().zip(&self.survey.layouts).enumerate() {
+            for row in file.rows(layout)? {
+                if self.stage.limit.is_some_and(|limit| self.rows == limit) {
+                    return Ok(());
+                }
+                let row = row?;
+                self.rows += 1;
+                done += row.bytes;
+                if self.rows.is_multiple_of(ROWS_PER_LOOK) {
+                    self.context.interrupt.check()?;
+                    self.context.progress(done, total, "bytes", format!("{} rows", self.rows));
+                }
+                let place = Place { file: number as u32, line: row.line };
+                let (id, reading) = match row.fields {
+                    Ok(fields) => (row_id(&fields, layout), read(fields, layout, self.stage.form)),
+                    Err(bad) => (String::new(), Err(bad)),
+                };
+                let reading = match reading {
+                    Ok(reading) => reading,
+                    Err(bad) => {
+                        self.refuse(bad, id, file, row.line)?;
+                        continue;
+                    }
+                };
+                self.elsewhere += u64::from(reading.prompt_elsewhere);
+                reading.counts.into_iter().for_each(|(what, times)| *self.counts.entry(what).or_insert(0) += times);
+                if reading.records.is_empty() {
+                    let detail = "there are not two responses with a score or rank under one prompt";
+                    self.read += 1;
+                    self.reject(BadRow::new("nothing_to_compare", detail), id.clone(), file, row.line)?;
+                }
+                for record in reading.records {
+                    match self.intake.take(record, place)? {
+                        Taken::Kept => self.read += 1,
+                        Taken::SetAside(why) => {
+                            self.read += 1;
+                            self.reject(why, id.clone(), file, row.line)?;
+                        }
+                        Taken::Bad(why) => self.refuse(why, id.clone(), file, row.line)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of a row that is at fault.
+    fn refuse(&mut self, why: BadRow, row_id: String, file: &SourceFile, line: u64) -> Result<()> {
+        self.read += 1;
+        self.bad += 1;
+        if self.named.len() < NAMED {
+            self.named.push(format!("{}:{line}: {why}", file.name));
+        }
+        if self.stage.max_rejects.is_some_and(|most| self.bad > most) {
+            return Err(self.too_many());
+        }
+        self.reject(why, row_id, file, line)
+    }
+
+    fn reject(&mut self, why: BadRow, row_id: String, file: &SourceFile, line: u64) -> Result<()> {
+        *self.reasons.entry(why.reason).or_insert(0) += 1;
+        self.rejects.push(Reject {
+            input: "files".to_owned(),
+            row_id,
+            reason: why.reason.to_owned(),
+            detail: why.detail,
+            source_file: Some(file.name.clone()),
+            source_line: Some(line),
+        })
+    }
+
+    fn too_many(&self) -> Error {
+        let most = self.stage.max_rejects.unwrap_or_default();
+        let text = format!("more than {most} bad rows (`max_rejects`) within {} rows; the first:", self.read);
+        Error::data(format!("{text}\n  {}", self.named.join("\n  ")))
+    }
+
+    fn finish(self, layouts: Vec<String>) -> Result<Outcome> {
+        let names: Vec<&str> = self.stage.files.0.iter().map(String::as_str).collect();
+        let names = names.join(", ");
+        if self.stage.on_bad_row == OnBadRow::Fail && self.bad > 0 {
+            let more = self.bad - self.named.len() as u64;
+            let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+            return Err(Error::data(format!(
+                "{} of {} rows cannot be taken:\n  {}{more}\nmend them, or go on without them with `on_bad_row: reject`",
+                self.bad,
+                self.read,
+                self.named.join("\n  ")
+            )));
+        }
+        let rejected: u64 = self.reasons.values().sum();
+        let kept = self.read - rejected;
+        if kept == 0 {
+            let why: Vec<String> = self.reasons.iter().map(|(reason, rows)| format!("{rows} {reason}")).collect();
+            let why = if self.read == 0 { "there are none".to_owned() } else { why.join(", ") };
+            let first = self.named.first().map_or(String::new(), |first| format!("; the first: {first}"));
+            return Err(Error::data(format!("{names}: no row is left to go on with: {why}{first}")));
+        }
+        self.rejects.finish()?;
+        for (reason, rows) in &self.reasons {
+            self.context.emit(Event::RowsRejected { reason: (*reason).to_owned(), rows: *rows });
+        }
+        let (counts, prompts, responses) = self.intake.finish(self.context)?;
+        let mut outcome = Outcome::default().balance("files", self.read, kept, rejected);
+        outcome = outcome.figure("columns", layouts.join("\n"));
+        if self.read != self.rows {
+            outcome = outcome.figure("rows of the files", self.rows);
+            let rows =
+                format!("{} rows of the files say {} things, which are counted one by one", self.rows, self.read);
+            self.context.note(rows);
+        }
+        for (what, times) in &self.counts {
+            outcome = outcome.figure(what, *times);
+            self.context.note(format!("{times} {what}"));
+        }
+        if self.survey.layouts.iter().any(|layout| layout.plain) {
+            let form = if self.stage.form == Form::Text { "raw text" } else { "messages of a chat" };
+            outcome = outcome.figure("plain strings are", form);
+        }
+        if prompts > 0 {
+            outcome = outcome.figure("prompts", prompts);
+        }
+        if responses > 0 {
+            outcome = outcome.figure("responses", responses);
+        }
+        for (form, rows) in counts.forms {
+            outcome = outcome.figure(&format!("{form}-prompt pairs"), rows);
+        }
+        for (name, rows) in [("turned around, p_hat below 1/2", counts.reoriented), ("ties", counts.ties)] {
+            if rows > 0 {
+                outcome = outcome.figure(name, rows);
+            }
+        }
+        if self.elsewhere > 0 {
+            outcome = outcome.figure("prompt column is not in the messages", self.elsewhere);
+            self.context.warn(format!(
+                "{} rows have a prompt column that is none of the messages their conversations begin with; the messages \
+                 are used",
+                self.elsewhere
+            ));
+        }
+        if let Some(share) = self.stage.holdout {
+            outcome = outcome.figure("held out", counts.held_out);
+            if counts.on_both_sides > 0 {
+                outcome = outcome.figure("prompts on both sides of the split", counts.on_both_sides);
+                self.context.warn(format!(
+                    "{} prompts have several ids, of which some are held out and some not: what is held out was seen in \
+                     training. Give one prompt one id",
+                    counts.on_both_sides
+                ));
+            }
+            if counts.held_out == 0 || counts.held_out == kept {
+                let side = if counts.held_out == 0 { "no row" } else { "every row" };
+                self.context.warn(format!("`holdout: {share}` holds out {side}: there are too few prompts to split"));
+            }
+        }
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,114 @@
+//! What files hold, as far as their first rows tell.
+
+use kit::{Error, Finding, Result, Table};
+use serde_json::{Map, Value};
+
+use crate::column::Column;
+use crate::format::Format;
+use crate::layout::{Layout, layout};
+use crate::source::SourceFile;
+use crate::stage::Ingest;
+use crate::tables::tables_of;
+
+/// The files with their layouts, and the tables they fill.
+pub(crate) struct Survey {
+    pub(crate) files: Vec<SourceFile>,
+    pub(crate) layouts: Vec<Layout>,
+    pub(crate) tables: Vec<Table>,
+}
+
+/// What stands in files, as far as their heads tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Not `auto`.
+    pub format: Format,
+    /// The tables that a run fills.
+    pub tables: Vec<Table>,
+    /// Whether the two sides of one of the first rows have different prompts.
+    pub joint: bool,
+    /// Whether rows carry a probability or a feedback for a label.
+    pub labelled: bool,
+    /// The format and its columns, in words.
+    pub layout: String,
+    /// Rows.
+    pub rows: u64,
+    /// Whether they were counted rather than estimated.
+    pub counted: bool,
+}
+
+impl Ingest {
+    /// What the files hold.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    pub fn found(&self) -> std::result::Result<Found, Finding> {
+        let survey = self.survey()?;
+        let counts = survey.files.iter().map(SourceFile::count_rows).collect::<Result<Vec<_>>>();
+        let counts = counts.map_err(|error| Finding::at("files", error.to_string()))?;
+        let layout = &survey.layouts[0];
+        let first = &survey.files[0];
+        let (head, _) = first.head().map_err(|error| Finding::at("files", error.to_string()))?;
+        // Formats with two prompts are used for pairs under one as well.
+        let differ = |row: &Map<String, Value>| {
+            let prompts = [(Column::ChosenPrompt, Column::RejectedPrompt), (Column::Prompt0, Column::Prompt1)];
+            let differ = |(a, b)| layout.get(a).zip(layout.get(b)).is_some_and(|(a, b)| row.get(a) != row.get(b));
+            prompts.into_iter().any(differ)
+        };
+        Ok(Found {
+            format: layout.format,
+            joint: head.iter().any(differ),
+            labelled: layout.labelled(),
+            layout: layout.to_string(),
+            rows: counts.iter().map(|(rows, _)| rows).sum(),
+            counted: counts.iter().all(|(_, exact)| *exact),
+            tables: survey.tables,
+        })
+    }
+
+    /// Looks at the heads of all files.
+    pub(crate) fn survey(&self) -> std::result::Result<Survey, Finding> {
+        let mut files = Vec::new();
+        let mut layouts: Vec<Layout> = Vec::new();
+        if let Some(name) = self.files.unreadable() {
+            let text = format!("`{name}` fits and its name is not UTF-8 (shown with \u{fffd}); rename it");
+            return Err(Finding::at("files", text));
+        }
+        for name in &self.files.paths() {
+            let at = |error: Error| match error {
+                Error::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                    Finding::at("files", format!("`{}` is not there", path.display()))
+                }
+                other => Finding::at("files", other.to_string()),
+            };
+            let found = SourceFile::find(name).map_err(at)?;
+            // The parts of a folder are one table.
+            let first = found.first().expect("a path is one file or a folder with some");
+            let (head, bad) = first.head().map_err(|error| match error {
+                Error::Data(_) => at(error).in_data(),
+                other => at(other),
+            })?;
+            if head.is_empty() {
+                let why =
+                    bad.map_or("it holds no rows".to_owned(), |bad| format!("no row can be read; the first: {bad}"));
+                return Err(Finding::at("files", format!("{}: {why}", first.name)).in_data());
+            }
+            let layout = layout(&head, self.format, &self.columns, self.form).map_err(|why| {
+                let key = if why.starts_with("`columns:") { "columns" } else { "files" };
+                Finding::at(key, format!("{}: {why}", first.name))
+            })?;
+            if let Some(other) = layouts.first().filter(|other| tables_of(other) != tables_of(&layout)) {
+                let text = format!(
+                    "`{}` is {} and `{name}` is {}; read them in stages of their own",
+                    self.files.paths()[0],
+                    other.format.name(),
+                    layout.format.name()
+                );
+                return Err(Finding::at("files", text));
+            }
+            layouts.extend(found.iter().map(|_| layout.clone()));
+            files.extend(found);
+        }
+        let tables = tables_of(&layouts[0]);
+        Ok(Survey { files, layouts, tables })
+    }
+}

@@ -1,0 +1,239 @@
+//! Well-known sets with labels of their own, in the columns that their cards on the hub list.
+
+mod common;
+
+use common::{Data, Done, say};
+use kit::Event;
+use kit::rows::{Comparison, Item, Pair, Response, Verdict};
+use serde_json::{Value, json};
+
+fn ingest(rows: &[Value], more: Value) -> Done {
+    let text: String = rows.iter().map(|row| row.to_string() + "\n").collect();
+    Data::of("a.jsonl", text).run(&["a.jsonl"], more).unwrap()
+}
+
+/// Both responses and P(the first better) of every verdict.
+fn verdicts(done: &Done) -> Vec<(String, String, f64)> {
+    let rows: Vec<Verdict> = done.rows("verdicts");
+    rows.iter().map(|row| (say(&row.a_response), say(&row.b_response), row.p_hat)).collect()
+}
+
+fn told(all: &[(&str, &str, f64)]) -> Vec<(String, String, f64)> {
+    all.iter().map(|(a, b, p)| (format!("assistant: {a}"), format!("assistant: {b}"), *p)).collect()
+}
+
+fn chat(turns: &[&str]) -> Value {
+    let role = |at: usize| if at.is_multiple_of(2) { "user" } else { "assistant" };
+    turns.iter().enumerate().map(|(at, text)| json!({"role": role(at), "content": text})).collect()
+}
+
+#[test]
+fn ultrafeedback_as_it_was_collected() {
+    let completion = |text: &str, overall: f64, fine: Value| {
+        json!({"annotations": {"helpfulness": {"Rating": "5"}}, "custom_system_prompt": "s", "model": format!("m-{text}"),
+            "principle": "honesty", "response": text, "critique": "c", "overall_score": overall, "fine-grained_score": fine})
+    };
+    let row = json!({"source": "evol_instruct", "instruction": "q", "models": ["m-a", "m-b", "m-c"],
+        "completions": [completion("a", 10.0, json!(2.5)), completion("b", 1.0, json!(4.0)), completion("c", 7.0, json!(2.5))],
+        "correct_answers": ["None"], "incorrect_answers": ["None"]});
+    let done = ingest(&[row], json!({"form": "chat"}));
+    // The mean of the four marks decides, not the overall score.
+    assert_eq!(verdicts(&done), told(&[("a", "b", 0.0), ("a", "c", 0.5), ("b", "c", 1.0)]));
+    assert_eq!(done.balance(), [3, 3, 0]);
+    assert_eq!(done.outcome.figures["rows of the files"], 1);
+    let responses: Vec<Response> = done.rows("responses");
+    let scores: Vec<_> = responses.iter().map(|row| (row.text.as_str(), row.score, row.model.as_deref())).collect();
+    assert_eq!(scores, [("a", Some(2.5), Some("m-a")), ("b", Some(4.0), Some("m-b")), ("c", Some(2.5), Some("m-c"))]);
+    let pairs: Vec<Pair> = done.rows("pairs");
+    assert_eq!(pairs.iter().filter(|pair| say(&pair.chosen) == "assistant: b").count(), 2);
+}
+
+#[test]
+fn distilabel_generations_and_their_ratings() {
+    let row = json!({"instruction": "q", "generations": ["a", "b", "c"], "generation_models": ["m", "n", "o"],
+        "ratings": ["4", "5", null], "rationales": ["x", "y", "z"], "ultrafeedback_model": "gpt-4"});
+    let done = ingest(&[row.clone()], json!({"form": "chat"}));
+    assert_eq!(verdicts(&done), told(&[("a", "b", 0.0)]));
+    assert_eq!(done.outcome.figures["responses without a score or rank are left out"], 1);
+    // Tables that a CSV tool wrote hold the lists as text.
+    let text = Data::of("a.csv", "instruction,generations,ratings\nq,\"[\"\"a\"\", \"\"b\"\"]\",\"[4, 5]\"\n");
+    assert_eq!(verdicts(&text.run(&["a.csv"], json!({"form": "chat"})).unwrap()), told(&[("a", "b", 0.0)]));
+    let mut short = row;
+    short["ratings"] = json!([4, 5]);
+    let error = Data::of("a.jsonl", short.to_string()).run(&["a.jsonl"], json!({})).err().unwrap();
+    assert!(error.contains("lengths_differ: `ratings` has 2 entries and `generations` 3"), "{error}");
+}
+
+#[test]
+fn distilabel_preferences_name_their_prompt_input() {
+    let row = json!({"system": "Be brief.", "input": "q", "chosen": "a", "rejected": "b", "generations": ["a", "b"],
+        "order": ["chosen", "rejected"], "rating": [9, 2], "chosen_score": 9, "in_gsm8k_train": false});
+    let done = ingest(&[row], json!({"form": "chat"}));
+    let pair = done.rows::<Pair>("pairs").remove(0);
+    assert_eq!([say(&pair.chosen_prompt), say(&pair.chosen)], ["system: Be brief. | user: q", "assistant: a"]);
+    let warned = done.events.iter().any(|event| matches!(event, Event::Warned { text } if text.contains("`rating`")));
+    assert!(warned, "{:?}", done.events);
+    // FormatTextGenerationDPO.
+    let row = json!({"instruction": "q", "prompt": "q", "prompt_id": "1", "chosen": chat(&["q", "a"]), "chosen_model": "m",
+        "chosen_rating": 5, "rejected": chat(&["q", "b"]), "rejected_model": "n", "rejected_rating": 1});
+    let scores: Vec<_> = ingest(&[row], json!({})).rows::<Response>("responses").iter().map(|row| row.score).collect();
+    assert_eq!(scores, [Some(5.0), Some(1.0)]);
+}
+
+#[test]
+fn nectar_ranks_answers_under_a_transcript() {
+    let answer = |text: &str, rank: f64| json!({"answer": text, "model": "m", "rank": rank});
+    let row = json!({"prompt": "\n\nHuman: one?\n\nAssistant: 1.\n\nHuman: two?\n\nAssistant: ",
+        "answers": [answer("a", 2.0), answer("b", 1.0)], "turns": 2, "num_responses": 2, "source": ["x"], "good_natured": true});
+    let done = ingest(&[row.clone()], json!({"form": "chat"}));
+    assert_eq!(verdicts(&done), told(&[("a", "b", 0.0)]));
+    let pair = done.rows::<Pair>("pairs").remove(0);
+    assert_eq!(say(&pair.chosen_prompt), "user: one? | assistant: 1. | user: two?");
+    assert_eq!(done.outcome.figures["prompts that are a dialogue as text, read as messages"], 1);
+    let raw = ingest(&[row], json!({})).rows::<Pair>("pairs").remove(0);
+    assert!(say(&raw.chosen_prompt).ends_with("Human: two?\n\nAssistant: "));
+}
+
+#[test]
+fn completions_of_nemo_rl_are_messages_with_a_rank() {
+    let completion =
+        |text: &str, rank: u32| json!({"rank": rank, "completion": [{"role": "assistant", "content": text}]});
+    let row = json!({"context": chat(&["q"]), "completions": [completion("a", 0), completion("b", 1)]});
+    assert_eq!(verdicts(&ingest(&[row], json!({}))), told(&[("a", "b", 1.0)]));
+}
+
+#[test]
+fn helpsteer_preferences_go_from_minus_three_to_three() {
+    let row = |strength: i32| {
+        json!({"domain": "general", "language": "english", "context": chat(&["q", "x", format!("{strength}").as_str()]),
+            "response1": "a", "response2": "b", "overall_preference": strength, "individual_preference": [{"score": -3}]})
+    };
+    let done = ingest(&[row(-3), row(-2), row(0), row(3)], json!({"form": "chat"}));
+    let p_hats: Vec<f64> = verdicts(&done).into_iter().map(|(.., p)| p).collect();
+    assert_eq!(p_hats, [1.0, 5.0 / 6.0, 0.5, 0.0]);
+    assert!(!done.events.iter().any(|event| matches!(event, Event::Warned { .. })), "{:?}", done.events);
+    let second = json!({"split": "train", "prompt": "one?\n<extra_id_1>Assistant\n1.\n<extra_id_1>User\ntwo?",
+        "response_1": "a", "response_2": "b", "preference_strength": 2, "preference_statement": "x"});
+    let done = ingest(&[second], json!({"form": "chat"}));
+    assert_eq!(verdicts(&done), told(&[("a", "b", 1.0 / 6.0)]));
+    let pair = done.rows::<Pair>("pairs").remove(0);
+    assert_eq!(
+        (say(&pair.chosen), say(&pair.chosen_prompt)),
+        ("assistant: b".to_owned(), "user: one? | assistant: 1. | user: two?".to_owned())
+    );
+    let marks = json!({"prompt": "q", "response": "a", "helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 1});
+    let done = ingest(&[marks], json!({}));
+    let item = done.rows::<Item>("items").remove(0);
+    assert_eq!((item.label, done.rows::<Response>("responses")[0].score), (0.75, Some(3.0)));
+}
+
+#[test]
+fn safe_rlhf_says_which_response_is_better_and_warns_of_the_safer_one() {
+    let row = |better: u32| {
+        json!({"prompt": "q", "response_0": "a", "response_1": format!("b{better}"), "response_0_source": "Alpaca-7B",
+            "is_response_0_safe": true, "is_response_1_safe": false, "better_response_id": better, "safer_response_id": 0})
+    };
+    let done = ingest(&[row(0), row(1)], json!({"form": "chat"}));
+    assert_eq!(verdicts(&done), told(&[("a", "b0", 1.0), ("a", "b1", 0.0)]));
+    let warning = done.events.iter().find_map(|event| match event {
+        Event::Warned { text } => Some(text.as_str()),
+        _ => None,
+    });
+    assert!(warning.unwrap().starts_with("what looks like labels is not read: `safer_response_id`;"), "{warning:?}");
+    let safer = ingest(&[row(1)], json!({"columns": {"feedback": "safer_response_id"}}));
+    assert_eq!(safer.rows::<Verdict>("verdicts")[0].p_hat, 1.0);
+}
+
+#[test]
+fn shp_counts_votes() {
+    let row = |label: u32| {
+        json!({"post_id": "x", "domain": "askculinary_train", "upvote_ratio": 0.98, "history": format!("q{label}"), "c_root_id_A": "i",
+            "c_root_id_B": "j", "score_A": 340, "score_B": 166, "human_ref_A": "a", "human_ref_B": "b", "labels": label,
+            "seconds_difference": 1.0, "score_ratio": 2.05})
+    };
+    let done = ingest(&[row(1), row(0)], json!({"form": "chat"}));
+    assert_eq!(verdicts(&done), told(&[("a", "b", 1.0), ("a", "b", 0.0)]));
+    assert_eq!(done.rows::<Response>("responses")[0].score, Some(340.0));
+}
+
+#[test]
+fn arena_battles_are_conversations_with_a_winner() {
+    let row = |question: &str, winner: &str| {
+        json!({"question_id": "x", "model_a": "m", "model_b": "n", "winner": winner, "judge": "arena_user_1",
+            "conversation_a": chat(&[question, "a1", "more", "a2"]), "conversation_b": chat(&[question, "b1", "more", "b2"]),
+            "turn": 2, "anony": true, "language": "English", "tstamp": 1.0, "toxic_chat_tag": {"x": {"flagged": false}}})
+    };
+    let done =
+        ingest(&[row("q", "model_a"), row("r", "model_b"), row("s", "tie"), row("t", "tie (bothbad)")], json!({}));
+    let p_hats: Vec<f64> = verdicts(&done).into_iter().map(|(.., p)| p).collect();
+    assert_eq!(p_hats, [1.0, 0.0, 0.5, 0.5]);
+    let comparison = done.rows::<Comparison>("comparisons").remove(0);
+    assert_eq!(say(&comparison.a_prompt), "user: q");
+    assert_eq!(say(&comparison.b_response), "assistant: b1 | user: more | assistant: b2");
+    assert_eq!(done.rows::<Verdict>("verdicts")[0].judge.as_deref(), Some("arena_user_1"));
+    let bad = Data::of("a.jsonl", row("q", "model_c").to_string()).run(&["a.jsonl"], json!({})).err().unwrap();
+    assert!(bad.contains("column `winner` is the text \"model_c\", wanted model_a, model_b or tie"), "{bad}");
+}
+
+#[test]
+fn arena_lists_stand_in_text() {
+    let header = "id,model_a,model_b,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie\n";
+    let csv = [
+        header,
+        "30192,m,n,\"[\"\"q\"\",\"\"more\"\"]\",\"[\"\"a1\"\",\"\"a2\"\"]\",\"[\"\"b1\"\",null]\",0,1,0\n",
+        "30193,m,n,\"[\"\"r\"\"]\",\"[\"\"a\"\"]\",\"[\"\"b\"\"]\",0,0,1\n",
+    ]
+    .concat();
+    let done = Data::of("train.csv", &csv).run(&["train.csv"], json!({})).unwrap();
+    let comparisons: Vec<Comparison> = done.rows("comparisons");
+    assert_eq!(say(&comparisons[0].a_response), "assistant: a1 | user: more | assistant: a2");
+    assert_eq!(say(&comparisons[0].b_response), "assistant: b1 | user: more | assistant: ");
+    assert_eq!(comparisons[0].comparison_id, "30192");
+    assert_eq!(verdicts(&done).into_iter().map(|(.., p)| p).collect::<Vec<_>>(), [0.0, 0.5]);
+    let two = csv.replace("0,1,0\n", "1,1,0\n");
+    let error = Data::of("train.csv", two).run(&["train.csv"], json!({})).err().unwrap();
+    assert!(error.contains("are [1.0, 1.0, 0.0], wanted one 1"), "{error}");
+}
+
+#[test]
+fn tulu_preferences_have_ratings_and_whole_conversations() {
+    let row = json!({"id": "ai2-adapt-dev/x_1", "source": "x", "prompt": "q", "chosen": chat(&["q", "a"]), "rejected": chat(&["q", "b"]),
+        "chosen_rating": 4.75, "rejected_rating": 2.0, "chosen_model": "m", "rejected_model": "n"});
+    let done = ingest(&[row], json!({}));
+    let pair = done.rows::<Pair>("pairs").remove(0);
+    assert_eq!([say(&pair.chosen_prompt), say(&pair.chosen)], ["user: q", "assistant: a"]);
+    let responses: Vec<Response> = done.rows("responses");
+    assert_eq!((responses[0].score, responses[1].model.as_deref()), (Some(4.75), Some("n")));
+}
+
+#[test]
+fn open_assistant_trees_compare_ranked_replies() {
+    let node = |id: &str, role: &str, rank: Option<u32>, replies: Vec<Value>| json!({"message_id": id, "text": format!("text {id}"), "role": role, "rank": rank, "lang": "en", "replies": replies});
+    let below = node(
+        "p2",
+        "prompter",
+        None,
+        vec![node("x", "assistant", Some(1), vec![]), node("y", "assistant", Some(0), vec![])],
+    );
+    let root = node(
+        "p1",
+        "prompter",
+        None,
+        vec![
+            node("a", "assistant", Some(0), vec![below]),
+            node("b", "assistant", Some(1), vec![]),
+            node("c", "assistant", None, vec![]),
+        ],
+    );
+    let lonely = node("p3", "prompter", None, vec![node("d", "assistant", Some(0), vec![])]);
+    let tree = |root: Value| json!({"message_tree_id": "t", "tree_state": "ready_for_export", "prompt": root});
+    let done = ingest(&[tree(root), tree(lonely)], json!({}));
+    assert_eq!(verdicts(&done), told(&[("text a", "text b", 1.0), ("text x", "text y", 0.0)]));
+    let comparison = done.rows::<Comparison>("comparisons").remove(1);
+    assert_eq!(say(&comparison.a_prompt), "user: text p1 | assistant: text a | user: text p2");
+    assert_eq!(comparison.a_response_id, "x");
+    assert_eq!((done.balance(), done.rejects()), ([3, 2, 1], vec![(2, "nothing_to_compare".to_owned())]));
+    let flat = json!({"message_id": "a", "parent_id": null, "text": "t", "role": "prompter", "rank": null});
+    let found = Data::of("a.jsonl", flat.to_string()).check(&["a.jsonl"], json!({}));
+    assert!(found[0].text.contains("read the file of whole trees instead"), "{found:?}");
+}
