@@ -74,19 +74,17 @@ impl Ingest {
             return Err(Finding::at("files", text));
         }
         for name in &self.files.paths() {
-            let at = |error: Error| match error {
+            let at = |error: Error| match &error {
                 Error::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
                     Finding::at("files", format!("`{}` is not there", path.display()))
                 }
-                other => Finding::at("files", other.to_string()),
+                Error::Data(_) => Finding::at("files", error.to_string()).in_data(),
+                _ => Finding::at("files", error.to_string()),
             };
             let found = SourceFile::find(name).map_err(at)?;
             // The parts of a folder are one table.
             let first = found.first().expect("a path is one file or a folder with some");
-            let (head, bad) = first.head().map_err(|error| match error {
-                Error::Data(_) => at(error).in_data(),
-                other => at(other),
-            })?;
+            let (head, bad) = first.head().map_err(at)?;
             if head.is_empty() {
                 let why =
                     bad.map_or("it holds no rows".to_owned(), |bad| format!("no row can be read; the first: {bad}"));

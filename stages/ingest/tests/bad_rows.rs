@@ -201,7 +201,7 @@ fn findings_come_before_the_run() {
     };
     assert_eq!(data.check(&["a.jsonl"], json!({})), []);
     let at_fault = |name: &str| data.check(&[name], json!({}))[0].in_data;
-    assert!(at_fault("d.jsonl") && !at_fault("c.txt"));
+    assert!(at_fault("d.jsonl") && at_fault("e.gz") && !at_fault("c.txt"));
     // What is not there is found with the other files that configurations name.
     assert_eq!(data.check(&["none.jsonl"], json!({})), []);
     check(&["a.jsonl", "b.jsonl"], json!({}), "files", "a.jsonl` is preference and");

@@ -52,7 +52,7 @@ fn ultrafeedback_as_it_was_collected() {
 fn distilabel_generations_and_their_ratings() {
     let row = json!({"instruction": "q", "generations": ["a", "b", "c"], "generation_models": ["m", "n", "o"],
         "ratings": ["4", "5", null], "rationales": ["x", "y", "z"], "ultrafeedback_model": "gpt-4"});
-    let done = ingest(&[row.clone()], json!({"form": "chat"}));
+    let done = ingest(std::slice::from_ref(&row), json!({"form": "chat"}));
     assert_eq!(verdicts(&done), told(&[("a", "b", 0.0)]));
     assert_eq!(done.outcome.figures["responses without a score or rank are left out"], 1);
     // Tables that a CSV tool wrote hold the lists as text.
@@ -85,7 +85,7 @@ fn nectar_ranks_answers_under_a_transcript() {
     let answer = |text: &str, rank: f64| json!({"answer": text, "model": "m", "rank": rank});
     let row = json!({"prompt": "\n\nHuman: one?\n\nAssistant: 1.\n\nHuman: two?\n\nAssistant: ",
         "answers": [answer("a", 2.0), answer("b", 1.0)], "turns": 2, "num_responses": 2, "source": ["x"], "good_natured": true});
-    let done = ingest(&[row.clone()], json!({"form": "chat"}));
+    let done = ingest(std::slice::from_ref(&row), json!({"form": "chat"}));
     assert_eq!(verdicts(&done), told(&[("a", "b", 0.0)]));
     let pair = done.rows::<Pair>("pairs").remove(0);
     assert_eq!(say(&pair.chosen_prompt), "user: one? | assistant: 1. | user: two?");

@@ -50,7 +50,7 @@ fn detect(head: &Head<'_>) -> bool {
 }
 
 fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
-    let prompt = row.take(Prompt);
+    let prompt = if row.layout.has(Prompt) { Some(row.need(Prompt)?) } else { None };
     let (prompt, a, b) = match prompt.as_ref().map(list_in) {
         Some(Some(prompts)) if prompts.iter().all(Value::is_string) => {
             let mut side = |column: Column| {

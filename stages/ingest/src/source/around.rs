@@ -43,12 +43,11 @@ pub fn begun(start: &[u8]) -> Result<Option<Around>, String> {
     }
     let rest = start[scan.at..].trim_ascii();
     let first = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let over_lines = if complete { start[..scan.at].contains(&b'\n') } else { first.trim_ascii() == b"{" };
     Ok(if !lists.is_empty() && !known && rest.is_empty() {
         Some(Around::Key)
-    } else if if complete { start[..scan.at].contains(&b'\n') } else { first.trim_ascii() == b"{" } {
-        Some(Around::Nothing)
     } else {
-        None
+        over_lines.then_some(Around::Nothing)
     })
 }
 

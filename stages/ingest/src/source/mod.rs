@@ -198,11 +198,11 @@ fn parts_of(folder: &Path) -> Result<Vec<PathBuf>> {
         (None, 1) => kinds.into_values().next().expect("there is one"),
         (None, 0) => {
             let text = format!("{}: no file in this folder ends in {}", folder.display(), ENDINGS.join(", "));
-            return Err(Error::data(text));
+            return Err(Error::Pipeline(text));
         }
         (None, _) => {
             let text = format!("{}: {} are in this folder; write which you mean", folder.display(), words());
-            return Err(Error::data(text));
+            return Err(Error::Pipeline(text));
         }
     };
     parts.sort();

@@ -74,7 +74,8 @@ pub fn encoding(path: &Path) -> Result<(Encoding, bool)> {
         _ => {
             let text = "neither JSON Lines, a JSON list, CSV, TSV nor Parquet by its name and first bytes; rename it to \
                         end in .jsonl, .json, .csv, .tsv or .parquet";
-            return Err(wrong(text.to_owned()));
+            // The name is at fault, not the content.
+            return Err(Error::Pipeline(format!("{}: {text}", path.display())));
         }
     };
     Ok((encoding, packed))
