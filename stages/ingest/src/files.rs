@@ -38,17 +38,16 @@ impl Files {
 
 /// The paths that fit a pattern, sorted; nothing where it is none, or where none does.
 fn fitting(pattern: &str) -> Option<Vec<String>> {
-    let mut paths = Vec::new();
-    for name in names_fitting(pattern)? {
-        let folder = pattern.rsplit_once('/').map(|(folder, _)| folder);
-        let path = |name: String| match folder {
-            Some(folder) => format!("{folder}/{name}"),
-            None => name,
-        };
-        paths.extend(name.into_string().ok().map(path));
-    }
+    // Names that are not UTF-8 are no paths, and refused elsewhere.
+    let names = names_fitting(pattern).filter(|names| !names.is_empty())?;
+    let folder = pattern.rsplit_once('/').map(|(folder, _)| folder);
+    let path = |name: String| match folder {
+        Some(folder) => format!("{folder}/{name}"),
+        None => name,
+    };
+    let mut paths: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).map(path).collect();
     paths.sort();
-    (!paths.is_empty()).then_some(paths)
+    Some(paths)
 }
 
 /// The names of the files that fit a pattern; nothing where it is none.
@@ -174,5 +173,7 @@ mod tests {
         let files = |name: &str| Files(vec![folder.path().join(name).display().to_string()]);
         assert_eq!(files("*.jsonl").unreadable().unwrap(), "b\u{fffd}.jsonl");
         assert_eq!((files("a.*").unreadable(), files("*.tsv").unreadable()), (None, None));
+        // It is not said to be missing as well.
+        assert_eq!(files("c*").paths(), [""; 0]);
     }
 }
