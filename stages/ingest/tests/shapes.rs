@@ -105,9 +105,10 @@ fn numbers_that_json_does_not_have_are_absent() {
     let data = Data::of("a.jsonl", row("a", "1", "Infinity"));
     let error = data.run(&["a.jsonl"], json!({})).err().unwrap();
     assert!(error.contains("column `score_chosen` is the text \"Infinity\", wanted a number"), "{error}");
-    let late = format!(
-        "{{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"b\",\"p_hat\":0.9}}\n{{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"c\",\"p_hat\":NaN}}"
-    );
+    let row = |chosen: &str, p_hat: &str| {
+        format!("{{\"prompt\":\"p\",\"chosen\":\"{chosen}\",\"rejected\":\"b\",\"p_hat\":{p_hat}}}\n")
+    };
+    let late = row("a", "0.9") + &row("c", "NaN");
     let error = Data::of("a.jsonl", late).run(&["a.jsonl"], json!({})).err().unwrap();
     assert!(error.contains("a.jsonl:2: missing: column `p_hat` is null"), "{error}");
 }
