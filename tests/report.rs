@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use requirement::{Requirement, missing};
+
 const PIPELINE: &str = "
 name: test
 stages:
@@ -91,10 +93,7 @@ fn a_report_that_cannot_be_written_does_not_fail_the_run() {
 
 #[test]
 fn a_browser_shows_it_and_runs_nothing() {
-    let Some(browser) = browser() else {
-        eprintln!("skipped: there is no chromium or google-chrome in PATH");
-        return;
-    };
+    let Some(browser) = browser() else { return };
     let project = project();
     let folder = project.path();
     done(folder, &["run", "pipeline.yaml"]);
@@ -172,10 +171,7 @@ document.getElementById('measured').textContent = 'BEGIN' + JSON.stringify(resul
 
 #[test]
 fn in_a_browser_nothing_is_cut_off_and_all_is_readable_in_light_and_dark() {
-    let Some(browser) = browser() else {
-        eprintln!("skipped: there is no chromium or google-chrome in PATH");
-        return;
-    };
+    let Some(browser) = browser() else { return };
     let project = judged_and_trained();
     let folder = project.path();
     done(folder, &["run", "pipeline.yaml", "--device", "cpu"]);
@@ -242,15 +238,19 @@ fn dom(browser: &Path, folder: &Path, page: &Path, more: &[&str]) -> Option<Stri
     browser.wait().unwrap();
     let dom = std::fs::read_to_string(shown).unwrap();
     if dom.trim().is_empty() {
-        eprintln!("skipped: the browser shows nothing here, whatever the page");
+        missing(Requirement::Browser, "the browser shows nothing here, whatever the page");
         return None;
     }
     Some(dom)
 }
 
 fn browser() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let mut candidates = std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name)));
-    candidates.find(|candidate| candidate.is_file())
+    let found = candidates.find(|candidate| candidate.is_file());
+    if found.is_none() {
+        missing(Requirement::Browser, "there is no chromium or google-chrome in PATH");
+    }
+    found
 }

@@ -7,12 +7,13 @@ use std::hash::{Hash, Hasher};
 
 use common::{MODELS, numbers, oracle, rows};
 use lm::{AdamW, Decoder, Device, Dtype, GenerateRequest, LogProbs, Memory, SamplingRules, Sequence, Text, Training};
+use requirement::{Requirement, missing};
 
 fn device() -> Option<Device> {
     match std::env::var("HALFTONE_TEST_DEVICE") {
         Ok(name) => Some(lm::open_device(&name).unwrap()),
         Err(_) => {
-            println!("skipped: HALFTONE_TEST_DEVICE names no device");
+            missing(Requirement::Device, "HALFTONE_TEST_DEVICE names no device");
             None
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lm::{Decoder, Device, SentenceEncoder};
+use requirement::{Requirement, missing};
 use serde_json::{Value as Json, json};
 
 fn fixture(name: &str) -> PathBuf {
@@ -193,8 +194,7 @@ fn a_decoder_serves_where_there_is_no_encoder() {
 #[test]
 fn mini_lm_is_that_of_sentence_transformers() {
     let Some(folder) = std::env::var_os("HALFTONE_MINILM") else {
-        eprintln!("skipped: HALFTONE_MINILM does not name a folder with all-MiniLM-L6-v2");
-        return;
+        return missing(Requirement::Encoder, "HALFTONE_MINILM does not name a folder with all-MiniLM-L6-v2");
     };
     let expected = read(fixture("minilm.json"));
     let texts = texts(&expected);
