@@ -26,7 +26,7 @@ fn model(work: &Path, args: cli::ExportModel) -> Result<()> {
     let Target::Model(folder) = resolve(text, &[Table::Model], args.pipeline.as_deref(), &records)? else {
         return Err(Error::Usage(format!("`{text}` is a table, not a model; name the `policy` of a training")));
     };
-    whole(&args.to, |partial| Ok(train::export_model(&folder, partial)?))?;
+    whole(&args.to, |partial| Ok(train::export_model(&folder, partial, args.dtype)?))?;
     let mut bytes = 0;
     for entry in std::fs::read_dir(&args.to).map_err(kit::Error::io(&args.to))?.flatten() {
         bytes += entry.metadata().map_err(kit::Error::io(&entry.path()))?.len();

@@ -117,8 +117,9 @@ mod tests {
     use super::*;
 
     fn rendering(bos: Option<usize>) -> Rendering {
-        let tokens =
-            Tokenised { ids: &[1, 1, 5, 6], start: 3, texts: ("<s><s>ask", " answer"), bos, escaped: 0, cut: 0 };
+        let pieces = [("<s><s>ask".to_owned(), 0..3, false), (" answer".to_owned(), 3..4, true)];
+        let ids = &[1, 1, 5, 6];
+        let tokens = Tokenised { ids, start: 3, pieces: &pieces, displaced: false, bos, escaped: 0, cut: 0 };
         Rendering::of_tokens("pair x".to_owned(), tokens)
     }
 

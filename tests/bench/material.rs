@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use kit::rows::Embedding;
-use lm::{Decoder, DecoderConfig, Device, PrefixMismatch, SpecialText, Text, TextRules, TooLong, Turn};
+use lm::{Decoder, DecoderConfig, Device, PromptMismatch, SpecialText, Text, TextRules, TooLong, Turn};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
@@ -170,7 +170,7 @@ fn tokens_of(text: &Text, file: &Path) -> Vec<u32> {
     let rules = TextRules {
         special_text: SpecialText::Escape,
         too_long: TooLong::Reject,
-        on_prefix_mismatch: PrefixMismatch::Keep,
+        on_prefix_mismatch: PromptMismatch::Keep,
     };
     let turn = Turn { role: "text", content: &texts_of(file).join(" ") };
     text.prompt(&[turn], &rules, usize::MAX).unwrap().unwrap().ids

@@ -17,7 +17,25 @@ pub fn write_q8(folder: &Path, family: &str, to: &Path) {
     write_as(folder, family, GgmlDType::Q8_0, to);
 }
 
+/// Writes a folder's weights in blocks of eight bits, with some sizes that are not theirs.
+pub fn write_wrong(folder: &Path, family: &str, sizes: &[(&str, u32)], to: &Path) {
+    write_all(folder, family, GgmlDType::Q8_0, sizes, to);
+}
+
 fn write_as(folder: &Path, family: &str, matrices: GgmlDType, to: &Path) {
+    write_all(folder, family, matrices, &[], to);
+}
+
+/// What a matrix is after it was written in blocks of eight bits.
+pub fn rounded(tensor: &Tensor) -> Tensor {
+    let tensor = tensor.to_dtype(candle_core::DType::F32).unwrap();
+    match tensor.rank() {
+        2 => QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap().dequantize(&Device::Cpu).unwrap(),
+        _ => tensor,
+    }
+}
+
+fn write_all(folder: &Path, family: &str, matrices: GgmlDType, sizes: &[(&str, u32)], to: &Path) {
     let config: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
     let size = |key: &str| config[key].as_u64().unwrap() as u32;
@@ -26,18 +44,23 @@ fn write_as(folder: &Path, family: &str, matrices: GgmlDType, to: &Path) {
     let theta = [&config["rope_theta"], &config["rope_parameters"]["rope_theta"]];
     let theta = theta.iter().find_map(|theta| theta.as_f64()).unwrap() as f32;
     let key = |name: &str| format!("{family}.{name}");
-    let metadata = [
+    let mut metadata = vec![
         ("general.architecture".to_owned(), Value::String(family.to_owned())),
         (key("attention.head_count"), Value::U32(heads)),
         (key("attention.head_count_kv"), Value::U32(size("num_key_value_heads"))),
         (key("attention.key_length"), Value::U32(head_dim)),
         (key("block_count"), Value::U32(size("num_hidden_layers"))),
         (key("embedding_length"), Value::U32(size("hidden_size"))),
+        (key("feed_forward_length"), Value::U32(size("intermediate_size"))),
         (key("context_length"), Value::U32(size("max_position_embeddings"))),
         (key("rope.dimension_count"), Value::U32(head_dim)),
         (key("rope.freq_base"), Value::F32(theta)),
         (key("attention.layer_norm_rms_epsilon"), Value::F32(config["rms_norm_eps"].as_f64().unwrap() as f32)),
     ];
+    for (name, size) in sizes {
+        metadata.retain(|(other, _)| *other != key(name));
+        metadata.push((key(name), Value::U32(*size)));
+    }
     let weights = candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
     let mut tensors: Vec<(String, QTensor)> = Vec::new();
     for (name, tensor) in weights {

@@ -2,7 +2,7 @@
 
 use kit::rows::{Message, Pair, Reject};
 use kit::{Context, Error, Result};
-use lm::{DecoderConfig, Sequence, Text, TooLong, Turn};
+use lm::{DecoderConfig, Displaced, Sequence, Text, TooLong, Turn};
 use objective::Forms;
 
 use crate::lm_error;
@@ -31,6 +31,8 @@ pub(crate) struct Pairs {
     pub(crate) forms: Forms,
     /// Pairs that were refused or cut because they are too long.
     pub(crate) too_long: u64,
+    /// Pairs at which the stage stops.
+    pub(crate) stopped: Displaced,
 }
 
 impl Pairs {
@@ -49,7 +51,14 @@ impl Pairs {
         let text = Text::load(folder).map_err(lm_error)?;
         let positions = DecoderConfig::from_folder(folder).map_err(lm_error)?.max_positions;
         let limit = stage.max_tokens.unwrap_or(positions).min(positions);
-        let mut pairs = Pairs { kept: Vec::new(), rejects: Vec::new(), rows: 0, forms: Forms::default(), too_long: 0 };
+        let mut pairs = Pairs {
+            kept: Vec::new(),
+            rejects: Vec::new(),
+            rows: 0,
+            forms: Forms::default(),
+            too_long: 0,
+            stopped: Displaced::default(),
+        };
         for row in rows {
             let row = row?;
             pairs.rows += 1;
@@ -84,6 +93,7 @@ impl Pairs {
                 });
             }
             Err(refusal) => {
+                self.stopped.note(&format!("pair `{}`", row.pair_id), &refusal);
                 self.too_long += u64::from(stage.too_long == TooLong::Reject && refusal.reason() == "too_long");
                 self.rejects.push(Reject {
                     input: "pairs".to_owned(),
@@ -96,6 +106,13 @@ impl Pairs {
             }
         }
         Ok(())
+    }
+
+    /// What there is to say of prompts that the template writes in another way when an answer follows.
+    pub(crate) fn displaced_remark(&self) -> Option<String> {
+        let displaced = self.sides().filter(|side| side.sequence.displaced).count();
+        let text = "whose prompt the chat template writes in another way when an answer follows";
+        (displaced > 0).then(|| format!("{displaced} sequences {text}"))
     }
 
     /// Every side, in the order of the pairs.

@@ -101,8 +101,8 @@ fn look_up(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> Result<Vec
         table.insert(key, (row.logp, row.prompt_logp));
     }
     let find = |side: &SideTokens| {
-        let (start, length) = (side.sequence.start as u32, side.sequence.ids.len() as u32);
-        let key = (side.prompt_id.clone(), side.response_id.clone(), start, length - start);
+        let (start, length) = (side.sequence.start as u32, side.sequence.completion_tokens() as u32);
+        let key = (side.prompt_id.clone(), side.response_id.clone(), start, length);
         let Some((logp, prompt)) = table.get(&key) else {
             return Err(Error::Pipeline(format!(
                 "`reference` has no row for response `{}` under prompt `{}` with its completion at token {start}: \
@@ -163,7 +163,7 @@ fn logps(side: &SideTokens, policy: (f64, f64), reference: Option<(f64, f64)>) -
     SequenceLogps {
         policy,
         reference,
-        tokens: side.sequence.ids.len() - side.sequence.start,
+        tokens: side.sequence.completion_tokens(),
         // The first token of a sequence is not predicted.
         prompt_tokens: side.sequence.start - 1,
     }

@@ -5,7 +5,7 @@ use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Result, Stage,
     Table, Traced, Trail,
 };
-use lm::{Dtype, PrefixMismatch, SpecialText, TextRules, TooLong};
+use lm::{Dtype, PromptMismatch, SpecialText, TextRules, TooLong};
 use objective::Mixture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -85,10 +85,13 @@ pub struct Evaluate {
     /// the pair, `allow` encodes it as the special token.
     #[serde(default = "special_text")]
     pub special_text: SpecialText,
-    /// Pairs whose tokenised prompt is not a prefix of the tokenised whole: `keep` scores from the common prefix on,
-    /// `reject` refuses the pair.
+    /// Rows whose prompt, tokenised by itself, is not what stands before its answer. The last token or two may always
+    /// differ, where they merge with the answer's. Where a chat template writes the prompt in another way when an answer
+    /// follows: `stop`, or `append` the answer, as the template writes it, to the prompt's own rendering, or `keep` the
+    /// whole and score whatever follows the common beginning. `reject` refuses every row whose prompt is not a prefix to
+    /// the last token.
     #[serde(default = "on_prefix_mismatch")]
-    pub on_prefix_mismatch: PrefixMismatch,
+    pub on_prefix_mismatch: PromptMismatch,
     /// Longest sequence in tokens; without it the model's positions.
     #[serde(default)]
     pub max_tokens: Option<usize>,
@@ -118,8 +121,8 @@ fn special_text() -> SpecialText {
     SpecialText::Escape
 }
 
-fn on_prefix_mismatch() -> PrefixMismatch {
-    PrefixMismatch::Keep
+fn on_prefix_mismatch() -> PromptMismatch {
+    PromptMismatch::Stop
 }
 
 fn tokens_per_batch() -> usize {
@@ -293,13 +296,16 @@ impl Stage for Evaluate {
             return Ok(Forecast::of_rows(Amount::exact(tables)));
         }
         let pairs = Pairs::read(self, context)?;
+        let mut notes = vec!["sequences share their prompts, so fewer tokens are computed".to_owned()];
+        notes.extend(pairs.displaced_remark());
+        notes.extend(pairs.stopped.remark());
         let tokens: u64 = pairs.sides().map(|side| side.sequence.ids.len() as u64).sum();
         let models = 1 + u64::from(context.table_of("reference") == Some(Table::Model));
         Ok(Forecast {
             rows: Amount::exact(pairs.rows + tables),
             tokens: Some(Amount::at_most(tokens * models)),
             too_long: Some(Amount::exact(pairs.too_long)),
-            notes: vec!["sequences share their prompts, so fewer tokens are computed".to_owned()],
+            notes,
             ..Forecast::default()
         })
     }
@@ -314,6 +320,10 @@ impl Stage for Evaluate {
         let mut rejects = Vec::new();
         if self.pairs.is_some() {
             let pairs = Pairs::read(self, context)?;
+            if let Some(text) = pairs.stopped.stop(pairs.rows) {
+                return Err(Error::Data(format!("`pairs`: {text}")));
+            }
+            pairs.displaced_remark().into_iter().for_each(|text| context.warn(text));
             if let Some(objective) = &self.objective {
                 let checked = objective.check_forms(pairs.forms, true);
                 checked.map_err(|text| Error::Pipeline(format!("`pairs`: {text}")))?;

@@ -88,8 +88,7 @@ mod tests {
     use super::*;
 
     fn sequences(continuations: &[&[u32]]) -> Vec<Sequence> {
-        let sequence =
-            |ids: &&[u32]| Sequence { ids: [&[7, 8], *ids].concat(), start: 2, prompt_tokens: 2, escaped: 0, cut: 0 };
+        let sequence = |ids: &&[u32]| Sequence::new([&[7, 8], *ids].concat(), 2);
         continuations.iter().map(sequence).collect()
     }
 

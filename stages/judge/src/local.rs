@@ -1,8 +1,8 @@
 //! Judging with a model in this process, batch by batch.
 
 use kit::rows::{Reject, Verdict};
-use kit::{Context, Error, Result, run_shards};
-use lm::{Decoder, GgufModel, Sequence};
+use kit::{Context, Result, run_shards};
+use lm::{Decoder, Sequence};
 
 use crate::judging::{reject, verdict};
 use crate::labels::log_sum;
@@ -28,17 +28,9 @@ pub(crate) fn judge(
     run_shards(context, "comparisons", &work.shards(stage.shard_rows), |shard, output| {
         if decoder.is_none() {
             let device = lm::open_device(context.device).map_err(lm_error)?;
-            let path = &context.model("model")?.path;
-            if lm::is_gguf(path) && !stage.dtype.is_default() {
-                let text =
-                    "`dtype` is without effect on a GGUF judge, whose file says in what it computes; leave it out";
-                return Err(Error::Pipeline(text.to_owned()));
-            }
             stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
-            decoder = Some(match lm::is_gguf(path) {
-                true => Model::Gguf(GgufModel::load(path, &device).map_err(lm_error)?),
-                false => Model::Folder(Decoder::load_in(path, &device, stage.dtype).map_err(lm_error)?),
-            });
+            let model = &context.model("model")?.path;
+            decoder = Some(Decoder::load_in(model, &device, stage.dtype).map_err(lm_error)?);
         }
         let decoder = decoder.as_ref().expect("loaded above");
         let (start, total) = (shard.start, work.units.len() as u64);
@@ -67,25 +59,6 @@ pub(crate) fn judge(
     })
 }
 
-/// The judge: a model folder, or a quantised file.
-enum Model {
-    Folder(Decoder),
-    Gguf(GgufModel),
-}
-
-impl Model {
-    /// The log-prob of each sequence's completion.
-    fn score(&self, sequences: &[&Sequence], tokens_per_batch: usize) -> Result<Vec<f64>> {
-        match self {
-            Model::Folder(decoder) => {
-                let scores = decoder.score(sequences, false, tokens_per_batch).map_err(lm_error)?;
-                Ok(scores.into_iter().map(|log_probs| log_probs.response).collect())
-            }
-            Model::Gguf(model) => model.score(sequences).map_err(lm_error),
-        }
-    }
-}
-
 /// Comparisons that are scored in one call.
 #[derive(Default)]
 struct Batch<'a> {
@@ -102,7 +75,7 @@ impl<'a> Batch<'a> {
     fn finish(
         &mut self,
         stage: &Judge,
-        decoder: &Model,
+        decoder: &Decoder,
         judge_id: &str,
         verdicts: &mut Vec<Verdict>,
         mut refuse: impl FnMut(Reject),
@@ -113,7 +86,8 @@ impl<'a> Batch<'a> {
         if sequences.is_empty() {
             return Ok(());
         }
-        let mut scores = decoder.score(&sequences, stage.tokens_per_batch)?.into_iter();
+        let scores = decoder.score(&sequences, false, stage.tokens_per_batch).map_err(lm_error)?;
+        let mut scores = scores.into_iter().map(|log_probs| log_probs.response);
         for asked in &batch.asked {
             // Answers come in the order of `questions`; which of them is a first, its address tells.
             let (mut ab, mut ba) = (None, None);

@@ -51,13 +51,14 @@ pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Resul
 fn of_question(questions: &Questions<'_>, title: String, sequences: &[lm::Sequence]) -> Result<Rendering> {
     let text = questions.text();
     let first = &sequences[0];
-    let spelled = text.spelled(first).map_err(lm_error)?;
+    let pieces = text.pieces(first).map_err(lm_error)?;
     let mut rendering = Rendering::of_tokens(
         title,
         Tokenised {
             ids: &first.ids,
             start: first.start,
-            texts: (&spelled.0, &spelled.1),
+            pieces: &pieces,
+            displaced: false,
             bos: text.count_bos(first),
             escaped: first.escaped,
             cut: first.cut,

@@ -150,7 +150,7 @@ impl Judge {
         TextRules {
             special_text: self.special_text,
             too_long: self.too_long,
-            on_prefix_mismatch: self.on_prefix_mismatch,
+            on_prefix_mismatch: self.on_prefix_mismatch.into(),
         }
     }
 

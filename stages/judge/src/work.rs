@@ -208,13 +208,10 @@ pub(crate) struct Question {
 impl<'a> Questions<'a> {
     pub(crate) fn open(judge: &'a Judge, context: &Context<'_>, wording: &'a Wording) -> Result<Questions<'a>> {
         let model = &context.model("model")?.path;
-        let (folder, positions) = match lm::is_gguf(model) {
-            true => (model.parent().unwrap_or(model), lm::GgufModel::positions(model).map_err(lm_error)?),
-            false => (model.as_path(), DecoderConfig::from_folder(model).map_err(lm_error)?.max_positions),
-        };
+        let positions = DecoderConfig::from_folder(model).map_err(lm_error)?.max_positions;
         Ok(Questions {
             wording,
-            text: Text::load(folder).map_err(lm_error)?,
+            text: Text::load(model).map_err(lm_error)?,
             labels: &judge.labels,
             rules: judge.rules(),
             limit: judge.max_tokens.unwrap_or(positions).min(positions),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::forecast::Amount;
@@ -35,7 +35,7 @@ pub struct Expected {
     pub response_tokens: Option<f64>,
     /// The part of its rows whose sides have prompts of their own.
     pub joint: f64,
-    /// A model's `config.json`.
+    /// A model's `config.json`; `{"gguf": PATH}` where it is such a file.
     pub model: Option<Value>,
 }
 
@@ -76,7 +76,8 @@ impl Expected {
     /// When it cannot be read.
     pub fn on_disk(path: &Path, table: Table) -> Result<Expected> {
         match table {
-            Table::Model if path.is_file() => Ok(Expected::unknown(table)),
+            // Its head is read by who reads such files.
+            Table::Model if path.is_file() => Ok(Expected::of_model(Some(json!({"gguf": path})))),
             Table::Model => config_of(path).map(|config| Expected::of_model(Some(config))),
             Table::Pages => Ok(Expected::unknown(table)),
             _ => {

@@ -1,5 +1,7 @@
 //! What a model is going to be fed, for people to read before anything is computed.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 /// A sequence, or a question to a judge.
@@ -31,10 +33,12 @@ pub struct Piece {
 pub struct Tokenised<'a> {
     /// All tokens.
     pub ids: &'a [u32],
-    /// The first scored one.
+    /// The first one of the completion.
     pub start: usize,
-    /// The text before `start` and from there on.
-    pub texts: (&'a str, &'a str),
+    /// The text in runs, with their tokens and whether they are scored.
+    pub pieces: &'a [(String, Range<usize>, bool)],
+    /// Whether the prompt's own rendering is not what the chat template writes before an answer.
+    pub displaced: bool,
     /// BOS tokens, where the tokenizer has one.
     pub bos: Option<usize>,
     /// Spans of special-token text that were encoded as ordinary text.
@@ -46,12 +50,25 @@ pub struct Tokenised<'a> {
 impl Rendering {
     /// A sequence as its model sees it.
     pub fn of_tokens(title: String, tokens: Tokenised<'_>) -> Rendering {
-        let Tokenised { ids, start, texts, bos, escaped, cut } = tokens;
-        let piece = |text: &str, ids: &[u32], scored| Piece { text: text.to_owned(), ids: ids.to_vec(), scored };
-        let mut pieces = vec![piece(texts.0, &ids[..start], false), piece(texts.1, &ids[start..], true)];
-        pieces.retain(|piece| !piece.ids.is_empty());
-        let mut facts = vec![format!("{} tokens: {start} before, {} scored", ids.len(), ids.len() - start)];
+        let Tokenised { ids, start, pieces, displaced, bos, escaped, cut } = tokens;
+        let piece = |(text, tokens, scored): &(String, Range<usize>, bool)| Piece {
+            text: text.clone(),
+            ids: ids[tokens.clone()].to_vec(),
+            scored: *scored,
+        };
+        let pieces: Vec<Piece> = pieces.iter().map(piece).collect();
+        let scored: usize = pieces.iter().filter(|piece| piece.scored).map(|piece| piece.ids.len()).sum();
+        let left_out = match ids.len() - start - scored {
+            0 => String::new(),
+            others => format!(", {others} after them not scored"),
+        };
+        let mut facts = vec![format!("{} tokens: {start} before, {scored} scored{left_out}", ids.len())];
         let mut warnings = Vec::new();
+        if displaced {
+            let text = "the chat template writes the prompt in another way when an answer follows; this is what \
+                        `on_prefix_mismatch` makes of it";
+            warnings.push(text.to_owned());
+        }
         match bos {
             None => facts.push("the tokenizer has no BOS token".to_owned()),
             Some(1) => facts.push("1 BOS token".to_owned()),
@@ -73,6 +90,11 @@ impl Rendering {
     pub fn of_text(title: String, text: String) -> Rendering {
         let facts = vec![format!("{} characters; the endpoint makes the tokens", text.chars().count())];
         Rendering { title, pieces: vec![Piece { text, ids: Vec::new(), scored: false }], facts, warnings: Vec::new() }
+    }
+
+    /// A row at which the stage will stop.
+    pub fn stopped(title: String, detail: &str) -> Rendering {
+        Rendering { title, warnings: vec![format!("the run will stop here: {detail}")], ..Rendering::default() }
     }
 
     /// A row that will be rejected.

@@ -1,13 +1,17 @@
 //! Adapters in PEFT's folders: `adapter_config.json` and `adapter_model.safetensors` beside a tokenizer.
 
+use crate::gguf::folder_of;
 use crate::lora::{Lora, TARGETS, is_adapter};
 use crate::{Decoder, Error, Result, weights};
+use candle_core::Tensor;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// The file that says the way from an adapter to its base inside one store, which holds wherever the store is.
+pub const BASE_INSIDE: &str = "base_in_store.txt";
 
 /// The folder of the base model, where a folder holds an adapter; nothing where it holds a model of its own.
 ///
@@ -22,7 +26,8 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
     else {
         return Err(Error::file(&path, "`base_model_name_or_path` is missing; write the base model's folder there"));
     };
-    let base = beside(folder, named);
+    let revision = config.get("revision").and_then(Value::as_str);
+    let base = beside(folder, named, revision);
     if base.join(CONFIG).is_file() {
         let what = format!("its base `{named}` is an adapter itself; merge that one first (`halftone export model`)");
         return Err(Error::file(&path, what));
@@ -37,10 +42,38 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(base))
 }
 
-/// The base that an adapter names: beside the adapter where it is there, else as the name stands.
-fn beside(folder: &Path, named: &str) -> PathBuf {
-    let beside = folder.join(named);
-    if beside.join("config.json").is_file() { beside } else { PathBuf::from(named) }
+/// The base that an adapter names: where the store has it, beside the adapter, as the name stands, or in the hub's cache.
+fn beside(folder: &Path, named: &str, revision: Option<&str>) -> PathBuf {
+    let inside = std::fs::read_to_string(folder.join(BASE_INSIDE)).ok();
+    let places = [inside.map(|way| folder.join(way.trim_end())), Some(folder.join(named)), Some(PathBuf::from(named))];
+    let mut places = places.into_iter().flatten().chain(in_cache(named, revision));
+    places.find(|place| place.join("config.json").is_file()).unwrap_or_else(|| PathBuf::from(named))
+}
+
+/// The name and the commit of a model in the hub's cache: CACHE/models--ORG--NAME/snapshots/COMMIT.
+fn hub_name(folder: &Path) -> Option<(String, String)> {
+    let whole = folder.canonicalize().ok()?;
+    let commit = whole.file_name()?.to_str()?;
+    let snapshots = whole.parent().filter(|parent| parent.ends_with("snapshots"))?;
+    let name = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+    Some((name.replace("--", "/"), commit.to_owned()))
+}
+
+/// Where the hub's cache has a model: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+fn in_cache(name: &str, revision: Option<&str>) -> Option<PathBuf> {
+    if name.split('/').count() > 2 || name.starts_with(['.', '/', '~']) {
+        return None;
+    }
+    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || {
+        let cache = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
+        given("HF_HOME").or_else(|| cache.map(|cache| cache.join("huggingface")))
+    };
+    let cache = given("HF_HUB_CACHE").or_else(|| home().map(|home| home.join("hub")))?;
+    let model = cache.join(format!("models--{}", name.replace('/', "--")));
+    let revision = revision.unwrap_or("main");
+    let commit = std::fs::read_to_string(model.join("refs").join(revision));
+    Some(model.join("snapshots").join(commit.as_deref().map_or(revision, str::trim)))
 }
 
 /// The folder that holds config and weights of a model: the base's for an adapter.
@@ -48,8 +81,9 @@ pub(crate) fn model_part(folder: &Path) -> Result<PathBuf> {
     Ok(base_of(folder)?.unwrap_or_else(|| folder.to_owned()))
 }
 
-/// The folder that holds the tokenizer: its own, or the base's for an adapter without one.
+/// The folder that holds the tokenizer: its own, the base's for an adapter without one, or the one of a GGUF file.
 pub(crate) fn tokenizer_part(folder: &Path) -> Result<PathBuf> {
+    let folder = folder_of(folder);
     if folder.join("tokenizer.json").is_file() { Ok(folder.to_owned()) } else { model_part(folder) }
 }
 
@@ -122,13 +156,35 @@ impl Decoder {
         }
     }
 
-    /// Writes the adapter as PEFT reads it: `adapter_config.json`, which names the base model by its folder, and
-    /// `adapter_model.safetensors`.
+    /// Writes the adapter as PEFT reads it: `adapter_config.json` and `adapter_model.safetensors`. The base is named so
+    /// that PEFT finds it from any folder: by its name and commit where it is one of the hub's cache, else by its whole
+    /// path.
     pub fn save_adapter(&self, to: &Path, base: &Path) -> Result<()> {
+        self.write_adapter(to, base, |_| {
+            let mut tensors = Vec::new();
+            for parameter in self.parameters().into_iter().filter(|parameter| is_adapter(&parameter.parts[0].0)) {
+                tensors.extend(parameter.named()?);
+            }
+            Ok(tensors)
+        })
+    }
+
+    /// The same with tensors that are given, for the path that they are written to.
+    pub(crate) fn write_adapter<'a>(
+        &self,
+        to: &Path,
+        base: &Path,
+        tensors: impl FnOnce(&Path) -> Result<Vec<(&'a str, Tensor)>>,
+    ) -> Result<()> {
         let lora = self.adapter().ok_or_else(|| Error::internal("a decoder without adapter has none to save"))?;
         let alpha = if lora.alpha.fract() == 0.0 { json!(lora.alpha as u64) } else { json!(lora.alpha) };
+        let (base, revision) = match hub_name(base) {
+            Some((name, commit)) => (name, Some(commit)),
+            None => (base.canonicalize().map_err(Error::io(base))?.to_string_lossy().into_owned(), None),
+        };
         let config = json!({
-            "base_model_name_or_path": base.to_string_lossy(),
+            "base_model_name_or_path": base,
+            "revision": revision,
             "bias": "none",
             "fan_in_fan_out": false,
             "inference_mode": true,
@@ -144,11 +200,8 @@ impl Decoder {
         let path = to.join(CONFIG);
         let text = serde_json::to_string_pretty(&config).map_err(Error::at(&path))? + "\n";
         std::fs::write(&path, text).map_err(Error::io(&path))?;
-        let mut tensors = Vec::new();
-        for parameter in self.parameters().into_iter().filter(|parameter| is_adapter(&parameter.parts[0].0)) {
-            tensors.extend(parameter.named()?);
-        }
-        weights::save(&to.join(WEIGHTS), &tensors)
+        let path = to.join(WEIGHTS);
+        weights::save(&path, &tensors(&path)?)
     }
 }
 

@@ -88,10 +88,7 @@ impl Decoder {
     ///
     /// Errors: an empty prompt, one longer than the model's positions, or tokens outside the vocabulary.
     pub fn prefill(&self, prompts: &[&[u32]], sample_rows: usize) -> Result<(KvCache, Tensor)> {
-        let owned: Vec<Sequence> = prompts
-            .iter()
-            .map(|ids| Sequence { ids: ids.to_vec(), start: ids.len(), prompt_tokens: ids.len(), escaped: 0, cut: 0 })
-            .collect();
+        let owned: Vec<Sequence> = prompts.iter().map(|ids| Sequence::new(ids.to_vec(), ids.len())).collect();
         let mut forests = self.forests(&owned.iter().collect::<Vec<_>>(), Want::States, usize::MAX)?;
         let forest = forests.pop().ok_or_else(|| Error::input("no prompt to continue"))?;
         let rows = forest.ids.len();

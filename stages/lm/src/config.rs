@@ -1,6 +1,7 @@
 //! The form of a decoder, read from the `config.json` of a Hugging Face folder and written back to it.
 
 use crate::adapter_folder::model_part;
+use crate::gguf::{self, is_gguf};
 use crate::{DType, Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -114,11 +115,14 @@ pub(crate) const LIMITS: [(&str, usize); 8] = [
 
 impl DecoderConfig {
     /// Reads `config.json` (the base's, where the folder holds an adapter), in the old style (`rope_theta`, `rope_scaling`, `torch_dtype`) or the new one
-    /// (`rope_parameters`, `dtype`, `layer_types`), and `generation_config.json` where it is there.
+    /// (`rope_parameters`, `dtype`, `layer_types`), and `generation_config.json` where it is there. Of a GGUF file, its head.
     ///
     /// Errors name the file and the key: a missing or unreadable file, an architecture, activation, rotary type or
     /// quantisation that this crate does not compute.
     pub fn from_folder(folder: &Path) -> Result<DecoderConfig> {
+        if is_gguf(folder) {
+            return gguf::config_of(folder);
+        }
         let folder = &model_part(folder)?;
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;

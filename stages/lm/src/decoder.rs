@@ -4,6 +4,7 @@ use crate::adapter_folder::model_part;
 use crate::block::{Block, RowContext};
 use crate::config::DecoderConfig;
 use crate::forest::{Forest, Part, Want, forests};
+use crate::gguf::{Quantised, is_gguf};
 use crate::lora::Lora;
 use crate::ops::attention::{Shape, tiles};
 use crate::ops::head::{HeadScores, Target};
@@ -13,6 +14,7 @@ use crate::ops::{embed, head, norm};
 use crate::parameter::{Linear, Parameter};
 use crate::{DType, Device, Dtype, Error, Result, Sequence, random, weights};
 use candle_core::Tensor;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -39,7 +41,9 @@ pub struct Decoder {
     pub(crate) products: Products,
     /// [V, H]
     pub(crate) embed: Parameter,
+    /// None where the blocks are quantised.
     pub(crate) blocks: Vec<Block>,
+    quantised: Option<Quantised>,
     /// [H]
     pub(crate) norm: Parameter,
     /// [V, H]; absent where the embedding table serves.
@@ -75,8 +79,12 @@ impl Decoder {
         self
     }
 
-    /// Reads a Hugging Face folder, with tensors of `dtype`. A PEFT folder is read as its base with the adapter beside it.
+    /// Reads a Hugging Face folder, with tensors of `dtype`. A PEFT folder is read as its base with the adapter beside it. A
+    /// GGUF file is read to score with.
     pub fn load_as(folder: &Path, device: &Device, dtype: DType) -> Result<Decoder> {
+        if is_gguf(folder) {
+            return Decoder::load_gguf(folder, device, dtype);
+        }
         let model = model_part(folder)?;
         let mut config = DecoderConfig::from_folder(&model)?;
         let tensors = weights::load(&model, &mut config, dtype, device)?;
@@ -135,46 +143,33 @@ impl Decoder {
                 let value = tensors.remove(name);
                 values.push(value.ok_or_else(|| Error::internal(format!("tensor {name} was not prepared")))?);
             }
-            let parts = names.iter().cloned().zip(values.iter().map(|value| value.dims()[0])).collect();
-            let value = if values.len() == 1 { values.remove(0) } else { Tensor::cat(&values, 0)? };
-            Ok(Parameter { parts, value: value.contiguous()?, gradient: None })
+            joined(names, values)
         };
-        let mut blocks = Vec::with_capacity(config.layers);
-        for layer in 0..config.layers {
-            let name = |name: &str| format!("model.layers.{layer}.{name}");
-            let mut linear = |names: &[&str], bias: bool| -> Result<Linear> {
-                let of = |kind: &str| names.iter().map(|n| name(&format!("{n}_proj.{kind}"))).collect::<Vec<_>>();
-                let weight = take(&of("weight"))?;
-                let bias = if bias { Some(take(&of("bias"))?) } else { None };
-                Ok(Linear { weight, bias, adapters: Vec::new(), products: Products::Exact })
-            };
-            let qkv = linear(&["self_attn.q", "self_attn.k", "self_attn.v"], config.qkv_bias)?;
-            let output = linear(&["self_attn.o"], config.output_bias)?;
-            let gate_up = linear(&["mlp.gate", "mlp.up"], config.mlp_bias)?;
-            let down = linear(&["mlp.down"], config.mlp_bias)?;
-            let mut head_norm = |of: &str| -> Result<Option<Parameter>> {
-                let name = name(&format!("self_attn.{of}_norm.weight"));
-                if config.qk_norm { take(&[name]).map(Some) } else { Ok(None) }
-            };
-            let (query_norm, key_norm) = (head_norm("q")?, head_norm("k")?);
-            blocks.push(Block {
-                shape: Shape::of(&config, layer),
-                eps: config.rms_norm_eps,
-                input_norm: take(&[name("input_layernorm.weight")])?,
-                qkv,
-                query_norm,
-                key_norm,
-                output,
-                post_norm: take(&[name("post_attention_layernorm.weight")])?,
-                gate_up,
-                down,
-            });
-        }
+        let blocks = (0..config.layers).map(|layer| block_of(&config, layer, &mut take)).collect::<Result<_>>()?;
+        Decoder::around(config, take, blocks, device, dtype)
+    }
+
+    /// A GGUF file: its blocks become numbers one after the other, each time that they are computed.
+    fn load_gguf(path: &Path, device: &Device, dtype: DType) -> Result<Decoder> {
+        let (config, quantised) = Quantised::read(path, dtype, device)?;
+        let take = |names: &[String]| joined(names, quantised.tensors(names)?);
+        let decoder = Decoder::around(config, take, Vec::new(), device, dtype)?;
+        Ok(Decoder { quantised: Some(quantised), ..decoder })
+    }
+
+    fn around(
+        config: DecoderConfig,
+        mut take: impl FnMut(&[String]) -> Result<Parameter>,
+        blocks: Vec<Block>,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Decoder> {
         Ok(Decoder {
             embed: take(&["model.embed_tokens.weight".to_owned()])?,
             norm: take(&["model.norm.weight".to_owned()])?,
             head: if config.tied { None } else { Some(take(&["lm_head.weight".to_owned()])?) },
             blocks,
+            quantised: None,
             config,
             device: device.clone(),
             dtype,
@@ -199,32 +194,25 @@ impl Decoder {
         self.dtype
     }
 
-    /// What [`save`](Decoder::save) writes.
-    fn saved_dtype(&self) -> DType {
-        if self.products == Products::Rounded { DType::BF16 } else { self.dtype }
-    }
-
     /// The longest sequence, in tokens.
     pub fn max_positions(&self) -> usize {
         self.config.max_positions
     }
 
     /// Writes `config.json`, `model.safetensors` and `generation_config.json` into an existing folder, in the format
-    /// that transformers reads. The dtype is what it computes in; a tied head is not written twice.
+    /// that transformers reads. The dtype is that of its tensors; a tied head is not written twice.
     ///
     /// Errors: an adapter, which has a form of its own; see [`save_adapter`](Decoder::save_adapter) and
     /// [`merged`](Decoder::merged).
     pub fn save(&self, to: &Path) -> Result<()> {
+        self.whole()?;
         if self.lora.is_some() {
             return Err(Error::internal("a decoder with an adapter is saved merged, or as its adapter"));
         }
-        let dtype = self.saved_dtype();
-        self.config.save(to, dtype)?;
+        self.config.save(to, self.dtype)?;
         let mut tensors = Vec::new();
         for parameter in self.parameters() {
-            for (name, tensor) in parameter.named()? {
-                tensors.push((name, tensor.to_dtype(dtype)?));
-            }
+            tensors.extend(parameter.named()?);
         }
         weights::save(&to.join("model.safetensors"), &tensors)
     }
@@ -248,10 +236,7 @@ impl Decoder {
     /// The final states, after the last norm, of all tokens of each sequence: [n, H] each, in the model's dtype.
     /// Shared prefixes are computed once, at most `budget_tokens` rows at a time.
     pub fn states(&self, sequences: &[&[u32]], budget_tokens: usize) -> Result<Vec<Tensor>> {
-        let owned: Vec<Sequence> = sequences
-            .iter()
-            .map(|ids| Sequence { ids: ids.to_vec(), start: ids.len(), prompt_tokens: ids.len(), escaped: 0, cut: 0 })
-            .collect();
+        let owned: Vec<Sequence> = sequences.iter().map(|ids| Sequence::new(ids.to_vec(), ids.len())).collect();
         let mut states = vec![None; sequences.len()];
         for forest in self.forests(&owned.iter().collect::<Vec<_>>(), Want::States, budget_tokens)? {
             let (normed, _) =
@@ -279,15 +264,30 @@ impl Decoder {
         let table = self.table_for(forest)?;
         let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
         let mut x = embed::forward(&self.embed.value, &forest.ids)?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, &context, rows.filter(|_| self.is_last(layer)))?;
+        for layer in 0..self.config.layers {
+            x = self.block(layer)?.forward(&x, &context, rows.filter(|_| self.is_last(layer)))?;
         }
         Ok(x)
     }
 
+    fn block(&self, layer: usize) -> Result<Cow<'_, Block>> {
+        let Some(quantised) = &self.quantised else { return Ok(Cow::Borrowed(&self.blocks[layer])) };
+        let mut block = block_of(&self.config, layer, &mut |names| joined(names, quantised.tensors(names)?))?;
+        block.linears_mut().into_iter().for_each(|linear| linear.products = self.products);
+        Ok(Cow::Owned(block))
+    }
+
+    /// Refuses a GGUF file, whose blocks are there to score with alone.
+    pub(crate) fn whole(&self) -> Result<()> {
+        match &self.quantised {
+            None => Ok(()),
+            Some(_) => Err(Error::input("a GGUF file is only scored with; use the Hugging Face folder")),
+        }
+    }
+
     /// Whether a block is the last one, which gives only the rows that are asked for.
     pub(crate) fn is_last(&self, layer: usize) -> bool {
-        layer + 1 == self.blocks.len()
+        layer + 1 == self.config.layers
     }
 
     /// The parameter of the LM head, tied or not.
@@ -369,6 +369,49 @@ impl Decoder {
         all.extend(&mut self.head);
         all
     }
+}
+
+/// A block of the tensors that `take` gives for their names in model files.
+fn block_of(
+    config: &DecoderConfig,
+    layer: usize,
+    take: &mut impl FnMut(&[String]) -> Result<Parameter>,
+) -> Result<Block> {
+    let name = |name: &str| format!("model.layers.{layer}.{name}");
+    let mut linear = |names: &[&str], bias: bool| -> Result<Linear> {
+        let of = |kind: &str| names.iter().map(|n| name(&format!("{n}_proj.{kind}"))).collect::<Vec<_>>();
+        let weight = take(&of("weight"))?;
+        let bias = if bias { Some(take(&of("bias"))?) } else { None };
+        Ok(Linear { weight, bias, adapters: Vec::new(), products: Products::Exact })
+    };
+    let qkv = linear(&["self_attn.q", "self_attn.k", "self_attn.v"], config.qkv_bias)?;
+    let output = linear(&["self_attn.o"], config.output_bias)?;
+    let gate_up = linear(&["mlp.gate", "mlp.up"], config.mlp_bias)?;
+    let down = linear(&["mlp.down"], config.mlp_bias)?;
+    let mut head_norm = |of: &str| -> Result<Option<Parameter>> {
+        let name = name(&format!("self_attn.{of}_norm.weight"));
+        if config.qk_norm { take(&[name]).map(Some) } else { Ok(None) }
+    };
+    let (query_norm, key_norm) = (head_norm("q")?, head_norm("k")?);
+    Ok(Block {
+        shape: Shape::of(config, layer),
+        eps: config.rms_norm_eps,
+        input_norm: take(&[name("input_layernorm.weight")])?,
+        qkv,
+        query_norm,
+        key_norm,
+        output,
+        post_norm: take(&[name("post_attention_layernorm.weight")])?,
+        gate_up,
+        down,
+    })
+}
+
+/// Tensors that are held as one.
+fn joined(names: &[String], mut values: Vec<Tensor>) -> Result<Parameter> {
+    let parts = names.iter().cloned().zip(values.iter().map(|value| value.dims()[0])).collect();
+    let value = if values.len() == 1 { values.remove(0) } else { Tensor::cat(&values, 0)? };
+    Ok(Parameter { parts, value: value.contiguous()?, gradient: None })
 }
 
 /// The tokens that a forest asks the head for.

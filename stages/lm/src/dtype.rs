@@ -1,9 +1,11 @@
 //! In what precision models compute.
 
-use crate::Device;
+use crate::adapter_folder::model_part;
 use crate::ops::rounded;
+use crate::{DType, Device, Result, weights};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// The precision of matrix products. Log-probabilities, gradients, optimizer state and master weights are f32 in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +18,30 @@ pub enum Dtype {
     /// else stay f32; it is several times faster where the processor has AMX-BF16, and slower where it has no bf16 at
     /// all. On a GPU, weights and activations are held in it.
     Bf16,
+}
+
+/// The precision that a trained model is written in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SavedDtype {
+    /// That of the model folder that it was loaded from. In bf16 and f16 it leaves the smallest updates out.
+    AsLoaded,
+    /// 32 bits, in which weights are trained.
+    #[default]
+    F32,
+    /// 16 bits with the exponent of f32. It leaves the smallest updates out.
+    Bf16,
+}
+
+impl SavedDtype {
+    /// The dtype of tensors that come from a folder.
+    pub(crate) fn of(self, folder: &Path) -> Result<DType> {
+        match self {
+            SavedDtype::AsLoaded => weights::stored_dtype(&model_part(folder)?),
+            SavedDtype::F32 => Ok(DType::F32),
+            SavedDtype::Bf16 => Ok(DType::BF16),
+        }
+    }
 }
 
 impl Dtype {

@@ -1,6 +1,7 @@
 //! What a model will take, from its `config.json` alone: bytes of memory and arithmetic. No weights are read.
 
 use serde_json::Value;
+use std::path::Path;
 
 use crate::generate::LOGITS as LOGITS_HELD;
 use crate::ops::head::chunk_rows;
@@ -12,6 +13,8 @@ use crate::{DecoderConfig, Dtype, Error, Lora, Memory, Result};
 
 /// A program without a model: its code, its threads and their buffers.
 const PROGRAM: u64 = 80 << 20;
+/// The key that names a file in place of a `config.json`.
+const GGUF: &str = "gguf";
 /// Logits are kept where they take no more than one part in so many of what the blocks keep.
 const LOGITS_PART: u64 = 4;
 /// The part of the machine's speed at matrix products of its width that a model reaches: norms, attention, activations
@@ -64,16 +67,23 @@ pub struct Estimate {
     /// Bytes of a number in weights and activations.
     size: u64,
     decoder: bool,
+    /// Bytes of quantised weights, of which one block after the other becomes numbers.
+    quantised: Option<u64>,
 }
 
 impl Estimate {
-    /// The estimate for what `config.json` holds, on a device such as `cpu` or `cuda:0`.
+    /// The estimate for what `config.json` holds, or for a GGUF file, `{"gguf": PATH}`, on a device such as `cpu` or `cuda:0`.
     ///
     /// # Errors
     /// When it is neither a decoder nor an encoder that is computed here.
     pub fn of(config: &Value, dtype: Dtype, device: &str) -> Result<Estimate> {
         let size = if dtype == Dtype::Bf16 && device != "cpu" { 2 } else { 4 };
         let mut json = config.as_object().cloned().ok_or_else(|| Error::input("config.json holds no object"))?;
+        if let Some(path) = json.get(GGUF).and_then(Value::as_str).map(Path::new) {
+            let config = DecoderConfig::from_folder(path)?;
+            let quantised = Some(std::fs::metadata(path).map_err(Error::io(path))?.len());
+            return Ok(Estimate { config, size, decoder: true, quantised });
+        }
         let decoder = json.get("model_type").and_then(Value::as_str) != Some("bert");
         if !decoder {
             // BERT has two matrices in its feed-forward part where Llama has three.
@@ -88,7 +98,7 @@ impl Estimate {
                 json.insert(key.to_owned(), value);
             }
         }
-        Ok(Estimate { config: DecoderConfig::from_json(json)?, size, decoder })
+        Ok(Estimate { config: DecoderConfig::from_json(json)?, size, decoder, quantised: None })
     }
 
     /// The longest sequence.
@@ -127,8 +137,15 @@ impl Estimate {
         let config = &self.config;
         let parameters = config.parameter_count() as u64;
         // While a file is read, its bytes stand beside the numbers made of them.
-        let weights = parameters * self.size;
-        let reading = 2 * weights;
+        let tables = (1 + u64::from(!config.tied)) * (config.vocab_size * config.hidden_size) as u64 * self.size;
+        let (weights, reading) = match self.quantised {
+            None => (parameters * self.size, 2 * parameters * self.size),
+            // A block is held in parts and joined.
+            Some(bytes) => {
+                let blocks = (parameters * self.size).saturating_sub(tables);
+                (bytes + tables + 2 * blocks / config.layers.max(1) as u64, bytes + tables)
+            }
+        };
         // While a block is computed, what it makes of its rows comes and goes.
         let passing = |rows: u64| rows * per_row(config) * self.size * 3 / 2;
         let chunk = (chunk_rows(config.vocab_size) * config.vocab_size) as u64 * 4;

@@ -292,7 +292,7 @@ impl Builder<'_> {
             self.forest.ends.push((index, row_at(path, self.paths[i].len() - 1)));
             let Want::Scores { prompt_part } = want else { continue };
             let first = if prompt_part { 1 } else { sequence.start };
-            for depth in first..sequence.ids.len() {
+            for depth in (first..sequence.ids.len()).filter(|&at| at < sequence.start || sequence.is_scored(at)) {
                 let part = if depth < sequence.start { Part::Prompt } else { Part::Response };
                 all.push((row_at(path, depth - 1) as u32, sequence.ids[depth], index, part));
             }
@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     fn sequence(ids: &[u32], start: usize) -> Sequence {
-        Sequence { ids: ids.to_vec(), start, prompt_tokens: start, escaped: 0, cut: 0 }
+        Sequence::new(ids.to_vec(), start)
     }
 
     fn pack(sequences: &[Sequence], prompt_part: bool, budget: usize) -> Vec<Forest> {

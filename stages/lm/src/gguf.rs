@@ -1,49 +1,109 @@
-//! Quantised models in GGUF files, to score with; candle-transformers computes them.
+//! Quantised models in GGUF files: their form, and their weights, which become numbers block by block.
 
-use crate::{Device, Error, Result, Sequence};
+use crate::config::DecoderConfig;
+use crate::device::quietly;
+use crate::{DType, Device, Error, Result, weights};
 use candle_core::Tensor;
-use candle_core::quantized::gguf_file::Content;
-use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
+use candle_core::quantized::QTensor;
+use candle_core::quantized::gguf_file::{Content, Value};
+use rayon::prelude::*;
+use serde_json::{Map, json};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
 
-/// The positions that candle's quantised Llama has angles for.
-const LLAMA_POSITIONS: usize = quantized_llama::MAX_SEQ_LEN;
+/// The architectures that are read; Mistral's files say llama.
+const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
-/// A quantised model of the Llama (with Mistral), Qwen2 or Qwen3 family. Its tokenizer stands beside it, as
-/// `tokenizer.json`.
-pub struct GgufModel {
-    model: Mutex<Model>,
+/// What tensors are called in GGUF files and in model folders.
+const NAMES: [(&str, &str); 14] = [
+    ("blk.", "model.layers."),
+    ("token_embd", "model.embed_tokens"),
+    ("output_norm", "model.norm"),
+    ("attn_norm", "input_layernorm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// The quantised weights of a model, by the names that they have in model folders.
+pub(crate) struct Quantised {
+    path: PathBuf,
+    tensors: HashMap<String, QTensor>,
+    /// The width of a head whose rotary halves stand beside each other in the rows of queries and keys, as in Llama's
+    /// files; absent where they stand as they do here.
+    interleaved: Option<usize>,
+    dtype: DType,
     device: Device,
 }
 
-/// candle's models keep the keys and values of what they have seen.
-enum Model {
-    Llama(quantized_llama::ModelWeights),
-    Qwen2(quantized_qwen2::ModelWeights),
-    Qwen3(quantized_qwen3::ModelWeights),
-}
-
-impl Model {
-    fn forget(&mut self) {
-        match self {
-            Model::Llama(model) => model.clear_kv_cache(),
-            Model::Qwen2(model) => model.clear_kv_cache(),
-            Model::Qwen3(model) => model.clear_kv_cache(),
+impl Quantised {
+    /// Reads a file's weights as they are stored, and its form.
+    ///
+    /// Errors name the file: damaged, or of a form that is not computed here.
+    pub(crate) fn read(path: &Path, dtype: DType, device: &Device) -> Result<(DecoderConfig, Quantised)> {
+        let content = head(path)?;
+        let config = form(path, &content)?;
+        let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+        let mut wanted: HashMap<String, Vec<usize>> = weights::shapes(&config).into_iter().collect();
+        let mut tensors = HashMap::new();
+        let mut names: Vec<&String> = content.tensor_infos.keys().collect();
+        names.sort();
+        for stored in names {
+            let name = folders_name(stored);
+            let got = content.tensor_infos[stored].shape.dims();
+            match wanted.remove(&name) {
+                Some(shape) if shape == got => {
+                    let tensor = quietly(|| content.tensor(&mut file, stored, device)).ok_or_else(|| {
+                        Error::file(path, format!("tensor {stored} cannot be read; copy the file again"))
+                    })?;
+                    tensors
+                        .insert(name, tensor.map_err(|error| Error::file(path, format!("tensor {stored}: {error}")))?);
+                }
+                Some(shape) => {
+                    return Err(Error::file(path, format!("tensor {stored} is {got:?}; its sizes want {shape:?}")));
+                }
+                None => {
+                    let text =
+                        format!("tensor {stored} has no place in this architecture; use the Hugging Face folder");
+                    return Err(Error::file(path, text));
+                }
+            }
         }
+        if let Some(name) = wanted.keys().min() {
+            let text = format!("the tensor for {name} is missing ({} in all)", wanted.len());
+            return Err(Error::file(path, text));
+        }
+        let interleaved = (architecture(path, &content)? == "llama").then_some(config.head_dim);
+        Ok((config, Quantised { path: path.to_owned(), tensors, interleaved, dtype, device: device.clone() }))
     }
 
-    /// Logits after the last of some tokens, the first of which stands at `position`. [V]
-    fn forward(&mut self, ids: &[u32], position: usize, device: &Device) -> Result<Vec<f32>> {
-        let tokens = Tensor::new(ids, device)?.unsqueeze(0)?; // [1, T]
-        let logits = match self {
-            Model::Llama(model) => model.forward(&tokens, position)?,
-            Model::Qwen2(model) => model.forward(&tokens, position)?,
-            Model::Qwen3(model) => model.forward(&tokens, position)?,
-        };
-        Ok(logits.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1()?)
+    /// Some tensors as numbers.
+    pub(crate) fn tensors(&self, names: &[String]) -> Result<Vec<Tensor>> {
+        names.par_iter().map(|name| self.tensor(name)).collect()
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        let stored = self.tensors.get(name).ok_or_else(|| Error::internal(format!("tensor {name} was not read")))?;
+        let numbers = stored.dequantize(&self.device)?.to_dtype(self.dtype)?;
+        match self.interleaved {
+            Some(width) if name.contains("q_proj") || name.contains("k_proj") => halved(&numbers, width),
+            _ => Ok(numbers),
+        }
+    }
+}
+
+impl std::fmt::Debug for Quantised {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Quantised").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -52,100 +112,135 @@ pub fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("gguf"))
 }
 
-impl GgufModel {
-    /// Reads the file.
-    ///
-    /// # Errors
-    /// Name the file: damaged, or of a form that is not computed here.
-    pub fn load(path: &Path, device: &Device) -> Result<GgufModel> {
-        let (content, family) = open(path)?;
-        let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-        let model = match family {
-            "llama" => quantized_llama::ModelWeights::from_gguf(content, &mut file, device).map(Model::Llama),
-            "qwen2" => quantized_qwen2::ModelWeights::from_gguf(content, &mut file, device).map(Model::Qwen2),
-            _ => quantized_qwen3::ModelWeights::from_gguf(content, &mut file, device).map(Model::Qwen3),
-        };
-        Ok(GgufModel { model: Mutex::new(model.map_err(Error::at(path))?), device: device.clone() })
-    }
+/// The form of a file's model; only its head is read.
+///
+/// Errors: as [`Quantised::read`].
+pub(crate) fn config_of(path: &Path) -> Result<DecoderConfig> {
+    form(path, &head(path)?)
+}
 
-    /// The longest sequence that a file's model takes; only its head is read.
-    ///
-    /// # Errors
-    /// As [`GgufModel::load`].
-    pub fn positions(path: &Path) -> Result<usize> {
-        let (content, family) = open(path)?;
-        let key = format!("{family}.context_length");
-        let positions = content.metadata.get(&key).and_then(|value| value.to_u32().ok());
-        let positions = positions.ok_or_else(|| Error::file(path, format!("no `{key}`")))? as usize;
-        Ok(if family == "llama" { positions.min(LLAMA_POSITIONS) } else { positions })
-    }
+/// The folder that has the tokenizer of a model: the one that a GGUF file stands in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    if is_gguf(path) { path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")) } else { path }
+}
 
-    /// The log-prob of each sequence's completion. Sequences that follow each other and have their prompt in common
-    /// compute it once.
-    ///
-    /// # Errors
-    /// A sequence without prompt or completion; what the tensor library says.
-    pub fn score(&self, sequences: &[&Sequence]) -> Result<Vec<f64>> {
-        let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut scores = Vec::with_capacity(sequences.len());
-        let mut known: Option<(&[u32], Vec<f32>)> = None;
-        for sequence in sequences {
-            let (prompt, completion) = sequence.ids.split_at(sequence.start);
-            if prompt.is_empty() || completion.is_empty() {
-                return Err(Error::input("a sequence to score needs a prompt and a completion"));
-            }
-            let (before, again) = match known.take() {
-                Some((same, logits)) if same == prompt => (logits, completion.len() > 1),
-                _ => {
-                    model.forget();
-                    (model.forward(prompt, 0, &self.device)?, false)
-                }
-            };
-            if again {
-                // Keys and values of the completion before are still there.
-                model.forget();
-                model.forward(prompt, 0, &self.device)?;
-            }
-            let mut total = log_prob(&before, completion[0])?;
-            for at in 1..completion.len() {
-                let logits = model.forward(&completion[at - 1..at], prompt.len() + at - 1, &self.device)?;
-                total += log_prob(&logits, completion[at])?;
-            }
-            scores.push(total);
-            known = Some((prompt, before));
+/// Rows whose neighbours are a head's rotary halves, in the order of halves.
+fn halved(tensor: &Tensor, width: usize) -> Result<Tensor> {
+    let shape = tensor.dims().to_vec();
+    let rest: usize = shape[1..].iter().product();
+    let split = tensor.reshape((shape[0] / width, width / 2, 2, rest))?;
+    Ok(split.transpose(1, 2)?.contiguous()?.reshape(shape)?)
+}
+
+fn folders_name(name: &str) -> String {
+    if let Some(kind) = name.strip_prefix("output.") {
+        return format!("lm_head.{kind}");
+    }
+    let part = |part: &str| NAMES.iter().find(|(own, _)| *own == part).map_or(part, |(_, folders)| folders).to_owned();
+    match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+        Some((layer, rest)) => {
+            let (module, kind) = rest.split_once('.').unwrap_or((rest, ""));
+            format!("model.layers.{layer}.{}.{kind}", part(module))
         }
-        Ok(scores)
+        None => {
+            let (module, kind) = name.split_once('.').unwrap_or((name, ""));
+            format!("{}.{kind}", part(module))
+        }
     }
 }
 
-/// The log of the softmax at one token.
-fn log_prob(logits: &[f32], token: u32) -> Result<f64> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
-    let logit = logits.get(token as usize).ok_or_else(|| {
-        Error::input(format!("token {token} of the tokenizer is beyond the model's {} tokens", logits.len()))
-    })?;
-    Ok(f64::from(logit - largest) - sum.ln())
-}
-
-/// The head of a file, and its family.
-fn open(path: &Path) -> Result<(Content, &'static str)> {
+/// The head of a file.
+fn head(path: &Path) -> Result<Content> {
     let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    let content = crate::device::quietly(|| Content::read(&mut file))
+    weights::refuse_pointer(path)?;
+    quietly(|| Content::read(&mut file))
         .ok_or_else(|| Error::file(path, "not a GGUF file"))?
-        .map_err(Error::at(path))?;
-    let text = |key: &str| content.metadata.get(key).and_then(|value| value.to_string().ok().cloned());
-    let architecture = text("general.architecture").unwrap_or_default();
-    let Some(family) = ["llama", "qwen2", "qwen3"].into_iter().find(|family| *family == architecture) else {
-        let what = format!("the architecture `{architecture}` is not computed; there are llama, qwen2 and qwen3");
-        return Err(Error::file(path, what));
-    };
-    let scaling = text(&format!("{family}.rope.scaling.type")).filter(|kind| kind != "none");
-    if scaling.is_some() || content.tensor_infos.contains_key("rope_freqs.weight") {
-        return Err(Error::file(
-            path,
-            "scaled rotary positions are not computed for GGUF; use the Hugging Face folder",
-        ));
+        .map_err(|error| Error::file(path, format!("not a GGUF file that is read here ({error})")))
+}
+
+fn architecture(path: &Path, content: &Content) -> Result<&'static str> {
+    let named = content.metadata.get("general.architecture").and_then(|value| value.to_string().ok());
+    let named = named.map_or("", String::as_str);
+    ARCHITECTURES.into_iter().find(|known| *known == named).ok_or_else(|| {
+        Error::file(path, format!("the architecture `{named}` is not computed; there are {}", ARCHITECTURES.join(", ")))
+    })
+}
+
+/// What its `config.json` would say.
+fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
+    let family = architecture(path, content)?;
+    let get = |key: &str| content.metadata.get(&format!("{family}.{key}"));
+    let has = |tensor: &str| content.tensor_infos.contains_key(tensor);
+    let scaling = get("rope.scaling.type").and_then(|value| value.to_string().ok()).filter(|kind| *kind != "none");
+    if scaling.is_some() || has("rope_freqs.weight") {
+        let text = "scaled rotary positions are not computed for GGUF; use the Hugging Face folder";
+        return Err(Error::file(path, text));
     }
-    Ok((content, family))
+    let whole = |key: &str| get(key).and_then(|value| value.to_u64().ok().or(value.to_i64().ok().map(|n| n as u64)));
+    let wanted =
+        |key: &str| whole(key).ok_or_else(|| Error::file(path, format!("`{family}.{key}` is no whole number")));
+    let number = |key: &str| match get(key) {
+        Some(Value::F32(value)) => Some(f64::from(*value)),
+        Some(Value::F64(value)) => Some(*value),
+        _ => None,
+    };
+    let table = content.tensor_infos.get("token_embd.weight").map(|info| info.shape.dims().to_vec());
+    let Some([vocabulary, _]) = table.as_deref() else {
+        return Err(Error::file(path, "no tensor token_embd.weight of two dimensions"));
+    };
+    let (hidden, heads) = (wanted("embedding_length")?, wanted("attention.head_count")?);
+    let width = whole("attention.key_length").or(whole("rope.dimension_count")).unwrap_or(hidden / heads.max(1));
+    let rotated = whole("rope.dimension_count").unwrap_or(width);
+    let values = whole("attention.value_length").unwrap_or(width);
+    if rotated != width || values != width {
+        let text =
+            format!("heads of {width} numbers, {rotated} of them rotated, with values of {values}: not computed here");
+        return Err(Error::file(path, text));
+    }
+    let window = whole("attention.sliding_window").filter(|window| *window > 0);
+    let mut json = Map::new();
+    for (key, value) in [
+        // Llama with a window is Mistral.
+        ("model_type", json!(if family == "llama" && window.is_some() { "mistral" } else { family })),
+        ("vocab_size", json!(vocabulary)),
+        ("hidden_size", json!(hidden)),
+        ("intermediate_size", json!(wanted("feed_forward_length")?)),
+        ("num_hidden_layers", json!(wanted("block_count")?)),
+        ("num_attention_heads", json!(heads)),
+        ("num_key_value_heads", json!(whole("attention.head_count_kv").unwrap_or(heads))),
+        ("head_dim", json!(width)),
+        ("max_position_embeddings", json!(wanted("context_length")?)),
+        ("rms_norm_eps", json!(number("attention.layer_norm_rms_epsilon").unwrap_or(1e-5))),
+        ("rope_theta", json!(number("rope.freq_base").unwrap_or(10_000.0))),
+        ("attention_bias", json!(family != "qwen2" && has("blk.0.attn_q.bias"))),
+        ("mlp_bias", json!(has("blk.0.ffn_up.bias"))),
+        ("tie_word_embeddings", json!(!has("output.weight"))),
+        ("sliding_window", json!(window)),
+        ("use_sliding_window", json!(window.is_some())),
+        ("max_window_layers", json!(0)),
+    ] {
+        json.insert(key.to_owned(), value);
+    }
+    DecoderConfig::from_json(json).map_err(Error::at(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_folders() {
+        for (stored, name) in [
+            ("token_embd.weight", "model.embed_tokens.weight"),
+            ("output.weight", "lm_head.weight"),
+            ("output_norm.weight", "model.norm.weight"),
+            ("blk.12.attn_q.bias", "model.layers.12.self_attn.q_proj.bias"),
+            ("blk.0.attn_q_norm.weight", "model.layers.0.self_attn.q_norm.weight"),
+            ("blk.3.ffn_down.weight", "model.layers.3.mlp.down_proj.weight"),
+            ("blk.3.attn_output.weight", "model.layers.3.self_attn.o_proj.weight"),
+            ("blk.3.ffn_gate_inp.weight", "model.layers.3.ffn_gate_inp.weight"),
+        ] {
+            assert_eq!(folders_name(stored), name);
+        }
+    }
 }

@@ -56,14 +56,7 @@ fn sequences() -> Vec<Sequence> {
         (&[1, 9, 9, 2], 2),
         (&[4, 4, 10, 0, 0], 4),
     ];
-    let sequence = |&(ids, start): &(&[u32], usize)| Sequence {
-        ids: ids.to_vec(),
-        start,
-        prompt_tokens: start,
-        escaped: 0,
-        cut: 0,
-    };
-    texts.iter().map(sequence).collect()
+    texts.iter().map(|&(ids, start)| Sequence::new(ids.to_vec(), start)).collect()
 }
 
 fn cotangents() -> Vec<LogProbs> {

@@ -4,7 +4,7 @@
 //! stage. Read [`Decoder`] first: one decoder judges, samples, scores the reference and trains.
 
 /// Raised whenever outputs may change; stages put it into their version.
-pub const VERSION: &str = "1";
+pub const VERSION: &str = "2";
 
 /// Tokens that are scored or embedded at once, unless one says otherwise. Activations of more are
 /// larger than what the allocator of the C library keeps, and a tenth of the time goes into mapping them anew.
@@ -33,7 +33,10 @@ mod parameter;
 mod passes;
 mod pooling;
 mod random;
+mod rules;
 mod sampling;
+mod saving;
+mod scored;
 mod sequence;
 mod special;
 mod speed;
@@ -44,27 +47,29 @@ mod tokenizer_files;
 mod training;
 mod weights;
 
-pub use adapter_folder::base_of;
+pub use adapter_folder::{BASE_INSIDE, base_of};
 pub use cache::{KvCache, Slot};
 pub use candle_core::{DType, Device};
 pub use config::{DecoderConfig, Family, Rope, RopeKind};
 pub use decoder::{Decoder, LogProbs};
 pub use device::{gpu_memory, open_device, resolve_device};
-pub use dtype::Dtype;
+pub use dtype::{Dtype, SavedDtype};
 pub use encoder::SentenceEncoder;
 pub use error::{Error, Result};
 pub use estimate::{EFFICIENCY, Estimate, Load, Purpose};
 pub use export::export;
 pub use generate::{Finish, GenerateRequest, Generation};
-pub use gguf::{GgufModel, is_gguf};
+pub use gguf::is_gguf;
 pub use lora::{Lora, TARGETS};
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub use ops::cuda::bench as gpu_bench;
+pub use rules::{Displaced, PrefixMismatch, PromptMismatch, Refusal, SpecialText, TextRules, TooLong};
 pub use sampling::SamplingRules;
+pub use saving::Kept;
 pub use sequence::Sequence;
 pub use speed::Speed;
 pub use template::TEMPLATE_DATE;
-pub use text::{PrefixMismatch, Refusal, SpecialText, Text, TextRules, TooLong, Turn};
+pub use text::{Text, Turn};
 pub use tokenizer_files::copy_tokenizer;
 pub use training::{AdamW, Memory, Training};

@@ -19,11 +19,16 @@ pub(crate) struct Parameter {
 impl Parameter {
     /// The tensors as model files hold them.
     pub fn named(&self) -> Result<Vec<(&str, Tensor)>> {
+        Parameter::cut(&self.parts, &self.value)
+    }
+
+    /// A tensor cut into parts with the names and rows of a parameter's.
+    pub fn cut<'a>(parts: &'a [(String, usize)], value: &Tensor) -> Result<Vec<(&'a str, Tensor)>> {
         let mut start = 0;
-        self.parts
+        parts
             .iter()
             .map(|(name, rows)| {
-                let part = self.value.narrow(0, start, *rows)?;
+                let part = value.narrow(0, start, *rows)?;
                 start += rows;
                 Ok((name.as_str(), part))
             })

@@ -221,8 +221,13 @@ impl Escape {
         out
     }
 
-    /// Encodes a text marked by [`Escape::mark`]: marked tokens as ordinary text, unmarked ones as themselves.
-    pub(crate) fn encode(&self, tokens: &SpecialTokens, marked: &str, add_special: bool) -> Result<Vec<u32>> {
+    /// What encodes a text of [`Escape::plain`].
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The text to encode of one marked by [`Escape::mark`]: marked tokens as ordinary text, twins of unmarked ones.
+    pub(crate) fn plain(&self, tokens: &SpecialTokens, marked: &str) -> String {
         let (open, close) = (private(self.base, 0), private(self.base, 1));
         let mut out = String::with_capacity(marked.len());
         // Template code may have torn a pair of marks apart: a lone mark only ends the piece before it.
@@ -244,9 +249,14 @@ impl Escape {
             }
             inside = piece.ends_with(open);
         }
-        let encoding = self.tokenizer.encode_fast(out.as_str(), add_special);
-        let encoding = encoding.map_err(|error| Error::input(format!("tokenising: {error}")))?;
-        Ok(encoding.get_ids().iter().map(|id| *self.originals.get(id).unwrap_or(id)).collect())
+        out
+    }
+
+    /// Puts the tokens themselves in place of their twins.
+    pub(crate) fn restore(&self, ids: &mut [u32]) {
+        for id in ids {
+            *id = *self.originals.get(id).unwrap_or(id);
+        }
     }
 }
 

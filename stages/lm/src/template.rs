@@ -8,6 +8,7 @@ use minijinja::{AutoEscape, Environment, ErrorKind};
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
+use crate::scored::Borders;
 
 /// What `strftime_now` gives to templates: 26 July 2024, the date that Llama 3's template falls back to. Today's date
 /// would make tomorrow's tokens differ from today's.
@@ -18,6 +19,7 @@ pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
     tokens: Vec<(String, String)>,
     path: PathBuf,
+    marks_scored: bool,
 }
 
 /// What became of a rendering.
@@ -31,6 +33,10 @@ pub(crate) enum Rendering {
 /// Steps that rendering a template may take: far more than a long conversation needs, and over in seconds.
 const FUEL: u64 = 20_000_000;
 const NAME: &str = "chat";
+/// The filter that puts borders around a block, and what they are called.
+const ENCLOSE: &str = "_enclosed";
+const OPEN: &str = "_open_scored";
+const CLOSE: &str = "_close_scored";
 const RAISED: &str = "the chat template raised: ";
 
 impl ChatTemplate {
@@ -71,6 +77,8 @@ impl ChatTemplate {
     }
 
     fn compile(source: String, path: PathBuf, tokens: Vec<(String, String)>) -> Result<ChatTemplate> {
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (source, marks_scored) = with_generation_tags(&source);
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.expect("the usual delimiters"));
@@ -82,19 +90,30 @@ impl ChatTemplate {
         });
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", to_json);
+        environment.add_filter(ENCLOSE, |text: String, open: String, close: String| format!("{open}{text}{close}"));
         // Python's view: none is not iterable, and a text or a mapping is a sequence.
         environment.add_test("iterable", |value: &Value| value.kind() != ValueKind::None && value.try_iter().is_ok());
         environment.add_test("sequence", |value: &Value| {
             matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
         });
         environment
-            .add_template_owned(NAME, without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n")))
+            .add_template_owned(NAME, source)
             .map_err(|error| Error::file(&path, format!("not a chat template: {}", chain(&error))))?;
-        Ok(ChatTemplate { environment, tokens, path })
+        Ok(ChatTemplate { environment, tokens, path, marks_scored })
     }
 
-    /// Renders messages, each a role and a content.
-    pub(crate) fn render(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Result<Rendering> {
+    /// Whether the template marks what the assistant says with `{% generation %}`.
+    pub(crate) fn marks_scored(&self) -> bool {
+        self.marks_scored
+    }
+
+    /// Renders messages, each a role and a content. What `{% generation %}` marks stands between `borders`.
+    pub(crate) fn render(
+        &self,
+        messages: &[(&str, &str)],
+        add_generation_prompt: bool,
+        borders: Option<Borders>,
+    ) -> Result<Rendering> {
         let message = |&(role, content): &(&str, &str)| {
             Value::from_pairs([("role", Value::from(role)), ("content", Value::from(content))])
         };
@@ -103,6 +122,8 @@ impl ChatTemplate {
             ("tools", Value::from(())),
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
+            (OPEN, Value::from(borders.map_or(String::new(), Borders::open))),
+            (CLOSE, Value::from(borders.map_or(String::new(), Borders::close))),
         ];
         context.extend(self.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))));
         let template = self.environment.get_template(NAME).expect("compiled in `compile`");
@@ -120,10 +141,11 @@ impl ChatTemplate {
     }
 }
 
-/// `{% generation %}` marks the assistant's tokens for `transformers`; for rendering it is a block that always shows.
-fn without_generation_tags(source: &str) -> String {
+/// `{% generation %}` marks the assistant's tokens for `transformers`; here it is a block with borders around it, a
+/// scope of its own as there. Gives also whether there is one.
+fn with_generation_tags(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
-    let mut rest = source;
+    let (mut rest, mut found) = (source, false);
     while let Some(open) = rest.find("{%") {
         let (before, tag) = rest.split_at(open + 2);
         out.push_str(before);
@@ -133,14 +155,17 @@ fn without_generation_tags(source: &str) -> String {
         };
         let (body, after) = tag.split_at(close);
         match body.trim_matches(['-', '+', ' ', '\t', '\r', '\n']) {
-            "generation" => out.push_str(&body.replace("generation", "if true")),
-            "endgeneration" => out.push_str(&body.replace("endgeneration", "endif")),
+            "generation" => {
+                found = true;
+                out.push_str(&body.replace("generation", &format!("filter {ENCLOSE}({OPEN}, {CLOSE})")));
+            }
+            "endgeneration" => out.push_str(&body.replace("endgeneration", "endfilter")),
             _ => out.push_str(body),
         }
         rest = after;
     }
     out.push_str(rest);
-    out
+    (out, found)
 }
 
 /// An error with its causes and its line, on one line.
@@ -323,7 +348,7 @@ mod tests {
         let tokens = vec![("bos_token".to_owned(), "<s>".to_owned())];
         let template = ChatTemplate::compile(source.to_owned(), "test".into(), tokens).expect("compiles");
         let messages = [("user", " Is 1 < 2 & \"true\"? "), ("assistant", "yés")];
-        match template.render(&messages, add_generation_prompt).expect("renders") {
+        match template.render(&messages, add_generation_prompt, None).expect("renders") {
             Rendering::Text(text) => assert_eq!(text, expected),
             Rendering::Refused(message) => assert_eq!(format!("refused: {message}"), expected),
         }
@@ -333,7 +358,7 @@ mod tests {
     fn a_template_without_end_is_stopped() {
         let source = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
         let template = ChatTemplate::compile(source.to_owned(), "t.jinja".into(), Vec::new()).expect("compiles");
-        let error = template.render(&[("user", "q")], false).err().expect("it is stopped").to_string();
+        let error = template.render(&[("user", "q")], false, None).err().expect("it is stopped").to_string();
         assert!(error.contains("t.jinja: the chat template takes more than"), "{error}");
     }
 

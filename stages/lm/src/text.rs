@@ -1,14 +1,16 @@
 //! From messages to token ids and back, as TRL 1.16 and `transformers` do it.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use crate::adapter_folder::{model_part, tokenizer_part};
 use crate::device::quietly;
 use crate::error::{Error, Result};
+use crate::gguf::folder_of;
+use crate::rules::{PromptMismatch, Refusal, SpecialText, TextRules, TooLong};
+use crate::scored::{Borders, token_ranges};
 use crate::sequence::Sequence;
 use crate::special::{EscapeRef, SpecialTokens, read_json};
 use crate::template::{ChatTemplate, Rendering};
@@ -20,7 +22,9 @@ use crate::template::{ChatTemplate, Rendering};
 /// token. Any other prompt goes through the chat template, which writes all special tokens itself; a response of the
 /// role `text` is then put after the generation prompt as it is, with the EOS token.
 ///
-/// A completion is what follows the common prefix of ids(prompt) and ids(prompt + completion).
+/// A completion is what follows the common prefix of ids(prompt) and ids(prompt + completion). All of it is scored;
+/// where the template has `{% generation %}` marks, what they enclose; else, where others speak in it, such as tools,
+/// what the assistant says.
 pub struct Text {
     folder: PathBuf,
     tokenizer: Tokenizer,
@@ -37,114 +41,6 @@ pub struct Turn<'a> {
     pub content: &'a str,
 }
 
-/// What to do with a message that contains the text of a special token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SpecialText {
-    /// Encode that span as ordinary text, and count it.
-    Escape,
-    /// Reject the row.
-    Reject,
-    /// Let it be the special token, as TRL does.
-    Allow,
-}
-
-/// What to do with a sequence longer than the limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TooLong {
-    /// Reject the row.
-    Reject,
-    /// Cut tokens from the left of the prompt, both sides of a same-prompt pair equally; a leading BOS stays, and the
-    /// completion is never cut. Rows whose completion leaves no room for a prompt token are rejected.
-    CutLeft,
-    /// Stop the stage.
-    Error,
-}
-
-/// What to do where the tokenised prompt is not a prefix of the tokenised prompt + completion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PrefixMismatch {
-    /// The completion starts where the two part, as in TRL.
-    Keep,
-    /// Reject the row.
-    Reject,
-}
-
-/// How rows become sequences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextRules {
-    /// Special-token text in messages.
-    pub special_text: SpecialText,
-    /// Sequences over the limit.
-    pub too_long: TooLong,
-    /// Prompts that are no prefix.
-    pub on_prefix_mismatch: PrefixMismatch,
-}
-
-/// Why a row gives no sequence. Its text says more.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// More tokens than the limit (under `cut_left`: even without the prompt).
-    #[error("{tokens} tokens, the limit is {limit}")]
-    TooLong {
-        /// Tokens of the sequence before any cut.
-        tokens: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// The tokenised prompt is not a prefix.
-    #[error(
-        "the {prompt_tokens} tokens of the prompt agree with those of prompt + completion only up to token {start}"
-    )]
-    PrefixMismatch {
-        /// Length of the common prefix.
-        start: usize,
-        /// Tokens of the prompt alone.
-        prompt_tokens: usize,
-    },
-    /// No completion token.
-    #[error("the completion has no token of its own")]
-    EmptyCompletion,
-    /// No token before the completion.
-    #[error("no token stands before the completion")]
-    EmptyPrompt,
-    /// A message contains special-token text (under `escape`: and the tokenizer cannot encode it as ordinary text).
-    #[error("a message contains the special token `{token}`")]
-    SpecialText {
-        /// The token.
-        token: String,
-    },
-    /// The chat template refuses these messages (by `raise_exception`, such as a system message for Gemma).
-    #[error("the chat template refuses the messages: {detail}")]
-    Template {
-        /// The template's own words.
-        detail: String,
-    },
-    /// Raw text and messages do not go together in this way.
-    #[error("{detail}")]
-    Form {
-        /// What was found and wanted.
-        detail: String,
-    },
-}
-
-impl Refusal {
-    /// The reason as it stands in the `rejects` table.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Refusal::TooLong { .. } => "too_long",
-            Refusal::PrefixMismatch { .. } => "prefix_mismatch",
-            Refusal::EmptyCompletion => "empty_completion",
-            Refusal::EmptyPrompt => "empty_prompt",
-            Refusal::SpecialText { .. } => "special_text",
-            Refusal::Template { .. } => "template",
-            Refusal::Form { .. } => "form",
-        }
-    }
-}
-
 impl Text {
     /// Reads `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and the ends of text in
     /// `generation_config.json` and `config.json`.
@@ -152,7 +48,7 @@ impl Text {
     /// # Errors
     /// Names the file that is missing or malformed.
     pub fn load(folder: &Path) -> Result<Text> {
-        let (ends, folder) = (&model_part(folder)?, &tokenizer_part(folder)?);
+        let (ends, folder) = (&model_part(folder_of(folder))?, &tokenizer_part(folder)?);
         let mut tokenizer = load_tokenizer(folder)?;
         let config_file = folder.join("tokenizer_config.json");
         let config = if config_file.is_file() { read_json(&config_file)? } else { serde_json::json!({}) };
@@ -220,6 +116,31 @@ impl Text {
     /// Where the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.tokenizer.decode(ids, true).map_err(|error| Error::input(format!("decoding token ids: {error}")))
+    }
+
+    /// What a sequence says, special tokens written out, in runs of tokens that are scored or not.
+    ///
+    /// # Errors
+    /// Where the tokenizer's decoder fails.
+    pub fn pieces(&self, sequence: &Sequence) -> Result<Vec<(String, Range<usize>, bool)>> {
+        let (before, completion) = self.spelled(sequence)?;
+        let Sequence { ids, start, unscored, .. } = sequence;
+        let mut pieces = vec![(before, 0..*start, false)];
+        if unscored.is_empty() {
+            pieces.push((completion, *start..ids.len(), true));
+        } else {
+            let mut from = *start;
+            for range in unscored.iter().cloned().chain([ids.len()..ids.len()]) {
+                for (tokens, scored) in [(from..range.start, true), (range.clone(), false)] {
+                    let text = self.tokenizer.decode(&ids[tokens.clone()], false);
+                    let text = text.map_err(|error| Error::input(format!("decoding token ids: {error}")))?;
+                    pieces.push((text, tokens, scored));
+                }
+                from = range.end;
+            }
+        }
+        pieces.retain(|(_, tokens, _)| !tokens.is_empty());
+        Ok(pieces)
     }
 
     /// What a sequence says before its completion and in it, special tokens written out.
@@ -299,9 +220,9 @@ impl Text {
     }
 
     fn try_prompt(&self, prompt: &[Turn], rules: &TextRules, limit: usize) -> Tried<Sequence> {
-        let Encoded { ids, escaped } = self.encode_prompt(prompt, rules)?;
+        let Encoded { ids, escaped, .. } = self.encode_prompt(prompt, rules)?;
         let start = ids.len();
-        let sequence = Sequence { prompt_tokens: start, start, ids, escaped, cut: 0 };
+        let sequence = Sequence { escaped, ..Sequence::new(ids, start) };
         if start == 0 {
             return Err(Stop::Refused(Refusal::EmptyPrompt));
         }
@@ -321,12 +242,25 @@ impl Text {
 
     /// Sequences of one prompt, all with the same start and the same cut.
     fn sequences(&self, prompt: &[Turn], afters: &[After], rules: &TextRules, limit: usize) -> Tried<Vec<Sequence>> {
-        let alone = self.encode_prompt(prompt, rules)?.ids;
+        let alone = self.encode_prompt(prompt, rules)?;
+        let prompt_tokens = alone.ids.len();
+        let agreed = |whole: &Encoded| alone.ids.iter().zip(&whole.ids).take_while(|(a, b)| a == b).count();
         let mut wholes = Vec::with_capacity(afters.len());
-        let mut start = alone.len();
+        let mut start = prompt_tokens;
+        let mut displaced = false;
         for after in afters {
-            let whole = self.encode_whole(prompt, after, rules)?;
-            start = start.min(alone.iter().zip(&whole.ids).take_while(|(a, b)| a == b).count());
+            let mut whole = self.encode_whole(prompt, after, rules)?;
+            if agreed(&whole) + LAST_TOKENS < prompt_tokens && !whole.text.starts_with(&alone.text) {
+                displaced = true;
+                match rules.on_prefix_mismatch {
+                    PromptMismatch::Stop => {
+                        return Err(Stop::Refused(self.displaced(&whole, agreed(&whole), prompt_tokens)?));
+                    }
+                    PromptMismatch::Append => whole = self.append(prompt, after, rules, &alone)?,
+                    PromptMismatch::Keep | PromptMismatch::Reject => {}
+                }
+            }
+            start = start.min(agreed(&whole));
             wholes.push(whole);
         }
         if start == 0 {
@@ -335,11 +269,28 @@ impl Text {
         if wholes.iter().any(|whole| whole.ids.len() == start) {
             return Err(Stop::Refused(Refusal::EmptyCompletion));
         }
-        if start < alone.len() && rules.on_prefix_mismatch == PrefixMismatch::Reject {
-            return Err(Stop::Refused(Refusal::PrefixMismatch { start, prompt_tokens: alone.len() }));
+        if start < prompt_tokens && rules.on_prefix_mismatch == PromptMismatch::Reject {
+            return Err(Stop::Refused(Refusal::PrefixMismatch { start, prompt_tokens }));
         }
-        let sequence = |Encoded { ids, escaped }| Sequence { ids, start, prompt_tokens: alone.len(), escaped, cut: 0 };
-        self.fit(wholes.into_iter().map(sequence).collect(), rules, limit)
+        let sequence = |Encoded { ids, escaped, scored, .. }: Encoded| -> Tried<Sequence> {
+            let unscored = scored.map_or(Vec::new(), |scored| between(&scored, start..ids.len()));
+            let sequence = Sequence { ids, start, prompt_tokens, unscored, displaced, escaped, cut: 0 };
+            match sequence.completion_tokens() {
+                0 => Err(Stop::Refused(Refusal::NothingMarked)),
+                _ => Ok(sequence),
+            }
+        };
+        self.fit(wholes.into_iter().map(sequence).collect::<Tried<_>>()?, rules, limit)
+    }
+
+    /// The refusal of a whole in which a prompt stands in another way than by itself.
+    fn displaced(&self, whole: &Encoded, start: usize, prompt_tokens: usize) -> Result<Refusal> {
+        const SHOWN: usize = 24;
+        let shown = &whole.ids[start..whole.ids.len().min(start + SHOWN)];
+        let text = self.tokenizer.decode(shown, false);
+        let text = text.map_err(|error| Error::input(format!("decoding token ids: {error}")))?;
+        let scored = if shown.len() == SHOWN { text + "…" } else { text };
+        Ok(Refusal::Displaced { start, prompt_tokens, scored })
     }
 
     /// Applies the limit to sequences of one prompt.
@@ -360,6 +311,9 @@ impl Text {
                     sequence.ids.drain(kept..kept + cut);
                     sequence.start -= cut;
                     sequence.prompt_tokens -= cut;
+                    for range in &mut sequence.unscored {
+                        *range = range.start - cut..range.end - cut;
+                    }
                     sequence.cut = u32::try_from(cut).expect("a token count");
                 }
                 Ok(sequences)
@@ -372,10 +326,10 @@ impl Text {
         let contents = prompt.iter().map(|turn| turn.content).collect::<Vec<_>>();
         let marker = self.marker(&contents, rules)?;
         match raw(prompt)? {
-            Some(text) => self.encode(&marker, marker.mark(text), true),
+            Some(text) => self.encode(&marker, marker.mark(text), true, None),
             None => {
-                let rendered = self.render(&marker, prompt, &[], true)?;
-                self.encode(&marker, rendered, false)
+                let rendered = self.render(&marker, prompt, &[], true, None)?;
+                self.encode(&marker, rendered, false, None)
             }
         }
     }
@@ -386,8 +340,9 @@ impl Text {
             (After::Response(turns), None) if raw(turns)?.is_none() => {
                 let contents = prompt.iter().chain(turns).map(|turn| turn.content).collect::<Vec<_>>();
                 let marker = self.marker(&contents, rules)?;
-                let rendered = self.render(&marker, prompt, turns, false)?;
-                return self.encode(&marker, rendered, false);
+                let borders = Borders::beside(&contents)?;
+                let rendered = self.render_scored(&marker, prompt, turns, borders)?;
+                return self.encode(&marker, rendered, false, Some(borders));
             }
             (After::Response([turn]), _) => (turn.content, true),
             (After::Response(turns), _) => {
@@ -411,16 +366,90 @@ impl Text {
             None => {
                 let contents = prompt.iter().map(|turn| turn.content).chain([body]).collect::<Vec<_>>();
                 let marker = self.marker(&contents, rules)?;
-                let rendered = self.render(&marker, prompt, &[], true)?;
+                let rendered = self.render(&marker, prompt, &[], true, None)?;
                 let marked = rendered + &marker.mark(body);
                 (marker, marked)
             }
         };
         marked.push_str(eos.unwrap_or_default());
-        self.encode(&marker, marked, is_raw.is_some())
+        self.encode(&marker, marked, is_raw.is_some(), None)
     }
 
-    fn render(&self, marker: &Marker, prompt: &[Turn], response: &[Turn], generation_prompt: bool) -> Tried<String> {
+    /// Prompt and response by the template, with borders around what is scored, where that is not all of the response.
+    fn render_scored(&self, marker: &Marker, prompt: &[Turn], response: &[Turn], borders: Borders) -> Tried<String> {
+        let whole = self.render(marker, prompt, response, false, Some(borders))?;
+        let is_other = |turn: &Turn| turn.role != ASSISTANT;
+        let marks = self.template.as_ref().is_some_and(ChatTemplate::marks_scored);
+        if marks || !response.iter().any(is_other) || response.iter().all(is_other) {
+            return Ok(whole);
+        }
+        // What others say lies between the rendering up to them and the one that opens the assistant's next turn.
+        let end_of = |turns: usize, opened: bool| -> Tried<usize> {
+            let rendered = self.render(marker, prompt, &response[..turns], opened, None)?;
+            match whole.starts_with(&rendered) {
+                true => Ok(rendered.len()),
+                false => Err(Stop::Refused(Refusal::Form {
+                    detail: format!(
+                        "the response has turns of others, and the chat template writes its first {turns} turns in \
+                         another way when more follow: what the assistant said cannot be told; a template with \
+                         {{% generation %}} marks says it"
+                    ),
+                })),
+            }
+        };
+        let mut spans = Vec::new();
+        let (mut said_from, mut at) = (0, 0);
+        while at < response.len() {
+            if !is_other(&response[at]) {
+                at += 1;
+                continue;
+            }
+            spans.push(said_from..end_of(at, false)?);
+            at += response[at..].iter().take_while(|turn| is_other(turn)).count();
+            said_from = if at == response.len() { whole.len() } else { end_of(at, true)? };
+        }
+        spans.push(said_from..whole.len());
+        Ok(borders.around(&whole, &spans))
+    }
+
+    /// The prompt's own rendering with the answer after it, as the template writes the answer.
+    fn append(&self, prompt: &[Turn], after: &After, rules: &TextRules, alone: &Encoded) -> Tried<Encoded> {
+        let After::Response(response) = *after else {
+            return Err(Stop::Failed(Error::internal("only a rendered answer stands after another prompt")));
+        };
+        let contents = prompt.iter().chain(response).map(|turn| turn.content).collect::<Vec<_>>();
+        let marker = self.marker(&contents, rules)?;
+        let borders = Borders::beside(&contents)?;
+        let whole = self.render_scored(&marker, prompt, response, borders)?;
+        // A stand-in for the answer shows where the template puts it.
+        let stand_in = borders.stand_in();
+        let mut probe = response.to_vec();
+        probe[0].content = &stand_in;
+        let probed = self.render_scored(&marker, prompt, &probe, borders)?;
+        let place = probed.find(&stand_in).filter(|at| !probed[at + stand_in.len()..].contains(&stand_in));
+        let found = place.filter(|&at| whole.starts_with(&probed[..at]));
+        let Some(at) = found else {
+            let (start, prompt_tokens) = (alone.ids.len(), alone.ids.len());
+            return Err(Stop::Refused(Refusal::PrefixMismatch { start, prompt_tokens }));
+        };
+        let own = self.render(&marker, prompt, &[], true, None)?;
+        // White space that the template writes before an answer and the prompt does not end with.
+        let tail = |text: &str| text.len() - text.trim_end().len();
+        let before = borders.without(&probed[..at]);
+        let (gap, there) = (&before[before.len() - tail(&before)..], &own[own.len() - tail(&own)..]);
+        let gap = gap.strip_prefix(there).unwrap_or_default();
+        let opened = borders.opened(&probed[..at]);
+        self.encode(&marker, [&own, gap, opened.as_str(), &whole[at..]].concat(), false, Some(borders))
+    }
+
+    fn render(
+        &self,
+        marker: &Marker,
+        prompt: &[Turn],
+        response: &[Turn],
+        generation_prompt: bool,
+        borders: Option<Borders>,
+    ) -> Tried<String> {
         if let Some(turn) = prompt.iter().chain(response).find(|turn| turn.role == "text") {
             let start = turn.content.chars().take(40).collect::<String>();
             let detail =
@@ -437,7 +466,7 @@ impl Text {
         let marked =
             prompt.iter().chain(response).map(|turn| (turn.role, marker.mark(turn.content))).collect::<Vec<_>>();
         let messages = marked.iter().map(|(role, content)| (*role, content.as_str())).collect::<Vec<_>>();
-        match template.render(&messages, generation_prompt)? {
+        match template.render(&messages, generation_prompt, borders)? {
             Rendering::Text(text) => Ok(text),
             Rendering::Refused(detail) => Err(Stop::Refused(Refusal::Template { detail })),
         }
@@ -464,15 +493,27 @@ impl Text {
         Ok(Marker { escape: Some(escape), escaped: u32::try_from(found.len()).expect("a count"), ..unmarked })
     }
 
-    fn encode(&self, marker: &Marker, text: String, add_special: bool) -> Tried<Encoded> {
-        let ids = match &marker.escape {
-            Some(escape) => escape.encode(&self.special, &text, add_special)?,
-            None => {
-                let encoding = self.tokenizer.encode_fast(text.as_str(), add_special);
-                encoding.map_err(|error| Error::input(format!("tokenising: {error}")))?.get_ids().to_vec()
-            }
+    fn encode(&self, marker: &Marker, text: String, add_special: bool, borders: Option<Borders>) -> Tried<Encoded> {
+        let (tokenizer, text) = match &marker.escape {
+            Some(escape) => (escape.tokenizer(), escape.plain(&self.special, &text)),
+            None => (&self.tokenizer, text),
         };
-        Ok(Encoded { ids, escaped: marker.escaped })
+        let (text, spans) = match borders {
+            Some(borders) => borders.take_out(text),
+            None => (text, Vec::new()),
+        };
+        let encoding = match spans.is_empty() {
+            true => tokenizer.encode_fast(text.as_str(), add_special),
+            // With the places of tokens in the text.
+            false => tokenizer.encode(text.as_str(), add_special),
+        };
+        let encoding = encoding.map_err(|error| Error::input(format!("tokenising: {error}")))?;
+        let mut ids = encoding.get_ids().to_vec();
+        if let Some(escape) = &marker.escape {
+            escape.restore(&mut ids);
+        }
+        let scored = (!spans.is_empty()).then(|| token_ranges(encoding.get_offsets(), &spans));
+        Ok(Encoded { ids, escaped: marker.escaped, text, scored })
     }
 
     fn eos(&self) -> Result<&str> {
@@ -497,6 +538,31 @@ enum After<'a> {
 struct Encoded {
     ids: Vec<u32>,
     escaped: u32,
+    /// What was tokenised.
+    text: String,
+    /// The tokens that are scored, in order, where that is not all after the prompt.
+    scored: Option<Vec<Range<usize>>>,
+}
+
+/// Tokens at the end of a prompt that may differ from what stands before its answer.
+const LAST_TOKENS: usize = 2;
+
+/// The role of what a model says.
+const ASSISTANT: &str = "assistant";
+
+/// What is left of `all` without some ranges, which are in order.
+fn between(ranges: &[Range<usize>], all: Range<usize>) -> Vec<Range<usize>> {
+    let (mut rest, mut at) = (Vec::new(), all.start);
+    for range in ranges {
+        if at < range.start.min(all.end) {
+            rest.push(at..range.start.min(all.end));
+        }
+        at = at.max(range.end);
+    }
+    if at < all.end {
+        rest.push(at..all.end);
+    }
+    rest
 }
 
 /// Marks special-token text in contents, where that is the rule and there is some.

@@ -127,6 +127,7 @@ impl Training {
         budget_tokens: usize,
         trained: impl Fn(&str) -> bool,
     ) -> Result<Training> {
+        decoder.whole()?;
         let mut states = Vec::new();
         for parameter in decoder.parameters_mut() {
             let chosen = parameter.parts.iter().filter(|(name, _)| trained(name)).count();

@@ -134,6 +134,21 @@ fn files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     Ok((index, names.into_iter().map(|name| folder.join(name)).collect()))
 }
 
+/// Refuses the text that Git LFS leaves in place of a file that was not fetched.
+pub(crate) fn refuse_pointer(path: &Path) -> Result<()> {
+    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+    let mut start = Vec::with_capacity(POINTER.len());
+    let file = File::open(path).map_err(Error::io(path))?;
+    file.take(POINTER.len() as u64).read_to_end(&mut start).map_err(Error::io(path))?;
+    match start == POINTER {
+        false => Ok(()),
+        true => {
+            let text = "a Git LFS pointer, not the file itself: run `git lfs pull` in its folder, or fetch it anew";
+            Err(Error::file(path, text))
+        }
+    }
+}
+
 /// The dtype that a folder's embedding table is stored in, from the headers of its files.
 pub(crate) fn stored_dtype(folder: &Path) -> Result<DType> {
     let (listing, files) = files(folder)?;

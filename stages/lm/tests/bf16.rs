@@ -3,7 +3,7 @@
 mod common;
 
 use common::{MODELS, numbers, oracle, rows};
-use lm::{AdamW, Decoder, Device, Dtype, LogProbs, Memory, Sequence, Training};
+use lm::{AdamW, Decoder, Device, Dtype, LogProbs, Memory, SavedDtype, Sequence, Training};
 
 fn load(folder: &std::path::Path, dtype: Dtype) -> Decoder {
     Decoder::load_in(folder, &Device::Cpu, dtype).unwrap()
@@ -92,21 +92,65 @@ fn same_bytes_for_any_number_of_threads() {
     }
 }
 
-/// Weights are kept in f32 while they are trained, and written in bf16.
+/// Weights are trained in f32, whatever products are computed in, and written so; bf16 leaves the smallest updates out.
 #[test]
-fn what_is_saved_is_bf16_and_gives_the_same_log_probabilities() {
+fn what_is_saved_is_what_was_trained() {
     let (_, training) = train(Dtype::Bf16, 512);
-    let folder = tempfile::tempdir().unwrap();
-    training.decoder().save(folder.path()).unwrap();
-    let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+    let base = oracle("llama");
+    let save = |dtype: SavedDtype| {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = training.save(folder.path(), dtype, &base).unwrap();
+        let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+        (folder, kept, config)
+    };
+    let numbers = numbers("llama");
+    let sequence = numbers["pairs"]["text"]["chosen"][0].sequence();
+    let score = |decoder: &Decoder| decoder.score(&[&sequence], false, 512).unwrap()[0].response;
+
+    let (folder, kept, config) = save(SavedDtype::F32);
+    assert!(kept.is_none() && config.contains("\"dtype\": \"float32\""), "{config}");
+    assert_eq!(score(&load(folder.path(), Dtype::Bf16)), score(training.decoder()), "to the last bit");
+
+    let (folder, kept, config) = save(SavedDtype::Bf16);
     assert!(config.contains("\"dtype\": \"bfloat16\""), "{config}");
     let file = std::fs::read(folder.path().join("model.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
     assert!(tensors.iter().all(|(_, tensor)| tensor.dtype() == safetensors::Dtype::BF16));
-    let numbers = numbers("llama");
-    let sequence = numbers["pairs"]["text"]["chosen"][0].sequence();
-    let score = |decoder: &Decoder| decoder.score(&[&sequence], false, 512).unwrap()[0].response;
+    let kept = kept.unwrap();
+    assert!(kept.changed > 0 && kept.kept < kept.changed && kept.share() > 0.0, "{kept:?}");
     let (saved, trained) = (score(&load(folder.path(), Dtype::Bf16)), score(training.decoder()));
     // Matrices are rounded alike either way; norms and embeddings are rounded by saving only.
     assert!((saved / trained - 1.0).abs() < 2e-3, "{saved}, {trained}");
+    // The base is stored in f32.
+    assert!(save(SavedDtype::AsLoaded).1.is_none());
+}
+
+/// A learning rate of which bf16 leaves nothing: all of it is there in f32.
+#[test]
+fn small_updates_outlive_f32_alone() {
+    let base = oracle("llama");
+    let folder = tempfile::tempdir().unwrap();
+    lm::export(&base, folder.path(), Some(SavedDtype::Bf16)).unwrap();
+    let numbers = numbers("llama");
+    let sequence = numbers["pairs"]["text"]["chosen"][0].sequence();
+    let decoder = load(folder.path(), Dtype::Bf16);
+    let before = decoder.score(&[&sequence], false, 512).unwrap()[0].response;
+    let mut training = Training::new(decoder, AdamW::default(), None, Memory::Keep, 512).unwrap();
+    for _ in 0..3 {
+        training.forward(&[&sequence], false).unwrap();
+        training.backward(&[LogProbs { response: -1.0, prompt: 0.0 }]).unwrap();
+        training.step(1e-6).unwrap();
+    }
+    let gain = |dtype: SavedDtype| {
+        let to = tempfile::tempdir().unwrap();
+        let kept = training.save(to.path(), dtype, folder.path()).unwrap();
+        // In f32 products: what is asked is what the files hold.
+        (load(to.path(), Dtype::F32).score(&[&sequence], false, 512).unwrap()[0].response, kept)
+    };
+    let start = load(folder.path(), Dtype::F32).score(&[&sequence], false, 512).unwrap()[0].response;
+    let (full, none) = gain(SavedDtype::F32);
+    let (half, kept) = gain(SavedDtype::AsLoaded);
+    assert!(before.is_finite() && none.is_none() && full > start, "{start} to {full}");
+    assert!(half - start < 0.2 * (full - start), "{start} to {half} of {full}");
+    assert!(kept.unwrap().share() < 0.2, "{kept:?}");
 }

@@ -171,7 +171,7 @@ fn a_decoder_serves_where_there_is_no_encoder() {
     let rules = lm::TextRules {
         special_text: lm::SpecialText::Allow,
         too_long: lm::TooLong::Reject,
-        on_prefix_mismatch: lm::PrefixMismatch::Keep,
+        on_prefix_mismatch: lm::PromptMismatch::Keep,
     };
     for (content, got) in texts.iter().zip(&got) {
         let ids = text.prompt(&[lm::Turn { role: "text", content }], &rules, 1024).unwrap().unwrap().ids;

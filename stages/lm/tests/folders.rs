@@ -202,7 +202,7 @@ fn an_exported_model_is_the_same_model_in_the_dtype_it_had() {
         let decoder = Decoder::load_as(&oracle("qwen2"), &Device::Cpu, dtype).unwrap();
         decoder.save(from.path()).unwrap();
         lm::copy_tokenizer(&oracle("qwen2"), from.path()).unwrap();
-        lm::export(from.path(), to.path()).unwrap();
+        lm::export(from.path(), to.path(), None).unwrap();
         let names = |folder: &Path| {
             let mut names: Vec<_> =
                 std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();

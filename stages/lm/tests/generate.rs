@@ -73,7 +73,7 @@ fn logp_is_the_score() {
             for sample in samples {
                 let start = case.prompt.len();
                 let ids = case.prompt.iter().chain(&sample.ids).copied().collect();
-                let sequence = Sequence { ids, start, prompt_tokens: start, escaped: 0, cut: 0 };
+                let sequence = Sequence::new(ids, start);
                 let score = decoder.score(&[&sequence], false, 4096).unwrap()[0].response;
                 assert!((sample.logp - score).abs() < 1e-4, "{model}: {} {score}", sample.logp);
             }

@@ -3,46 +3,132 @@
 #[path = "../../../tests/harness/gguf.rs"]
 mod gguf;
 
-use lm::{Decoder, Device, GgufModel, Sequence};
+use std::path::{Path, PathBuf};
 
-fn sequence(ids: &[u32], start: usize) -> Sequence {
-    Sequence { ids: ids.to_vec(), start, prompt_tokens: start, escaped: 0, cut: 0 }
+use lm::{AdamW, Decoder, DecoderConfig, Device, Dtype, Memory, Sequence, Training};
+
+fn oracle(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/oracles").join(name)
 }
+
+/// One token and several, prompts in common and not, one prompt twice in a row and again later.
+fn sequences() -> Vec<Sequence> {
+    let texts: [(&[u32], usize); 6] = [
+        (&[5, 9, 33, 7], 3),
+        (&[5, 9, 33, 8], 3),
+        (&[5, 9, 33, 8, 21, 40], 3),
+        (&[5, 9, 33, 11, 2], 3),
+        (&[17, 3], 1),
+        (&[5, 9, 33, 7], 3),
+    ];
+    texts.iter().map(|&(ids, start)| Sequence::new(ids.to_vec(), start)).collect()
+}
+
+fn scores(decoder: &Decoder, budget: usize) -> Vec<f64> {
+    let sequences = sequences();
+    let all: Vec<&Sequence> = sequences.iter().collect();
+    decoder.score(&all, false, budget).unwrap().iter().map(|scores| scores.response).collect()
+}
+
+fn check(got: &[f64], wanted: &[f64], within: f64, what: &str) {
+    for (got, wanted) in got.iter().zip(wanted) {
+        assert!((got - wanted).abs() < within, "{what}: {got} {wanted}");
+    }
+}
+
+const FAMILIES: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
 #[test]
 fn unquantised_files_give_the_folders_numbers() {
-    for (name, family) in [("llama", "llama"), ("qwen2", "qwen2"), ("qwen3", "qwen3")] {
-        let oracles = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/oracles");
+    for name in FAMILIES {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("model.gguf");
-        gguf::write(&oracles.join(name), family, &file);
-        let decoder = Decoder::load(&oracles.join(name), &Device::Cpu).unwrap();
-        let model = GgufModel::load(&file, &Device::Cpu).unwrap();
-        // One token and several, prompts in common and not, one prompt twice in a row and again later.
-        let sequences = [
-            sequence(&[5, 9, 33, 7], 3),
-            sequence(&[5, 9, 33, 8], 3),
-            sequence(&[5, 9, 33, 8, 21, 40], 3),
-            sequence(&[5, 9, 33, 11, 2], 3),
-            sequence(&[17, 3], 1),
-            sequence(&[5, 9, 33, 7], 3),
-        ];
-        let all: Vec<&Sequence> = sequences.iter().collect();
-        let scores = model.score(&all).unwrap();
-        let expected = decoder.score(&all, false, 4096).unwrap();
-        for (got, wanted) in scores.iter().zip(&expected) {
-            assert!((got - wanted.response).abs() < 1e-3, "{name}: {got} {}", wanted.response);
-        }
-        assert_eq!(scores[0], scores[5]);
-        assert!(GgufModel::positions(&file).unwrap() > 8);
+        gguf::write(&oracle(name), name, &file);
+        let folder = Decoder::load(&oracle(name), &Device::Cpu).unwrap();
+        let model = Decoder::load(&file, &Device::Cpu).unwrap();
+        check(&scores(&model, 4096), &scores(&folder, 4096), 1e-5, name);
+        check(&scores(&model, 4), &scores(&folder, 4096), 1e-4, name);
+        let (own, of_folder) = (model.config(), folder.config());
+        assert_eq!((own.max_positions, own.tied), (of_folder.max_positions, of_folder.tied));
+        assert_eq!(DecoderConfig::from_folder(&file).unwrap().layers, of_folder.layers);
     }
 }
 
 #[test]
-fn a_file_that_is_none_is_refused() {
+fn a_file_of_eight_bits_gives_what_its_rounded_weights_give() {
+    for name in FAMILIES {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("model.gguf");
+        gguf::write_q8(&oracle(name), name, &file);
+        let folder = place.path().join("rounded");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::copy(oracle(name).join("config.json"), folder.join("config.json")).unwrap();
+        let weights = candle_core::safetensors::load(oracle(name).join("model.safetensors"), &Device::Cpu).unwrap();
+        let rounded = weights.iter().map(|(name, tensor)| (name.clone(), gguf::rounded(tensor))).collect();
+        candle_core::safetensors::save(&rounded, folder.join("model.safetensors")).unwrap();
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            let load = |path: &Path| Decoder::load_in(path, &Device::Cpu, dtype).unwrap();
+            check(&scores(&load(&file), 4096), &scores(&load(&folder), 4096), 1e-5, name);
+        }
+    }
+}
+
+#[test]
+fn a_file_is_scored_with_and_nothing_else() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("model.gguf");
+    gguf::write(&oracle("llama"), "llama", &file);
+    let load = || Decoder::load(&file, &Device::Cpu).unwrap();
+    let refused = Training::new(load(), AdamW::default(), None, Memory::Keep, 64).unwrap_err().to_string();
+    assert!(refused.contains("GGUF file is only scored with"), "{refused}");
+    assert!(load().save(place.path()).is_err());
+}
+
+#[test]
+fn a_file_that_is_none_or_says_wrong_sizes_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    let refused = |what: &str| {
+        let error = Decoder::load(&file, &Device::Cpu).err().unwrap_or_else(|| panic!("{what} is taken"));
+        assert!(error.is_data() && error.to_string().contains("model.gguf"), "{error}");
+        error.to_string()
+    };
     std::fs::write(&file, b"GGUF\x03 but not whole").unwrap();
-    let error = GgufModel::load(&file, &Device::Cpu).err().unwrap();
-    assert!(error.is_data() && error.to_string().contains("model.gguf"), "{error}");
+    refused("a beginning");
+    std::fs::write(&file, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n").unwrap();
+    assert!(refused("a pointer").contains("a Git LFS pointer"));
+    for (key, size) in [
+        ("block_count", 0),
+        ("block_count", 1),
+        ("block_count", 9),
+        ("block_count", u32::MAX),
+        ("embedding_length", 0),
+        ("embedding_length", u32::MAX),
+        ("feed_forward_length", u32::MAX),
+        ("attention.head_count", 0),
+        ("attention.head_count", 3),
+        ("attention.head_count", u32::MAX),
+        ("attention.head_count_kv", 0),
+        ("attention.head_count_kv", u32::MAX),
+        ("attention.key_length", 0),
+        ("attention.key_length", u32::MAX),
+        ("rope.dimension_count", 1),
+    ] {
+        gguf::write_wrong(&oracle("llama"), "llama", &[(key, size)], &file);
+        let text = refused(&format!("{key} {size}"));
+        assert!(!text.contains("bug"), "{key} {size}: {text}");
+    }
+    // A length that no file could hold, in its head.
+    gguf::write_q8(&oracle("llama"), "llama", &file);
+    let whole = std::fs::read(&file).unwrap();
+    for at in (8..400).step_by(4) {
+        let mut bytes = whole.clone();
+        bytes[at..at + 4].copy_from_slice(&[0xff; 4]);
+        std::fs::write(&file, bytes).unwrap();
+        if let Err(error) = Decoder::load(&file, &Device::Cpu) {
+            assert!(error.is_data(), "byte {at}: {error}");
+        }
+    }
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    refused("half a file");
 }

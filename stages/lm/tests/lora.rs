@@ -4,7 +4,7 @@ mod common;
 
 use common::{Scored, numbers, oracle};
 use lm::{AdamW, DType, Decoder, Device, LogProbs, Lora, Memory, Sequence, Text, Training};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 fn fixture() -> PathBuf {
@@ -77,7 +77,7 @@ fn merged_weights_are_the_adapter() {
     }
     // The folder that export writes is a model of its own, with the base's dtype and files.
     let to = tempfile::tempdir().unwrap();
-    lm::export(&fixture(), to.path()).unwrap();
+    lm::export(&fixture(), to.path(), None).unwrap();
     assert_eq!(lm::base_of(to.path()).unwrap(), None);
     assert!(worst(&scores(&load(to.path())), &scores(&merged)) == 0.0);
     assert_eq!(json(&to.path().join("config.json")), json(&oracle("llama").join("config.json")));
@@ -118,6 +118,41 @@ fn a_saved_adapter_is_the_same_adapter() {
         ];
         assert!(!same.contains(&key.as_str()) || config[key] == *value, "{key}: {config}");
     }
+}
+
+/// PEFT looks for a path from the folder that it is called in, and for a name in the hub's cache.
+#[test]
+fn a_base_is_named_so_that_it_is_found_from_anywhere() {
+    let place = tempfile::tempdir().unwrap();
+    let named = |base: &Path| {
+        let folder = tempfile::tempdir_in(place.path()).unwrap();
+        load(&fixture()).save_adapter(folder.path(), base).unwrap();
+        let config = json(&folder.path().join("adapter_config.json"));
+        (config["base_model_name_or_path"].clone(), config["revision"].clone(), folder)
+    };
+    let (name, revision, _) = named(&oracle("llama"));
+    assert_eq!((Path::new(name.as_str().unwrap()), revision), (&*oracle("llama").canonicalize().unwrap(), Value::Null));
+    let snapshot = place.path().join("hub/models--org--small-model/snapshots/0a1b2c");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    let (name, revision, _) = named(&snapshot);
+    assert_eq!((name, revision), (json!("org/small-model"), json!("0a1b2c")));
+
+    // A store that was moved: the way inside it leads, whatever path the configuration names.
+    let (.., folder) = named(&oracle("llama"));
+    for name in
+        ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    {
+        let to = place.path().join("base");
+        std::fs::create_dir_all(&to).unwrap();
+        std::fs::copy(oracle("llama").join(name), to.join(name)).unwrap();
+    }
+    let mut config = json(&folder.path().join("adapter_config.json"));
+    config["base_model_name_or_path"] = json!("/nowhere/base");
+    std::fs::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
+    assert!(lm::base_of(folder.path()).unwrap_err().to_string().contains("is not there"));
+    std::fs::write(folder.path().join(lm::BASE_INSIDE), "../base\n").unwrap();
+    assert_eq!(lm::base_of(folder.path()).unwrap(), Some(folder.path().join("../base")));
+    assert_eq!(scores(&load(folder.path())), scores(&load(&fixture())));
 }
 
 #[test]

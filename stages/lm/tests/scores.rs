@@ -33,8 +33,7 @@ fn log_probabilities_equal_those_of_pytorch() {
 #[test]
 fn nothing_to_score_is_zero() {
     let decoder = Decoder::load(&oracle("llama"), &Device::Cpu).unwrap();
-    let sequence =
-        |ids: &[u32], start: usize| Sequence { ids: ids.to_vec(), start, prompt_tokens: start, escaped: 0, cut: 0 };
+    let sequence = |ids: &[u32], start: usize| Sequence::new(ids.to_vec(), start);
     let [single, prompt, whole] = [sequence(&[5], 1), sequence(&[5, 6, 7], 3), sequence(&[5, 6, 7, 8], 3)];
     assert!(decoder.score(&[], true, 100).unwrap().is_empty());
     let alone = decoder.score(&[&single], true, 100).unwrap()[0];
@@ -51,7 +50,7 @@ fn nothing_to_score_is_zero() {
 fn sequences_that_do_not_fit_the_model_are_errors() {
     let decoder = Decoder::load(&oracle("llama"), &Device::Cpu).unwrap();
     let check = |ids: Vec<u32>, want: &str| {
-        let sequence = Sequence { ids, start: 1, prompt_tokens: 1, escaped: 0, cut: 0 };
+        let sequence = Sequence::new(ids, 1);
         let error = decoder.score(&[&sequence], false, 100).unwrap_err();
         assert!(error.is_data() && error.to_string().contains(want), "{error}");
     };

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use lm::{PrefixMismatch, Refusal, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
+use lm::{PromptMismatch, Refusal, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
 use serde_json::Value as Json;
 
 const RULES: TextRules = TextRules {
     special_text: SpecialText::Escape,
     too_long: TooLong::Reject,
-    on_prefix_mismatch: PrefixMismatch::Keep,
+    on_prefix_mismatch: PromptMismatch::Keep,
 };
 
 fn oracles() -> PathBuf {
@@ -272,7 +272,7 @@ fn a_pair_starts_at_the_shorter_common_prefix() {
     let pair = text.pair((&prompt, &merging), (&prompt, &other), &RULES, 64).unwrap().unwrap();
     assert_eq!((pair.0.start, pair.1.start), (merged.start, merged.start));
     assert_eq!(pair.1.ids, alone.ids);
-    let strict = TextRules { on_prefix_mismatch: PrefixMismatch::Reject, ..RULES };
+    let strict = TextRules { on_prefix_mismatch: PromptMismatch::Reject, ..RULES };
     let refused = text.pair((&prompt, &merging), (&prompt, &other), &strict, 64).unwrap().unwrap_err();
     assert_eq!(refused, Refusal::PrefixMismatch { start: merged.start, prompt_tokens: merged.prompt_tokens });
     assert_eq!(refused.reason(), "prefix_mismatch");

@@ -2,7 +2,7 @@
 
 use kit::rows::{Item, Pair};
 use kit::{Context, Rendering, Result, Table, Tokenised};
-use lm::{Sequence, Text};
+use lm::{Refusal, Sequence, Text};
 
 use crate::lm_error;
 use crate::stage::Reference;
@@ -22,7 +22,7 @@ pub(crate) fn render(stage: &Reference, context: &Context<'_>, rows: usize) -> R
                 let tokenised = text.single(&prompt, &turns(response), &rules, limit).map_err(lm_error)?;
                 renderings.push(match tokenised {
                     Ok(sequence) => of_sequence(&text, title, &sequence)?,
-                    Err(refusal) => Rendering::refused(title, refusal.reason(), &refusal.to_string()),
+                    Err(refusal) => refused(title, &refusal),
                 });
                 Ok(())
             };
@@ -44,19 +44,27 @@ pub(crate) fn render(stage: &Reference, context: &Context<'_>, rows: usize) -> R
             }
             Err(refusal) => {
                 let title = format!("pair {}", row.pair_id);
-                renderings.push(Rendering::refused(title, refusal.reason(), &refusal.to_string()));
+                renderings.push(refused(title, &refusal));
             }
         }
     }
     Ok(renderings)
 }
 
+fn refused(title: String, refusal: &Refusal) -> Rendering {
+    match refusal {
+        Refusal::Displaced { .. } => Rendering::stopped(title, &refusal.to_string()),
+        other => Rendering::refused(title, other.reason(), &other.to_string()),
+    }
+}
+
 fn of_sequence(text: &Text, title: String, sequence: &Sequence) -> Result<Rendering> {
-    let spelled = text.spelled(sequence).map_err(lm_error)?;
+    let pieces = text.pieces(sequence).map_err(lm_error)?;
     let tokens = Tokenised {
         ids: &sequence.ids,
         start: sequence.start,
-        texts: (&spelled.0, &spelled.1),
+        pieces: &pieces,
+        displaced: sequence.displaced,
         bos: text.count_bos(sequence),
         escaped: sequence.escaped,
         cut: sequence.cut,

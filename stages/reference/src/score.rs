@@ -39,7 +39,8 @@ pub(crate) fn score(stage: &Reference, context: &Context<'_>, work: &WorkList) -
         .figure("tokens, shared prefixes once", work.shared_tokens())
         .figure("cut on the left", work.counts.cut)
         .figure("escaped special text", work.counts.escaped)
-        .figure("prompt is not a token prefix", work.counts.mismatched))
+        .figure("prompt is not a token prefix", work.counts.mismatched)
+        .figure("prompt is written otherwise before an answer", work.counts.displaced))
 }
 
 fn load(stage: &Reference, context: &Context<'_>) -> Result<Decoder> {
@@ -76,7 +77,7 @@ fn score_batch(stage: &Reference, decoder: &Decoder, units: &[Unit]) -> Result<V
             logp: log_probs.response,
             prompt_logp: stage.prompt_part.then_some(log_probs.prompt),
             prompt_tokens: sequence.start as u32,
-            completion_tokens: (sequence.ids.len() - sequence.start) as u32,
+            completion_tokens: sequence.completion_tokens() as u32,
             dtype: Some(stage.dtype.name().to_owned()),
         })
     });

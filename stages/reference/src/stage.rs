@@ -1,10 +1,10 @@
 //! The configuration of `reference`, and what the engine asks of it.
 
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Rendering, Result,
-    Stage, Table, Traced, Trail,
+    Ahead, Amount, Context, Error, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Rendering,
+    Result, Stage, Table, Traced, Trail,
 };
-use lm::{DecoderConfig, Dtype, PrefixMismatch, SpecialText, Text, TextRules, TooLong};
+use lm::{DecoderConfig, Dtype, PromptMismatch, SpecialText, Text, TextRules, TooLong};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -35,10 +35,13 @@ pub struct Reference {
     /// the row, `allow` encodes it as the special token.
     #[serde(default = "special_text")]
     pub special_text: SpecialText,
-    /// Rows whose tokenised prompt is not a prefix of the tokenised whole: `keep` scores from the common prefix on,
-    /// `reject` refuses the row.
+    /// Rows whose prompt, tokenised by itself, is not what stands before its answer. The last token or two may always
+    /// differ, where they merge with the answer's. Where a chat template writes the prompt in another way when an answer
+    /// follows: `stop`, or `append` the answer, as the template writes it, to the prompt's own rendering, or `keep` the
+    /// whole and score whatever follows the common beginning. `reject` refuses every row whose prompt is not a prefix to
+    /// the last token.
     #[serde(default = "on_prefix_mismatch")]
-    pub on_prefix_mismatch: PrefixMismatch,
+    pub on_prefix_mismatch: PromptMismatch,
     /// Longest sequence in tokens; without it the model's positions.
     #[serde(default)]
     pub max_tokens: Option<usize>,
@@ -61,8 +64,8 @@ fn special_text() -> SpecialText {
     SpecialText::Escape
 }
 
-fn on_prefix_mismatch() -> PrefixMismatch {
-    PrefixMismatch::Keep
+fn on_prefix_mismatch() -> PromptMismatch {
+    PromptMismatch::Stop
 }
 
 fn tokens_per_batch() -> usize {
@@ -135,6 +138,8 @@ impl Stage for Reference {
         if work.counts.mismatched > 0 {
             notes.push(format!("{} sequences whose prompt is not a token prefix", work.counts.mismatched));
         }
+        notes.extend(work.counts.displaced_remark());
+        notes.extend(work.stopped.remark());
         Ok(Forecast {
             rows: Amount::exact(work.rows),
             tokens: Some(Amount::exact(work.shared_tokens())),
@@ -150,6 +155,10 @@ impl Stage for Reference {
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {
         let work = self.work_list(context)?;
+        if let Some(text) = work.stopped.stop(work.rows) {
+            return Err(Error::Data(text));
+        }
+        work.counts.displaced_remark().into_iter().for_each(|text| context.warn(text));
         score(self, context, &work)
     }
 

@@ -20,16 +20,15 @@ pub(crate) fn trace(stage: &Reference, context: &Context<'_>, trail: &Trail) -> 
         let is_row = |(side, sequence): &&(usize, Sequence)| {
             trail.side(&row.prompt_id, &row.response_id) == Some(*side)
                 && sequence.start == row.completion_start as usize
-                && sequence.ids.len() - sequence.start == row.completion_tokens as usize
+                && sequence.completion_tokens() == row.completion_tokens as usize
         };
         let found = sequences.iter().find(is_row).map(|(_, sequence)| sequence);
         let again = |count: &dyn Fn(&Sequence) -> usize| found.map_or(Value::Null, |sequence| count(sequence).into());
         let how = "the row that was read, tokenised again";
-        let completion = |sequence: &Sequence| sequence.ids.len() - sequence.start;
         let mut facts = vec![
             Fact::told("logp", row.logp).because("sum over the completion's tokens"),
             Fact::checked("completion_start", row.completion_start, again(&|sequence| sequence.start), how),
-            Fact::checked("completion_tokens", row.completion_tokens, again(&completion), how),
+            Fact::checked("completion_tokens", row.completion_tokens, again(&Sequence::completion_tokens), how),
         ];
         if row.prompt_logp.is_some() {
             facts.insert(

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use kit::rows::{Item, Message, Pair, Reject};
 use kit::{Context, Error, Result, Table, ids, shard_ranges};
-use lm::{Refusal, Sequence, Text, TextRules, TooLong, Turn};
+use lm::{Displaced, Refusal, Sequence, Text, TextRules, TooLong, Turn};
 
 use crate::lm_error;
 
@@ -31,6 +31,17 @@ pub(crate) struct Counts {
     pub(crate) escaped: u64,
     /// Distinct sequences whose tokenised prompt is not a prefix of the whole.
     pub(crate) mismatched: u64,
+    /// Distinct sequences whose prompt the template writes in another way when an answer follows.
+    pub(crate) displaced: u64,
+}
+
+impl Counts {
+    /// What there is to say of prompts that the template writes in another way when an answer follows.
+    pub(crate) fn displaced_remark(&self) -> Option<String> {
+        let text = "whose prompt the chat template writes in another way when an answer follows; look at some with \
+                    `halftone render`";
+        (self.displaced > 0).then(|| format!("{} sequences {text}", self.displaced))
+    }
 }
 
 pub(crate) struct WorkList {
@@ -38,13 +49,22 @@ pub(crate) struct WorkList {
     /// Rows read.
     pub(crate) rows: u64,
     pub(crate) counts: Counts,
+    /// Rows at which the stage stops.
+    pub(crate) stopped: Displaced,
 }
 
 impl WorkList {
     /// Reads and tokenises the rows of `from`.
     pub(crate) fn read(context: &Context<'_>, text: &Text, rules: &TextRules, limit: usize) -> Result<WorkList> {
-        let mut builder =
-            Builder { text, rules, limit, distinct: BTreeMap::new(), texts: BTreeMap::new(), refused: Vec::new() };
+        let mut builder = Builder {
+            text,
+            rules,
+            limit,
+            distinct: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            refused: Vec::new(),
+            stopped: Displaced::default(),
+        };
         let mut rows = 0;
         match context.table_of("from") {
             Some(Table::Items) => {
@@ -143,6 +163,7 @@ struct Builder<'a> {
     /// What each (prompt id, response id) stands for, as a digest of both texts.
     texts: BTreeMap<(String, String), String>,
     refused: Vec<(String, Reject)>,
+    stopped: Displaced,
 }
 
 impl Builder<'_> {
@@ -158,6 +179,7 @@ impl Builder<'_> {
             }
             Err(refusal) => {
                 let source = (&row.source_file, row.source_line);
+                self.stopped.note(&format!("pair `{}`", row.pair_id), &refusal);
                 self.refuse(&row.chosen_prompt_id, &row.pair_id, source, &refusal, "");
                 Ok(())
             }
@@ -175,6 +197,7 @@ impl Builder<'_> {
         let sequence = match single(&row.response)? {
             Ok(sequence) => sequence,
             Err(refusal) => {
+                self.stopped.note(&format!("item `{}`", row.item_id), &refusal);
                 self.refuse(&row.prompt_id, &row.item_id, source, &refusal, "");
                 return Ok(());
             }
@@ -184,6 +207,7 @@ impl Builder<'_> {
             match single(&messages)? {
                 Ok(mismatched) => self.add((&row.prompt_id, &response_id), (&row.prompt, &messages), mismatched)?,
                 Err(refusal) => {
+                    self.stopped.note(&format!("item `{}`, kl_response", row.item_id), &refusal);
                     self.refuse(&row.prompt_id, &row.item_id, source, &refusal, "kl_response: ");
                     return Ok(());
                 }
@@ -236,6 +260,7 @@ impl Builder<'_> {
             counts.cut += u64::from(sequence.cut > 0);
             counts.escaped += u64::from(sequence.escaped > 0);
             counts.mismatched += u64::from(sequence.start < sequence.prompt_tokens);
+            counts.displaced += u64::from(sequence.displaced);
         }
         let too_long = |(_, reject): &&(String, Reject)| reject.reason == "too_long";
         counts.too_long = match self.rules.too_long {
@@ -251,7 +276,7 @@ impl Builder<'_> {
         let mut units: Vec<Unit> = scored.chain(refused).collect();
         // The sort is stable: within a prompt the sequences keep the order of their keys, the refused rows theirs.
         units.sort_by(|a, b| a.prompt_id.cmp(&b.prompt_id));
-        WorkList { units, rows, counts }
+        WorkList { units, rows, counts, stopped: self.stopped }
     }
 }
 

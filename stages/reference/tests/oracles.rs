@@ -212,3 +212,56 @@ fn the_version_stands_for_the_output() {
     });
     harness::check_golden(&stage, lines, "2+lm1", "f79b0fbd2ab3");
 }
+
+/// The system message goes into the last message if that is the user's: before an answer it is nowhere.
+const SYSTEM_LAST: &str = "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}\
+                           {% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}\
+                           {% for m in rest %}{% if m.role == 'user' %}q: {% if loop.last and system is defined %}{{ system }} \
+                           {% endif %}{{ m.content }} ?{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}";
+
+#[test]
+fn a_prompt_that_is_another_before_an_answer_stops_the_stage() {
+    let model = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(oracles().join("llama")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), model.path().join(file.file_name())).unwrap();
+    }
+    std::fs::write(model.path().join("chat_template.jinja"), SYSTEM_LAST).unwrap();
+    let mut rows = pairs("same", true);
+    rows.truncate(6);
+    for row in &mut rows[..4] {
+        let system = Message::new("system", "answer in few words");
+        row.chosen_prompt.insert(0, system.clone());
+        row.rejected_prompt.insert(0, system);
+        let id = format!("{} under a system", row.chosen_prompt_id);
+        (row.chosen_prompt_id, row.rejected_prompt_id) = (id.clone(), id);
+    }
+    let place = Place::new().table("from", rows.clone()).model("model", model.path());
+    let with = |rule: &str| stage(json!({"on_prefix_mismatch": rule}));
+    let error = place.run("stop", |context| stage(json!({})).run(context)).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, kit::Error::Data(_)) && text.starts_with("4 of 6 rows cannot be scored"), "{text}");
+    assert!(text.contains("on_prefix_mismatch: append"), "{text}");
+    let forecast = place.run("forecast", |context| stage(json!({})).forecast(context)).unwrap();
+    assert!(forecast.notes.iter().any(|note| note.starts_with("4 rows whose prompt")), "{:?}", forecast.notes);
+    let shown = place.run("render", |context| stage(json!({})).render(context, 5)).unwrap();
+    assert!(shown[0].warnings[0].starts_with("the run will stop here: the chat template"), "{:?}", shown[0]);
+    assert!(shown[4].warnings.is_empty(), "{:?}", shown[4]);
+
+    let outcome = place.run("append", |context| with("append").run(context)).unwrap();
+    assert_eq!(outcome.figures["prompt is written otherwise before an answer"], 8);
+    let appended: Vec<ReferenceRow> = place.rows("append/reference");
+    let kept = place.run("keep", |context| with("keep").run(context)).unwrap();
+    assert_eq!(kept.figures["prompt is written otherwise before an answer"], 8);
+    let kept: Vec<ReferenceRow> = place.rows("keep/reference");
+    for (appended, kept) in appended.iter().zip(&kept).filter(|(row, _)| row.prompt_id.ends_with("a system")) {
+        assert!(appended.completion_tokens < kept.completion_tokens, "{appended:?} {kept:?}");
+        assert!(appended.completion_start > kept.completion_start);
+    }
+    let shown = place.run("render", |context| with("append").render(context, 1)).unwrap();
+    let before: String = shown[0].pieces.iter().filter(|piece| !piece.scored).map(|piece| &*piece.text).collect();
+    assert!(before.starts_with("q: answer in few words "), "{:?}", shown[0]);
+    assert!(shown[0].warnings[0].contains("in another way when an answer follows"), "{:?}", shown[0]);
+    let rejected = place.run("reject", |context| with("reject").run(context)).unwrap();
+    assert_eq!((rejected.balance[0].kept, rejected.balance[0].rejected), (2, 4));
+}

@@ -18,13 +18,14 @@ pub(crate) fn render(stage: &Sample, context: &Context<'_>, rows: usize) -> Resu
         let title = format!("prompt {id}, {} answers of at most {} tokens", stage.k, stage.max_tokens);
         renderings.push(match text.prompt(&turns, &stage.text_rules(), limit).map_err(lm_error)? {
             Ok(sequence) => {
-                let spelled = text.spelled(&sequence).map_err(lm_error)?;
+                let pieces = text.pieces(&sequence).map_err(lm_error)?;
                 Rendering::of_tokens(
                     title,
                     Tokenised {
                         ids: &sequence.ids,
                         start: sequence.start,
-                        texts: (&spelled.0, &spelled.1),
+                        pieces: &pieces,
+                        displaced: false,
                         bos: text.count_bos(&sequence),
                         escaped: sequence.escaped,
                         cut: sequence.cut,

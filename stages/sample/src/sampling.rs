@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     fn prompt(role: &str) -> PromptTokens {
-        let sequence = Sequence { ids: vec![1, 2], start: 2, prompt_tokens: 2, escaped: 0, cut: 0 };
+        let sequence = Sequence::new(vec![1, 2], 2);
         PromptTokens { id: "p0".to_owned(), messages: vec![Message::new(role, "Hello")], sequence }
     }
 

@@ -4,7 +4,7 @@ use kit::{
     Ahead, Amount, Context, DistinctPrompts, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort,
     Rendering, Result, Stage, Table, Traced, Trail,
 };
-use lm::{Dtype, PrefixMismatch, SamplingRules, SpecialText, TextRules, TooLong};
+use lm::{Dtype, PromptMismatch, SamplingRules, SpecialText, TextRules, TooLong};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +79,7 @@ fn shard_rows() -> usize {
 impl Sample {
     pub(crate) fn text_rules(&self) -> TextRules {
         // A prompt alone has no border at which tokens could differ.
-        let on_prefix_mismatch = PrefixMismatch::Keep;
+        let on_prefix_mismatch = PromptMismatch::Keep;
         TextRules { special_text: self.special_text, too_long: self.too_long, on_prefix_mismatch }
     }
 

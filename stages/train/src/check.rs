@@ -57,6 +57,9 @@ impl Train {
         ] {
             find(value == Some(0), path, "got 0, wanted at least 1".to_owned());
         }
+        let minutes = self.checkpoint_minutes;
+        let text = format!("got {minutes}, wanted minutes of at least 0");
+        find(!(minutes >= 0.0 && minutes.is_finite()), "checkpoint_minutes", text);
         find(self.epochs.is_none() && self.steps.is_none(), "", "missing `epochs` or `steps`".to_owned());
         find(
             self.epochs.is_some() && self.steps.is_some(),

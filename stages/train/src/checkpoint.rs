@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kit::commit::{commit_json, read_json, sync_folder};
 use kit::rows::{Contrast, Metric, Split, StepRow};
@@ -16,11 +17,24 @@ pub(crate) struct Checkpoints {
     folder: PathBuf,
     /// Batches done at the latest one.
     latest: Option<u64>,
+    /// When the latest one was whole, or the run began, and how long it took.
+    since: Instant,
+    took: Duration,
 }
+
+/// Time between checkpoints, in times of what one takes.
+const REST: u32 = 9;
 
 impl Checkpoints {
     pub(crate) fn open(context: &Context<'_>) -> Checkpoints {
-        Checkpoints { folder: context.scratch().join("checkpoints"), latest: None }
+        let folder = context.scratch().join("checkpoints");
+        Checkpoints { folder, latest: None, since: Instant::now(), took: Duration::ZERO }
+    }
+
+    /// Whether so many minutes have gone since the latest one, and enough that writing takes a tenth of the time at most.
+    pub(crate) fn due(&self, minutes: f64) -> bool {
+        let gone = self.since.elapsed();
+        gone.as_secs_f64() >= 60.0 * minutes && gone >= self.took * REST
     }
 
     /// Takes up the latest checkpoint, where there is one.
@@ -45,6 +59,7 @@ impl Checkpoints {
         if self.latest == Some(batches) {
             return Ok(());
         }
+        let begun = Instant::now();
         let partial = self.folder.join(".partial");
         if partial.exists() {
             std::fs::remove_dir_all(&partial).map_err(Error::io(&partial))?;
@@ -66,6 +81,7 @@ impl Checkpoints {
             std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
         }
         self.latest = Some(batches);
+        (self.since, self.took) = (Instant::now(), begun.elapsed());
         context.emit(Event::CheckpointWritten { step: batches });
         Ok(())
     }

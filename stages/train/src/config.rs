@@ -1,7 +1,7 @@
 //! The configuration of `train`: its field docs are the manual.
 
 use kit::Input;
-use lm::{Dtype, PrefixMismatch, SpecialText, TooLong};
+use lm::{Dtype, PromptMismatch, SavedDtype, SpecialText, TooLong};
 use objective::Mixture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,13 +48,20 @@ pub struct Train {
     /// result.
     #[serde(default = "checkpoint_every")]
     pub checkpoint_every: u64,
+    /// Minutes between checkpoints, for steps that are slow: what a kill can cost. At most a tenth of the time goes into
+    /// these. 0 writes one after each step. It does not change the result.
+    #[serde(default = "checkpoint_minutes")]
+    pub checkpoint_minutes: f64,
     /// What is kept between forward and backward, and how much memory that may take.
     #[serde(default)]
     pub memory: MemoryOptions,
-    /// The precision of matrix products, `f32` or `bf16`; the reference has to be scored in the same. The policy is
-    /// written in it.
+    /// The precision of matrix products, `f32` or `bf16`; the reference has to be scored in the same. Weights are trained
+    /// in f32 with either.
     #[serde(default)]
     pub dtype: Dtype,
+    /// How the policy is written.
+    #[serde(default)]
+    pub save: SaveOptions,
     /// Lets `jpo` train on pairs that all share their prompt, where it is DPO at a higher price.
     #[serde(default)]
     pub allow_same_prompt: bool,
@@ -66,10 +73,13 @@ pub struct Train {
     /// the row, `allow` encodes it as the special token.
     #[serde(default = "special_text")]
     pub special_text: SpecialText,
-    /// Rows whose tokenised prompt is not a prefix of the tokenised whole: `keep` trains from the common prefix on,
-    /// `reject` refuses the row.
+    /// Rows whose prompt, tokenised by itself, is not what stands before its answer. The last token or two may always
+    /// differ, where they merge with the answer's. Where a chat template writes the prompt in another way when an answer
+    /// follows: `stop`, or `append` the answer, as the template writes it, to the prompt's own rendering, or `keep` the
+    /// whole and score whatever follows the common beginning. `reject` refuses every row whose prompt is not a prefix to
+    /// the last token.
     #[serde(default = "on_prefix_mismatch")]
-    pub on_prefix_mismatch: PrefixMismatch,
+    pub on_prefix_mismatch: PromptMismatch,
     /// Longest sequence in tokens; without it the model's positions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<usize>,
@@ -168,6 +178,16 @@ impl BatchOptions {
     }
 }
 
+/// How the policy is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaveOptions {
+    /// `f32` has all of the training; `as_loaded` (what `model` is stored in) and `bf16` take half of the space, and a small
+    /// learning rate may leave little of its updates there: the figures tell the share.
+    #[serde(default)]
+    pub dtype: SavedDtype,
+}
+
 /// What is kept between forward and backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -199,6 +219,10 @@ fn checkpoint_every() -> u64 {
     100
 }
 
+fn checkpoint_minutes() -> f64 {
+    1.0
+}
+
 fn too_long() -> TooLong {
     TooLong::Reject
 }
@@ -207,8 +231,8 @@ fn special_text() -> SpecialText {
     SpecialText::Escape
 }
 
-fn on_prefix_mismatch() -> PrefixMismatch {
-    PrefixMismatch::Keep
+fn on_prefix_mismatch() -> PromptMismatch {
+    PromptMismatch::Stop
 }
 
 fn clip_norm() -> Option<f64> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kit::rows::Reject;
-use lm::{Sequence, TooLong};
+use lm::{Displaced, Sequence, TooLong};
 
 /// Prompt, response, first completion token, completion tokens: how `reference` names what it scored.
 pub(crate) type Key = (String, String, usize, usize);
@@ -28,6 +28,8 @@ pub(crate) struct Dataset {
     pub(crate) rejects: Vec<Reject>,
     /// Rows read.
     pub(crate) read: u64,
+    /// Rows at which the stage stops.
+    pub(crate) stopped: Displaced,
 }
 
 /// A row to train on.
@@ -122,6 +124,7 @@ impl Dataset {
             embeddings: Vec::new(),
             rejects: Vec::new(),
             read: 0,
+            stopped: Displaced::default(),
         }
     }
 
@@ -153,6 +156,20 @@ impl Dataset {
             Example::Pair { p_hat: label, .. } | Example::Item { label, .. } => *label != 0.0 && *label != 1.0,
         };
         self.examples.iter().filter(soft).count()
+    }
+
+    /// Sequences whose prompt is no token prefix, and those of them whose prompt the template writes otherwise.
+    pub(crate) fn mismatched(&self) -> (usize, usize) {
+        let count = |of: fn(&Sequence) -> bool| self.sequences.iter().filter(|sequence| of(sequence)).count();
+        (count(|sequence| sequence.start < sequence.prompt_tokens), count(|sequence| sequence.displaced))
+    }
+
+    /// What there is to say of prompts that the template writes in another way when an answer follows.
+    pub(crate) fn displaced_remark(&self) -> Option<String> {
+        let (_, displaced) = self.mismatched();
+        let text = "whose prompt the chat template writes in another way when an answer follows; look at some with \
+                    `halftone render`";
+        (displaced > 0).then(|| format!("`{}`: {displaced} sequences {text}", self.input))
     }
 
     /// Rows refused or cut because of the limit.

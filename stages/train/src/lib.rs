@@ -24,9 +24,10 @@ mod step;
 mod tensorboard;
 mod trace;
 
-pub use config::{Adapter, BatchOptions, MemoryOptions, MemorySchedule, Optimizer, Schedule, Train};
+pub use config::{Adapter, BatchOptions, MemoryOptions, MemorySchedule, Optimizer, SaveOptions, Schedule, Train};
 
 pub use export::export_model;
+pub use lm::SavedDtype;
 
 /// The kind in pipeline files.
 pub const KIND: kit::Kind = kit::Kind::of::<Train>("train", "train a policy on pairs or items with a chosen objective");

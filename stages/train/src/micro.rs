@@ -34,7 +34,7 @@ impl Dataset {
                 assembled.batch.sequences.push(SequenceLogps {
                     policy: (0.0, 0.0),
                     reference: self.reference[sequence],
-                    tokens: of.ids.len() - of.start,
+                    tokens: of.completion_tokens(),
                     prompt_tokens: of.start.saturating_sub(1),
                 });
                 assembled.sequences.len() - 1

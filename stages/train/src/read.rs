@@ -59,6 +59,9 @@ impl Dataset {
                 )));
             }
         }
+        if let Some(text) = dataset.stopped.stop(dataset.read).filter(|_| dataset.examples.is_empty()) {
+            return Err(Error::Data(format!("`{input}`: {text}")));
+        }
         if dataset.examples.is_empty() {
             let mut reasons: Vec<_> = dataset.rejects.iter().map(|reject| reject.reason.as_str()).collect();
             reasons.sort_unstable();
@@ -158,7 +161,10 @@ impl Reader<'_> {
         let rejected = (&*turns(&row.rejected_prompt), &*turns(&row.rejected));
         let tokenised = self.tokens.text.pair(chosen, rejected, &self.tokens.rules, self.tokens.limit);
         match tokenised.map_err(|error| of_row("pair", &row.pair_id, error))? {
-            Err(refusal) => Ok(Err(said(&refusal, ""))),
+            Err(refusal) => {
+                self.dataset.stopped.note(&format!("pair `{}`", row.pair_id), &refusal);
+                Ok(Err(said(&refusal, "")))
+            }
             Ok((chosen, rejected)) => Ok(Ok(Example::Pair {
                 id: row.pair_id.clone(),
                 chosen: self.add(&row.chosen_prompt_id, &row.chosen_response_id, chosen)?,
@@ -190,7 +196,10 @@ impl Reader<'_> {
         };
         let sequence = match single(&row.response)? {
             Ok(sequence) => sequence,
-            Err(refusal) => return Ok(Err(said(&refusal, ""))),
+            Err(refusal) => {
+                self.dataset.stopped.note(&format!("item `{}`", row.item_id), &refusal);
+                return Ok(Err(said(&refusal, "")));
+            }
         };
         let mut kl = None;
         if self.objective.needs_kl() {
@@ -200,7 +209,10 @@ impl Reader<'_> {
             };
             match single(&[message])? {
                 Ok(mismatched) => kl = Some(self.add(&row.prompt_id, &response_id, mismatched)?),
-                Err(refusal) => return Ok(Err(said(&refusal, "kl_response: "))),
+                Err(refusal) => {
+                    self.dataset.stopped.note(&format!("item `{}`, kl_response", row.item_id), &refusal);
+                    return Ok(Err(said(&refusal, "kl_response: ")));
+                }
             }
         }
         Ok(Ok(Example::Item {
@@ -215,7 +227,7 @@ impl Reader<'_> {
     }
 
     fn add(&mut self, prompt_id: &str, response_id: &str, sequence: Sequence) -> Result<usize> {
-        let length = sequence.ids.len() - sequence.start;
+        let length = sequence.completion_tokens();
         let key = (prompt_id.to_owned(), response_id.to_owned(), sequence.start, length);
         if let Some(&place) = self.places.get(&key) {
             if self.dataset.sequences[place].ids != sequence.ids {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kit::rows::{Contrast, Metric, Split, StepRow};
 use kit::{Context, Error, Outcome, Result, Table};
-use lm::{AdamW, Decoder, DecoderConfig, Memory, Text, TextRules, Training};
+use lm::{AdamW, Decoder, DecoderConfig, Kept, Memory, Text, TextRules, Training};
 use objective::Mixture;
 
 use crate::checkpoint::Checkpoints;
@@ -138,6 +138,13 @@ impl Train {
 
     pub(crate) fn train(&self, context: &Context<'_>) -> Result<Outcome> {
         let plan = self.plan(context)?;
+        for dataset in std::iter::once(&plan.dataset).chain(plan.held_out.iter().map(|held_out| &held_out.dataset)) {
+            if let Some(text) = dataset.stopped.stop(dataset.read) {
+                return Err(Error::Data(format!("`{}`: {text}", dataset.input)));
+            }
+            dataset.displaced_remark().into_iter().for_each(|text| context.warn(text));
+        }
+        let (mismatched, displaced) = plan.dataset.mismatched();
         let (name, title) = (self.objective.name(), self.objective.title());
         context.note(format!("`{name}` is {title}"));
         let soft = plan.dataset.soft_labels();
@@ -159,7 +166,7 @@ impl Train {
             checkpoints.write(context, &training, &log)?;
         }
         result?;
-        self.write_ports(context, &training, &plan, &log)?;
+        let kept = self.write_ports(context, &training, &plan, &log)?;
         let mut rejects = plan.dataset.rejects;
         let rejected = rejects.len() as u64;
         let mut outcome = Outcome::default().balance("from", plan.dataset.read, plan.dataset.read - rejected, rejected);
@@ -169,6 +176,18 @@ impl Train {
             rejects.extend(dataset.rejects);
         }
         context.write_rejects(rejects)?;
+        if let Some(kept) = kept {
+            let share = (kept.share() * 1e6).round() / 1e6;
+            outcome =
+                outcome.figure("weights changed", kept.changed).figure("share of changes left by `save.dtype`", share);
+        }
+        for (what, count) in
+            [("prompt is not a token prefix", mismatched), ("prompt is written otherwise before an answer", displaced)]
+        {
+            if count > 0 {
+                outcome = outcome.figure(what, count);
+            }
+        }
         Ok(figures(outcome, &self.objective, &log))
     }
 
@@ -219,7 +238,8 @@ impl Train {
                 }
                 events.add(metric)?;
                 context.progress(done, plan.batches, "steps", detail(metric));
-                if done.is_multiple_of(self.checkpoint_every) && done < plan.batches {
+                let due = done.is_multiple_of(self.checkpoint_every) || checkpoints.due(self.checkpoint_minutes);
+                if due && done < plan.batches {
                     checkpoints.write(context, training, log)?;
                 }
                 if done == plan.batches {
@@ -231,23 +251,34 @@ impl Train {
         Ok(())
     }
 
-    fn write_ports(&self, context: &Context<'_>, training: &Training, plan: &Plan, log: &Log) -> Result<()> {
+    fn write_ports(&self, context: &Context<'_>, training: &Training, plan: &Plan, log: &Log) -> Result<Option<Kept>> {
         let policy = context.port("policy");
         if policy.exists() {
             std::fs::remove_dir_all(&policy).map_err(Error::io(&policy))?;
         }
         std::fs::create_dir_all(&policy).map_err(Error::io(&policy))?;
         let base = context.model("model")?;
-        match &self.adapter {
-            None => training.decoder().save(&policy),
+        let kept = match &self.adapter {
+            None => training.save(&policy, self.save.dtype, &base.path),
             Some(_) => {
                 // The digest ties the folder's bytes to the weights that the adapter was trained beside.
                 let path = policy.join("base_digest.txt");
                 std::fs::write(&path, format!("{}\n", base.digest)).map_err(Error::io(&path))?;
-                training.decoder().save_adapter(&policy, &name_of_base(&base.path, &policy))
+                if let Some(inside) = inside_of_store(&base.path, &policy) {
+                    let path = policy.join(lm::BASE_INSIDE);
+                    std::fs::write(&path, format!("{}\n", inside.display())).map_err(Error::io(&path))?;
+                }
+                training.save_adapter(&policy, self.save.dtype, &base.path).map(|()| None)
             }
         }
         .map_err(lm_error)?;
+        if let Some(kept) = kept.filter(|kept| kept.share() < 0.99) {
+            context.warn(format!(
+                "`save.dtype` undoes the updates of {:.1} % of the {} weights that training changed; `f32` keeps them",
+                100.0 * (1.0 - kept.share()),
+                kept.changed
+            ));
+        }
         lm::copy_tokenizer(&base.path, &policy).map_err(lm_error)?;
         debug_assert_eq!(log.counters.batches, plan.batches);
         let mut metrics = context.writer::<Metric>("metrics")?;
@@ -266,20 +297,16 @@ impl Train {
             splits.extend(log.splits.iter().cloned())?;
             splits.finish()?;
         }
-        Ok(())
+        Ok(kept)
     }
 }
 
-/// How an adapter names its base: another result of the same store by the way there from the adapter, so that its bytes
-/// do not depend on where the store is; anything else by its path.
-fn name_of_base(base: &Path, policy: &Path) -> PathBuf {
+/// The way from an adapter to its base, where that is another result of the same store: it holds when the store is moved.
+fn inside_of_store(base: &Path, policy: &Path) -> Option<PathBuf> {
     let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     // STORE/ENTRY/policy
-    let store = whole(policy).ancestors().nth(2).map(Path::to_owned);
-    match store.and_then(|store| whole(base).strip_prefix(store).ok().map(Path::to_owned)) {
-        Some(inside) => Path::new("../..").join(inside),
-        None => base.to_owned(),
-    }
+    let store = whole(policy).ancestors().nth(2).map(Path::to_owned)?;
+    whole(base).strip_prefix(store).ok().map(|inside| Path::new("../..").join(inside))
 }
 
 /// The short figures beside the progress bar.

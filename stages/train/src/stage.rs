@@ -10,7 +10,7 @@ use crate::{ahead, read, rendering, trace};
 
 impl Stage for Train {
     fn version(&self) -> String {
-        format!("5+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("6+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -81,7 +81,7 @@ impl Stage for Train {
     }
 
     fn execution_keys(&self) -> &'static [&'static str] {
-        &["checkpoint_every"]
+        &["checkpoint_every", "checkpoint_minutes"]
     }
 
     fn draws(&self) -> bool {
@@ -97,6 +97,13 @@ impl Stage for Train {
         let mut notes = vec![format!("{} steps", plan.batches)];
         if let Some(value) = self.objective.value_at_zero(1.0) {
             notes.push(format!("where policy = reference, the loss at p_hat = 1 is {value:.4}"));
+        }
+        for dataset in std::iter::once(&plan.dataset).chain(plan.held_out.iter().map(|held_out| &held_out.dataset)) {
+            if let (mismatched @ 1.., _) = dataset.mismatched() {
+                notes.push(format!("`{}`: {mismatched} sequences whose prompt is not a token prefix", dataset.input));
+            }
+            notes.extend(dataset.displaced_remark());
+            notes.extend(dataset.stopped.remark().map(|text| format!("`{}`: {text}", dataset.input)));
         }
         // All passes have about as many tokens as the first.
         let pass = plan.order.pass(0);

@@ -121,7 +121,7 @@ impl Again {
         let sides = example.sequences();
         for (side, sequence) in &sides {
             let tokens = &dataset.sequences[*sequence];
-            let how = format!("{} of prompt, {} of completion", tokens.start, tokens.ids.len() - tokens.start);
+            let how = format!("{} of prompt, {} of completion", tokens.start, tokens.completion_tokens());
             facts.push(Fact::told(&format!("tokens of {side}"), tokens.ids.len()).because(how));
             if let Some((logp, _)) = dataset.reference[*sequence] {
                 facts.push(Fact::told(&format!("reference logp of {side}"), logp));

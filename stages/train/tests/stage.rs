@@ -329,7 +329,7 @@ fn the_order_of_batches_is_that_of_the_version() {
     let order: String = steps.iter().map(|row| format!("{} {}\n", row.step, row.row_id)).collect();
     let digest = kit::Digest::of(order.as_bytes());
     let (stage, _) = (train::KIND.configure)(config).unwrap();
-    assert_eq!((stage.version().split('+').next().unwrap(), digest.short(16).as_str()), ("5", "44a6a46b7ee5a8dc"));
+    assert_eq!((stage.version().split('+').next().unwrap(), digest.short(16).as_str()), ("6", "44a6a46b7ee5a8dc"));
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn the_forecast_counts_steps_tokens_and_what_is_too_long() {
 }
 
 #[test]
-fn half_precision_trains_and_saves_what_it_computed_with() {
+fn half_precision_trains_and_saves_all_of_it() {
     let rows = first_rows(4);
     let bench = Bench::new().table("from", &rows).table("reference", &reference_in(&rows, Dtype::Bf16));
     let mut config = config(json!({"name": "dpo", "beta": 0.3}));
@@ -360,9 +360,25 @@ fn half_precision_trains_and_saves_what_it_computed_with() {
     bench.run_through(&config, "entry");
     let metrics: Vec<Metric> = read_rows(&bench.entry("entry").join("metrics")).unwrap();
     assert!(metrics[2].loss < metrics[0].loss, "{metrics:?}");
-    let folder: Value =
-        serde_json::from_slice(&std::fs::read(bench.entry("entry").join("policy/config.json")).unwrap()).unwrap();
-    assert_eq!(folder["dtype"], "bfloat16");
+    let saved = |entry: &str| -> Value {
+        let config = std::fs::read(bench.entry(entry).join("policy/config.json")).unwrap();
+        serde_json::from_slice::<Value>(&config).unwrap()["dtype"].clone()
+    };
+    assert_eq!(saved("entry"), "float32");
+
+    config["save"] = json!({"dtype": "bf16"});
+    config["optimizer"]["lr"] = json!(1e-6);
+    let warnings = std::sync::Mutex::new(Vec::new());
+    let events = |event: Event| {
+        if let Event::Warned { text } = event {
+            warnings.lock().unwrap().push(text);
+        }
+    };
+    let outcome = bench.run(&config, "half", &events, &Interrupt::default()).unwrap();
+    assert_eq!(saved("half"), "bfloat16");
+    let share = outcome.figures["share of changes left by `save.dtype`"].as_f64().unwrap();
+    assert!(share > 0.0 && share < 0.9, "{share}");
+    assert!(warnings.lock().unwrap().iter().any(|text| text.starts_with("`save.dtype` undoes the updates of")));
 }
 
 #[test]

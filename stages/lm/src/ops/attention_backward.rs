@@ -280,10 +280,7 @@ mod tests {
     /// Two trees; the first one forks twice.
     fn forest() -> Forest {
         let texts: [&[u32]; 5] = [&[1, 2, 3, 4, 5], &[1, 2, 3, 6], &[1, 2, 7, 8], &[1, 2, 7, 9, 9], &[2, 2, 2]];
-        let owned: Vec<Sequence> = texts
-            .iter()
-            .map(|ids| Sequence { ids: ids.to_vec(), start: 1, prompt_tokens: 1, escaped: 0, cut: 0 })
-            .collect();
+        let owned: Vec<Sequence> = texts.iter().map(|ids| Sequence::new(ids.to_vec(), 1)).collect();
         forests(&owned.iter().collect::<Vec<_>>(), Want::States, 10, 100).unwrap().remove(0)
     }
 
@@ -334,7 +331,7 @@ mod tests {
             let owned: Vec<Sequence> = (0..3u32)
                 .map(|i| {
                     let ids = trunk.iter().copied().chain((0..70).map(|j| i * 7 + j)).collect();
-                    Sequence { ids, start: 1, prompt_tokens: 1, escaped: 0, cut: 0 }
+                    Sequence::new(ids, 1)
                 })
                 .collect();
             let forest = forests(&owned.iter().collect::<Vec<_>>(), Want::States, 150, 1000).unwrap().remove(0);

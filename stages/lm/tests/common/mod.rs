@@ -24,7 +24,7 @@ impl Scored {
     pub fn sequence(&self) -> Sequence {
         let start = self.prompt_ids.len();
         let ids = self.prompt_ids.iter().chain(&self.completion_ids).copied().collect();
-        Sequence { ids, start, prompt_tokens: start, escaped: 0, cut: 0 }
+        Sequence::new(ids, start)
     }
 }
 

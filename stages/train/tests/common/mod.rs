@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kit::rows::{Embedding, Item, Message, Pair, ReferenceRow};
 use kit::{Context, Digest, Events, Forecast, Interrupt, Outcome, Result, Seed, Source, Stage, Table, ids, write_part};
-use lm::{Decoder, Device, Dtype, PrefixMismatch, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
+use lm::{Decoder, Device, Dtype, PromptMismatch, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
 use serde_json::{Value, json};
 
 pub fn fixtures() -> PathBuf {
@@ -90,7 +90,7 @@ fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
 pub const RULES: TextRules = TextRules {
     special_text: SpecialText::Escape,
     too_long: TooLong::Reject,
-    on_prefix_mismatch: PrefixMismatch::Keep,
+    on_prefix_mismatch: PromptMismatch::Keep,
 };
 
 /// Both sides of each pair as tokens.

@@ -153,7 +153,7 @@ fn trees(trunk: u32, branches: u32, length: u32) -> forest::Forest {
 }
 
 fn sequence(ids: Vec<u32>) -> Sequence {
-    Sequence { start: ids.len(), prompt_tokens: ids.len(), ids, escaped: 0, cut: 0 }
+    Sequence::new(ids.clone(), ids.len())
 }
 
 fn packed(owned: &[Sequence]) -> forest::Forest {

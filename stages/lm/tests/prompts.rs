@@ -1,0 +1,159 @@
+//! What is scored of a conversation: what stands before an answer, and whose words follow.
+
+use std::path::Path;
+
+use lm::{Displaced, PromptMismatch, Refusal, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
+
+const STOP: TextRules = TextRules {
+    special_text: SpecialText::Escape,
+    too_long: TooLong::Reject,
+    on_prefix_mismatch: PromptMismatch::Stop,
+};
+
+const QWEN: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                    {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// The system message goes into the last message if that is the user's, as Mistral's templates v2 and v3 have it.
+const SYSTEM_LAST: &str = "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}\
+                           {% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}\
+                           {% for m in rest %}{% if m.role == 'user' %}<|im_start|>{% if loop.last and system is defined %}\
+                           {{ system }}\n\n{% endif %}{{ m.content }}<|im_end|>{% else %} {{ m.content }}\
+                           <|endoftext|>{% endif %}{% endfor %}";
+
+/// The tokenizer of the Qwen fixtures under a template.
+fn text(template: &str) -> Text {
+    let folder = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat/qwen2");
+    std::fs::copy(from.join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    let config = r#"{"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}"#;
+    std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    Text::load(folder.path()).unwrap()
+}
+
+fn turn<'a>(role: &'a str, content: &'a str) -> Turn<'a> {
+    Turn { role, content }
+}
+
+/// What is scored stands between brackets.
+fn shown(text: &Text, sequence: &Sequence) -> String {
+    let pieces = text.pieces(sequence).unwrap();
+    let tokens: Vec<usize> = pieces.iter().flat_map(|(_, tokens, _)| tokens.clone()).collect();
+    assert_eq!(tokens, (0..sequence.ids.len()).collect::<Vec<_>>(), "each token in one piece");
+    let scored: usize = pieces.iter().filter(|(.., scored)| *scored).map(|(_, tokens, _)| tokens.len()).sum();
+    assert_eq!(scored, sequence.completion_tokens());
+    pieces.into_iter().map(|(piece, _, scored)| if scored { format!("[{piece}]") } else { piece }).collect()
+}
+
+#[test]
+fn a_prompt_that_is_another_before_an_answer_stops() {
+    let text = text(SYSTEM_LAST);
+    let prompt = [turn("system", "be brief"), turn("user", "what is one plus one?")];
+    let answer = [turn("assistant", "it is two")];
+    let refused = text.single(&prompt, &answer, &STOP, 512).unwrap().unwrap_err();
+    assert_eq!(refused.reason(), "prompt_displaced");
+    let Refusal::Displaced { start, prompt_tokens, scored } = &refused else { panic!("{refused}") };
+    assert!(start + 2 < *prompt_tokens && scored.starts_with("what is one"), "{refused:?}");
+
+    let mut rows = Displaced::default();
+    rows.note("pair `p`", &refused);
+    rows.note("pair `q`", &Refusal::EmptyCompletion);
+    let told = rows.stop(9).unwrap();
+    assert!(told.starts_with("1 of 9 rows cannot be scored as they stand. pair `p`: the chat template"), "{told}");
+    assert!(told.contains("on_prefix_mismatch: append"), "{told}");
+    assert_eq!(Displaced::default().stop(9), None);
+
+    // Without a system message the prompt is the same before an answer.
+    let sequence = text.single(&prompt[1..], &answer, &STOP, 512).unwrap().unwrap();
+    assert!(!sequence.displaced);
+    let user = "<|im_start|>what is one plus one?<|im_end|>";
+    assert_eq!(shown(&text, &sequence), format!("{user}[ it is two<|endoftext|>]"));
+}
+
+#[test]
+fn an_answer_is_appended_to_the_prompts_own_rendering() {
+    let text = text(SYSTEM_LAST);
+    let prompt = [turn("system", "be brief"), turn("user", "what is one plus one?")];
+    let rules = TextRules { on_prefix_mismatch: PromptMismatch::Append, ..STOP };
+    let sides = ([turn("assistant", "it is two")], [turn("assistant", "<|im_end|> three")]);
+    let (one, other) = text.pair((&prompt, &sides.0), (&prompt, &sides.1), &rules, 512).unwrap().unwrap();
+    let before = "<|im_start|>be brief\n\nwhat is one plus one?<|im_end|>";
+    assert_eq!(shown(&text, &one), format!("{before}[ it is two<|endoftext|>]"));
+    assert_eq!(shown(&text, &other), format!("{before}[ <|im_end|> three<|endoftext|>]"));
+    assert!(one.displaced && other.displaced && one.start == one.prompt_tokens);
+    assert_eq!(text.prompt(&prompt, &rules, 512).unwrap().unwrap().ids, one.ids[..one.start]);
+
+    let keep = TextRules { on_prefix_mismatch: PromptMismatch::Keep, ..STOP };
+    let kept = text.single(&prompt, &sides.0, &keep, 512).unwrap().unwrap();
+    assert_eq!(shown(&text, &kept), "<|im_start|>[what is one plus one?<|im_end|> it is two<|endoftext|>]");
+    assert!(kept.displaced);
+    let reject = TextRules { on_prefix_mismatch: PromptMismatch::Reject, ..STOP };
+    let refused = text.single(&prompt, &sides.0, &reject, 512).unwrap().unwrap_err();
+    assert_eq!(refused.reason(), "prefix_mismatch");
+}
+
+#[test]
+fn an_opening_of_two_tokens_may_differ() {
+    // As templates of reasoning models do, whose answers are written without the thoughts.
+    let text = text(&QWEN.replace("assistant\n{% endif", "assistant\n: {% endif"));
+    let sequence = text.single(&[turn("user", "hi")], &[turn("assistant", "no")], &STOP, 64).unwrap().unwrap();
+    assert!(sequence.start < sequence.prompt_tokens && !sequence.displaced, "{sequence:?}");
+    // More than that is said.
+    let longer = self::text(&QWEN.replace("assistant\n{% endif", "assistant\none two three four {% endif"));
+    let refused = longer.single(&[turn("user", "hi")], &[turn("assistant", "no")], &STOP, 64).unwrap().unwrap_err();
+    assert!(matches!(refused, Refusal::Displaced { .. }), "{refused}");
+    let rules = TextRules { on_prefix_mismatch: PromptMismatch::Append, ..STOP };
+    let sequence = longer.single(&[turn("user", "hi")], &[turn("assistant", "no")], &rules, 64).unwrap().unwrap();
+    let before = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\none two three four";
+    // The space before the answer is a part of its first token.
+    assert_eq!(shown(&longer, &sequence), format!("{before}[ no<|im_end|>\n]"));
+}
+
+#[test]
+fn generation_marks_say_what_is_scored() {
+    let marked = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}\
+                  {% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>\
+                  {% endif %}{{ '\n' }}{% endfor %}\
+                  {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let text = text(marked);
+    let prompt = [turn("user", "hi"), turn("assistant", "yes?"), turn("user", "who is <|im_start|>?")];
+    let answer = [turn("assistant", "I"), turn("user", "and"), turn("assistant", "you <|im_end|> too")];
+    let sequence = text.single(&prompt, &answer, &STOP, 512).unwrap().unwrap();
+    let before = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes?<|im_end|>\n\
+                  <|im_start|>user\nwho is <|im_start|>?<|im_end|>\n<|im_start|>assistant\n";
+    let scored =
+        "[I<|im_end|>]\n<|im_start|>user\nand<|im_end|>\n<|im_start|>assistant\n[you <|im_end|> too<|im_end|>]\n";
+    assert_eq!(shown(&text, &sequence), format!("{before}{scored}"));
+    assert_eq!(sequence.escaped, 2);
+    // A cut moves what is left out with the tokens.
+    let rules = TextRules { too_long: TooLong::CutLeft, ..STOP };
+    let cut = text.single(&prompt, &answer, &rules, sequence.ids.len() - 5).unwrap().unwrap();
+    let first = |sequence: &Sequence| sequence.ids[sequence.unscored[0].clone()].to_vec();
+    assert_eq!((cut.cut, first(&cut), cut.completion_tokens()), (5, first(&sequence), sequence.completion_tokens()));
+    // Private characters of the text are no borders.
+    let private = [turn("assistant", "\u{10FFFB}a\u{10FFFC}b\u{10FFFD}")];
+    let sequence = text.single(&prompt, &private, &STOP, 512).unwrap().unwrap();
+    assert!(shown(&text, &sequence).ends_with("[\u{10FFFB}a\u{10FFFC}b\u{10FFFD}<|im_end|>]\n"));
+    let keep = TextRules { on_prefix_mismatch: PromptMismatch::Keep, ..STOP };
+    let refused = text.single(&prompt, &[turn("user", "me")], &keep, 512).unwrap().unwrap_err();
+    assert_eq!(refused, Refusal::NothingMarked);
+}
+
+#[test]
+fn what_others_say_in_a_completion_is_not_scored() {
+    let text = text(QWEN);
+    let prompt = [turn("user", "how warm is it?")];
+    let answer = [turn("assistant", "call"), turn("tool", "20"), turn("tool", "21"), turn("assistant", "twenty")];
+    let sequence = text.single(&prompt, &answer, &STOP, 512).unwrap().unwrap();
+    let before = "<|im_start|>user\nhow warm is it?<|im_end|>\n<|im_start|>assistant\n";
+    let tools = "<|im_start|>tool\n20<|im_end|>\n<|im_start|>tool\n21<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(shown(&text, &sequence), format!("{before}[call<|im_end|>\n]{tools}[twenty<|im_end|>\n]"));
+    let last = [turn("assistant", "call"), turn("tool", "20")];
+    let sequence = text.single(&prompt, &last, &STOP, 512).unwrap().unwrap();
+    let tool = "<|im_start|>tool\n20<|im_end|>\n";
+    assert_eq!(shown(&text, &sequence), format!("{before}[call<|im_end|>\n]{tool}"));
+    // A completion of others alone is taken as it is.
+    let keep = TextRules { on_prefix_mismatch: PromptMismatch::Keep, ..STOP };
+    let sequence = text.single(&prompt, &[turn("user", "20")], &keep, 512).unwrap().unwrap();
+    assert!(sequence.unscored.is_empty());
+}
