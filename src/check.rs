@@ -43,6 +43,7 @@ pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]
         checker.problems.dedup();
         return Err(checker.problems);
     }
+    let remarks = checker.remarks(&configured);
     let nodes = configured.into_iter().flatten().zip(edges).zip(&pipeline.stages);
     let nodes = nodes.map(|((configured, inputs), declared)| Node {
         name: declared.name.clone(),
@@ -61,6 +62,7 @@ pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]
         nodes: nodes.collect(),
         order,
         warnings: pipeline.warnings.clone(),
+        remarks,
     })
 }
 
@@ -155,6 +157,19 @@ impl Checker<'_> {
                 None
             }
         }
+    }
+
+    /// What stages remark on themselves on this machine.
+    fn remarks(&self, configured: &[Option<Configured>]) -> Vec<Problem> {
+        let mut remarks = Vec::new();
+        for (declared, configured) in self.pipeline.stages.iter().zip(configured) {
+            for finding in configured.iter().flat_map(|configured| configured.stage.remarks()) {
+                let at = self.pipeline.spans.of_value(&Checker::path(&declared.key, &finding.path));
+                let stage = Some(declared.key.clone());
+                remarks.push(Problem { at, stage, text: finding.text, fault: Fault::Pipeline });
+            }
+        }
+        remarks
     }
 
     fn report_found(&mut self, stage: &str, found: Vec<Finding>) {
@@ -296,7 +311,8 @@ impl Checker<'_> {
                 format!("`{}` takes one model folder, got {}", input.key, sources.len()),
             );
         }
-        Edge { key: input.key, idle: input.idle, sources }
+        let at = self.pipeline.spans.of_value(&Checker::path(&declared.key, &key));
+        Edge { key: input.key, idle: input.idle, sources, at }
     }
 
     /// The stage that a reference names; nothing where it means no stage of a matrix, which has been said.

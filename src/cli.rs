@@ -297,7 +297,8 @@ pub struct ExportDataset {
     #[arg(long, value_name = "TABLE")]
     pub test: Option<String>,
     /// A stage that scored the pairs with the frozen reference: adds the columns `ref_chosen_logps` and
-    /// `ref_rejected_logps`, with which DPOTrainer needs no reference model (`precompute_ref_log_probs`)
+    /// `ref_rejected_logps`. TRL 1.16 takes them in place of computing its own from a DPOTrainer whose
+    /// `_precompute_ref_logps` gives the dataset back as it is, with `precompute_ref_log_probs=True`
     #[arg(long, value_name = "STAGE")]
     pub reference: Option<String>,
     /// The files

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::hub::ModelName;
 use crate::pipeline::Group;
-use crate::problem::Problem;
+use crate::problem::{At, Problem};
 
 /// A checked pipeline.
 pub struct Graph {
@@ -23,6 +23,8 @@ pub struct Graph {
     pub order: Vec<usize>,
     /// What is not wrong and hardly meant.
     pub warnings: Vec<Problem>,
+    /// The same, of stages on this machine.
+    pub remarks: Vec<Problem>,
 }
 
 /// A configured stage.
@@ -54,6 +56,8 @@ pub struct Edge {
     pub idle: Option<String>,
     /// The sources, in order; all of one table.
     pub sources: Vec<Origin>,
+    /// Where it stands.
+    pub at: At,
 }
 
 /// Where one source of an input comes from.

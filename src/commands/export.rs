@@ -34,6 +34,15 @@ fn model(work: &Path, args: cli::ExportModel) -> Result<()> {
     print(&format!("{} holds {text} ({})\n", args.to.display(), size(bytes)))
 }
 
+/// How TRL 1.16 is made to take reference log-probs that are there.
+const TAKEN: &str = "\
+TRL computes reference log-probs anew and then finds two of each; it takes these where the trainer gives them back:
+  class Scored(DPOTrainer):
+      def _precompute_ref_logps(self, dataset, name, batch_size):
+          return dataset
+with DPOConfig(precompute_ref_log_probs=True); no reference model is held.
+";
+
 /// Writes pairs or items as a TRL dataset.
 fn dataset(work: &Path, args: cli::ExportDataset) -> Result<()> {
     let records = Records::new(work);
@@ -70,6 +79,9 @@ fn dataset(work: &Path, args: cli::ExportDataset) -> Result<()> {
         told.push('\n');
     }
     told.push_str(&format!("  columns: {}\n", dataset.columns.join(", ")));
+    if options.reference.is_some() {
+        told.push_str(TAKEN);
+    }
     told.push_str("TRL's trainers take each label as certain; `p_hat` says how certain it is.\n");
     print(&told)
 }

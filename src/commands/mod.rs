@@ -42,7 +42,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::inspect::latest_pipeline;
 use crate::kinds::KINDS;
-use crate::problem::did_you_mean;
+use crate::problem::{Problem, did_you_mean};
 use crate::store::{Records, RunRecord};
 
 /// The checked pipeline of a command line.
@@ -54,6 +54,11 @@ fn load(args: &PipelineFile) -> Result<Graph> {
 /// Says on stderr what is not wrong with a pipeline and hardly meant.
 fn warn(graph: &Graph) {
     graph.warnings.iter().for_each(|warning| eprintln!("warning: {}", warning.line(&graph.file)));
+}
+
+/// Says on stderr what is hardly meant on this machine.
+fn remark(graph: &Graph, remarks: &[Problem]) {
+    remarks.iter().for_each(|remark| eprintln!("warning: {}", remark.line(&graph.file)));
 }
 
 /// A size as people say it.

@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use super::foretold::{Notes, Sum, Total, in_json};
 use super::shown::{sentences, shown};
-use super::{load, warn};
+use super::{load, remark, warn};
 use crate::cli::{self, print};
 use crate::error::Result;
 use crate::forecast::Forecaster;
 use crate::graph::Graph;
 use crate::hub;
+use crate::models;
 use crate::plan::{Decision, Planned, Planner};
 use crate::report::aligned;
 use crate::store::{Records, Store};
@@ -24,6 +25,8 @@ pub fn plan(work: &Path, args: cli::Plan) -> Result<()> {
     let (store, records) = (Store::open(work), Records::new(work));
     let planner = Planner::new(&graph, &store, &records, None)?;
     let planned = planner.plan(&args.choice.into())?;
+    let runs = |stage: usize| matches!(planned[stage].decision, Decision::Run(_) | Decision::Depends(_));
+    remark(&graph, &models::check(&graph, runs)?);
     let mut forecaster = Forecaster::new(&planner, &planned, &args.device, work);
     let told = forecaster.all();
     let mut rows = Vec::new();

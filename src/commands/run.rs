@@ -15,7 +15,7 @@ use crate::plan::{Decision, Planned, Planner, Selection};
 use crate::report::{Bars, Fetching, Happened, Json, Lines, Recorder, Reporter, Reporters, RunEvent, summary};
 use crate::run::{Options, Run, STACK};
 use crate::store::{Attempt, Records, Store};
-use crate::{device, hub, page, signals};
+use crate::{device, hub, models, page, signals};
 
 impl From<Choice> for Selection {
     fn from(choice: Choice) -> Selection {
@@ -67,6 +67,9 @@ pub fn run(work: &Path, args: cli::Run) -> Result<()> {
         graph = load(&args.file)?;
         planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
     }
+    let runs = |stage: usize| matches!(planned[stage].decision, Decision::Run(_) | Decision::Depends(_));
+    // What is remarked on, the stages say themselves.
+    models::check(&graph, runs)?;
     // Opening a GPU takes longer than a run in which everything is used again.
     let holds_model = |(node, plan): (&Node, &Planned)| {
         node.stage.needs_device() && matches!(plan.decision, Decision::Run(_) | Decision::Depends(_))

@@ -172,8 +172,8 @@ fn tokens_of(text: &Text, file: &Path) -> Vec<u32> {
         too_long: TooLong::Reject,
         on_prefix_mismatch: PromptMismatch::Keep,
     };
-    let turn = Turn { role: "text", content: &texts_of(file).join(" ") };
-    text.prompt(&[turn], &rules, usize::MAX).unwrap().unwrap().ids
+    let texts = texts_of(file).join(" ");
+    text.prompt(&[Turn::new("text", &texts)], &rules, usize::MAX).unwrap().unwrap().ids
 }
 
 /// Prompts and responses of so many tokens, which `cut` gives.

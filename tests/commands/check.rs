@@ -48,3 +48,96 @@ fn the_best_response_needs_scores() {
         "column `score` missing in input `from`; `data` does not write it: `against: best` goes by scores",
     );
 }
+
+/// What a model folder lacks or has too much of, with a part of what is said of it.
+#[test]
+fn models_that_cannot_be_used_are_found_before_anything_runs() {
+    let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama");
+    let project = Project::new(&[("pairs.jsonl", PAIRS)]);
+    let text = "name: x\nseed: 1\nstages:\n  data: {kind: ingest, files: ./pairs.jsonl, form: chat}\n  \
+                reference: {kind: reference, from: data.pairs, model: ./m}\n";
+    project.write("x.yaml", text);
+    let model = project.path("m");
+    let fresh = || {
+        let _ = std::fs::remove_dir_all(&model);
+        std::fs::create_dir(&model).unwrap();
+        for file in std::fs::read_dir(&oracle).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), model.join(file.file_name())).unwrap();
+        }
+    };
+    let found = |wanted: &str| {
+        let told = project.fails(&["check", "x.yaml"], 65);
+        assert!(told.contains("x.yaml:5:57: reference: ") && told.contains(wanted), "{wanted}: {told}");
+        let planned = project.fails(&["plan", "x.yaml"], 65);
+        assert!(planned.contains(wanted), "{planned}");
+        // And it is what a run says, before its first stage.
+        let ran = project.fails(&["run", "x.yaml", "--device", "cpu"], 65);
+        assert!(ran.contains(wanted), "{ran}");
+        assert!(!project.path(".halftone/runs/x/1").exists(), "nothing ran");
+    };
+    let config = |key: &str, value: serde_json::Value| {
+        let path = model.join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[key] = value;
+        std::fs::write(path, config.to_string()).unwrap();
+    };
+    let remove = |name: &str| std::fs::remove_file(model.join(name)).unwrap();
+    let write = |name: &str, text: &[u8]| std::fs::write(model.join(name), text).unwrap();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
+
+    fresh();
+    assert!(project.done(&["check", "x.yaml"]).contains("nothing wrong"));
+    config("model_type", "gemma2".into());
+    found("`model_type` is \"gemma2\"");
+    fresh();
+    config("quantization_config", serde_json::json!({"bits": 4}));
+    found("quantization_config");
+    fresh();
+    config("rope_parameters", serde_json::json!({"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}));
+    found("`rope_type` is \"yarn\"");
+    fresh();
+    remove("tokenizer.json");
+    found("tokenizer.json");
+    fresh();
+    remove("model.safetensors");
+    found("no model.safetensors and no model.safetensors.index.json here");
+    fresh();
+    let index = br#"{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}"#;
+    remove("model.safetensors");
+    write("model.safetensors.index.json", index);
+    found("model-00001-of-00002.safetensors`, which is not there");
+    for name in ["model.safetensors", "config.json", "tokenizer.json"] {
+        fresh();
+        write(name, pointer);
+        found("a Git LFS pointer, not the file itself");
+    }
+    fresh();
+    let weights = std::fs::read(model.join("model.safetensors")).unwrap();
+    write("model.safetensors", &weights[..weights.len() - 10]);
+    found("not a whole safetensors file");
+    fresh();
+    config("intermediate_size", 64.into());
+    found("config.json wants");
+    fresh();
+    config("num_hidden_layers", 9.into());
+    found("is missing");
+    fresh();
+    remove("chat_template.jinja");
+    found("has no chat template");
+    write("chat_template.jinja", b"{% for %}");
+    found("not a chat template");
+    remove("chat_template.jinja");
+    write(
+        "tokenizer_config.json",
+        br#"{"eos_token": "</s>", "chat_template": [{"name": "rag", "template": "x"}, {"name": "tool_use", "template": "x"}]}"#,
+    );
+    found("none is named `default`");
+    // Raw text needs no template; where the form of the data is open, it is said.
+    fresh();
+    remove("chat_template.jinja");
+    project.write("x.yaml", &text.replace("form: chat", "form: text"));
+    let output = project.halftone(&["check", "x.yaml"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && told.contains("warning: ") && told.contains("has no chat template"), "{told}");
+}

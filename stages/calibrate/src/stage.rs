@@ -43,6 +43,9 @@ fn folds() -> u32 {
     5
 }
 
+/// Bins beyond this would each hold a verdict or none.
+const MOST_BINS: u32 = 10_000;
+
 fn bins() -> u32 {
     10
 }
@@ -90,8 +93,8 @@ impl Stage for Calibrate {
         if self.folds < 2 {
             findings.push(Finding::at("folds", format!("got {}, wanted at least 2", self.folds)));
         }
-        if self.bins == 0 {
-            findings.push(Finding::at("bins", "got 0, wanted at least 1"));
+        if !(1..=MOST_BINS).contains(&self.bins) {
+            findings.push(Finding::at("bins", format!("got {}, wanted 1 to {MOST_BINS}", self.bins)));
         }
         if let Some(max) = self.max_gold.filter(|max| *max < calibrating::FEWEST) {
             let text = format!("got {max}, wanted at least {}: fewer labels teach nothing", calibrating::FEWEST);

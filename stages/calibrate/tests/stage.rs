@@ -260,6 +260,8 @@ fn too_few_labels_are_refused_with_their_number() {
     assert!(text.starts_with("29 of 129 gold labels match one of 200 verdicts; at least 30 are needed"), "{text}");
     let findings = stage(json!({"method": "temperature", "max_gold": 10, "folds": 1, "bins": 0})).check();
     assert_eq!(findings.len(), 3, "{findings:?}");
+    let findings = stage(json!({"method": "temperature", "bins": u32::MAX})).check();
+    assert_eq!(findings[0].text, "got 4294967295, wanted 1 to 10000");
 }
 
 #[test]

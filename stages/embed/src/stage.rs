@@ -1,5 +1,7 @@
 //! The configuration of `embed`, and what the engine asks of it.
 
+use std::path::Path;
+
 use kit::{
     Ahead, Amount, CHARACTERS_PER_TOKEN, Context, DistinctPrompts, Expected, Finding, Forecast, Input, InputPort,
     Message, Outcome, Outlook, OutputPort, Result, Stage, Table, Work,
@@ -94,6 +96,14 @@ impl Stage for Embed {
         let at_least_one = [("tokens_per_batch", self.tokens_per_batch), ("shard_rows", self.shard_rows)];
         let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
         zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")).collect()
+    }
+
+    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
+        lm::check_sentence_encoder(model).map(|()| None)
+    }
+
+    fn remarks(&self) -> Vec<Finding> {
+        self.dtype.remark().map(|text| Finding::at("dtype", text)).into_iter().collect()
     }
 
     fn needs_device(&self) -> bool {

@@ -122,5 +122,5 @@ impl Pairs {
 }
 
 fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages.iter().map(|message| Turn { role: &message.role, content: &message.content }).collect()
+    messages.iter().map(|message| Turn { role: &message.role, content: &message.content, extra: None }).collect()
 }

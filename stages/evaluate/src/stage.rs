@@ -1,5 +1,7 @@
 //! The configuration of `evaluate`, and what the engine asks of it.
 
+use std::path::Path;
+
 use kit::rows::{Score, SummaryRow};
 use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Result, Stage,
@@ -284,6 +286,14 @@ impl Stage for Evaluate {
 
     fn draws(&self) -> bool {
         self.bootstrap.is_some()
+    }
+
+    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
+        lm::check_decoder(model).map(|usable| usable.no_messages)
+    }
+
+    fn remarks(&self) -> Vec<Finding> {
+        self.dtype.remark().map(|text| Finding::at("dtype", text)).into_iter().collect()
     }
 
     fn needs_device(&self) -> bool {

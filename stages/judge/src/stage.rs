@@ -1,6 +1,6 @@
 //! The configuration of `judge`, and what the engine asks of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kit::{
     Ahead, Amount, Context, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Rendering, Result,
@@ -281,6 +281,19 @@ impl Stage for Judge {
 
     fn files(&self) -> Vec<PathBuf> {
         self.templates().filter_map(|(_, name, _)| Template::file(name)).collect()
+    }
+
+    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
+        let usable = lm::check_decoder(model)?;
+        // Every question is a message under the chat template.
+        match usable.no_messages.filter(|_| self.form == Form::Chat) {
+            Some(text) => Err(text),
+            None => Ok(None),
+        }
+    }
+
+    fn remarks(&self) -> Vec<Finding> {
+        self.dtype.remark().map(|text| Finding::at("dtype", text)).into_iter().collect()
     }
 
     fn needs_device(&self) -> bool {

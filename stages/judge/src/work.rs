@@ -251,7 +251,7 @@ impl<'a> Questions<'a> {
             Form::Chat => "user",
             Form::Text => "text",
         };
-        let turn = Turn { role, content: question };
+        let turn = Turn::new(role, question);
         let of_row = |error| match lm_error(error) {
             Error::Data(text) => Error::Data(format!("comparison `{}`: {text}", row.comparison_id)),
             other => other,

@@ -1,7 +1,7 @@
 //! What a stage is.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -58,6 +58,20 @@ pub trait Stage: Send + Sync {
 
     /// What is wrong beyond types and unknown keys: values out of range, keys without effect.
     fn check(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    /// Whether the model of an input, a folder or file that is there, can be used, from everything but its weights. Gives
+    /// what the stage would say to conversations, where the model takes none.
+    ///
+    /// # Errors
+    /// What the stage would stop at before its first number.
+    fn check_model(&self, _key: &str, _model: &Path) -> std::result::Result<Option<String>, String> {
+        Ok(None)
+    }
+
+    /// What is not wrong and hardly meant on this machine.
+    fn remarks(&self) -> Vec<Finding> {
         Vec::new()
     }
 

@@ -130,6 +130,12 @@ fn read_form(path: &Path) -> Result<(usize, f64)> {
     Ok((rank, if rooted { alpha * (rank as f64).sqrt() } else { alpha }))
 }
 
+/// Checks the form of an adapter and the header of its weights.
+pub(crate) fn check_adapter(folder: &Path) -> Result<()> {
+    read_form(&folder.join(CONFIG))?;
+    weights::check_file(&folder.join(WEIGHTS))
+}
+
 impl Decoder {
     /// Reads the adapter of a folder and puts it beside the linear layers.
     ///

@@ -2,6 +2,7 @@
 
 use crate::adapter_folder::model_part;
 use crate::gguf::{self, is_gguf};
+use crate::weights::refuse_pointer;
 use crate::{DType, Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -125,6 +126,7 @@ impl DecoderConfig {
         }
         let folder = &model_part(folder)?;
         let path = folder.join("config.json");
+        refuse_pointer(&path)?;
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let json: Map<String, Value> = serde_json::from_str(&text).map_err(Error::at(&path))?;
         let mut config = DecoderConfig::from_json(json).map_err(Error::at(&path))?;

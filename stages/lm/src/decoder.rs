@@ -249,6 +249,19 @@ impl Decoder {
         states.into_iter().map(|s| s.ok_or_else(|| Error::internal("a sequence without states"))).collect()
     }
 
+    /// The most likely token after some, and its log-probability.
+    pub fn likeliest(&self, ids: &[u32]) -> Result<(u32, f64)> {
+        let states = self.states(&[ids], ids.len())?.remove(0); // [n, H]
+        let last = states.narrow(0, ids.len() - 1, 1)?.to_dtype(DType::F32)?;
+        let logits = last.matmul(&self.head_weight().to_dtype(DType::F32)?.t()?)?; // [1, V]
+        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let token = logits.iter().position(|logit| *logit == largest);
+        let token = token.ok_or_else(|| Error::NotFinite("the logits after a text are not finite".to_owned()))?;
+        let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+        Ok((u32::try_from(token).expect("a token id"), -sum.ln()))
+    }
+
     /// Micro-batches of sequences, each checked against the model's positions.
     pub(crate) fn forests(&self, sequences: &[&Sequence], want: Want, budget_tokens: usize) -> Result<Vec<Forest>> {
         let limit = self.config.max_positions;

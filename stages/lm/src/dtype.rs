@@ -2,7 +2,7 @@
 
 use crate::adapter_folder::model_part;
 use crate::ops::rounded;
-use crate::{DType, Device, Result, weights};
+use crate::{DType, Device, Result, resolve_device, weights};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -58,9 +58,35 @@ impl Dtype {
         *self == Dtype::default()
     }
 
+    /// What a user should know who chose this for the device that is taken here where none is named.
+    pub fn remark(self) -> Option<&'static str> {
+        let is_cpu = || resolve_device("auto").is_ok_and(|device| device == "cpu");
+        self.warning(&Device::Cpu).filter(|_| is_cpu())
+    }
+
     /// What a user should know who chose this for a device: nothing, where it has instructions for it.
     pub fn warning(self, device: &Device) -> Option<&'static str> {
-        (self == Dtype::Bf16 && matches!(device, Device::Cpu) && !rounded::is_fast())
+        self.on_cpu(rounded::is_fast()).filter(|_| matches!(device, Device::Cpu))
+    }
+
+    fn on_cpu(self, is_fast: bool) -> Option<&'static str> {
+        (self == Dtype::Bf16 && !is_fast)
             .then_some("this processor has no instructions for bf16; `dtype: f32` gives more exact results sooner")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_is_remarked_on_where_it_is_slow() {
+        assert!(Dtype::Bf16.on_cpu(false).unwrap().contains("no instructions for bf16"));
+        assert!(Dtype::Bf16.on_cpu(true).is_none() && Dtype::F32.on_cpu(false).is_none());
+        assert_eq!(Dtype::F32.remark(), None);
+        // What `check` says is what the run says on the same device.
+        if resolve_device("auto").unwrap() == "cpu" {
+            assert_eq!(Dtype::Bf16.remark(), Dtype::Bf16.warning(&Device::Cpu));
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::ops::matrix::Products;
 use crate::pooling::{self, Pooling};
 use crate::special::read_json;
 use crate::text::load_tokenizer;
-use crate::{DType, Device, Dtype};
+use crate::{DType, DecoderConfig, Device, Dtype, weights};
 
 /// Turns texts into vectors of unit length.
 ///
@@ -72,16 +72,7 @@ impl SentenceEncoder {
                 let positions = decoder.max_positions();
                 (Model::Decoder(Box::new(decoder)), positions)
             }
-            other => {
-                return Err(Error::file(
-                    &config_file,
-                    format!(
-                        "model_type {} is not a sentence encoder known here; known are bert, and the decoders llama, \
-                         qwen2, qwen3 and mistral",
-                        other.unwrap_or("(none)")
-                    ),
-                ));
-            }
+            other => return Err(unknown(other, &config_file)),
         };
         let mut tokenizer = load_tokenizer(&tokenizer_part(&layout.transformer)?)?;
         if layout.lower_case && !tokenizer.get_normalizer().is_some_and(lowers) {
@@ -217,6 +208,31 @@ impl std::fmt::Debug for SentenceEncoder {
     }
 }
 
+/// Checks a folder of an encoder, all but its weights.
+pub(crate) fn check_encoder(folder: &Path) -> Result<()> {
+    let layout = Layout::read(folder)?;
+    let config_file = model_part(&layout.transformer)?.join("config.json");
+    let config = read_json(&config_file)?;
+    load_tokenizer(&tokenizer_part(&layout.transformer)?)?;
+    match config["model_type"].as_str() {
+        Some("bert") => bert_config(&config, &config_file).and_then(|_| bert_weights(&layout.transformer)).map(drop),
+        Some("llama" | "qwen2" | "qwen3" | "mistral") => {
+            let model = model_part(&layout.transformer)?;
+            weights::check(&model, &mut DecoderConfig::from_folder(&model)?).map(drop)
+        }
+        other => Err(unknown(other, &config_file)),
+    }
+}
+
+fn unknown(model_type: Option<&str>, config_file: &Path) -> Error {
+    let text = format!(
+        "model_type {} is not a sentence encoder known here; known are bert, and the decoders llama, qwen2, qwen3 and \
+         mistral",
+        model_type.unwrap_or("(none)")
+    );
+    Error::file(config_file, text)
+}
+
 /// How many of the first texts have at most so many tokens together; at least one.
 fn fitting<T: AsRef<[u32]>>(texts: &[T], budget_tokens: usize) -> usize {
     let mut tokens = 0;
@@ -288,8 +304,8 @@ fn lowers(normalizer: &NormalizerWrapper) -> bool {
     }
 }
 
-/// A BERT model with absolute positions, and its number of positions.
-fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device, dtype: Dtype) -> Result<(Model, usize)> {
+/// The form of a BERT model with absolute positions.
+fn bert_config(config: &Json, file: &Path) -> Result<Config> {
     let number = |key: &str| {
         let number = config[key].as_u64().and_then(|number| usize::try_from(number).ok());
         number.ok_or_else(|| Error::file(file, format!("`{key}` is {}, wanted a number", config[key])))
@@ -314,7 +330,7 @@ fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device, dtype: 
             return Err(Error::file(file, format!("`hidden_act` {other} is not known here (gelu, gelu_new, relu)")));
         }
     };
-    let bert = Config {
+    Ok(Config {
         vocab_size: number("vocab_size")?,
         hidden_size: number("hidden_size")?,
         num_hidden_layers: number("num_hidden_layers")?,
@@ -328,14 +344,24 @@ fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device, dtype: 
         position_embedding_type: PositionEmbeddingType::Absolute,
         model_type: Some("bert".to_owned()),
         ..Config::default()
-    };
+    })
+}
+
+/// The file of a BERT model's weights, whole by its header.
+fn bert_weights(folder: &Path) -> Result<PathBuf> {
     let weights = folder.join("model.safetensors");
     if !weights.is_file() {
-        return Err(Error::file(
-            &weights,
-            "is missing; weights in another format (pytorch_model.bin, shards) are not read",
-        ));
+        let text = "is missing; weights in another format (pytorch_model.bin, shards) are not read";
+        return Err(Error::file(&weights, text));
     }
+    weights::check_file(&weights)?;
+    Ok(weights)
+}
+
+/// A BERT model, and its number of positions.
+fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device, dtype: Dtype) -> Result<(Model, usize)> {
+    let bert = bert_config(config, file)?;
+    let weights = bert_weights(folder)?;
     let tensors = candle_core::safetensors::load(&weights, device).map_err(Error::at(&weights))?;
     let tensors = tensors.into_iter().collect::<HashMap<_, _>>();
     if matches!(device, Device::Cpu) {

@@ -51,36 +51,14 @@ impl Quantised {
     /// Errors name the file: damaged, or of a form that is not computed here.
     pub(crate) fn read(path: &Path, dtype: DType, device: &Device) -> Result<(DecoderConfig, Quantised)> {
         let content = head(path)?;
-        let config = form(path, &content)?;
+        let (config, names) = fitting(path, &content)?;
         let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-        let mut wanted: HashMap<String, Vec<usize>> = weights::shapes(&config).into_iter().collect();
         let mut tensors = HashMap::new();
-        let mut names: Vec<&String> = content.tensor_infos.keys().collect();
-        names.sort();
-        for stored in names {
-            let name = folders_name(stored);
-            let got = content.tensor_infos[stored].shape.dims();
-            match wanted.remove(&name) {
-                Some(shape) if shape == got => {
-                    let tensor = quietly(|| content.tensor(&mut file, stored, device)).ok_or_else(|| {
-                        Error::file(path, format!("tensor {stored} cannot be read; copy the file again"))
-                    })?;
-                    tensors
-                        .insert(name, tensor.map_err(|error| Error::file(path, format!("tensor {stored}: {error}")))?);
-                }
-                Some(shape) => {
-                    return Err(Error::file(path, format!("tensor {stored} is {got:?}; its sizes want {shape:?}")));
-                }
-                None => {
-                    let text =
-                        format!("tensor {stored} has no place in this architecture; use the Hugging Face folder");
-                    return Err(Error::file(path, text));
-                }
-            }
-        }
-        if let Some(name) = wanted.keys().min() {
-            let text = format!("the tensor for {name} is missing ({} in all)", wanted.len());
-            return Err(Error::file(path, text));
+        for (stored, name) in names {
+            let tensor = quietly(|| content.tensor(&mut file, stored, device))
+                .ok_or_else(|| Error::file(path, format!("tensor {stored} cannot be read; copy the file again")))?;
+            let tensor = tensor.map_err(|error| Error::file(path, format!("tensor {stored}: {error}")))?;
+            tensors.insert(name, tensor);
         }
         let interleaved = (architecture(path, &content)? == "llama").then_some(config.head_dim);
         Ok((config, Quantised { path: path.to_owned(), tensors, interleaved, dtype, device: device.clone() }))
@@ -117,6 +95,46 @@ pub fn is_gguf(path: &Path) -> bool {
 /// Errors: as [`Quantised::read`].
 pub(crate) fn config_of(path: &Path) -> Result<DecoderConfig> {
     form(path, &head(path)?)
+}
+
+/// Checks a file by its head: its form, and that it has what that needs.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    fitting(path, &head(path)?).map(drop)
+}
+
+/// The form of a file's model and its tensors by both of their names, once they fit together.
+fn fitting<'a>(path: &Path, content: &'a Content) -> Result<(DecoderConfig, Vec<(&'a str, String)>)> {
+    let config = form(path, content)?;
+    let mut wanted: HashMap<String, Vec<usize>> = weights::shapes(&config).into_iter().collect();
+    let whole = std::fs::metadata(path).map_err(Error::io(path))?.len();
+    let mut names: Vec<(&str, String)> =
+        content.tensor_infos.keys().map(|stored| (stored.as_str(), folders_name(stored))).collect();
+    names.sort();
+    for (stored, name) in &names {
+        let info = &content.tensor_infos[*stored];
+        let got = info.shape.dims();
+        match wanted.remove(name) {
+            Some(shape) if shape == got => {
+                let bytes =
+                    (info.shape.elem_count() / info.ggml_dtype.block_size() * info.ggml_dtype.type_size()) as u64;
+                if content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes) > whole {
+                    let text = format!("ends before the last byte of tensor {stored}; copy the file again");
+                    return Err(Error::file(path, text));
+                }
+            }
+            Some(shape) => {
+                return Err(Error::file(path, format!("tensor {stored} is {got:?}; its sizes want {shape:?}")));
+            }
+            None => {
+                let text = format!("tensor {stored} has no place in this architecture; use the Hugging Face folder");
+                return Err(Error::file(path, text));
+            }
+        }
+    }
+    match wanted.keys().min() {
+        None => Ok((config, names)),
+        Some(name) => Err(Error::file(path, format!("the tensor for {name} is missing ({} in all)", wanted.len()))),
+    }
 }
 
 /// The folder that has the tokenizer of a model: the one that a GGUF file stands in.

@@ -28,6 +28,7 @@ mod gguf;
 #[cfg(test)]
 mod gradient_tests;
 mod lora;
+mod messages;
 mod ops;
 mod parameter;
 mod passes;
@@ -45,6 +46,7 @@ mod template;
 mod text;
 mod tokenizer_files;
 mod training;
+mod usable;
 mod weights;
 
 pub use adapter_folder::{BASE_INSIDE, base_of};
@@ -73,3 +75,4 @@ pub use template::TEMPLATE_DATE;
 pub use text::{Text, Turn};
 pub use tokenizer_files::copy_tokenizer;
 pub use training::{AdamW, Memory, Training};
+pub use usable::{Usable, check_decoder, check_sentence_encoder};

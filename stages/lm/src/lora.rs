@@ -10,6 +10,9 @@ use candle_core::{DType, Tensor};
 /// The linear layers of a block, by PEFT's short names.
 pub const TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
+/// What is above is wider than the matrices.
+const HIGHEST_RANK: usize = 1 << 14;
+
 /// The form of an adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lora {
@@ -28,6 +31,9 @@ impl Lora {
     pub fn new(rank: usize, alpha: f64, targets: &[String]) -> Result<Lora> {
         if rank == 0 {
             return Err(Error::input("rank is 0; wanted at least 1"));
+        }
+        if rank > HIGHEST_RANK {
+            return Err(Error::input(format!("rank is {rank}; wanted at most {HIGHEST_RANK}")));
         }
         if !(alpha > 0.0 && alpha.is_finite()) {
             return Err(Error::input(format!("alpha is {alpha}; wanted a number above 0")));

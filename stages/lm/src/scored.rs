@@ -19,7 +19,7 @@ const FIRST: u32 = 0x10_0000;
 
 impl Borders {
     /// Borders that occur in none of some texts.
-    pub(crate) fn beside(texts: &[&str]) -> Result<Borders> {
+    pub(crate) fn beside(texts: &[String]) -> Result<Borders> {
         let mut last = LAST;
         while last > FIRST + 2 {
             let taken = |character: char| (last - 2..=last).contains(&u32::from(character));
@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn borders_come_out_as_they_went_in() {
-        let borders = Borders::beside(&["a", "\u{10FFFD}"]).unwrap();
-        assert_ne!(borders, Borders::beside(&["a"]).unwrap(), "characters of the text are not taken");
+        let borders = Borders::beside(&["a".to_owned(), "\u{10FFFD}".to_owned()]).unwrap();
+        assert_ne!(borders, Borders::beside(&["a".to_owned()]).unwrap(), "characters of the text are not taken");
         let marked = borders.around("one two three", &[0..3, 8..13]);
         assert_eq!(borders.take_out(marked.clone()), ("one two three".to_owned(), vec![0..3, 8..13]));
         assert_eq!(borders.without(&marked), "one two three");

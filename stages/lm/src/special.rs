@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use tokenizers::{AddedToken, Tokenizer};
 
 use crate::error::{Error, Result};
+use crate::weights::refuse_pointer;
 
 /// The special tokens of a model folder.
 pub(crate) struct SpecialTokens {
@@ -114,7 +115,7 @@ impl SpecialTokens {
 
     /// What encodes a text in which some special tokens stand as ordinary text, marked by [`Escape::mark`].
     /// `texts` is everything that the user wrote: none of its characters serves as a mark.
-    pub(crate) fn escape(&self, tokenizer: &Tokenizer, texts: &[&str]) -> Result<EscapeRef<'_>> {
+    pub(crate) fn escape(&self, tokenizer: &Tokenizer, texts: &[String]) -> Result<EscapeRef<'_>> {
         let taken = |base: u32| {
             let range = base..base + self.marks();
             texts.iter().any(|text| text.chars().any(|character| range.contains(&u32::from(character))))
@@ -301,6 +302,7 @@ fn eos_of(file: &Path) -> Result<Vec<u32>> {
 
 /// Reads a JSON file.
 pub(crate) fn read_json(file: &Path) -> Result<Json> {
+    refuse_pointer(file)?;
     let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
     serde_json::from_str(&text).map_err(|error| Error::file(file, format!("not JSON: {error}")))
 }

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
 use crate::scored::Borders;
+use crate::weights::refuse_pointer;
 
 /// What `strftime_now` gives to templates: 26 July 2024, the date that Llama 3's template falls back to. Today's date
 /// would make tomorrow's tokens differ from today's.
@@ -46,6 +47,7 @@ impl ChatTemplate {
     pub(crate) fn load(folder: &Path, config: &Json, tokens: Vec<(String, String)>) -> Result<Option<ChatTemplate>> {
         let own_file = folder.join("chat_template.jinja");
         if own_file.is_file() {
+            refuse_pointer(&own_file)?;
             let source = std::fs::read_to_string(&own_file).map_err(Error::io(&own_file))?;
             return Self::compile(source, own_file, tokens).map(Some);
         }
@@ -84,6 +86,16 @@ impl ChatTemplate {
         environment.set_syntax(syntax.expect("the usual delimiters"));
         environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_formatter(|out, state, value| {
+            let mut text = String::new();
+            match value.kind() {
+                ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Seq | ValueKind::Map => {
+                    python_text(value, &mut text)?;
+                    Ok(out.write_str(&text)?)
+                }
+                _ => minijinja::escape_formatter(out, state, value),
+            }
+        });
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
@@ -107,19 +119,17 @@ impl ChatTemplate {
         self.marks_scored
     }
 
-    /// Renders messages, each a role and a content. What `{% generation %}` marks stands between `borders`.
+    /// Renders messages, with tools or none. What `{% generation %}` marks stands between `borders`.
     pub(crate) fn render(
         &self,
-        messages: &[(&str, &str)],
+        messages: Vec<Value>,
+        tools: Option<Value>,
         add_generation_prompt: bool,
         borders: Option<Borders>,
     ) -> Result<Rendering> {
-        let message = |&(role, content): &(&str, &str)| {
-            Value::from_pairs([("role", Value::from(role)), ("content", Value::from(content))])
-        };
         let mut context = vec![
-            ("messages", messages.iter().map(message).collect::<Value>()),
-            ("tools", Value::from(())),
+            ("messages", Value::from(messages)),
+            ("tools", tools.unwrap_or(Value::from(()))),
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
             (OPEN, Value::from(borders.map_or(String::new(), Borders::open))),
@@ -260,6 +270,76 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, minijinja::Error> {
     Ok(out)
 }
 
+/// A value as Python writes it where a template gives it out, such as the arguments of a tool call.
+fn python_text(value: &Value, out: &mut String) -> Result<(), minijinja::Error> {
+    match value.kind() {
+        ValueKind::None => out.push_str("None"),
+        ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
+        ValueKind::Number => out.push_str(&python_number(value)),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+            out.push(quote);
+            for character in text.chars() {
+                match character {
+                    '\\' => out.push_str("\\\\"),
+                    '\n' => out.push_str("\\n"),
+                    '\r' => out.push_str("\\r"),
+                    '\t' => out.push_str("\\t"),
+                    quoted if quoted == quote => out.extend(['\\', quoted]),
+                    other => out.push(other),
+                }
+            }
+            out.push(quote);
+        }
+        ValueKind::Seq => {
+            out.push('[');
+            for (index, item) in value.try_iter()?.enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                python_text(&item, out)?;
+            }
+            out.push(']');
+        }
+        ValueKind::Map => {
+            out.push('{');
+            for (index, key) in value.try_iter()?.enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                python_text(&key, out)?;
+                out.push_str(": ");
+                python_text(&value.get_item(&key)?, out)?;
+            }
+            out.push('}');
+        }
+        _ => out.push_str(&value.to_string()),
+    }
+    Ok(())
+}
+
+/// A number as Python writes it: fractions in the shortest form, with an exponent of two digits below 1e-4 and from 1e16.
+fn python_number(value: &Value) -> String {
+    if value.is_integer() {
+        return value.to_string();
+    }
+    let Ok(number) = f64::try_from(value.clone()) else { return value.to_string() };
+    if !number.is_finite() {
+        return if number.is_nan() {
+            "NaN"
+        } else if number > 0.0 {
+            "Infinity"
+        } else {
+            "-Infinity"
+        }
+        .to_owned();
+    }
+    if number == 0.0 || (1e-4..1e16).contains(&number.abs()) {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:e}");
+    let (digits, exponent) = text.split_once('e').expect("a form with an exponent");
+    let exponent: i32 = exponent.parse().expect("a whole exponent");
+    format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+}
+
 struct JsonStyle {
     ensure_ascii: bool,
     sort_keys: bool,
@@ -297,7 +377,8 @@ impl JsonStyle {
                 out.push('}');
             }
             ValueKind::None => out.push_str("null"),
-            ValueKind::Bool | ValueKind::Number => out.push_str(&value.to_string()),
+            ValueKind::Bool => out.push_str(&value.to_string()),
+            ValueKind::Number => out.push_str(&python_number(value)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default(), out),
             kind => {
                 let text = format!("tojson: a value of kind {kind} is not JSON");
@@ -344,11 +425,15 @@ impl JsonStyle {
 mod tests {
     use super::*;
 
+    fn message((role, content): (&str, &str)) -> Value {
+        Value::from_pairs([("role", role), ("content", content)])
+    }
+
     fn check(source: &str, add_generation_prompt: bool, expected: &str) {
         let tokens = vec![("bos_token".to_owned(), "<s>".to_owned())];
         let template = ChatTemplate::compile(source.to_owned(), "test".into(), tokens).expect("compiles");
-        let messages = [("user", " Is 1 < 2 & \"true\"? "), ("assistant", "yés")];
-        match template.render(&messages, add_generation_prompt, None).expect("renders") {
+        let messages = [("user", " Is 1 < 2 & \"true\"? "), ("assistant", "yés")].map(message);
+        match template.render(messages.to_vec(), None, add_generation_prompt, None).expect("renders") {
             Rendering::Text(text) => assert_eq!(text, expected),
             Rendering::Refused(message) => assert_eq!(format!("refused: {message}"), expected),
         }
@@ -358,7 +443,8 @@ mod tests {
     fn a_template_without_end_is_stopped() {
         let source = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
         let template = ChatTemplate::compile(source.to_owned(), "t.jinja".into(), Vec::new()).expect("compiles");
-        let error = template.render(&[("user", "q")], false, None).err().expect("it is stopped").to_string();
+        let error =
+            template.render(vec![message(("user", "q"))], None, false, None).err().expect("it is stopped").to_string();
         assert!(error.contains("t.jinja: the chat template takes more than"), "{error}");
     }
 
@@ -390,6 +476,9 @@ mod tests {
         );
         check("{% if add_generation_prompt %}go{% endif %}{% if tools is not none %}tools{% endif %}", true, "go");
         check("{% if tools is iterable or messages is not iterable or 'a' is not sequence %}no{% endif %}", false, "");
+        // Whatever is given out is written as Python does.
+        check("{{ none }} {{ 1 < 2 }} {{ 1e-7 }} {{ 2.0 }} {{ 7 }} {{ absent }}", false, "None True 1e-07 2.0 7 ");
+        check("{{ {'a': [1, none, \"it's\"], 'b': 'x\\n'} }}", false, "{'a': [1, None, \"it's\"], 'b': 'x\\n'}");
         check("a\r\n{% if true %}\r\nb{% endif %}\r\n", false, "a\nb");
         check("{{ raise_exception('System role not supported') }}", false, "refused: System role not supported");
     }

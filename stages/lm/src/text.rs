@@ -9,11 +9,13 @@ use crate::adapter_folder::{model_part, tokenizer_part};
 use crate::device::quietly;
 use crate::error::{Error, Result};
 use crate::gguf::folder_of;
+use crate::messages;
 use crate::rules::{PromptMismatch, Refusal, SpecialText, TextRules, TooLong};
 use crate::scored::{Borders, token_ranges};
 use crate::sequence::Sequence;
 use crate::special::{EscapeRef, SpecialTokens, read_json};
 use crate::template::{ChatTemplate, Rendering};
+use crate::weights::refuse_pointer;
 
 /// The tokenizer and chat template of a model folder. Turns messages into [`Sequence`]s and ids into text.
 ///
@@ -39,6 +41,17 @@ pub struct Turn<'a> {
     pub role: &'a str,
     /// What was said.
     pub content: &'a str,
+    /// The message's other fields as the text of a JSON object, such as `tool_calls`, `tool_call_id` and `name`; a
+    /// `content` of null in it stands in place of an empty one. That of a conversation's first message may have its
+    /// `tools`, which templates take beside the messages.
+    pub extra: Option<&'a str>,
+}
+
+impl<'a> Turn<'a> {
+    /// A message of text.
+    pub fn new(role: &'a str, content: &'a str) -> Turn<'a> {
+        Turn { role, content, extra: None }
+    }
 }
 
 impl Text {
@@ -191,6 +204,15 @@ impl Text {
         self.template.is_some()
     }
 
+    /// What there is to say to messages where it has none.
+    pub(crate) fn no_template(&self) -> Error {
+        Error::file(
+            &self.folder,
+            "has no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json); add one, or give \
+             raw text (`form: text`)",
+        )
+    }
+
     /// One more than the largest id, with the added tokens.
     pub fn vocabulary(&self) -> usize {
         self.tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
@@ -323,8 +345,7 @@ impl Text {
     }
 
     fn encode_prompt(&self, prompt: &[Turn], rules: &TextRules) -> Tried<Encoded> {
-        let contents = prompt.iter().map(|turn| turn.content).collect::<Vec<_>>();
-        let marker = self.marker(&contents, rules)?;
+        let marker = self.marker(&texts_of(prompt, &[])?, rules)?;
         match raw(prompt)? {
             Some(text) => self.encode(&marker, marker.mark(text), true, None),
             None => {
@@ -338,9 +359,9 @@ impl Text {
         let is_raw = raw(prompt)?;
         let response = match (*after, is_raw) {
             (After::Response(turns), None) if raw(turns)?.is_none() => {
-                let contents = prompt.iter().chain(turns).map(|turn| turn.content).collect::<Vec<_>>();
-                let marker = self.marker(&contents, rules)?;
-                let borders = Borders::beside(&contents)?;
+                let texts = texts_of(prompt, turns)?;
+                let marker = self.marker(&texts, rules)?;
+                let borders = Borders::beside(&texts)?;
                 let rendered = self.render_scored(&marker, prompt, turns, borders)?;
                 return self.encode(&marker, rendered, false, Some(borders));
             }
@@ -359,13 +380,14 @@ impl Text {
             Some(prompt) => {
                 // The two are one text: a special token may be spelled across their border.
                 let joined = format!("{prompt}{body}");
-                let marker = self.marker(&[&joined], rules)?;
+                let marker = self.marker(std::slice::from_ref(&joined), rules)?;
                 let marked = marker.mark(&joined);
                 (marker, marked)
             }
             None => {
-                let contents = prompt.iter().map(|turn| turn.content).chain([body]).collect::<Vec<_>>();
-                let marker = self.marker(&contents, rules)?;
+                let mut texts = texts_of(prompt, &[])?;
+                texts.push(body.to_owned());
+                let marker = self.marker(&texts, rules)?;
                 let rendered = self.render(&marker, prompt, &[], true, None)?;
                 let marked = rendered + &marker.mark(body);
                 (marker, marked)
@@ -417,9 +439,9 @@ impl Text {
         let After::Response(response) = *after else {
             return Err(Stop::Failed(Error::internal("only a rendered answer stands after another prompt")));
         };
-        let contents = prompt.iter().chain(response).map(|turn| turn.content).collect::<Vec<_>>();
-        let marker = self.marker(&contents, rules)?;
-        let borders = Borders::beside(&contents)?;
+        let texts = texts_of(prompt, response)?;
+        let marker = self.marker(&texts, rules)?;
+        let borders = Borders::beside(&texts)?;
         let whole = self.render_scored(&marker, prompt, response, borders)?;
         // A stand-in for the answer shows where the template puts it.
         let stand_in = borders.stand_in();
@@ -456,24 +478,23 @@ impl Text {
                 format!("a message of the role `text` (\"{start}\") stands among others; raw text stands alone");
             return Err(Stop::Refused(Refusal::Form { detail }));
         }
-        let Some(template) = &self.template else {
-            return Err(Stop::Failed(Error::file(
-                &self.folder,
-                "has no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json); add one, or \
-                 give raw text (`form: text`)",
-            )));
-        };
-        let marked =
-            prompt.iter().chain(response).map(|turn| (turn.role, marker.mark(turn.content))).collect::<Vec<_>>();
-        let messages = marked.iter().map(|(role, content)| (*role, content.as_str())).collect::<Vec<_>>();
-        match template.render(&messages, generation_prompt, borders)? {
+        let Some(template) = &self.template else { return Err(Stop::Failed(self.no_template())) };
+        let (mut messages, mut tools) = (Vec::with_capacity(prompt.len() + response.len()), None);
+        for (index, turn) in prompt.iter().chain(response).enumerate() {
+            let (message, own) = messages::message(turn, &|text| marker.mark(text))?;
+            if index == 0 {
+                tools = own;
+            }
+            messages.push(message);
+        }
+        match template.render(messages, tools, generation_prompt, borders)? {
             Rendering::Text(text) => Ok(text),
             Rendering::Refused(detail) => Err(Stop::Refused(Refusal::Template { detail })),
         }
     }
 
     /// What the rule for special-token text makes of these contents.
-    fn marker(&self, contents: &[&str], rules: &TextRules) -> Tried<Marker<'_>> {
+    fn marker(&self, contents: &[String], rules: &TextRules) -> Tried<Marker<'_>> {
         let unmarked = Marker { special: &self.special, escape: None, escaped: 0 };
         if rules.special_text == SpecialText::Allow {
             return Ok(unmarked);
@@ -603,9 +624,16 @@ fn settle<T>(tried: Tried<T>) -> Result<Result<T, Refusal>> {
 /// The raw text, where the turns are one message of the role `text`.
 fn raw<'a>(turns: &[Turn<'a>]) -> Tried<Option<&'a str>> {
     match turns {
-        [Turn { role: "text", content }] => Ok(Some(content)),
+        [Turn { role: "text", content, .. }] => Ok(Some(content)),
         _ => Ok(None),
     }
+}
+
+/// Everything that the writers of some messages wrote.
+fn texts_of(prompt: &[Turn], response: &[Turn]) -> Result<Vec<String>> {
+    let mut texts = Vec::with_capacity(prompt.len() + response.len());
+    prompt.iter().chain(response).try_for_each(|turn| messages::texts(turn, &mut texts))?;
+    Ok(texts)
 }
 
 /// Reads tokenizer.json without truncation and padding (`transformers` switches both off for a plain call).
@@ -613,6 +641,7 @@ fn raw<'a>(turns: &[Turn<'a>]) -> Tried<Option<&'a str>> {
 /// Some malformed files make the library panic; that is the same error here as a parse error, and says nothing on stderr.
 pub(crate) fn load_tokenizer(folder: &Path) -> Result<Tokenizer> {
     let file = folder.join("tokenizer.json");
+    refuse_pointer(&file)?;
     let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
     let wrong = |problem: &str| Error::file(&file, format!("not a tokenizer: {problem}"));
     // The trial shows parts that only fail when they are used; an error is no verdict, since `x` may be unknown.

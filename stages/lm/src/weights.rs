@@ -58,34 +58,20 @@ pub(crate) fn load(
     dtype: DType,
     device: &Device,
 ) -> Result<HashMap<String, Tensor>> {
-    let (listing, files) = files(folder)?;
-    let head = "lm_head.weight";
-    let mut wanted: HashMap<String, Vec<usize>> = shapes(config).into_iter().collect();
+    let files = check(folder, config)?;
+    let wanted: HashMap<String, Vec<usize>> = shapes(config).into_iter().collect();
     let mut found = HashMap::new();
     let mut spare_head = None;
     for path in &files {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let tensors = parse(path, &bytes)?;
-        for (name, view) in tensors.iter() {
-            match wanted.get(name) {
-                Some(shape) if shape == view.shape() => {
-                    let tensor = read(path, name, &view)?;
-                    found.insert(name.to_owned(), tensor.to_dtype(dtype)?.to_device(device)?);
-                }
-                Some(shape) => {
-                    let got = view.shape();
-                    return Err(Error::file(path, format!("tensor {name} is {got:?}; config.json wants {shape:?}")));
-                }
-                None if name == head => spare_head = Some((path, read(path, name, &view)?)),
-                // Constants that old versions wrote.
-                None if name.ends_with("rotary_emb.inv_freq") => (),
-                None => return Err(Error::file(path, format!("tensor {name} has no place in this architecture"))),
+        for (name, view) in parse(path, &bytes)?.iter() {
+            if wanted.contains_key(name) {
+                let tensor = read(path, name, &view)?;
+                found.insert(name.to_owned(), tensor.to_dtype(dtype)?.to_device(device)?);
+            } else if name == HEAD {
+                spare_head = Some((path, read(path, name, &view)?));
             }
         }
-    }
-    if !config.tied && !found.contains_key(head) {
-        config.tied = true;
-        wanted.remove(head);
     }
     // A tied head that is stored once more has to be the table.
     if let (Some((path, spare)), Some(table)) = (spare_head, found.get("model.embed_tokens.weight")) {
@@ -96,17 +82,91 @@ pub(crate) fn load(
             return Err(Error::file(
                 path,
                 format!(
-                    "tensor {head} differs from model.embed_tokens.weight, and config.json has `tie_word_embeddings: \
+                    "tensor {HEAD} differs from model.embed_tokens.weight, and config.json has `tie_word_embeddings: \
                      true`: say false there to use it, or take the tensor out"
                 ),
             ));
         }
     }
-    let mut missing: Vec<&String> = wanted.keys().filter(|name| !found.contains_key(*name)).collect();
-    missing.sort();
-    match missing.first() {
-        None => Ok(found),
-        Some(name) => Err(Error::file(listing, format!("tensor {name} is missing ({} in all)", missing.len()))),
+    Ok(found)
+}
+
+const HEAD: &str = "lm_head.weight";
+
+/// Checks the headers of a folder's files against what a decoder needs, and gives the files. Where the folder holds no
+/// head, `config` becomes tied. No weights are read.
+///
+/// Errors: as [`load`].
+pub(crate) fn check(folder: &Path, config: &mut DecoderConfig) -> Result<Vec<PathBuf>> {
+    let (listing, files) = files(folder)?;
+    let mut wanted: HashMap<String, Vec<usize>> = shapes(config).into_iter().collect();
+    let all = wanted.clone();
+    for path in &files {
+        for (name, Stored { dtype, shape, .. }) in header(path)? {
+            match all.get(&name) {
+                Some(of_config) if *of_config == shape => {
+                    dtype_of(path, &name, dtype)?;
+                    wanted.remove(&name);
+                }
+                Some(of_config) => {
+                    let text = format!("tensor {name} is {shape:?}; config.json wants {of_config:?}");
+                    return Err(Error::file(path, text));
+                }
+                // A head beside a tied table, and constants that old versions wrote.
+                None if name == HEAD || name.ends_with("rotary_emb.inv_freq") => (),
+                None => return Err(Error::file(path, format!("tensor {name} has no place in this architecture"))),
+            }
+        }
+    }
+    if !config.tied && wanted.remove(HEAD).is_some() {
+        config.tied = true;
+    }
+    match wanted.keys().min() {
+        None => Ok(files),
+        Some(name) => Err(Error::file(listing, format!("tensor {name} is missing ({} in all)", wanted.len()))),
+    }
+}
+
+/// A tensor in the header of a file.
+#[derive(Deserialize)]
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+/// The tensors that a file lists, after it was seen that it is as long as they say.
+fn header(path: &Path) -> Result<BTreeMap<String, Stored>> {
+    refuse_pointer(path)?;
+    let cut = |why: &str| Error::file(path, format!("not a whole safetensors file ({why}); copy it again"));
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let whole = file.metadata().map_err(Error::io(path))?.len();
+    let mut length = [0; 8];
+    if whole < 8 {
+        return Err(cut("it ends before its header"));
+    }
+    file.read_exact(&mut length).map_err(Error::io(path))?;
+    let length = u64::from_le_bytes(length);
+    if length > whole - 8 {
+        return Err(cut("it ends in its header"));
+    }
+    let mut text = Vec::new();
+    file.take(length).read_to_end(&mut text).map_err(Error::io(path))?;
+    let mut header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&text).map_err(|error| cut(&format!("its header is no JSON: {error}")))?;
+    header.remove("__metadata__");
+    let stored = |(name, value)| -> Result<(String, Stored)> {
+        let stored = Stored::deserialize(&value).map_err(|error| cut(&format!("tensor {name}: {error}")))?;
+        Ok((name, stored))
+    };
+    let header: BTreeMap<String, Stored> = header.into_iter().map(stored).collect::<Result<_>>()?;
+    let end = header.values().map(|stored| stored.data_offsets.1).max().unwrap_or(0);
+    match (whole - 8 - length).cmp(&end) {
+        std::cmp::Ordering::Less => {
+            Err(cut(&format!("it has {whole} bytes, its header speaks of {}", end.saturating_add(8 + length))))
+        }
+        std::cmp::Ordering::Greater => Err(cut("there are bytes behind its last tensor")),
+        std::cmp::Ordering::Equal => Ok(header),
     }
 }
 
@@ -123,6 +183,7 @@ fn files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
+    refuse_pointer(&index)?;
     let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
     let Index { weight_map } = serde_json::from_str(&text).map_err(Error::at(&index))?;
     let mut names: Vec<&String> = weight_map.values().collect();
@@ -131,7 +192,12 @@ fn files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
         return Err(Error::file(&index, format!("`weight_map` names `{name}`; wanted a file beside it")));
     }
-    Ok((index, names.into_iter().map(|name| folder.join(name)).collect()))
+    let files: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
+    if let Some(absent) = files.iter().find(|path| !path.is_file()) {
+        let text = format!("names the shard `{}`, which is not there; copy it again", absent.display());
+        return Err(Error::file(&index, text));
+    }
+    Ok((index, files))
 }
 
 /// Refuses the text that Git LFS leaves in place of a file that was not fetched.
@@ -153,22 +219,16 @@ pub(crate) fn refuse_pointer(path: &Path) -> Result<()> {
 pub(crate) fn stored_dtype(folder: &Path) -> Result<DType> {
     let (listing, files) = files(folder)?;
     for path in &files {
-        let mut file = File::open(path).map_err(Error::io(path))?;
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(Error::at(path))?;
-        let mut header = Vec::new();
-        file.take(u64::from_le_bytes(length)).read_to_end(&mut header).map_err(Error::at(path))?;
-        let header: serde_json::Value = serde_json::from_slice(&header)
-            .map_err(|error| Error::file(path, format!("not a whole safetensors file ({error}); copy it again")))?;
-        if let Some(info) = header.get("model.embed_tokens.weight") {
-            return dtype_of(
-                path,
-                "model.embed_tokens.weight",
-                Dtype::deserialize(&info["dtype"]).map_err(Error::at(path))?,
-            );
+        if let Some(stored) = header(path)?.get("model.embed_tokens.weight") {
+            return dtype_of(path, "model.embed_tokens.weight", stored.dtype);
         }
     }
     Err(Error::file(listing, "tensor model.embed_tokens.weight is missing"))
+}
+
+/// Checks that a file is whole, from its header.
+pub(crate) fn check_file(path: &Path) -> Result<()> {
+    header(path).map(drop)
 }
 
 /// Reads all tensors of one file as they are stored, onto the CPU.

@@ -174,7 +174,7 @@ fn a_decoder_serves_where_there_is_no_encoder() {
         on_prefix_mismatch: lm::PromptMismatch::Keep,
     };
     for (content, got) in texts.iter().zip(&got) {
-        let ids = text.prompt(&[lm::Turn { role: "text", content }], &rules, 1024).unwrap().unwrap().ids;
+        let ids = text.prompt(&[lm::Turn::new("text", content)], &rules, 1024).unwrap().unwrap().ids;
         let states = decoder.states(&[&ids], 4096).unwrap().remove(0).to_vec2::<f32>().unwrap();
         let sum = |column: usize| states.iter().map(|row| f64::from(row[column])).sum::<f64>();
         let mean = (0..states[0].len()).map(sum).collect::<Vec<_>>();

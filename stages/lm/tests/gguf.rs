@@ -48,6 +48,13 @@ fn unquantised_files_give_the_folders_numbers() {
         let model = Decoder::load(&file, &Device::Cpu).unwrap();
         check(&scores(&model, 4096), &scores(&folder, 4096), 1e-5, name);
         check(&scores(&model, 4), &scores(&folder, 4096), 1e-4, name);
+        let (token, logp) = model.likeliest(&[5, 9, 33]).unwrap();
+        let with = |token: u32| Sequence::new(vec![5, 9, 33, token], 3);
+        let all: Vec<Sequence> = (0..folder.config().vocab_size as u32).map(with).collect();
+        let all = folder.score(&all.iter().collect::<Vec<_>>(), false, 4096).unwrap();
+        let best = all.iter().enumerate().max_by(|one, other| one.1.response.total_cmp(&other.1.response)).unwrap();
+        assert_eq!(best.0, token as usize);
+        check(&[logp], &[best.1.response], 1e-4, name);
         let (own, of_folder) = (model.config(), folder.config());
         assert_eq!((own.max_positions, own.tied), (of_folder.max_positions, of_folder.tied));
         assert_eq!(DecoderConfig::from_folder(&file).unwrap().layers, of_folder.layers);

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value as Json;
+
 use lm::{Displaced, PromptMismatch, Refusal, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
 
 const STOP: TextRules = TextRules {
@@ -32,7 +34,7 @@ fn text(template: &str) -> Text {
 }
 
 fn turn<'a>(role: &'a str, content: &'a str) -> Turn<'a> {
-    Turn { role, content }
+    Turn::new(role, content)
 }
 
 /// What is scored stands between brackets.
@@ -156,4 +158,104 @@ fn what_others_say_in_a_completion_is_not_scored() {
     let keep = TextRules { on_prefix_mismatch: PromptMismatch::Keep, ..STOP };
     let sequence = text.single(&prompt, &[turn("user", "20")], &keep, 512).unwrap().unwrap();
     assert!(sequence.unscored.is_empty());
+}
+
+/// `fixtures/make_tools.py` asked transformers for text and mask.
+#[test]
+fn conversations_with_tools_are_those_of_transformers() {
+    let cases =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tools.json")).unwrap();
+    let cases: Vec<Json> = serde_json::from_str(&cases).unwrap();
+    let ids =
+        |value: &Json| -> Vec<u32> { value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect() };
+    for case in &cases {
+        let text = text(case["template"].as_str().unwrap());
+        let all: Vec<OwnTurn> = [&case["prompt"], &case["answer"]]
+            .iter()
+            .flat_map(|messages| messages.as_array().unwrap())
+            .enumerate()
+            .map(|(index, message)| OwnTurn::of(message, if index == 0 { &case["tools"] } else { &Json::Null }))
+            .collect();
+        let turns: Vec<Turn> = all.iter().map(OwnTurn::turn).collect();
+        let (prompt, answer) = turns.split_at(case["prompt"].as_array().unwrap().len());
+        // Where a template opens an answer in another way than it writes one is not what is asked here.
+        let rules = TextRules { on_prefix_mismatch: PromptMismatch::Keep, ..STOP };
+        let place = || format!("{}\n{}", case["template"].as_str().unwrap(), case["answer"]);
+        assert_eq!(text.prompt(prompt, &rules, 4096).unwrap().unwrap().ids, ids(&case["prompt_ids"]), "{}", place());
+        let sequence = match text.single(prompt, answer, &rules, 4096).unwrap() {
+            Ok(sequence) => sequence,
+            Err(refusal) => {
+                let marked = ids(&case["mask"]).contains(&1);
+                assert!(refusal == Refusal::NothingMarked && !marked, "{refusal}: {}", place());
+                continue;
+            }
+        };
+        let whole = ids(&case["whole_ids"]);
+        assert_eq!(sequence.ids, whole, "{}\n{}", place(), text.decode(&sequence.ids).unwrap());
+        let scored: Vec<u32> = (0..whole.len()).map(|at| u32::from(sequence.is_scored(at))).collect();
+        // What the prompt has of marked turns is not scored.
+        let mask: Vec<u32> = ids(&case["mask"]);
+        assert_eq!(scored[sequence.start..], mask[sequence.start..], "{}", place());
+    }
+    assert_eq!(cases.len(), 12);
+}
+
+struct OwnTurn {
+    role: String,
+    content: String,
+    extra: String,
+}
+
+impl OwnTurn {
+    /// A message as tables have it.
+    fn of(message: &Json, tools: &Json) -> OwnTurn {
+        // The fixture's own text, for the order of keys.
+        let mut extra = Vec::new();
+        for (name, value) in message.as_object().unwrap() {
+            match (name.as_str(), value) {
+                ("role", _) | ("content", Json::String(_)) => {}
+                (name, value) => extra.push(format!("{name:?}: {}", ordered(value))),
+            }
+        }
+        if !tools.is_null() {
+            extra.push(format!("\"tools\": {}", ordered(tools)));
+        }
+        let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
+        OwnTurn { role: text("role"), content: text("content"), extra: format!("{{{}}}", extra.join(", ")) }
+    }
+
+    fn turn(&self) -> Turn<'_> {
+        Turn { extra: Some(&self.extra), ..Turn::new(&self.role, &self.content) }
+    }
+}
+
+/// JSON whose objects have the keys of tools and calls in the order in which the fixture writes them.
+fn ordered(value: &Json) -> String {
+    const ORDER: [&str; 14] = [
+        "type",
+        "function",
+        "name",
+        "description",
+        "parameters",
+        "properties",
+        "arguments",
+        "city",
+        "days",
+        "least",
+        "most",
+        "exact",
+        "all",
+        "none",
+    ];
+    match value {
+        Json::Object(object) => {
+            let place = |key: &str| ORDER.iter().position(|known| *known == key).unwrap_or(ORDER.len());
+            let mut keys: Vec<&String> = object.keys().collect();
+            keys.sort_by_key(|key| place(key));
+            let fields: Vec<String> = keys.iter().map(|key| format!("{key:?}: {}", ordered(&object[*key]))).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        Json::Array(items) => format!("[{}]", items.iter().map(ordered).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
 }

@@ -32,7 +32,7 @@ fn ids(value: &Json) -> Vec<u32> {
 }
 
 fn turn<'a>(role: &'a str, content: &'a str) -> Turn<'a> {
-    Turn { role, content }
+    Turn::new(role, content)
 }
 
 fn check_oracle(sequence: &Sequence, expected: &Json, place: &str) {

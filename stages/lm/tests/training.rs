@@ -195,3 +195,24 @@ fn half_precision_trains_on_full_precision_masters() {
     let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
     assert!(config.contains("\"dtype\": \"bfloat16\""), "{config}");
 }
+
+/// The rule on `pad_token_id`: its input embedding is trained as any other where it stands in a text. (transformers never
+/// trains it: `nn.Embedding(padding_idx)`.) Here nothing is padded, so that elsewhere it has no gradient.
+#[test]
+fn the_padding_token_is_trained_where_it_stands_in_a_text() {
+    let decoder = Decoder::load(&oracle("mistral"), &Device::Cpu).unwrap();
+    let pad = decoder.config().pad_token_id.unwrap();
+    let mut training = Training::new(decoder, AdamW::default(), None, Memory::Keep, 64).unwrap();
+    let mut of_pad = |ids: Vec<u32>| {
+        let sequences = [Sequence::new(ids, 2), Sequence::new(vec![5, 6, 7], 1)];
+        training.forward(&sequences.iter().collect::<Vec<_>>(), false).unwrap();
+        training.backward(&[LogProbs { response: -1.0, prompt: 0.0 }; 2]).unwrap();
+        let gradients = training.gradients().unwrap();
+        let table = &gradients.iter().find(|(name, _)| name == "model.embed_tokens.weight").unwrap().1;
+        let row = table.get(pad as usize).unwrap().abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        training.discard().unwrap();
+        row
+    };
+    assert!(of_pad(vec![5, pad, 7, 9]) > 0.0);
+    assert_eq!(of_pad(vec![5, 8, 7, 9, 11]), 0.0);
+}

@@ -1,5 +1,7 @@
 //! The configuration of `reference`, and what the engine asks of it.
 
+use std::path::Path;
+
 use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Rendering,
     Result, Stage, Table, Traced, Trail,
@@ -126,6 +128,14 @@ impl Stage for Reference {
         ];
         let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
         zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")).collect()
+    }
+
+    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
+        lm::check_decoder(model).map(|usable| usable.no_messages)
+    }
+
+    fn remarks(&self) -> Vec<Finding> {
+        self.dtype.remark().map(|text| Finding::at("dtype", text)).into_iter().collect()
     }
 
     fn needs_device(&self) -> bool {

@@ -291,7 +291,7 @@ pub(crate) fn kl_response(row: &Item) -> Option<(Message, String)> {
 }
 
 pub(crate) fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages.iter().map(|message| Turn { role: &message.role, content: &message.content }).collect()
+    messages.iter().map(|message| Turn { role: &message.role, content: &message.content, extra: None }).collect()
 }
 
 fn of_row(what: &str, id: &str, error: lm::Error) -> Error {

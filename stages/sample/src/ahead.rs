@@ -22,7 +22,7 @@ pub(crate) fn expect(stage: &Sample, ahead: &Ahead) -> Outlook {
             // Within a shard.
             let shard = stage.shard_rows as f64 * (prompt_tokens + stage.k as f64 * most);
             let tokens_at_once = (stage.tokens_per_batch as f64).min(shard).min(all) as u64;
-            let responses_at_once = ((stage.shard_rows * stage.k) as u64).min(rows.value);
+            let responses_at_once = (stage.shard_rows.saturating_mul(stage.k) as u64).min(rows.value);
             forecast.memory = Some(model.bytes(Purpose::Generate { tokens_at_once, responses_at_once }));
         }
     }

@@ -13,8 +13,10 @@ pub(crate) fn render(stage: &Sample, context: &Context<'_>, rows: usize) -> Resu
     let distinct = DistinctPrompts::read(context, "from")?;
     let mut renderings = Vec::new();
     for (id, messages) in distinct.messages.iter().take(rows) {
-        let turns: Vec<Turn<'_>> =
-            messages.iter().map(|message| Turn { role: &message.role, content: &message.content }).collect();
+        let turns: Vec<Turn<'_>> = messages
+            .iter()
+            .map(|message| Turn { role: &message.role, content: &message.content, extra: None })
+            .collect();
         let title = format!("prompt {id}, {} answers of at most {} tokens", stage.k, stage.max_tokens);
         renderings.push(match text.prompt(&turns, &stage.text_rules(), limit).map_err(lm_error)? {
             Ok(sequence) => {

@@ -1,5 +1,7 @@
 //! The configuration of `sample`, and what the engine asks of it.
 
+use std::path::Path;
+
 use kit::{
     Ahead, Amount, Context, DistinctPrompts, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort,
     Rendering, Result, Stage, Table, Traced, Trail,
@@ -59,6 +61,9 @@ pub struct Sample {
     #[serde(default = "shard_rows")]
     pub shard_rows: usize,
 }
+
+/// Responses to a prompt, at most: each is held until the prompt's last one is there.
+const MOST_RESPONSES: usize = 1 << 20;
 
 fn too_long() -> TooLong {
     TooLong::Reject
@@ -122,6 +127,10 @@ impl Stage for Sample {
         for (key, _) in at_least_one.into_iter().filter(|(_, value)| *value == 0) {
             findings.push(Finding::at(key, "got 0, wanted at least 1"));
         }
+        if self.k > MOST_RESPONSES {
+            let text = format!("got {}, wanted at most {MOST_RESPONSES} responses to a prompt", self.k);
+            findings.push(Finding::at("k", text));
+        }
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
             let text = format!("got {}, wanted 0 (the most likely token) or more", self.temperature);
             findings.push(Finding::at("temperature", text));
@@ -146,6 +155,14 @@ impl Stage for Sample {
     fn draws(&self) -> bool {
         // At temperature 0 nothing is drawn, and another seed gives the same responses.
         self.temperature > 0.0
+    }
+
+    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
+        lm::check_decoder(model).map(|usable| usable.no_messages)
+    }
+
+    fn remarks(&self) -> Vec<Finding> {
+        self.dtype.remark().map(|text| Finding::at("dtype", text)).into_iter().collect()
     }
 
     fn needs_device(&self) -> bool {

@@ -57,8 +57,10 @@ impl WorkList {
         let mut distinct = DistinctPrompts::read(context, "from")?;
         let (mut prompts, mut refused, mut too_long) = (Vec::new(), BTreeMap::new(), 0);
         for (id, messages) in std::mem::take(&mut distinct.messages) {
-            let turns: Vec<Turn<'_>> =
-                messages.iter().map(|message| Turn { role: &message.role, content: &message.content }).collect();
+            let turns: Vec<Turn<'_>> = messages
+                .iter()
+                .map(|message| Turn { role: &message.role, content: &message.content, extra: None })
+                .collect();
             let of_prompt = |error| match lm_error(error) {
                 Error::Data(text) => Error::Data(format!("prompt `{id}`: {text}")),
                 other => other,

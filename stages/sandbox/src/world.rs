@@ -31,6 +31,11 @@ const VERDICT_TOKENS: f64 = 4.0;
 /// Rows between two looks at the interrupt.
 const ROWS_PER_LOOK: u32 = 4096;
 
+/// Sizes beyond any use of a sandbox: what is above would not fit into memory.
+const WIDEST: u32 = 8192;
+const DEEPEST: u32 = 256;
+const MOST_PARAMETERS: u64 = 1 << 28;
+
 /// Makes prompts, demonstrations, training data for a judge and an untrained model, from the run's seed alone.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -105,10 +110,24 @@ impl World {
         if layers == 0 {
             wrong("model.layers", "a model needs at least 1 layer".to_owned());
         }
+        if width > WIDEST || layers > DEEPEST || self.parameters() > MOST_PARAMETERS {
+            let most = MOST_PARAMETERS >> 20;
+            let text = format!(
+                "{layers} layers of width {width} are more than a sandbox's model has: at most {most} Mi parameters, {DEEPEST} \
+                 layers and width {WIDEST}"
+            );
+            wrong("model", text);
+        }
         if heads == 0 || width == 0 || width % heads != 0 || (width / heads) % 2 != 0 {
             wrong("model.heads", format!("width {width} cannot be divided into {heads} heads of even width"));
         }
         findings
+    }
+
+    /// About how many numbers the model has.
+    fn parameters(&self) -> u64 {
+        let (width, layers) = (u64::from(self.model.width), u64::from(self.model.layers));
+        layers.saturating_mul(width.saturating_mul(width).saturating_mul(12))
     }
 
     pub(crate) fn rows(&self) -> u64 {

@@ -212,6 +212,14 @@ fn impossible_worlds_are_refused() {
         "model": {"width": 30, "layers": 0, "heads": 2}
     });
     assert_eq!(findings(config), ["prompts", "checks", "model.layers", "model.heads"]);
+    // Sizes that no memory holds.
+    for (width, layers, heads) in [(u32::MAX - 1, 2, 1), (96, u32::MAX, 4), (8192, 100, 8), (1 << 30, 1, 1 << 28)] {
+        let world = json!({
+            "mode": "world", "prompts": 1, "holdout_prompts": 1, "demonstrations": 1, "judge_rows": 1,
+            "model": {"width": width, "layers": layers, "heads": heads}
+        });
+        assert!(findings(world).contains(&"model".to_owned()), "{width} {layers} {heads}");
+    }
     assert_eq!(findings(json!({"mode": "truth"})), [""]);
     let typo = json!({"mode": "world", "prompts": 1, "holdout_prompt": 1});
     assert!((sandbox::KIND.configure)(typo).err().unwrap().text.contains("holdout_prompt"));
@@ -231,5 +239,5 @@ fn the_version_stands_for_these_rows() {
         "mode": "world", "prompts": 1, "holdout_prompts": 1, "demonstrations": 1, "judge_rows": 1
     }))
     .unwrap();
-    assert_eq!((stage.version().as_str(), digest.as_str()), ("1+lm1", "e358c0803f357662"));
+    assert_eq!((stage.version().as_str(), digest.as_str()), ("1+lm2", "e358c0803f357662"));
 }

@@ -4,6 +4,9 @@ use kit::Finding;
 
 use crate::config::{MemorySchedule, Train};
 
+/// Passes over the rows, at most: their steps are counted before the first.
+const MOST_EPOCHS: u64 = 100_000;
+
 impl Train {
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -57,6 +60,8 @@ impl Train {
         ] {
             find(value == Some(0), path, "got 0, wanted at least 1".to_owned());
         }
+        let many = self.epochs.filter(|epochs| *epochs > MOST_EPOCHS);
+        find(many.is_some(), "epochs", format!("got {}, wanted at most {MOST_EPOCHS}", many.unwrap_or_default()));
         let minutes = self.checkpoint_minutes;
         let text = format!("got {minutes}, wanted minutes of at least 0");
         find(!(minutes >= 0.0 && minutes.is_finite()), "checkpoint_minutes", text);

@@ -298,7 +298,7 @@ fn said(refusal: &Refusal, part: &str) -> Refused {
 }
 
 pub(crate) fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages.iter().map(|message| Turn { role: &message.role, content: &message.content }).collect()
+    messages.iter().map(|message| Turn { role: &message.role, content: &message.content, extra: None }).collect()
 }
 
 fn of_row(what: &str, id: &str, error: lm::Error) -> Error {

@@ -57,12 +57,7 @@ impl Train {
     pub(crate) fn plan(&self, context: &Context<'_>) -> Result<Plan> {
         let folder = &context.model("model")?.path;
         if lm::base_of(folder).map_err(lm_error)?.is_some() {
-            return Err(Error::Pipeline(format!(
-                "`model` is an adapter ({}); training starts from whole weights: merge it with `halftone export model {} \
-                 --to FOLDER` and name that folder",
-                context.model("model")?.name,
-                folder.display()
-            )));
+            return Err(Error::Pipeline(from_adapter(&folder.display())));
         }
         let (text, limit) = self.text(context)?;
         let tokens = Tokens { text: &text, rules: self.rules(), limit };
@@ -299,6 +294,14 @@ impl Train {
         }
         Ok(kept)
     }
+}
+
+/// What there is to say to a `model` that is an adapter.
+pub(crate) fn from_adapter(folder: &dyn std::fmt::Display) -> String {
+    format!(
+        "`model` is an adapter ({folder}); training starts from whole weights: merge it with `halftone export model \
+         {folder} --to FOLDER` and name that folder"
+    )
 }
 
 /// The way from an adapter to its base, where that is another result of the same store: it holds when the store is moved.

@@ -1,11 +1,14 @@
 //! What the engine asks of a configured `train`.
 
+use std::path::Path;
+
 use kit::{
     Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Rendering, Result, Stage,
     Table, Traced, Trail,
 };
 
 use crate::config::Train;
+use crate::run::from_adapter;
 use crate::{ahead, read, rendering, trace};
 
 impl Stage for Train {
@@ -86,6 +89,18 @@ impl Stage for Train {
 
     fn draws(&self) -> bool {
         self.batch.shuffle || self.adapter.is_some()
+    }
+
+    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
+        let usable = lm::check_decoder(model)?;
+        lm::base_of(model)
+            .map_err(|error| error.to_string())?
+            .map_or(Ok(()), |_| Err(from_adapter(&model.display())))?;
+        Ok(usable.no_messages)
+    }
+
+    fn remarks(&self) -> Vec<Finding> {
+        self.dtype.remark().map(|text| Finding::at("dtype", text)).into_iter().collect()
     }
 
     fn needs_device(&self) -> bool {

@@ -124,6 +124,27 @@ fn a_kill_costs_what_came_after_the_last_checkpoint() {
     assert!(port_bytes(&bench.entry("killed")) == port_bytes(&bench.entry("whole")));
 }
 
+/// Slow steps: what a kill costs is a matter of minutes, whatever the number of steps between checkpoints.
+#[test]
+fn checkpoints_come_by_time_as_well() {
+    let bench = bench();
+    let mut config = tiny(json!({"name": "dpo", "beta": 0.3}));
+    let count = |config: &Value, entry: &str| {
+        let count = AtomicU64::new(0);
+        let events = |event: Event| {
+            count.fetch_add(u64::from(matches!(event, Event::CheckpointWritten { .. })), Ordering::SeqCst);
+        };
+        bench.run(config, entry, &events, &Interrupt::default()).unwrap();
+        count.into_inner()
+    };
+    config["checkpoint_every"] = json!(1000);
+    assert_eq!(count(&config, "by-steps"), 0);
+    // Due at once; the share of time that goes into it has its limit.
+    config["checkpoint_minutes"] = json!(0.0);
+    assert!(count(&config, "by-time") >= 1);
+    assert_eq!(port_bytes(&bench.entry("by-steps")), port_bytes(&bench.entry("by-time")));
+}
+
 #[test]
 fn items_with_kto_resume_too() {
     let mut pairs = pairs("pairs.jsonl");

@@ -67,6 +67,11 @@ fn what_is_missing_or_without_effect_is_found_before_any_data() {
     assert!(with("batch", json!({"pairs": 2, "prompts": 2})).contains("got 2"));
     assert!(with("batch", json!({"items": 2})).contains("say `pairs: N`"));
     assert!(with("batch", json!({"pairs": 0})).contains("got 0"));
+    assert!(with("epochs", json!(u64::MAX)).contains("epochs: got 18446744073709551615, wanted at most"));
+    assert!(with("checkpoint_minutes", json!(-1)).contains("checkpoint_minutes: got -1"));
+    assert!(with("save", json!({"dtype": "f16"})).contains("unknown variant `f16`"));
+    let wide = json!({"rank": 1_000_000_000_000_u64, "alpha": 8, "targets": ["q_proj"]});
+    assert!(with("adapter", wide).contains("wanted at most 16384"));
     assert!(with("optimizer", json!({"lr": 0})).contains("optimizer.lr: 0 is out of range"));
     assert!(with("optimizer", json!({"lr": 1e-4, "clip": 1})).contains("unknown field `clip`"));
     assert!(with("memory", json!({"schedule": "keep", "budget_gib": 2})).contains("memory.budget_gib: has no effect"));

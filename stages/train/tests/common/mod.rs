@@ -84,7 +84,7 @@ pub fn items(pairs: &[Pair]) -> Vec<Item> {
 }
 
 fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages.iter().map(|message| Turn { role: &message.role, content: &message.content }).collect()
+    messages.iter().map(|message| Turn { role: &message.role, content: &message.content, extra: None }).collect()
 }
 
 pub const RULES: TextRules = TextRules {

@@ -1,0 +1,55 @@
+//! What other tools make of what is written here. Needs Python with TRL 1.16:
+//! `HALFTONE_PYTHON=/path/to/python cargo test --test interop -- --ignored`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles")
+}
+
+fn said(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a script beside this file and gives the JSON of its last line.
+fn python(script: &str, args: &[&Path]) -> Value {
+    let python = std::env::var("HALFTONE_PYTHON").expect("HALFTONE_PYTHON names a Python that has TRL");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
+    let output = Command::new(python).arg(script).args(args).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    serde_json::from_str(said(output).lines().last().unwrap()).unwrap()
+}
+
+/// A dataset with the reference's log-probs gives TRL's DPO the steps that it makes with its own.
+#[test]
+#[ignore = "needs Python with TRL: see the top of this file"]
+fn trl_trains_on_the_reference_columns() {
+    let place = tempfile::tempdir().unwrap();
+    let model = fixtures().join("llama");
+    let pipeline = json!({
+        "name": "export",
+        "stages": {
+            "data": {"kind": "ingest", "files": fixtures().join("pairs.jsonl"), "form": "text"},
+            "reference": {"kind": "reference", "from": "data.pairs", "model": model},
+        },
+    });
+    std::fs::write(place.path().join("pipeline.yaml"), pipeline.to_string()).unwrap();
+    let halftone = |args: &[&str]| {
+        said(Command::new(env!("CARGO_BIN_EXE_halftone")).args(args).current_dir(place.path()).output().unwrap())
+    };
+    halftone(&["run", "pipeline.yaml", "--device", "cpu"]);
+    halftone(&["export", "dataset", "data.pairs", "--reference", "reference", "--to", "out"]);
+    let losses = python("trl_reference.py", &[&model, &place.path().join("out")]);
+    let of = |which: &str| -> Vec<f64> {
+        losses[which].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect()
+    };
+    let (given, own) = (of("given"), of("own"));
+    assert_eq!((given.len(), own.len()), (4, 4));
+    for (given, own) in given.iter().zip(&own) {
+        assert!((given - own).abs() < 1e-4, "{losses}");
+    }
+    assert!((given[0] - 2f64.ln()).abs() < 1e-4, "where policy = reference: {losses}");
+}
