@@ -86,16 +86,6 @@ impl ChatTemplate {
         environment.set_syntax(syntax.expect("the usual delimiters"));
         environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_formatter(|out, state, value| {
-            let mut text = String::new();
-            match value.kind() {
-                ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Seq | ValueKind::Map => {
-                    python_text(value, &mut text)?;
-                    Ok(out.write_str(&text)?)
-                }
-                _ => minijinja::escape_formatter(out, state, value),
-            }
-        });
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
@@ -270,51 +260,6 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, minijinja::Error> {
     Ok(out)
 }
 
-/// A value as Python writes it where a template gives it out, such as the arguments of a tool call.
-fn python_text(value: &Value, out: &mut String) -> Result<(), minijinja::Error> {
-    match value.kind() {
-        ValueKind::None => out.push_str("None"),
-        ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
-        ValueKind::Number => out.push_str(&python_number(value)),
-        ValueKind::String => {
-            let text = value.as_str().unwrap_or_default();
-            let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-            out.push(quote);
-            for character in text.chars() {
-                match character {
-                    '\\' => out.push_str("\\\\"),
-                    '\n' => out.push_str("\\n"),
-                    '\r' => out.push_str("\\r"),
-                    '\t' => out.push_str("\\t"),
-                    quoted if quoted == quote => out.extend(['\\', quoted]),
-                    other => out.push(other),
-                }
-            }
-            out.push(quote);
-        }
-        ValueKind::Seq => {
-            out.push('[');
-            for (index, item) in value.try_iter()?.enumerate() {
-                out.push_str(if index > 0 { ", " } else { "" });
-                python_text(&item, out)?;
-            }
-            out.push(']');
-        }
-        ValueKind::Map => {
-            out.push('{');
-            for (index, key) in value.try_iter()?.enumerate() {
-                out.push_str(if index > 0 { ", " } else { "" });
-                python_text(&key, out)?;
-                out.push_str(": ");
-                python_text(&value.get_item(&key)?, out)?;
-            }
-            out.push('}');
-        }
-        _ => out.push_str(&value.to_string()),
-    }
-    Ok(())
-}
-
 /// A number as Python writes it: fractions in the shortest form, with an exponent of two digits below 1e-4 and from 1e16.
 fn python_number(value: &Value) -> String {
     if value.is_integer() {
@@ -377,7 +322,7 @@ impl JsonStyle {
                 out.push('}');
             }
             ValueKind::None => out.push_str("null"),
-            ValueKind::Bool => out.push_str(&value.to_string()),
+            ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => out.push_str(&python_number(value)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default(), out),
             kind => {
@@ -476,9 +421,8 @@ mod tests {
         );
         check("{% if add_generation_prompt %}go{% endif %}{% if tools is not none %}tools{% endif %}", true, "go");
         check("{% if tools is iterable or messages is not iterable or 'a' is not sequence %}no{% endif %}", false, "");
-        // Whatever is given out is written as Python does.
-        check("{{ none }} {{ 1 < 2 }} {{ 1e-7 }} {{ 2.0 }} {{ 7 }} {{ absent }}", false, "None True 1e-07 2.0 7 ");
-        check("{{ {'a': [1, none, \"it's\"], 'b': 'x\\n'} }}", false, "{'a': [1, None, \"it's\"], 'b': 'x\\n'}");
+        check("{{ none }} {{ 1 < 2 }} {{ 2.0 }} {{ absent }}", false, "None True 2.0 ");
+        check("{{ [true, none, 1e-7, 2.0, 1e16] | tojson }}", false, "[true, null, 1e-07, 2.0, 1e+16]");
         check("a\r\n{% if true %}\r\nb{% endif %}\r\n", false, "a\nb");
         check("{{ raise_exception('System role not supported') }}", false, "refused: System role not supported");
     }

@@ -153,7 +153,8 @@ fn trees(trunk: u32, branches: u32, length: u32) -> forest::Forest {
 }
 
 fn sequence(ids: Vec<u32>) -> Sequence {
-    Sequence::new(ids.clone(), ids.len())
+    let start = ids.len();
+    Sequence::new(ids, start)
 }
 
 fn packed(owned: &[Sequence]) -> forest::Forest {
