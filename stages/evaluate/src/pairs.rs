@@ -122,5 +122,8 @@ impl Pairs {
 }
 
 fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages.iter().map(|message| Turn { role: &message.role, content: &message.content, extra: None }).collect()
+    messages
+        .iter()
+        .map(|message| Turn { role: &message.role, content: &message.content, extra: message.extra.as_deref() })
+        .collect()
 }

@@ -291,7 +291,10 @@ pub(crate) fn kl_response(row: &Item) -> Option<(Message, String)> {
 }
 
 pub(crate) fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages.iter().map(|message| Turn { role: &message.role, content: &message.content, extra: None }).collect()
+    messages
+        .iter()
+        .map(|message| Turn { role: &message.role, content: &message.content, extra: message.extra.as_deref() })
+        .collect()
 }
 
 fn of_row(what: &str, id: &str, error: lm::Error) -> Error {

@@ -15,7 +15,7 @@ pub(crate) fn render(stage: &Sample, context: &Context<'_>, rows: usize) -> Resu
     for (id, messages) in distinct.messages.iter().take(rows) {
         let turns: Vec<Turn<'_>> = messages
             .iter()
-            .map(|message| Turn { role: &message.role, content: &message.content, extra: None })
+            .map(|message| Turn { role: &message.role, content: &message.content, extra: message.extra.as_deref() })
             .collect();
         let title = format!("prompt {id}, {} answers of at most {} tokens", stage.k, stage.max_tokens);
         renderings.push(match text.prompt(&turns, &stage.text_rules(), limit).map_err(lm_error)? {

@@ -59,7 +59,7 @@ impl WorkList {
         for (id, messages) in std::mem::take(&mut distinct.messages) {
             let turns: Vec<Turn<'_>> = messages
                 .iter()
-                .map(|message| Turn { role: &message.role, content: &message.content, extra: None })
+                .map(|message| Turn { role: &message.role, content: &message.content, extra: message.extra.as_deref() })
                 .collect();
             let of_prompt = |error| match lm_error(error) {
                 Error::Data(text) => Error::Data(format!("prompt `{id}`: {text}")),

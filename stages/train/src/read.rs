@@ -298,7 +298,10 @@ fn said(refusal: &Refusal, part: &str) -> Refused {
 }
 
 pub(crate) fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages.iter().map(|message| Turn { role: &message.role, content: &message.content, extra: None }).collect()
+    messages
+        .iter()
+        .map(|message| Turn { role: &message.role, content: &message.content, extra: message.extra.as_deref() })
+        .collect()
 }
 
 fn of_row(what: &str, id: &str, error: lm::Error) -> Error {

@@ -84,7 +84,10 @@ pub fn items(pairs: &[Pair]) -> Vec<Item> {
 }
 
 fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages.iter().map(|message| Turn { role: &message.role, content: &message.content, extra: None }).collect()
+    messages
+        .iter()
+        .map(|message| Turn { role: &message.role, content: &message.content, extra: message.extra.as_deref() })
+        .collect()
 }
 
 pub const RULES: TextRules = TextRules {
