@@ -1,0 +1,117 @@
+//! Exit codes where the system gives less than is asked for: file sizes, streams, signals at any moment.
+
+use std::time::Duration;
+
+use crate::place::{Place, binary, finish};
+use crate::table::{Form, Table};
+
+/// Commands that print a result, and what they are to end with where all is well.
+const COMMANDS: [(&str, i32); 14] = [
+    ("run pipeline.yaml", 0),
+    ("run pipeline.yaml --json", 0),
+    ("run bad.yaml", 78),
+    ("check pipeline.yaml", 0),
+    ("check bad.yaml", 78),
+    ("plan pipeline.yaml", 0),
+    ("status", 0),
+    ("inspect pairs", 0),
+    ("dag pipeline.yaml", 0),
+    ("schema", 0),
+    ("kinds", 0),
+    ("verify", 0),
+    ("gc", 0),
+    ("--help", 0),
+];
+
+struct Streams {
+    command: &'static str,
+    redirect: &'static str,
+    code: i32,
+}
+
+fn streams(_: Form) -> Vec<Streams> {
+    let mut cases = Vec::new();
+    for (command, code) in COMMANDS {
+        // What is said on stderr is talk: without it a command ends as it would.
+        for redirect in ["2>/dev/full", "2>&-"] {
+            cases.push(Streams { command, redirect, code });
+        }
+        // What is printed is the result: a command that cannot print it has failed.
+        for redirect in [">/dev/full", ">&-"] {
+            cases.push(Streams { command, redirect, code: if code == 0 { 74 } else { code } });
+        }
+    }
+    cases
+}
+
+/// Fills the rows.
+pub fn fill(table: &mut Table) {
+    let names = ["file-size limit", "full or closed streams", "SIGTERM at a moment", "SIGINT at a moment"];
+    if !names.iter().any(|name| table.wants(name)) {
+        return;
+    }
+    let (tables, models) = (Place::tables(), Place::models());
+    let wanted = [&tables, &models].map(|place| {
+        let whole = place.copy();
+        let ran = whole.run();
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        whole.results()
+    });
+    let places = [&tables, &models];
+    table.row(
+        names[0],
+        "exit code 74, or 0; run again without it, the bytes are the same",
+        |form| {
+            let sizes = [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128];
+            let cases: Vec<(usize, usize)> = [0, 1].into_iter().flat_map(|at| sizes.map(|size| (at, size))).collect();
+            form.some(cases, 14)
+        },
+        |(at, size)| {
+            let place = places[*at].copy();
+            // Neither a trap nor a caught signal: the default for files beyond the limit is death.
+            let ran = place.shell(&format!("ulimit -f {size}; halftone run pipeline.yaml --device cpu"));
+            let what = format!("files of at most {size} KiB");
+            ran.is_one_of(&[74, 0], &what)?;
+            place.ends_as(&wanted[*at], &what)
+        },
+    );
+    let done = tables.copy();
+    done.run();
+    done.write("bad.yaml", "name: bad\nstages:\n  a: {kind: pears}\n");
+    table.row(
+        names[1],
+        "stdout that cannot be written is 74; stderr changes no exit code",
+        streams,
+        |case| {
+            let place = done.copy();
+            let ran = place.shell(&format!("halftone {} {}", case.command, case.redirect));
+            ran.is_one_of(&[case.code], &format!("{} {}", case.command, case.redirect))
+        },
+    );
+    for (name, signal) in [(names[2], "TERM"), (names[3], "INT")] {
+        table.row(
+            name,
+            "exit code 75, or 0; run again, the bytes are the same",
+            |form| (0..form.pick(8, 100) as u64).collect(),
+            |moment| {
+                let at = usize::from(moment % 2 == 1);
+                let place = places[at].copy();
+                // From 6 ms on, when the process has been loaded, at steps that grow.
+                let wait = Duration::from_micros(6_000 + moment * moment * 700);
+                // The shell would not let a process in the background be interrupted.
+                let script = "import os, signal, subprocess, sys, time\n\
+                              child = subprocess.Popen(sys.argv[3:], stdout=subprocess.DEVNULL)\n\
+                              time.sleep(float(sys.argv[1])); child.send_signal(int(sys.argv[2]))\n\
+                              code = child.wait(); sys.exit(code if code >= 0 else 128 - code)";
+                let number = if signal == "TERM" { "15" } else { "2" };
+                let (binary, wait) = (binary(), format!("{:.6}", wait.as_secs_f64()));
+                let mut command = place.command("python3", &["-c", script, &wait, number]);
+                command.arg(binary).args(["run", "pipeline.yaml", "--device", "cpu"]);
+                let ran = finish(&mut command);
+                let what = format!("SIG{signal} after {wait} s");
+                ran.is_one_of(&[75, 0], &what)?;
+                place.ends_as(&wanted[at], &what)
+            },
+        );
+    }
+}

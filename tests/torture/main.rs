@@ -1,0 +1,36 @@
+//! Faults on purpose: the built binary is killed, its disk fails, its files are flipped, its inputs mutated and its
+//! services broken. What has to hold stands in each row of the table that this prints.
+//!
+//! `TORTURE=long` tries every point, else some of each. `TORTURE_BINARY=PATH` takes another binary than the one just
+//! built. Words on the command line choose rows by name.
+
+mod exits;
+mod flips;
+mod inputs;
+mod place;
+mod points;
+mod servers;
+mod table;
+
+#[path = "../harness/gguf.rs"]
+mod gguf;
+#[path = "../harness/server.rs"]
+mod server;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use table::{Form, Table};
+
+fn main() -> ExitCode {
+    let began = Instant::now();
+    let names = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let mut table = Table::new(Form::of_environment(), names);
+    points::fill(&mut table);
+    flips::fill(&mut table);
+    inputs::fill(&mut table);
+    exits::fill(&mut table);
+    servers::fill(&mut table);
+    println!("{table}\nin {} s", began.elapsed().as_secs());
+    if table.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
