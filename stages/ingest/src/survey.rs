@@ -79,6 +79,7 @@ impl Ingest {
                     Finding::at("files", format!("`{}` is not there", path.display()))
                 }
                 Error::Data(_) => Finding::at("files", error.to_string()).in_data(),
+                Error::Io { .. } => Finding::at("files", error.to_string()).in_system(),
                 _ => Finding::at("files", error.to_string()),
             };
             let found = SourceFile::find(name).map_err(at)?;

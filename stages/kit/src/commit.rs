@@ -7,10 +7,12 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 /// Writes a file through `write` and commits it under `path`.
@@ -77,6 +79,63 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     serde_json::from_slice(&text).map(Some).map_err(|error| Error::data(format!("{}: {error}", path.display())))
 }
 
+/// A record with the digest of its content, so that a changed byte shows.
+#[derive(Serialize, Deserialize)]
+struct SealedValue {
+    seal: Digest,
+    value: Value,
+}
+
+/// A record of unfinished work as it is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sealed<T> {
+    /// It is not there.
+    Missing,
+    /// It is what was written.
+    Whole(T),
+    /// It is something else: what is wrong.
+    Damaged(String),
+}
+
+/// A value as JSON with the digest of its content.
+///
+/// # Panics
+/// When it cannot be written as JSON.
+pub fn sealed(value: &impl Serialize) -> Vec<u8> {
+    let value = serde_json::to_value(value).expect("a record can be written as JSON");
+    let seal = Digest::of_value(&value);
+    serde_json::to_vec(&SealedValue { seal, value }).expect("a value can be written as JSON")
+}
+
+/// Commits a value as JSON with the digest of its content.
+///
+/// # Errors
+/// As [`commit_file`].
+pub fn commit_sealed(path: &Path, value: &impl Serialize) -> Result<()> {
+    commit_bytes(path, &sealed(value))
+}
+
+/// Reads what [`sealed`] made.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn read_sealed<T: DeserializeOwned>(path: &Path) -> Result<Sealed<T>> {
+    let damaged = |what: &str| Ok(Sealed::Damaged(what.to_owned()));
+    let SealedValue { seal, value } = match read_json::<SealedValue>(path) {
+        Ok(None) => return Ok(Sealed::Missing),
+        Ok(Some(sealed)) => sealed,
+        Err(Error::Data(_)) => return damaged("is torn, or of an older version"),
+        Err(error) => return Err(error),
+    };
+    if Digest::of_value(&value) != seal {
+        return damaged("has other values than were written");
+    }
+    match serde_json::from_value(value) {
+        Ok(value) => Ok(Sealed::Whole(value)),
+        Err(_) => damaged("is of another version"),
+    }
+}
+
 /// Makes renames inside a folder durable.
 ///
 /// # Errors
@@ -102,5 +161,28 @@ mod tests {
         commit_bytes(&path, b"whole").unwrap();
         commit_bytes(&path, b"other").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"other");
+    }
+
+    #[test]
+    fn a_sealed_record_is_whole_or_damaged_whatever_bit_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record.json");
+        assert_eq!(read_sealed::<Vec<u64>>(&path).unwrap(), Sealed::Missing);
+        let record = vec![7_u64, 300, 18_446_744_073_709_551_615];
+        commit_sealed(&path, &record).unwrap();
+        assert_eq!(read_sealed(&path).unwrap(), Sealed::Whole(record.clone()));
+        let good = std::fs::read(&path).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).unwrap();
+            match read_sealed::<Vec<u64>>(&path).unwrap() {
+                Sealed::Whole(read) => assert_eq!(read, record, "bit {bit}"),
+                Sealed::Damaged(_) => {}
+                Sealed::Missing => panic!("bit {bit}"),
+            }
+        }
+        std::fs::write(&path, "[7, 300]").unwrap();
+        assert!(matches!(read_sealed::<Vec<u64>>(&path).unwrap(), Sealed::Damaged(_)), "without a seal");
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::commit::sync_folder;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
@@ -14,6 +15,9 @@ use crate::row::{Cell, Row};
 use crate::rows::Reject;
 use crate::seed::Seed;
 use crate::write::TableWriter;
+
+/// The folder of records within a stage's folder.
+pub(crate) const SCRATCH: &str = ".work";
 
 /// A flag that a signal raises; stages look at it between pieces of work.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +127,31 @@ impl Context<'_> {
 
     /// A folder for records that are not output: shard records, checkpoints. It is dropped when the stage is done.
     pub fn scratch(&self) -> PathBuf {
-        self.folder.join(".work")
+        self.folder.join(SCRATCH)
+    }
+
+    /// Moves a damaged file or folder of unfinished work out of the way and says so: beside the stage's folder, where
+    /// people can look at it until `gc` removes it. `name` leads there from the stage's folder.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn set_aside(&self, name: &str, damage: &str) -> Result<()> {
+        let from = self.folder.join(name);
+        let mut text = format!("unfinished work is damaged: {name} {damage}");
+        if from.exists() {
+            let entry = self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let entry = entry.split('.').next().unwrap_or_default();
+            let free = |number: u32| self.folder.with_file_name(format!("{entry}.damaged-{number}"));
+            let to = (1..).map(free).find(|folder| !folder.exists()).expect("there are more numbers than folders");
+            let to = to.join(name);
+            let folder = to.parent().expect("it lies in a folder");
+            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+            std::fs::rename(&from, &to).map_err(Error::io(&from))?;
+            sync_folder(folder)?;
+            text.push_str(&format!("; moved to {}", to.display()));
+        }
+        self.warn(format!("{text}; computed again"));
+        Ok(())
     }
 
     /// A writer for a whole table.

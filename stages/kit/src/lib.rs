@@ -26,6 +26,7 @@ mod seed;
 mod shard;
 mod stage;
 mod trace;
+mod watched;
 mod write;
 
 pub use context::{Context, Interrupt, Source};
@@ -50,5 +51,6 @@ pub use shard::{ShardOutput, complete_port, run_shards, shard_ranges};
 pub use stage::{Balance, Configured, Finding, Kind, Outcome, Stage};
 pub use trace::{Fact, OneSided, Side, Traced, Trail, TwoSided, find};
 pub use write::{
-    Part, PortFiles, ROWS_PER_GROUP, ROWS_PER_PART, TableWriter, read_port, schema_of, write_columns, write_part,
+    Part, PortFiles, ROWS_PER_GROUP, ROWS_PER_PART, TableWriter, part_record, read_port, schema_of, write_columns,
+    write_part,
 };

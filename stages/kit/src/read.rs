@@ -1,6 +1,5 @@
 //! Reading tables: from the store and from files of other tools, row by row, with little memory.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -18,6 +17,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use crate::error::{Error, Result};
 use crate::file::open_file;
 use crate::row::Row;
+use crate::watched::{Failure, Watched};
 
 const ROWS_PER_BATCH: usize = 4096;
 /// Row groups that one thread reads, where several read a table.
@@ -76,20 +76,25 @@ pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>> {
 }
 
 pub(crate) fn part_schema(path: &Path) -> Result<(u64, SchemaRef)> {
-    let builder = open(path)?;
+    let (builder, _) = open(path)?;
     Ok((builder.metadata().file_metadata().num_rows().max(0) as u64, builder.schema().clone()))
 }
 
-/// Parquet readers can panic on damaged files; here that is an error that names the file.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, String>) -> Result<T> {
-    let torn = |text: String| Error::data(format!("{}: not readable as Parquet: {text}", path.display()));
+/// Parquet readers can panic on damaged files; here that is an error that names the file. What the system says is an
+/// error of reading and not of the file.
+fn guarded<T>(path: &Path, failure: &Failure, read: impl FnOnce() -> Result<T, String>) -> Result<T> {
+    let torn = |text: String| match failure.take() {
+        Some(source) => Error::Io { path: path.to_owned(), source },
+        None => Error::data(format!("{}: not readable as Parquet: {text}", path.display())),
+    };
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(result) => result.map_err(torn),
         Err(_) => Err(torn("the reader panicked, the file is damaged".to_owned())),
     }
 }
 
-fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+/// A reader, and what tells why it failed.
+fn open(path: &Path) -> Result<(ParquetRecordBatchReaderBuilder<Watched>, Failure)> {
     let mut file = open_file(path)?;
     // The reader takes as much memory as the footer says that it has bytes.
     let mut end = [0; 8];
@@ -99,7 +104,11 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
         let text = format!("its footer claims {footer} bytes, at most {LARGEST_FOOTER} are read");
         return Err(Error::data(format!("{}: not readable as Parquet: {text}", path.display())));
     }
-    guarded(path, || ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string()))
+    let failure = Failure::default();
+    let file = Watched::new(file, failure.clone());
+    let builder =
+        guarded(path, &failure, || ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string()))?;
+    Ok((builder, failure))
 }
 
 /// How many rows a Parquet file has, by its footer.
@@ -118,18 +127,19 @@ pub fn read_batches(
     file: &Path,
     columns: Option<&[&str]>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
-    let mut builder = open(file)?.with_batch_size(ROWS_PER_FOREIGN_BATCH);
+    let (builder, failure) = open(file)?;
+    let mut builder = builder.with_batch_size(ROWS_PER_FOREIGN_BATCH);
     if let Some(wanted) = columns {
         let fields = builder.schema().fields().iter().enumerate();
         let indices: Vec<_> = fields.filter(|(_, field)| wanted.contains(&field.name().as_str())).collect();
         let mask = ProjectionMask::roots(builder.parquet_schema(), indices.into_iter().map(|(i, _)| i));
         builder = builder.with_projection(mask);
     }
-    let mut reader = Some(guarded(file, || builder.build().map_err(|error| error.to_string()))?);
+    let mut reader = Some(guarded(file, &failure, || builder.build().map_err(|error| error.to_string()))?);
     let file = file.to_owned();
     Ok(std::iter::from_fn(move || {
         let open = reader.as_mut()?;
-        let batch = guarded(&file, || open.next().transpose().map_err(|error| error.to_string()));
+        let batch = guarded(&file, &failure, || open.next().transpose().map_err(|error| error.to_string()));
         if batch.is_err() {
             // Nothing after a torn page is read.
             reader = None;
@@ -168,9 +178,18 @@ impl TableBatch {
 /// Values that may not be null are not.
 pub struct BatchReader<R: Row> {
     pieces: std::vec::IntoIter<Piece>,
-    piece: Option<(PathBuf, ParquetRecordBatchReader, u64)>,
+    piece: Option<OpenPiece>,
     fields: Vec<Field>,
     row: PhantomData<fn() -> R>,
+}
+
+/// A file that is being read.
+struct OpenPiece {
+    path: PathBuf,
+    reader: ParquetRecordBatchReader,
+    failure: Failure,
+    /// Rows of the file before the next batch.
+    before: u64,
 }
 
 /// What is read of a file.
@@ -218,7 +237,7 @@ impl<R: Row> BatchReader<R> {
     pub fn split(self) -> Result<Vec<(usize, BatchReader<R>)>> {
         let (mut readers, mut rows) = (Vec::new(), 0);
         for piece in self.pieces {
-            let builder = open(&piece.path)?;
+            let (builder, _) = open(&piece.path)?;
             let groups = builder.metadata().row_groups();
             let mut before = 0;
             for start in (0..groups.len().max(1)).step_by(GROUPS_AT_ONCE) {
@@ -235,8 +254,8 @@ impl<R: Row> BatchReader<R> {
 
     fn read(&mut self) -> Result<Option<TableBatch>> {
         loop {
-            if let Some((path, reader, before)) = &mut self.piece {
-                match guarded(path, || reader.next().transpose().map_err(|error| error.to_string()))? {
+            if let Some(OpenPiece { path, reader, failure, before }) = &mut self.piece {
+                match guarded(path, failure, || reader.next().transpose().map_err(|error| error.to_string()))? {
                     Some(batch) => {
                         let batch = conform(&batch, &self.fields, path)?;
                         let batch = TableBatch { batch, path: path.clone(), before: *before };
@@ -247,7 +266,8 @@ impl<R: Row> BatchReader<R> {
                     None => self.piece = None,
                 }
             } else if let Some(Piece { path, groups, before }) = self.pieces.next() {
-                let mut builder = open(&path)?.with_batch_size(ROWS_PER_BATCH);
+                let (builder, failure) = open(&path)?;
+                let mut builder = builder.with_batch_size(ROWS_PER_BATCH);
                 if let Some(groups) = groups {
                     builder = builder.with_row_groups(groups.collect());
                 }
@@ -262,9 +282,9 @@ impl<R: Row> BatchReader<R> {
                     let (name, found) = (field.name(), found.join(", "));
                     return Err(Error::data(format!("{}: column `{name}` missing; found {found}", path.display())));
                 }
-                let reader =
-                    guarded(&path, || builder.with_projection(mask).build().map_err(|error| error.to_string()))?;
-                self.piece = Some((path, reader, before));
+                let build = || builder.with_projection(mask).build().map_err(|error| error.to_string());
+                let reader = guarded(&path, &failure, build)?;
+                self.piece = Some(OpenPiece { path, reader, failure, before });
             } else {
                 return Ok(None);
             }
@@ -487,7 +507,7 @@ mod tests {
             let lists: ArrayRef = Arc::new(ListArray::new(item, lists.offsets().clone(), structs, None));
             let columns = [("prompt_id", batch.column(0).clone()), ("messages", lists)];
             let batch = RecordBatch::try_from_iter(columns).unwrap();
-            let file = File::create(&path).unwrap();
+            let file = std::fs::File::create(&path).unwrap();
             let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
             writer.write(&batch).unwrap();
             writer.close().unwrap();

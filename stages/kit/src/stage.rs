@@ -25,13 +25,21 @@ pub struct Finding {
     pub text: String,
     /// Whether the content of a file that the configuration names rightly is at fault.
     pub in_data: bool,
+    /// Whether the system is, which could not read one.
+    pub in_system: bool,
 }
 
 impl Finding {
     /// A finding at a dotted path such as `optimizer.lr`; an empty path is the stage itself.
     pub fn at(path: &str, text: impl Into<String>) -> Finding {
         let path = path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
-        Finding { path, text: text.into(), in_data: false }
+        Finding { path, text: text.into(), in_data: false, in_system: false }
+    }
+
+    /// Says that the system could not read a file.
+    pub fn in_system(mut self) -> Finding {
+        self.in_system = true;
+        self
     }
 
     /// Says that the content of a file is at fault.
@@ -222,7 +230,7 @@ fn configure<S: Stage + Serialize + DeserializeOwned + 'static>(
 ) -> std::result::Result<Configured, Finding> {
     let stage: S = serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().iter().map(ToString::to_string).filter(|key| key != "?").collect();
-        Finding { path, text: error.inner().to_string(), in_data: false }
+        Finding { path, ..Finding::at("", error.inner().to_string()) }
     })?;
     let settings = serde_json::to_value(&stage).expect("a configuration can be written as JSON");
     Ok((Box::new(stage), settings))

@@ -42,6 +42,26 @@ pub struct Part {
     pub blake3: Digest,
 }
 
+impl Part {
+    /// What is wrong with the file on disk; nothing where it is as it was committed.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn damage(&self, folder: &Path) -> Result<Option<String>> {
+        let path = folder.join(&self.file);
+        let size = match path.metadata() {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some("is missing".to_owned())),
+            Err(source) => return Err(Error::Io { path, source }),
+        };
+        if size != self.bytes {
+            return Ok(Some(format!("has {size} bytes, was written with {}", self.bytes)));
+        }
+        let other = digest_file(&path)? != self.blake3;
+        Ok(other.then(|| "has other bytes than were written".to_owned()))
+    }
+}
+
 /// What a port holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortFiles {
@@ -144,7 +164,11 @@ fn write_error(path: &Path, error: parquet::errors::ParquetError) -> Error {
     }
 }
 
-fn part_record(path: &Path, rows: u64) -> Result<Part> {
+/// Size and digest of a file that is committed, or that a record will name.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn part_record(path: &Path, rows: u64) -> Result<Part> {
     let bytes = path.metadata().map_err(Error::io(path))?.len();
     let file = path.file_name().expect("a part has a name").to_string_lossy().into_owned();
     Ok(Part { file, rows, bytes, blake3: digest_file(path)? })

@@ -173,10 +173,11 @@ fn header(path: &Path) -> Result<BTreeMap<String, Stored>> {
 /// The file that lists the tensors, and the files that hold them.
 fn files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
-    if single.exists() {
+    // A file that the system cannot look at is not a file that is missing.
+    if single.try_exists().map_err(Error::io(&single))? {
         return Ok((single.clone(), vec![single]));
     }
-    if !index.exists() {
+    if !index.try_exists().map_err(Error::io(&index))? {
         return Err(Error::file(folder, "no model.safetensors and no model.safetensors.index.json here"));
     }
     #[derive(serde::Deserialize)]

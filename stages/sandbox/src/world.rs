@@ -307,7 +307,10 @@ fn push_item(writer: &mut TableWriter<Item>, item_id: String, prompt: String, re
 
 /// The sandbox's own model folder: what is wrong with it is our fault.
 fn lm_error(error: lm::Error) -> Error {
-    Error::internal(format!("the sandbox's model: {error}"))
+    match error {
+        lm::Error::Io { path, source } => Error::io(path)(source),
+        error => Error::internal(format!("the sandbox's model: {error}")),
+    }
 }
 
 /// Raw text: no chat template touches it.

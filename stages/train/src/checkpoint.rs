@@ -4,13 +4,28 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kit::commit::{commit_json, read_json, sync_folder};
+use kit::commit::{Sealed, commit_sealed, read_sealed, sync_folder};
 use kit::rows::{Contrast, Metric, Split, StepRow};
-use kit::{Context, Error, Event, Result, Row, read_rows, write_part};
+use kit::{Context, Error, Event, Part, Result, part_record, read_rows, write_part};
 use lm::Training;
+use serde::{Deserialize, Serialize};
 
 use crate::lm_error;
 use crate::log::{Counters, Log};
+
+/// The folder of the model's and the optimizer's state within a checkpoint.
+const STATE: &str = "state";
+/// The file with the record.
+const RECORD: &str = "counters.json";
+
+/// What makes a folder a checkpoint: written last.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    counters: Counters,
+    /// The files beside it, and those in its folder `state`.
+    tables: Vec<Part>,
+    state: Vec<Part>,
+}
 
 /// The checkpoints of a run, in its scratch folder. A checkpoint appears under its name whole; then older ones go.
 pub(crate) struct Checkpoints {
@@ -37,20 +52,28 @@ impl Checkpoints {
         gone.as_secs_f64() >= 60.0 * minutes && gone >= self.took * REST
     }
 
-    /// Takes up the latest checkpoint, where there is one.
-    pub(crate) fn resume(&mut self, training: &mut Training) -> Result<Option<Log>> {
-        let Some((batches, folder)) = self.all()?.pop() else { return Ok(None) };
-        let counters: Counters = read_json(&folder.join("counters.json"))?
-            .ok_or_else(|| Error::internal(format!("checkpoint {} has no counters.json", folder.display())))?;
-        training.load_state(&folder.join("state")).map_err(lm_error)?;
-        self.latest = Some(batches);
-        Ok(Some(Log {
-            counters,
-            metrics: read_rows::<Metric>(&folder.join("metrics.parquet"))?,
-            steps: read_rows::<StepRow>(&folder.join("steps.parquet"))?,
-            contrasts: read_rows::<Contrast>(&folder.join("contrasts.parquet"))?,
-            splits: read_rows::<Split>(&folder.join("splits.parquet"))?,
-        }))
+    /// Takes up the latest checkpoint that is as it was written, where there is one.
+    pub(crate) fn resume(&mut self, context: &Context<'_>, training: &mut Training) -> Result<Option<Log>> {
+        while let Some((batches, folder)) = self.all()?.pop() {
+            let counters = match checked(&folder)? {
+                Ok(counters) => counters,
+                Err(damage) => {
+                    let name = folder.strip_prefix(context.folder).expect("it lies in the stage's folder");
+                    context.set_aside(&name.to_string_lossy(), &damage)?;
+                    continue;
+                }
+            };
+            training.load_state(&folder.join(STATE)).map_err(lm_error)?;
+            self.latest = Some(batches);
+            return Ok(Some(Log {
+                counters,
+                metrics: read_rows::<Metric>(&folder.join("metrics.parquet"))?,
+                steps: read_rows::<StepRow>(&folder.join("steps.parquet"))?,
+                contrasts: read_rows::<Contrast>(&folder.join("contrasts.parquet"))?,
+                splits: read_rows::<Split>(&folder.join("splits.parquet"))?,
+            }));
+        }
+        Ok(None)
     }
 
     /// Writes a checkpoint, unless the latest one is of the same batch.
@@ -64,15 +87,17 @@ impl Checkpoints {
         if partial.exists() {
             std::fs::remove_dir_all(&partial).map_err(Error::io(&partial))?;
         }
-        let state = partial.join("state");
+        let state = partial.join(STATE);
         std::fs::create_dir_all(&state).map_err(Error::io(&state))?;
         training.save_state(&state).map_err(lm_error)?;
-        sync_files(&state)?;
-        write_rows(&partial.join("metrics.parquet"), &log.metrics)?;
-        write_rows(&partial.join("steps.parquet"), &log.steps)?;
-        write_rows(&partial.join("contrasts.parquet"), &log.contrasts)?;
-        write_rows(&partial.join("splits.parquet"), &log.splits)?;
-        commit_json(&partial.join("counters.json"), &log.counters)?;
+        let tables = vec![
+            write_part(&partial.join("metrics.parquet"), &log.metrics)?,
+            write_part(&partial.join("steps.parquet"), &log.steps)?,
+            write_part(&partial.join("contrasts.parquet"), &log.contrasts)?,
+            write_part(&partial.join("splits.parquet"), &log.splits)?,
+        ];
+        let record = Record { counters: log.counters.clone(), tables, state: sync_files(&state)? };
+        commit_sealed(&partial.join(RECORD), &record)?;
         let older = self.all()?;
         let folder = self.folder.join(format!("{batches:012}"));
         std::fs::rename(&partial, &folder).map_err(Error::io(&folder))?;
@@ -101,15 +126,31 @@ impl Checkpoints {
     }
 }
 
-fn write_rows<R: Row>(path: &Path, rows: &[R]) -> Result<()> {
-    write_part(path, rows).map(|_| ())
+/// Compares a checkpoint with its record: its counters, or what is wrong.
+fn checked(folder: &Path) -> Result<std::result::Result<Counters, String>> {
+    let record = match read_sealed::<Record>(&folder.join(RECORD))? {
+        Sealed::Whole(record) => record,
+        Sealed::Missing => return Ok(Err(format!("has no {RECORD}"))),
+        Sealed::Damaged(damage) => return Ok(Err(format!("has a {RECORD} that {damage}"))),
+    };
+    let state = folder.join(STATE);
+    let tables = record.tables.iter().map(|part| (folder, part));
+    for (folder, part) in tables.chain(record.state.iter().map(|part| (state.as_path(), part))) {
+        if let Some(damage) = part.damage(folder)? {
+            return Ok(Err(format!("is not as it was written: {} {damage}", part.file)));
+        }
+    }
+    Ok(Ok(record.counters))
 }
 
-/// Makes the files of a folder durable, and the folder.
-fn sync_files(folder: &Path) -> Result<()> {
+/// Makes the files of a folder durable, and the folder; takes stock of them.
+fn sync_files(folder: &Path) -> Result<Vec<Part>> {
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
         File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;
+        files.push(part_record(&path, 0)?);
     }
-    sync_folder(folder)
+    sync_folder(folder)?;
+    Ok(files)
 }

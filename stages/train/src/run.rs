@@ -149,7 +149,7 @@ impl Train {
         }
         let mut training = self.training(context)?;
         let mut checkpoints = Checkpoints::open(context);
-        let mut log = checkpoints.resume(&mut training)?.unwrap_or_default();
+        let mut log = checkpoints.resume(context, &mut training)?.unwrap_or_default();
         if log.counters.batches > 0 {
             let what = format!("step {} of {}", log.counters.batches, plan.batches);
             context.emit(kit::Event::Resumed { what });
