@@ -1,15 +1,16 @@
 //! The command line.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
-use crate::error::{Error, Result, panic_text};
-use crate::exit;
+use crate::error::{Error, Result, panic_text, system_error};
+use crate::streams::{self, say};
 use crate::trl::{Format, Prompt};
+use crate::{exit, signals};
 
 /// Soft preference labels in, a better language model out.
 #[derive(Debug, Parser)]
@@ -344,14 +345,24 @@ pub struct Completions {
 
 /// Runs the command line and gives the exit code.
 pub fn main() -> i32 {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { exit::USAGE } else { exit::DONE };
+    let work = || {
+        signals::survive_full_files().map_err(kit::Error::io("signals"))?;
+        match Cli::try_parse() {
+            Ok(cli) => run(cli),
+            Err(error) if error.use_stderr() => Err(Error::CommandLine(error)),
+            // `--help` and `--version`
+            Err(error) if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() => {
+                print(&error.render().ansi().to_string())
+            }
+            Err(error) => print(&error.to_string()),
         }
     };
-    match guarded(|| run(cli)) {
+    match guarded(work) {
+        Err(Error::CommandLine(error)) => {
+            // Lost talk changes nothing.
+            let _ = error.print();
+            exit::USAGE
+        }
         Ok(()) => exit::DONE,
         Err(error) => {
             complain(&error.to_string());
@@ -362,13 +373,16 @@ pub fn main() -> i32 {
 
 /// Does something that must not panic; if it does, that is an error like others.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::Bug(panic_text(&*panic))))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic_text(&*panic);
+        Err(system_error(&text).map_or(Error::Bug(text), Error::Kit))
+    })
 }
 
 fn run(cli: Cli) -> Result<()> {
     let work = &cli.work;
     match cli.command {
-        Command::Init(args) => commands::init(args),
+        Command::Init(args) => commands::init(work, args),
         Command::Run(args) => commands::run(work, args),
         Command::Plan(args) => commands::plan(work, args),
         Command::Check(args) => commands::check(args),
@@ -393,18 +407,13 @@ fn complain(text: &str) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let (red, plain) = if colour { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
     for line in text.lines() {
-        eprintln!("{red}error{plain}: {line}");
+        say(&format!("{red}error{plain}: {line}"));
     }
 }
 
 /// Prints a result on stdout. A reader that has enough (`| head`) is not an error.
 pub fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(kit::Error::Io { path: "stdout".into(), source: error }.into())
-        }
-        _ => Ok(()),
-    }
+    streams::print(text).map_err(|source| kit::Error::Io { path: "stdout".into(), source }.into())
 }
 
 #[cfg(test)]
@@ -421,5 +430,17 @@ mod tests {
         this is a bug in halftone; please report it with the lines above, the command and `halftone --version`
         ");
         assert_eq!(guarded(|| Ok(3)).unwrap(), 3);
+        // A library that makes a panic of what the system says.
+        let full = guarded(|| -> Result<()> {
+            Err::<(), _>(std::io::Error::from_raw_os_error(11)).expect("could not spawn threads");
+            Ok(())
+        });
+        assert_eq!(exit::code(&full.unwrap_err()), exit::IO);
+        // What no system says of its own accord is a bug.
+        let absent = guarded(|| -> Result<()> {
+            std::fs::File::open("/nowhere").unwrap();
+            Ok(())
+        });
+        assert_eq!(exit::code(&absent.unwrap_err()), exit::INTERNAL);
     }
 }

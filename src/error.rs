@@ -11,6 +11,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a command ended early. `exit.rs` gives each its exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The command line cannot be read.
+    #[error(transparent)]
+    CommandLine(clap::Error),
     /// The command line asks for something that is not there.
     #[error("{0}")]
     Usage(String),
@@ -69,6 +72,27 @@ pub enum Error {
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+}
+
+/// What the system said, where a library made a panic of it: no more threads, no room, a broken device.
+pub fn system_error(panic: &str) -> Option<kit::Error> {
+    use rustix::io::Errno;
+    let (said, rest) = panic.split_once("Os { code: ")?;
+    let code: i32 = rest.split(',').next()?.parse().ok()?;
+    let short = [
+        Errno::IO,
+        Errno::AGAIN,
+        Errno::NOMEM,
+        Errno::NFILE,
+        Errno::MFILE,
+        Errno::FBIG,
+        Errno::NOSPC,
+        Errno::ROFS,
+        Errno::DQUOT,
+    ];
+    let what = said.split(':').next().unwrap_or_default().trim();
+    let known = short.iter().any(|errno| errno.raw_os_error() == code);
+    known.then(|| kit::Error::Io { path: what.into(), source: std::io::Error::from_raw_os_error(code) })
 }
 
 fn lines(file: &Path, problems: &[Problem]) -> String {

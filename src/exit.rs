@@ -13,7 +13,7 @@ pub const DATA: i32 = 65;
 pub const UNREACHABLE: i32 = 69;
 /// A bug in halftone.
 pub const INTERNAL: i32 = 70;
-/// Reading or writing failed: a full disk, missing rights.
+/// Reading or writing failed: a full disk, missing rights, a full or closed stdout, no more threads.
 pub const IO: i32 = 74;
 /// Interrupted, or another process holds a lock; run the same command again to go on.
 pub const AGAIN: i32 = 75;
@@ -23,7 +23,9 @@ pub const PIPELINE: i32 = 78;
 /// The exit code of an error.
 pub fn code(error: &Error) -> i32 {
     match error {
-        Error::Usage(_) => USAGE,
+        Error::Usage(_) | Error::CommandLine(_) => USAGE,
+        // What cannot be read now may hide what is wrong.
+        Error::Problems { problems, .. } if problems.iter().any(|problem| problem.fault == Fault::System) => IO,
         Error::Problems { problems, .. } if problems.iter().all(|problem| problem.fault == Fault::Data) => DATA,
         Error::Problems { .. } | Error::Pipeline(_) => PIPELINE,
         Error::Panicked { .. } | Error::Bug(_) => INTERNAL,

@@ -22,6 +22,7 @@ mod inspect;
 mod kinds;
 mod models;
 mod page;
+mod paths;
 mod pipeline;
 mod plan;
 mod problem;
@@ -32,6 +33,7 @@ mod run;
 mod schema;
 mod signals;
 mod store;
+mod streams;
 mod tables;
 #[cfg(test)]
 mod tests;

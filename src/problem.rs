@@ -36,6 +36,28 @@ pub enum Fault {
     Pipeline,
     /// A file that the pipeline names rightly and that cannot be read.
     Data,
+    /// The system, which could not read a file: a broken device, missing rights.
+    System,
+}
+
+impl Fault {
+    /// What is at fault where a table or a model outside the store cannot be looked at.
+    pub fn of(error: &kit::Error) -> Fault {
+        match error {
+            kit::Error::Io { source, .. } => Fault::of_system(source),
+            kit::Error::Data(_) => Fault::Data,
+            _ => Fault::Pipeline,
+        }
+    }
+
+    /// What is at fault where the system refuses a file that the pipeline names.
+    pub fn of_system(error: &std::io::Error) -> Fault {
+        use std::io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound};
+        match error.kind() {
+            NotFound | IsADirectory | NotADirectory | InvalidFilename | InvalidInput => Fault::Pipeline,
+            _ => Fault::System,
+        }
+    }
 }
 
 impl Problem {

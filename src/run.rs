@@ -476,7 +476,7 @@ impl<'a> Scheduler<'a> {
             let text = format!("entry {entry} of stage `{name}`, which the selection leaves out, is damaged: {damage}");
             return Err(Error::Damaged(format!("{text}; run `{name}` to compute it again")));
         }
-        let moved = run.store.set_aside(&entry).map_err(Error::Kit)?;
+        let moved = run.store.set_aside(&run.store.entry(&entry)).map_err(Error::Kit)?;
         run.tell(
             Some(name),
             RunEvent::EntryDamaged { entry, damage: damage.to_owned(), moved: moved.display().to_string() },

@@ -1,34 +1,75 @@
 //! SIGINT and SIGTERM: the first asks for a stop, the second stops at once. What is on disk is safe either way.
 
+use std::io::Result;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::thread::Builder;
 use std::time::Duration;
 
 use kit::Interrupt;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::exit;
+use crate::streams::say;
 
 /// After a first signal the process is gone within ten seconds, whatever its stages do.
 const PATIENCE: Duration = Duration::from_millis(9_500);
 
-/// Listens for signals from now on. `told` is called on the first.
+/// What there is to stop.
+struct AtWork {
+    interrupt: Interrupt,
+    told: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Somebody who waits for signals.
+#[derive(Clone)]
+pub struct Listener(Arc<OnceLock<AtWork>>);
+
+impl Listener {
+    /// From now on there are stages to be stopped; `told` is called on the first signal.
+    pub fn at_work(&self, interrupt: Interrupt, told: impl Fn() + Send + Sync + 'static) {
+        // A process works once.
+        let _ = self.0.set(AtWork { interrupt, told: Box::new(told) });
+    }
+}
+
+/// Listens for signals from now on. Before there is work, the first ends the process: nothing is lost.
 ///
 /// # Errors
 /// When the system refuses.
-pub fn listen(interrupt: Interrupt, told: impl Fn() + Send + 'static) -> std::io::Result<()> {
+pub fn listen() -> Result<Listener> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    std::thread::spawn(move || {
+    let listener = Listener(Arc::new(OnceLock::new()));
+    let heard = listener.clone();
+    Builder::new().name("signals".to_owned()).spawn(move || {
         for _ in signals.forever() {
+            let Some(AtWork { interrupt, told }) = heard.0.get() else {
+                say("error: interrupted before the first stage; run the same command again");
+                signal_hook::low_level::exit(exit::AGAIN)
+            };
             if interrupt.raised() {
                 signal_hook::low_level::exit(exit::AGAIN);
             }
             interrupt.raise();
             told();
-            std::thread::spawn(|| {
+            let patience = Builder::new().name("patience".to_owned()).spawn(|| {
                 std::thread::sleep(PATIENCE);
                 signal_hook::low_level::exit(exit::AGAIN);
             });
+            // Without a thread to wait there is no time to wait for.
+            if patience.is_err() {
+                signal_hook::low_level::exit(exit::AGAIN);
+            }
         }
-    });
-    Ok(())
+    })?;
+    Ok(listener)
+}
+
+/// Lets a file beyond the limit on sizes be an error of writing, as a full disk is, and not the death of the process.
+///
+/// # Errors
+/// When the system refuses.
+pub fn survive_full_files() -> Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kit::{Context, Digest, Outcome, PortFiles, Seed, Source, Table, read_port};
 
-use crate::error::{Error, Result, panic_text};
+use crate::error::{Error, Result, panic_text, system_error};
 use crate::graph::{Node, Origin};
 use crate::report::{Happened, RunEvent};
 use crate::run::Run;
@@ -65,7 +65,11 @@ impl Work<'_> {
         // The scheduler waits for word from every stage, so that no panic may pass in silence.
         match catch_unwind(AssertUnwindSafe(|| self.attempt())) {
             Ok(worked) => worked.unwrap_or_else(Worked::Stopped),
-            Err(panic) => Worked::Stopped(Error::Bug(format!("stage `{}`: {}", self.node.name, panic_text(&*panic)))),
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                let bug = || Error::Bug(format!("stage `{}`: {text}", self.node.name));
+                Worked::Stopped(system_error(&text).map_or_else(bug, |source| self.stage_error(source)))
+            }
         }
     }
 
@@ -85,15 +89,22 @@ impl Work<'_> {
             match store.condition(&self.recipe).map_err(failed)? {
                 Condition::Whole(manifest) => return Ok(Worked::Found(manifest)),
                 Condition::Damaged(damage) => {
-                    let moved = store.set_aside(&entry).map_err(failed)?.display().to_string();
-                    self.tell(RunEvent::EntryDamaged { entry: entry.clone(), damage, moved });
+                    let moved = store.set_aside(&store.entry(&entry)).map_err(failed)?;
+                    self.tell_damage(damage, &moved);
                 }
                 Condition::Missing => {}
             }
             let partial = store.partial(&entry, false);
-            if let Some(manifest) = store.finished(&partial, &self.recipe) {
-                store.publish(&partial, &manifest).map_err(failed)?;
-                return Ok(Worked::Found(Box::new(manifest)));
+            match store.unnamed(&partial, &self.recipe).map_err(failed)? {
+                Condition::Whole(manifest) => {
+                    store.publish(&partial, &manifest).map_err(failed)?;
+                    return Ok(Worked::Found(manifest));
+                }
+                Condition::Damaged(damage) => {
+                    let moved = store.set_aside(&partial).map_err(failed)?;
+                    self.tell_damage(damage, &moved);
+                }
+                Condition::Missing => {}
             }
         }
         for (stage, manifest, ports) in &self.upstream {
@@ -104,7 +115,11 @@ impl Work<'_> {
         }
         let began = Instant::now();
         let device = if self.node.stage.needs_device() { self.run.options.device.as_str() } else { "cpu" };
-        let (partial, resumed) = store.begin(&entry, self.forced, device, cpu_level()).map_err(failed)?;
+        let begun = store.begin(&entry, self.forced, device, cpu_level()).map_err(failed)?;
+        if let Some((damage, moved)) = begun.damaged {
+            self.tell_damage(damage, &moved);
+        }
+        let (partial, resumed) = (begun.folder, begun.resumed);
         self.tell(RunEvent::StageStarted {
             kind: self.node.kind,
             why: self.reasons.clone(),
@@ -147,6 +162,11 @@ impl Work<'_> {
         self.run.tell(Some(&self.node.name), event);
     }
 
+    fn tell_damage(&self, damage: String, moved: &Path) {
+        let (entry, moved) = (self.recipe.entry(), moved.display().to_string());
+        self.tell(RunEvent::EntryDamaged { entry, damage, moved });
+    }
+
     fn lock(&self, entry: &str) -> Result<Lock> {
         let mut waited = false;
         loop {
@@ -185,7 +205,13 @@ impl Work<'_> {
         let in_place = || if self.node.stage.needs_device() { rayon::scope(|_| work()) } else { work() };
         match catch_unwind(AssertUnwindSafe(in_place)) {
             Ok(result) => result.map_err(|source| self.stage_error(source)),
-            Err(panic) => Err(Error::Panicked { stage: name.to_owned(), text: panic_text(&*panic) }),
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                Err(match system_error(&text) {
+                    Some(source) => self.stage_error(source),
+                    None => Error::Panicked { stage: name.to_owned(), text },
+                })
+            }
         }
     }
 

@@ -44,6 +44,7 @@ use crate::inspect::latest_pipeline;
 use crate::kinds::KINDS;
 use crate::problem::{Problem, did_you_mean};
 use crate::store::{Records, RunRecord};
+use crate::streams::say;
 
 /// The checked pipeline of a command line.
 fn load(args: &PipelineFile) -> Result<Graph> {
@@ -53,7 +54,7 @@ fn load(args: &PipelineFile) -> Result<Graph> {
 
 /// Says on stderr what is not wrong with a pipeline and hardly meant.
 fn warn(graph: &Graph) {
-    graph.warnings.iter().for_each(|warning| eprintln!("warning: {}", warning.line(&graph.file)));
+    graph.warnings.iter().for_each(|warning| say(&format!("warning: {}", warning.line(&graph.file))));
 }
 
 /// Says on stderr what is hardly meant on this machine.

@@ -45,6 +45,7 @@ fn fetch(graph: &Graph, planned: &[Planned]) -> Result<bool> {
 
 /// Runs a pipeline.
 pub fn run(work: &Path, args: cli::Run) -> Result<()> {
+    let listener = signals::listen().map_err(kit::Error::io("signals"))?;
     let mut graph = load(&args.file)?;
     warn(&graph);
     device::check(&args.device)?;
@@ -77,23 +78,22 @@ pub fn run(work: &Path, args: cli::Run) -> Result<()> {
     if graph.nodes.iter().zip(&planned).any(holds_model) {
         options.device = device::resolve(&args.device)?;
     }
-    // Stages run in the pool, which fails to be built only where it is there already.
-    let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
+    build_pool()?;
     let (number, _alive) = records.begin(&graph.name)?;
     let folder = records.run(&graph.name, number);
     let resolved = folder.join("resolved.yaml");
     std::fs::write(&resolved, crate::resolved::yaml(&graph)).map_err(kit::Error::io(&resolved))?;
     let terminal = std::io::stderr().is_terminal();
+    let json = Arc::new(Json::default());
     let told: Box<dyn Reporter> = match (args.json, terminal) {
-        (true, _) => Box::new(Json),
+        (true, _) => Box::new(json.clone()),
         (false, true) => Box::new(Bars::new()),
         (false, false) => Box::new(Lines::default()),
     };
     let reporters = Arc::new(Reporters(vec![Box::new(Recorder::create(&folder.join("events.jsonl"))?), told]));
     let interrupt = Interrupt::default();
-    let listener = reporters.clone();
-    signals::listen(interrupt.clone(), move || listener.tell(None, &Happened::Run(RunEvent::StopRequested)))
-        .map_err(kit::Error::io("signals"))?;
+    let stopped = reporters.clone();
+    listener.at_work(interrupt.clone(), move || stopped.tell(None, &Happened::Run(RunEvent::StopRequested)));
     let run = Run {
         graph: &graph,
         store: &store,
@@ -116,5 +116,19 @@ pub fn run(work: &Path, args: cli::Run) -> Result<()> {
             cli::print(&line)?;
         }
     }
-    result
+    result?;
+    json.written()
+}
+
+/// Builds the pool of threads that stages run in.
+fn build_pool() -> Result<()> {
+    let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global() else { return Ok(()) };
+    // It may be there already; that the system gives no threads is what ends the run.
+    match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>()) {
+        None => Ok(()),
+        Some(source) => {
+            let source = std::io::Error::new(source.kind(), source.to_string());
+            Err(kit::Error::Io { path: "threads to compute with".into(), source }.into())
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::cli::{self, print};
 use crate::error::{Error, Result};
-use crate::store::{Records, Store};
+use crate::store::{Records, Store, leftovers};
 
 /// Reads all entries, or those of one pipeline's latest run.
 pub fn verify(work: &Path, args: cli::Verify) -> Result<()> {
@@ -54,5 +54,29 @@ pub fn verify(work: &Path, args: cli::Verify) -> Result<()> {
         });
         return Err(Error::Damaged(damaged.join("\n")));
     }
-    print(&format!("{} entries, {files} files, {}: all as written\n", names.len(), super::size(bytes)))
+    let entries = format!("{} entries, {files} files, {}: all as written\n", names.len(), super::size(bytes));
+    print(&format!("{entries}{}", beside(&store, &records)?))
+}
+
+/// What lies in the store beside its entries.
+fn beside(store: &Store, records: &Records) -> Result<String> {
+    let (mut unfinished, mut damaged) = (0, 0);
+    if store.folder().is_dir() {
+        for entry in std::fs::read_dir(store.folder()).map_err(kit::Error::io(store.folder()))? {
+            let name = entry.map_err(kit::Error::io(store.folder()))?.file_name().to_string_lossy().into_owned();
+            unfinished += usize::from(name.ends_with("partial"));
+            damaged += usize::from(name.contains(".damaged-"));
+        }
+    }
+    let counts = [
+        (unfinished, "unfinished, which a run goes on with"),
+        (damaged, "damaged and set aside"),
+        (leftovers(store, records)?.len(), "left by killed processes"),
+    ];
+    let counts: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if counts.is_empty() {
+        return Ok(String::new());
+    }
+    Ok(format!("beside them: {}; `halftone gc` removes what nobody needs\n", counts.join(", ")))
 }

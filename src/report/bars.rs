@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::event::{Happened, Reporter, RunEvent};
 use super::lines::{rounded, sentence};
+use crate::streams::say;
 
 /// A bar per running stage, lines above for everything else.
 pub struct Bars {
@@ -76,7 +77,7 @@ impl Reporter for Bars {
         }
         if let Some(line) = sentence(happened) {
             let stage = stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
-            self.all.suspend(|| eprintln!("{stage}{line}"));
+            self.all.suspend(|| say(&format!("{stage}{line}")));
         }
     }
 }

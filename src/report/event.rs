@@ -135,6 +135,12 @@ pub trait Reporter: Send + Sync {
     fn tell(&self, stage: Option<&str>, happened: &Happened);
 }
 
+impl<R: Reporter> Reporter for std::sync::Arc<R> {
+    fn tell(&self, stage: Option<&str>, happened: &Happened) {
+        (**self).tell(stage, happened);
+    }
+}
+
 /// Several reporters.
 #[derive(Default)]
 pub struct Reporters(pub Vec<Box<dyn Reporter>>);

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::hub::ModelName;
+use crate::streams::say;
 
 /// Tells on stderr how far a model has arrived.
 pub struct Fetching {
@@ -31,7 +32,7 @@ impl Fetching {
             self.bar.set_message(file.to_owned());
             if self.bar.is_hidden() {
                 let resumed = if done > 0 { format!(", from byte {done}") } else { String::new() };
-                eprintln!("fetching {} {file} ({total} bytes{resumed})", self.name);
+                say(&format!("fetching {} {file} ({total} bytes{resumed})", self.name));
             }
         }
         self.bar.set_length(total);

@@ -1,13 +1,13 @@
 //! Events as plain lines on stderr, for logs and pipes.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::event::{Happened, Reporter, RunEvent};
 use crate::clock::spoken;
 use crate::store::RunState;
+use crate::streams::say;
 
 /// Progress of a stage is told at most this often.
 const EVERY: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ impl Reporter for Lines {
         };
         if let Some(line) = line {
             let stage = stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
-            let _ = writeln!(std::io::stderr(), "{stage}{line}");
+            say(&format!("{stage}{line}"));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use kit::commit::{commit_json, read_json, sync_folder};
+use kit::commit::{Sealed, commit_sealed, read_sealed, sync_folder};
 use kit::{Error, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::lock::{Attempt, Lock};
 use super::manifest::{Manifest, Recipe};
 use super::statcache::StatCache;
+
+/// The file that makes a folder an entry.
+const MANIFEST: &str = "manifest.json";
 
 /// The work folder `.halftone`.
 #[derive(Debug)]
@@ -29,6 +32,17 @@ pub enum Condition {
     Whole(Box<Manifest>),
     /// Something that is not what its manifest says.
     Damaged(String),
+}
+
+/// A place to make an entry in.
+#[derive(Debug)]
+pub struct Begun {
+    /// The place.
+    pub folder: PathBuf,
+    /// Whether unfinished work is there.
+    pub resumed: bool,
+    /// What was wrong with unfinished work that was there, and where it is now.
+    pub damaged: Option<(String, PathBuf)>,
 }
 
 /// What a work in progress is bound to; a stage never mixes devices.
@@ -97,9 +111,9 @@ impl Store {
         Lock::attempt(&self.root.join("locks/gc"))
     }
 
-    /// The manifest of an entry, if it is there and readable.
+    /// The manifest of an entry, if it is there and as it was written.
     pub fn manifest(&self, name: &str) -> Option<Manifest> {
-        read_json(&self.entry(name).join("manifest.json")).ok().flatten()
+        Manifest::open(&self.entry(name).join(MANIFEST)).ok().flatten()
     }
 
     /// What is found under the name that a recipe gives: manifest, sizes, and digests of files that changed since they
@@ -108,23 +122,36 @@ impl Store {
     /// # Errors
     /// When a file cannot be read.
     pub fn condition(&self, recipe: &Recipe) -> Result<Condition> {
-        let name = recipe.entry();
-        let folder = self.entry(&name);
-        if !folder.exists() {
-            return Ok(Condition::Missing);
-        }
-        let manifest = match read_json::<Manifest>(&folder.join("manifest.json")) {
-            Ok(Some(manifest)) => manifest,
-            Ok(None) => return Ok(Condition::Damaged("manifest.json is missing".to_owned())),
-            Err(error) => return Ok(Condition::Damaged(error.to_string())),
-        };
-        if manifest.key != recipe.key() || manifest.recipe.key() != manifest.key {
-            return Ok(Condition::Damaged("manifest.json belongs to another recipe".to_owned()));
-        }
+        let folder = self.entry(&recipe.entry());
         let check = |path: &Path| {
             if self.stats.changed(path)? { self.stats.digest(path).map(Some) } else { self.stats.remembered(path) }
         };
-        Ok(match self.damage(&manifest, None, &check)? {
+        match self.condition_of(&folder, recipe, &check)? {
+            Condition::Missing if folder.exists() => Ok(Condition::Damaged(format!("{MANIFEST} is missing"))),
+            condition => Ok(condition),
+        }
+    }
+
+    /// As [`Store::condition`], of a folder without its name: work that was complete when its process died. Every file of
+    /// it is read; without a manifest it is missing.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn unnamed(&self, partial: &Path, recipe: &Recipe) -> Result<Condition> {
+        self.condition_of(partial, recipe, &|path| kit::digest_file(path).map(Some))
+    }
+
+    fn condition_of(&self, folder: &Path, recipe: &Recipe, digest: Digester<'_>) -> Result<Condition> {
+        let manifest = match Manifest::open(&folder.join(MANIFEST)) {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return Ok(Condition::Missing),
+            Err(Error::Data(text)) => return Ok(Condition::Damaged(text)),
+            Err(error) => return Err(error),
+        };
+        if manifest.key != recipe.key() || manifest.recipe.key() != manifest.key {
+            return Ok(Condition::Damaged(format!("{MANIFEST} belongs to another recipe")));
+        }
+        Ok(match damage(folder, &manifest, None, digest)? {
             Some(damage) => Condition::Damaged(damage),
             None => Condition::Whole(Box::new(manifest)),
         })
@@ -136,72 +163,48 @@ impl Store {
     /// # Errors
     /// When a file is there and cannot be read.
     pub fn verify(&self, manifest: &Manifest, ports: Option<&[&str]>) -> Result<Option<String>> {
-        self.damage(manifest, ports, &|path| self.stats.read_again(path).map(Some))
+        let folder = self.entry(&manifest.recipe.entry());
+        let found = damage(&folder, manifest, ports, &|path| self.stats.read_again(path).map(Some))?;
+        if found.is_some() { Ok(found) } else { stranger(&folder, manifest) }
     }
 
-    fn damage(
-        &self,
-        manifest: &Manifest,
-        ports: Option<&[&str]>,
-        digest: &dyn Fn(&Path) -> Result<Option<kit::Digest>>,
-    ) -> Result<Option<String>> {
-        let entry = manifest.recipe.entry();
-        for (port, files) in &manifest.ports {
-            if ports.is_some_and(|ports| !ports.contains(&port.as_str())) {
-                continue;
-            }
-            for part in &files.parts {
-                let path = self.entry(&entry).join(port).join(&part.file);
-                let size = match path.metadata() {
-                    Ok(metadata) => metadata.len(),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                        return Ok(Some(format!("{port}/{} is missing", part.file)));
-                    }
-                    Err(source) => return Err(Error::Io { path, source }),
-                };
-                if size != part.bytes {
-                    return Ok(Some(format!("{port}/{} has {size} bytes, was written with {}", part.file, part.bytes)));
-                }
-                if digest(&path)?.is_some_and(|digest| digest != part.blake3) {
-                    return Ok(Some(format!("{port}/{} has other bytes than were written", part.file)));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Moves a damaged entry out of the way and says where to.
+    /// Moves a damaged entry, or the place where one is made, out of the way and says where to.
     ///
     /// # Errors
     /// When the file system refuses.
-    pub fn set_aside(&self, name: &str) -> Result<PathBuf> {
-        let from = self.entry(name);
+    pub fn set_aside(&self, from: &Path) -> Result<PathBuf> {
+        let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = name.split('.').next().unwrap_or_default();
         let free = (1..).map(|number| self.folder().join(format!("{name}.damaged-{number}"))).find(|to| !to.exists());
         let to = free.expect("there are more numbers than folders");
-        std::fs::rename(&from, &to).map_err(Error::io(&from))?;
+        std::fs::rename(from, &to).map_err(Error::io(from))?;
         sync_folder(&self.folder())?;
         Ok(to)
     }
 
-    /// A place to make an entry in, with what an interrupted attempt on the same device left there. Says whether it did.
+    /// A place to make an entry in, with what an interrupted attempt on the same device left there.
     ///
     /// # Errors
     /// When the file system refuses.
-    pub fn begin(&self, name: &str, forced: bool, device: &str, cpu: &str) -> Result<(PathBuf, bool)> {
+    pub fn begin(&self, name: &str, forced: bool, device: &str, cpu: &str) -> Result<Begun> {
         let folder = self.partial(name, forced);
         let bound = Bound { device: device.to_owned(), cpu: cpu.to_owned() };
         let record = folder.join(".work/bound.json");
+        let mut damaged = None;
         if folder.exists() {
-            match read_json::<Bound>(&record) {
-                Ok(Some(before)) if before == bound => {
+            match read_sealed::<Bound>(&record)? {
+                Sealed::Whole(before) if before == bound => {
                     sweep(&folder)?;
-                    return Ok((folder, true));
+                    return Ok(Begun { folder, resumed: true, damaged });
                 }
-                _ => remove(&folder)?,
+                Sealed::Whole(_) | Sealed::Missing => remove(&folder)?,
+                Sealed::Damaged(damage) => {
+                    damaged = Some((format!(".work/bound.json {damage}"), self.set_aside(&folder)?));
+                }
             }
         }
-        commit_json(&record, &bound)?;
-        Ok((folder, false))
+        commit_sealed(&record, &bound)?;
+        Ok(Begun { folder, resumed: false, damaged })
     }
 
     /// Makes the finished work an entry: manifest last, then the folder's name. An entry that is there already (forced
@@ -218,7 +221,7 @@ impl Store {
             }
             sync_folder(&folder)?;
         }
-        commit_json(&partial.join("manifest.json"), manifest)?;
+        manifest.commit(&partial.join(MANIFEST))?;
         self.publish(partial, manifest)
     }
 
@@ -238,7 +241,7 @@ impl Store {
                 Ok(()) => {}
                 // File systems without the exchange get two renames; a kill between them costs a run, never a wrong entry.
                 Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                    let old = self.set_aside(&name)?;
+                    let old = self.set_aside(&entry)?;
                     std::fs::rename(partial, &entry).map_err(Error::io(&entry))?;
                     remove(&old)?;
                 }
@@ -256,12 +259,54 @@ impl Store {
         }
         Ok(before)
     }
+}
 
-    /// A finished but unnamed work: its manifest was committed when the process died.
-    pub fn finished(&self, partial: &Path, recipe: &Recipe) -> Option<Manifest> {
-        let manifest: Manifest = read_json(&partial.join("manifest.json")).ok().flatten()?;
-        (manifest.recipe.key() == recipe.key() && manifest.key == recipe.key()).then_some(manifest)
+/// The digest of a file, as far as somebody wants to know it.
+type Digester<'a> = &'a dyn Fn(&Path) -> Result<Option<kit::Digest>>;
+
+/// What is wrong with the files that a manifest names.
+fn damage(folder: &Path, manifest: &Manifest, ports: Option<&[&str]>, digest: Digester<'_>) -> Result<Option<String>> {
+    for (port, files) in &manifest.ports {
+        if ports.is_some_and(|ports| !ports.contains(&port.as_str())) {
+            continue;
+        }
+        for part in &files.parts {
+            let path = folder.join(port).join(&part.file);
+            let size = match path.metadata() {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Ok(Some(format!("{port}/{} is missing", part.file)));
+                }
+                Err(source) => return Err(Error::Io { path, source }),
+            };
+            if size != part.bytes {
+                return Ok(Some(format!("{port}/{} has {size} bytes, was written with {}", part.file, part.bytes)));
+            }
+            if digest(&path)?.is_some_and(|digest| digest != part.blake3) {
+                return Ok(Some(format!("{port}/{} has other bytes than were written", part.file)));
+            }
+        }
     }
+    Ok(None)
+}
+
+/// A file in a port's folder that readers of the port would take for a part of it, and that the manifest does not name.
+fn stranger(folder: &Path, manifest: &Manifest) -> Result<Option<String>> {
+    for (port, files) in &manifest.ports {
+        let port_folder = folder.join(port);
+        for entry in std::fs::read_dir(&port_folder).map_err(Error::io(&port_folder))? {
+            let name = entry.map_err(Error::io(&port_folder))?.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') && !files.parts.iter().any(|part| part.file == name) {
+                return Ok(Some(format!("{port}/{name} is there and was not written with the others")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a file is one that is renamed once it is written: ours, or of the library that writes weights.
+pub(super) fn is_temporary(name: &str) -> bool {
+    name.starts_with(".tmp")
 }
 
 /// Removes temporary files that a killed process left between writing and renaming them.
@@ -271,7 +316,7 @@ fn sweep(folder: &Path) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() {
             sweep(&path)?;
-        } else if name.starts_with(".tmp-") {
+        } else if is_temporary(&name) {
             std::fs::remove_file(&path).map_err(Error::io(&path))?;
         }
     }

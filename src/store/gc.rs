@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kit::{Error, Result};
 
-use super::entry::Store;
+use super::entry::{Store, is_temporary};
 use super::lock::Lock;
 use super::records::Records;
 use super::statcache;
@@ -15,7 +15,7 @@ use super::statcache;
 pub struct Garbage {
     /// The folder or link.
     pub path: PathBuf,
-    /// What it is: `entry`, `unfinished work`, `damaged entry`, `run record`, `dangling link`, `lock`.
+    /// What it is: `entry`, `unfinished work`, `damaged entry`, `run record`, `leftover`, `dangling link`, `lock`.
     pub what: &'static str,
     /// Its size in bytes.
     pub bytes: u64,
@@ -75,6 +75,11 @@ pub fn garbage(store: &Store, records: &Records, keep: usize) -> Result<Vec<Garb
     for path in links {
         garbage.push(Garbage { path, what: "dangling link", bytes: 0 });
     }
+    for path in leftovers(store, records)? {
+        if !garbage.iter().any(|other| path.starts_with(&other.path)) {
+            add(&mut garbage, path, "leftover")?;
+        }
+    }
     for name in children(&store.root().join("locks"))? {
         let gone = !store.entry(&name).exists() || garbage.iter().any(|garbage| garbage.path == store.entry(&name));
         let working = [true, false].into_iter().any(|forced| {
@@ -92,6 +97,55 @@ pub fn garbage(store: &Store, records: &Records, keep: usize) -> Result<Vec<Garb
     Ok(garbage)
 }
 
+/// Files that killed processes left and that nobody reads: written and not yet renamed. Unfinished work is swept when it
+/// is taken up. What a live process may be writing is none.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn leftovers(store: &Store, records: &Records) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for name in children(&store.folder())? {
+        if !name.contains('.') && !Lock::is_held(&store.lock_path(&name)) {
+            temporary_below(&store.folder().join(name), &mut found)?;
+        }
+    }
+    for pipeline in records.pipelines()? {
+        let folder = records.pipeline(&pipeline);
+        let runs = records.runs(&pipeline)?;
+        let alive = runs.iter().any(|run| records.alive(&pipeline, *run));
+        for name in children(&folder)?.into_iter().filter(|_| !alive) {
+            temporary_below(&folder.join(name), &mut found)?;
+        }
+    }
+    for name in children(store.root())? {
+        let path = store.root().join(&name);
+        if path.is_file()
+            && (is_temporary(&name) || is_exchanged(&name))
+            && !Lock::is_held(&store.lock_path(statcache::LOCK))
+        {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a file is one of fixed name that takes another's place once it is written.
+fn is_exchanged(name: &str) -> bool {
+    [".stages.json", ".statcache.json"].contains(&name) || (name.starts_with('.') && name.ends_with(".next"))
+}
+
+fn temporary_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for name in children(folder)? {
+        let path = folder.join(&name);
+        if path.is_dir() && !path.is_symlink() {
+            temporary_below(&path, found)?;
+        } else if is_temporary(&name) || is_exchanged(&name) {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
 impl Garbage {
     /// Removes it.
     ///
@@ -99,7 +153,7 @@ impl Garbage {
     /// When the file system refuses.
     pub fn remove(&self) -> Result<()> {
         let removed = match self.what {
-            "dangling link" | "lock" => std::fs::remove_file(&self.path),
+            "dangling link" | "lock" | "leftover" => std::fs::remove_file(&self.path),
             _ => std::fs::remove_dir_all(&self.path),
         };
         match removed {
@@ -139,4 +193,54 @@ fn children(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_a_kill_leaves_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        let (store, records) = (Store::open(root.path()), Records::new(root.path()));
+        let (number, alive) = records.begin("p").unwrap();
+        let run = format!("runs/p/{number}");
+        // What stands in `locks`, in `events.jsonl` and under a final name is no leftover.
+        let files = [
+            ("store/train-1/policy/.tmpAb3dEf", true),
+            ("store/train-1/policy/.tmp-4711", true),
+            ("store/train-1/.tensorboard/events.out.tfevents.1", false),
+            ("store/train-1/policy/model.safetensors", false),
+            ("store/train-2.partial/policy/.tmpAb3dEf", false),
+            ("runs/p/policy/.policy.next", true),
+            (&format!("{run}/.stages.json"), true),
+            (&format!("{run}/.tmp-report"), true),
+            (&format!("{run}/events.jsonl"), false),
+            (".statcache.json", true),
+        ];
+        for (name, _) in files {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }
+        let found = |wanted: &str| -> Vec<String> {
+            let garbage = garbage(&store, &records, 10).unwrap().into_iter();
+            let garbage = garbage.filter(|item| item.what == wanted);
+            garbage.map(|item| item.path.strip_prefix(root.path()).unwrap().display().to_string()).collect()
+        };
+        assert!(found("leftover").iter().all(|name| !name.starts_with("runs/p")), "the run is alive");
+        drop(alive);
+        let mut wanted: Vec<String> =
+            files.iter().filter(|(_, left)| *left).map(|(name, _)| (*name).to_owned()).collect();
+        // The entry is named by no run, so that all of it goes.
+        wanted.retain(|name| !name.starts_with("store/train-1"));
+        let mut left = found("leftover");
+        (wanted.sort(), left.sort());
+        assert_eq!(left, wanted);
+        assert_eq!(found("entry"), ["store/train-1"]);
+        assert_eq!(found("unfinished work"), ["store/train-2.partial"]);
+        assert_eq!(leftovers(&store, &records).unwrap().len(), 6);
+        garbage(&store, &records, 10).unwrap().iter().for_each(|item| item.remove().unwrap());
+        assert_eq!(leftovers(&store, &records).unwrap(), Vec::<PathBuf>::new());
+    }
 }

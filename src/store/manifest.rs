@@ -1,14 +1,18 @@
 //! What an entry of the store holds and what it was made from.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use kit::{Digest, Outcome, OutputPort, PortFiles, Table};
+use kit::commit::{commit_json, read_json};
+use kit::{Digest, Error, Outcome, OutputPort, PortFiles, Result, Table};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Raised when keys or entries change their form.
 /// 2: messages have a column `extra`.
 const FORMAT: u32 = 2;
+/// The key of a manifest file that holds the digest of all others.
+const SEAL: &str = "seal";
 
 /// The content of one source of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,6 +237,42 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Commits it under `path`, with the digest of its content beside it.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn commit(&self, path: &Path) -> Result<()> {
+        let mut value = self.value();
+        let seal = Digest::of_value(&value);
+        value[SEAL] = seal.to_string().into();
+        commit_json(path, &value)
+    }
+
+    /// Reads one, or nothing where there is none. Those of older versions have no seal.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not as it was written.
+    pub fn open(path: &Path) -> Result<Option<Manifest>> {
+        let Some(mut value) = read_json::<Value>(path)? else { return Ok(None) };
+        let damaged = |what: &str| Error::data(format!("{}: {what}", path.display()));
+        let fields = value.as_object_mut().ok_or_else(|| damaged("is no manifest"))?;
+        let seal = fields.remove(SEAL);
+        let sealed = seal.is_some();
+        if seal.is_some_and(|seal| seal != Digest::of_value(&value).to_string()) {
+            return Err(damaged("has other values than were written"));
+        }
+        let manifest: Manifest = serde_json::from_value(value.clone()).map_err(|error| damaged(&error.to_string()))?;
+        // One bit may turn the seal into something else.
+        if !sealed && manifest.value().as_object().map(Map::len) != value.as_object().map(Map::len) {
+            return Err(damaged("has a key that is none of a manifest's"));
+        }
+        Ok(Some(manifest))
+    }
+
+    fn value(&self) -> Value {
+        serde_json::to_value(self).expect("a manifest can be written as JSON")
+    }
+
     /// The rows of a result as people count them: those of the stage's main output, which is the first of `outputs`, and
     /// of its rows that are held out; where that is a model, the rows that it was made from.
     pub fn rows(&self, outputs: &[OutputPort]) -> u64 {
@@ -279,6 +319,36 @@ mod tests {
     fn key_order_in_settings_does_not_matter() {
         assert_eq!(recipe(json!({"a": 1, "b": 2})).key(), recipe(json!({"b": 2, "a": 1})).key());
         assert_ne!(recipe(json!({"a": 1})).key(), recipe(json!({"a": 2})).key());
+    }
+
+    #[test]
+    fn a_manifest_is_whole_or_refused_whatever_bit_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("manifest.json");
+        let recipe = recipe(json!({"lr": 3e-4}));
+        let manifest = Manifest {
+            key: recipe.key(),
+            recipe,
+            device: "cpu".to_owned(),
+            cpu: "x86-64-v3".to_owned(),
+            halftone: "0.1.0".to_owned(),
+            ports: BTreeMap::new(),
+            outcome: Outcome::default().balance("from", 3, 2, 1).figure("loss", 0.1 + 0.2),
+        };
+        assert_eq!(Manifest::open(&path).unwrap(), None);
+        manifest.commit(&path).unwrap();
+        assert_eq!(Manifest::open(&path).unwrap(), Some(manifest.clone()));
+        let good = std::fs::read(&path).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).unwrap();
+            if let Ok(read) = Manifest::open(&path) {
+                assert_eq!(read, Some(manifest.clone()), "bit {bit}");
+            }
+        }
+        commit_json(&path, &manifest).unwrap();
+        assert_eq!(Manifest::open(&path).unwrap(), Some(manifest), "as older versions wrote it");
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod statcache;
 
 pub use digests::Digests;
 pub use entry::{Condition, Store};
-pub use gc::garbage;
+pub use gc::{garbage, leftovers};
 pub use history::History;
 pub use lock::{Attempt, Lock, Owner};
 pub use manifest::{Difference, InputDigest, Manifest, Recipe};

@@ -1,4 +1,4 @@
-//! Digests of files, remembered by size, modification time and inode, so that an unchanged file is read once.
+//! Digests of files, remembered by what `stat` says of them, so that an unchanged file is read once.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kit::commit::{Sealed, read_sealed, sealed};
 use kit::{Digest, Error, Result, digest_file};
 use serde::{Deserialize, Serialize};
 
@@ -16,13 +17,17 @@ pub(super) const LOCK: &str = "statcache";
 /// A file changed less than this before it was read may change again within one tick of the file system's clock.
 const SETTLED_NANOS: i128 = 20_000_000;
 
-/// What `stat` says about a file.
+/// What `stat` says about a file. The time of modification can be set back to what it was; that of the last change of
+/// the inode cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Stat {
     size: u64,
     mtime: i64,
     mtime_nanos: i64,
+    ctime: i64,
+    ctime_nanos: i64,
     inode: u64,
+    device: u64,
 }
 
 impl Stat {
@@ -32,13 +37,17 @@ impl Stat {
             size: metadata.size(),
             mtime: metadata.mtime(),
             mtime_nanos: metadata.mtime_nsec(),
+            ctime: metadata.ctime(),
+            ctime_nanos: metadata.ctime_nsec(),
             inode: metadata.ino(),
+            device: metadata.dev(),
         })
     }
 
     fn settled(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as i128);
-        now - (i128::from(self.mtime) * 1_000_000_000 + i128::from(self.mtime_nanos)) > SETTLED_NANOS
+        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        now - nanos(self.mtime, self.mtime_nanos).max(nanos(self.ctime, self.ctime_nanos)) > SETTLED_NANOS
     }
 }
 
@@ -48,7 +57,7 @@ struct Known {
     digest: Digest,
 }
 
-/// The cache; lost or torn, it costs time and nothing else.
+/// The cache; lost, torn or of an older version, it costs time and nothing else.
 #[derive(Debug)]
 pub struct StatCache {
     path: PathBuf,
@@ -65,7 +74,10 @@ struct Files {
 impl StatCache {
     /// Reads the cache at `path`.
     pub fn open(path: PathBuf) -> StatCache {
-        let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let known = match read_sealed(&path) {
+            Ok(Sealed::Whole(known)) => known,
+            _ => BTreeMap::new(),
+        };
         StatCache { path, files: Mutex::new(Files { known, learned: BTreeMap::new() }) }
     }
 
@@ -130,6 +142,10 @@ impl StatCache {
     }
 
     fn learn(&self, path: &Path, stat: Stat, digest: Digest) {
+        // JSON has no words for other names; such a file is read each time.
+        if absolute(path).to_str().is_none() {
+            return;
+        }
         let known = Known { stat, digest };
         let mut files = self.files.lock().expect("no thread panics while it holds the cache");
         files.known.insert(absolute(path), known.clone());
@@ -149,7 +165,7 @@ impl StatCache {
         let mut all = StatCache::open(self.path.clone()).files.into_inner().expect("it is not shared").known;
         all.append(&mut files.learned);
         all.retain(|path, _| path.exists());
-        let text = serde_json::to_vec(&all).expect("the cache can be written as JSON");
+        let text = sealed(&all);
         // Not synced: a cache that a power cut takes away costs time and nothing else.
         let temporary = self.path.with_file_name(".statcache.json");
         std::fs::write(&temporary, text).map_err(Error::io(&temporary))?;
@@ -192,6 +208,58 @@ mod tests {
         assert_eq!(second.digest(&file).unwrap(), Digest::of(b"two"));
         std::fs::write(&cache, "torn {").unwrap();
         assert_eq!(StatCache::open(cache).digest(&file).unwrap(), Digest::of(b"two"));
+    }
+
+    #[test]
+    fn a_file_whose_name_is_no_text_is_read_each_time() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(std::ffi::OsStr::from_bytes(b"a\xff"));
+        let cache = StatCache::open(folder.path().join("cache.json"));
+        std::fs::write(&file, "one").unwrap();
+        cache.remember(&file, Digest::of(b"one")).unwrap();
+        assert_eq!(cache.remembered(&file).unwrap(), None);
+        cache.save().unwrap();
+    }
+
+    #[test]
+    fn a_file_replaced_by_one_of_the_same_size_and_time_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, cache) = (folder.path().join("a"), folder.path().join("cache.json"));
+        let write = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let time = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+            std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+            std::thread::sleep(Duration::from_millis(25));
+        };
+        write("one");
+        let first = StatCache::open(cache.clone());
+        first.digest(&file).unwrap();
+        assert_eq!(first.remembered(&file).unwrap(), Some(Digest::of(b"one")));
+        first.save().unwrap();
+        write("two");
+        let second = StatCache::open(cache);
+        assert!(second.changed(&file).unwrap());
+        assert_eq!(second.remembered(&file).unwrap(), None);
+        assert_eq!(second.digest(&file).unwrap(), Digest::of(b"two"));
+    }
+
+    #[test]
+    fn a_cache_with_a_changed_byte_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, cache) = (folder.path().join("a"), folder.path().join("cache.json"));
+        std::fs::write(&file, "one").unwrap();
+        let first = StatCache::open(cache.clone());
+        first.remember(&file, Digest::of(b"one")).unwrap();
+        first.save().unwrap();
+        let good = std::fs::read(&cache).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&cache, bytes).unwrap();
+            let known = StatCache::open(cache.clone()).remembered(&file).unwrap();
+            assert!(known.is_none_or(|digest| digest == Digest::of(b"one")), "bit {bit}");
+        }
     }
 
     #[test]
