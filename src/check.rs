@@ -1,8 +1,9 @@
 //! The check before the run: declared stages become configured ones, references become edges, and all that is wrong
 //! is found at once. Nothing is loaded; of tables outside the store only the schema is read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::rc::Rc;
 
 use kit::{Finding, InputPort, Kind, OutputPort, Stage, Table};
 use serde_json::Value;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use crate::graph::{Edge, Graph, Node, Origin};
 use crate::groups::{Groups, input_keys, parts_of};
 use crate::hub::{self, Cache, ModelName};
+use crate::paths;
 use crate::pipeline::{Declared, Pipeline};
 use crate::problem::{At, Fault, Problem, did_you_mean};
 use crate::repair::Repaired;
@@ -31,7 +33,12 @@ pub fn check_file(file: &Path, sets: &[String], kinds: &'static [Kind]) -> Resul
 /// All problems, sorted by place.
 pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]) -> Result<Graph, Vec<Problem>> {
     let (stages, schemas, repaired) = (pipeline.stages.clone(), BTreeMap::new(), BTreeMap::new());
-    let mut checker = Checker { pipeline, stages, schemas, repaired, problems };
+    let mut by_name = HashMap::new();
+    for (stage, declared) in pipeline.stages.iter().enumerate() {
+        by_name.entry(declared.name.as_str()).or_insert(stage);
+    }
+    let matrices = pipeline.stages.iter().filter_map(|declared| Some(declared.group.as_ref()?.name.as_str())).collect();
+    let mut checker = Checker { pipeline, stages, by_name, matrices, schemas, repaired, problems };
     let groups = Groups::of(&pipeline.stages);
     let configured: Vec<Option<Configured>> =
         (0..pipeline.stages.len()).map(|stage| checker.configure(stage, &groups, kinds)).collect();
@@ -84,8 +91,12 @@ struct Checker<'a> {
     pipeline: &'a Pipeline,
     /// The stages, with references to stages that have a matrix replaced by references to one or all of theirs.
     stages: Vec<Declared>,
+    /// The number of each stage.
+    by_name: HashMap<&'a str, usize>,
+    /// The names of the stages that have a matrix.
+    matrices: HashSet<&'a str>,
     /// The schema of each kind's configuration.
-    schemas: BTreeMap<&'static str, Value>,
+    schemas: BTreeMap<&'static str, Rc<Value>>,
     /// What stages could mean whose configuration cannot be read.
     repaired: BTreeMap<usize, Repaired>,
     problems: Vec<Problem>,
@@ -118,7 +129,7 @@ impl Checker<'_> {
             self.report_value(name, &["kind".to_owned()], format!("unknown kind `{word}`{near}"));
             return None;
         };
-        let schema = self.schemas.entry(kind.name).or_insert_with(|| (kind.schema)().to_value()).clone();
+        let schema = self.schemas.entry(kind.name).or_insert_with(|| Rc::new((kind.schema)().to_value())).clone();
         let mut config = declared.config.clone();
         for key in input_keys(&schema) {
             let Some(value) = config.get_mut(&key) else { continue };
@@ -176,7 +187,11 @@ impl Checker<'_> {
         for finding in found {
             self.report_value(stage, &finding.path, finding.text);
             let problem = self.problems.last_mut().expect("one was just reported");
-            problem.fault = if finding.in_data { Fault::Data } else { Fault::Pipeline };
+            problem.fault = match (finding.in_system, finding.in_data) {
+                (true, _) => Fault::System,
+                (_, true) => Fault::Data,
+                _ => Fault::Pipeline,
+            };
         }
     }
 
@@ -190,7 +205,7 @@ impl Checker<'_> {
             if path.is_none() && mended {
                 continue;
             }
-            let text = format!("there is no file or folder `{}`", file.display());
+            let text = paths::absent(&file, &self.pipeline.file);
             found.push(Finding { path: path.unwrap_or_default(), ..Finding::at("", text) });
         }
         // Of a matrix some stages may draw and others not.
@@ -269,10 +284,10 @@ impl Checker<'_> {
             for (path, text) in texts.into_iter().filter(|(path, _)| !repaired.covers(path)) {
                 let wrong = if !names_path(&text) {
                     self.writer(&text).err()
-                } else if Path::new(&text).exists() || ModelName::read(&text).is_ok_and(|name| name.is_some()) {
+                } else if Path::new(&text).exists() || self.is_model_name(&text) {
                     None
                 } else {
-                    Some(format!("there is no file or folder `{text}`"))
+                    Some(paths::absent(Path::new(&text), &self.pipeline.file))
                 };
                 wrong.into_iter().for_each(|wrong| self.report_value(&declared.key, &path, wrong));
             }
@@ -315,18 +330,22 @@ impl Checker<'_> {
         Edge { key: input.key, idle: input.idle, sources, at }
     }
 
+    /// Whether a text can only mean a model of the hub.
+    fn is_model_name(&self, text: &str) -> bool {
+        let beside = paths::beside(Path::new(text), &self.pipeline.file);
+        beside.is_none() && ModelName::read(text).is_ok_and(|name| name.is_some())
+    }
+
     /// The stage that a reference names; nothing where it means no stage of a matrix, which has been said.
     fn writer<'t>(&self, text: &'t str) -> Result<Option<Reference<'t>>, String> {
-        let stages = &self.stages;
-        let (name, port) = parts_of(text, |name| stages.iter().any(|declared| declared.name == name));
-        if let Some(from) = stages.iter().position(|declared| declared.name == name) {
-            return Ok(Some(Reference { stage: from, name, port }));
+        let (name, port) = parts_of(text, |name| self.by_name.contains_key(name));
+        if let Some(&stage) = self.by_name.get(name) {
+            return Ok(Some(Reference { stage, name, port }));
         }
-        let of_matrix = |declared: &Declared| declared.group.as_ref().is_some_and(|group| group.name == name);
-        if text.contains('[') || stages.iter().any(of_matrix) {
+        if text.contains('[') || self.matrices.contains(name) {
             return Ok(None);
         }
-        let near = did_you_mean(name, stages.iter().map(|declared| declared.name.as_str()));
+        let near = did_you_mean(name, self.stages.iter().map(|declared| declared.name.as_str()));
         let hint = match Path::new(text).exists() {
             true => format!("; for the file or folder write `./{text}`"),
             false if near.is_empty() => "; a path contains a `/`".to_owned(),
@@ -396,7 +415,8 @@ impl Checker<'_> {
             return self.path_origin(path, accepts, input);
         }
         let wrong = |text: String| (text, Fault::Pipeline);
-        let Some(name) = ModelName::read(text).map_err(wrong)? else {
+        let name = ModelName::read(text).map_err(wrong)?;
+        let Some(name) = name.filter(|_| paths::beside(path, &self.pipeline.file).is_none()) else {
             return self.path_origin(path, accepts, input);
         };
         let cache = Cache::of_user();
@@ -418,11 +438,14 @@ impl Checker<'_> {
     ) -> Result<Option<Origin>, (String, Fault)> {
         let wrong = |text: String| Err((text, Fault::Pipeline));
         if !path.exists() {
-            return wrong(format!("there is no file or folder `{}`", path.display()));
+            return wrong(paths::absent(path, &self.pipeline.file));
         }
         let origin = |table| Ok(Some(Origin::Path { path: path.to_owned(), table }));
         if accepts.contains(&Table::Model) && kit::is_model(path) {
-            kit::base_of(path).map_err(|error| (error.to_string(), Fault::Pipeline))?;
+            kit::base_of(path).map_err(|error| {
+                let fault = Fault::of(&error);
+                (error.to_string(), if fault == Fault::System { fault } else { Fault::Pipeline })
+            })?;
             return origin(Table::Model);
         }
         if accepts.contains(&Table::Model) && path.is_file() && path.extension().is_some_and(|kind| kind == "gguf") {
@@ -443,7 +466,7 @@ impl Checker<'_> {
         if accepts == [Table::Model] {
             return wrong(format!("`{}` is no model folder: it has no config.json", path.display()));
         }
-        let columns = kit::columns_of(path).map_err(|error| (error.to_string(), Fault::Data))?;
+        let columns = kit::columns_of(path).map_err(|error| (error.to_string(), Fault::of(&error)))?;
         let Some(&table) =
             accepts.iter().find(|table| **table != Table::Model && lacking(**table, &columns).is_empty())
         else {
@@ -493,7 +516,7 @@ impl Checker<'_> {
                 }
             }
         }
-        let mut left: BTreeSet<usize> = (0..edges.len()).filter(|stage| !order.contains(stage)).collect();
+        let mut left: BTreeSet<usize> = (0..edges.len()).filter(|stage| !waits[*stage].is_empty()).collect();
         while let Some(&start) = left.first() {
             // From any stage left over, walking upstream through stages left over ends in a circle.
             let mut walk = vec![start];

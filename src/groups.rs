@@ -1,26 +1,73 @@
 //! References to a stage that has a matrix: from a stage with the same axes to the one with the same labels, from any
 //! other to all of them, or with brackets to some: `policy[objective=dpo|gdpo]`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use serde_json::Value;
 
-use crate::pipeline::{Declared, Selection};
+use crate::pipeline::{Declared, Group, Selection};
 
-/// The stages of each matrix, in the order of their combinations.
+/// The stages of each matrix.
 pub struct Groups<'a> {
-    members: BTreeMap<&'a str, Vec<&'a Declared>>,
+    members: BTreeMap<&'a str, Members<'a>>,
     /// The names of all stages, to tell a port from the rest of a name.
-    names: BTreeSet<&'a str>,
+    names: HashSet<&'a str>,
+}
+
+/// The stages of one matrix, in the order of their combinations, with what was asked about them before: thousands of
+/// readers ask the same.
+#[derive(Default)]
+struct Members<'a> {
+    stages: Vec<(&'a Declared, &'a Group)>,
+    /// The labels of each axis.
+    axes: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    /// Stages by their labels on some of the axes.
+    by_labels: RefCell<HashMap<Vec<&'a str>, Rc<ByLabels<'a>>>>,
+    /// Which stages a reference with brackets means, by its text.
+    selected: RefCell<HashMap<String, Rc<Result<Vec<bool>, String>>>>,
+}
+
+/// Numbers of stages by their labels.
+type ByLabels<'a> = HashMap<Vec<&'a str>, Vec<usize>>;
+
+impl<'a> Members<'a> {
+    /// The numbers of the stages by their labels on these axes.
+    fn by_labels(&self, axes: &[&'a str]) -> Rc<ByLabels<'a>> {
+        let index = || {
+            let mut index = ByLabels::new();
+            for (number, (_, group)) in self.stages.iter().enumerate() {
+                index.entry(axes.iter().map(|axis| label_of(group, axis)).collect()).or_default().push(number);
+            }
+            Rc::new(index)
+        };
+        self.by_labels.borrow_mut().entry(axes.to_vec()).or_insert_with(index).clone()
+    }
+
+    fn selected(&self, text: &str, selection: &Selection<'_>) -> Rc<Result<Vec<bool>, String>> {
+        let select = || {
+            let labels: Vec<_> = self.stages.iter().map(|(_, group)| group.labels.clone()).collect();
+            Rc::new(selection.of(&labels))
+        };
+        self.selected.borrow_mut().entry(text.to_owned()).or_insert_with(select).clone()
+    }
+}
+
+/// The label of a stage on an axis that its matrix has.
+fn label_of<'a>(group: &'a Group, axis: &str) -> &'a str {
+    group.labels.iter().find(|(own, _)| own == axis).map_or("", |(_, label)| label)
 }
 
 impl<'a> Groups<'a> {
     /// The groups among some stages.
     pub fn of(stages: &'a [Declared]) -> Groups<'a> {
-        let mut members: BTreeMap<&str, Vec<&Declared>> = BTreeMap::new();
+        let mut members: BTreeMap<&str, Members<'a>> = BTreeMap::new();
         for stage in stages {
             if let Some(group) = &stage.group {
-                members.entry(&group.name).or_default().push(stage);
+                let members = members.entry(&group.name).or_default();
+                members.stages.push((stage, group));
+                group.labels.iter().for_each(|(axis, label)| _ = members.axes.entry(axis).or_default().insert(label));
             }
         }
         Groups { members, names: stages.iter().map(|stage| stage.name.as_str()).collect() }
@@ -76,32 +123,31 @@ impl<'a> Groups<'a> {
             (None, None) => return None,
         };
         let given: &[(String, String)] = reader.group.as_ref().map_or(&[], |group| &group.labels);
-        let labels_of = |member: &Declared| member.group.clone().map(|group| group.labels).unwrap_or_default();
+        let (mut axes, mut wanted) = (Vec::new(), Vec::new());
         for (axis, label) in given {
-            let there: Vec<String> =
-                members.iter().flat_map(|member| labels_of(member)).filter(|it| it.0 == *axis).map(|it| it.1).collect();
-            if !there.is_empty() && !there.contains(label) {
-                let there: BTreeSet<String> = there.into_iter().map(|label| format!("`{label}`")).collect();
-                let there = there.into_iter().collect::<Vec<_>>().join(", ");
+            let Some((axis, there)) = members.axes.get_key_value(axis.as_str()) else { continue };
+            let Some(label) = there.get(label.as_str()) else {
+                let there: Vec<String> = there.iter().map(|label| format!("`{label}`")).collect();
+                let there = there.join(", ");
                 return Some(Err(format!("`{name}` has no `{label}` on its axis `{axis}`; it has {there}")));
-            }
+            };
+            axes.push(*axis);
+            wanted.push(*label);
         }
-        let fits = |member: &&&Declared| {
-            labels_of(member)
-                .iter()
-                .all(|(axis, label)| given.iter().find(|(own, _)| own == axis).is_none_or(|(_, own)| own == label))
+        let by_labels = members.by_labels(&axes);
+        let fitting = by_labels.get(&wanted).map_or(&[][..], Vec::as_slice);
+        let meant = selection.as_ref().map(|selection| members.selected(text, selection));
+        let meant = match meant.as_deref() {
+            Some(Err(text)) => return Some(Err(text.clone())),
+            Some(Ok(meant)) => Some(meant),
+            None => None,
         };
-        let reference = |member: &&Declared| match port {
-            None => member.name.clone(),
-            Some(port) => format!("{}.{port}", member.name),
+        let chosen = fitting.iter().filter(|number| meant.is_none_or(|meant| meant[**number]));
+        let reference = |number: &usize| {
+            let name = &members.stages[*number].0.name;
+            port.map_or_else(|| name.clone(), |port| format!("{name}.{port}"))
         };
-        let all: Vec<_> = members.iter().map(|member| labels_of(member)).collect();
-        let meant = match selection.map_or_else(|| Ok(vec![true; all.len()]), |selection| selection.of(&all)) {
-            Ok(meant) => meant,
-            Err(text) => return Some(Err(text)),
-        };
-        let chosen = members.iter().zip(meant).filter(|(_, meant)| *meant).map(|(member, _)| member);
-        Some(Ok(chosen.filter(fits).map(reference).collect()))
+        Some(Ok(chosen.map(reference).collect()))
     }
 }
 

@@ -12,8 +12,8 @@ use crate::init::{Holds, OBJECTIVES, Objective, Wish, text};
 use crate::kinds::KINDS;
 use crate::problem::did_you_mean;
 
-/// Writes a pipeline file.
-pub fn init(args: cli::Init) -> Result<()> {
+/// Writes a pipeline file, and the schema by which editors check it.
+pub fn init(work: &Path, args: cli::Init) -> Result<()> {
     let path = &args.file;
     if path.exists() && !args.force {
         return Err(Error::Usage(format!(
@@ -49,8 +49,21 @@ pub fn init(args: cli::Init) -> Result<()> {
     std::fs::create_dir_all(parent).map_err(kit::Error::io(parent))?;
     let name =
         path.file_name().ok_or_else(|| Error::Usage(format!("`{}` is not the name of a file", path.display())))?;
-    kit::commit::commit_bytes(&parent.join(name), text(&wish).as_bytes())?;
+    let schema = work.join("schema.json");
+    kit::commit::commit_bytes(&schema, super::schema::of_pipelines().as_bytes())?;
+    let text = format!("# yaml-language-server: $schema={}\n{}", way(parent, &schema)?, text(&wish));
+    kit::commit::commit_bytes(&parent.join(name), text.as_bytes())?;
     print(&told(&wish, path))
+}
+
+/// The way to a file from a folder.
+fn way(folder: &Path, file: &Path) -> Result<String> {
+    let whole = |path: &Path| std::path::absolute(path).map_err(kit::Error::io(path));
+    let (folder, file) = (whole(folder)?, whole(file)?);
+    let shared = folder.components().zip(file.components()).take_while(|(one, other)| one == other).count();
+    let up = folder.components().skip(shared).map(|_| "..".to_owned());
+    let down = file.components().skip(shared).map(|part| part.as_os_str().to_string_lossy().into_owned());
+    Ok(up.chain(down).collect::<Vec<_>>().join("/"))
 }
 
 /// What was written, and what is still to be done.

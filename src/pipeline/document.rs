@@ -1,12 +1,13 @@
 //! A pipeline file as declared: names and values, not yet checked against the stage kinds.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::matrix::{Labels, Matrices, name_of};
 use super::spans::Spans;
-use super::vars::{self, Environment, Replacer};
+use super::vars::{self, Budget, Environment, Replacer};
 use super::{set, yaml};
 use crate::problem::{At, Fault, Problem, did_you_mean};
 
@@ -60,14 +61,16 @@ impl Pipeline {
     /// # Errors
     /// When the file cannot be read, is too large, or is not YAML.
     pub fn load(file: &Path, sets: &[String]) -> Result<(Pipeline, Vec<Problem>), Vec<Problem>> {
-        let unreadable = |text: String| {
-            vec![Problem { at: At::File, stage: None, text: format!("cannot be read: {text}"), fault: Fault::Pipeline }]
+        let refused = |text: String, fault: Fault| {
+            vec![Problem { at: At::File, stage: None, text: format!("cannot be read: {text}"), fault }]
         };
-        let size = file.metadata().map_err(|error| unreadable(error.to_string()))?.len();
+        let unreadable = |text: String| refused(text, Fault::Pipeline);
+        let by_system = |error: std::io::Error| refused(error.to_string(), Fault::of_system(&error));
+        let size = file.metadata().map_err(by_system)?.len();
         if size > yaml::MAX_BYTES {
             return Err(unreadable(format!("{size} bytes; a pipeline file has at most {}", yaml::MAX_BYTES)));
         }
-        let bytes = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
+        let bytes = std::fs::read(file).map_err(by_system)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let line =
                 error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
@@ -91,26 +94,26 @@ impl Pipeline {
         let warnings = vars::unused(&document, &spans);
         let mut problems = std::mem::take(&mut spans.duplicates);
         problems.extend(sets.iter().filter_map(|text| set::apply(&mut document, &mut spans, text).err()));
-        let (matrices, wrong) = Matrices::read(&document, text, &spans, environment);
+        // JSON objects do not keep the order of the file.
+        let ordered = yaml::parse(text).unwrap_or_default();
+        let budget = Budget::default();
+        let (matrices, wrong) = Matrices::read(&document, &ordered, &spans, environment, &budget);
         problems.extend(wrong);
         let vars = document.get("vars").cloned().unwrap_or(Value::Null);
-        problems.extend(vars::replace(&mut document, &spans, environment, &matrices.labels()));
-        let mut reader = Reader { spans: &spans, vars: &vars, matrices: &matrices, environment, problems };
-        let order = stage_order(text);
+        problems.extend(vars::replace(&mut document, &spans, environment, &budget, &matrices.labels()));
+        let mut reader =
+            Reader { spans: &spans, vars: &vars, matrices: &matrices, environment, budget: &budget, problems };
+        let order = stage_order(&ordered);
         let (name, seed, stages) = reader.top(&document, &order);
         let problems = reader.problems;
         Ok((Pipeline { file: file.to_owned(), name, seed, stages, spans, warnings }, problems))
     }
 }
 
-/// The names of the stages as the file orders them, which JSON objects do not keep.
-fn stage_order(text: &str) -> Vec<String> {
-    let value = yaml::parse(text).unwrap_or_default();
-    let mut order = Vec::new();
-    if let Some(stages) = value.get("stages").and_then(serde_yaml::Value::as_mapping) {
-        order.extend(stages.keys().filter_map(|key| key.as_str().map(str::to_owned)));
-    }
-    order
+/// The place of each stage in the file.
+fn stage_order(document: &serde_yaml::Value) -> HashMap<&str, usize> {
+    let stages = document.get("stages").and_then(serde_yaml::Value::as_mapping);
+    stages.into_iter().flat_map(|stages| stages.keys()).filter_map(|key| key.as_str()).zip(0..).collect()
 }
 
 struct Reader<'a> {
@@ -118,6 +121,7 @@ struct Reader<'a> {
     vars: &'a Value,
     matrices: &'a Matrices,
     environment: Environment<'a>,
+    budget: &'a Budget,
     problems: Vec<Problem>,
 }
 
@@ -129,7 +133,7 @@ impl Reader<'_> {
         self.problems.push(Problem { at, stage, text, fault: Fault::Pipeline });
     }
 
-    fn top(&mut self, document: &Value, order: &[String]) -> (String, Option<u64>, Vec<Declared>) {
+    fn top(&mut self, document: &Value, order: &HashMap<&str, usize>) -> (String, Option<u64>, Vec<Declared>) {
         const KEYS: [&str; 4] = ["name", "seed", "stages", "vars"];
         let Value::Object(top) = document else {
             self.problem(&[], false, "a pipeline file is a mapping with `name`, `seed`, `vars` and `stages`".into());
@@ -168,7 +172,7 @@ impl Reader<'_> {
         match top.get("stages") {
             Some(Value::Object(map)) if !map.is_empty() => {
                 let mut names: Vec<&String> = map.keys().collect();
-                names.sort_by_key(|name| order.iter().position(|other| other == *name).unwrap_or(usize::MAX));
+                names.sort_by_key(|name| order.get(name.as_str()).copied().unwrap_or(usize::MAX));
                 names.into_iter().for_each(|name| stages.extend(self.stages(name, &map[name])));
             }
             Some(_) => self.problem(&["stages"], false, "`stages` is a mapping of names to stages".into()),
@@ -188,12 +192,13 @@ impl Reader<'_> {
             return vec![Declared { name, key, group: None, kind: None, seed: None, config: Value::Null }];
         };
         let mut stages = Vec::new();
+        let mut plain = value.clone();
+        plain.as_object_mut().expect("it has a matrix").remove("matrix");
         for (labels, item) in combinations.clone() {
-            let mut value = value.clone();
-            value.as_object_mut().expect("it has a matrix").remove("matrix");
+            let mut value = plain.clone();
             let mut path = vec!["stages".to_owned(), name.to_owned()];
             let mut wrong = Vec::new();
-            let mut replacer = Replacer::new(self.vars, self.environment);
+            let mut replacer = Replacer::new(self.vars, self.environment, self.budget);
             replacer.item = Some(&item);
             replacer.walk(&mut value, &mut path, &mut |path, text| wrong.push((self.spans.of_value(path), text)));
             let problem = |(at, text)| Problem { at, stage: Some(name.to_owned()), text, fault: Fault::Pipeline };

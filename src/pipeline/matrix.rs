@@ -9,13 +9,12 @@
 //! makes `policy@dpo-0.1`, `policy@dpo-0.3`, `policy@gdpo-0.1` and `policy@gdpo-0.3`. An axis is a list of values, or a
 //! mapping from labels to values. A list of matrices with the same axes gives the combinations of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value};
 
 use super::spans::Spans;
-use super::vars::{Environment, Replacer};
-use super::yaml;
+use super::vars::{Budget, Environment, Replacer};
 use crate::problem::{Fault, Problem, did_you_mean};
 
 /// More stages than this from one matrix are refused.
@@ -58,7 +57,13 @@ fn combinations(axes: &Axes) -> Vec<Combination> {
 
 impl Matrices {
     /// Reads the `matrix` of every stage, with variables replaced. Stages whose matrix is wrong have none.
-    pub fn read(document: &Value, text: &str, spans: &Spans, environment: Environment<'_>) -> (Matrices, Vec<Problem>) {
+    pub fn read(
+        document: &Value,
+        order: &serde_yaml::Value,
+        spans: &Spans,
+        environment: Environment<'_>,
+        budget: &Budget,
+    ) -> (Matrices, Vec<Problem>) {
         let (mut matrices, mut problems) = (Matrices::default(), Vec::new());
         let vars = document.get("vars").cloned().unwrap_or(Value::Null);
         let stages = document.get("stages").and_then(Value::as_object).into_iter().flatten();
@@ -66,9 +71,9 @@ impl Matrices {
             let mut reader = Reader { stage, spans, problems: Vec::new() };
             let mut value = value.clone();
             let mut path = vec!["stages".to_owned(), stage.clone(), "matrix".to_owned()];
-            let mut replacer = Replacer::new(&vars, environment);
+            let mut replacer = Replacer::new(&vars, environment, budget);
             replacer.walk(&mut value, &mut path, &mut |path, text| reader.report(&path[3..], text));
-            let combinations = reader.matrix(&value, &order_of(text, stage));
+            let combinations = reader.matrix(&value, &order_of(order, stage));
             if reader.problems.is_empty() {
                 matrices.combinations.insert(stage.clone(), combinations);
             }
@@ -262,8 +267,10 @@ fn labelled(axis: &str, items: &[Value]) -> Vec<(String, Value)> {
         _ => None,
     };
     let plain: Vec<Option<String>> = items.iter().map(given).collect();
+    let mut counts: HashMap<&Option<String>, usize> = HashMap::new();
+    plain.iter().for_each(|label| *counts.entry(label).or_default() += 1);
     let label = |(index, value): (usize, &Value)| {
-        let unique = plain.iter().filter(|other| **other == plain[index]).count() == 1;
+        let unique = counts[&plain[index]] == 1;
         let own = plain[index].clone().filter(|_| unique || !value.is_object());
         (cleaned(&own.unwrap_or_else(|| format!("{axis}{index}"))), value.clone())
     };
@@ -278,8 +285,7 @@ fn cleaned(label: &str) -> String {
 /// The order of keys below a stage's `matrix`, which JSON objects do not keep.
 struct Order(serde_yaml::Value);
 
-fn order_of(text: &str, stage: &str) -> Order {
-    let document = yaml::parse(text).unwrap_or_default();
+fn order_of(document: &serde_yaml::Value, stage: &str) -> Order {
     let matrix = document.get("stages").and_then(|stages| stages.get(stage)).and_then(|stage| stage.get("matrix"));
     Order(matrix.cloned().unwrap_or_default())
 }
@@ -299,10 +305,10 @@ impl Order {
             serde_yaml::Value::Bool(value) => Some(value.to_string()),
             _ => None,
         };
-        let order: Vec<Option<String>> =
-            value.and_then(serde_yaml::Value::as_mapping).map(|map| map.keys().map(key).collect()).unwrap_or_default();
+        let ordered = value.and_then(serde_yaml::Value::as_mapping).into_iter().flat_map(|map| map.keys());
+        let order: HashMap<String, usize> = ordered.filter_map(key).zip(0..).collect();
         let mut keys: Vec<String> = map.keys().cloned().collect();
-        keys.sort_by_key(|key| order.iter().position(|other| other.as_deref() == Some(key)).unwrap_or(usize::MAX));
+        keys.sort_by_key(|key| order.get(key).copied().unwrap_or(usize::MAX));
         keys
     }
 }

@@ -2,6 +2,7 @@
 
 mod document;
 mod matrix;
+mod schema;
 mod set;
 mod spans;
 mod vars;
@@ -9,4 +10,5 @@ mod yaml;
 
 pub use document::{Declared, Group, Pipeline};
 pub use matrix::Selection;
+pub use schema::json_schema;
 pub use spans::Place;

@@ -42,7 +42,26 @@ struct Spot {
 enum Below {
     Scalar,
     Sequence(Vec<Spot>),
-    Mapping(Vec<(String, Place, Spot)>),
+    Mapping(Entries),
+}
+
+/// The keys of a mapping with their places and values.
+#[derive(Debug, Default)]
+struct Entries {
+    all: Vec<(Place, Spot)>,
+    /// The first entry of each name.
+    by_name: HashMap<String, usize>,
+}
+
+impl Entries {
+    fn get(&self, name: &str) -> Option<(Place, &Spot)> {
+        self.by_name.get(name).map(|at| (self.all[*at].0, &self.all[*at].1))
+    }
+
+    fn push(&mut self, name: String, place: Place, value: Spot) {
+        self.by_name.entry(name).or_insert(self.all.len());
+        self.all.push((place, value));
+    }
 }
 
 /// Where each key and value of a document stands.
@@ -73,7 +92,7 @@ impl Spans {
                 || match &*spot.below {
                     Below::Scalar => false,
                     Below::Sequence(items) => items.iter().any(|item| aliased(item, names)),
-                    Below::Mapping(entries) => entries.iter().any(|(.., value)| aliased(value, names)),
+                    Below::Mapping(entries) => entries.all.iter().any(|(_, value)| aliased(value, names)),
                 }
         }
         let spot = self.root.as_ref();
@@ -128,10 +147,10 @@ fn child<'a>(spot: &'a Spot, name: &str) -> Option<(Option<Place>, &'a Spot)> {
         Below::Scalar => None,
         Below::Sequence(items) => items.get(name.parse::<usize>().ok()?).map(|item| (None, item)),
         Below::Mapping(entries) => {
-            if let Some((_, key, value)) = entries.iter().find(|(key, ..)| key == name) {
-                return Some((Some(*key), value));
+            if let Some((key, value)) = entries.get(name) {
+                return Some((Some(key), value));
             }
-            let (.., merged) = entries.iter().find(|(key, ..)| key == "<<")?;
+            let (_, merged) = entries.get("<<")?;
             match &*merged.below {
                 Below::Sequence(several) => several.iter().find_map(|one| child(one, name)),
                 _ => child(merged, name),
@@ -150,7 +169,7 @@ struct Open {
 
 enum OpenKind {
     Sequence(Vec<Spot>),
-    Mapping { entries: Vec<(String, Place, Spot)>, key: Option<(String, Place)> },
+    Mapping { entries: Entries, key: Option<(String, Place)> },
 }
 
 #[derive(Default)]
@@ -210,7 +229,7 @@ impl Reader {
             }
             Event::SequenceStart(anchor, _) => self.begin(place, anchor, OpenKind::Sequence(Vec::new()))?,
             Event::MappingStart(anchor, _) => {
-                self.begin(place, anchor, OpenKind::Mapping { entries: Vec::new(), key: None })?;
+                self.begin(place, anchor, OpenKind::Mapping { entries: Entries::default(), key: None })?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end()?,
             Event::StreamStart | Event::StreamEnd | Event::DocumentEnd | Event::Nothing => {}
@@ -247,7 +266,7 @@ impl Reader {
         let Some(Open { kind: OpenKind::Mapping { entries, key }, .. }) = self.open.last_mut() else {
             unreachable!("a key is awaited only inside a mapping")
         };
-        if let Some((_, first, _)) = entries.iter().find(|(other, ..)| *other == name) {
+        if let Some((first, _)) = entries.get(&name) {
             let text = format!("key `{name}` stands twice; first in line {}", first.line);
             self.duplicates.push(problem(place, text));
         }
@@ -268,7 +287,7 @@ impl Reader {
             OpenKind::Sequence(items) => items.push(spot),
             OpenKind::Mapping { entries, key } => {
                 let (name, place) = key.take().expect("a value follows its key");
-                entries.push((name, place, spot));
+                entries.push(name, place, spot);
             }
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! `${vars.x}` and `${env:X}` in the values of a pipeline file; `${matrix.x}` in a stage with a `matrix`, and
 //! `${labels.stage}` for the labels of one. `$${` stands for the text `${`.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -13,6 +14,32 @@ use crate::problem::{Fault, Problem, did_you_mean};
 /// Where values of the environment come from; tests give their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// All references of a file together may stand for so many bytes of text, each value counting as [`BYTES_PER_VALUE`]
+/// besides: variables that name others twice double with each.
+const MOST_BYTES: usize = 64 << 20;
+const BYTES_PER_VALUE: usize = 32;
+/// Variables that lead to each other in a row, at most.
+const MOST_NESTED: usize = 64;
+
+/// What is left of [`MOST_BYTES`].
+#[derive(Debug)]
+pub struct Budget(Cell<usize>);
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget(Cell::new(MOST_BYTES))
+    }
+}
+
+impl Budget {
+    fn spend(&self, bytes: usize) -> Result<(), String> {
+        let left = self.0.get().checked_sub(bytes);
+        self.0.set(left.unwrap_or(0));
+        left.map(drop)
+            .ok_or_else(|| format!("the references of this file stand for more than {} MiB in all", MOST_BYTES >> 20))
+    }
+}
+
 /// Replaces every reference below `stages` (and in `name` and `seed`), but in stages with a `matrix`: those are
 /// replaced for each combination. A scalar that is one whole reference takes the value with its type; inside other text
 /// the value is written out. `labels` gives the labels of each stage with a matrix.
@@ -20,12 +47,13 @@ pub fn replace(
     document: &mut Value,
     spans: &Spans,
     environment: Environment<'_>,
+    budget: &Budget,
     labels: &BTreeMap<String, Vec<Labels>>,
 ) -> Vec<Problem> {
     let vars = document.get("vars").cloned().unwrap_or(Value::Null);
     let mut problems = Vec::new();
     let Value::Object(top) = document else { return problems };
-    let mut replacer = Replacer { labels: Some(labels), ..Replacer::new(&vars, environment) };
+    let mut replacer = Replacer { labels: Some(labels), ..Replacer::new(&vars, environment, budget) };
     let mut report = |path: &[String], text: String| {
         let stage = (path.len() > 1 && path[0] == "stages").then(|| path[1].clone());
         problems.push(Problem { at: spans.of_value(path), stage, text, fault: Fault::Pipeline });
@@ -45,8 +73,10 @@ pub fn replace(
 
 /// Variables that nothing refers to, by name or by an alias of YAML.
 pub fn unused(document: &Value, spans: &Spans) -> Vec<Problem> {
+    let mut mentioned = HashSet::new();
+    mentions(document, &mut mentioned);
     let names = document.get("vars").and_then(Value::as_object).into_iter().flat_map(|vars| vars.keys());
-    let unused = names.filter(|name| !mentions(document, name) && !spans.is_aliased(&["vars", name]));
+    let unused = names.filter(|name| !mentioned.contains(name.as_str()) && !spans.is_aliased(&["vars", name]));
     let warning = |name: &String| Problem {
         at: spans.of_key(&["vars".to_owned(), name.clone()]),
         stage: None,
@@ -56,16 +86,16 @@ pub fn unused(document: &Value, spans: &Spans) -> Vec<Problem> {
     unused.map(warning).collect()
 }
 
-/// Whether a text in a value refers to a variable or to something below it.
-fn mentions(value: &Value, variable: &str) -> bool {
+/// The variables that texts in a value refer to, or to something below them.
+fn mentions<'v>(value: &'v Value, found: &mut HashSet<&'v str>) {
     match value {
-        Value::String(text) => text
-            .split("${vars.")
-            .skip(1)
-            .any(|rest| rest.strip_prefix(variable).is_some_and(|rest| rest.starts_with(['}', '.']))),
-        Value::Array(items) => items.iter().any(|item| mentions(item, variable)),
-        Value::Object(map) => map.values().any(|item| mentions(item, variable)),
-        _ => false,
+        Value::String(text) => {
+            let named = text.split("${vars.").skip(1).filter_map(|rest| Some(&rest[..rest.find(['}', '.'])?]));
+            found.extend(named);
+        }
+        Value::Array(items) => items.iter().for_each(|item| mentions(item, found)),
+        Value::Object(map) => map.values().for_each(|item| mentions(item, found)),
+        _ => {}
     }
 }
 
@@ -73,6 +103,7 @@ fn mentions(value: &Value, variable: &str) -> bool {
 pub struct Replacer<'a> {
     vars: &'a Value,
     environment: Environment<'a>,
+    budget: &'a Budget,
     /// What `${labels.x}` stands for, where it may stand.
     pub labels: Option<&'a BTreeMap<String, Vec<Labels>>>,
     /// What `${matrix.x}` stands for, in a stage with a matrix.
@@ -83,8 +114,8 @@ pub struct Replacer<'a> {
 
 impl<'a> Replacer<'a> {
     /// One that knows variables and the environment.
-    pub fn new(vars: &'a Value, environment: Environment<'a>) -> Replacer<'a> {
-        Replacer { vars, environment, labels: None, item: None, within: Vec::new() }
+    pub fn new(vars: &'a Value, environment: Environment<'a>, budget: &'a Budget) -> Replacer<'a> {
+        Replacer { vars, environment, budget, labels: None, item: None, within: Vec::new() }
     }
 
     /// Replaces every reference in a value and below. `path` leads to it; `report` takes what is wrong, and where.
@@ -160,7 +191,16 @@ impl<'a> Replacer<'a> {
         Ok(Value::String(written))
     }
 
+    /// The value of a reference.
     fn reference(&mut self, name: &str) -> Result<Value, String> {
+        // With nothing left, nothing more is looked up.
+        self.budget.spend(1)?;
+        let value = self.meant(name)?;
+        self.budget.spend(weight(&value))?;
+        Ok(value)
+    }
+
+    fn meant(&mut self, name: &str) -> Result<Value, String> {
         if let Some(variable) = name.strip_prefix("env:") {
             let text = (self.environment)(variable)
                 .ok_or_else(|| format!("the environment variable `{variable}` is not set"))?;
@@ -195,13 +235,27 @@ impl<'a> Replacer<'a> {
         if self.within.iter().any(|outer| outer == variable) {
             return Err(format!("variable `{variable}` leads back to itself"));
         }
+        if self.within.len() == MOST_NESTED {
+            return Err(format!("variable `{}` leads through more than {MOST_NESTED} others", self.within[0]));
+        }
         let mut value = look_up(self.vars, variable, "variable")?;
         self.within.push(variable.to_owned());
         let mut failed = None;
-        self.walk(&mut value, &mut Vec::new(), &mut |_, problem| failed = Some(problem));
+        self.walk(&mut value, &mut Vec::new(), &mut |_, problem| _ = failed.get_or_insert(problem));
         self.within.pop();
         failed.map_or(Ok(value), Err)
     }
+}
+
+/// What a value counts in a [`Budget`].
+fn weight(value: &Value) -> usize {
+    BYTES_PER_VALUE
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(weight).sum(),
+            Value::Object(map) => map.iter().map(|(key, value)| key.len() + weight(value)).sum(),
+            _ => 0,
+        }
 }
 
 /// The value under a dotted name.
@@ -228,7 +282,7 @@ mod tests {
             "HOME" => Some("/home/x: y".to_owned()),
             _ => None,
         };
-        let problems = replace(&mut value, &spans, &environment, &BTreeMap::new());
+        let problems = replace(&mut value, &spans, &environment, &Budget::default(), &BTreeMap::new());
         (value, problems.into_iter().map(|problem| problem.line("p".as_ref())).collect())
     }
 
@@ -250,6 +304,24 @@ mod tests {
         let (document, spans) = yaml::read(text).unwrap();
         let lines: Vec<String> = unused(&document, &spans).iter().map(|warning| warning.line("p".as_ref())).collect();
         assert_eq!(lines, ["p:1:8: nothing uses the variable `a`", "p:1:69: nothing uses the variable `old`"]);
+    }
+
+    #[test]
+    fn variables_that_double_and_lead_on_for_ever_are_refused_soon() {
+        let began = std::time::Instant::now();
+        for (twice, last) in [("'${vars.vN}${vars.vN}'", "xx"), ("['${vars.vN}', '${vars.vN}']", "[1]")] {
+            let mut text = format!("vars:\n  v0: {last}\n");
+            for level in 1..50 {
+                text.push_str(&format!("  v{level}: {}\n", twice.replace('N', &(level - 1).to_string())));
+            }
+            text.push_str("stages:\n  s: {a: '${vars.v49}', b: '${vars.v3}'}\n");
+            let (_, problems) = replaced(&text);
+            assert!(problems[0].starts_with("p:53:10: s: the references of this file stand for more"), "{problems:?}");
+        }
+        let chain: String = (1..20_000).map(|level| format!("  v{level}: '${{vars.v{}}}'\n", level - 1)).collect();
+        let (_, problems) = replaced(&format!("vars:\n  v0: 1\n{chain}stages:\n  s: {{a: '${{vars.v19999}}'}}\n"));
+        assert!(problems.iter().any(|line| line.contains("variable `v19999` leads through more than 64 others")));
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
     }
 
     #[test]

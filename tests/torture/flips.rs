@@ -53,10 +53,11 @@ struct State {
 impl State {
     fn flips(&self, state: usize, wanted: impl Fn(&str) -> bool, count: usize) -> Vec<Flip> {
         let names = self.place.names("").into_iter().filter(|name| wanted(name));
-        let names = names.filter(|name| self.place.path(".halftone").join(name).metadata().is_ok_and(|it| it.len() > 0 && it.is_file()));
-        let of = |name: String| {
-            Damage::all(count).into_iter().map(move |damage| Flip { state, name: name.clone(), damage })
-        };
+        let names = names.filter(|name| {
+            self.place.path(".halftone").join(name).metadata().is_ok_and(|it| it.len() > 0 && it.is_file())
+        });
+        let of =
+            |name: String| Damage::all(count).into_iter().map(move |damage| Flip { state, name: name.clone(), damage });
         names.flat_map(of).collect()
     }
 }
@@ -141,12 +142,9 @@ pub fn fill(table: &mut Table) {
             };
             states.iter().enumerate().flat_map(of).collect()
         };
-        table.row(
-            names[0],
-            "run again, the bytes are those of an undisturbed run",
-            cases,
-            |flip| check(&states, &wanted, flip),
-        );
+        table.row(names[0], "run again, the bytes are those of an undisturbed run", cases, |flip| {
+            check(&states, &wanted, flip)
+        });
     }
     let states = [unnamed(&done), State { name: "done".to_owned(), place: done.copy() }];
     let in_store = |name: &str| name.starts_with("store/") && !name.contains("/.tensorboard/");

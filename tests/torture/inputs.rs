@@ -34,11 +34,18 @@ fn readers() -> Vec<Reader> {
     let run = "run pipeline.yaml --device cpu";
     add("JSON Lines", &tables, "data.jsonl", run);
     add("pipeline file", &tables, "pipeline.yaml", run);
-    let rows: Vec<String> = std::fs::read_to_string(tables.path("data.jsonl")).unwrap().lines().map(str::to_owned).collect();
+    let rows: Vec<String> =
+        std::fs::read_to_string(tables.path("data.jsonl")).unwrap().lines().map(str::to_owned).collect();
     let mut csv = "prompt,chosen,rejected,p_hat\n".to_owned();
     for row in rows.iter().take(40) {
         let row: serde_json::Value = serde_json::from_str(row).unwrap();
-        csv.push_str(&format!("{},\"{} \"\"x\"\"\",{},{}\n", row["prompt"], row["chosen"].as_str().unwrap(), row["rejected"], row["p_hat"]));
+        csv.push_str(&format!(
+            "{},\"{} \"\"x\"\"\",{},{}\n",
+            row["prompt"],
+            row["chosen"].as_str().unwrap(),
+            row["rejected"],
+            row["p_hat"]
+        ));
     }
     tables.write("data.csv", &csv);
     tables.write("csv.yaml", "name: csv\nstages:\n  data: {kind: ingest, files: ./data.csv}\n");
@@ -48,7 +55,9 @@ fn readers() -> Vec<Reader> {
     let ran = models.run();
     assert_eq!(ran.code, 0, "{}", ran.err);
     let good = Place::empty();
-    for (from, to) in [("pairs/pairs", "pairs"), ("imitation/policy", "model"), ("comparisons/comparisons", "comparisons")] {
+    for (from, to) in
+        [("pairs/pairs", "pairs"), ("imitation/policy", "model"), ("comparisons/comparisons", "comparisons")]
+    {
         let from = models.path(".halftone/runs/torture").join(from);
         std::fs::create_dir(good.path(to)).unwrap();
         for file in std::fs::read_dir(from).unwrap() {
@@ -153,15 +162,27 @@ fn check(case: &Mutated<'_>) -> Result<(), String> {
 pub fn fill(table: &mut Table) {
     const NAME: &str = "mutated";
     let names = [
-        "JSON Lines", "pipeline file", "CSV", "Parquet as a table", "Parquet as data", "safetensors", "config.json",
-        "tokenizer.json", "tokenizer_config.json", "judge template", "GGUF",
+        "JSON Lines",
+        "pipeline file",
+        "CSV",
+        "Parquet as a table",
+        "Parquet as data",
+        "safetensors",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "judge template",
+        "GGUF",
     ];
     if !names.iter().any(|name| table.wants(&format!("{NAME} {name}"))) {
         return;
     }
     let readers = readers();
     assert!(readers.iter().map(|reader| reader.name).eq(names));
-    for reader in readers.iter().filter(|reader| table.wants(&format!("{NAME} {}", reader.name))) {
+    for reader in &readers {
+        if !table.wants(&format!("{NAME} {}", reader.name)) {
+            continue;
+        }
         let good = reader.place.copy().shell(&format!("halftone {}", reader.command));
         assert_eq!(good.code, 0, "{}: {}", reader.name, good.err);
         table.row(

@@ -10,8 +10,19 @@ use crate::table::{Form, Table};
 
 /// Calls that change or read what is on disk.
 const CALLS: [&str; 13] = [
-    "openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "renameat2", "unlink", "unlinkat", "mkdir", "rmdir",
-    "symlink", "flock",
+    "openat",
+    "write",
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "rmdir",
+    "symlink",
+    "flock",
 ];
 /// Calls that fail for want of room.
 const ROOM: [&str; 5] = ["openat", "write", "pwrite64", "mkdir", "symlink"];
@@ -95,7 +106,8 @@ fn calls_of(place: &Place) -> BTreeMap<&'static str, (usize, usize)> {
         let Some(call) = all.iter().find(|call| rest.trim_start().starts_with(&format!("{call}("))) else { continue };
         // Before it reads the pipeline a process is busy with its libraries.
         if first.is_empty() && line.contains("pipeline.yaml") {
-            first = all.iter().map(|call| (*call, counts.get(&(thread.to_owned(), *call)).map_or(1, |n| n + 1))).collect();
+            first =
+                all.iter().map(|call| (*call, counts.get(&(thread.to_owned(), *call)).map_or(1, |n| n + 1))).collect();
         }
         *counts.entry((thread.to_owned(), call)).or_default() += 1;
     }
@@ -164,7 +176,8 @@ pub fn fill(table: &mut Table) {
             let mut rng = rand::rngs::StdRng::seed_from_u64(*seed);
             for _ in 0..4 {
                 let mut child = place.command(binary(), &["run", "pipeline.yaml", "--device", "cpu"]);
-                let mut child = child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+                let mut child =
+                    child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
                 std::thread::sleep(std::time::Duration::from_millis(rng.random_range(5..900)));
                 child.kill().unwrap();
                 child.wait().unwrap();

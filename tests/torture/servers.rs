@@ -17,7 +17,8 @@ const AT_ONCE: usize = 4;
 
 fn place(url: &str) -> Place {
     let place = Place::empty();
-    let row = |row: usize| format!("{{\"prompt\": \"p{row}\", \"chosen\": \"good {row}\", \"rejected\": \"bad {row}\"}}\n");
+    let row =
+        |row: usize| format!("{{\"prompt\": \"p{row}\", \"chosen\": \"good {row}\", \"rejected\": \"bad {row}\"}}\n");
     place.write("pairs.jsonl", &(0..PAIRS).map(row).collect::<String>());
     place.write(
         "pipeline.yaml",
