@@ -1,6 +1,7 @@
 //! The check before the run: declared stages become configured ones, references become edges, and all that is wrong
 //! is found at once. Nothing is loaded; of tables outside the store only the schema is read.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
@@ -17,6 +18,9 @@ use crate::problem::{At, Fault, Problem, did_you_mean};
 use crate::repair::Repaired;
 use crate::schema::{mismatches, repair_at};
 use crate::tables::lacking;
+
+/// For nearest names so many names are compared with wrong ones, at most.
+const MOST_COMPARED: usize = 1_000_000;
 
 /// Reads and checks a pipeline file.
 ///
@@ -38,7 +42,8 @@ pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]
         by_name.entry(declared.name.as_str()).or_insert(stage);
     }
     let matrices = pipeline.stages.iter().filter_map(|declared| Some(declared.group.as_ref()?.name.as_str())).collect();
-    let mut checker = Checker { pipeline, stages, by_name, matrices, schemas, repaired, problems };
+    let compared = Cell::new(0);
+    let mut checker = Checker { pipeline, stages, by_name, matrices, compared, schemas, repaired, problems };
     let groups = Groups::of(&pipeline.stages);
     let configured: Vec<Option<Configured>> =
         (0..pipeline.stages.len()).map(|stage| checker.configure(stage, &groups, kinds)).collect();
@@ -95,6 +100,8 @@ struct Checker<'a> {
     by_name: HashMap<&'a str, usize>,
     /// The names of the stages that have a matrix.
     matrices: HashSet<&'a str>,
+    /// Names that were compared with wrong ones.
+    compared: Cell<usize>,
     /// The schema of each kind's configuration.
     schemas: BTreeMap<&'static str, Rc<Value>>,
     /// What stages could mean whose configuration cannot be read.
@@ -345,7 +352,11 @@ impl Checker<'_> {
         if text.contains('[') || self.matrices.contains(name) {
             return Ok(None);
         }
-        let near = did_you_mean(name, self.stages.iter().map(|declared| declared.name.as_str()));
+        // Where thousands of names are wrong, the first ones tell what the matter is.
+        let compared = self.compared.get() + self.stages.len();
+        self.compared.set(compared);
+        let known = self.stages.iter().filter(|_| compared <= MOST_COMPARED);
+        let near = did_you_mean(name, known.map(|declared| declared.name.as_str()));
         let hint = match Path::new(text).exists() {
             true => format!("; for the file or folder write `./{text}`"),
             false if near.is_empty() => "; a path contains a `/`".to_owned(),
