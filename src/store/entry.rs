@@ -332,3 +332,48 @@ pub(super) fn remove(folder: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kill_leaves_between_writing_and_renaming_is_swept() {
+        let root = tempfile::tempdir().unwrap();
+        // As weights are written, as everything else is, and what is no temporary file.
+        for name in ["policy/.tmpAb3dEf", "policy/.tmp-4711", "policy/model.safetensors", ".tensorboard/events.1"] {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }
+        sweep(root.path()).unwrap();
+        let names = |folder: &str| -> Vec<_> {
+            std::fs::read_dir(root.path().join(folder)).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        assert_eq!(names("policy"), ["model.safetensors"]);
+        assert_eq!(names(".tensorboard"), ["events.1"]);
+    }
+
+    #[test]
+    fn unfinished_work_of_which_nobody_knows_the_device_is_set_aside() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path());
+        let begun = store.begin("train-1", false, "cpu", "x86-64-v3").unwrap();
+        assert!(!begun.resumed && begun.damaged.is_none());
+        std::fs::write(begun.folder.join("rows"), "x").unwrap();
+        let again = store.begin("train-1", false, "cpu", "x86-64-v3").unwrap();
+        assert!(again.resumed && again.folder.join("rows").is_file());
+        // On another processor the bytes may be others: the work begins anew.
+        let other = store.begin("train-1", false, "cpu", "x86-64").unwrap();
+        assert!(!other.resumed && other.damaged.is_none() && !other.folder.join("rows").exists());
+        let record = other.folder.join(".work/bound.json");
+        let mut bytes = std::fs::read(&record).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&record, &bytes).unwrap();
+        let damaged = store.begin("train-1", false, "cpu", "x86-64").unwrap();
+        let (damage, moved) = damaged.damaged.unwrap();
+        assert!(damage.contains("bound.json") && moved.ends_with("train-1.damaged-1") && !damaged.resumed, "{damage}");
+        assert_eq!(std::fs::read(moved.join(".work/bound.json")).unwrap(), bytes);
+    }
+}

@@ -158,3 +158,42 @@ fn items_with_kto_resume_too() {
     stopped_by_signals(&bench, &config, "stopped");
     assert!(port_bytes(&bench.entry("whole")) == port_bytes(&bench.entry("stopped")));
 }
+
+#[test]
+fn a_damaged_checkpoint_is_named_set_aside_and_computed_again() {
+    let bench = bench();
+    let config = tiny(json!({"name": "gdpo", "beta": 0.3}));
+    bench.run_through(&config, "whole");
+    let files = ["counters.json", "metrics.parquet", "steps.parquet", "splits.parquet", "state"];
+    for (number, file) in files.into_iter().enumerate() {
+        let entry = format!("damaged{number}");
+        let interrupt = Interrupt::default();
+        let raise = |event: Event| {
+            if matches!(event, Event::Progressed { done: 3, unit: "steps", .. }) {
+                interrupt.raise();
+            }
+        };
+        assert!(matches!(bench.run(&config, &entry, &raise, &interrupt), Err(Error::Interrupted)));
+        let checkpoint = ".work/checkpoints/000000000003";
+        let mut path = bench.entry(&entry).join(checkpoint).join(file);
+        if path.is_dir() {
+            path = std::fs::read_dir(path).unwrap().next().unwrap().unwrap().path();
+        }
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let warned = std::sync::Mutex::new(Vec::new());
+        let listen = |event: Event| {
+            if let Event::Warned { text } = event {
+                warned.lock().unwrap().push(text);
+            }
+        };
+        bench.run(&config, &entry, &listen, &Interrupt::default()).unwrap();
+        let warned = warned.into_inner().unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(warned.iter().any(|text| text.contains(checkpoint) && text.contains(&name)), "{file}: {warned:?}");
+        assert!(bench.entry(&format!("{entry}.damaged-1")).join(checkpoint).is_dir());
+        assert!(port_bytes(&bench.entry(&entry)) == port_bytes(&bench.entry("whole")), "{file}");
+    }
+}
