@@ -11,6 +11,7 @@ use rustix::io::Errno;
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Runs before Rust's runtime.
+#[cfg(target_os = "linux")]
 extern "C" fn look() {
     CLOSED.store(rustix::io::fcntl_getfd(rustix::stdio::stdout()) == Err(Errno::BADF), Ordering::Relaxed);
 }
