@@ -143,7 +143,7 @@ impl Text {
             pieces.push((completion, *start..ids.len(), true));
         } else {
             let mut from = *start;
-            for range in unscored.iter().cloned().chain([ids.len()..ids.len()]) {
+            for range in unscored.iter().cloned().chain(std::iter::once(ids.len()..ids.len())) {
                 for (tokens, scored) in [(from..range.start, true), (range.clone(), false)] {
                     let text = self.tokenizer.decode(&ids[tokens.clone()], false);
                     let text = text.map_err(|error| Error::input(format!("decoding token ids: {error}")))?;
