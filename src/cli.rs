@@ -432,7 +432,8 @@ mod tests {
         assert_eq!(guarded(|| Ok(3)).unwrap(), 3);
         // A library that makes a panic of what the system says.
         let full = guarded(|| -> Result<()> {
-            Err::<(), _>(std::io::Error::from_raw_os_error(11)).expect("could not spawn threads");
+            let spawned: std::io::Result<()> = std::hint::black_box(Err(std::io::Error::from_raw_os_error(11)));
+            spawned.expect("could not spawn threads");
             Ok(())
         });
         assert_eq!(exit::code(&full.unwrap_err()), exit::IO);

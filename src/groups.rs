@@ -26,8 +26,11 @@ struct Members<'a> {
     /// Stages by their labels on some of the axes.
     by_labels: RefCell<HashMap<Vec<&'a str>, Rc<ByLabels<'a>>>>,
     /// Which stages a reference with brackets means, by its text.
-    selected: RefCell<HashMap<String, Rc<Result<Vec<bool>, String>>>>,
+    selected: RefCell<HashMap<String, Rc<Selected>>>,
 }
+
+/// Which stages a reference means, or what is wrong with it.
+type Selected = Result<Vec<bool>, String>;
 
 /// Numbers of stages by their labels.
 type ByLabels<'a> = HashMap<Vec<&'a str>, Vec<usize>>;
@@ -45,7 +48,7 @@ impl<'a> Members<'a> {
         self.by_labels.borrow_mut().entry(axes.to_vec()).or_insert_with(index).clone()
     }
 
-    fn selected(&self, text: &str, selection: &Selection<'_>) -> Rc<Result<Vec<bool>, String>> {
+    fn selected(&self, text: &str, selection: &Selection<'_>) -> Rc<Selected> {
         let select = || {
             let labels: Vec<_> = self.stages.iter().map(|(_, group)| group.labels.clone()).collect();
             Rc::new(selection.of(&labels))

@@ -235,7 +235,8 @@ mod tests {
         // The entry is named by no run, so that all of it goes.
         wanted.retain(|name| !name.starts_with("store/train-1"));
         let mut left = found("leftover");
-        (wanted.sort(), left.sort());
+        wanted.sort();
+        left.sort();
         assert_eq!(left, wanted);
         assert_eq!(found("entry"), ["store/train-1"]);
         assert_eq!(found("unfinished work"), ["store/train-2.partial"]);
