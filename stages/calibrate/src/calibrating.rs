@@ -112,6 +112,9 @@ pub(crate) fn calibrate(stage: &Calibrate, context: &Context<'_>) -> Result<Outc
     }
     for row in &summary {
         outcome = outcome.figure(&row.metric, rounded(row.value));
+        if row.metric.starts_with("ece/") {
+            outcome = outcome.headline(&row.metric, row.value, row.low.zip(row.high), "");
+        }
     }
     Ok(outcome)
 }

@@ -358,6 +358,10 @@ impl Stage for Evaluate {
         for row in &summary.rows {
             outcome = outcome.figure(&row.metric, (row.value * 1e6).round() / 1e6);
         }
+        for row in summary.headlines() {
+            let note = row.note.split(';').next().unwrap_or_default();
+            outcome = outcome.headline(&row.metric, row.value, row.low.zip(row.high), note);
+        }
         let mut writer = context.writer::<SummaryRow>("summary")?;
         writer.extend(summary.rows)?;
         writer.finish()?;

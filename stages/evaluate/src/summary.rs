@@ -10,6 +10,9 @@ pub(crate) struct Summary {
     pub(crate) rows: Vec<SummaryRow>,
 }
 
+/// How the note of a difference begins.
+pub(crate) const DIFFERENCE: &str = "mean difference";
+
 const WILSON: &str = "Wilson interval";
 const NORMAL: &str = "normal interval";
 const BOOTSTRAP: &str = "bootstrap over prompts";
@@ -35,6 +38,15 @@ impl Summary {
     /// A figure whose interval comes from a bootstrap over prompts.
     pub(crate) fn bootstrapped(&mut self, metric: &str, estimate: Option<Estimate>, note: &str) {
         self.add(metric, estimate, BOOTSTRAP, note);
+    }
+
+    /// What the policy is measured for, over all forms: accuracy, win rates, differences of utility, errors of labels.
+    pub(crate) fn headlines(&self) -> impl Iterator<Item = &SummaryRow> {
+        let wanted = |row: &&SummaryRow| {
+            let difference = row.metric.starts_with("utility/") && row.note.starts_with(DIFFERENCE);
+            difference || ["accuracy", "win_rate", "truth/mean_abs_error"].contains(&row.metric.as_str())
+        };
+        self.rows.iter().filter(wanted)
     }
 
     /// A figure without rows is left out: there is nothing to say.

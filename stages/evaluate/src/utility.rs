@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kit::rows::Utility;
 use kit::{Context, Error, Outcome, Result, RowReader};
 
-use crate::summary::Summary;
+use crate::summary::{DIFFERENCE, Summary};
 
 /// Mean utility of each prompt's responses.
 type ByPrompt = BTreeMap<String, f64>;
@@ -47,7 +47,7 @@ pub(crate) fn summarise(
             context.warn(format!("`{}` and `{name}` have no prompt in common, so there is no difference", names[0]));
         }
         let metric = format!("utility/{name}-{}", names[0]);
-        summary.mean(&metric, paired.into_iter(), "mean difference over the prompts that both have");
+        summary.mean(&metric, paired.into_iter(), &format!("{DIFFERENCE} over the prompts that both have"));
     }
     Ok(outcome.balance("utilities", rows, rows, 0))
 }

@@ -186,6 +186,9 @@ impl Summary {
                 _ => continue,
             };
             outcome = outcome.figure(name, round(row.value));
+            if ["label_mass", "position/gap", "position/first", "position/flip_rate"].contains(&row.metric.as_str()) {
+                outcome = outcome.headline(&row.metric, row.value, row.low.zip(row.high), "");
+            }
             if let ("position/gap" | "position/first", Some(low), Some(high)) = (row.metric.as_str(), row.low, row.high)
             {
                 outcome = outcome.figure(&format!("{name}, 95 % interval"), vec![round(low), round(high)]);

@@ -7,6 +7,7 @@
 pub mod commit;
 mod context;
 mod digest;
+mod ending;
 mod error;
 mod event;
 mod expected;
@@ -31,6 +32,7 @@ mod write;
 
 pub use context::{Context, Interrupt, Source};
 pub use digest::{Digest, canonical, digest_file, digest_folder, id_bits, id_of};
+pub use ending::{end_mean, is_mean_at_end, last_steps};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
 pub use expected::{Ahead, CHARACTERS_PER_TOKEN, Expected, Lengths, tokens_of};
@@ -48,7 +50,7 @@ pub use rendering::{Piece, Rendering, Tokenised};
 pub use row::{Cell, Missing, Row};
 pub use seed::Seed;
 pub use shard::{ShardOutput, complete_port, run_shards, shard_ranges};
-pub use stage::{Balance, Configured, Finding, Kind, Outcome, Stage};
+pub use stage::{Balance, Configured, Finding, Headline, Kind, Outcome, Stage};
 pub use trace::{Fact, OneSided, Side, Traced, Trail, TwoSided, find};
 pub use write::{
     Part, PortFiles, ROWS_PER_GROUP, ROWS_PER_PART, TableWriter, part_record, read_port, schema_of, write_columns,

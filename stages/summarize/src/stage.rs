@@ -157,6 +157,7 @@ impl Stage for Summarize {
                 let against = row.against.as_deref().unwrap_or_default();
                 let name = format!("{metric}: {} - {against}{block}", row.group);
                 outcome = outcome.figure(&name, (row.value * 1e6).round() / 1e6);
+                outcome = outcome.headline(name, row.value, row.low.zip(row.high), format!("over {} runs", row.runs));
             }
         }
         rows.extend(differences);

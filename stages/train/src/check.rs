@@ -25,16 +25,16 @@ impl Train {
             objective.needs_reference() && self.reference.is_none(),
             "reference",
             format!(
-                "missing; `{name}` measures against the frozen reference: add a stage \
-                 `{{kind: reference, from: ..., model: ...}}` over the same rows and name it here"
+                "`reference` is missing: `{name}` measures against the frozen reference; add a stage \
+                 `{{kind: reference, from: ..., model: ...}}` over the same rows and name it: `reference: STAGE`"
             ),
         );
         find(
             objective.needs_similarities() && self.embeddings.is_none(),
             "embeddings",
             format!(
-                "missing; `{name}` weighs by how alike prompts are: add a stage `{{kind: embed, from: ..., model: ...}}` \
-                 and name it here, or take `weighting: uniform`"
+                "`embeddings` is missing: `{name}` weighs by how alike prompts are; add a stage \
+                 `{{kind: embed, from: ..., model: ...}}` and name it: `embeddings: STAGE`, or take `weighting: uniform`"
             ),
         );
         find(

@@ -76,6 +76,11 @@ impl Checkpoints {
         Ok(None)
     }
 
+    /// Batches that the latest checkpoint has; 0 without one.
+    pub(crate) fn done(&self) -> Result<u64> {
+        Ok(self.all()?.last().map_or(0, |(batches, _)| *batches))
+    }
+
     /// Writes a checkpoint, unless the latest one is of the same batch.
     pub(crate) fn write(&mut self, context: &Context<'_>, training: &Training, log: &Log) -> Result<()> {
         let batches = log.counters.batches;

@@ -165,7 +165,9 @@ impl Train {
         let mut rejects = plan.dataset.rejects;
         let rejected = rejects.len() as u64;
         let mut outcome = Outcome::default().balance("from", plan.dataset.read, plan.dataset.read - rejected, rejected);
+        let mut held_out = None;
         if let Some(HeldOut { dataset, .. }) = plan.held_out {
+            held_out = Some(dataset.examples.len());
             let rejected = dataset.rejects.len() as u64;
             outcome = outcome.balance("eval_pairs", dataset.read, dataset.read - rejected, rejected);
             rejects.extend(dataset.rejects);
@@ -183,7 +185,16 @@ impl Train {
                 outcome = outcome.figure(what, count);
             }
         }
-        Ok(figures(outcome, &self.objective, &log))
+        let counters = &log.counters;
+        for (batches, what) in [
+            (counters.without_weight, "without weight"),
+            (counters.one_class, "without chosen or without rejected items"),
+        ] {
+            if batches > 0 {
+                context.warn(format!("{batches} batches {what} made no step"));
+            }
+        }
+        Ok(figures(outcome, &self.objective, &log, held_out))
     }
 
     fn run_steps(
@@ -320,7 +331,8 @@ fn detail(metric: &Metric) -> String {
     if shown.is_empty() { "no weight in this batch".to_owned() } else { shown.join(", ") }
 }
 
-fn figures(outcome: Outcome, objective: &Mixture, log: &Log) -> Outcome {
+/// The figures of a training; `held_out` is how many pairs it was evaluated on.
+fn figures(outcome: Outcome, objective: &Mixture, log: &Log, held_out: Option<usize>) -> Outcome {
     let counters = &log.counters;
     let without_step = counters.without_weight + counters.one_class;
     let mut outcome = outcome
@@ -333,25 +345,41 @@ fn figures(outcome: Outcome, objective: &Mixture, log: &Log) -> Outcome {
     if counters.one_class > 0 {
         outcome = outcome.figure("batches without chosen or without rejected items (no step)", counters.one_class);
     }
-    let first = log.metrics.iter().find(|metric| metric.loss.is_some());
-    let last = log.metrics.iter().rev().find(|metric| metric.loss.is_some());
-    for (name, metric) in [("first", first), ("last", last)] {
-        let Some(metric) = metric else { continue };
-        for (what, value) in [("loss", metric.loss), ("margin", metric.rewards_margins)] {
-            if let Some(value) = value {
-                outcome = outcome.figure(&format!("{name} {what}"), value);
-            }
+    // One batch says little, and the last one may be small.
+    let ends: [(&str, fn(&Metric) -> Option<f64>); 3] = [
+        ("loss", |metric| metric.loss),
+        ("rewards/margins", |metric| metric.rewards_margins),
+        ("rewards/accuracies", |metric| metric.rewards_accuracies),
+    ];
+    for (name, of) in ends {
+        let values: Vec<f64> = log.metrics.iter().filter_map(of).collect();
+        if let (Some((end, steps)), Some(first)) = (kit::end_mean(&values), values.first()) {
+            let over = format!("mean of the last {steps} of {} steps", values.len());
+            outcome = outcome.figure(&format!("{name}, first step"), *first).figure(&format!("{name}, {over}"), end);
+            outcome = outcome.headline(name, end, None, over);
         }
     }
     let evaluated = log.metrics.last();
-    for (what, value) in [
-        ("eval loss", evaluated.and_then(|metric| metric.eval_loss)),
-        ("eval accuracy", evaluated.and_then(|metric| metric.eval_rewards_accuracies)),
-        ("eval margin", evaluated.and_then(|metric| metric.eval_rewards_margins)),
+    for (name, value) in [
+        ("eval_loss", evaluated.and_then(|metric| metric.eval_loss)),
+        ("eval_rewards/accuracies", evaluated.and_then(|metric| metric.eval_rewards_accuracies)),
+        ("eval_rewards/margins", evaluated.and_then(|metric| metric.eval_rewards_margins)),
     ] {
         if let Some(value) = value {
-            outcome = outcome.figure(what, value);
+            let interval = held_out.filter(|_| name == "eval_rewards/accuracies").map(|rows| wilson(value, rows));
+            let rows = held_out.map_or(String::new(), |rows| format!("all {rows} held-out pairs"));
+            outcome = outcome.figure(name, value).headline(name, value, interval, rows);
         }
     }
     outcome
+}
+
+/// Wilson's 95 % interval of a share of so many rows.
+fn wilson(share: f64, rows: usize) -> (f64, f64) {
+    const Z: f64 = 1.959_963_984_540_054;
+    let n = rows as f64;
+    let scale = 1.0 + Z * Z / n;
+    let centre = (share + Z * Z / (2.0 * n)) / scale;
+    let half = Z / scale * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    (centre - half, centre + half)
 }

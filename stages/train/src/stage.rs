@@ -7,6 +7,7 @@ use kit::{
     Table, Traced, Trail,
 };
 
+use crate::checkpoint::Checkpoints;
 use crate::config::Train;
 use crate::run::from_adapter;
 use crate::{ahead, read, rendering, trace};
@@ -109,7 +110,11 @@ impl Stage for Train {
 
     fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
         let plan = self.plan(context)?;
-        let mut notes = vec![format!("{} steps", plan.batches)];
+        let done = Checkpoints::open(context).done()?.min(plan.batches);
+        let mut notes = vec![match done {
+            0 => format!("{} steps", plan.batches),
+            _ => format!("{} steps, of which the checkpoint has {done}", plan.batches),
+        }];
         if let Some(value) = self.objective.value_at_zero(1.0) {
             notes.push(format!("where policy = reference, the loss at p_hat = 1 is {value:.4}"));
         }
@@ -123,7 +128,7 @@ impl Stage for Train {
         // All passes have about as many tokens as the first.
         let pass = plan.order.pass(0);
         let tokens: usize = pass.iter().map(|rows| plan.dataset.tokens(rows)).sum();
-        let passes = plan.batches as f64 / pass.len().max(1) as f64;
+        let passes = (plan.batches - done) as f64 / pass.len().max(1) as f64;
         Ok(Forecast {
             rows: Amount::exact(plan.dataset.read),
             tokens: Some(Amount::about((tokens as f64 * passes).ceil() as u64)),

@@ -67,6 +67,25 @@ fn signals_at_every_step_leave_no_trace() {
 }
 
 #[test]
+fn a_resumed_training_is_foretold_by_what_is_left() {
+    let bench = bench();
+    let config = tiny(json!({"name": "gdpo", "beta": 0.3}));
+    let whole = bench.forecast(&config).unwrap();
+    assert_eq!(whole.notes[0], "5 steps");
+    let interrupt = Interrupt::default();
+    let raise = |event: Event| {
+        if matches!(event, Event::Progressed { done: 3, unit: "steps", .. }) {
+            interrupt.raise();
+        }
+    };
+    assert!(matches!(bench.run(&config, "forecast", &raise, &interrupt), Err(Error::Interrupted)));
+    let left = bench.forecast(&config).unwrap();
+    assert_eq!(left.notes[0], "5 steps, of which the checkpoint has 3");
+    let tokens = |forecast: &kit::Forecast| forecast.tokens.unwrap().value as f64;
+    assert!((tokens(&left) - 0.4 * tokens(&whole)).abs() <= 1.0, "{left:?} {whole:?}");
+}
+
+#[test]
 fn signals_within_steps_leave_no_trace() {
     let bench = bench();
     let config = tiny(json!({"name": "gdpo", "beta": 0.3}));

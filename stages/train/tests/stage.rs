@@ -47,9 +47,15 @@ fn what_is_missing_or_without_effect_is_found_before_any_data() {
         config.as_object_mut().unwrap().remove(key);
         findings(config).join("\n")
     };
-    assert!(without("reference", json!({"name": "dpo", "beta": 0.3})).starts_with("reference: missing; `dpo`"));
+    assert!(
+        without("reference", json!({"name": "dpo", "beta": 0.3}))
+            .starts_with("reference: `reference` is missing: `dpo`")
+    );
     assert_eq!(without("reference", json!({"name": "simpo", "beta": 2, "gamma": 1})), "");
-    assert!(without("embeddings", json!({"name": "rpo", "beta": 0.3, "tau": 0.5})).starts_with("embeddings: missing"));
+    assert!(
+        without("embeddings", json!({"name": "rpo", "beta": 0.3, "tau": 0.5}))
+            .starts_with("embeddings: `embeddings` is missing: `rpo`")
+    );
     assert!(without("epochs", json!({"name": "dpo", "beta": 0.3})).contains("missing `epochs` or `steps`"));
     assert!(with("steps", json!(3)).contains("together with `epochs`"));
     assert!(with("objective", json!({"name": "dpo", "beta": -1})).starts_with("objective.beta: -1 is out of range"));
@@ -59,7 +65,9 @@ fn what_is_missing_or_without_effect_is_found_before_any_data() {
     assert!(mixture(json!({"name": "dpo", "beta": 0.2})).starts_with("objective.1.name: `dpo` stands here twice"));
     assert!(mixture(json!({"name": "sft", "weight": 0})).starts_with("objective.1.weight: 0 has no effect"));
     assert!(mixture(json!({"name": "kto", "beta": 0.2})).contains("a mixture reads one table"));
-    assert!(mixture(json!({"name": "rpo", "beta": 0.2, "tau": 1})).starts_with("embeddings: missing"));
+    assert!(
+        mixture(json!({"name": "rpo", "beta": 0.2, "tau": 1})).starts_with("embeddings: `embeddings` is missing: ")
+    );
     assert!(mixture(json!({"name": "sft", "wight": 2})).contains("unknown field `wight`"));
     assert!(with("allow_same_prompt", json!(true)).starts_with("allow_same_prompt: has no effect"));
     assert!(with("eval_every", json!(2)).starts_with("eval_every: has no effect"));
@@ -222,6 +230,30 @@ fn a_batch_without_weight_makes_no_step_and_is_counted() {
     assert_eq!(metrics.iter().map(|metric| metric.loss.is_some()).collect::<Vec<_>>(), [true, false, true]);
     let steps: Vec<StepRow> = read_rows(&bench.entry("entry").join("steps")).unwrap();
     assert_eq!(steps.iter().map(|row| row.step).collect::<Vec<_>>(), [1, 1, 3, 3]);
+}
+
+#[test]
+fn the_figures_of_the_end_are_means_over_the_last_steps() {
+    let rows = first_rows(5);
+    let bench = Bench::new().table("from", &rows).table("reference", &reference(&rows));
+    let mut config = config(json!({"name": "dpo", "beta": 0.3}));
+    // Three steps a pass, the last of them on a single pair.
+    config["batch"] = json!({"pairs": 2, "shuffle": false});
+    config["epochs"] = json!(4);
+    let outcome = bench.run_through(&config, "entry");
+    let metrics: Vec<Metric> = read_rows(&bench.entry("entry").join("metrics")).unwrap();
+    let mean = |of: fn(&Metric) -> Option<f64>| metrics[2..].iter().filter_map(of).sum::<f64>() / 10.0;
+    for (name, wanted) in [
+        ("loss", mean(|metric| metric.loss)),
+        ("rewards/margins", mean(|metric| metric.rewards_margins)),
+        ("rewards/accuracies", mean(|metric| metric.rewards_accuracies)),
+    ] {
+        let headline = outcome.headlines.iter().find(|headline| headline.name == name).unwrap();
+        assert!((headline.value - wanted).abs() < 1e-12, "{headline:?}");
+        assert_eq!(headline.note, "mean of the last 10 of 12 steps");
+        assert_eq!(outcome.figures[&format!("{name}, mean of the last 10 of 12 steps")], headline.value);
+    }
+    assert_eq!(outcome.figures["loss, first step"], metrics[0].loss.unwrap());
 }
 
 #[test]
