@@ -14,7 +14,7 @@ use crate::groups::{Groups, input_keys, parts_of};
 use crate::hub::{self, Cache, ModelName};
 use crate::paths;
 use crate::pipeline::{Declared, Pipeline};
-use crate::problem::{At, Fault, Problem, did_you_mean};
+use crate::problem::{At, Fault, Problem, did_you_mean, once, without_consequences};
 use crate::repair::Repaired;
 use crate::schema::{mismatches, repair_at};
 use crate::tables::lacking;
@@ -43,17 +43,19 @@ pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]
     }
     let matrices = pipeline.stages.iter().filter_map(|declared| Some(declared.group.as_ref()?.name.as_str())).collect();
     let compared = Cell::new(0);
-    let mut checker = Checker { pipeline, stages, by_name, matrices, compared, schemas, repaired, problems };
+    let mut checker =
+        Checker { pipeline, stages, by_name, matrices, compared, schemas, repaired, problems: Vec::new() };
     let groups = Groups::of(&pipeline.stages);
     let configured: Vec<Option<Configured>> =
         (0..pipeline.stages.len()).map(|stage| checker.configure(stage, &groups, kinds)).collect();
     let edges: Vec<Vec<Edge>> = (0..configured.len()).map(|stage| checker.edges(stage, &configured)).collect();
     checker.idle_seeds(&configured);
     let order = checker.order(&edges);
-    if !checker.problems.is_empty() {
-        checker.problems.sort();
-        checker.problems.dedup();
-        return Err(checker.problems);
+    let mut found = checker.problems;
+    without_consequences(&problems, &mut found);
+    found.extend(problems);
+    if !found.is_empty() {
+        return Err(once(found));
     }
     let remarks = checker.remarks(&configured);
     let nodes = configured.into_iter().flatten().zip(edges).zip(&pipeline.stages);

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
@@ -12,12 +13,17 @@ use crate::streams::{self, say};
 use crate::trl::{Format, Prompt};
 use crate::{exit, signals};
 
+/// The folder for results and records where nobody names another.
+pub const WORK: &str = ".halftone";
+/// The version, and the commit where that is known.
+pub const VERSION: &str = env!("HALFTONE_VERSION");
+
 /// Soft preference labels in, a better language model out.
 #[derive(Debug, Parser)]
-#[command(name = "halftone", version, about, max_term_width = 120, propagate_version = true)]
+#[command(name = "halftone", version = VERSION, about, max_term_width = 120, propagate_version = true)]
 pub struct Cli {
     /// Folder for results and records
-    #[arg(long, global = true, default_value = ".halftone", value_name = "FOLDER")]
+    #[arg(long, global = true, default_value = WORK, value_name = "FOLDER", env = "HALFTONE_WORK", hide_env_values = true)]
     pub work: PathBuf,
     #[command(subcommand)]
     pub command: Command,
@@ -43,7 +49,7 @@ pub enum Command {
     Render(Render),
     /// Follow a pair, an item or a comparison back to its source and forth to the steps that used it
     Trace(Trace),
-    /// Write what a run did as one HTML page
+    /// Write what a run did, or several runs side by side, as one HTML page
     Report(Report),
     /// Compare two runs: configuration, labels and figures
     Diff(Diff),
@@ -57,6 +63,8 @@ pub enum Command {
     Schema(Schema),
     /// List the kinds of stages
     Kinds,
+    /// Say what this build, this machine and this work folder are like; for bug reports
+    Doctor(Doctor),
     /// Print completions for a shell
     Completions(Completions),
 }
@@ -126,8 +134,17 @@ pub struct Run {
     #[command(flatten)]
     pub choice: Choice,
     /// Where models compute: auto, cpu or cuda:N
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
+    /// Say what a run would do, as `plan` does, and do nothing
+    #[arg(long, conflicts_with = "no_wait")]
+    pub dry_run: bool,
+    /// Tell every stage and all of its figures
+    #[arg(short, long, env = "HALFTONE_VERBOSE", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub verbose: bool,
+    /// Print errors alone
+    #[arg(short, long, env = "HALFTONE_QUIET", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
     /// Tell events as JSON lines on stdout
     #[arg(long)]
     pub json: bool,
@@ -143,7 +160,7 @@ pub struct Plan {
     #[command(flatten)]
     pub choice: Choice,
     /// Where models would compute: auto, cpu or cuda:N
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
     /// The plan as JSON
     #[arg(long)]
@@ -160,6 +177,9 @@ pub struct Check {
 pub struct Status {
     /// A pipeline's name or file; all of them if left out
     pub pipeline: Option<String>,
+    /// Tell every stage and all of its figures
+    #[arg(short, long, env = "HALFTONE_VERBOSE", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub verbose: bool,
     /// The record of the latest run as JSON
     #[arg(long)]
     pub json: bool,
@@ -184,12 +204,18 @@ pub struct Inspect {
     /// The pipeline whose latest run is meant, if it is not the one that ran last
     #[arg(long, value_name = "NAME")]
     pub pipeline: Option<String>,
+    /// The run's number [default: the latest]
+    #[arg(long, value_name = "N")]
+    pub run: Option<u64>,
     /// Rows to show [default: 5, or 20 where a row fits a line]
     #[arg(short = 'n', long)]
     pub rows: Option<usize>,
     /// Only rows with this value in this column; several must all hold
     #[arg(long, value_name = "COLUMN=VALUE")]
     pub r#where: Vec<String>,
+    /// Every column with all of its digits, one row under the other
+    #[arg(long, conflicts_with = "json")]
+    pub wide: bool,
     /// Rows as JSON lines
     #[arg(long)]
     pub json: bool,
@@ -231,17 +257,20 @@ pub struct Report {
     /// The run's number [default: the latest]
     #[arg(long, value_name = "N")]
     pub run: Option<u64>,
-    /// The HTML file [default: report.html in the folder of the run]
+    /// Runs side by side in one page: numbers of runs of the pipeline, `PIPELINE:N`, or names for the latest of each
+    #[arg(long, value_name = "RUN", num_args = 2.., conflicts_with = "run")]
+    pub compare: Vec<String>,
+    /// The HTML file [default: report.html in the folder of the run; of several runs, in the folder of the first's pipeline]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// A run: its number, `PIPELINE:N`, or a pipeline's name or file for its latest [default: the last but one]
+    /// A run: its number, `PIPELINE:N`, or a pipeline's name or file for its latest [default: of the last two that are done, the earlier]
     #[arg(value_name = "RUN_A")]
     pub first: Option<String>,
-    /// The run to compare it with [default: the latest]
+    /// The run to compare it with [default: the latest; without RUN_A, the latest that is done]
     #[arg(value_name = "RUN_B")]
     pub second: Option<String>,
     /// The pipeline whose runs the numbers mean, if it is not the one that ran last
@@ -338,6 +367,13 @@ pub struct Schema {
 }
 
 #[derive(Debug, Args)]
+pub struct Doctor {
+    /// All of it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Completions {
     /// The shell
     pub shell: clap_complete::Shell,
@@ -398,6 +434,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Gc(args) => commands::gc(work, args),
         Command::Schema(args) => commands::schema(args),
         Command::Kinds => commands::kinds(),
+        Command::Doctor(args) => commands::doctor(work, args),
         Command::Completions(args) => commands::completions(args.shell),
     }
 }

@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::commands::size;
 use crate::device::{self, EFFICIENCY, Speed};
 use crate::graph::{Node, Origin};
+use crate::machine;
 use crate::plan::{Decision, Planned, Planner};
 use kit::{Ahead, Expected, Forecast, Outlook, Result, Table};
+use serde_json::Value;
 
 /// What is told of a stage.
 #[derive(Debug, Clone)]
@@ -51,6 +54,15 @@ impl<'a> Forecaster<'a> {
     /// What each stage will do; nothing where it does not run, or where nothing can be told. Where no stage runs, nothing
     /// is looked at.
     pub fn all(&mut self) -> Vec<Option<Result<Told>>> {
+        self.told_of_all(true)
+    }
+
+    /// As [`Forecaster::all`], without reading the inputs that are there: it takes no time.
+    pub fn estimates(&mut self) -> Vec<Option<Result<Told>>> {
+        self.told_of_all(false)
+    }
+
+    fn told_of_all(&mut self, count: bool) -> Vec<Option<Result<Told>>> {
         let graph = self.planner.graph;
         let mut told: Vec<Option<Result<Told>>> = (0..graph.nodes.len()).map(|_| None).collect();
         let mut outlooks: Vec<Outlook> = vec![Outlook::default(); graph.nodes.len()];
@@ -61,7 +73,7 @@ impl<'a> Forecaster<'a> {
                 _ => continue,
             };
             let outlook = self.outlook(stage, &outlooks);
-            let counted = if runs { self.planner.forecast(stage, self.planned, self.device()) } else { None };
+            let counted = if runs && count { self.planner.forecast(stage, self.planned, self.device()) } else { None };
             let estimated = outlook.as_ref().ok().and_then(|outlook| outlook.forecast.as_ref());
             told[stage] = match counted {
                 Some(counted) => Some(counted.map(|counted| self.told(joined(counted, estimated), true))),
@@ -131,6 +143,33 @@ impl<'a> Forecaster<'a> {
     }
 }
 
+/// Where a stage needs more memory than there is: what it needs, what there is, and the settings that need less.
+pub fn shortage(forecast: &Forecast, settings: &Value, device: &str) -> Option<String> {
+    let needed = forecast.memory?;
+    too_small(needed, machine::memory_of(device)?, settings, device)
+}
+
+fn too_small(needed: u64, there: u64, settings: &Value, device: &str) -> Option<String> {
+    if needed <= there {
+        return None;
+    }
+    let ways = [
+        ("/batch/tokens_per_micro_batch", "a smaller `batch.tokens_per_micro_batch`"),
+        ("/tokens_per_batch", "a smaller `tokens_per_batch`"),
+        ("/memory", "`memory: {schedule: two_pass}`"),
+        ("/optimizer", "an `adapter`"),
+    ];
+    let ways: Vec<&str> = ways.iter().filter(|(key, _)| settings.pointer(key).is_some()).map(|(_, way)| *way).collect();
+    let fewer = if ways.is_empty() { String::new() } else { format!("{}, ", ways.join(", ")) };
+    let place = if device == "cpu" { "this machine" } else { device };
+    Some(format!(
+        "does not fit: about {} of memory are needed and {place} has {}; less is needed with {fewer}`dtype: bf16` or a \
+         smaller model",
+        size(needed),
+        size(there)
+    ))
+}
+
 /// What was counted, with the memory and the work of the estimate: those of the tokens that were counted.
 fn joined(counted: Forecast, estimated: Option<&Forecast>) -> Forecast {
     let Some(estimated) = estimated else { return counted };
@@ -140,4 +179,23 @@ fn joined(counted: Forecast, estimated: Option<&Forecast>) -> Forecast {
     };
     let work = estimated.work.map(|work| kit::Work { operations: work.operations * share, ..work });
     Forecast { work: counted.work.or(work), memory: counted.memory.or(estimated.memory), ..counted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_said_with_what_there_is_and_what_helps() {
+        let settings = serde_json::json!({"memory": {}, "optimizer": {}, "batch": {"tokens_per_micro_batch": 16384}});
+        assert_eq!(too_small(23 << 30, 23 << 30, &settings, "cpu"), None);
+        assert_eq!(
+            too_small(51 << 30, 23 << 30, &settings, "cpu").unwrap(),
+            "does not fit: about 51.0 GiB of memory are needed and this machine has 23.0 GiB; less is needed with a \
+             smaller `batch.tokens_per_micro_batch`, `memory: {schedule: two_pass}`, an `adapter`, `dtype: bf16` or a \
+             smaller model"
+        );
+        let told = too_small(51 << 30, 23 << 30, &serde_json::json!({"tokens_per_batch": 4096}), "cuda:0").unwrap();
+        assert!(told.contains("cuda:0 has 23.0 GiB; less is needed with a smaller `tokens_per_batch`"), "{told}");
+    }
 }

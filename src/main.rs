@@ -20,6 +20,7 @@ mod hub;
 mod init;
 mod inspect;
 mod kinds;
+mod machine;
 mod models;
 mod page;
 mod paths;

@@ -1,5 +1,6 @@
 //! What is wrong with a pipeline file, and where.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::pipeline::Place;
@@ -72,6 +73,35 @@ impl Problem {
         format!("{place}{stage}{}", self.text)
     }
 }
+
+/// Takes out of `later` what stands at the place of something in `first`: a value that could not be replaced is not also
+/// one that is wrong.
+pub fn without_consequences(first: &[Problem], later: &mut Vec<Problem>) {
+    let placed: BTreeSet<&At> =
+        first.iter().map(|problem| &problem.at).filter(|at| matches!(at, At::Place(_))).collect();
+    later.retain(|problem| !placed.contains(&problem.at));
+}
+
+/// Sorts problems and says each once: what is wrong with a variable of the environment at its first place, with how many
+/// there are.
+pub fn once(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort();
+    problems.dedup();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let unset = |problem: &Problem| problem.text.starts_with(UNSET);
+    problems.iter().filter(|it| unset(it)).for_each(|it| *places.entry(it.text.clone()).or_default() += 1);
+    let mut said = BTreeSet::new();
+    problems.retain(|problem| !unset(problem) || said.insert(problem.text.clone()));
+    for problem in problems.iter_mut().filter(|it| unset(it)) {
+        if let Some(count) = places.get(&problem.text).filter(|count| **count > 1) {
+            problem.text.push_str(&format!(", which {count} values need"));
+        }
+    }
+    problems
+}
+
+/// How the problem of a variable of the environment begins that is not set.
+pub const UNSET: &str = "the environment variable `";
 
 /// `; did you mean ...?` where one of the names is near, else nothing.
 pub fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {

@@ -382,6 +382,7 @@ impl<'a> Scheduler<'a> {
         (record.read, record.rows, record.rejected) = (manifest.read(), Some(rows), Some(manifest.rejected()));
         (record.seconds, record.ports) = (seconds, ports);
         record.figures = manifest.outcome.figures.clone();
+        record.headlines = manifest.outcome.headlines.clone();
         self.progress[stage] = Progress::Done(manifest);
         let graph = self.run.graph;
         self.unchecked

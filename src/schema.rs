@@ -177,12 +177,20 @@ impl<'a> Walker<'a> {
                     self.path.pop();
                 }
                 (None, Some(properties)) => {
+                    let readers = readers(branches, &key);
                     let near = did_you_mean(&key, properties.keys().map(String::as_str));
                     let free = properties.keys().filter(|known| !map.contains_key(*known)).map(String::as_str);
                     let near = if near.is_empty() { known_keys(&free.collect::<Vec<_>>()) } else { near };
                     let path: Vec<String> = self.path.iter().chain([&key]).cloned().collect();
                     let repair = Repair { path: path.clone(), values: vec![None] };
-                    let text = format!("unknown key `{key}`{near}");
+                    let text = match (&readers[..], tags(branch).first()) {
+                        ([], _) | (_, None) => format!("unknown key `{key}`{near}"),
+                        (readers, Some((_, word))) => {
+                            let (verb, names) =
+                                (if readers.len() == 1 { "reads" } else { "read" }, listed_first(readers));
+                            format!("unknown key `{key}`: {names} {verb} it, `{word}` does not")
+                        }
+                    };
                     self.found.push(Mismatch { path, unknown_key: true, text, repair });
                     map.remove(&key);
                 }
@@ -250,6 +258,24 @@ impl<'a> Walker<'a> {
             [branch] => Some(branch),
             _ => None,
         }
+    }
+}
+
+/// The words of the alternatives that know a key.
+fn readers<'a>(branches: &[&'a Map<String, Value>], key: &str) -> Vec<&'a str> {
+    let knows = |branch: &&&Map<String, Value>| branch.get("properties").is_some_and(|all| all.get(key).is_some());
+    branches.iter().filter(knows).filter_map(|branch| tags(branch).first().map(|(_, word)| *word)).collect()
+}
+
+/// Some words; of many the first ones.
+fn listed_first(words: &[&str]) -> String {
+    const FIRST: usize = 4;
+    match words.len() {
+        count if count > FIRST => {
+            let quoted: Vec<String> = words[..FIRST - 1].iter().map(|word| format!("`{word}`")).collect();
+            format!("{} and {} more", quoted.join(", "), count - FIRST + 1)
+        }
+        _ => listed(words).replace(" or ", " and "),
     }
 }
 
@@ -463,7 +489,7 @@ mod tests {
             &[
                 "limit: got the number 7, wanted a mapping or `none`",
                 "lr: got the text `fast`, wanted a number",
-                "objective.tau: unknown key `tau`",
+                "objective.tau: unknown key `tau`: `rpo` reads it, `dpo` does not",
                 "step: unknown key `step`; did you mean `steps`?",
                 "tags.0.name: got the number 3, wanted text",
                 "tags.1.nam: unknown key `nam`; did you mean `name`?",

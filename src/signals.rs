@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first asks for a stop, the second stops at once. What is on disk is safe either way.
+//! SIGINT and SIGTERM: the first asks for a stop, the second stops at once. What is on disk is safe either way, and the
+//! record of the run says that it was interrupted.
 
 use std::io::Result;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(9_500);
 struct AtWork {
     interrupt: Interrupt,
     told: Box<dyn Fn() + Send + Sync>,
+    /// Called where the process ends before its work.
+    last: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Somebody who waits for signals.
@@ -27,10 +30,16 @@ struct AtWork {
 pub struct Listener(Arc<OnceLock<AtWork>>);
 
 impl Listener {
-    /// From now on there are stages to be stopped; `told` is called on the first signal.
-    pub fn at_work(&self, interrupt: Interrupt, told: impl Fn() + Send + Sync + 'static) {
+    /// From now on there are stages to be stopped; `told` is called on the first signal, `last` before the process ends
+    /// without waiting for them.
+    pub fn at_work(
+        &self,
+        interrupt: Interrupt,
+        told: impl Fn() + Send + Sync + 'static,
+        last: impl Fn() + Send + Sync + 'static,
+    ) {
         // A process works once.
-        let _ = self.0.set(AtWork { interrupt, told: Box::new(told) });
+        let _ = self.0.set(AtWork { interrupt, told: Box::new(told), last: Arc::new(last) });
     }
 }
 
@@ -44,21 +53,25 @@ pub fn listen() -> Result<Listener> {
     let heard = listener.clone();
     Builder::new().name("signals".to_owned()).spawn(move || {
         for _ in signals.forever() {
-            let Some(AtWork { interrupt, told }) = heard.0.get() else {
+            let Some(AtWork { interrupt, told, last }) = heard.0.get() else {
                 say("error: interrupted before the first stage; run the same command again");
                 signal_hook::low_level::exit(exit::AGAIN)
             };
             if interrupt.raised() {
+                last();
                 signal_hook::low_level::exit(exit::AGAIN);
             }
             interrupt.raise();
             told();
-            let patience = Builder::new().name("patience".to_owned()).spawn(|| {
+            let at_end = last.clone();
+            let patience = Builder::new().name("patience".to_owned()).spawn(move || {
                 std::thread::sleep(PATIENCE);
+                at_end();
                 signal_hook::low_level::exit(exit::AGAIN);
             });
             // Without a thread to wait there is no time to wait for.
             if patience.is_err() {
+                last();
                 signal_hook::low_level::exit(exit::AGAIN);
             }
         }

@@ -291,7 +291,7 @@ impl Work<'_> {
 }
 
 /// The vector instructions of this CPU; the bytes of a result may depend on them.
-fn cpu_level() -> &'static str {
+pub fn cpu_level() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f")

@@ -166,16 +166,17 @@ fn a_second_run_uses_everything_again() {
     assert!(text.contains("twice") && text.contains("results: .halftone/runs/test/<stage>/<table>"), "{text}");
     let before = project.store(".halftone");
     let text = project.done(&["run", "pipeline.yaml"]);
-    assert_eq!(text.matches("reused").count(), 4, "{text}");
+    assert!(text.starts_with("all 4 stages reused\n"), "{text}");
     assert_eq!(project.store(".halftone"), before);
     // Moved as a whole, the work folder still serves: its links are relative.
     std::fs::rename(project.path(".halftone"), project.path("moved")).unwrap();
-    assert_eq!(project.done(&["run", "pipeline.yaml", "--work", "moved"]).matches("reused").count(), 4);
+    assert!(project.done(&["run", "pipeline.yaml", "--work", "moved"]).starts_with("all 4 stages reused\n"));
     assert!(project.path("moved/runs/test/pairs/pairs/part-00000.parquet").is_file());
     assert!(project.done(&["verify", "--work", "moved"]).contains("4 entries"));
     // A resolved pipeline asks for the same results.
     let resolved = project.path("moved/runs/test/1/resolved.yaml");
-    assert_eq!(project.done(&["run", resolved.to_str().unwrap(), "--work", "moved"]).matches("reused").count(), 4);
+    let again = project.done(&["run", resolved.to_str().unwrap(), "--work", "moved"]);
+    assert!(again.starts_with("all 4 stages reused\n"), "{again}");
 }
 
 #[test]
@@ -191,7 +192,7 @@ fn a_cached_run_of_ten_stages_is_quick() {
         .map(|_| {
             let began = Instant::now();
             let told = project.done(&["run", "pipeline.yaml"]);
-            assert_eq!(told.matches("reused").count(), 10, "{told}");
+            assert!(told.starts_with("all 10 stages reused\n"), "{told}");
             began.elapsed()
         })
         .min()
@@ -297,6 +298,76 @@ fn a_signal_ends_the_run_soon_and_the_work_goes_on() {
 }
 
 #[test]
+fn a_run_that_ends_without_waiting_for_its_stages_is_recorded_as_interrupted() {
+    let project = Project::new(20_000);
+    let mut child = project.start(&["run", "pipeline.yaml"]);
+    let record = project.path(".halftone/runs/test/1/stages.json");
+    let signal = |child: &Child| {
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    };
+    while !std::fs::read_to_string(&record).is_ok_and(|text| text.contains("\"running\"")) {
+        assert!(child.try_wait().unwrap().is_none(), "it was over before it was seen at work");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // A second signal stops at once.
+    signal(&child);
+    signal(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    let record: Value = serde_json::from_str(&std::fs::read_to_string(&record).unwrap()).unwrap();
+    assert_eq!(record["state"], "interrupted", "{record}");
+    assert!(record["finished"].is_string());
+    let states: Vec<&str> =
+        record["stages"].as_object().unwrap().values().map(|stage| stage["state"].as_str().unwrap()).collect();
+    assert!(!states.contains(&"running"), "{states:?}");
+    // One that was killed had nobody to say so.
+    let mut child = project.start(&["run", "pipeline.yaml"]);
+    while !project.path(".halftone/runs/test/2/stages.json").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let state = project.latest(".halftone")["state"].clone();
+    assert!(state == "killed" || state == "done", "{state}");
+}
+
+#[test]
+fn how_much_a_run_prints() {
+    let project = Project::new(30);
+    project.done(&["run", "pipeline.yaml"]);
+    let said = |args: &[&str], variables: &[(&str, &str)]| {
+        let output = project.command(&[&["run", "pipeline.yaml"], args].concat()).envs(variables.to_vec()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(said(&["-q"], &[]), (String::new(), String::new()));
+    assert_eq!(said(&[], &[("HALFTONE_QUIET", "1")]), (String::new(), String::new()));
+    let (short, progress) = said(&[], &[("HALFTONE_QUIET", "0")]);
+    assert!(short.lines().count() <= 5 && progress.lines().count() <= 2, "{short}{progress}");
+    let (full, progress) = said(&["-v"], &[]);
+    assert!(full.contains("p_hat histogram") && full.matches("reused").count() == 4, "{full}");
+    assert_eq!(progress.matches("reused").count(), 4, "{progress}");
+    // What the command line says counts for more than the environment.
+    assert_eq!(said(&["-v"], &[("HALFTONE_QUIET", "1")]).0, full);
+    assert_eq!(said(&["-q"], &[("HALFTONE_VERBOSE", "1")]).0, "");
+    // Errors are always printed.
+    project.write("data.jsonl", "{\n");
+    fails(&project.halftone(&["run", "pipeline.yaml", "-q"]), 65, "no row can be read");
+    let wrong = project.command(&["status"]).env("HALFTONE_WORK", "elsewhere").output().unwrap();
+    assert_eq!(String::from_utf8(wrong.stdout).unwrap(), "no runs in elsewhere\n");
+}
+
+#[test]
+fn a_dry_run_is_the_plan() {
+    let project = Project::new(30);
+    for json in [&[][..], &["--json"]] {
+        let plan = project.done(&[&["plan", "pipeline.yaml"], json].concat());
+        assert_eq!(project.done(&[&["run", "pipeline.yaml", "--dry-run"], json].concat()), plan);
+    }
+    assert!(!project.path(".halftone").exists());
+}
+
+#[test]
 fn events_are_json_lines() {
     let project = Project::new(30);
     let text = project.done(&["run", "pipeline.yaml", "--json"]);
@@ -319,7 +390,10 @@ fn tables_can_be_looked_into() {
         assert!(serde_json::from_str::<Value>(row).unwrap()["p_hat"].as_f64().unwrap() >= 0.9);
     }
     let head = project.done(&["inspect", "pairs", "-n", "1"]);
-    assert!(head.contains("answer") && head.contains("1 rows, of"), "{head}");
+    assert!(head.contains("answer") && head.contains("1 rows, of 57 in the table; --wide shows"), "{head}");
+    assert_eq!(head.lines().count(), 3, "{head}");
+    let wide = project.done(&["inspect", "pairs", "-n", "1", "--wide"]);
+    assert!(wide.contains("chosen_response_id") && wide.contains("source_line"), "{wide}");
     // Narrow rows are a line each, under the names of their columns.
     let rejects = project.done(&["inspect", "pairs.rejects"]);
     assert_eq!(rejects, "input  row_id  reason  detail  source_file  source_line\n0 rows, of 0 in the table\n");
@@ -331,7 +405,7 @@ fn tables_can_be_looked_into() {
     }
     let stats = project.done(&["inspect", "pairs", "stats"]);
     assert!(stats.contains("p_hat") && stats.contains("mean"), "{stats}");
-    let sample = project.done(&["inspect", ".halftone/runs/test/pairs/pairs", "sample", "-n", "3"]);
+    let sample = project.done(&["inspect", ".halftone/runs/test/pairs/pairs", "sample", "-n", "3", "--wide"]);
     assert_eq!(sample.matches("row ").count(), 3, "{sample}");
     fails(
         &project.halftone(&["inspect", "pairs.pair"]),
@@ -432,7 +506,7 @@ fn garbage_is_listed_and_then_removed() {
     project.done(&["gc", "--keep", "1"]);
     assert!(project.store(".halftone").len() < before);
     let text = project.done(&["run", "pipeline.yaml", "--set", "pairs.ties=drop"]);
-    assert_eq!(text.matches("reused").count(), 4, "{text}");
+    assert!(text.starts_with("all 4 stages reused\n"), "{text}");
     assert!(project.done(&["gc", "--keep", "1", "--dry-run"]).starts_with("run record"));
 }
 

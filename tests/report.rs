@@ -143,6 +143,7 @@ stages:
 /// Looks at every part of every drawing, and at the colours of text. It is put into a copy of the page, without the
 /// policy that forbids scripts.
 const MEASURE: &str = r#"<script>
+document.querySelectorAll('details').forEach(part => part.open = true);
 const outside = [], faint = [], rgb = text => text.match(/[\d.]+/g).map(Number);
 const light = text => {
   const [r, g, b] = rgb(text).map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
@@ -161,9 +162,10 @@ for (const svg of document.querySelectorAll('svg')) {
     if (part.tagName === 'text' && contrast(light(getComputedStyle(part).fill), paper) < 3) faint.push(part.textContent);
   }
 }
-for (const part of document.querySelectorAll('p, td, th, h1, h2, h3, figcaption'))
+for (const part of document.querySelectorAll('p, td, th, li, code, summary, h1, h2, h3, figcaption'))
   if (part.textContent.trim() && contrast(light(getComputedStyle(part).color), paper) < 4.5) faint.push(part.textContent);
-const result = {outside, faint, texts, shapes, wide: document.documentElement.scrollWidth - innerWidth,
+const rows = [...document.querySelectorAll('#heldout tr, #summary tr')].map(row => row.getBoundingClientRect().height);
+const result = {tallest: Math.max(0, ...rows), outside, faint, texts, shapes, wide: document.documentElement.scrollWidth - innerWidth,
   dark: matchMedia('(prefers-color-scheme: dark)').matches, paper};
 document.body.innerHTML = '<pre id="measured"></pre>';
 document.getElementById('measured').textContent = 'BEGIN' + JSON.stringify(result) + 'END';
@@ -176,6 +178,9 @@ fn in_a_browser_nothing_is_cut_off_and_all_is_readable_in_light_and_dark() {
     let folder = project.path();
     done(folder, &["run", "pipeline.yaml", "--device", "cpu"]);
     let text = std::fs::read_to_string(folder.join(".halftone/runs/test/report.html")).unwrap();
+    for question in ["Did it learn?", "Can the labels be trusted?", "What next?"] {
+        assert!(text.contains(question), "{question}");
+    }
     for section in ["labels", "training", "heldout", "alike", "contrasts", "examples"] {
         assert!(text.contains(&format!("id=\"{section}\"")), "{section}");
     }
@@ -184,9 +189,11 @@ fn in_a_browser_nothing_is_cut_off_and_all_is_readable_in_light_and_dark() {
     let page = folder.join("measured.html");
     std::fs::write(&page, format!("{before}{}", rest.replace("</body>", MEASURE))).unwrap();
     let mut papers = Vec::new();
-    for (scheme, dark) in [("0", true), ("1", false)] {
+    // A desk and a phone, dark and light.
+    let looks = [("0", true), ("1", false)].into_iter().flat_map(|look| [1400, 400].map(|width| (look, width)));
+    for ((scheme, dark), width) in looks {
         let wanted = format!("--blink-settings=preferredColorScheme={scheme}");
-        let Some(dom) = dom(&browser, folder, &page, &[&wanted, "--window-size=1200,900"]) else { return };
+        let Some(dom) = dom(&browser, folder, &page, &[&wanted, &format!("--window-size={width},900")]) else { return };
         let measured = dom.rsplit_once("BEGIN").unwrap().1.split_once("END").unwrap().0;
         let measured: serde_json::Value =
             serde_json::from_str(&measured.replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&")).unwrap();
@@ -194,10 +201,12 @@ fn in_a_browser_nothing_is_cut_off_and_all_is_readable_in_light_and_dark() {
         assert!(measured["texts"].as_u64().unwrap() > 100 && measured["shapes"].as_u64().unwrap() > 300, "{measured}");
         assert_eq!(measured["outside"], serde_json::json!([]), "cut off");
         assert_eq!(measured["faint"], serde_json::json!([]), "too faint on its paper, dark: {dark}");
-        assert!(measured["wide"].as_f64().unwrap() <= 0.0, "the page is wider than the window: {measured}");
+        assert!(measured["wide"].as_f64().unwrap() <= 0.0, "wider than a window of {width}: {measured}");
+        let tallest = measured["tallest"].as_f64().unwrap();
+        assert!(width == 1400 || tallest < 150.0, "a row of a table of figures is {tallest} px tall on a phone");
         papers.push(measured["paper"].as_f64().unwrap());
     }
-    assert!(papers[0] < 0.05 && papers[1] > 0.9, "{papers:?}");
+    assert!(papers[0] < 0.05 && papers[3] > 0.9, "{papers:?}");
 }
 
 #[test]

@@ -4,19 +4,19 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::pipeline_name;
+use super::{note_unfinished, pipeline_name, run_of};
 use crate::cli::{self, print};
 use crate::diff::{Figures, Labels, Side, Stages, figures, labels, stages};
 use crate::error::{Error, Result};
-use crate::inspect::latest_pipeline;
-use crate::problem::did_you_mean;
+use crate::inspect::{latest_pipeline, no_run, what_became};
 use crate::report::aligned;
-use crate::store::{Difference, Records, RunRecord, Store};
+use crate::store::{Difference, Records, RunRecord, RunState, Store};
 
 /// Compares two runs.
 pub fn diff(work: &Path, args: cli::Diff) -> Result<()> {
     let (store, records) = (Store::open(work), Records::new(work));
     let [first, second] = chosen(&records, &args)?;
+    [&first, &second].into_iter().for_each(|record| note_unfinished(&records, record));
     let (a, b) = (Side { store: &store, record: &first }, Side { store: &store, record: &second });
     let (stages, labels, figures) = (stages(&a, &b), labels(&a, &b)?, figures(&a, &b)?);
     let removed: Vec<(&RunRecord, &str)> =
@@ -53,12 +53,12 @@ pub fn diff(work: &Path, args: cli::Diff) -> Result<()> {
     print(&text)
 }
 
-/// The two runs that are meant: `N` of the pipeline, `NAME:N`, or `NAME` for its latest; the last two where none is named,
-/// and one against the latest.
+/// The two runs that are meant: `N` of the pipeline, `NAME:N`, or `NAME` for its latest; the last two that are done where
+/// none is named, and one against the latest.
 fn chosen(records: &Records, args: &cli::Diff) -> Result<[RunRecord; 2]> {
     let default = || args.pipeline.as_deref().map_or_else(|| latest_pipeline(records), pipeline_name);
-    let first = args.first.as_deref().map(|text| run(records, text, default)).transpose()?;
-    let second = args.second.as_deref().map(|text| run(records, text, default)).transpose()?;
+    let first = args.first.as_deref().map(|text| run_of(records, text, default)).transpose()?;
+    let second = args.second.as_deref().map(|text| run_of(records, text, default)).transpose()?;
     match (first, second) {
         (Some(first), Some(second)) => Ok([first, second]),
         (Some(first), None) => {
@@ -71,41 +71,28 @@ fn chosen(records: &Records, args: &cli::Diff) -> Result<[RunRecord; 2]> {
         }
         _ => {
             let name = default()?;
-            let mut runs = records.runs(&name)?.into_iter().filter_map(|run| records.read(&name, run));
-            match (runs.next(), runs.next()) {
-                (Some(latest), Some(before)) => Ok([before, latest]),
-                (Some(only), None) => Err(Error::Usage(format!(
-                    "`{name}` has one run, {}; there is nothing to compare it with",
+            let mut runs = records.runs(&name)?.into_iter().filter_map(|run| records.read(&name, run)).peekable();
+            let latest = runs.peek().cloned().ok_or_else(|| no_run(records, &name, None))?;
+            // A run that ended early has little to compare.
+            let mut good = runs.filter(|run| run.state == RunState::Done);
+            match (good.next(), good.next()) {
+                (Some(second), Some(first)) => {
+                    if second.run != latest.run {
+                        note_unfinished(records, &latest);
+                    }
+                    Ok([first, second])
+                }
+                (Some(only), None) if only.run == latest.run => Err(Error::Usage(format!(
+                    "`{name}` has one run, {}, that is done; there is nothing to compare it with",
                     only.run
                 ))),
-                (None, _) => Err(unknown(records, &name, None)),
+                _ => Err(Error::Usage(format!(
+                    "`{name}` has no two runs that are done{}; name two runs: `halftone diff 1 2`",
+                    what_became(records, &latest)
+                ))),
             }
         }
     }
-}
-
-fn run(records: &Records, text: &str, default: impl Fn() -> Result<String>) -> Result<RunRecord> {
-    let number = |text: &str| text.parse::<u64>().ok();
-    let (name, number) = match (number(text), text.rsplit_once(':').and_then(|(name, run)| Some((name, number(run)?))))
-    {
-        (Some(run), _) => (default()?, Some(run)),
-        (None, Some((name, run))) => (pipeline_name(name)?, Some(run)),
-        (None, None) => (pipeline_name(text)?, None),
-    };
-    let found = match number {
-        Some(run) => records.read(&name, run),
-        None => records.latest(&name)?,
-    };
-    found.ok_or_else(|| unknown(records, &name, number))
-}
-
-fn unknown(records: &Records, name: &str, run: Option<u64>) -> Error {
-    let all = records.pipelines().unwrap_or_default();
-    let there: Vec<String> = records.runs(name).unwrap_or_default().iter().rev().map(u64::to_string).collect();
-    let near = did_you_mean(name, all.iter().filter(|other| *other != name).map(String::as_str));
-    let hint = if there.is_empty() { near } else { format!("; there are {}", there.join(", ")) };
-    let run = run.map(|run| format!(" {run}")).unwrap_or_default();
-    Error::Usage(format!("there is no run{run} of `{name}`{hint}"))
 }
 
 fn told_stages(stages: &[Stages], names: &[String; 2]) -> String {
@@ -171,6 +158,7 @@ fn told_figures(figures: &[Figures], names: &[String; 2]) -> String {
             rows.push(vec![format!("  {}", row.name), shown(row.first), shown(row.second), difference]);
         }
         text.push_str(&format!("\n{}", aligned(&rows, &[1, 2, 3])));
+        text.extend(figures.note.iter().map(|note| format!("  ({note})\n")));
     }
     if !same.is_empty() {
         let names: Vec<&str> = same.iter().map(|figures| figures.table.as_str()).collect();

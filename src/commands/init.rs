@@ -144,8 +144,16 @@ fn objective(args: &cli::Init, holds: Holds) -> Result<Objective> {
         return Err(Error::Usage(format!("--objective {name}: `init` does not write it{near}")));
     };
     if !possible.iter().any(|it| it.name == objective.name) {
+        let asks = Objective::of(Holds::Prompts).iter().any(|it| it.name == objective.name);
+        let hint = match asks && args.data.is_some() {
+            true => format!(
+                "; with --prompts-only the model answers the prompts of the data, a judge labels the answers, and {name} is \
+                 computed on these"
+            ),
+            false => String::new(),
+        };
         let text =
-            format!("--objective {name} cannot be computed on {}; possible: {}", holds.words(), names(&possible));
+            format!("--objective {name} cannot be computed on {}{hint}; possible: {}", holds.words(), names(&possible));
         return Err(Error::Usage(text));
     }
     Ok(objective)

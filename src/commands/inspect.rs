@@ -8,9 +8,10 @@ use serde_json::json;
 use super::size;
 use crate::cli::{self, print};
 use crate::error::{Error, Result};
-use crate::inspect::{Filter, Rows, Target, pretty, resolve, schema_table, stats_table, table};
+use crate::inspect::{Filter, Rows, Target, compact, pretty, resolve_noting, schema_table, stats_table, table};
 use crate::report::aligned;
 use crate::store::Records;
+use crate::streams::say;
 
 /// Rows shown where none are asked for: of a table with a line each, and of rows one under the other.
 const NARROW: usize = 20;
@@ -31,7 +32,8 @@ pub enum View {
 
 /// Shows a table.
 pub fn inspect(work: &Path, args: cli::Inspect) -> Result<()> {
-    let target = resolve(&args.table, &[], args.pipeline.as_deref(), &Records::new(work))?;
+    let (target, note) = resolve_noting(&args.table, &[], args.pipeline.as_deref(), args.run, &Records::new(work))?;
+    note.into_iter().for_each(|note| say(&format!("note: {note}")));
     if !args.r#where.is_empty() && (args.view == View::Schema || !matches!(target, Target::Table(_))) {
         let what = if let Target::Table(_) = target { "`schema` shows columns" } else { "this is no table" };
         return Err(Error::Usage(format!("--where chooses rows, and {what}")));
@@ -56,7 +58,7 @@ pub fn inspect(work: &Path, args: cli::Inspect) -> Result<()> {
             print(&format!("{} rows in {parts} files, {bytes}\n{}", rows.count, schema_table(&rows)))
         }
         View::Stats => print(&stats_table(&rows, &filters, args.json)?),
-        View::Head => show(&rows, &filters, args.json, args.rows, 1),
+        View::Head => show(&rows, &filters, &args, args.rows, 1),
         View::Sample => {
             let mut passing = rows.count;
             if !filters.is_empty() {
@@ -67,13 +69,14 @@ pub fn inspect(work: &Path, args: cli::Inspect) -> Result<()> {
                 })?;
             }
             let step = passing.div_ceil(args.rows.unwrap_or(WIDE).max(1) as u64).max(1);
-            show(&rows, &filters, args.json, Some(args.rows.unwrap_or(WIDE)), step)
+            show(&rows, &filters, &args, Some(args.rows.unwrap_or(WIDE)), step)
         }
     }
 }
 
-/// Shows every `step`th row, `wanted` at most: as a table where the rows are narrow, else one under the other.
-fn show(rows: &Rows, filters: &[Filter], json: bool, wanted: Option<usize>, step: u64) -> Result<()> {
+/// Shows every `step`th row, `wanted` at most: as a table where the rows are narrow or the table is known, else one under
+/// the other.
+fn show(rows: &Rows, filters: &[Filter], args: &cli::Inspect, wanted: Option<usize>, step: u64) -> Result<()> {
     let (mut passed, mut picked) = (0, Vec::new());
     let most = wanted.unwrap_or(NARROW);
     rows.each(filters, |row| {
@@ -83,16 +86,19 @@ fn show(rows: &Rows, filters: &[Filter], json: bool, wanted: Option<usize>, step
         passed += 1;
         picked.len() < most
     })?;
-    if json {
+    if args.json {
         picked.truncate(wanted.unwrap_or(WIDE));
         return print(&picked.iter().map(|row| format!("{}\n", rows.object(row))).collect::<String>());
     }
-    let mut text = table(rows, &picked).unwrap_or_else(|| {
+    let narrow = if args.wide { None } else { table(rows, &picked) };
+    let cut = if args.wide || narrow.is_some() { None } else { compact(rows, &picked) };
+    let hint = if cut.is_some() { "; --wide shows every column with all of its digits" } else { "" };
+    let mut text = narrow.or(cut).unwrap_or_else(|| {
         picked.truncate(wanted.unwrap_or(WIDE));
         picked.iter().map(|row| pretty(rows, row) + "\n").collect()
     });
     let of = if filters.is_empty() { "" } else { " that pass" };
-    text.push_str(&format!("{} rows{of}, of {} in the table\n", picked.len(), rows.count));
+    text.push_str(&format!("{} rows{of}, of {} in the table{hint}\n", picked.len(), rows.count));
     print(&text)
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod dag;
 mod diff;
+mod doctor;
 mod export;
 mod foretold;
 mod gc;
@@ -21,6 +22,7 @@ mod verify;
 pub use check::check;
 pub use dag::{DagForm, dag};
 pub use diff::diff;
+pub use doctor::doctor;
 pub use export::export;
 pub use gc::gc;
 pub use init::init;
@@ -40,10 +42,10 @@ use crate::check::check_file;
 use crate::cli::PipelineFile;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::inspect::latest_pipeline;
+use crate::inspect::{latest_pipeline, no_run};
 use crate::kinds::KINDS;
-use crate::problem::{Problem, did_you_mean};
-use crate::store::{Records, RunRecord};
+use crate::problem::Problem;
+use crate::store::{Records, RunRecord, RunState};
 use crate::streams::say;
 
 /// The checked pipeline of a command line.
@@ -62,8 +64,19 @@ fn remark(graph: &Graph, remarks: &[Problem]) {
     remarks.iter().for_each(|remark| eprintln!("warning: {}", remark.line(&graph.file)));
 }
 
+/// How the latest word of a run reads.
+fn state_of(records: &Records, record: &RunRecord) -> &'static str {
+    match record.state {
+        RunState::Running if records.alive(&record.pipeline, record.run) => "is running",
+        RunState::Running => "was killed",
+        RunState::Done => "is done",
+        RunState::Failed => "failed",
+        RunState::Interrupted => "was interrupted",
+    }
+}
+
 /// A size as people say it.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let power = (0..units.len() - 1).take_while(|power| bytes >> (10 * (power + 1)) > 0).count();
     match power {
@@ -72,22 +85,38 @@ fn size(bytes: u64) -> String {
     }
 }
 
+/// Says on stderr what became of a run that is not done; what is shown of it is not all.
+fn note_unfinished(records: &Records, record: &RunRecord) {
+    let became = crate::inspect::what_became(records, record);
+    if let Some(text) = became.strip_prefix("; ") {
+        say(&format!("note: {text}"));
+    }
+}
+
 /// The record of a run: the latest one if no number is given, of the pipeline that ran last if none is named.
-fn record_of(work: &Path, records: &Records, pipeline: Option<String>, run: Option<u64>) -> Result<RunRecord> {
+fn record_of(records: &Records, pipeline: Option<String>, run: Option<u64>) -> Result<RunRecord> {
     let name = pipeline.map_or_else(|| latest_pipeline(records), |text| pipeline_name(&text))?;
     let record = match run {
         Some(run) => records.read(&name, run),
         None => records.latest(&name)?,
     };
-    record.ok_or_else(|| {
-        let all = records.pipelines().unwrap_or_default();
-        let near = did_you_mean(&name, all.iter().filter(|other| **other != name).map(String::as_str));
-        let runs = records.runs(&name).unwrap_or_default();
-        let there: Vec<String> = runs.iter().rev().map(u64::to_string).collect();
-        let there = if there.is_empty() { near } else { format!("; there are {}", there.join(", ")) };
-        let number = run.map(|run| format!(" {run}")).unwrap_or_default();
-        Error::Usage(format!("no run{number} of `{name}` in {}{there}", work.display()))
-    })
+    record.ok_or_else(|| no_run(records, &name, run))
+}
+
+/// The run that a text means: `N` of a pipeline, `NAME:N`, or `NAME` (or a file) for its latest.
+fn run_of(records: &Records, text: &str, default: impl Fn() -> Result<String>) -> Result<RunRecord> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let (name, number) = match (number(text), text.rsplit_once(':').and_then(|(name, run)| Some((name, number(run)?))))
+    {
+        (Some(run), _) => (default()?, Some(run)),
+        (None, Some((name, run))) => (pipeline_name(name)?, Some(run)),
+        (None, None) => (pipeline_name(text)?, None),
+    };
+    let found = match number {
+        Some(run) => records.read(&name, run),
+        None => records.latest(&name)?,
+    };
+    found.ok_or_else(|| no_run(records, &name, number))
 }
 
 /// The name of a pipeline given by name or file.

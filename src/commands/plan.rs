@@ -10,7 +10,7 @@ use super::shown::{sentences, shown};
 use super::{load, remark, warn};
 use crate::cli::{self, print};
 use crate::error::Result;
-use crate::forecast::Forecaster;
+use crate::forecast::{Forecaster, shortage};
 use crate::graph::Graph;
 use crate::hub;
 use crate::models;
@@ -59,6 +59,7 @@ pub fn plan(work: &Path, args: cli::Plan) -> Result<()> {
     }
     let groups = shown(&graph, graph.order.iter().copied());
     let mut sums: Vec<(&str, Sum)> = Vec::new();
+    let mut does_not_fit = Notes::default();
     for group in &groups {
         let mut words: Vec<String> = Vec::new();
         let mut sum: Option<Sum> = None;
@@ -66,6 +67,9 @@ pub fn plan(work: &Path, args: cli::Plan) -> Result<()> {
             match told {
                 Ok(told) => {
                     told.forecast.notes.iter().for_each(|note| notes.add(&group.name, note));
+                    let settings = &graph.nodes[group.members[0]].settings;
+                    let short = shortage(&told.forecast, settings, forecaster.device());
+                    short.iter().for_each(|text| does_not_fit.add(&group.name, text));
                     let one = Sum::of(&told.forecast, told.time);
                     sum = Some(sum.map_or(one.clone(), |sum| sum.plus(one)));
                 }
@@ -84,11 +88,14 @@ pub fn plan(work: &Path, args: cli::Plan) -> Result<()> {
     }
     let total = Total::of(&sums, &told, &forecaster);
     if args.json {
-        let plan = json!({"pipeline": graph.name, "stages": stages, "total": total.in_json()});
+        let short: Vec<&str> = does_not_fit.0.lines().collect();
+        let plan = json!({
+            "pipeline": graph.name, "stages": stages, "total": total.in_json(), "does_not_fit": short,
+        });
         return print(&format!("{plan}\n"));
     }
     let counts = if groups.len() < graph.nodes.len() { counts(&graph, &planned) } else { String::new() };
-    print(&(aligned(&rows, &[]) + &notes.0 + &counts + &total.text(&args.file.pipeline)))
+    print(&(aligned(&rows, &[]) + &notes.0 + &counts + &total.text(&args.file.pipeline) + &does_not_fit.0))
 }
 
 /// How many stages of each kind there are and how many of them may run: a matrix makes many of one line.

@@ -1,4 +1,4 @@
-//! `run`: plan, run, and the table at the end.
+//! `run`: plan, run, and the end in few lines.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -9,10 +9,13 @@ use kit::Interrupt;
 use super::{load, warn};
 use crate::cli::{self, Choice};
 use crate::error::{Error, Result};
+use crate::forecast::{Forecaster, shortage};
 use crate::graph::{Graph, Node};
 use crate::hub::{Cache, ModelName};
 use crate::plan::{Decision, Planned, Planner, Selection};
-use crate::report::{Bars, Fetching, Happened, Json, Lines, Recorder, Reporter, Reporters, RunEvent, summary};
+use crate::report::{
+    Bars, Course, Detail, Fetching, Happened, Json, Lines, Recorder, Reporter, Reporters, RunEvent, ending, summary,
+};
 use crate::run::{Options, Run, STACK};
 use crate::store::{Attempt, Records, Store};
 use crate::{device, hub, models, page, signals};
@@ -27,15 +30,16 @@ impl From<Choice> for Selection {
 /// Fetches the models that the chosen stages read and that are not here. Says whether there were any.
 ///
 /// A signal ends it at once; what arrived stays and is gone on with.
-fn fetch(graph: &Graph, planned: &[Planned]) -> Result<bool> {
+fn fetch(graph: &Graph, planned: &[Planned], detail: Detail) -> Result<bool> {
     let chosen = (0..planned.len()).filter(|stage| !matches!(planned[*stage].decision, Decision::Skip(_)));
     let mut names: Vec<&ModelName> = chosen.flat_map(|stage| graph.absent(stage)).collect();
     names.sort();
     names.dedup();
     let cache = Cache::of_user();
     for name in &names {
-        let bar = Fetching::new(name);
-        hub::fetch(&cache, name, &mut |file, done, total| bar.tell(file, done, total))?;
+        let bar = (detail > Detail::Quiet).then(|| Fetching::new(name));
+        let tell = |file: &str, done, total| bar.iter().for_each(|bar| bar.tell(file, done, total));
+        hub::fetch(&cache, name, &mut |file, done, total| tell(file, done, total))?;
         if cache.find(name).is_none() {
             return Err(kit::Error::internal(format!("`{name}` was fetched and is not in the cache")).into());
         }
@@ -45,9 +49,16 @@ fn fetch(graph: &Graph, planned: &[Planned]) -> Result<bool> {
 
 /// Runs a pipeline.
 pub fn run(work: &Path, args: cli::Run) -> Result<()> {
+    if args.dry_run {
+        let cli::Run { file, choice, device, json, .. } = args;
+        return super::plan(work, cli::Plan { file, choice, device, json });
+    }
+    let detail = Detail::of(args.quiet, args.verbose);
     let listener = signals::listen().map_err(kit::Error::io("signals"))?;
     let mut graph = load(&args.file)?;
-    warn(&graph);
+    if detail > Detail::Quiet {
+        warn(&graph);
+    }
     device::check(&args.device)?;
     let mut options = Options {
         selection: args.choice.into(),
@@ -63,7 +74,7 @@ pub fn run(work: &Path, args: cli::Run) -> Result<()> {
         return Err(Error::Locked { what: format!("{} (gc)", work.display()), owner: None });
     };
     let mut planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
-    if fetch(&graph, &planned)? {
+    if fetch(&graph, &planned, detail)? {
         // With all models here, what decides a result is known.
         graph = load(&args.file)?;
         planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
@@ -79,21 +90,31 @@ pub fn run(work: &Path, args: cli::Run) -> Result<()> {
         options.device = device::resolve(&args.device)?;
     }
     build_pool()?;
+    let (course, short) = foreseen(&graph, &store, &records, &planned, &options.device)?;
     let (number, _alive) = records.begin(&graph.name)?;
     let folder = records.run(&graph.name, number);
     let resolved = folder.join("resolved.yaml");
     std::fs::write(&resolved, crate::resolved::yaml(&graph)).map_err(kit::Error::io(&resolved))?;
     let terminal = std::io::stderr().is_terminal();
     let json = Arc::new(Json::default());
-    let told: Box<dyn Reporter> = match (args.json, terminal) {
-        (true, _) => Box::new(json.clone()),
-        (false, true) => Box::new(Bars::new()),
-        (false, false) => Box::new(Lines::default()),
-    };
-    let reporters = Arc::new(Reporters(vec![Box::new(Recorder::create(&folder.join("events.jsonl"))?), told]));
+    let mut told: Vec<Box<dyn Reporter>> = vec![Box::new(Recorder::create(&folder.join("events.jsonl"))?)];
+    match (args.json, detail, terminal) {
+        (true, ..) => told.push(Box::new(json.clone())),
+        (false, Detail::Quiet, _) => {}
+        (false, _, true) => told.push(Box::new(Bars::new(course, detail))),
+        (false, _, false) => told.push(Box::new(Lines::new(course, detail))),
+    }
+    let reporters = Arc::new(Reporters(told));
+    for (stage, text) in short {
+        reporters.tell(Some(&stage), &Happened::Work(kit::Event::Warned { text }));
+    }
     let interrupt = Interrupt::default();
-    let stopped = reporters.clone();
-    listener.at_work(interrupt.clone(), move || stopped.tell(None, &Happened::Run(RunEvent::StopRequested)));
+    let (first, last) = (reporters.clone(), (records.clone(), graph.name.clone()));
+    listener.at_work(
+        interrupt.clone(),
+        move || first.tell(None, &Happened::Run(RunEvent::StopRequested)),
+        move || last.0.mark_interrupted(&last.1, number),
+    );
     let run = Run {
         graph: &graph,
         store: &store,
@@ -103,8 +124,11 @@ pub fn run(work: &Path, args: cli::Run) -> Result<()> {
         interrupt: &interrupt,
     };
     let (record, result) = run.run(number, planned);
-    if !args.json {
-        cli::print(&summary(&record, &records))?;
+    let tell = |text: &str| if args.json { Ok(()) } else { cli::print(text) };
+    match detail {
+        Detail::Quiet => {}
+        Detail::Short => tell(&ending(&record, &records, work))?,
+        Detail::Full => tell(&summary(&record, &records))?,
     }
     if result.is_ok() {
         // A run that computed what was asked for is a good run, whatever becomes of its report.
@@ -112,8 +136,8 @@ pub fn run(work: &Path, args: cli::Run) -> Result<()> {
             Ok(path) => format!("report: {}\n", path.display()),
             Err(error) => format!("no report: {error}\n"),
         };
-        if !args.json {
-            cli::print(&line)?;
+        if detail > Detail::Quiet {
+            tell(&line)?;
         }
     }
     result?;
@@ -131,4 +155,27 @@ fn build_pool() -> Result<()> {
             Err(kit::Error::Io { path: "threads to compute with".into(), source }.into())
         }
     }
+}
+
+/// The stages with their forecasts, estimated without reading their inputs; and those for which the memory is too small,
+/// with a sentence each.
+fn foreseen(
+    graph: &Graph,
+    store: &Store,
+    records: &Records,
+    planned: &[Planned],
+    device: &str,
+) -> Result<(Course, Vec<(String, String)>)> {
+    let planner = Planner::new(graph, store, records, None)?;
+    let mut forecaster = Forecaster::new(&planner, planned, device, store.root());
+    let told = forecaster.estimates();
+    let mut short = Vec::new();
+    let mut course = Vec::new();
+    for &stage in &graph.order {
+        let (node, told) = (&graph.nodes[stage], told[stage].as_ref().and_then(|told| told.as_ref().ok()));
+        course.push((node.name.clone(), told.and_then(|told| told.time)));
+        let text = told.and_then(|told| shortage(&told.forecast, &node.settings, device));
+        short.extend(text.map(|text| (node.name.clone(), text)));
+    }
+    Ok((Course::new(course), short))
 }

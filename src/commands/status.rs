@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use super::pipeline_name;
+use serde_json::Value;
+
+use super::{pipeline_name, state_of};
 use crate::cli::{self, print};
-use crate::error::{Error, Result};
-use crate::problem::did_you_mean;
-use crate::report::summary;
-use crate::store::{Records, RunState};
+use crate::error::Result;
+use crate::inspect::no_run;
+use crate::report::{ending, summary};
+use crate::store::{Records, RunRecord, RunState, StageState};
 
 /// Prints the latest run of each pipeline, or of one.
 pub fn status(work: &Path, args: cli::Status) -> Result<()> {
@@ -17,8 +19,7 @@ pub fn status(work: &Path, args: cli::Status) -> Result<()> {
         Some(text) => {
             let name = pipeline_name(text)?;
             if !all.contains(&name) {
-                let near = did_you_mean(&name, all.iter().map(String::as_str));
-                return Err(Error::Usage(format!("no run of `{name}` in {}{near}", work.display())));
+                return Err(no_run(&records, &name, None));
             }
             vec![name]
         }
@@ -26,22 +27,25 @@ pub fn status(work: &Path, args: cli::Status) -> Result<()> {
     };
     let mut text = String::new();
     for name in names {
-        let Some(record) = records.latest(&name)? else { continue };
+        let Some(mut record) = records.latest(&name)? else { continue };
+        let killed = record.state == RunState::Running && !records.alive(&name, record.run);
         if args.json {
-            text.push_str(&serde_json::to_string(&record).expect("a record can be written as JSON"));
-            text.push('\n');
+            text.push_str(&in_json(&record, killed));
             continue;
         }
-        let state = match record.state {
-            RunState::Running if records.alive(&name, record.run) => "is running",
-            RunState::Running => "was killed",
-            RunState::Done => "is done",
-            RunState::Failed => "failed",
-            RunState::Interrupted => "was interrupted",
-        };
+        let state = state_of(&records, &record);
         let finished = record.finished.as_ref().map(|time| format!(", ended {time}")).unwrap_or_default();
         text.push_str(&format!("{name}, run {}, {state}; began {}{finished}\n", record.run, record.started));
-        text.push_str(&summary(&record, &records));
+        if killed {
+            // Nobody was left to say so.
+            record.state = RunState::Interrupted;
+            let at_work = record.stages.values_mut().filter(|stage| matches!(stage.state, StageState::Running));
+            at_work.for_each(|stage| stage.state = StageState::Interrupted);
+        }
+        text.push_str(&match args.verbose {
+            true => summary(&record, &records),
+            false => ending(&record, &records, work),
+        });
         text.push('\n');
     }
     if text.is_empty() {
@@ -51,4 +55,15 @@ pub fn status(work: &Path, args: cli::Status) -> Result<()> {
         text = format!("no runs in {}\n", work.display());
     }
     print(&format!("{}\n", text.trim_end()))
+}
+
+/// The record as it stands on disk; a run whose process is gone is `killed`, and so are its stages at work.
+fn in_json(record: &RunRecord, killed: bool) -> String {
+    let mut value = serde_json::to_value(record).expect("a record can be written as JSON");
+    if killed {
+        value["state"] = "killed".into();
+        let stages = value["stages"].as_object_mut().into_iter().flat_map(|stages| stages.values_mut());
+        stages.filter(|stage| stage["state"] == "running").for_each(|stage| stage["state"] = Value::from("killed"));
+    }
+    format!("{value}\n")
 }

@@ -16,6 +16,9 @@ pub struct Figures {
     pub table: String,
     /// Whether both runs used one result.
     pub same_result: bool,
+    /// What the figures are, where that is not said by their names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// The figures in the order of the table.
     pub rows: Vec<Figure>,
 }
@@ -41,21 +44,29 @@ pub fn figures(a: &Side<'_>, b: &Side<'_>) -> Result<Vec<Figures>> {
     let mut all = Vec::new();
     for (stage, port) in of_both([a, b], &[Table::Summary, Table::Results, Table::Metrics]) {
         let (entries, mut tables) = ([a, b].map(|side| side.find(&stage, &port)), [const { Vec::new() }; 2]);
+        let mut ends = Vec::new();
         for (table, found) in tables.iter_mut().zip(&entries) {
             if let Found::There { path, .. } = found {
-                *table = read(path)?;
+                let (figures, end) = read(path)?;
+                *table = figures;
+                ends.extend(end);
             }
         }
+        ends.dedup();
+        let note = (!ends.is_empty()).then(|| {
+            format!("means of the last {} steps; of evaluations and what is counted the last value", ends.join(" and "))
+        });
         let same_result =
             matches!(&entries, [Found::There { entry, .. }, Found::There { entry: other, .. }] if entry == other);
         let [first, second] = tables;
-        all.push(Figures { table: name(&stage, &port), same_result, rows: side_by_side(&first, &second) });
+        all.push(Figures { table: name(&stage, &port), same_result, note, rows: side_by_side(&first, &second) });
     }
     Ok(all)
 }
 
-/// Figures by name. Of a training, the last value of each column.
-fn read(path: &Path) -> Result<Vec<(String, f64)>> {
+/// Figures by name. Of a training, the ends of its columns ([`kit::end_mean`]), and how many of its steps these are means
+/// over.
+fn read(path: &Path) -> Result<(Vec<(String, f64)>, Option<String>)> {
     let rows = Rows::open(path)?;
     let names: Vec<&str> = rows.columns.iter().map(|(name, _)| name.as_str()).collect();
     let has = |column: &str| names.contains(&column);
@@ -66,19 +77,25 @@ fn read(path: &Path) -> Result<Vec<(String, f64)>> {
     };
     let mut all: Vec<(String, f64)> = Vec::new();
     if keys.is_empty() {
-        let mut last: BTreeMap<usize, f64> = BTreeMap::new();
+        let mut values: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         rows.each_of(&names, |cells| {
             let numbers = cells.iter().enumerate().filter_map(|(at, cell)| Some((at, cell.as_f64()?)));
-            last.extend(numbers);
+            numbers.for_each(|(at, value)| values.entry(at).or_default().push(value));
         })?;
-        return Ok(last.into_iter().map(|(at, value)| (names[at].to_owned(), value)).collect());
+        let end = |(at, values): (usize, Vec<f64>)| {
+            let mean = kit::end_mean(&values).filter(|_| kit::is_mean_at_end(names[at])).map(|(mean, _)| mean);
+            Some((names[at].to_owned(), mean.or(values.last().copied())?))
+        };
+        let steps = rows.count as usize;
+        let over = format!("{} of {steps}", kit::last_steps(steps));
+        return Ok((values.into_iter().filter_map(end).collect(), Some(over)));
     }
     rows.each_of(keys, |cells| {
         let (value, words) = cells.split_last().expect("there are keys");
         let words: Vec<&str> = words.iter().filter_map(|cell| cell.as_str()).filter(|word| !word.is_empty()).collect();
         all.extend(value.as_f64().map(|value| (words.join(" "), value)));
     })?;
-    Ok(all)
+    Ok((all, None))
 }
 
 fn side_by_side(first: &[(String, f64)], second: &[(String, f64)]) -> Vec<Figure> {

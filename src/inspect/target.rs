@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kit::Table;
 
+use super::missing::{near_path, near_tables, no_run, nothing_here, what_became};
 use crate::error::{Error, Result};
 use crate::problem::did_you_mean;
 use crate::store::{Manifest, Records, RunRecord};
@@ -38,31 +39,56 @@ const BESIDE: [Table; 9] = [
 /// # Errors
 /// When there is nothing of that name; what there is is named.
 pub fn resolve(text: &str, wanted: &[Table], pipeline: Option<&str>, records: &Records) -> Result<Target> {
+    resolve_noting(text, wanted, pipeline, None, records).map(|(target, _)| target)
+}
+
+/// As [`resolve`], in a run by its number, with what is worth saying of the target: that its result is not of this run.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_noting(
+    text: &str,
+    wanted: &[Table],
+    pipeline: Option<&str>,
+    run: Option<u64>,
+    records: &Records,
+) -> Result<(Target, Option<String>)> {
     let path = Path::new(text);
     if text.contains('/') || path.exists() {
-        return of_path(path);
+        return of_path(path).map(|target| (target, None));
     }
     let name = match pipeline {
         Some(name) => crate::commands::pipeline_name(name)?,
         None => latest_pipeline(records)?,
     };
-    let record = records.latest(&name)?.ok_or_else(|| {
-        let all = records.pipelines().unwrap_or_default();
-        Error::Usage(format!("no run of `{name}`{}", did_you_mean(&name, all.iter().map(String::as_str))))
-    })?;
+    let record = match run {
+        Some(run) => records.read(&name, run),
+        None => records.latest(&name)?,
+    };
+    let record = record.ok_or_else(|| no_run(records, &name, run))?;
     let (stage, port) = crate::groups::parts_of(text, |stage| record.stages.contains_key(stage));
     let Some(found) = record.stages.get(stage) else {
-        let near = did_you_mean(stage, record.order.iter().map(String::as_str));
-        let near = if near.is_empty() { format!("; it has {}", record.order.join(", ")) } else { near };
-        return Err(Error::Usage(format!("pipeline `{name}` has no stage `{stage}`{near}")));
+        return Err(Error::Usage(format!("pipeline `{name}` has no stage `{stage}`{}", near_tables(&record, text))));
     };
-    let folder = |port: &str| records.link_path(&name, stage, port);
-    let ports = written(&record, stage, records);
+    let store = records.work().join("store");
+    let folder = |port: &str| match (run, &found.entry) {
+        (Some(_), Some(entry)) => store.join(entry).join(port),
+        _ => records.link_path(&name, stage, port),
+    };
+    let ports = if run.is_some() { found.ports.clone() } else { written(&record, stage, records) };
     if ports.is_empty() {
-        let why = found.why.as_deref().unwrap_or("it has not run");
-        return Err(Error::Usage(format!("stage `{stage}` has no result: {}, {why}", found.state.word())));
+        let why = found.why.as_deref().and_then(|why| why.lines().next()).unwrap_or("it has not run");
+        let became = what_became(records, &record);
+        return Err(Error::Usage(format!("stage `{stage}` has no result: {}, {why}{became}", found.state.word())));
     }
-    match port {
+    let earlier = found.ports.is_empty().then(|| {
+        let run = record.run;
+        format!(
+            "run {run} has not come to `{stage}`: this is the result of an earlier run{}",
+            what_became(records, &record)
+        )
+    });
+    let target = match port {
         Some(port) if ports.iter().any(|known| known == port) => of_path(&folder(port)),
         Some(port) => {
             let near = did_you_mean(port, ports.iter().map(String::as_str));
@@ -76,7 +102,8 @@ pub fn resolve(text: &str, wanted: &[Table], pipeline: Option<&str>, records: &R
                 Err(Error::Usage(format!("`{stage}` has several outputs: {}", names.join(", "))))
             }
         },
-    }
+    };
+    target.map(|target| (target, earlier))
 }
 
 /// The port that the name of a stage alone means.
@@ -129,13 +156,12 @@ pub fn latest_pipeline(records: &Records) -> Result<String> {
             latest = started.map(|started| (started, name));
         }
     }
-    let none = || Error::Usage("nothing has run here; give a path to a Parquet file or folder".to_owned());
-    latest.map(|(_, name)| name).ok_or_else(none)
+    latest.map(|(_, name)| name).ok_or_else(|| nothing_here(records))
 }
 
 fn of_path(path: &Path) -> Result<Target> {
     if !path.exists() {
-        return Err(Error::Usage(format!("there is no `{}`", path.display())));
+        return Err(Error::Usage(format!("there is no `{}`{}", path.display(), near_path(path))));
     }
     if path.is_dir() && kit::parts_of(path).is_err() {
         if kit::is_model(path) {

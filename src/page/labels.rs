@@ -84,6 +84,24 @@ fn histogram(title: &str, after: (&str, &[f64]), before: &[(&str, &Vec<f64>)]) -
     Figure::new(title, &frame, &marks, &legend)
 }
 
+/// Labels of several runs as outlines, each in shares of its own number.
+pub fn outlines(title: &str, all: &[(String, Vec<f64>)]) -> Result<Figure> {
+    let counted: Vec<_> = all
+        .iter()
+        .map(|(_, values)| {
+            let share = |(from, to, count)| (from, to, count / values.len().max(1) as f64);
+            counts(values.iter().copied(), 0.0..1.0, 25).into_iter().map(share).collect::<Vec<_>>()
+        })
+        .collect();
+    let top = counted.iter().flatten().map(|bar| bar.2).fold(0.01, f64::max);
+    let frame = Frame { size: SIZE, x: 0.0..1.0, y: 0.0..top * 1.05, x_name: "p̂", y_name: "share of labels" };
+    let marks: Vec<(Ink, Mark)> =
+        counted.iter().enumerate().map(|(number, bars)| (Ink::series(number), Mark::Line(outline(bars)))).collect();
+    let legend: Vec<(Ink, String)> =
+        all.iter().enumerate().map(|(number, (name, _))| (Ink::series(number), name.clone())).collect();
+    Figure::new(title, &frame, &marks, &legend)
+}
+
 fn heat(both: &[(f64, f64)]) -> Result<Figure> {
     const BINS: usize = 20;
     let bin = |value: f64| ((value * BINS as f64) as usize).min(BINS - 1);

@@ -1,9 +1,14 @@
 //! The report of a run: one HTML file with everything in it, for people.
 //!
-//! It asks nothing of the network, follows the reader's light or dark, and shows each section only where the run has
-//! the tables for it. Read [`write`] first; `sections` says what there is, `plots` draws.
+//! It answers first (`answers`, from `evidence`), then shows the details, each section only where the run has the tables
+//! for it. It asks nothing of the network and follows the reader's light or dark. Read [`write`] first; `sections` says
+//! what there is, `plots` draws, `compare` sets several runs side by side.
 
+mod advice;
 mod alike;
+mod answers;
+mod compare;
+mod evidence;
 mod examples;
 mod files;
 mod graph;
@@ -38,15 +43,39 @@ pub fn path(records: &Records, record: &RunRecord) -> PathBuf {
 /// # Errors
 /// When a table cannot be read or the file not be written.
 pub fn write(store: &Store, records: &Records, record: &RunRecord, out: &Path) -> Result<()> {
+    let found = files::found(store, record);
+    let run = records.run(&record.pipeline, record.run);
+    to_file(out, |folder| sections::view(store, record, &found, &run, folder))
+}
+
+/// Writes a page; `view` makes it for the folder where its links start.
+fn to_file(out: &Path, view: impl FnOnce(&Path) -> Result<sections::View>) -> Result<()> {
     let Some(file) = out.file_name() else {
         return Err(Error::Io { path: out.to_owned(), source: std::io::ErrorKind::IsADirectory.into() });
     };
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let found = files::found(store, record);
-    let run = records.run(&record.pipeline, record.run);
-    let view = sections::view(store, record, &found, &run, folder)?;
+    let view = view(folder)?;
     kit::commit::commit_bytes(&folder.join(file), html(&view)?.as_bytes())
+}
+
+/// Where a comparison of runs lies if nobody says otherwise: in the folder of the first one's pipeline.
+pub fn path_of_comparison(records: &Records, runs: &[RunRecord]) -> PathBuf {
+    let first = &runs[0].pipeline;
+    let name = |record: &RunRecord| match record.pipeline == *first {
+        true => record.run.to_string(),
+        false => format!("{}-{}", record.pipeline, record.run),
+    };
+    let names: Vec<String> = runs.iter().map(name).collect();
+    records.pipeline(first).join(format!("compare-{}.html", names.join("-")))
+}
+
+/// Writes a page with several runs side by side to `out`; it is there whole or not at all.
+///
+/// # Errors
+/// When a table cannot be read or the file not be written.
+pub fn compare(store: &Store, records: &Records, runs: &[RunRecord], out: &Path) -> Result<()> {
+    to_file(out, |folder| compare::view(store, records, runs, folder))
 }
 
 /// The report at the end of a run. Where nothing was computed, the linked one of an earlier run with the same results

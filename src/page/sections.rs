@@ -7,6 +7,8 @@ use std::time::Duration;
 use kit::{Error, Result, Table};
 use serde::Serialize;
 
+use super::answers::{Answer, answers};
+use super::evidence::Evidence;
 use super::files::{Found, Group, groups, relative};
 use super::view::{Cell, Figure, Grid, Part, Section, four, grouped};
 use super::{FIGURES, ROWS, alike, examples, graph, labels, training};
@@ -19,19 +21,38 @@ const RESULTS: usize = 60;
 const BESIDE: usize = 4;
 
 /// The page.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct View {
-    pipeline: String,
-    run: u64,
+    /// The heading.
+    pub title: String,
+    /// What stands beside it, such as `run 3`.
+    pub name: String,
+    /// The run, or the runs that are compared.
+    pub runs: Vec<RunHead>,
+    /// The version that writes the page.
+    pub version: &'static str,
+    /// The answers at the top.
+    pub answers: Vec<Answer>,
+    /// The stages as a picture.
+    pub graph: String,
+    /// Stages that failed, and why.
+    pub failures: Vec<(String, String)>,
+    /// The details.
+    pub sections: Vec<Section>,
+}
+
+/// A run at the top of the page.
+#[derive(Debug, Serialize)]
+pub struct RunHead {
+    /// Its name among several; empty where it is the only one.
+    pub name: String,
     state: &'static str,
     started: String,
     worked: String,
     command: String,
-    resolved: Option<String>,
-    version: &'static str,
-    graph: String,
-    failures: Vec<(String, String)>,
-    sections: Vec<Section>,
+    /// Where its settings lie, and its own report.
+    settings: Option<String>,
+    report: Option<String>,
 }
 
 /// Gathers what a run has; `folder` is where links start.
@@ -51,16 +72,30 @@ pub fn view(store: &Store, record: &RunRecord, found: &[Found], run: &Path, fold
         examples::section(found)?,
         Some(tables(record, found, folder)),
     ];
-    let seconds: f64 = record.stages.values().filter_map(|stage| stage.seconds).sum();
-    let resolved = run.join("resolved.yaml");
     let failures = record.order.iter().filter_map(|name| {
         let stage = record.stages.get(name)?;
         let why = stage.why.clone().filter(|_| matches!(stage.state.word(), "failed" | "interrupted"))?;
         Some((name.clone(), why))
     });
     Ok(View {
-        pipeline: record.pipeline.clone(),
-        run: record.run,
+        title: record.pipeline.clone(),
+        name: format!("run {}", record.run),
+        runs: vec![head(record, run, folder)],
+        version: env!("CARGO_PKG_VERSION"),
+        answers: answers(&Evidence::of(store, record, found)?),
+        graph: graph::svg(store, record, run),
+        failures: failures.collect(),
+        sections: sections.into_iter().flatten().collect(),
+    })
+}
+
+/// What is said of a run as a whole; `run` is its folder, `folder` is where links start.
+pub fn head(record: &RunRecord, run: &Path, folder: &Path) -> RunHead {
+    let seconds: f64 = record.stages.values().filter_map(|stage| stage.seconds).sum();
+    let command = std::iter::once("halftone").chain(record.command.iter().skip(1).map(String::as_str));
+    let settings = run.join("resolved.yaml");
+    RunHead {
+        name: String::new(),
         state: match record.state {
             RunState::Running => "not finished",
             RunState::Done => "done",
@@ -69,16 +104,17 @@ pub fn view(store: &Store, record: &RunRecord, found: &[Found], run: &Path, fold
         },
         started: record.started.replace('T', " ").replace('Z', " UTC"),
         worked: if seconds > 0.0 { spoken(Duration::from_secs_f64(seconds)) } else { String::new() },
-        command: std::iter::once("halftone")
-            .chain(record.command.iter().skip(1).map(String::as_str))
-            .collect::<Vec<_>>()
-            .join(" "),
-        resolved: resolved.is_file().then(|| relative(folder, &resolved)),
-        version: env!("CARGO_PKG_VERSION"),
-        graph: graph::svg(store, record, run),
-        failures: failures.collect(),
-        sections: sections.into_iter().flatten().collect(),
-    })
+        command: command.collect::<Vec<_>>().join(" "),
+        settings: settings.is_file().then(|| relative(folder, &settings)),
+        report: None,
+    }
+}
+
+impl RunHead {
+    /// As one of several, with a link to its own report where there is one.
+    pub fn among(self, name: String, report: &Path, folder: &Path) -> RunHead {
+        RunHead { name, report: report.is_file().then(|| relative(folder, report)), ..self }
+    }
 }
 
 /// The figures of `evaluate`.

@@ -24,7 +24,12 @@ fn a_run_with_the_same_results_leaves_the_report_alone() {
     assert_eq!(of_run(&store, &records, &first).unwrap(), link);
     assert_eq!(std::fs::read_link(&link).unwrap().to_str(), Some("1/report.html"));
     let text = std::fs::read_to_string(&link).unwrap();
-    assert!(text.contains("<h1>test <span>run 1</span></h1>") && text.contains("id=\"tables\""), "{text}");
+    assert!(
+        text.contains("<h1>test <span>run 1</span></h1>")
+            && text.contains("Did it learn?")
+            && text.contains("id=\"tables\""),
+        "{text}"
+    );
     // Nothing that the run does not have.
     assert!(!text.contains("id=\"labels\"") && !text.contains("id=\"training\""));
 

@@ -43,13 +43,14 @@ struct Curves {
     rows: Vec<Vec<Value>>,
 }
 
-/// Preference training and imitation apart, since their losses have nothing in common.
-pub fn curves(found: &[Found]) -> Result<Option<Section>> {
+/// The curves of some trainings, each with its name. Preference training and imitation apart, since their losses have
+/// nothing in common.
+pub fn drawings<'a>(tables: impl IntoIterator<Item = (String, &'a Found)>) -> Result<Vec<Part>> {
     let mut columns = vec!["step"];
     columns.extend(CURVES.iter().map(|(name, _)| *name));
     let (mut preference, mut imitation) = (Vec::new(), Vec::new());
-    for table in found.iter().filter(|table| table.table == Table::Metrics && table.rows > 0) {
-        let curves = Curves { name: table.stage.clone(), rows: table.first(&columns, ROWS)? };
+    for (name, table) in tables.into_iter().filter(|(_, table)| table.table == Table::Metrics && table.rows > 0) {
+        let curves = Curves { name, rows: table.first(&columns, ROWS)? };
         let rewarded = curves.rows.iter().any(|row| !row[2].is_null());
         if rewarded { preference.push(curves) } else { imitation.push(curves) }
     }
@@ -59,6 +60,12 @@ pub fn curves(found: &[Found]) -> Result<Option<Section>> {
             parts.push(drawn(title, &all)?);
         }
     }
+    Ok(parts)
+}
+
+/// What each training of a run did.
+pub fn curves(found: &[Found]) -> Result<Option<Section>> {
+    let mut parts = drawings(found.iter().map(|table| (table.stage.clone(), table)))?;
     parts.extend(files::parts(&groups(found, &[Table::Splits]), split)?);
     Ok((!parts.is_empty()).then_some(Section {
         id: "training",
@@ -108,7 +115,10 @@ fn drawn(title: &str, all: &[Curves]) -> Result<Part> {
     if all.len() > shown.len() {
         facts.push_str(&format!(" · and {} more, which are not drawn", all.len() - shown.len()));
     }
-    let table = (all.len() > shown.len() || all.iter().any(|curves| curves.name.contains('@'))).then(|| ends(all));
+    let table = (all.len() > 1).then(|| ends(all));
+    if table.is_some() {
+        facts.push_str(" · below: means over the last tenth of the steps, at least 10; of evaluations the last");
+    }
     Ok(Part { title: title.to_owned(), facts, figures, table, ..Part::default() })
 }
 
@@ -118,13 +128,17 @@ fn ends(all: &[Curves]) -> Grid {
         .filter(|column| all.iter().any(|curves| curves.rows.iter().any(|row| !row[column + 1].is_null())))
         .collect();
     let mut head = vec!["training".to_owned(), "#steps".to_owned()];
-    head.extend(known.iter().map(|&column| format!("#last {}", CURVES[column].0)));
+    head.extend(known.iter().map(|&column| format!("#{}", CURVES[column].0)));
     let mut grid = Grid::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
     for curves in all {
         let mut cells = vec![curves.name.as_str().into(), grouped(curves.rows.len() as u64).into()];
         for column in &known {
-            let last = curves.rows.iter().rev().find_map(|row| row[column + 1].as_f64());
-            cells.push(last.map(four).unwrap_or_default().into());
+            let values: Vec<f64> = curves.rows.iter().filter_map(|row| row[column + 1].as_f64()).collect();
+            let end = match kit::is_mean_at_end(CURVES[*column].0) {
+                true => kit::end_mean(&values).map(|(mean, _)| mean),
+                false => values.last().copied(),
+            };
+            cells.push(end.map(four).unwrap_or_default().into());
         }
         grid.push(cells);
     }

@@ -9,7 +9,7 @@ use super::matrix::{Labels, Matrices, name_of};
 use super::spans::Spans;
 use super::vars::{self, Budget, Environment, Replacer};
 use super::{set, yaml};
-use crate::problem::{At, Fault, Problem, did_you_mean};
+use crate::problem::{At, Fault, Problem, did_you_mean, without_consequences};
 
 /// A stage as the file declares it.
 #[derive(Debug, Clone)]
@@ -101,11 +101,19 @@ impl Pipeline {
         problems.extend(wrong);
         let vars = document.get("vars").cloned().unwrap_or(Value::Null);
         problems.extend(vars::replace(&mut document, &spans, environment, &budget, &matrices.labels()));
-        let mut reader =
-            Reader { spans: &spans, vars: &vars, matrices: &matrices, environment, budget: &budget, problems };
+        let mut reader = Reader {
+            spans: &spans,
+            vars: &vars,
+            matrices: &matrices,
+            environment,
+            budget: &budget,
+            problems: Vec::new(),
+        };
         let order = stage_order(&ordered);
         let (name, seed, stages) = reader.top(&document, &order);
-        let problems = reader.problems;
+        let mut later = reader.problems;
+        without_consequences(&problems, &mut later);
+        problems.extend(later);
         Ok((Pipeline { file: file.to_owned(), name, seed, stages, spans, warnings }, problems))
     }
 }

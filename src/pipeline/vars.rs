@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::matrix::{Labels, Selection};
 use super::spans::Spans;
 use super::yaml;
-use crate::problem::{Fault, Problem, did_you_mean};
+use crate::problem::{Fault, Problem, UNSET, did_you_mean};
 
 /// Where values of the environment come from; tests give their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -202,8 +202,7 @@ impl<'a> Replacer<'a> {
 
     fn meant(&mut self, name: &str) -> Result<Value, String> {
         if let Some(variable) = name.strip_prefix("env:") {
-            let text = (self.environment)(variable)
-                .ok_or_else(|| format!("the environment variable `{variable}` is not set"))?;
+            let text = (self.environment)(variable).ok_or_else(|| format!("{UNSET}{variable}` is not set"))?;
             // `${env:BETA}` is a number where its text reads as one.
             return Ok(match yaml::read_value(&text) {
                 Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::course::Course;
+use super::detail::Detail;
 use super::event::{Happened, Reporter, RunEvent};
 use crate::clock::spoken;
 use crate::store::RunState;
@@ -13,9 +15,14 @@ use crate::streams::say;
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Prints a line per event.
-#[derive(Default)]
 pub struct Lines {
-    pace: Mutex<HashMap<String, Pace>>,
+    state: Mutex<State>,
+    detail: Detail,
+}
+
+struct State {
+    course: Course,
+    pace: HashMap<String, Pace>,
 }
 
 /// How a stage gets on.
@@ -23,15 +30,26 @@ struct Pace {
     began: Instant,
     first: u64,
     told: Instant,
+    /// The step of a checkpoint that no line has told.
+    checkpoint: Option<u64>,
 }
 
 impl Reporter for Lines {
     fn tell(&self, stage: Option<&str>, happened: &Happened) {
+        let mut state = self.state.lock().expect("no thread panics while it prints");
+        let (name, now) = (stage.unwrap_or_default(), Instant::now());
+        state.course.see(stage, happened, now);
         let line = match happened {
             Happened::Work(kit::Event::Progressed { done, total, unit, detail }) => {
-                self.progress(stage.unwrap_or_default(), *done, *total, unit, detail)
+                state.progress(name, now, *done, *total, unit, detail)
             }
-            other => sentence(other),
+            // It stands in the next line of the stage.
+            Happened::Work(kit::Event::CheckpointWritten { step }) if self.detail < Detail::Full => {
+                state.pace.entry(name.to_owned()).or_insert_with(|| Pace::new(now, *step)).checkpoint = Some(*step);
+                None
+            }
+            other if is_told(other, self.detail) => sentence(other),
+            _ => None,
         };
         if let Some(line) = line {
             let stage = stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
@@ -41,22 +59,53 @@ impl Reporter for Lines {
 }
 
 impl Lines {
-    fn progress(&self, stage: &str, done: u64, total: u64, unit: &str, detail: &str) -> Option<String> {
-        let mut paces = self.pace.lock().expect("no thread panics while it prints");
-        let now = Instant::now();
-        let pace = paces.entry(stage.to_owned()).or_insert(Pace { began: now, first: done, told: now });
+    /// Lines on stderr.
+    pub fn new(course: Course, detail: Detail) -> Lines {
+        Lines { state: Mutex::new(State { course, pace: HashMap::new() }), detail }
+    }
+}
+
+impl Pace {
+    fn new(now: Instant, done: u64) -> Pace {
+        Pace { began: now, first: done, told: now, checkpoint: None }
+    }
+}
+
+/// Whether an event is told where so much is wanted: what needs no work is a line at the end of the run.
+pub(super) fn is_told(happened: &Happened, detail: Detail) -> bool {
+    let idle = matches!(happened, Happened::Run(RunEvent::StageReused { .. } | RunEvent::StageSkipped { .. }));
+    detail == Detail::Full || !idle
+}
+
+impl State {
+    fn progress(
+        &mut self,
+        stage: &str,
+        now: Instant,
+        done: u64,
+        total: u64,
+        unit: &str,
+        detail: &str,
+    ) -> Option<String> {
+        let pace = self.pace.entry(stage.to_owned()).or_insert_with(|| Pace::new(now, done));
         if now - pace.told < EVERY {
             return None;
         }
         pace.told = now;
         let rate = (done - pace.first.min(done)) as f64 / (now - pace.began).as_secs_f64();
-        let mut line = format!("{done} of {total} {unit}");
+        let mut line = format!("stage {}, {done} of {total} {unit}", self.course.place(stage));
         if rate > 0.0 {
             let left = Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).min(1e9));
             line.push_str(&format!(", {} {unit}/s, {} left", rounded(rate), spoken(left)));
         }
+        if let Some(left) = self.course.left(now) {
+            line.push_str(&format!(", {} left in all", spoken(left)));
+        }
         if !detail.is_empty() {
             line.push_str(&format!(", {detail}"));
+        }
+        if let Some(step) = pace.checkpoint.take() {
+            line.push_str(&format!(", checkpoint at step {step}"));
         }
         Some(line)
     }

@@ -1,6 +1,9 @@
 //! What happens during a run, and those who tell it.
 
 mod bars;
+mod course;
+mod detail;
+mod ending;
 mod event;
 mod fetching;
 mod json;
@@ -9,6 +12,9 @@ mod recorder;
 mod table;
 
 pub use bars::Bars;
+pub use course::Course;
+pub use detail::Detail;
+pub use ending::ending;
 pub use event::{Happened, Reporter, Reporters, RunEvent};
 pub use fetching::Fetching;
 pub use json::Json;

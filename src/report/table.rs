@@ -1,4 +1,4 @@
-//! The short table at the end of a run.
+//! All of a run as a table, with every figure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub fn aligned(rows: &[Vec<String>], right: &[usize]) -> String {
 }
 
 /// Longer lines of figures are broken.
-const WIDTH: usize = 110;
+pub(super) const WIDTH: usize = 110;
 
 /// A run as a table: what became of each stage; then its figures, and where its results are.
 pub fn summary(record: &RunRecord, records: &Records) -> String {
@@ -95,7 +95,7 @@ fn line_of_group(name: &str, members: &[&StageRecord]) -> Vec<String> {
 }
 
 /// `name: fact, fact, ...` over as many lines as it takes.
-fn broken(name: &str, facts: &[String]) -> String {
+pub(super) fn broken(name: &str, facts: &[String]) -> String {
     let mut lines = vec![format!("{name}: ")];
     for (index, fact) in facts.iter().enumerate() {
         let comma = if index + 1 < facts.len() { ", " } else { "" };
@@ -112,19 +112,22 @@ fn broken(name: &str, facts: &[String]) -> String {
 /// A figure with at most four significant digits.
 fn shown(value: &Value) -> String {
     match value.as_f64() {
-        Some(number) if !value.is_u64() && !value.is_i64() => {
-            let digits = if number == 0.0 { 1.0 } else { number.abs().log10().floor() + 1.0 };
-            if !(-3.0..=6.0).contains(&digits) {
-                return format!("{number:.3e}");
-            }
-            let text = format!("{number:.*}", (4.0 - digits).max(0.0) as usize);
-            if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
-        }
+        Some(number) if !value.is_u64() && !value.is_i64() => digits(number),
         _ => match value {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         },
     }
+}
+
+/// A number with at most four significant digits.
+pub(super) fn digits(number: f64) -> String {
+    let digits = if number == 0.0 { 1.0 } else { number.abs().log10().floor() + 1.0 };
+    if !(-3.0..=6.0).contains(&digits) {
+        return format!("{number:.3e}");
+    }
+    let text = format!("{number:.*}", (4.0 - digits).max(0.0) as usize);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 #[cfg(test)]

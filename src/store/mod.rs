@@ -14,5 +14,5 @@ pub use entry::{Condition, Store};
 pub use gc::{garbage, leftovers};
 pub use history::History;
 pub use lock::{Attempt, Lock, Owner};
-pub use manifest::{Difference, InputDigest, Manifest, Recipe};
+pub use manifest::{Difference, InputDigest, Manifest, Part, Recipe};
 pub use records::{Records, RunRecord, RunState, StageRecord, StageState};

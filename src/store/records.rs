@@ -3,18 +3,25 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Mutex, TryLockError};
+use std::time::{Duration, Instant};
 
 use kit::commit::read_json;
-use kit::{Error, Result};
+use kit::{Error, Headline, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::lock::{Attempt, Lock};
 use super::manifest::Recipe;
+use crate::clock;
 
 /// Where a stage keeps TensorBoard event files in its entry: beside the ports, since they tell times.
 const EVENT_FILES: &str = ".tensorboard";
+
+/// Held while a record is written, so that of two writers of this process the last has the word.
+static WRITING: Mutex<()> = Mutex::new(());
+/// A process that ends waits no longer for it.
+const SOON: Duration = Duration::from_millis(300);
 
 /// What a stage of a run came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +93,9 @@ pub struct StageRecord {
     /// What the stage says it did.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, Value>,
+    /// The few of them that people look for first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headlines: Vec<Headline>,
     /// The ports of the entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<String>,
@@ -104,6 +114,7 @@ impl StageRecord {
             rejected: None,
             seconds: None,
             figures: BTreeMap::new(),
+            headlines: Vec::new(),
             ports: Vec::new(),
         }
     }
@@ -157,6 +168,11 @@ impl Records {
     /// The records below a work folder.
     pub fn new(root: &Path) -> Records {
         Records { folder: root.join("runs") }
+    }
+
+    /// The work folder.
+    pub fn work(&self) -> &Path {
+        self.folder.parent().unwrap_or(Path::new("."))
     }
 
     /// The folder of a pipeline's runs.
@@ -234,11 +250,39 @@ impl Records {
     /// # Errors
     /// When the file system refuses.
     pub fn write(&self, record: &RunRecord) -> Result<()> {
+        let _one = WRITING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.replace(record)
+    }
+
+    fn replace(&self, record: &RunRecord) -> Result<()> {
         let path = self.run(&record.pipeline, record.run).join("stages.json");
         let temporary = path.with_file_name(".stages.json");
         let text = serde_json::to_vec_pretty(record).expect("a record can be written as JSON");
         std::fs::write(&temporary, text).map_err(Error::io(&temporary))?;
         std::fs::rename(&temporary, &path).map_err(Error::io(&path))
+    }
+
+    /// Says in the record of a run that it was interrupted, and its stages at work with it. Nothing is written after that by
+    /// this process, which is about to end: where the record cannot be had soon, it ends without.
+    pub fn mark_interrupted(&self, pipeline: &str, run: u64) {
+        let began = Instant::now();
+        let held = loop {
+            match WRITING.try_lock() {
+                Ok(held) => break held,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if began.elapsed() < SOON => std::thread::sleep(Duration::from_millis(5)),
+                Err(TryLockError::WouldBlock) => return,
+            }
+        };
+        if let Some(mut record) = self.read(pipeline, run).filter(|record| record.state == RunState::Running) {
+            record.state = RunState::Interrupted;
+            record.finished = Some(clock::now().to_string());
+            let at_work = record.stages.values_mut().filter(|stage| stage.state == StageState::Running);
+            at_work.for_each(|stage| stage.state = StageState::Interrupted);
+            // Nobody is left to be told.
+            let _ = self.replace(&record);
+        }
+        std::mem::forget(held);
     }
 
     /// Lets `runs/<pipeline>/<stage>/<port>` lead to an entry's ports, and `tensorboard` to its event files.

@@ -158,7 +158,6 @@ stages:
 ";
     insta::assert_snapshot!(findings(text).join("\n"), @r"
     pipeline.yaml:7:11: one: `data` has no `3` on its axis `seed`; it has `1`, `2`
-    pipeline.yaml:8:30: one: got the text `${matrix.mark}`, wanted a number
     pipeline.yaml:8:30: one: unknown axis `mark`; did you mean `marks`?
     pipeline.yaml:12:11: two: there is no stage `data@7`; did you mean `data@1`?
     pipeline.yaml:13:30: two: `marks` is below 0
@@ -166,7 +165,6 @@ stages:
     pipeline.yaml:14:43: three: an axis is a list of values or a mapping of labels to values, got 3
     pipeline.yaml:14:46: three: axis `c` has the label `1` twice
     pipeline.yaml:15:61: four: `${matrix.marks}` stands in a stage without `matrix`
-    pipeline.yaml:15:61: four: got the text `${matrix.marks}`, wanted a number
     pipeline.yaml:16:38: five: without effect: `count` draws nothing at random with these values
     pipeline.yaml:17:31: six: `matrix` is a mapping of axes to their values: `{objective: [dpo, gdpo]}`, or a list of such
     pipeline.yaml:18:24: seven: `seven@1-2` stands for two combinations; give the values other labels

@@ -37,7 +37,7 @@ fn configuration_labels_and_figures_are_compared() {
     let project = project();
     project.done(&["run", "pipeline.yaml"]);
     let told = project.fails(&["diff"], 64);
-    assert!(told.contains("`test` has one run, 1; there is nothing to compare it with"), "{told}");
+    assert!(told.contains("`test` has one run, 1, that is done; there is nothing to compare it with"), "{told}");
     project.done(&["run", "pipeline.yaml", "--set", "verdicts.method=temperature"]);
     let told = project.done(&["diff"]);
     assert!(told.starts_with("test, run 1 and run 2\n"), "{told}");
@@ -98,6 +98,6 @@ fn runs_that_are_not_there_are_named() {
     assert!(project.fails(&["diff"], 64).contains("nothing has run here"));
     project.done(&["run", "pipeline.yaml", "--until", "data"]);
     let told = project.fails(&["diff", "1", "7"], 64);
-    assert!(told.contains("there is no run 7 of `test`; there are 1"), "{told}");
+    assert!(told.contains("no run 7 of `test` in .halftone; there are 1"), "{told}");
     assert!(project.fails(&["diff", "tset:1"], 64).contains("did you mean `test`?"));
 }

@@ -126,3 +126,14 @@ fn a_model_without_a_template_reads_raw_text_and_the_pipeline_runs() {
     project.done(&["run", "my.yaml", "--device", "cpu", "--set", "policy.batch.pairs=4"]);
     assert!(project.done(&["inspect", "evaluation.summary"]).contains("accuracy"));
 }
+
+#[test]
+fn an_objective_that_the_data_cannot_serve_says_how_prompts_can() {
+    let project = project();
+    let told = project.fails(&["init", "x.yaml", "--data", "demonstrations.jsonl", "--objective", "rpo"], 64);
+    assert!(told.contains("with --prompts-only the model answers the prompts of the data"), "{told}");
+    let args = ["init", "x.yaml", "--data", "demonstrations.jsonl", "--objective", "rpo", "--prompts-only"];
+    assert!(project.done(&args).contains("objective rpo"));
+    // Without data nothing is known of them.
+    assert!(project.done(&["init", "y.yaml", "--objective", "rpo", "--prompts-only"]).contains("objective rpo"));
+}

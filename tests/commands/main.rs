@@ -2,10 +2,14 @@
 
 mod check;
 mod diff;
+mod doctor;
 mod documents;
+mod ends;
 mod export;
 mod forecasts;
 mod gguf;
+mod help;
 mod init;
+mod nothing;
 mod project;
 mod scenarios;

@@ -45,6 +45,14 @@ impl Project {
         text
     }
 
+    /// What a command that succeeds says on stderr.
+    pub fn says(&self, args: &[&str]) -> String {
+        let output = self.halftone(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {text}");
+        text
+    }
+
     /// A file of JSON Lines.
     pub fn lines(&self, name: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.path(name)).unwrap();

@@ -1,0 +1,193 @@
+//! How far a run is and how long it goes on: the forecasts of its stages, held against what the finished ones took.
+
+use std::time::{Duration, Instant};
+
+use super::event::{Happened, RunEvent};
+
+/// Forecasts that sum up to less say nothing of the machine, in seconds.
+const TELLING: f64 = 1.0;
+
+/// The stages of a run in the order in which they come.
+pub struct Course {
+    stages: Vec<Step>,
+}
+
+struct Step {
+    name: String,
+    /// Seconds that it was forecast to take.
+    forecast: Option<f64>,
+    at: At,
+}
+
+enum At {
+    Waiting,
+    Running { since: Instant, pace: Option<Pace> },
+    Over { seconds: Option<f64> },
+}
+
+/// Units done between two moments.
+#[derive(Clone, Copy)]
+struct Pace {
+    first: u64,
+    began: Instant,
+    done: u64,
+    total: u64,
+    now: Instant,
+}
+
+impl Course {
+    /// The stages with their forecasts; those that do not run have none.
+    pub fn new(stages: impl IntoIterator<Item = (String, Option<Duration>)>) -> Course {
+        let step = |(name, forecast): (String, Option<Duration>)| Step {
+            name,
+            forecast: forecast.map(|time| time.as_secs_f64()),
+            at: At::Waiting,
+        };
+        Course { stages: stages.into_iter().map(step).collect() }
+    }
+
+    /// `7/19`: the place of a stage among all.
+    pub fn place(&self, stage: &str) -> String {
+        match self.stages.iter().position(|step| step.name == stage) {
+            Some(place) => format!("{}/{}", place + 1, self.stages.len()),
+            None => String::new(),
+        }
+    }
+
+    /// How many stages are over, and how many there are.
+    pub fn over(&self) -> (usize, usize) {
+        (self.stages.iter().filter(|step| matches!(step.at, At::Over { .. })).count(), self.stages.len())
+    }
+
+    /// Takes what a stage tells.
+    pub fn see(&mut self, stage: Option<&str>, happened: &Happened, now: Instant) {
+        let Some(step) = self.stages.iter_mut().find(|step| Some(step.name.as_str()) == stage) else { return };
+        match happened {
+            Happened::Run(RunEvent::StageStarted { .. }) => step.at = At::Running { since: now, pace: None },
+            Happened::Run(RunEvent::StageFinished { seconds, .. }) => step.at = At::Over { seconds: Some(*seconds) },
+            Happened::Run(
+                RunEvent::StageReused { .. }
+                | RunEvent::StageSkipped { .. }
+                | RunEvent::StageFailed { .. }
+                | RunEvent::StageInterrupted,
+            ) => step.at = At::Over { seconds: None },
+            Happened::Work(kit::Event::Progressed { done, total, .. }) => {
+                if let At::Running { pace, .. } = &mut step.at {
+                    // What counts something else begins anew.
+                    let known = pace.filter(|pace| pace.total == *total && pace.done <= *done);
+                    let (first, began) = known.map_or((*done, now), |pace| (pace.first, pace.began));
+                    *pace = Some(Pace { first, began, done: *done, total: *total, now });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The time that is left for the whole run; nothing where no stage that is still to come has a forecast and none
+    /// at work tells how far it is.
+    pub fn left(&self, now: Instant) -> Option<Duration> {
+        let factor = self.factor(now);
+        let rest = self.stages.iter().filter_map(|step| match &step.at {
+            At::Over { .. } => None,
+            At::Waiting => step.forecast.map(|forecast| forecast * factor),
+            At::Running { since, pace } => {
+                let told = || {
+                    let elapsed = now.saturating_duration_since(*since).as_secs_f64();
+                    step.forecast.map(|forecast| (forecast * factor - elapsed).max(0.0))
+                };
+                pace.and_then(Pace::left).or_else(told)
+            }
+        });
+        rest.reduce(|sum, one| sum + one).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+
+    /// How much longer than forecast the work takes here and now.
+    fn factor(&self, now: Instant) -> f64 {
+        let (mut took, mut told) = (0.0, 0.0);
+        for step in &self.stages {
+            let Some(forecast) = step.forecast else { continue };
+            match &step.at {
+                At::Over { seconds: Some(seconds) } => {
+                    took += seconds;
+                    told += forecast;
+                }
+                At::Running { since, pace: Some(pace) } => {
+                    let elapsed = now.saturating_duration_since(*since).as_secs_f64();
+                    if let Some(left) = pace.left() {
+                        took += elapsed + left;
+                        told += forecast;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if told < TELLING { 1.0 } else { took / told }
+    }
+}
+
+impl Pace {
+    /// Seconds for the rest at this pace.
+    fn left(self) -> Option<f64> {
+        let (units, seconds) = ((self.done - self.first) as f64, (self.now - self.began).as_secs_f64());
+        (units > 0.0 && seconds > 0.0).then(|| self.total.saturating_sub(self.done) as f64 * seconds / units)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started() -> Happened {
+        Happened::Run(RunEvent::StageStarted {
+            kind: "train",
+            why: Vec::new(),
+            entry: String::new(),
+            device: "cpu".to_owned(),
+            resumed: false,
+        })
+    }
+
+    fn finished(seconds: f64) -> Happened {
+        let figures = Default::default();
+        let entry = String::new();
+        Happened::Run(RunEvent::StageFinished { entry, read: None, rows: 1, rejected: 0, seconds, figures })
+    }
+
+    fn progressed(done: u64) -> Happened {
+        Happened::Work(kit::Event::Progressed { done, total: 100, unit: "steps", detail: String::new() })
+    }
+
+    #[test]
+    fn what_is_left_follows_the_forecast_and_then_the_machine() {
+        let began = Instant::now();
+        let at = |seconds: u64| began + Duration::from_secs(seconds);
+        let stage = |name: &str, seconds: Option<u64>| (name.to_owned(), seconds.map(Duration::from_secs));
+        let mut course = Course::new([stage("data", None), stage("a", Some(10)), stage("b", Some(100))]);
+        assert_eq!(course.left(at(0)), Some(Duration::from_secs(110)));
+        assert_eq!((course.place("b"), course.over()), ("3/3".to_owned(), (0, 3)));
+        course.see(Some("data"), &finished(1.0), at(0));
+        course.see(Some("a"), &started(), at(0));
+        assert_eq!(course.left(at(4)), Some(Duration::from_secs(106)));
+        // Twice as slow as told: so will be the rest.
+        course.see(Some("a"), &finished(20.0), at(20));
+        assert_eq!(course.left(at(20)), Some(Duration::from_secs(200)));
+        // At work, a stage's own pace counts: 10 of 100 were there before, 30 more took 60 s.
+        course.see(Some("b"), &started(), at(20));
+        course.see(Some("b"), &progressed(10), at(20));
+        course.see(Some("b"), &progressed(40), at(80));
+        assert_eq!(course.left(at(80)), Some(Duration::from_secs(120)));
+        course.see(Some("b"), &finished(180.0), at(200));
+        assert_eq!((course.left(at(200)), course.over()), (None, (3, 3)));
+    }
+
+    #[test]
+    fn without_forecasts_only_the_stage_at_work_tells() {
+        let now = Instant::now();
+        let mut course = Course::new([("a".to_owned(), None), ("b".to_owned(), None)]);
+        assert_eq!(course.left(now), None);
+        course.see(Some("a"), &started(), now);
+        course.see(Some("a"), &progressed(0), now);
+        course.see(Some("a"), &progressed(50), now + Duration::from_secs(5));
+        assert_eq!(course.left(now + Duration::from_secs(5)), Some(Duration::from_secs(5)));
+    }
+}

@@ -1,0 +1,96 @@
+//! What people read at the end of a run, of it and of its tables.
+
+use crate::project::Project;
+
+/// Judged comparisons, gold labels for them, and figures: a run without a model.
+const PIPELINE: &str = "
+name: test
+seed: 17
+stages:
+  data: {kind: ingest, files: ./data.jsonl, form: text}
+  gold: {kind: ingest, files: ./gold.jsonl, form: text}
+  verdicts: {kind: calibrate, verdicts: data.verdicts, gold: gold.pairs, method: platt, folds: 2}
+  pairs: {kind: pairs, from: verdicts, ties: keep}
+  figures: {kind: evaluate, verdicts: verdicts, policy_side: a, ties: half}
+";
+
+fn judged(rows: usize, label: impl Fn(usize) -> f64) -> String {
+    let row = |n: usize| {
+        let (one, two) = (format!("one {n} and some more words of it"), format!("two {n}"));
+        format!(
+            "{{\"prompt\": \"question {n}\", \"response_0\": \"{one}\", \"response_1\": \"{two}\", \"p_hat\": {}}}\n",
+            label(n)
+        )
+    };
+    (0..rows).map(row).collect()
+}
+
+fn project() -> Project {
+    let judge = judged(100, |n| 0.02 + 0.96 * n as f64 / 99.0);
+    let gold = judged(100, |n| f64::from(u8::from(n % 10 < n / 10)));
+    Project::new(&[("pipeline.yaml", PIPELINE), ("data.jsonl", &judge), ("gold.jsonl", &gold)])
+}
+
+/// Times are those of the machine.
+fn redacted(text: &str) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let mut words: Vec<&str> = line.split(' ').collect();
+        for at in 1..words.len() {
+            let is_time = |word: &str| word.trim_end_matches(',').parse::<f64>().is_ok();
+            if words[at] == "s" && is_time(words[at - 1]) {
+                words[at - 1] = "[time]";
+            }
+        }
+        let line = words.join(" ");
+        let line = match line.split_once("; began ") {
+            Some((before, _)) => format!("{before}; began [time]"),
+            None => line,
+        };
+        lines.push(line);
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn a_first_run_a_second_one_and_their_status() {
+    let project = project();
+    insta::assert_snapshot!("first_run", redacted(&project.done(&["run", "pipeline.yaml"])));
+    insta::assert_snapshot!("second_run", redacted(&project.done(&["run", "pipeline.yaml"])));
+    let other = ["run", "pipeline.yaml", "--set", "verdicts.method=temperature"];
+    insta::assert_snapshot!("another_run", redacted(&project.done(&other)));
+    insta::assert_snapshot!("status", redacted(&project.done(&["status"])));
+    insta::assert_snapshot!("status_verbose", redacted(&project.done(&["status", "-v"])));
+    insta::assert_snapshot!("plan", redacted(&project.done(&["plan", "pipeline.yaml"])));
+}
+
+#[test]
+fn tables_of_texts_are_a_line_each_row() {
+    let project = project();
+    project.done(&["run", "pipeline.yaml"]);
+    insta::assert_snapshot!("verdicts", project.done(&["inspect", "verdicts", "-n", "4"]));
+    insta::assert_snapshot!("pairs", project.done(&["inspect", "pairs", "-n", "4"]));
+    insta::assert_snapshot!("summary", project.done(&["inspect", "figures.summary", "-n", "4"]));
+    let wide = project.done(&["inspect", "verdicts", "-n", "1", "--wide"]);
+    assert!(wide.contains("uncalibrated_p_hat") && wide.contains("one 0 and some more words of it"), "{wide}");
+}
+
+#[test]
+fn several_runs_stand_in_one_page() {
+    let project = project();
+    project.done(&["run", "pipeline.yaml"]);
+    project.done(&["run", "pipeline.yaml", "--set", "verdicts.method=temperature"]);
+    let told = project.done(&["report", "--compare", "1", "test:2"]);
+    assert_eq!(told, ".halftone/runs/test/compare-1-2.html\n");
+    let page = std::fs::read_to_string(project.path(told.trim())).unwrap();
+    for wanted in ["<h1>test <span>run 1, run 2</span></h1>", "id=\"settings\"", "id=\"summary\"", "id=\"labels\""] {
+        assert!(page.contains(wanted), "{wanted}");
+    }
+    assert!(page.contains("<td class=\"\" data-label=\"run 2\">temperature</td>"), "{page}");
+    assert!(
+        project
+            .fails(&["report", "--compare", "1", "9"], 64)
+            .contains("no run 9 of `test` in .halftone; there are 1, 2")
+    );
+    assert_eq!(project.done(&["report", "--compare", "1", "2", "--out", "both.html"]), "both.html\n");
+}

@@ -1,0 +1,45 @@
+//! What each command says of itself.
+
+use crate::project::Project;
+
+const COMMANDS: [&str; 21] = [
+    "",
+    "init",
+    "run",
+    "plan",
+    "check",
+    "status",
+    "dag",
+    "inspect",
+    "render",
+    "trace",
+    "report",
+    "diff",
+    "export",
+    "export model",
+    "export dataset",
+    "verify",
+    "gc",
+    "schema",
+    "kinds",
+    "doctor",
+    "completions",
+];
+
+#[test]
+fn help_of_every_command() {
+    let project = Project::new(&[]);
+    let mut text = String::new();
+    for command in COMMANDS {
+        let mut args: Vec<&str> = command.split_whitespace().collect();
+        args.push("-h");
+        text.push_str(&format!("$ halftone {}\n{}\n", args.join(" "), project.done(&args)));
+    }
+    // Every command of the list is there.
+    let (_, rest) = text.split_once("Commands:\n").unwrap();
+    for line in rest.lines().take_while(|line| line.starts_with("  ")) {
+        let name = line.split_whitespace().next().unwrap();
+        assert!(name == "help" || COMMANDS.contains(&name), "{name}");
+    }
+    insta::assert_snapshot!(text);
+}
