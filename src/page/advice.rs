@@ -139,7 +139,7 @@ fn training(evidence: &Evidence, all: &mut Vec<String>) {
 fn lengths(evidence: &Evidence, all: &mut Vec<String>) {
     for lengths in &evidence.lengths {
         let times = lengths.after.1 / lengths.before.1;
-        if times > 1.15 || times < 0.87 {
+        if !(0.87..=1.15).contains(&times) {
             let (word, why) = match times > 1.0 {
                 true => {
                     ("longer", "check that what is better is not just more: `simpo` and `ipo_norm` count per token")

@@ -346,7 +346,7 @@ fn figures(outcome: Outcome, objective: &Mixture, log: &Log, held_out: Option<us
         outcome = outcome.figure("batches without chosen or without rejected items (no step)", counters.one_class);
     }
     // One batch says little, and the last one may be small.
-    let ends: [(&str, fn(&Metric) -> Option<f64>); 3] = [
+    let ends: [(&str, Column); 3] = [
         ("loss", |metric| metric.loss),
         ("rewards/margins", |metric| metric.rewards_margins),
         ("rewards/accuracies", |metric| metric.rewards_accuracies),
@@ -373,6 +373,9 @@ fn figures(outcome: Outcome, objective: &Mixture, log: &Log, held_out: Option<us
     }
     outcome
 }
+
+/// A column of a row of metrics.
+type Column = fn(&Metric) -> Option<f64>;
 
 /// Wilson's 95 % interval of a share of so many rows.
 fn wilson(share: f64, rows: usize) -> (f64, f64) {
