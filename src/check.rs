@@ -51,7 +51,7 @@ pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]
     let edges: Vec<Vec<Edge>> = (0..configured.len()).map(|stage| checker.edges(stage, &configured)).collect();
     checker.idle_seeds(&configured);
     let order = checker.order(&edges);
-    let mut found = checker.problems;
+    let mut found = std::mem::take(&mut checker.problems);
     without_consequences(&problems, &mut found);
     found.extend(problems);
     if !found.is_empty() {
