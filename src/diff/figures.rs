@@ -64,9 +64,12 @@ pub fn figures(a: &Side<'_>, b: &Side<'_>) -> Result<Vec<Figures>> {
     Ok(all)
 }
 
-/// Figures by name. Of a training, the ends of its columns ([`kit::end_mean`]), and how many of its steps these are means
+/// Figures by name.
+type Named = Vec<(String, f64)>;
+
+/// The figures of a table. Of a training, the ends of its columns ([`kit::end_mean`]), and how many of its steps these are means
 /// over.
-fn read(path: &Path) -> Result<(Vec<(String, f64)>, Option<String>)> {
+fn read(path: &Path) -> Result<(Named, Option<String>)> {
     let rows = Rows::open(path)?;
     let names: Vec<&str> = rows.columns.iter().map(|(name, _)| name.as_str()).collect();
     let has = |column: &str| names.contains(&column);

@@ -190,7 +190,10 @@ fn telling(record: &RunRecord) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn record(stages: &[(&str, StageState, &[(&str, f64)])]) -> RunRecord {
+    /// A stage's name, state and figures.
+    type Given<'a> = (&'a str, StageState, &'a [(&'a str, f64)]);
+
+    fn record(stages: &[Given]) -> RunRecord {
         let stage = |state: StageState, figures: &[(&str, f64)]| {
             let headline = |(name, value): &(&str, f64)| Headline {
                 name: (*name).to_owned(),
