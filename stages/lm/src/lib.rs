@@ -13,6 +13,7 @@ pub const TOKENS_AT_ONCE: usize = 4096;
 mod adapter_folder;
 mod bert;
 mod block;
+pub mod bounded;
 mod cache;
 mod config;
 mod decoder;
