@@ -23,6 +23,7 @@ mod read;
 mod rendering;
 mod row;
 pub mod rows;
+mod secret;
 mod seed;
 mod shard;
 mod stage;
@@ -48,6 +49,7 @@ pub use read::{
 };
 pub use rendering::{Piece, Rendering, Tokenised};
 pub use row::{Cell, Missing, Row};
+pub use secret::{keep_secret, redact, redacted};
 pub use seed::Seed;
 pub use shard::{ShardOutput, complete_port, run_shards, shard_ranges};
 pub use stage::{Balance, Configured, Finding, Headline, Kind, Outcome, Stage};
