@@ -116,7 +116,7 @@ fn judged_and_trained() -> tempfile::TempDir {
 seed: 17
 stages:
   data: {{kind: ingest, files: ./data.jsonl, form: text}}
-  verdicts: {{kind: judge, comparisons: data.comparisons, model: &model \"{model}\", template: ./question.jinja, form: text, labels: {{first: [\" A\"], second: [\" B\"]}}, debias: probability}}
+  verdicts: {{kind: judge, comparisons: data.comparisons, model: &model \"{model}\", template: ./question.jinja, form: text, labels: {{first: [\" A\"], second: [\" B\"]}}, debias: probability, least_mass: 0}}
   a_stage_with_quite_a_long_name_of_its_own: {{kind: pairs, from: verdicts, ties: drop}}
   reference: {{kind: reference, from: a_stage_with_quite_a_long_name_of_its_own, model: *model}}
   embeddings: {{kind: embed, from: a_stage_with_quite_a_long_name_of_its_own, model: *model}}

@@ -138,7 +138,7 @@ fn judge(material: &Material, dtype: &str) -> Figures {
     let at_once = if stage::device() == "cpu" { "" } else { ", tokens_per_batch: 16384" };
     let stage = format!(
         "{{kind: judge, comparisons: data.comparisons, model: {}, template: {}, asks_for: better, form: text, \
-         labels: {{first: [\" A\"], second: [\" B\"]}}, debias: probability, dtype: {dtype}{at_once}}}",
+         labels: {{first: [\" A\"], second: [\" B\"]}}, debias: probability, least_mass: 0, dtype: {dtype}{at_once}}}",
         quoted(&material.model),
         quoted(&material.question)
     );

@@ -23,6 +23,7 @@ stages:
     form: text
     labels: {first: [\" A\"], second: [\" B\"]}
     debias: probability
+    least_mass: 0
   gold: {kind: ingest, files: ./gold.jsonl, form: text}
   calibrated: {kind: calibrate, verdicts: verdicts, gold: gold.verdicts, method: temperature}
   pairs: {kind: pairs, from: calibrated}

@@ -36,6 +36,7 @@ stages:
     form: text
     labels: {first: [' A'], second: [' B']}
     debias: probability
+    least_mass: 0
   pairs: {kind: pairs, from: verdicts, matrix: {seed: [1, 2, 3]}}
   reference: {kind: reference, from: pairs, model: world.model, matrix: {seed: [1, 2, 3]}}
   policy:

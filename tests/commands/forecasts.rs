@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::project::Project;
 
 /// The quickstart, small enough to run here.
-const SMALL: [&str; 14] = [
+const SMALL: [&str; 16] = [
     "--set",
     "world.prompts=12",
     "--set",
@@ -20,6 +20,8 @@ const SMALL: [&str; 14] = [
     "imitation.steps=3",
     "--set",
     "judge.steps=3",
+    "--set",
+    "verdicts.least_mass=0",
     "--set",
     "policy.epochs=1",
 ];

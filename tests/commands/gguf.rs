@@ -17,7 +17,7 @@ fn a_judge_of_eight_bits_says_nearly_what_its_model_says() {
         .collect();
     let text = "name: test\nseed: 17\nstages:\n  data: {kind: ingest, files: ./data.jsonl, form: text}\n  \
                 verdicts: {kind: judge, comparisons: data.comparisons, model: ./eight/judge.gguf, \
-                template: ./question.jinja, form: text, labels: {first: [\" A\"], second: [\" B\"]}, debias: probability}\n";
+                template: ./question.jinja, form: text, labels: {first: [\" A\"], second: [\" B\"]}, debias: probability, least_mass: 0}\n";
     let project = Project::new(&[
         ("pipeline.yaml", text),
         ("question.jinja", "{{ prompt }} {{ a }} or {{ b }}? Answer:"),

@@ -41,7 +41,7 @@ fn scenario_3_comments_and_the_order_of_keys_run_nothing_and_a_template_runs_the
     let judged = format!(
         "name: test\nseed: 17\nstages:\n  data: {{kind: ingest, files: ./data.jsonl, form: chat}}\n  \
          verdicts: {{kind: judge, comparisons: data.comparisons, model: \"{}\", template: ./question.jinja, form: text, \
-         labels: {{first: [\" A\"], second: [\" B\"]}}, debias: probability}}\n  \
+         labels: {{first: [\" A\"], second: [\" B\"]}}, debias: probability, least_mass: 0}}\n  \
          pairs: {{kind: pairs, from: verdicts, ties: keep}}\n",
         model()
     );

@@ -1,6 +1,7 @@
 //! An OpenAI-compatible endpoint on the loopback interface that misbehaves as told; for tests.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,12 +35,21 @@ pub struct Asked {
     pub question: String,
     pub body: Value,
     pub authorization: Option<String>,
+    /// What stands behind the host.
+    pub path: String,
+    /// All headers, their names in small letters.
+    pub headers: BTreeMap<String, String>,
+    /// It finds out what the endpoint takes and asks nothing.
+    pub probe: bool,
     /// How often this question came before.
     pub before: usize,
     pub treatment: Treatment,
-    /// An answer was sent whole with status 200: it is paid for.
+    /// Log-probs were sent whole with status 200: they are paid for.
     pub billed: bool,
 }
+
+/// The question of a request that finds out what the endpoint takes.
+pub const PROBE: &str = "Answer with the letter A.";
 
 type Behaviour = dyn Fn(&str, &Value, usize, &[Asked]) -> Treatment + Send + Sync;
 
@@ -50,12 +60,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// `behaviour` gets the question, how often it came before, and all requests so far.
+    /// `behaviour` gets the question, how often it came before, and all requests so far. Probes are answered.
     pub fn start(behaviour: impl Fn(&str, usize, &[Asked]) -> Treatment + Send + Sync + 'static) -> Server {
-        Server::start_with(move |question, _, before, asked| behaviour(question, before, asked))
+        Server::start_with(move |question, _, before, asked| match question == PROBE {
+            true => Treatment::Answer(vec![("A".to_owned(), -0.1), ("The".to_owned(), -3.0)]),
+            false => behaviour(question, before, asked),
+        })
     }
 
-    /// `behaviour` gets the question and the whole request.
+    /// `behaviour` gets the question and the whole request, of probes too.
     pub fn start_reading(behaviour: impl Fn(&str, &Value) -> Treatment + Send + Sync + 'static) -> Server {
         Server::start_with(move |question, body, _, _| behaviour(question, body))
     }
@@ -79,8 +92,14 @@ impl Server {
         Server { url, asked, closed }
     }
 
+    /// The questions; probes are none.
     pub fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().unwrap().iter().filter(|asked| !asked.probe).cloned().collect()
+    }
+
+    /// The probes.
+    pub fn probes(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().iter().filter(|asked| asked.probe).cloned().collect()
     }
 
     /// The questions that were answered and paid for, each as often as it was.
@@ -120,7 +139,7 @@ pub fn completion(top: &[(String, f64)]) -> String {
 fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, closed: &AtomicBool, behaviour: &Behaviour) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
-    let (mut length, mut authorization, mut first) = (0, None, String::new());
+    let (mut length, mut authorization, mut first, mut headers) = (0, None, String::new(), BTreeMap::new());
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).unwrap_or(0) == 0 {
@@ -136,13 +155,15 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, closed: &AtomicBool, behavi
             }
             continue;
         };
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().unwrap(),
             "authorization" => authorization = Some(value.to_owned()),
             _ => {}
         }
     }
-    assert!(first.starts_with("POST /v1/chat/completions "), "{first}");
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    assert!(first.starts_with("POST ") && path.split('?').next() == Some("/v1/chat/completions"), "{first}");
     let mut body = vec![0; length];
     if reader.read_exact(&mut body).is_err() {
         return;
@@ -153,8 +174,10 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, closed: &AtomicBool, behavi
         let mut log = log.lock().unwrap();
         let before = log.iter().filter(|asked| asked.question == question).count();
         let treatment = behaviour(&question, &body, before, &log);
-        let billed = matches!(treatment, Treatment::Answer(_) | Treatment::Body(_));
-        log.push(Asked { question, body, authorization, before, treatment: treatment.clone(), billed });
+        let probe = question == PROBE;
+        let billed = matches!(treatment, Treatment::Answer(_)) && !probe;
+        let treated = treatment.clone();
+        log.push(Asked { question, body, authorization, path, headers, probe, before, treatment: treated, billed });
         (log.len() - 1, treatment)
     };
     let head = |status: u16, length: usize, more: &str| {

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use kit::Digest;
 
 /// What makes the quickstart small.
-pub const SMALL: [&str; 14] = [
+pub const SMALL: [&str; 15] = [
     "world.prompts=12",
     "world.holdout_prompts=8",
     "world.demonstrations=96",
@@ -17,6 +17,7 @@ pub const SMALL: [&str; 14] = [
     "imitation.batch.items=8",
     "judge.steps=12",
     "judge.batch.items=8",
+    "verdicts.least_mass=0",
     "samples.k=3",
     "before.k=2",
     "after.k=2",

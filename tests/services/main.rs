@@ -28,7 +28,7 @@ fn judging(judge: &str) -> Place {
     std::fs::write(place.path("pairs.jsonl"), rows.concat()).unwrap();
     let text = format!(
         "name: judging\nstages:\n  data: {{kind: ingest, files: ./pairs.jsonl, form: chat}}\n  verdicts: {{kind: judge, \
-         comparisons: data.comparisons, {judge}, template: helpful, debias: logit, shard_rows: 10}}\n"
+         comparisons: data.comparisons, {judge}, template: helpful, debias: logit, least_mass: 0, shard_rows: 10}}\n"
     );
     std::fs::write(place.path("judging.yaml"), text).unwrap();
     place

@@ -16,7 +16,7 @@ pub(crate) fn expect(judge: &Judge, ahead: &Ahead) -> Result<Outlook> {
     let verdicts = from.turned_into(Table::Verdicts, Some(rows.bounded()));
     if let Some(endpoint) = &judge.endpoint {
         forecast.requests = Some(rows.times(judge.order_count()).bounded());
-        forecast = forecast.note(format!("requests go to {}; nothing is asked before the run", endpoint.address()));
+        forecast = forecast.note(format!("requests go to {}; nothing is asked before the run", endpoint.shown()));
     }
     if let (Some(prompt), Some(response)) = (from.prompt_tokens, from.response_tokens) {
         let orders = judge.order_count() as f64;

@@ -13,15 +13,35 @@ use crate::client::{Client, Reply};
 use crate::endpoint::Endpoint;
 use crate::journal::Journal;
 use crate::labels::Labels;
-use crate::reply::Heard;
+use crate::reply::Answer;
 
 /// How long requests under way may go on after a stop: what they are answered is paid for.
 const GRACE: Duration = Duration::from_secs(5);
 /// How often a signal is looked for.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A request: its digest and its body.
-type Job = (String, String);
+/// What is done by a worker.
+enum Job {
+    /// To find out what the endpoint takes.
+    Settle,
+    /// A request's digest and its question.
+    Ask(String, String),
+}
+
+/// What is heard from a worker, with the number of requests it sent.
+enum Done {
+    Settled(Option<Reply>, u32),
+    Asked(String, Reply, u32),
+}
+
+/// What was heard to a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Heard {
+    /// The evidence of a verdict.
+    Answer(Answer),
+    /// None: reason and detail.
+    Nothing(&'static str, String),
+}
 
 /// Worker threads that ask, and the journal.
 ///
@@ -29,7 +49,8 @@ type Job = (String, String);
 pub(crate) struct Asking {
     journal: Journal,
     jobs: Sender<Job>,
-    replies: Receiver<(String, Reply, u32)>,
+    replies: Receiver<Done>,
+    settled: bool,
     stop: Arc<AtomicBool>,
     /// Requests that were answered in this process.
     pub(crate) answered: u64,
@@ -60,13 +81,26 @@ impl Asking {
             let worker = move || {
                 loop {
                     let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((request, body)) = job else { return };
-                    let (reply, sent) = client.ask(&body, &stop);
+                    let Ok(job) = job else { return };
+                    let heard = match job {
+                        Job::Settle => {
+                            let (reply, sent) = client.settle(&stop);
+                            Done::Settled(reply, sent)
+                        }
+                        Job::Ask(request, question) => {
+                            let (reply, sent) = client.ask(&question, &stop);
+                            Done::Asked(request, reply, sent)
+                        }
+                    };
                     // Here, so that no other worker sends one more until the failure is heard of.
+                    let (Done::Settled(Some(reply), _) | Done::Asked(_, reply, _)) = &heard else {
+                        _ = done.send(heard);
+                        continue;
+                    };
                     if matches!(reply, Reply::Hopeless(_) | Reply::Unreachable(_)) {
                         stop.store(true, Ordering::Relaxed);
                     }
-                    if done.send((request, reply, sent)).is_err() {
+                    if done.send(heard).is_err() {
                         return;
                     }
                 }
@@ -74,7 +108,7 @@ impl Asking {
             let thread = std::thread::Builder::new().name(format!("ask-{number}"));
             thread.spawn(worker).map_err(Error::io("a thread"))?;
         }
-        Ok(Asking { journal, jobs, replies, stop, answered: 0, repeated: 0 })
+        Ok(Asking { journal, jobs, replies, stop, settled: false, answered: 0, repeated: 0 })
     }
 
     /// How many requests were answered before this process.
@@ -82,7 +116,8 @@ impl Asking {
         self.journal.len()
     }
 
-    /// The answer to each request, from the journal or from the endpoint. `tell` gets the number of answers so far.
+    /// What is heard to each request (its digest and its question), from the journal or from the endpoint. `tell` gets the
+    /// number of requests that are done.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when a request failed too often, [`Error::Pipeline`] when none can succeed,
@@ -94,17 +129,45 @@ impl Asking {
         mut tell: impl FnMut(&Asking, usize),
     ) -> Result<BTreeMap<String, Heard>> {
         let mut heard = BTreeMap::new();
-        let mut open = 0;
-        for (request, body) in requests {
+        let mut open = Vec::new();
+        for (request, question) in requests {
             match self.journal.get(&request) {
-                Some(known) => {
-                    heard.insert(request, known.clone());
-                }
-                None => {
-                    open += 1;
-                    self.jobs.send((request, body)).map_err(|_| Error::internal("all workers are gone"))?;
-                }
+                Some(known) => _ = heard.insert(request, Heard::Answer(known.clone())),
+                None => open.push(Job::Ask(request, question)),
             }
+        }
+        if !open.is_empty() && !self.settled {
+            self.work(context, vec![Job::Settle], |_, _, _| Ok(()))?;
+            self.settled = true;
+        }
+        self.work(context, open, |asking, request, reply| {
+            match reply {
+                Reply::Answered(answer) => {
+                    asking.answered += 1;
+                    asking.journal.add(request.clone(), answer.clone())?;
+                    heard.insert(request, Heard::Answer(answer));
+                }
+                // Not recorded: another day the endpoint may answer it.
+                Reply::Nothing(reason, detail) => _ = heard.insert(request, Heard::Nothing(reason, detail)),
+                Reply::Hopeless(_) | Reply::Unreachable(_) | Reply::Abandoned => return Ok(()),
+            }
+            tell(asking, heard.len());
+            Ok(())
+        })?;
+        self.journal.sync()?;
+        Ok(heard)
+    }
+
+    /// Has jobs done and takes what comes of them, until all are done or it makes no sense to go on.
+    fn work(
+        &mut self,
+        context: &Context<'_>,
+        jobs: Vec<Job>,
+        mut take: impl FnMut(&mut Asking, String, Reply) -> Result<()>,
+    ) -> Result<()> {
+        let mut open = jobs.len();
+        for job in jobs {
+            self.jobs.send(job).map_err(|_| Error::internal("all workers are gone"))?;
         }
         let mut failure: Option<Error> = None;
         let mut stopped: Option<Instant> = None;
@@ -118,37 +181,33 @@ impl Asking {
                     break;
                 }
             }
-            let (request, reply, sent) = match self.replies.recv_timeout(POLL) {
-                Ok(reply) => reply,
+            let done = match self.replies.recv_timeout(POLL) {
+                Ok(done) => done,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::internal("all workers are gone")),
             };
             open -= 1;
+            let (request, reply, sent) = match done {
+                Done::Settled(None, _) => continue,
+                Done::Settled(Some(reply), sent) => (String::new(), reply, sent),
+                Done::Asked(request, reply, sent) => (request, reply, sent),
+            };
             self.repeated += u64::from(sent.saturating_sub(1));
-            match reply {
-                Reply::Answered(said) => {
-                    self.answered += 1;
-                    self.journal.add(request.clone(), said.clone())?;
-                    heard.insert(request, said);
-                    tell(self, heard.len());
-                }
-                // It cost nothing, so it is not recorded: another day the endpoint may take it.
-                Reply::Refused(reason, detail) => {
-                    heard.insert(request, Heard::Nothing(reason, detail));
-                }
-                Reply::Hopeless(text) => {
-                    if !matches!(failure, Some(Error::Pipeline(_))) {
-                        failure = Some(Error::Pipeline(text));
-                    }
+            match &reply {
+                Reply::Hopeless(text) if !matches!(failure, Some(Error::Pipeline(_))) => {
+                    failure = Some(Error::Pipeline(text.clone()));
                 }
                 Reply::Unreachable(text) => {
                     let text = format!("{text}; what was answered is kept: run again to go on");
                     failure.get_or_insert(Error::Unreachable(text));
                 }
-                Reply::Abandoned => {}
+                _ => {}
             }
+            take(self, request, reply)?;
         }
-        self.journal.sync()?;
-        failure.map_or(Ok(heard), Err)
+        if failure.is_some() {
+            self.journal.sync()?;
+        }
+        failure.map_or(Ok(()), Err)
     }
 }

@@ -3,15 +3,17 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kit::Result;
 use ureq::Agent;
 
-use crate::endpoint::{Endpoint, Key};
+use crate::endpoint::{Endpoint, Key, Taken};
+use crate::json;
 use crate::labels::Labels;
-use crate::reply::Heard;
+use crate::reply::{Answer, Said};
 
 /// The longest answer that is read; a completion of one token with its alternatives has a few kilobytes.
 const MAX_BODY: u64 = 1 << 20;
@@ -19,6 +21,10 @@ const MAX_BODY: u64 = 1 << 20;
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// The longest `Retry-After` that is waited for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
+/// The reason of a completion from which no verdict can be read.
+pub(crate) const BAD_ANSWER: &str = "bad_answer";
+/// The reason of a request that the endpoint does not take.
+pub(crate) const REFUSED: &str = "refused_by_endpoint";
 /// How much of what an endpoint says about an error is repeated.
 const MAX_SAID: usize = 300;
 
@@ -26,9 +32,9 @@ const MAX_SAID: usize = 300;
 #[derive(Debug)]
 pub(crate) enum Reply {
     /// It was answered.
-    Answered(Heard),
-    /// The endpoint does not take this request: reason and detail. It cost nothing.
-    Refused(String, String),
+    Answered(Answer),
+    /// There is no verdict in what the endpoint says to it: reason and detail.
+    Nothing(&'static str, String),
     /// It failed as often as it may; running again may help.
     Unreachable(String),
     /// No request will succeed.
@@ -40,24 +46,25 @@ pub(crate) enum Reply {
 /// One try.
 enum Try {
     Final(Reply),
+    /// It may pass. `about_the_question`: the endpoint is there and says nothing that helps.
     Later {
         after: Option<Duration>,
         why: String,
+        about_the_question: bool,
     },
-    /// The limit of tokens goes by another name there.
-    OtherLimit,
 }
 
 /// Speaks with one endpoint.
 pub(crate) struct Client {
     agent: Agent,
+    endpoint: Endpoint,
     address: String,
+    shown: String,
     key: Option<Key>,
     labels: Labels,
-    retries: u32,
     backoff: Duration,
-    /// The endpoint has refused `max_tokens` and named `max_completion_tokens` in its place.
-    newer_limit: AtomicBool,
+    /// What the endpoint takes, when that is known.
+    taken: OnceLock<Taken>,
 }
 
 impl Client {
@@ -80,34 +87,72 @@ impl Client {
         }
         Ok(Client {
             agent: config.build().new_agent(),
+            endpoint: endpoint.clone(),
+            shown: endpoint.shown(),
             address,
             key: endpoint.key()?,
             labels: labels.clone(),
-            retries: endpoint.retries,
             backoff: Duration::from_secs_f64(endpoint.backoff_seconds),
-            newer_limit: AtomicBool::new(false),
+            taken: OnceLock::new(),
         })
     }
 
-    /// Sends a request until it is answered or hopeless. Gives the number of times it was sent, too.
-    pub(crate) fn ask(&self, request: &str, stop: &AtomicBool) -> (Reply, u32) {
+    /// Finds out what the endpoint takes, by a request whose answer is not used. Gives why it takes nothing, and the number
+    /// of requests sent.
+    pub(crate) fn settle(&self, stop: &AtomicBool) -> (Option<Reply>, u32) {
+        let mut all = 0;
+        let mut refusals = Vec::new();
+        for taken in Taken::ALL {
+            let (reply, sent) = self.ask_as(Endpoint::PROBE, taken, stop);
+            all += sent;
+            match reply {
+                Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _) => {
+                    self.taken.set(taken).expect("it is settled once");
+                    return (None, all);
+                }
+                Reply::Nothing(_, detail) => refusals.push(format!("{taken}: {detail}")),
+                other => return (Some(other), all),
+            }
+        }
+        let text = format!(
+            "{} does not take a request for one token with `logprobs` and `top_logprobs: {}`: {}",
+            self.shown,
+            self.endpoint.top_logprobs,
+            refusals.join("; ")
+        );
+        (Some(Reply::Hopeless(text)), all)
+    }
+
+    /// Sends a question until it is answered or hopeless. Gives the number of times it was sent, too.
+    pub(crate) fn ask(&self, question: &str, stop: &AtomicBool) -> (Reply, u32) {
+        self.ask_as(question, *self.taken.get().expect("settled before the first question"), stop)
+    }
+
+    fn ask_as(&self, question: &str, taken: Taken, stop: &AtomicBool) -> (Reply, u32) {
+        let request = self.endpoint.request_as(question, taken);
         let mut sent = 0;
         loop {
             if stop.load(Ordering::Relaxed) {
                 return (Reply::Abandoned, sent);
             }
             sent += 1;
-            let (after, why) = match self.send(request) {
+            let (after, why, about_the_question) = match self.send(&request) {
                 Try::Final(reply) => return (reply, sent),
-                Try::Later { after, why } => (after, why),
-                Try::OtherLimit => unreachable!("`send` tries the other name"),
+                Try::Later { after, why, about_the_question } => (after, why, about_the_question),
             };
-            if sent > self.retries {
-                let text = format!("{} did not answer after {sent} requests: {why}", self.address);
+            if sent > self.endpoint.retries {
+                // Where another question is answered, this one is at fault and not the endpoint.
+                if about_the_question && question != Endpoint::PROBE {
+                    let probe = self.endpoint.request_as(Endpoint::PROBE, taken);
+                    if matches!(self.send(&probe), Try::Final(Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _))) {
+                        return (Reply::Nothing(BAD_ANSWER, why), sent);
+                    }
+                }
+                let text = format!("{} did not answer after {sent} requests: {why}", self.shown);
                 return (Reply::Unreachable(text), sent);
             }
             if let Some(after) = after.filter(|after| *after > MAX_RETRY_AFTER) {
-                let text = format!("{} asks to wait {} seconds: {why}", self.address, after.as_secs());
+                let text = format!("{} asks to wait {} seconds: {why}", self.shown, after.as_secs());
                 return (Reply::Unreachable(text), sent);
             }
             let until = Instant::now() + pause(self.backoff, sent, after, random_share());
@@ -117,28 +162,14 @@ impl Client {
         }
     }
 
-    /// Sends a request under the name of the limit that the endpoint takes.
     fn send(&self, request: &str) -> Try {
-        if !self.newer_limit.load(Ordering::Relaxed) {
-            match self.send_as_it_is(request) {
-                Try::OtherLimit => self.newer_limit.store(true, Ordering::Relaxed),
-                other => return other,
-            }
-        }
-        let newer = Endpoint::with_newer_limit(request).expect("a request is an object with a limit");
-        match self.send_as_it_is(&newer) {
-            Try::OtherLimit => {
-                let text = format!("{} takes neither `max_tokens` nor `max_completion_tokens`", self.address);
-                Try::Final(Reply::Hopeless(text))
-            }
-            other => other,
-        }
-    }
-
-    fn send_as_it_is(&self, request: &str) -> Try {
         let mut post = self.agent.post(&self.address).header("content-type", "application/json");
+        for (name, value) in &self.endpoint.headers {
+            post = post.header(name, value);
+        }
         if let Some(key) = &self.key {
-            post = post.header("authorization", key.bearer());
+            let header = &self.endpoint.api_key_header;
+            post = post.header(header, key.in_header(header));
         }
         let mut response = match post.send(request) {
             Ok(response) => response,
@@ -149,77 +180,74 @@ impl Client {
         let (after, location) = (header("retry-after").as_deref().and_then(retry_after), header("location"));
         let mut body = Vec::new();
         let read = response.body_mut().as_reader().take(MAX_BODY + 1).read_to_end(&mut body);
-        let later = |why: String| Try::Later { after, why };
+        let no_answer = |why: String| Try::Later { after, why: self.shown(why.as_bytes()), about_the_question: true };
         match status {
             200..=299 => match read {
-                Err(error) => later(format!("the answer broke off: {error}")),
-                Ok(_) if body.len() as u64 > MAX_BODY => {
-                    let detail = format!("longer than {MAX_BODY} bytes");
-                    Try::Final(Reply::Answered(Heard::Nothing("bad_answer".to_owned(), detail)))
-                }
-                Ok(_) => Try::Final(Reply::Answered(self.without_key(Heard::read(&body, &self.labels)))),
+                Err(error) => self.later(after, format!("the answer broke off: {error}")),
+                Ok(_) if body.len() as u64 > MAX_BODY => no_answer(format!("longer than {MAX_BODY} bytes")),
+                Ok(_) => match Said::read(&body, &self.labels) {
+                    Said::Answer(answer) => Try::Final(Reply::Answered(answer)),
+                    Said::NoEvidence(text) => Try::Final(Reply::Nothing(BAD_ANSWER, self.shown(text.as_bytes()))),
+                    Said::NoAnswer(text) => no_answer(text),
+                    Said::Error(Some(named)) => self.failed_with(named, after, &body),
+                    Said::Error(None) => {
+                        self.later(after, format!("an error with status {status}: {}", self.shown(&body)))
+                    }
+                },
             },
             300..=399 => {
                 let to = location.map_or("elsewhere".to_owned(), |place| self.shown(place.as_bytes()));
-                let text = format!("{} redirects to {to} (status {status}); give the final `url`", self.address);
+                let text = format!("{} redirects to {to} (status {status}); give the final `url`", self.shown);
                 Try::Final(Reply::Hopeless(text))
             }
-            401 | 403 | 407 => {
+            _ => self.failed_with(status, after, &body),
+        }
+    }
+
+    /// What a status from 400 on means, be it the reply's own or named in its body.
+    fn failed_with(&self, status: u16, after: Option<Duration>, body: &[u8]) -> Try {
+        let said = self.shown(body);
+        // An endpoint that took the first question knows the key and the model; what it forbids then is the question.
+        let settled = self.taken.get().is_some();
+        match status {
+            401 | 403 | 407 if !(status == 403 && settled) => {
                 let hint = match &self.key {
                     Some(_) => "the key is not accepted",
                     None => "it wants a key; name it by `api_key_env` or `api_key_file`",
                 };
-                let text = format!("{} answered {status}: {hint}: {}", self.address, self.shown(&body));
-                Try::Final(Reply::Hopeless(text))
+                Try::Final(Reply::Hopeless(format!("{} answered {status}: {hint}: {said}", self.shown)))
             }
             404 | 405 => {
-                let text = format!(
-                    "{} answered {status}: there is no such address or model; `url` usually ends in `/v1`: {}",
-                    self.address,
-                    self.shown(&body)
-                );
-                Try::Final(Reply::Hopeless(text))
+                let hint = "there is no such address or model; `url` usually ends in `/v1`";
+                Try::Final(Reply::Hopeless(format!("{} answered {status}: {hint}: {said}", self.shown)))
             }
-            // OpenAI: "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'".
-            400 if String::from_utf8_lossy(&body).contains("max_completion_tokens") => Try::OtherLimit,
-            408 | 409 | 425 | 429 | 500..=599 => later(format!("status {status}: {}", self.shown(&body))),
-            _ => {
-                let detail = format!("status {status}: {}", self.shown(&body));
-                Try::Final(Reply::Refused("refused_by_endpoint".to_owned(), detail))
-            }
+            408 | 409 | 425 | 429 | 500..=599 => self.later(after, format!("status {status}: {said}")),
+            _ => Try::Final(Reply::Nothing(REFUSED, format!("status {status}: {said}"))),
         }
+    }
+
+    fn later(&self, after: Option<Duration>, why: String) -> Try {
+        Try::Later { after, why, about_the_question: false }
     }
 
     fn failed(&self, error: &ureq::Error) -> Try {
         let text = self.shown(error.to_string().as_bytes());
         match error {
             ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl | ureq::Error::TlsRequired => {
-                Try::Final(Reply::Hopeless(format!("{}: {text}", self.address)))
+                Try::Final(Reply::Hopeless(format!("{}: {text}", self.shown)))
             }
-            _ => Try::Later { after: None, why: text },
+            _ => self.later(None, text),
         }
     }
 
-    fn without_key(&self, heard: Heard) -> Heard {
-        match heard {
-            Heard::Nothing(reason, detail) => Heard::Nothing(reason, self.shown(detail.as_bytes())),
-            labels => labels,
-        }
-    }
-
-    /// What an endpoint said, short, on one line, and without the key.
+    /// What an endpoint said, short, on one line, and without secrets.
     fn shown(&self, said: &[u8]) -> String {
-        let value: Option<serde_json::Value> = serde_json::from_slice(said).ok();
+        let value = json::read(said).ok();
         let message = value.as_ref().and_then(|value| {
-            value
-                .pointer("/error/message")
-                .or(value.get("message"))
-                .or(value.get("detail"))?
-                .as_str()
-                .map(str::to_owned)
+            let places = ["/error/message", "/choices/0/error/message", "/message", "/detail", "/error"];
+            places.iter().find_map(|place| value.pointer(place)?.as_str()).map(str::to_owned)
         });
-        let text = message.unwrap_or_else(|| String::from_utf8_lossy(said).into_owned());
-        let text = self.key.as_ref().map_or(text.clone(), |key| key.redact(&text));
+        let text = kit::redact(&message.unwrap_or_else(|| String::from_utf8_lossy(said).into_owned()));
         let text: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
         let mut short: String = text.trim().chars().take(MAX_SAID).collect();
         if text.trim().chars().count() > MAX_SAID {

@@ -12,11 +12,14 @@ use serde_json::Value;
 ///
 /// The endpoint returns the most likely tokens only. A label that is not among them is bounded by the smallest
 /// log-prob that was returned and by the probability that all of them leave, and the verdict says so in `bounded`.
-/// Models that refuse `max_tokens` are asked with `max_completion_tokens`.
+///
+/// Before the first question one short request finds out what the endpoint takes: the limit of one token as `max_tokens`
+/// or as `max_completion_tokens`, and `temperature: 0` or none (log-probs do not depend on it).
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// The base, as OpenAI clients take it, such as `http://localhost:8000/v1`; `/chat/completions` is added.
+    /// The base, as OpenAI clients take it, such as `http://localhost:8000/v1`; `/chat/completions` is added to its path,
+    /// before a query such as `?api-version=2024-10-21`.
     pub url: String,
     /// The model's name at the endpoint.
     pub model: String,
@@ -26,6 +29,12 @@ pub struct Endpoint {
     /// The file that holds the key, in place of `api_key_env`.
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,
+    /// The header that carries the key. `Authorization` carries it as `Bearer KEY`, any other, such as `api-key`, alone.
+    #[serde(default = "api_key_header", skip_serializing_if = "is_authorization")]
+    pub api_key_header: String,
+    /// Further headers of each request, such as `{X-Project: judges}`. For a secret write `${env:X}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     /// How many alternatives are asked for, 2 to 20. More leave fewer labels to a bound.
     #[serde(default = "top_logprobs")]
     pub top_logprobs: usize,
@@ -38,16 +47,26 @@ pub struct Endpoint {
     /// The longest that one request may take.
     #[serde(default = "timeout_seconds")]
     pub timeout_seconds: f64,
-    /// How often a request is sent again after a failure that may pass: 429, 5xx, a timeout, a broken connection.
+    /// How often a request is sent again after a failure that may pass: 429 or 5xx as status or in the body, a timeout, a
+    /// broken connection, a reply that is no completion.
     #[serde(default = "retries")]
     pub retries: u32,
     /// The pause before a request is sent again; it doubles each time, up to a minute. A `Retry-After` comes first, and
     /// a random part of the pause is added to it.
     #[serde(default = "backoff_seconds")]
     pub backoff_seconds: f64,
-    /// The largest share of comparisons that the endpoint may leave without a verdict; beyond it the stage stops.
+    /// The largest share of comparisons, 0 to 1, that the endpoint may refuse or answer without log-probs; beyond it the
+    /// stage stops.
     #[serde(default = "max_rejects")]
     pub max_rejects: f64,
+}
+
+fn api_key_header() -> String {
+    "Authorization".to_owned()
+}
+
+fn is_authorization(header: &str) -> bool {
+    header.eq_ignore_ascii_case("authorization")
 }
 
 fn top_logprobs() -> usize {
@@ -76,56 +95,73 @@ fn max_rejects() -> f64 {
 
 /// The longest file that can hold a key, bytes.
 const LONGEST_KEY: u64 = 1 << 16;
-/// What a request always says; `body` cannot.
-const OURS: [&str; 9] = [
-    "model",
-    "messages",
-    "logprobs",
-    "top_logprobs",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "stream",
-    "n",
-];
+/// What a request says by itself; `body` cannot.
+const OURS: [&str; 8] =
+    ["model", "messages", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens", "temperature", "n"];
+/// Headers that are set by themselves.
+const OUR_HEADERS: [&str; 5] = ["content-type", "content-length", "host", "transfer-encoding", "connection"];
+
+/// What an endpoint takes, as far as endpoints differ in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// The limit of tokens goes by the name `max_completion_tokens`.
+    newer_limit: bool,
+    temperature: bool,
+}
+
+impl Taken {
+    /// What is tried, in this order.
+    pub(crate) const ALL: [Taken; 4] = [
+        Taken { newer_limit: false, temperature: true },
+        Taken { newer_limit: true, temperature: true },
+        Taken { newer_limit: false, temperature: false },
+        Taken { newer_limit: true, temperature: false },
+    ];
+}
+
+impl std::fmt::Display for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let limit = if self.newer_limit { "`max_completion_tokens`" } else { "`max_tokens`" };
+        let temperature = if self.temperature { "with" } else { "without" };
+        write!(f, "{limit} {temperature} `temperature`")
+    }
+}
 
 impl Endpoint {
-    /// The keys that change how the endpoint is asked and not what it is asked.
-    pub(crate) const EXECUTION_KEYS: [&'static str; 7] = [
-        "endpoint.api_key_env",
-        "endpoint.api_key_file",
-        "endpoint.concurrency",
-        "endpoint.timeout_seconds",
-        "endpoint.retries",
-        "endpoint.backoff_seconds",
-        "endpoint.max_rejects",
-    ];
+    /// The question before the first one; what is answered does not matter.
+    pub(crate) const PROBE: &'static str = "Answer with the letter A.";
 
     /// Where requests go.
     pub(crate) fn address(&self) -> String {
-        let base = self.url.trim_end_matches('/');
-        if base.ends_with("/chat/completions") { base.to_owned() } else { format!("{base}/chat/completions") }
+        let (base, query) =
+            self.url.split_once('?').map_or((self.url.as_str(), None), |(base, query)| (base, Some(query)));
+        let base = base.trim_end_matches('/');
+        let path = if base.ends_with("/chat/completions") { "" } else { "/chat/completions" };
+        format!("{base}{path}{}", query.map(|query| format!("?{query}")).unwrap_or_default())
     }
 
-    /// The body of a request.
+    /// Where requests go, for people: a query may hold a key.
+    pub(crate) fn shown(&self) -> String {
+        kit::redact(self.address().split('?').next().unwrap_or_default())
+    }
+
+    /// The body of a request, as it is known by. Each endpoint gets it in the form that it takes.
     pub(crate) fn request(&self, question: &str) -> String {
+        self.request_as(question, Taken::ALL[0])
+    }
+
+    pub(crate) fn request_as(&self, question: &str, taken: Taken) -> String {
         let mut body: serde_json::Map<String, Value> = self.body.clone().into_iter().collect();
         body.insert("model".to_owned(), self.model.clone().into());
         body.insert("messages".to_owned(), serde_json::json!([{"role": "user", "content": question}]));
         body.insert("logprobs".to_owned(), true.into());
         body.insert("top_logprobs".to_owned(), self.top_logprobs.into());
-        body.insert("max_tokens".to_owned(), 1.into());
-        body.insert("temperature".to_owned(), 0.into());
+        let limit = if taken.newer_limit { "max_completion_tokens" } else { "max_tokens" };
+        body.insert(limit.to_owned(), 1.into());
+        if taken.temperature {
+            body.insert("temperature".to_owned(), 0.into());
+        }
         kit::canonical(&Value::Object(body))
-    }
-
-    /// The same request for models that know the limit under its newer name. What is asked is the same, so the request
-    /// keeps its id.
-    pub(crate) fn with_newer_limit(request: &str) -> Option<String> {
-        let mut body: serde_json::Map<String, Value> = serde_json::from_str(request).ok()?;
-        let limit = body.remove("max_tokens")?;
-        body.insert("max_completion_tokens".to_owned(), limit);
-        Some(kit::canonical(&Value::Object(body)))
     }
 
     pub(crate) fn check(&self) -> Vec<Finding> {
@@ -137,8 +173,8 @@ impl Endpoint {
             Some(host) if host.contains('@') => {
                 find("url", "holds a name or password; give a key by `api_key_env` or `api_key_file`".to_owned());
             }
-            Some(_) if self.address().parse::<ureq::http::Uri>().is_err() => {
-                find("url", "is no URL".to_owned());
+            Some(_) if self.url.contains('#') || self.address().parse::<ureq::http::Uri>().is_err() => {
+                find("url", "is no URL of an endpoint".to_owned());
             }
             Some(_) => {}
         }
@@ -158,7 +194,35 @@ impl Endpoint {
             find("top_logprobs", format!("got {}, wanted 2 to 20", self.top_logprobs));
         }
         for key in self.body.keys().filter(|key| OURS.contains(&key.as_str())) {
-            find(&format!("body.{key}"), "is said by the stage itself; leave it out".to_owned());
+            let text = match key.as_str() {
+                "temperature" => {
+                    "is not needed: log-probs do not depend on it, and an endpoint that refuses 0 is asked without"
+                }
+                _ => "is said by the stage itself; leave it out",
+            };
+            find(&format!("body.{key}"), text.to_owned());
+        }
+        if self.body.get("stream").is_some_and(|stream| *stream != Value::Bool(false)) {
+            find("body.stream", "an answer is read whole; `false` or nothing".to_owned());
+        }
+        let no_header = |name: &str| ureq::http::HeaderName::from_bytes(name.as_bytes()).is_err();
+        if no_header(&self.api_key_header) || OUR_HEADERS.contains(&self.api_key_header.to_lowercase().as_str()) {
+            find("api_key_header", "wanted the name of a header for the key".to_owned());
+        }
+        for (name, value) in &self.headers {
+            let text = if no_header(name) {
+                "is no name of a header"
+            } else if OUR_HEADERS.contains(&name.to_lowercase().as_str()) {
+                "is said by the stage itself; leave it out"
+            } else if name.eq_ignore_ascii_case("authorization") || name.eq_ignore_ascii_case(&self.api_key_header) {
+                "carries the key, which is named by `api_key_env` or `api_key_file`"
+            } else if ureq::http::HeaderValue::from_str(value).is_err() {
+                // Not repeated here: it may be a secret.
+                "its value cannot stand in a header: wanted visible ASCII on one line"
+            } else {
+                continue;
+            };
+            find(&format!("headers.{name}"), text.to_owned());
         }
         if !(1..=1024).contains(&self.concurrency) {
             find("concurrency", format!("got {}, wanted 1 to 1024", self.concurrency));
@@ -194,6 +258,7 @@ impl Endpoint {
         if text.is_empty() || !text.chars().all(|letter| letter.is_ascii_graphic()) {
             return Err(Error::Pipeline(format!("{place} holds no key: wanted one word of visible ASCII")));
         }
+        kit::keep_secret(&text, "[the key]");
         Ok(Some(Key(text)))
     }
 }
@@ -202,19 +267,65 @@ impl Endpoint {
 pub(crate) struct Key(String);
 
 impl Key {
-    /// The value of the header `Authorization`.
-    pub(crate) fn bearer(&self) -> String {
-        format!("Bearer {}", self.0)
-    }
-
-    /// Takes the key out of what somebody else said.
-    pub(crate) fn redact(&self, text: &str) -> String {
-        text.replace(&self.0, "[the key]")
+    /// The value of a header that carries it.
+    pub(crate) fn in_header(&self, header: &str) -> String {
+        if is_authorization(header) { format!("Bearer {}", self.0) } else { self.0.clone() }
     }
 }
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Key")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn endpoint(settings: Value) -> Endpoint {
+        let mut all = json!({"url": "http://h/v1", "model": "m"});
+        all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn the_path_comes_before_the_query() {
+        for (url, address, shown) in [
+            ("http://h/v1", "http://h/v1/chat/completions", "http://h/v1/chat/completions"),
+            ("http://h/v1/?v=1&k=secret", "http://h/v1/chat/completions?v=1&k=secret", "http://h/v1/chat/completions"),
+            ("http://h/x/chat/completions?v=1", "http://h/x/chat/completions?v=1", "http://h/x/chat/completions"),
+            (
+                "http://h?v=/chat/completions",
+                "http://h/chat/completions?v=/chat/completions",
+                "http://h/chat/completions",
+            ),
+        ] {
+            let endpoint = endpoint(json!({"url": url}));
+            assert_eq!((endpoint.address().as_str(), endpoint.shown().as_str()), (address, shown));
+            assert_eq!(endpoint.check(), [], "{url}");
+        }
+        assert_eq!(endpoint(json!({"url": "http://h/v1#x"})).check().len(), 1);
+    }
+
+    #[test]
+    fn headers_are_checked_and_their_values_not_shown() {
+        let found = endpoint(json!({
+            "api_key_header": "api key", "body": {"stream": true, "temperature": 1},
+            "headers": {"X-Good": "yes", "no good": "x", "Host": "x", "authorization": "Bearer secret", "x-two": "secret\nlines"},
+        }))
+        .check();
+        assert_eq!(found.len(), 7, "{found:#?}");
+        assert!(!format!("{found:?}").contains("secret"));
+        assert_eq!(endpoint(json!({"body": {"stream": false}, "api_key_header": "api-key"})).check(), []);
+        let key = Key("k".to_owned());
+        assert_eq!((key.in_header("authorization"), key.in_header("api-key")), ("Bearer k".to_owned(), "k".to_owned()));
+    }
+
+    #[test]
+    fn a_key_file_is_a_file() {
+        let error = endpoint(json!({"api_key_file": "/dev/zero"})).key().unwrap_err().to_string();
+        assert!(error.contains("/dev/zero is a device, wanted a file"), "{error}");
     }
 }

@@ -11,8 +11,8 @@ use crate::verdict::{Answer, p_hat};
 use crate::work::{Wording, WorkList};
 use crate::{local, remote};
 
-/// Mean label mass below which the numbers rest on a sliver of what the judge would have said.
-const LOW_MASS: f64 = 0.1;
+/// Mean label mass below which the numbers rest on a small part of what the judge would have said.
+const LOW_MEAN: f64 = 0.2;
 
 pub(crate) fn judge(stage: &Judge, context: &Context<'_>) -> Result<Outcome> {
     let work = WorkList::read(context)?;
@@ -27,7 +27,7 @@ pub(crate) fn judge(stage: &Judge, context: &Context<'_>) -> Result<Outcome> {
     };
     complete_port::<Verdict>(context, "verdicts")?;
     let summary = Summary::read(context)?;
-    if let Some(mass) = summary.mean_mass().filter(|mass| *mass < LOW_MASS) {
+    if let Some(mass) = summary.mean_mass().filter(|mass| *mass < LOW_MEAN) {
         context.warn(format!(
             "the judge gives both labels together only {mass:.4} of its probability; look at `form`, `labels` and the \
              template's last line"

@@ -1,12 +1,13 @@
 //! Judging with a model in this process, batch by batch.
 
 use kit::rows::{Reject, Verdict};
-use kit::{Context, Result, run_shards};
-use lm::{Decoder, Sequence};
+use kit::{Context, Result, ShardOutput, run_shards};
+use lm::{Decoder, GenerateRequest, SamplingRules, Sequence, Text};
 
 use crate::judging::{reject, verdict};
 use crate::labels::log_sum;
 use crate::lm_error;
+use crate::mass::{LOW_MASS, LowMass};
 use crate::stage::Judge;
 use crate::verdict::Answer;
 use crate::work::{Asked, Question, Questions, Unit, Wording, WorkList};
@@ -25,7 +26,8 @@ pub(crate) fn judge(
         let _ = questions.ask(first)?;
     }
     let mut decoder = None;
-    run_shards(context, "comparisons", &work.shards(stage.shard_rows), |shard, output| {
+    let mut low_mass = LowMass::new(stage, work);
+    let rejected = run_shards(context, "comparisons", &work.shards(stage.shard_rows), |shard, output| {
         if decoder.is_none() {
             let device = lm::open_device(context.device).map_err(lm_error)?;
             stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
@@ -36,6 +38,10 @@ pub(crate) fn judge(
         let (start, total) = (shard.start, work.units.len() as u64);
         let mut verdicts = Vec::new();
         let mut batch = Batch::default();
+        let mut finish = |batch: &mut Batch<'_>, verdicts: &mut Vec<Verdict>, output: &mut ShardOutput<'_>| {
+            let (text, low_mass) = (questions.text(), &mut low_mass);
+            batch.finish(Judging { stage, decoder, text, judge_id, low_mass }, verdicts, |reject| output.reject(reject))
+        };
         for (index, unit) in work.units[shard].iter().enumerate() {
             let row = match unit {
                 Unit::Judge(row) => row,
@@ -50,13 +56,36 @@ pub(crate) fn judge(
             }
             if batch.tokens >= stage.tokens_per_batch {
                 context.interrupt.check()?;
-                batch.finish(stage, decoder, judge_id, &mut verdicts, |reject| output.reject(reject))?;
+                finish(&mut batch, &mut verdicts, output)?;
                 context.progress((start + index + 1) as u64, total, "comparisons", String::new());
             }
         }
-        batch.finish(stage, decoder, judge_id, &mut verdicts, |reject| output.reject(reject))?;
+        finish(&mut batch, &mut verdicts, output)?;
         output.write("verdicts", &verdicts)
-    })
+    })?;
+    low_mass.count_again(context)?;
+    Ok(rejected)
+}
+
+/// The token that the judge would begin with in place of a label, and its probability.
+fn likeliest(decoder: &Decoder, text: &Text, sequence: &Sequence) -> Result<Option<(String, f64)>> {
+    let rules = SamplingRules { temperature: 0.0, top_p: None, top_k: None, max_tokens: 1, stop: Vec::new() };
+    let ids = &sequence.ids[..sequence.start];
+    let request = GenerateRequest { ids, seeds: vec![0] };
+    let generated = decoder.generate(text, &[request], &rules, ids.len() + 1).map_err(lm_error)?;
+    let Some(first) = generated.first().and_then(|all| all.first()) else { return Ok(None) };
+    let whole = Sequence { ids: [ids, &first.ids].concat(), ..sequence.clone() };
+    let (_, token) = text.spelled(&whole).map_err(lm_error)?;
+    Ok(Some((token, first.logp.exp())))
+}
+
+/// What judging a batch takes.
+struct Judging<'a, 'b> {
+    stage: &'a Judge,
+    decoder: &'a Decoder,
+    text: &'a Text,
+    judge_id: &'a str,
+    low_mass: &'a mut LowMass<'b>,
 }
 
 /// Comparisons that are scored in one call.
@@ -74,12 +103,11 @@ impl<'a> Batch<'a> {
 
     fn finish(
         &mut self,
-        stage: &Judge,
-        decoder: &Decoder,
-        judge_id: &str,
+        judging: Judging<'_, '_>,
         verdicts: &mut Vec<Verdict>,
         mut refuse: impl FnMut(Reject),
     ) -> Result<()> {
+        let Judging { stage, decoder, text, judge_id, low_mass } = judging;
         let batch = std::mem::take(self);
         let questions: Vec<&Question> = batch.asked.iter().flat_map(Asked::questions).collect();
         let sequences: Vec<&Sequence> = questions.iter().flat_map(|question| &question.sequences).collect();
@@ -102,13 +130,26 @@ impl<'a> Batch<'a> {
                 }
             }
             let ab = ab.expect("the order a first is always asked");
-            match [Some(ab), ba].into_iter().flatten().find(|answer| !answer.is_finite()) {
-                None => verdicts.push(verdict(stage, asked.comparison, asked.template, (ab, ba), judge_id)?),
-                Some(answer) => refuse(reject(
+            let not_finite = [Some(ab), ba].into_iter().flatten().find(|answer| !answer.is_finite());
+            let orders = [("a first", Some(ab), Some(&asked.ab)), ("b first", ba, asked.ba.as_ref())];
+            let low = orders.into_iter().find_map(|(shown, answer, question)| {
+                let mass = answer?.mass();
+                (mass < stage.least_mass).then_some((shown, mass, question?))
+            });
+            match (not_finite, low) {
+                (None, None) => verdicts.push(verdict(stage, asked.comparison, asked.template, (ab, ba), judge_id)?),
+                (Some(answer), _) => refuse(reject(
                     asked.comparison,
                     "not_finite".to_owned(),
                     format!("the judge's log-probs for a and b are {} and {}", answer.logp_a, answer.logp_b),
                 )),
+                (None, Some((shown, mass, question))) => {
+                    let likeliest = likeliest(decoder, text, &question.sequences[0])?;
+                    let likeliest = likeliest.as_ref().map(|(token, p)| (token.as_str(), *p));
+                    let detail = low_mass.too_little(shown, mass, likeliest);
+                    low_mass.count(LOW_MASS, &detail)?;
+                    refuse(reject(asked.comparison, LOW_MASS.to_owned(), detail));
+                }
             }
         }
         Ok(())

@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use kit::rows::{Reject, Verdict};
 use kit::{Context, Error, Result, RowReader, id_of, run_shards};
 
-use crate::asking::Asking;
+use crate::asking::{Asking, Heard};
+use crate::client::{BAD_ANSWER, REFUSED};
 use crate::endpoint::Endpoint;
 use crate::judging::{reject, verdict};
-use crate::reply::{Heard, LabelLogps};
+use crate::mass::{self, LOW_MASS, LowMass, NO_LABEL};
+use crate::reply::LabelLogps;
 use crate::stage::Judge;
 use crate::template::AsksFor;
 use crate::verdict::{Answer, Bounds};
 use crate::work::{Unit, Worded, Wording, WorkList};
 
-/// Why a row can end without a verdict by what the endpoint said.
-const REASONS: [&str; 3] = ["bad_answer", "no_label", "refused_by_endpoint"];
+/// Why a row can end without a verdict by what the endpoint said and not by what the judge thinks.
+const REASONS: [&str; 2] = [BAD_ANSWER, REFUSED];
 
 /// Judges every shard that is not judged yet. Gives the number of rejected rows.
 pub(crate) fn judge(
@@ -30,6 +32,7 @@ pub(crate) fn judge(
     let limit = (endpoint.max_rejects * work.comparisons().count() as f64).ceil() as u64;
     let mut asking: Option<Asking> = None;
     let mut unheard = 0;
+    let mut low_mass = LowMass::new(stage, work);
     let rejected = run_shards(context, "comparisons", &work.shards(stage.shard_rows), |shard, output| {
         let asking = match &mut asking {
             Some(asking) => asking,
@@ -56,9 +59,8 @@ pub(crate) fn judge(
             match wording.word(row)? {
                 Ok(question) => {
                     let ids = question.questions().map(|text| {
-                        let body = endpoint.request(text);
-                        let id = id_of(&[&endpoint.address(), &body]);
-                        requests.insert(id.clone(), body);
+                        let id = id_of(&[&endpoint.address(), &endpoint.request(text)]);
+                        requests.insert(id.clone(), text.to_owned());
                         id
                     });
                     let ids = ids.collect();
@@ -75,17 +77,18 @@ pub(crate) fn judge(
         })?;
         let mut verdicts = Vec::new();
         for (question, ids) in &worded {
-            match both(question, ids, &heard) {
+            match both(stage, &low_mass, question, ids, &heard) {
                 Ok((ab, ba, bounds)) => {
                     let row = verdict(stage, question.comparison, question.template, (ab, ba), judge_id)?;
                     verdicts.push(Verdict { bounded: bounds.columns(), ..row });
                 }
                 Err((reason, detail)) => {
-                    unheard += 1;
+                    low_mass.count(reason, &detail)?;
+                    unheard += u64::from(REASONS.contains(&reason));
                     if unheard > limit {
-                        return Err(too_many(endpoint, unheard, limit, &reason, &detail));
+                        return Err(too_many(endpoint, unheard, limit, reason, &detail));
                     }
-                    output.reject(reject(question.comparison, reason, detail));
+                    output.reject(reject(question.comparison, reason.to_owned(), detail));
                 }
             }
         }
@@ -93,6 +96,7 @@ pub(crate) fn judge(
     })?;
     // Shards of earlier processes count too.
     let mut unheard = 0;
+    low_mass.count_again(context)?;
     for row in RowReader::<Reject>::open(&[context.port("rejects")])? {
         let row = row?;
         if REASONS.contains(&row.reason.as_str()) {
@@ -108,8 +112,8 @@ pub(crate) fn judge(
 fn too_many(endpoint: &Endpoint, unheard: u64, limit: u64, reason: &str, detail: &str) -> Error {
     Error::Data(format!(
         "{unheard} comparisons got no verdict from {}, `max_rejects: {}` allows {limit}; the last: {reason}: {detail}. \
-         Its answers are kept and not asked for again, but with `--force`",
-        endpoint.address(),
+         The answers of others are kept; these are asked again when you run again",
+        endpoint.shown(),
         endpoint.max_rejects
     ))
 }
@@ -117,12 +121,29 @@ fn too_many(endpoint: &Endpoint, unheard: u64, limit: u64, reason: &str, detail:
 /// Both orders' answers, or why there is none.
 type Both = (Answer, Option<Answer>, Bounds);
 
-fn both(question: &Worded<'_>, ids: &[String], heard: &BTreeMap<String, Heard>) -> Result<Both, (String, String)> {
-    let labels = |order: usize| match &heard[&ids[order]] {
-        Heard::Labels(labels) => Ok(*labels),
-        Heard::Nothing(reason, detail) => {
-            let order = if order == 0 { "a first" } else { "b first" };
-            Err((reason.clone(), format!("{order}: {detail}")))
+fn both(
+    stage: &Judge,
+    low_mass: &LowMass<'_>,
+    question: &Worded<'_>,
+    ids: &[String],
+    heard: &BTreeMap<String, Heard>,
+) -> Result<Both, (&'static str, String)> {
+    let labels = |order: usize| {
+        let shown = if order == 0 { "a first" } else { "b first" };
+        match &heard[&ids[order]] {
+            Heard::Nothing(reason, detail) => Err((*reason, format!("{shown}: {detail}"))),
+            Heard::Answer(answer) => {
+                let likeliest = Some((answer.likeliest.0.as_str(), answer.likeliest.1.exp()));
+                let Some(labels) = answer.labels else {
+                    let what = format!("neither label is among the {} likeliest tokens", answer.alternatives);
+                    return Err((NO_LABEL, mass::detail(shown, &what, likeliest)));
+                };
+                let mass = labels.first.exp() + labels.second.exp();
+                if mass < stage.least_mass {
+                    return Err((LOW_MASS, low_mass.too_little(shown, mass, likeliest)));
+                }
+                Ok(labels)
+            }
         }
     };
     let better_first = |labels: LabelLogps| match question.template.asks_for {

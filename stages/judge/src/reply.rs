@@ -3,16 +3,32 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::json;
 use crate::labels::{Labels, log_sum};
 
-/// What an answered request comes to.
+/// What the body of a reply comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Said {
+    /// A completion with alternatives: the evidence of a verdict.
+    Answer(Answer),
+    /// A completion from which no verdict can be read.
+    NoEvidence(String),
+    /// An error, whatever the status; with the status that it names.
+    Error(Option<u16>),
+    /// No completion at all; another time there may be one.
+    NoAnswer(String),
+}
+
+/// The alternatives to the first token, as far as they matter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Heard {
-    /// Log-probs of the two labels.
-    Labels(LabelLogps),
-    /// No verdict can be read from it: reason and detail.
-    Nothing(String, String),
+#[serde(deny_unknown_fields)]
+pub(crate) struct Answer {
+    /// Nothing where neither label is among the alternatives.
+    pub(crate) labels: Option<LabelLogps>,
+    /// The likeliest token and its log-prob.
+    pub(crate) likeliest: (String, f64),
+    /// How many alternatives had a log-prob.
+    pub(crate) alternatives: usize,
 }
 
 /// The log-prob of each label, its spellings summed.
@@ -31,70 +47,154 @@ pub(crate) struct LabelLogps {
 const UNKNOWN: f64 = -9999.0;
 /// How far returned probabilities may add up above 1, by rounding.
 const EXCESS: f64 = 1e-2;
+/// How much of what came is repeated.
+const WORDS: usize = 80;
+/// The longest token that is kept.
+const TOKEN: usize = 40;
 
-impl Heard {
-    fn bad(detail: impl Into<String>) -> Heard {
-        Heard::Nothing("bad_answer".to_owned(), detail.into())
-    }
-
+impl Said {
     /// Reads the body of a chat completion.
-    pub(crate) fn read(body: &[u8], labels: &Labels) -> Heard {
-        let value: Value = match serde_json::from_slice(body) {
+    pub(crate) fn read(body: &[u8], labels: &Labels) -> Said {
+        let value = match json::read(body) {
             Ok(value) => value,
-            Err(error) => return Heard::bad(format!("not JSON: {error}")),
+            Err(text) => return Said::NoAnswer(what_it_is(&text)),
         };
-        let Some(first) = value.pointer("/choices/0/logprobs/content/0") else {
-            let text = match value.pointer("/choices/0") {
-                Some(_) => "no log-probs; the endpoint may not offer `logprobs` for this model",
-                None => "no `choices`",
-            };
-            return Heard::bad(text);
-        };
-        let Some(list) = first.get("top_logprobs").and_then(Value::as_array) else {
-            return Heard::bad("no `top_logprobs`; the endpoint may not offer them for this model");
-        };
-        let mut top = Vec::with_capacity(list.len());
-        for entry in list {
-            let (Some(token), Some(logp)) =
-                (entry.get("token").and_then(Value::as_str), entry.get("logprob").and_then(Value::as_f64))
-            else {
-                return Heard::bad("an entry of `top_logprobs` has no `token` or no `logprob`");
-            };
-            if logp > EXCESS {
-                return Heard::bad(format!("a log-prob of {logp}"));
-            }
-            if logp > UNKNOWN {
-                top.push((token, logp));
-            }
+        let error = |at: &str| value.pointer(at).filter(|error| is_error(error));
+        if let Some(error) = error("/error").or_else(|| error("/choices/0/error")) {
+            return Said::Error(status_of(error).or_else(|| status_of(&value)));
         }
-        let sum: f64 = top.iter().map(|(_, logp)| logp.exp()).sum();
-        if top.is_empty() || sum > 1.0 + EXCESS {
-            return Heard::bad(format!("{} alternatives with {sum:.4} of probability", top.len()));
+        if value.get("object").and_then(Value::as_str) == Some("error") {
+            return Said::Error(status_of(&value));
         }
-        Heard::of(&top, labels)
+        let Some(choice) = value.pointer("/choices/0").filter(|choice| choice.is_object()) else {
+            return Said::NoAnswer(format!("no `choices`: {}", words(&value.to_string())));
+        };
+        let Some(logprobs) = choice.get("logprobs").filter(|logprobs| logprobs.is_object()) else {
+            let text = "no log-probs; the endpoint may not offer `logprobs` for this model";
+            return Said::NoEvidence(text.to_owned());
+        };
+        let (alternatives, own) = match logprobs.pointer("/content/0") {
+            Some(first) => (first.get("top_logprobs"), Some(first)),
+            // As completions have them: a mapping of tokens to log-probs for each place.
+            None => (logprobs.pointer("/top_logprobs/0"), None),
+        };
+        let alternatives = alternatives.map(listed).unwrap_or_default();
+        if alternatives.is_empty() {
+            let text = match (own, logprobs.get("top_logprobs"), logprobs.get("content")) {
+                (None, None, _) => {
+                    "no log-probs of a first token; the endpoint may not offer `logprobs` for this model"
+                }
+                _ => {
+                    "no alternatives to the first token (`top_logprobs`); the endpoint may not offer them for this model"
+                }
+            };
+            return Said::NoEvidence(text.to_owned());
+        }
+        Said::of(&alternatives, labels)
     }
 
-    /// The labels' share of the returned alternatives.
-    fn of(top: &[(&str, f64)], labels: &Labels) -> Heard {
-        let logps: Vec<f64> = top.iter().map(|(_, logp)| *logp).collect();
-        let smallest = logps.iter().copied().fold(f64::INFINITY, f64::min);
-        let rest = 1.0 - logps.iter().map(|logp| logp.exp()).sum::<f64>();
-        // Where rounding leaves nothing, so little that no double tells it from nothing.
-        let bound = smallest.min(rest.max(f64::EPSILON).ln());
-        let label = |spellings: &[String]| {
-            let found: Vec<usize> =
-                (0..top.len()).filter(|&at| spellings.iter().any(|spelling| spelling == top[at].0)).collect();
-            if found.is_empty() { (bound, true) } else { (log_sum(&logps, &found), false) }
-        };
-        let ((first, first_bounded), (second, second_bounded)) = (label(&labels.first), label(&labels.second));
-        if first_bounded && second_bounded {
-            let likeliest = top.iter().max_by(|one, other| one.1.total_cmp(&other.1)).map_or("", |(token, _)| token);
-            let detail =
-                format!("neither label is among the {} likeliest tokens; the first is {likeliest:?}", top.len());
-            return Heard::Nothing("no_label".to_owned(), detail);
+    /// The labels' share of the returned alternatives; those without a log-prob are as if they were not returned.
+    fn of(alternatives: &[(String, Option<f64>)], labels: &Labels) -> Said {
+        let is_label = |token: &String| labels.first.contains(token) || labels.second.contains(token);
+        if let Some((token, Some(logp))) =
+            alternatives.iter().find(|(token, logp)| is_label(token) && logp.is_some_and(|logp| logp > EXCESS))
+        {
+            return Said::NoEvidence(format!("a log-prob of {logp} for {token:?}"));
         }
-        Heard::Labels(LabelLogps { first, second, first_bounded, second_bounded })
+        let known = |logp: &f64| (UNKNOWN..=EXCESS).contains(logp) && *logp > UNKNOWN;
+        let top: Vec<(&str, f64)> =
+            alternatives.iter().filter_map(|(token, logp)| Some((token.as_str(), logp.filter(known)?))).collect();
+        let logps: Vec<f64> = top.iter().map(|(_, logp)| *logp).collect();
+        let sum = |logps: &mut dyn Iterator<Item = &f64>| logps.map(|logp| logp.exp()).sum::<f64>();
+        let all = sum(&mut logps.iter());
+        let found = |spellings: &[String]| -> Vec<usize> {
+            (0..top.len()).filter(|&at| spellings.iter().any(|spelling| spelling == top[at].0)).collect()
+        };
+        let (first, second) = (found(&labels.first), found(&labels.second));
+        // Where both labels are there, nothing else matters; else what the others leave bounds a label.
+        let matters = match first.is_empty() || second.is_empty() {
+            true => all,
+            false => sum(&mut first.iter().chain(&second).map(|&at| &logps[at])),
+        };
+        let Some(likeliest) = top.iter().max_by(|one, other| one.1.total_cmp(&other.1)) else {
+            return Said::NoEvidence(format!("none of {} alternatives has a log-prob", alternatives.len()));
+        };
+        if matters > 1.0 + EXCESS {
+            return Said::NoEvidence(format!("{} alternatives with {matters:.4} of probability", top.len()));
+        }
+        let smallest = logps.iter().copied().fold(f64::INFINITY, f64::min);
+        // Where rounding leaves nothing, so little that no double tells it from nothing.
+        let bound = smallest.min((1.0 - all).max(f64::EPSILON).ln());
+        let label = |found: &[usize]| if found.is_empty() { (bound, true) } else { (log_sum(&logps, found), false) };
+        let ((first, first_bounded), (second, second_bounded)) = (label(&first), label(&second));
+        let labels = LabelLogps { first, second, first_bounded, second_bounded };
+        Said::Answer(Answer {
+            labels: (!(first_bounded && second_bounded)).then_some(labels),
+            likeliest: (kit::redact(&likeliest.0.chars().take(TOKEN).collect::<String>()), likeliest.1),
+            alternatives: top.len(),
+        })
     }
+}
+
+/// The alternatives in either form: a list of `token` and `logprob`, or a mapping. What has no token is left out, what
+/// has no number is unknown, and what stands there twice counts once.
+fn listed(value: &Value) -> Vec<(String, Option<f64>)> {
+    let mut all: Vec<(String, Option<f64>)> = match value {
+        Value::Array(entries) => entries
+            .iter()
+            .filter_map(|entry| {
+                Some((entry.get("token")?.as_str()?.to_owned(), entry.get("logprob").and_then(Value::as_f64)))
+            })
+            .collect(),
+        Value::Object(map) => map.iter().map(|(token, logp)| (token.clone(), logp.as_f64())).collect(),
+        _ => Vec::new(),
+    };
+    let mut at = 0;
+    while at < all.len() {
+        if all[..at].contains(&all[at]) { _ = all.remove(at) } else { at += 1 }
+    }
+    all
+}
+
+fn is_error(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        _ => true,
+    }
+}
+
+/// The status that an error names: `code` or `status`, as a number or in digits.
+fn status_of(error: &Value) -> Option<u16> {
+    let named = ["code", "status", "status_code"].iter().filter_map(|key| error.get(key));
+    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    named.filter_map(number).find_map(|code| u16::try_from(code).ok().filter(|code| (400..600).contains(code)))
+}
+
+/// What a body that is not JSON is.
+fn what_it_is(text: &str) -> String {
+    let start = text.trim_start();
+    if start.is_empty() {
+        return "an empty body".to_owned();
+    }
+    let is = if ["data:", "event:", "id:", "retry:", ": "].iter().any(|field| start.starts_with(field)) {
+        "an event stream, which was not asked for (say `body: {stream: false}`)"
+    } else if start.starts_with('<') {
+        "a page of HTML or XML"
+    } else {
+        "not JSON"
+    };
+    format!("{is}: {}", words(start))
+}
+
+fn words(text: &str) -> String {
+    let mut words: String = text.chars().take(WORDS).collect();
+    if text.chars().count() > WORDS {
+        words.push_str("...");
+    }
+    words
 }
 
 #[cfg(test)]
@@ -102,18 +202,28 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn heard(top: &[(&str, f64)]) -> Heard {
-        let list: Vec<Value> = top.iter().map(|(token, logp)| json!({"token": token, "logprob": logp})).collect();
-        let body =
-            json!({"choices": [{"logprobs": {"content": [{"token": "x", "logprob": 0, "top_logprobs": list}]}}]});
-        Heard::read(body.to_string().as_bytes(), &Labels::default())
+    fn completion(top: Value) -> String {
+        json!({"choices": [{"logprobs": {"content": [{"token": "x", "logprob": 0, "top_logprobs": top}]}}]}).to_string()
+    }
+
+    fn read(body: &str) -> Said {
+        Said::read(body.as_bytes(), &Labels::default())
+    }
+
+    fn said(top: &[(&str, f64)]) -> Said {
+        read(&completion(top.iter().map(|(token, logp)| json!({"token": token, "logprob": logp})).collect()))
+    }
+
+    fn labels(said: Said) -> LabelLogps {
+        match said {
+            Said::Answer(Answer { labels: Some(labels), .. }) => labels,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn spellings_are_summed() {
-        let Heard::Labels(labels) = heard(&[("A", 0.5f64.ln()), (" A", 0.25f64.ln()), ("B", 0.2f64.ln())]) else {
-            panic!("labels were there")
-        };
+        let labels = labels(said(&[("A", 0.5f64.ln()), (" A", 0.25f64.ln()), ("B", 0.2f64.ln())]));
         assert!((labels.first - 0.75f64.ln()).abs() < 1e-12 && (labels.second - 0.2f64.ln()).abs() < 1e-12);
         assert!(!labels.first_bounded && !labels.second_bounded);
     }
@@ -121,42 +231,129 @@ mod tests {
     #[test]
     fn a_label_that_was_not_returned_is_bounded_and_never_zero() {
         let expected = LabelLogps { first: -0.1, second: -7.5, first_bounded: false, second_bounded: true };
-        assert_eq!(heard(&[("A", -0.1), ("The", -3.0), ("I", -7.5)]), Heard::Labels(expected));
+        assert_eq!(labels(said(&[("A", -0.1), ("The", -3.0), ("I", -7.5)])), expected);
         // OpenAI's placeholder is no log-prob.
-        let with_placeholder = heard(&[("A", -0.1), ("The", -3.0), ("I", -7.5), ("B", -9999.0)]);
-        assert_eq!(with_placeholder, Heard::Labels(expected));
+        let with_placeholder = [("A", -0.1), ("The", -3.0), ("I", -7.5), ("B", -9999.0)];
+        assert_eq!(labels(said(&with_placeholder)), expected);
         // What is left can be less than the least likely token: 1 - 0.6 - 0.399.
-        let Heard::Labels(labels) = heard(&[("A", 0.6f64.ln()), ("The", 0.399f64.ln())]) else { panic!("A was there") };
+        let labels = labels(said(&[("A", 0.6f64.ln()), ("The", 0.399f64.ln())]));
         assert!((labels.second - 0.001f64.ln()).abs() < 1e-9 && labels.second_bounded, "{labels:?}");
     }
 
     #[test]
     fn a_judge_that_can_say_the_labels_only_may_return_one_of_them() {
-        let Heard::Labels(labels) = heard(&[("B", -1e-3), ("A", -9999.0)]) else { panic!("B was there") };
-        assert!((labels.first - (1.0 - (-1e-3_f64).exp()).ln()).abs() < 1e-12, "{labels:?}");
-        assert_eq!((labels.second, labels.first_bounded, labels.second_bounded), (-1e-3, true, false));
+        let one = labels(said(&[("B", -1e-3), ("A", -9999.0)]));
+        assert!((one.first - (1.0 - (-1e-3_f64).exp()).ln()).abs() < 1e-12, "{one:?}");
+        assert_eq!((one.second, one.first_bounded, one.second_bounded), (-1e-3, true, false));
         // One that is certain to the last digit leaves the other a bound all the same.
-        let Heard::Labels(labels) = heard(&[("A", 0.0)]) else { panic!("A was there") };
-        assert_eq!((labels.first, labels.second), (0.0, f64::EPSILON.ln()));
+        let certain = labels(said(&[("A", 0.0)]));
+        assert_eq!((certain.first, certain.second), (0.0, f64::EPSILON.ln()));
     }
 
     #[test]
-    fn garbage_is_no_verdict() {
-        let reason = |heard: Heard| match heard {
-            Heard::Nothing(reason, detail) => format!("{reason}: {detail}"),
-            Heard::Labels(labels) => panic!("{labels:?}"),
+    fn one_value_that_is_not_needed_spoils_nothing() {
+        let plain = labels(said(&[("A", -0.4), ("B", -1.5), ("The", -4.0)]));
+        let alternative = |token: &str, logp: &str| format!(r#"{{"token": {token}, "logprob": {logp}}}"#);
+        let of = |more: &str| {
+            let known = [("\"A\"", "-0.4"), ("\"B\"", "-1.5"), ("\"The\"", "-4.0")]
+                .map(|(token, logp)| alternative(token, logp));
+            let list = format!("[{}, {more}]", known.join(", "));
+            read(&completion(json!("LIST")).replace("\"LIST\"", &list))
         };
-        assert!(reason(heard(&[("The", -0.1), ("I", -3.0)])).starts_with("no_label: neither label is among the 2"));
-        assert!(reason(heard(&[("The", -0.1)])).starts_with("no_label: neither label is among the 1"));
-        assert!(reason(heard(&[("A", -9999.0)])).starts_with("bad_answer: 0 alternatives"));
-        assert!(reason(heard(&[("A", -0.1), ("B", -0.1)])).starts_with("bad_answer: 2 alternatives with 1.8"));
-        assert!(reason(heard(&[("A", 3.0), ("B", -0.1)])).starts_with("bad_answer: a log-prob of 3"));
-        let read = |text: &str| reason(Heard::read(text.as_bytes(), &Labels::default()));
-        assert!(read("<html>").starts_with("bad_answer: not JSON"));
-        assert!(read("[]").starts_with("bad_answer: no `choices`"));
-        assert!(read(r#"{"choices": [{"logprobs": null}]}"#).contains("may not offer `logprobs`"));
-        assert!(read(r#"{"choices": [{"logprobs": {"content": [{}]}}]}"#).contains("`top_logprobs`"));
-        let nan = r#"{"choices": [{"logprobs": {"content": [{"top_logprobs": [{"token": "A", "logprob": NaN}]}]}}]}"#;
-        assert!(read(nan).starts_with("bad_answer: not JSON"));
+        for more in [
+            alternative("\"I\"", "null"),
+            alternative("\"I\"", "-Infinity"),
+            alternative("\"I\"", "NaN"),
+            alternative("\"I\"", "\"-inf\""),
+            alternative("\"I\"", "-99999"),
+            alternative("\"I\"", "3.5"),
+            alternative("\"I\"", "0.0"),
+            alternative("null", "-5.0"),
+            alternative("\"\\ud83d\"", "-5.0"),
+            alternative("\"A\"", "-0.4"),
+            "null".to_owned(),
+            "{}".to_owned(),
+        ] {
+            assert_eq!(labels(of(&more)), plain, "{more}");
+        }
+        // A label without a number is bounded as one that was not returned.
+        for nothing in ["null", "-Infinity", "\"-inf\""] {
+            let list = format!("[{}, {}]", alternative("\"A\"", "-0.01"), alternative("\"B\"", nothing));
+            let one = labels(read(&completion(json!("LIST")).replace("\"LIST\"", &list)));
+            assert!((one.second - (1.0 - (-0.01_f64).exp()).ln()).abs() < 1e-12 && one.second_bounded, "{one:?}");
+        }
+        let marked = format!(
+            "\u{feff}{}",
+            completion(json!([{"token": "A", "logprob": -0.4}, {"token": "B", "logprob": -1.5}]))
+        );
+        assert_eq!(labels(read(&marked)).first, -0.4);
+        let mut broken = completion(
+            json!([{"token": "A", "logprob": -0.4}, {"token": "B", "logprob": -1.5}, {"token": "I", "logprob": -7.0}]),
+        );
+        let at = broken.find("\"I\"").unwrap() + 1;
+        let mut bytes = std::mem::take(&mut broken).into_bytes();
+        bytes[at] = 0xff;
+        assert_eq!(labels(Said::read(&bytes, &Labels::default())).second, -1.5);
+    }
+
+    #[test]
+    fn the_form_of_completions_is_read() {
+        let body = json!({"choices": [{"text": "A", "error": null, "logprobs": {
+            "tokens": ["A"], "token_logprobs": [-0.4], "top_logprobs": [{"A": -0.4, "B": -1.5, "The": null}],
+        }}], "error": null});
+        let Said::Answer(answer) = read(&body.to_string()) else { panic!("it was there") };
+        assert_eq!((answer.likeliest, answer.alternatives), (("A".to_owned(), -0.4), 2));
+        let labels = answer.labels.unwrap();
+        assert_eq!((labels.first, labels.second, labels.second_bounded), (-0.4, -1.5, false));
+    }
+
+    #[test]
+    fn an_answer_without_labels_names_the_likeliest_token() {
+        let Said::Answer(answer) = said(&[("The", -0.1), ("I", -3.0)]) else { panic!("it was there") };
+        assert_eq!((answer.labels, answer.likeliest.0.as_str(), answer.alternatives), (None, "The", 2));
+    }
+
+    #[test]
+    fn what_is_no_evidence_is_told() {
+        let no_evidence = |said: Said| match said {
+            Said::NoEvidence(text) => text,
+            other => panic!("{other:?}"),
+        };
+        assert!(no_evidence(said(&[("A", -9999.0)])).starts_with("none of 1 alternatives"));
+        assert!(no_evidence(said(&[("A", -0.1), ("B", -0.1)])).starts_with("2 alternatives with 1.8"));
+        assert!(no_evidence(said(&[("A", -0.1), ("The", -0.1)])).starts_with("2 alternatives with 1.8"));
+        assert!(no_evidence(said(&[("A", 3.0), ("B", -0.1)])).starts_with("a log-prob of 3"));
+        assert!(no_evidence(said(&[])).contains("`top_logprobs`"));
+        assert!(no_evidence(read(r#"{"choices": [{"logprobs": null}]}"#)).contains("may not offer `logprobs`"));
+        assert!(no_evidence(read(r#"{"choices": [{"logprobs": {"content": [{}]}}]}"#)).contains("`top_logprobs`"));
+        assert!(no_evidence(read(r#"{"choices": [{"logprobs": {"content": []}}]}"#)).contains("`logprobs`"));
+    }
+
+    #[test]
+    fn errors_and_what_is_no_answer_are_told_apart() {
+        for (body, status) in [
+            (r#"{"error": {"message": "slow down", "code": 429}}"#, Some(429)),
+            (r#"{"error": {"message": "slow down", "code": "503"}}"#, Some(503)),
+            (r#"{"error": {"message": "slow down", "code": "rate_limit_exceeded", "status": 429}}"#, Some(429)),
+            (r#"{"error": "overloaded"}"#, None),
+            (r#"{"object": "error", "message": "too long", "code": 400}"#, Some(400)),
+            (r#"{"choices": [{"error": {"code": 502}, "message": {}}]}"#, Some(502)),
+        ] {
+            assert_eq!(read(body), Said::Error(status), "{body}");
+        }
+        for (body, words) in [
+            ("", "an empty body"),
+            ("<!doctype html><title>Busy</title>", "a page of HTML or XML: <!doctype html>"),
+            ("data: {\"choices\": []}\n\n", "an event stream"),
+            ("busy", "not JSON: busy"),
+            ("[]", "no `choices`: []"),
+            (r#"{"choices": [], "x": 1}"#, "no `choices`"),
+            (r#"{"choices": null}"#, "no `choices`"),
+        ] {
+            match read(body) {
+                Said::NoAnswer(text) => assert!(text.starts_with(words), "{text}"),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
     }
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Rendering, Result,
-    Stage, Table, Traced, Trail,
+    Ahead, Amount, Context, Error, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Rendering,
+    Result, Stage, Table, Traced, Trail,
 };
 use lm::{Dtype, PrefixMismatch, SpecialText, TextRules, TooLong};
 use schemars::JsonSchema;
@@ -62,6 +62,14 @@ pub struct Judge {
     /// `both` orders, or `one`: a first only, with whatever bias for the first place the judge has.
     #[serde(default = "orders")]
     pub orders: Orders,
+    /// The least probability, 0 to 1, that both labels get together in each order. A comparison with less has no verdict:
+    /// it is rejected as `low_label_mass` with the token that the judge would rather begin with.
+    #[serde(default = "least_mass")]
+    pub least_mass: f64,
+    /// The largest share of comparisons, 0 to 1, that may have no verdict because the labels get less than `least_mass`, or
+    /// are not among an endpoint's alternatives at all; beyond it the stage stops.
+    #[serde(default = "max_low_mass")]
+    pub max_low_mass: f64,
     /// Comparisons whose question is longer than the limit: `reject` them, `cut_left` (the question loses its
     /// beginning), or stop with an `error`.
     #[serde(default = "too_long")]
@@ -125,6 +133,14 @@ fn orders() -> Orders {
     Orders::Both
 }
 
+fn least_mass() -> f64 {
+    0.05
+}
+
+fn max_low_mass() -> f64 {
+    0.1
+}
+
 fn too_long() -> TooLong {
     TooLong::Reject
 }
@@ -181,7 +197,7 @@ impl Judge {
         Forecast {
             rows: Amount::exact(work.rows),
             requests: Some(Amount::at_most(requests)),
-            notes: vec![format!("requests go to {}; nothing is asked before the run", endpoint.address())],
+            notes: vec![format!("requests go to {}; nothing is asked before the run", endpoint.shown())],
             ..Forecast::default()
         }
     }
@@ -198,9 +214,22 @@ impl Judge {
     }
 }
 
+/// The keys that change how the judge is asked and not what it says.
+const EXECUTION_KEYS: [&str; 9] = [
+    "max_low_mass",
+    "endpoint.api_key_env",
+    "endpoint.api_key_file",
+    "endpoint.api_key_header",
+    "endpoint.concurrency",
+    "endpoint.timeout_seconds",
+    "endpoint.retries",
+    "endpoint.backoff_seconds",
+    "endpoint.max_rejects",
+];
+
 impl Stage for Judge {
     fn version(&self) -> String {
-        format!("3+lm{}", lm::VERSION)
+        format!("4+lm{}", lm::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -231,8 +260,10 @@ impl Stage for Judge {
             // A missing file is found with the other files that the configuration names.
             if file.is_none_or(|path| path.is_file()) {
                 let asks_for = if name.contains('/') { self.asks_for } else { None };
-                if let Err(error) = Template::open(name, joint, asks_for) {
-                    findings.push(Finding::at(key, error.to_string()));
+                match Template::open(name, joint, asks_for) {
+                    Ok(_) => {}
+                    Err(error @ Error::Data(_)) => findings.push(Finding::at(key, error.to_string()).in_data()),
+                    Err(error) => findings.push(Finding::at(key, error.to_string())),
                 }
             }
         }
@@ -259,6 +290,11 @@ impl Stage for Judge {
             ("shard_rows", self.shard_rows),
             ("max_tokens", self.max_tokens.unwrap_or(1)),
         ];
+        for (key, value) in [("least_mass", self.least_mass), ("max_low_mass", self.max_low_mass)] {
+            if !(0.0..=1.0).contains(&value) {
+                findings.push(Finding::at(key, format!("got {value}, wanted 0 to 1")));
+            }
+        }
         let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
         findings.extend(zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")));
         match (&self.model, &self.endpoint) {
@@ -276,7 +312,7 @@ impl Stage for Judge {
     }
 
     fn execution_keys(&self) -> &'static [&'static str] {
-        &Endpoint::EXECUTION_KEYS
+        &EXECUTION_KEYS
     }
 
     fn files(&self) -> Vec<PathBuf> {

@@ -6,6 +6,8 @@ use kit::rows::{Message, SummaryRow, Verdict};
 use kit::{Context, Outcome, Result, RowReader};
 use serde_json::json;
 
+use crate::mass::Missing;
+
 /// The 97.5 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 /// Groups of the length curve, with equally many verdicts in each.
@@ -26,12 +28,14 @@ pub(crate) struct Summary {
     /// For sides of different lengths: by how many characters the longer one is longer, and P(it is better).
     lengths: Vec<(u64, f64)>,
     histogram: [u64; 10],
+    /// Comparisons whose labels got too little.
+    missing: Missing,
 }
 
 impl Summary {
     /// Reads the finished table, so that resumed shards count too.
     pub(crate) fn read(context: &Context<'_>) -> Result<Summary> {
-        let mut summary = Summary::default();
+        let mut summary = Summary { missing: Missing::read(context)?, ..Summary::default() };
         for row in RowReader::<Verdict>::open(&[context.port("verdicts")])? {
             summary.add(&row?);
         }
@@ -101,7 +105,7 @@ impl Summary {
             let note = format!("{note}; {normal}");
             add(metric.to_owned(), mean.value(), mean.interval(), mean.rows as u64, note);
         };
-        mean("label_mass", &self.mass, "probability of both labels together");
+        mean("label_mass", &self.mass, "probability of both labels together, where there is a verdict");
         mean(
             "position/gap",
             &self.gap,
@@ -148,6 +152,18 @@ impl Summary {
             let count = group.len() as u64;
             add(format!("length/longer/by_{from}_to_{to}"), mean.value(), mean.interval(), count, note);
         }
+        let all = self.verdicts + self.missing.rows;
+        add(
+            "label_mass/too_low".to_owned(),
+            share(self.missing.rows, all),
+            wilson(self.missing.rows, all),
+            if self.missing.rows > 0 { all } else { 0 },
+            "comparisons without a verdict, as the judge says something else; Wilson interval".to_owned(),
+        );
+        for (token, count) in self.missing.commonest() {
+            let note = "of those without a verdict: this token was the likeliest".to_owned();
+            add(format!("first_token/{token}"), share(count, self.missing.rows), None, self.missing.rows, note);
+        }
         rows
     }
 
@@ -173,9 +189,16 @@ impl Summary {
                 bins.map(|(bin, rows)| (format!("{:.1}", bin as f64 / 10.0), json!(rows))).collect();
             outcome = outcome.figure("p_hat histogram, from", bins);
         }
+        let commonest = self.missing.commonest();
+        if !commonest.is_empty() {
+            let tokens: serde_json::Map<_, _> =
+                commonest.into_iter().map(|(token, count)| (token, json!(count))).collect();
+            outcome = outcome.figure("likeliest tokens without a verdict", tokens);
+        }
         for row in self.rows() {
             let name = match row.metric.as_str() {
                 "label_mass" => "mean label mass",
+                "label_mass/too_low" => "share below least_mass",
                 "position/gap" => "mean position gap",
                 "position/offset" => "mean position offset, log-odds",
                 "position/first" => "mean P(first is better)",

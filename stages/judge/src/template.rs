@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use kit::{Digest, Error, Message, Result};
-use minijinja::{Environment, UndefinedBehavior, Value, context};
+use lm::bounded::{Bounded, is_beyond};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{UndefinedBehavior, Value, context};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +59,7 @@ pub struct Template {
     pub id: String,
     /// What its question asks for.
     pub asks_for: AsksFor,
-    environment: Environment<'static>,
+    text: Bounded,
 }
 
 /// One side of a question.
@@ -77,13 +79,13 @@ impl Template {
     ///
     /// # Errors
     /// When there is no such template, when it is for the other form of comparison, when `asks_for` contradicts a
-    /// built-in one, or when its text is not a minijinja template.
+    /// built-in one, or when its text is not a minijinja template; [`Error::Data`] when it passes a bound.
     pub(crate) fn open(name: &str, joint: bool, asks_for: Option<AsksFor>) -> Result<Template> {
         if let Some(path) = Template::file(name) {
             let source = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let id = format!("{stem}@{}", Digest::of(source.as_bytes()).short(12));
-            return Template::compile(id, source, asks_for.unwrap_or(AsksFor::Better), &path);
+            return Template::compile(id, &source, asks_for.unwrap_or(AsksFor::Better), &path);
         }
         let Some(builtin) = BUILTIN.iter().find(|builtin| builtin.name == name) else {
             let names: Vec<_> = BUILTIN.iter().filter(|builtin| builtin.joint == joint).map(|it| it.name).collect();
@@ -103,19 +105,16 @@ impl Template {
             )));
         }
         let id = format!("{name}@{}", builtin.version);
-        Template::compile(id, builtin.source.to_owned(), builtin.asks_for, Path::new(name))
+        Template::compile(id, builtin.source, builtin.asks_for, Path::new(name))
     }
 
-    fn compile(id: String, source: String, asks_for: AsksFor, path: &Path) -> Result<Template> {
-        let mut environment = Environment::new();
-        // A template that never ends is an error after some seconds.
-        environment.set_fuel(Some(20_000_000));
+    fn compile(id: String, source: &str, asks_for: AsksFor, path: &Path) -> Result<Template> {
+        let mut environment = Bounded::environment();
         // A misspelt variable is an error, not an empty place in the question.
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment
-            .add_template_owned("question", source)
-            .map_err(|error| Error::Pipeline(format!("template {}: {error}", path.display())))?;
-        Ok(Template { id, asks_for, environment })
+        let name = path.to_string_lossy();
+        let text = Bounded::compile(environment, SyntaxConfig::default(), &name, source).map_err(of_template)?;
+        Ok(Template { id, asks_for, text })
     }
 
     /// Words a question with `first` shown as A and `second` as B.
@@ -139,13 +138,19 @@ impl Template {
             b_prompt => plain_text(second.prompt), b_prompt_messages => list(second.prompt),
             form => form.name(),
         };
-        let question = self.environment.get_template("question").expect("the template was added when it was compiled");
-        question.render(values).map_err(|error| {
-            let hint =
-                if joint { "; a joint comparison has `a_prompt` and `b_prompt` in place of `prompt`" } else { "" };
-            Error::Pipeline(format!("template {}: {error}{hint}", self.id))
+        self.text.render(values).map_err(|error| match of_template(error) {
+            Error::Pipeline(text) if joint => Error::Pipeline(format!(
+                "{text}; a joint comparison has `a_prompt` and `b_prompt` in place of `prompt`"
+            )),
+            error => error,
         })
     }
+}
+
+/// A template that passes a bound is bad data; what else is wrong with one is the pipeline's mistake.
+fn of_template(error: minijinja::Error) -> Error {
+    let text = format!("template: {error}");
+    if is_beyond(&error) { Error::Data(text) } else { Error::Pipeline(text) }
 }
 
 /// Messages as a list that a template can walk through, with the fields that the data gives them.
@@ -260,6 +265,19 @@ mod tests {
         assert!(render(&template, false, Form::Text).is_err());
         std::fs::write(&path, "{% if %}").unwrap();
         assert!(Template::open(&path.to_string_lossy(), false, None).is_err());
+        // Programs that take too much are bad data, with the place.
+        for (source, line) in [
+            ("\n{{ prompt|indent(1000000000) }}", 2),
+            ("{% for i in range(99999) %}\n{% for j in range(99999) %}{% endfor %}{% endfor %}", 2),
+        ] {
+            std::fs::write(&path, source).unwrap();
+            match render(&Template::open(&path.to_string_lossy(), false, None).unwrap(), false, Form::Text) {
+                Err(Error::Data(text)) => assert!(text.contains(&format!("mine.jinja:{line})")), "{text}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        std::fs::write(&path, format!("{{{{ {}1 }}}}", "1+".repeat(50_000))).unwrap();
+        assert!(matches!(Template::open(&path.to_string_lossy(), false, None), Err(Error::Data(_))));
     }
 
     #[test]

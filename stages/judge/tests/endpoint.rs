@@ -43,6 +43,7 @@ impl Files {
         settings.as_object_mut().unwrap().extend(endpoint.as_object().unwrap().clone());
         let mut all = json!({
             "comparisons": "data", "endpoint": settings, "template": self.path("sides.jinja"), "debias": "logit",
+            "max_low_mass": 1.0,
         });
         all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let stage: Judge = serde_json::from_value(all).unwrap();
@@ -112,6 +113,9 @@ fn top(logit: f64, mass: f64) -> Vec<(String, f64)> {
 }
 
 fn honest(question: &str) -> Treatment {
+    if question == server::PROBE {
+        return Treatment::Answer(top(0.0, 0.9));
+    }
     let (first, second) = sides(question);
     Treatment::Answer(top(logit(first, second), 0.9))
 }
@@ -150,11 +154,13 @@ fn copy(from: &Path, to: &Path) {
 /// What a question always gets, by seed; nothing where it is answered well in the end.
 fn lasting(seed: &str, question: &str) -> Option<(&'static str, Treatment)> {
     Some(match (draw(&["lasting", seed, question]) * 40.0) as u32 {
-        0 => ("bad_answer", Treatment::Body(b"<html>busy</html>".to_vec())),
+        0 => ("bad_answer", Treatment::Body(b"<html>this question is blocked</html>".to_vec())),
         1 => ("bad_answer", Treatment::Body(vec![b' '; 3 << 20])),
         2 => ("bad_answer", Treatment::Body(br#"{"choices": []}"#.to_vec())),
         3 => ("no_label", Treatment::Answer(vec![("The".to_owned(), -0.5), ("I".to_owned(), -1.5)])),
-        4 => {
+        4 => ("bad_answer", Treatment::Body(br#"{"choices": [{"logprobs": null}]}"#.to_vec())),
+        5 => ("low_label_mass", Treatment::Answer(top(3.0, 0.01))),
+        6 => {
             let said = json!({"error": {"message": format!("the key {KEY} cannot ask this\n")}});
             ("refused_by_endpoint", Treatment::Status(400, said.to_string(), None))
         }
@@ -257,7 +263,7 @@ fn what_was_answered_before_a_kill_is_not_asked_again() {
         if billed >= 50 && hung < 4 {
             return Treatment::Hang;
         }
-        if draw(&["garbage", question]) < 0.1 { Treatment::Body(b"{}".to_vec()) } else { honest(question) }
+        honest(question)
     });
     let stage = files.stage(&server.url, json!({"timeout_seconds": 1.5, "retries": 0}), json!({"shard_rows": 20}));
     let out = place.folder.path().join("out");
@@ -303,6 +309,7 @@ fn the_numbers_are_those_of_a_model_in_this_process() {
     let place = place(comparisons(8)).model("model", "llama");
     let local: Judge = serde_json::from_value(json!({
         "comparisons": "data", "model": "models/llama", "template": files.path("sides.jinja"), "debias": "probability",
+        "least_mass": 0.0,
     }))
     .unwrap();
     run(&place, "local", &local).unwrap();
@@ -327,7 +334,7 @@ fn the_numbers_are_those_of_a_model_in_this_process() {
             .unwrap();
         Treatment::Answer(vec![("A".to_owned(), a), ("B".to_owned(), b)])
     });
-    let remote = files.stage(&server.url, json!({}), json!({"debias": "probability"}));
+    let remote = files.stage(&server.url, json!({}), json!({"debias": "probability", "least_mass": 0.0}));
     run(&place, "remote", &remote).unwrap();
     let remote: Vec<Verdict> = place.rows("remote/verdicts");
     assert_eq!(remote.len(), known.len());
@@ -373,15 +380,167 @@ fn a_model_that_wants_the_newer_name_of_the_limit_is_asked_by_it() {
     assert_eq!((outcome.balance[0].kept, server.billed().len()), (30, 60));
     let (newer, older): (Vec<_>, Vec<_>) =
         server.asked().into_iter().partition(|asked| asked.body.get("max_completion_tokens") == Some(&json!(1)));
-    assert_eq!(newer.len(), 60);
-    assert!(older.len() <= 4, "each worker may find it out by itself: {}", older.len());
+    assert_eq!((newer.len(), older.len(), server.probes().len()), (60, 0, 2), "it is found out once, beforehand");
     // What neither name satisfies is told.
     let server = Server::start_reading(move |_, _| {
         Treatment::Status(400, json!({"error": {"message": said}}).to_string(), None)
     });
     match run(&crate::place(comparisons(3)), "out", &files.stage(&server.url, json!({}), json!({}))) {
-        Err(Error::Pipeline(text)) => assert!(text.contains("takes neither `max_tokens` nor"), "{text}"),
+        Err(Error::Pipeline(text)) => {
+            assert!(text.contains("does not take a request for one token") && text.contains(said), "{text}");
+        }
         other => panic!("{other:?}"),
+    }
+    assert_eq!((server.probes().len(), server.asked().len()), (4, 0));
+}
+
+#[test]
+fn what_an_endpoint_takes_is_settled_beforehand_and_not_by_words_in_a_later_error() {
+    // No temperature but its own, and an error about the length of one question that names both limits.
+    let long = "max_tokens or max_completion_tokens of 1 does not fit: 4200 input tokens, the context has 4096";
+    let server = Server::start_reading(move |question, body| match body.get("temperature") {
+        Some(_) => Treatment::Status(400, "temperature 0 is not supported with this model".to_owned(), None),
+        None if question == server::PROBE => Treatment::Answer(vec![("I".to_owned(), -0.1)]),
+        None if question.contains("a003") => Treatment::Status(400, long.to_owned(), None),
+        None if question.contains("a005") => Treatment::Status(403, "flagged by moderation".to_owned(), None),
+        None => honest(question),
+    });
+    let files = Files::new();
+    let place = place(comparisons(12));
+    run(&place, "out", &files.stage(&server.url, json!({}), json!({}))).unwrap();
+    let rejects: Vec<Reject> = place.rows("out/rejects");
+    assert_eq!(rejects.len(), 2);
+    for (row, words) in rejects.iter().zip([long, "flagged by moderation"]) {
+        assert_eq!(row.reason, "refused_by_endpoint");
+        assert!(row.detail.contains(words), "{}", row.detail);
+    }
+    assert_eq!(server.probes().len(), 3);
+    assert!(server.asked().iter().all(|asked| asked.body.get("max_tokens") == Some(&json!(1))));
+}
+
+#[test]
+fn an_error_with_status_200_is_waited_for_and_never_kept() {
+    let busy = json!({"error": {"message": "rate limit reached, try again in a minute", "code": 429}}).to_string();
+    let all = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let requests = all.clone();
+    let server =
+        Server::start_reading(move |question, _| match requests.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0..10 => Treatment::Body(busy.clone().into_bytes()),
+            _ if question == server::PROBE => honest(question),
+            number if number % 3 == 0 => Treatment::Body(br#"{"choices": []}"#.to_vec()),
+            number if number % 5 == 0 => Treatment::Body(br#"{"object": "error", "message": "overloaded"}"#.to_vec()),
+            _ => honest(question),
+        });
+    let files = Files::new();
+    let place = place(comparisons(12));
+    let stage = |retries: u32| files.stage(&server.url, json!({"retries": retries}), json!({}));
+    // While it lasts, each run ends with what the server says.
+    for _ in 0..3 {
+        match run(&place, "out", &stage(2)) {
+            Err(Error::Unreachable(text)) => {
+                assert!(text.contains("status 429: rate limit reached, try again"), "{text}")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let outcome = run(&place, "out", &stage(30)).unwrap();
+    assert_eq!((outcome.balance[0].kept, server.billed().len()), (12, 24));
+}
+
+#[test]
+fn a_judge_that_says_something_else_gives_no_verdicts_and_stops_the_stage() {
+    let answer = |tokens: &[(&str, f64)]| -> Treatment {
+        Treatment::Answer(tokens.iter().map(|(token, p)| ((*token).to_owned(), p.ln())).collect())
+    };
+    for (tokens, reason, token) in [
+        (&[("<think>", 0.9999), ("B", 5e-5), ("A", 2e-5)][..], "low_label_mass", "<think>"),
+        (&[("**", 0.95), ("B", 0.007), ("A", 0.002)][..], "low_label_mass", "**"),
+        (&[("a", 0.82), ("b", 0.16), ("A", 0.0009), ("B", 0.0001)][..], "low_label_mass", "a"),
+        (&[("The", 0.9), ("I", 0.05)][..], "no_label", "The"),
+    ] {
+        let said = answer(tokens);
+        let server = Server::start(move |question, _, _| {
+            if question.contains("a000") || question.contains("a001") { said.clone() } else { honest(question) }
+        });
+        let files = Files::new();
+        let place = place(comparisons(40));
+        // A few are missing, and told.
+        let outcome = run(&place, "out", &files.stage(&server.url, json!({}), json!({"max_low_mass": 0.1}))).unwrap();
+        assert_eq!((outcome.balance[0].kept, outcome.figures["share below least_mass"].clone()), (38, json!(0.05)));
+        let quoted = json!(token).to_string();
+        assert_eq!(outcome.figures["likeliest tokens without a verdict"], json!({quoted.clone(): 2}));
+        let summary = summary(&place, "out");
+        assert_eq!((summary["label_mass/too_low"].value, summary["label_mass/too_low"].rows), (0.05, 40));
+        assert_eq!(summary[&format!("first_token/{quoted}")].value, 1.0);
+        for row in place.rows::<Reject>("out/rejects") {
+            assert_eq!(row.reason, reason);
+            assert!(row.detail.contains(&format!("the likeliest token is {quoted} with 0.")), "{}", row.detail);
+        }
+        // Many are no accident.
+        match run(&place, "many", &files.stage(&server.url, json!({}), json!({"max_low_mass": 0.02}))) {
+            Err(Error::Data(text)) => {
+                assert!(
+                    text.contains(&format!("2 of 40 comparisons got no verdict")) && text.contains(&quoted),
+                    "{text}"
+                );
+                assert!(text.contains("allows 1 of them") && text.contains("enable_thinking"), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+        // What was answered is evidence, whatever is asked of it.
+        let billed = server.billed().len();
+        if reason == "low_label_mass" {
+            let lower = files.stage(&server.url, json!({}), json!({"least_mass": 0.0, "max_low_mass": 0.0}));
+            assert_eq!(run(&place, "many", &lower).unwrap().balance[0].kept, 40);
+            assert_eq!(server.billed().len(), billed);
+        }
+    }
+}
+
+#[test]
+fn a_query_a_key_header_and_further_headers_reach_the_endpoint() {
+    let server = Server::start_reading(|question, _| honest(question));
+    let files = Files::new();
+    let url = format!("{}/?api-version=2024-10-21&code={KEY}x", server.url);
+    let endpoint = json!({"api_key_header": "api-key", "headers": {"X-Project": "judges", "X-Trace": "1"}});
+    let place = place(comparisons(4));
+    run(&place, "out", &files.stage(&url, endpoint, json!({}))).unwrap();
+    for asked in server.asked().iter().chain(&server.probes()) {
+        assert_eq!(asked.path, format!("/v1/chat/completions?api-version=2024-10-21&code={KEY}x"));
+        assert_eq!((asked.headers["api-key"].as_str(), &asked.authorization), (KEY, &None));
+        assert_eq!((asked.headers["x-project"].as_str(), asked.headers["x-trace"].as_str()), ("judges", "1"));
+    }
+    let stage = files.stage(&url, json!({"body": {"stream": false}}), json!({}));
+    let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
+    assert!(!format!("{forecast:?}").contains(KEY), "{forecast:?}");
+    assert_nowhere(&place.folder.path().join("out"), KEY);
+}
+
+#[test]
+fn a_key_is_not_repeated_however_it_is_written() {
+    let hex: String = KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let percent: String = KEY.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let escaped: String = KEY.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+    // `printf 'Bearer %s' KEY | base64`
+    let base64 = "QmVhcmVyIHNrLWNhbmFyeS00ZmQxYzBmZmVl";
+    for said in [hex, percent, escaped, base64.to_owned(), KEY.to_owned()] {
+        for in_json in [true, false] {
+            let words = said.clone();
+            let body = if in_json {
+                format!(r#"{{"error": {{"message": "bad {words}!"}}}}"#)
+            } else {
+                format!("bad {words}!")
+            };
+            let server = Server::start(move |question, _, _| match question.contains("a000") {
+                true => Treatment::Status(400, body.clone(), None),
+                false => honest(question),
+            });
+            let files = Files::new();
+            let place = place(comparisons(2));
+            run(&place, "out", &files.stage(&server.url, json!({}), json!({}))).unwrap();
+            let rejects: Vec<Reject> = place.rows("out/rejects");
+            assert!(rejects[0].detail.ends_with("status 400: bad [the key]!"), "{said}: {}", rejects[0].detail);
+        }
     }
 }
 
@@ -450,8 +609,8 @@ fn an_endpoint_that_stays_away_is_told_and_nothing_is_committed() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}/v1", listener.local_addr().unwrap())
     };
-    let busy = Server::start(|_, _, _| Treatment::Status(429, "later".to_owned(), None));
-    let patient = Server::start(|_, _, _| Treatment::Status(429, "later".to_owned(), Some("3600".to_owned())));
+    let busy = Server::start_reading(|_, _| Treatment::Status(429, "later".to_owned(), None));
+    let patient = Server::start_reading(|_, _| Treatment::Status(429, "later".to_owned(), Some("3600".to_owned())));
     for (name, url) in [("gone", &gone), ("busy", &busy.url), ("patient", &patient.url)] {
         match run(&place, name, &files.stage(url, json!({"retries": 2}), json!({}))) {
             Err(Error::Unreachable(text)) => assert!(text.contains(url.as_str()), "{text}"),
@@ -459,8 +618,8 @@ fn an_endpoint_that_stays_away_is_told_and_nothing_is_committed() {
         }
         assert!(!place.folder.path().join(name).join("verdicts").exists());
     }
-    assert!(busy.asked().iter().all(|asked| asked.before <= 2));
-    assert!(patient.asked().iter().all(|asked| asked.before == 0), "it asked to be left alone for an hour");
+    assert_eq!((busy.probes().len(), busy.asked().len()), (3, 0));
+    assert_eq!(patient.probes().len(), 1, "it asked to be left alone for an hour");
 }
 
 #[test]
@@ -469,14 +628,14 @@ fn a_wrong_key_or_address_stops_at_once_without_showing_the_key() {
         [(401, "the key is not accepted"), (403, "the key"), (404, "ends in `/v1`"), (302, "redirects")]
     {
         let said = json!({"error": {"message": format!("Incorrect API key provided: {KEY}")}}).to_string();
-        let server = Server::start(move |_, _, _| Treatment::Status(status, said.clone(), None));
+        let server = Server::start_reading(move |_, _| Treatment::Status(status, said.clone(), None));
         let files = Files::new();
         let place = place(comparisons(60));
         match run(&place, "out", &files.stage(&server.url, json!({}), json!({}))) {
             Err(Error::Pipeline(text)) => assert!(text.contains(words) && !text.contains(KEY), "{text}"),
             other => panic!("{other:?}"),
         }
-        assert!(server.asked().len() <= 4, "more than one a worker: {}", server.asked().len());
+        assert_eq!((server.probes().len(), server.asked().len()), (1, 0));
         assert_nowhere(place.folder.path(), KEY);
     }
 }
@@ -492,19 +651,25 @@ fn too_many_garbage_answers_stop_the_stage() {
     for _ in 0..2 {
         match run(&place, "out", &files.stage(&server.url, json!({"max_rejects": 0.2}), json!({}))) {
             Err(Error::Data(text)) => {
-                assert!(text.contains("allows 6; the last: bad_answer: ") && text.contains("log-probs"), "{text}")
+                assert!(text.contains("allows 6; the last: bad_answer: ") && text.contains("log-probs"), "{text}");
+                assert!(text.contains("these are asked again"), "{text}");
             }
             other => panic!("{other:?}"),
         }
     }
     let outcome = run(&place, "out", &files.stage(&server.url, json!({"max_rejects": 1.0}), json!({}))).unwrap();
     assert!(outcome.balance[0].rejected > 6);
-    assert_eq!(server.billed().len(), 60, "answers were paid for twice");
+    let mut billed = server.billed();
+    let answers = billed.len();
+    billed.sort();
+    billed.dedup();
+    assert_eq!(billed.len(), answers, "an answered question was asked again");
+    assert!(server.asked().iter().any(|asked| !asked.billed && asked.before > 0), "no answer was kept as one");
 }
 
 #[test]
 fn a_signal_ends_the_wait_for_a_slow_endpoint() {
-    let server = Server::start(|_, _, _| Treatment::Status(503, String::new(), Some("500".to_owned())));
+    let server = Server::start_reading(|_, _| Treatment::Status(503, String::new(), Some("500".to_owned())));
     let files = Files::new();
     let place = place(comparisons(6));
     let began = Instant::now();

@@ -10,8 +10,8 @@ use kit::{Amount, Event, Outcome, Result, Stage};
 use serde_json::{Value, json};
 
 fn stage(settings: Value) -> Judge {
-    let mut all =
-        json!({"comparisons": "data", "model": "models/llama", "template": "helpful", "debias": "probability"});
+    let mut all = json!({"comparisons": "data", "model": "models/llama", "template": "helpful", "debias": "probability",
+            "least_mass": 0.0});
     all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
     serde_json::from_value(all).unwrap()
 }
@@ -216,6 +216,27 @@ fn a_form_without_template_and_labels_alike_are_told_before_the_weights_are_read
 }
 
 #[test]
+fn labels_that_get_next_to_nothing_are_no_verdict() {
+    // A model of random weights would say almost anything.
+    let place = place(comparisons("same"));
+    let mass: Vec<f64> =
+        judged(comparisons("same"), &stage(json!({}))).iter().map(|row| row.ab_mass.unwrap()).collect();
+    assert!(mass.iter().all(|mass| (1e-6..0.05).contains(mass)), "{mass:?}");
+    let outcome = run(&place, "out", &stage(json!({"least_mass": 0.05, "max_low_mass": 1.0}))).unwrap();
+    assert_eq!((outcome.balance[0].kept, outcome.balance[0].rejected), (0, 6));
+    for row in place.rows::<Reject>("out/rejects") {
+        assert_eq!(row.reason, "low_label_mass");
+        assert!(row.detail.starts_with("a first: the labels got ") && row.detail.contains("the likeliest token is \""));
+    }
+    assert!(outcome.figures["likeliest tokens without a verdict"].as_object().unwrap().len() > 0);
+    assert_eq!(outcome.figures["share below least_mass"], 1.0);
+    match run(&place, "many", &stage(json!({"least_mass": 0.05}))) {
+        Err(kit::Error::Data(text)) => assert!(text.contains("It would rather say \""), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn one_order_warns() {
     let stage = stage(json!({"orders": "one", "debias": null}));
     let place = place(comparisons("same"));
@@ -257,5 +278,5 @@ fn the_version_stands_for_the_output() {
             [row.ab_logp_a, row.ab_logp_b, row.ba_logp_a, row.ba_logp_b].map(|logp| format!("{:.1}", logp.unwrap()));
         format!("{} {} {logps:?} {:.2}", row.comparison_id, row.template.as_deref().unwrap(), row.p_hat)
     });
-    harness::check_golden(&stage, lines, "3+lm2", "0fc845808551");
+    harness::check_golden(&stage, lines, "4+lm2", "0fc845808551");
 }

@@ -1,0 +1,148 @@
+//! How much of its probability a judge gives to both labels together, and what it would rather say.
+//!
+//! Where that is next to nothing, the judge did not answer the question: it thinks first, begins with a word, or spells
+//! the labels in another way. The rest that falls to the labels is noise, so there is no verdict.
+
+use std::collections::BTreeMap;
+
+use kit::rows::Reject;
+use kit::{Context, Error, Result, RowReader};
+
+use crate::stage::Judge;
+use crate::work::WorkList;
+
+/// The reason of a comparison whose labels got less than `least_mass` in an order.
+pub(crate) const LOW_MASS: &str = "low_label_mass";
+/// The reason of a comparison where an endpoint's alternatives had neither label.
+pub(crate) const NO_LABEL: &str = "no_label";
+/// How many first tokens are told.
+const TOKENS: usize = 5;
+
+/// The detail of a reject, for one order.
+pub(crate) fn detail(shown: &str, what: &str, likeliest: Option<(&str, f64)>) -> String {
+    let likeliest = likeliest.map(|(token, p)| format!("{LIKELIEST}{} with {p:.4}", quoted(token)));
+    format!("{shown}: {what}{}", likeliest.unwrap_or_default())
+}
+
+const LIKELIEST: &str = "; the likeliest token is ";
+
+/// The likeliest token in a detail that [`detail`] wrote.
+fn likeliest(detail: &str) -> Option<String> {
+    let (_, rest) = detail.split_once(LIKELIEST)?;
+    serde_json::Deserializer::from_str(rest).into_iter().next()?.ok()
+}
+
+fn quoted(token: &str) -> String {
+    serde_json::to_string(token).expect("a text can be written as JSON")
+}
+
+/// Comparisons without a verdict because the judge says something else.
+#[derive(Default)]
+pub(crate) struct Missing {
+    /// How many.
+    pub(crate) rows: u64,
+    /// How often each token was the likeliest.
+    tokens: BTreeMap<String, u64>,
+}
+
+impl Missing {
+    /// Those among the rejects of all shards.
+    pub(crate) fn read(context: &Context<'_>) -> Result<Missing> {
+        let mut missing = Missing::default();
+        for row in RowReader::<Reject>::open(&[context.port("rejects")])? {
+            let row = row?;
+            missing.add(&row.reason, &row.detail);
+        }
+        Ok(missing)
+    }
+
+    fn add(&mut self, reason: &str, detail: &str) {
+        if [LOW_MASS, NO_LABEL].contains(&reason) {
+            self.rows += 1;
+            if let Some(token) = likeliest(detail) {
+                *self.tokens.entry(token).or_default() += 1;
+            }
+        }
+    }
+
+    /// The commonest first tokens as JSON texts with how often each was the likeliest, the commonest first.
+    pub(crate) fn commonest(&self) -> Vec<(String, u64)> {
+        let mut all: Vec<(&String, &u64)> = self.tokens.iter().collect();
+        all.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        all.into_iter().take(TOKENS).map(|(token, count)| (quoted(token), *count)).collect()
+    }
+}
+
+/// Stops a stage whose judge mostly says something else.
+pub(crate) struct LowMass<'a> {
+    stage: &'a Judge,
+    limit: u64,
+    comparisons: usize,
+    missing: Missing,
+}
+
+impl<'a> LowMass<'a> {
+    pub(crate) fn new(stage: &'a Judge, work: &WorkList) -> LowMass<'a> {
+        let comparisons = work.comparisons().count();
+        let limit = (stage.max_low_mass * comparisons as f64).ceil() as u64;
+        LowMass { stage, limit, comparisons, missing: Missing::default() }
+    }
+
+    /// The detail of a reject, where both labels together got too little in an order.
+    pub(crate) fn too_little(&self, shown: &str, mass: f64, likeliest: Option<(&str, f64)>) -> String {
+        let what = format!("the labels got {mass:.2e} of the probability, `least_mass: {}`", self.stage.least_mass);
+        detail(shown, &what, likeliest)
+    }
+
+    /// Counts a comparison without a verdict.
+    ///
+    /// # Errors
+    /// When there are more than `max_low_mass` allows.
+    pub(crate) fn count(&mut self, reason: &str, detail: &str) -> Result<()> {
+        self.missing.add(reason, detail);
+        if self.missing.rows <= self.limit { Ok(()) } else { Err(self.too_many()) }
+    }
+
+    /// Counts those of all shards, of earlier processes too.
+    ///
+    /// # Errors
+    /// When there are more than `max_low_mass` allows, or when they cannot be read.
+    pub(crate) fn count_again(&mut self, context: &Context<'_>) -> Result<()> {
+        self.missing = Missing::read(context)?;
+        if self.missing.rows <= self.limit { Ok(()) } else { Err(self.too_many()) }
+    }
+
+    fn too_many(&self) -> Error {
+        let tokens: Vec<String> =
+            self.missing.commonest().into_iter().map(|(token, count)| format!("{token} {count} times")).collect();
+        let tokens =
+            if tokens.is_empty() { String::new() } else { format!(" It would rather say {}.", tokens.join(", ")) };
+        let thinking = match &self.stage.endpoint {
+            Some(_) => {
+                ", switch thinking off (such as `endpoint.body: {chat_template_kwargs: {enable_thinking: false}}`)"
+            }
+            None => "",
+        };
+        Error::Data(format!(
+            "{} of {} comparisons got no verdict: the judge gives both labels together less than `least_mass: {}` of its \
+             probability, and `max_low_mass: {}` allows {} of them.{tokens} Look at `form`, at the spellings in `labels` \
+             and at the template's last line{thinking}, or take another judge",
+            self.missing.rows, self.comparisons, self.stage.least_mass, self.stage.max_low_mass, self.limit
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_comes_back_from_a_detail() {
+        for token in ["<think>", "a \"b\"; the likeliest token is ", "\n\u{1b}[31m", ""] {
+            let detail = detail("a first", "the labels got 7.00e-5", Some((token, 0.9999)));
+            assert_eq!(likeliest(&detail), Some(token.to_owned()));
+            assert!(detail.starts_with("a first: the labels got 7.00e-5; the likeliest token is \""), "{detail}");
+        }
+        assert_eq!(likeliest(&detail("b first", "x", None)), None);
+    }
+}
