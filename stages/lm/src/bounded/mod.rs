@@ -15,7 +15,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use minijinja::machinery::{CodeGenerator, Instructions, Token, eval, make_string_output, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, escape_formatter};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
 pub use growth::unbounded;
 use meter::Metered;
@@ -44,16 +44,13 @@ type Code = (Instructions<'static>, Blocks);
 
 impl Bounded {
     /// An environment to add to and to compile in. It has Python's methods of text and mappings. A filter that replaces a
-    /// built-in one which makes much out of little is added under the name that [`unbounded`] gives.
+    /// built-in one which makes much out of little is added under the name that [`unbounded`] gives. A formatter may be
+    /// set; fuel, the limit of recursion and the callback for unknown methods are what bounds it.
     pub fn environment() -> Environment<'static> {
         let mut environment = Environment::new();
         environment.set_fuel(Some(STEPS));
         environment.set_recursion_limit(RECURSION);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_formatter(|out, state, value| {
-            meter::written(value)?;
-            escape_formatter(out, state, value)
-        });
         growth::guard(&mut environment);
         rewrite::add_functions(&mut environment);
         environment

@@ -12,11 +12,13 @@ use ast::{BinOpKind, CallArg, Expr, Spanned, Stmt};
 const SEEN: &str = "<seen>";
 const MADE: &str = "<made>";
 const TIMES: &str = "<times>";
+const WRITTEN: &str = "<written>";
 
 /// The functions that a copy calls.
 pub(super) fn add_functions(environment: &mut Environment<'static>) {
     environment.add_function(SEEN, |value: Value| meter::seen(&value).map(|_| value));
     environment.add_function(MADE, meter::made);
+    environment.add_function(WRITTEN, |value: Value| meter::written(&value).map(|()| value));
     environment.add_function(TIMES, |left: Value, right: Value| times(&left, &right).and_then(meter::made));
 }
 
@@ -27,11 +29,15 @@ pub(super) fn add_functions(environment: &mut Environment<'static>) {
 pub(super) fn statement<'a>(old: &Stmt<'a>) -> Result<Stmt<'a>, Error> {
     Ok(match old {
         Stmt::Template(it) => Stmt::Template(like(it, ast::Template { children: statements(&it.children)? })),
-        Stmt::EmitExpr(it) => Stmt::EmitExpr(like(it, ast::EmitExpr { expr: expression(&it.expr) })),
+        Stmt::EmitExpr(it) => {
+            let expr = measured(WRITTEN, it.span(), expression(&it.expr));
+            Stmt::EmitExpr(like(it, ast::EmitExpr { expr }))
+        }
         // As a value, so that the writing of it is counted.
         Stmt::EmitRaw(it) => {
             let value = Value::from_safe_string(it.raw.to_owned());
-            Stmt::EmitExpr(like(it, ast::EmitExpr { expr: Expr::Const(like(it, ast::Const { value })) }))
+            let expr = measured(WRITTEN, it.span(), Expr::Const(like(it, ast::Const { value })));
+            Stmt::EmitExpr(like(it, ast::EmitExpr { expr }))
         }
         Stmt::ForLoop(it) => Stmt::ForLoop(like(
             it,
