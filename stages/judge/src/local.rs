@@ -147,11 +147,11 @@ impl<'a> Batch<'a> {
                     let likeliest = likeliest(decoder, text, &question.sequences[0])?;
                     let likeliest = likeliest.as_ref().map(|(token, p)| (token.as_str(), *p));
                     let detail = low_mass.too_little(shown, mass, likeliest);
-                    low_mass.count(LOW_MASS, &detail)?;
+                    low_mass.count(LOW_MASS, &detail);
                     refuse(reject(asked.comparison, LOW_MASS.to_owned(), detail));
                 }
             }
         }
-        Ok(())
+        low_mass.check()
     }
 }

@@ -95,20 +95,22 @@ impl<'a> LowMass<'a> {
     }
 
     /// Counts a comparison without a verdict.
-    ///
-    /// # Errors
-    /// When there are more than `max_low_mass` allows.
-    pub(crate) fn count(&mut self, reason: &str, detail: &str) -> Result<()> {
+    pub(crate) fn count(&mut self, reason: &str, detail: &str) {
         self.missing.add(reason, detail);
-        if self.missing.rows <= self.limit { Ok(()) } else { Err(self.too_many()) }
     }
 
-    /// Counts those of all shards, of earlier processes too.
+    /// Counts those of all shards instead, of earlier processes too.
     ///
     /// # Errors
     /// When there are more than `max_low_mass` allows, or when they cannot be read.
     pub(crate) fn count_again(&mut self, context: &Context<'_>) -> Result<()> {
         self.missing = Missing::read(context)?;
+        self.check()
+    }
+
+    /// # Errors
+    /// When there are more than `max_low_mass` allows.
+    pub(crate) fn check(&self) -> Result<()> {
         if self.missing.rows <= self.limit { Ok(()) } else { Err(self.too_many()) }
     }
 

@@ -83,7 +83,7 @@ pub(crate) fn judge(
                     verdicts.push(Verdict { bounded: bounds.columns(), ..row });
                 }
                 Err((reason, detail)) => {
-                    low_mass.count(reason, &detail)?;
+                    low_mass.count(reason, &detail);
                     unheard += u64::from(REASONS.contains(&reason));
                     if unheard > limit {
                         return Err(too_many(endpoint, unheard, limit, reason, &detail));
@@ -92,6 +92,7 @@ pub(crate) fn judge(
                 }
             }
         }
+        low_mass.check()?;
         output.write("verdicts", &verdicts)
     })?;
     // Shards of earlier processes count too.
