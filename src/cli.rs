@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
 use crate::error::{Error, Result, panic_text, system_error};
-use crate::streams::{self, say};
+use crate::report::visible;
+use crate::streams::{self, say_coloured};
 use crate::trl::{Format, Prompt};
 use crate::{exit, signals};
 
@@ -439,18 +440,27 @@ fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Prints an error on stderr, in red where there is colour.
+/// Prints an error on stderr, in red where there is colour; without secrets that somebody repeated.
 fn complain(text: &str) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let (red, plain) = if colour { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
-    for line in text.lines() {
-        say(&format!("{red}error{plain}: {line}"));
+    for line in visible(&kit::redact(text)).lines() {
+        say_coloured(&format!("{red}error{plain}: {line}"));
     }
 }
 
 /// Prints a result on stdout. A reader that has enough (`| head`) is not an error.
 pub fn print(text: &str) -> Result<()> {
-    streams::print(text).map_err(|source| kit::Error::Io { path: "stdout".into(), source }.into())
+    printed(streams::print(text))
+}
+
+/// Prints a result that has colours; what they are put around has to be [`visible`] before.
+pub fn print_coloured(text: &str) -> Result<()> {
+    printed(streams::print_coloured(text))
+}
+
+fn printed(result: std::io::Result<()>) -> Result<()> {
+    result.map_err(|source| kit::Error::Io { path: "stdout".into(), source }.into())
 }
 
 #[cfg(test)]

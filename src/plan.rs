@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kit::{Context, Interrupt, Result, Seed, Source, Table};
+use kit::{Context, Digest, Interrupt, Result, Seed, Source, Table};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -296,7 +296,7 @@ impl<'a> Planner<'a> {
             remove_key(&mut settings, key);
         }
         let seed = node.stage.draws().then_some(node.seed).flatten();
-        let mut recipe = Recipe::new(node.kind, node.stage.version(), settings, seed);
+        let mut recipe = Recipe::new(node.kind, node.stage.version(), named(settings), seed);
         let digests = Digests::new(self.store.stats());
         for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
             let mut sources = Vec::new();
@@ -314,7 +314,7 @@ impl<'a> Planner<'a> {
             recipe.inputs.insert(edge.key.to_owned(), sources);
         }
         for file in node.stage.files() {
-            recipe.files.insert(file.to_string_lossy().into_owned(), digests.file(&file)?);
+            recipe.files.insert(kit::redact(&file.to_string_lossy()), digests.file(&file)?);
         }
         Ok(recipe)
     }
@@ -497,6 +497,23 @@ fn not_fetched(name: &ModelName) -> kit::Error {
 }
 
 /// Takes a key, dotted where it is nested, out of a configuration.
+/// Settings in which a text from the environment is named and told apart by its digest: recipes are kept.
+fn named(settings: Value) -> Value {
+    match settings {
+        Value::String(text) => {
+            let redacted = kit::redact(&text);
+            let digest = || Digest::of(text.as_bytes()).short(16);
+            Value::String(if redacted == text { text } else { format!("{redacted} ({})", digest()) })
+        }
+        Value::Number(number) if kit::redact(&number.to_string()) != number.to_string() => {
+            named(Value::String(number.to_string()))
+        }
+        Value::Array(items) => items.into_iter().map(named).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, named(value))).collect(),
+        other => other,
+    }
+}
+
 fn remove_key(settings: &mut Value, key: &str) {
     let (above, last) = key.rsplit_once('.').map_or(("", key), |(above, last)| (above, last));
     let pointer: String = above.split('.').filter(|key| !key.is_empty()).map(|key| format!("/{key}")).collect();

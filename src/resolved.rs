@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::graph::Graph;
 
-/// The pipeline as YAML without variables; running it again asks for the same results.
+/// The pipeline as YAML without variables; running it again, in the same environment, asks for the same results.
 pub fn yaml(graph: &Graph) -> String {
     let mut stages = serde_yaml::Mapping::new();
     for node in &graph.nodes {
@@ -29,10 +29,13 @@ fn plain(value: Value) -> serde_yaml::Value {
     serde_yaml::to_value(value).expect("plain values can be written as YAML")
 }
 
-/// Text that looks like a reference is kept as the text it is.
+/// Text that looks like a reference is kept as the text it is; what came from the environment is a reference again.
 fn escaped(value: Value) -> Value {
     match value {
-        Value::String(text) => Value::String(text.replace("${", "$${")),
+        Value::String(text) => Value::String(kit::redact(&text.replace("${", "$${"))),
+        Value::Number(number) if kit::redact(&number.to_string()) != number.to_string() => {
+            kit::redact(&number.to_string()).into()
+        }
         Value::Array(items) => Value::Array(items.into_iter().map(escaped).collect()),
         Value::Object(map) => Value::Object(map.into_iter().map(|(key, value)| (key, escaped(value))).collect()),
         other => other,

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
+use crate::report::visible;
+
 /// Whether the process began without a standard output. Rust's runtime puts `/dev/null` in the place of one that is
 /// closed, before `main`, so that writes seem to succeed.
 static CLOSED: AtomicBool = AtomicBool::new(false);
@@ -27,6 +29,14 @@ static LOOK: extern "C" fn() = look;
 /// # Errors
 /// When stdout is closed, or full.
 pub fn print(text: &str) -> Result<()> {
+    print_coloured(&visible(text))
+}
+
+/// Prints a result that has colours; what they are put around has to be [`visible`] before.
+///
+/// # Errors
+/// When stdout is closed, or full.
+pub fn print_coloured(text: &str) -> Result<()> {
     if CLOSED.load(Ordering::Relaxed) {
         return Err(Errno::BADF.into());
     }
@@ -37,8 +47,13 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Says a line on stderr.
+/// Says a line on stderr, without secrets that somebody repeated.
 pub fn say(line: &str) {
+    say_coloured(&visible(&kit::redact(line)));
+}
+
+/// Says a line that has colours; what they are put around has to be [`visible`] before, and without secrets.
+pub fn say_coloured(line: &str) {
     // There is nobody to tell that there is nobody to tell.
     let _: std::result::Result<(), Error> = writeln!(std::io::stderr(), "{line}");
 }

@@ -61,7 +61,7 @@ fn warn(graph: &Graph) {
 
 /// Says on stderr what is hardly meant on this machine.
 fn remark(graph: &Graph, remarks: &[Problem]) {
-    remarks.iter().for_each(|remark| eprintln!("warning: {}", remark.line(&graph.file)));
+    remarks.iter().for_each(|remark| say(&format!("warning: {}", remark.line(&graph.file))));
 }
 
 /// How the latest word of a run reads.

@@ -7,10 +7,11 @@ use kit::{Context, Interrupt, Rendering, Seed};
 use serde_json::json;
 
 use super::load;
-use crate::cli::{self, print};
+use crate::cli::{self, print, print_coloured};
 use crate::error::{Error, Result};
 use crate::plan::{Missing, Planner, Selection};
 use crate::problem::did_you_mean;
+use crate::report::visible;
 use crate::store::{Records, Store};
 
 /// Shows the first rows of a stage as its model will see them.
@@ -74,7 +75,7 @@ pub fn render(work: &Path, args: cli::Render) -> Result<()> {
     if let Some(Ok(forecast)) = planner.forecast(stage, &planned, "cpu") {
         text.push_str(&format!("all of it: {}\n", super::foretold::Sum::of(&forecast, None).words()));
     }
-    print(&text)
+    print_coloured(&text)
 }
 
 /// What to run first for a missing input.
@@ -91,7 +92,7 @@ fn first(args: &cli::Render, missing: &Missing) -> String {
 
 /// A rendering with its mask: what comes before is dim, what is scored coloured; without colour `[` and `]` around it.
 fn shown(rendering: &Rendering, colour: bool) -> String {
-    let mut text = format!("--- {}\n", rendering.title);
+    let mut text = format!("--- {}\n", visible(&rendering.title));
     for piece in &rendering.pieces {
         let (open, close) = match (piece.scored, colour) {
             (true, true) => ("\u{1b}[32m", "\u{1b}[0m"),
@@ -99,14 +100,17 @@ fn shown(rendering: &Rendering, colour: bool) -> String {
             (true, false) => ("[", "]"),
             (false, false) => ("", ""),
         };
-        text.push_str(&format!("{open}{}{close}", piece.text));
+        text.push_str(&format!("{open}{}{close}", visible(&piece.text)));
     }
     if !rendering.pieces.is_empty() {
         text.push('\n');
     }
-    rendering.facts.iter().for_each(|fact| text.push_str(&format!("  {fact}\n")));
+    rendering.facts.iter().for_each(|fact| text.push_str(&format!("  {}\n", visible(fact))));
     let (red, plain) = if colour { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
-    rendering.warnings.iter().for_each(|warning| text.push_str(&format!("  {red}warning{plain}: {warning}\n")));
+    rendering
+        .warnings
+        .iter()
+        .for_each(|warning| text.push_str(&format!("  {red}warning{plain}: {}\n", visible(warning))));
     text + "\n"
 }
 

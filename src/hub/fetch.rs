@@ -3,22 +3,33 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kit::{Error, Result};
 use serde_json::Value;
 use ureq::Agent;
+use ureq::http::{HeaderMap, Response};
 
-use super::cache::{Cache, DESCRIPTIONS, home, shards};
+use super::cache::{Cache, DESCRIPTIONS, shards};
 use super::content::Content;
-use super::{ModelName, endpoint};
+use super::origin::{Origin, leads_to};
+use super::{ModelName, endpoint, token};
 
 /// How often a request is sent again when nothing more arrives.
 const RETRIES: u32 = 4;
 /// How often a file whose content is wrong is fetched anew.
 const ATTEMPTS: u32 = 1;
-/// How often a repository may have moved.
-const MOVES: u32 = 5;
+/// What a try has to bring so that those before it no longer count.
+const PROGRESS: u64 = 1 << 20;
+/// Less than this in [`WINDOW`] is no progress either.
+const SLOWEST: u64 = 64 << 10;
+const WINDOW: Duration = Duration::from_secs(120);
+/// How long a description of a repository may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How often a request may be led elsewhere.
+const MOVES: u32 = 10;
+/// The most files that describe a model.
+const MOST: usize = 200;
 const INDEX: &str = "model.safetensors.index.json";
 /// The longest description or index that is read.
 const MAX_JSON: u64 = 64 << 20;
@@ -31,7 +42,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
 /// # Errors
 /// [`Error::Unreachable`] when the hub does not answer, [`Error::Pipeline`] when it has no such model or wants a token.
 pub fn fetch(cache: &Cache, name: &ModelName, progress: Progress<'_>) -> Result<()> {
-    let hub = Hub::new();
+    let hub = Hub::new()?;
     let model = cache.of(name);
     std::fs::create_dir_all(model.join("blobs")).map_err(Error::io(&model))?;
     // One process at a time; the lock goes with it.
@@ -56,7 +67,11 @@ pub fn fetch(cache: &Cache, name: &ModelName, progress: Progress<'_>) -> Result<
         Ok(())
     };
     // Weights come last: where they are, everything is.
-    for file in files.iter().filter(|file| is_description(file)) {
+    let descriptions: Vec<&&str> = files.iter().filter(|file| is_description(file)).collect();
+    if descriptions.len() > MOST {
+        return Err(hub.strange(&format!("lists {} descriptions of `{name}`", descriptions.len())));
+    }
+    for file in descriptions {
         get(file)?;
     }
     let weights = if files.contains(&INDEX) {
@@ -122,23 +137,26 @@ impl From<Error> for Failed {
 }
 
 impl Hub {
-    fn new() -> Hub {
+    /// # Errors
+    /// When the file with the token is none.
+    fn new() -> Result<Hub> {
         let endpoint = endpoint();
         let mut config = Agent::config_builder()
             .timeout_connect(Some(Duration::from_secs(30)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
             .timeout_per_read(Some(Duration::from_secs(60)))
             .http_status_as_error(false)
-            .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
+            // Followed here, so that the token goes to the hub alone.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .accept_encoding("identity")
             .user_agent(concat!("halftone/", env!("CARGO_PKG_VERSION")));
         if ["http://127.", "http://localhost", "http://[::1]"].iter().any(|start| endpoint.starts_with(start)) {
             config = config.proxy(None);
         }
-        let given = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-        let from_file = || std::fs::read_to_string(home().join("token")).ok();
-        let token = std::env::var("HF_TOKEN").ok().and_then(given).or_else(|| from_file().and_then(given));
-        Hub { agent: config.build().new_agent(), endpoint, token }
+        let token = token()?;
+        token.iter().for_each(|token| kit::keep_secret(token, "[the hub token]"));
+        Ok(Hub { agent: config.build().new_agent(), endpoint, token })
     }
 
     fn strange(&self, what: &str) -> Error {
@@ -147,38 +165,66 @@ impl Hub {
 
     /// What the hub says of a file's content. Where it leads elsewhere for the bytes, it alone knows.
     fn content(&self, name: &ModelName, url: &str) -> Result<Option<Content>, Failed> {
-        let mut url = url.to_owned();
-        for _ in 0..MOVES {
-            let request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
-            let response = self.answered(name, request)?;
-            let header = |key: &str| response.headers().get(key).and_then(|value| value.to_str().ok());
-            let tag = header("x-linked-etag").or_else(|| header("etag"));
-            // A repository under another name; what leads to another host is the file itself.
-            match header("location").filter(|to| to.starts_with('/') && !to.starts_with("//")) {
-                Some(to) if tag.is_none() => url = format!("{}{to}", self.endpoint),
-                _ => return Ok(tag.and_then(Content::of_tag)),
-            }
-        }
-        Err(Failed::Final(self.strange(&format!("leads from {url} in a circle"))))
+        let tag_of = |headers: &HeaderMap| {
+            let header = |key: &str| headers.get(key).and_then(|value| value.to_str().ok());
+            header("x-linked-etag").or_else(|| header("etag")).map(str::to_owned)
+        };
+        // A repository under another name; what leads to another host is the file itself.
+        let within = |headers: &HeaderMap, to: &str| tag_of(headers).is_none() && self.is_own(to);
+        let response = self
+            .answered(name, url, within, |url| self.agent.head(url).config().timeout_global(Some(PATIENCE)).build())?;
+        Ok(tag_of(response.headers()).as_deref().and_then(Content::of_tag))
     }
 
-    fn request(&self, name: &ModelName, url: &str, from: u64) -> Result<ureq::http::Response<ureq::Body>, Failed> {
-        let mut request = self.agent.get(url);
-        if from > 0 {
-            request = request.header("range", format!("bytes={from}-"));
-        }
-        self.answered(name, request)
+    fn request(
+        &self,
+        name: &ModelName,
+        url: &str,
+        from: u64,
+        within: Option<Duration>,
+    ) -> Result<Response<ureq::Body>, Failed> {
+        self.answered(
+            name,
+            url,
+            |_, _| true,
+            |url| {
+                let request = self.agent.get(url).config().timeout_global(within).build();
+                if from > 0 { request.header("range", format!("bytes={from}-")) } else { request }
+            },
+        )
     }
 
+    /// Whether the token may go there: to the scheme, the host and the port of the hub.
+    fn is_own(&self, url: &str) -> bool {
+        Origin::of(url).is_some_and(|origin| Some(origin) == Origin::of(&self.endpoint))
+    }
+
+    /// Sends a request to where it leads in the end. `follow` says whether to go on to another address.
     fn answered(
         &self,
         name: &ModelName,
-        mut request: ureq::RequestBuilder<ureq::typestate::WithoutBody>,
-    ) -> Result<ureq::http::Response<ureq::Body>, Failed> {
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
+        url: &str,
+        follow: impl Fn(&HeaderMap, &str) -> bool,
+        request: impl Fn(&str) -> ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+    ) -> Result<Response<ureq::Body>, Failed> {
+        let mut url = url.to_owned();
+        for _ in 0..=MOVES {
+            let mut request = request(&url);
+            if let Some(token) = self.token.as_ref().filter(|_| self.is_own(&url)) {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            let response = request.call().map_err(|error| Failed::Again(error.to_string()))?;
+            let status = response.status().as_u16();
+            let to = response.headers().get("location").and_then(|to| leads_to(&url, to.to_str().ok()?));
+            match to {
+                Some(to) if (300..400).contains(&status) && follow(response.headers(), &to) => url = to,
+                _ => return self.accepted(name, response),
+            }
         }
-        let response = request.call().map_err(|error| Failed::Again(error.to_string()))?;
+        Err(Failed::Final(self.strange("leads from one address to another without end")))
+    }
+
+    fn accepted(&self, name: &ModelName, response: Response<ureq::Body>) -> Result<Response<ureq::Body>, Failed> {
         let final_error = |text: String| Err(Failed::Final(Error::Pipeline(text)));
         match response.status().as_u16() {
             200..=399 | 416 => Ok(response),
@@ -192,16 +238,18 @@ impl Hub {
         }
     }
 
-    /// Tries until it works or nothing more comes of it. `work` says whether it got further before it failed.
-    fn persist<T>(&self, what: &str, mut work: impl FnMut(&mut bool) -> Result<T, Failed>) -> Result<T> {
-        let mut failures = 0;
+    /// Tries until it works or nothing more comes of it. `work` says how many bytes there were before it failed: only what
+    /// goes beyond all tries before counts as progress.
+    fn persist<T>(&self, what: &str, mut work: impl FnMut(&mut u64) -> Result<T, Failed>) -> Result<T> {
+        let (mut failures, mut furthest) = (0, 0);
         loop {
-            let mut further = false;
-            match work(&mut further) {
+            let mut have = 0;
+            match work(&mut have) {
                 Ok(value) => return Ok(value),
                 Err(Failed::Final(error)) => return Err(error),
                 Err(Failed::Again(why)) => {
-                    failures = if further { 1 } else { failures + 1 };
+                    failures = if have >= furthest + PROGRESS { 1 } else { failures + 1 };
+                    furthest = furthest.max(have);
                     if failures > RETRIES {
                         let text = format!("{what} does not arrive from {}: {why}; run again to go on", self.endpoint);
                         return Err(Error::Unreachable(text));
@@ -214,10 +262,13 @@ impl Hub {
 
     fn json(&self, name: &ModelName, url: &str) -> Result<Value> {
         self.persist(&format!("`{name}`"), |_| {
-            let mut response = self.request(name, url, 0)?;
+            let mut response = self.request(name, url, 0, Some(PATIENCE))?;
             let mut text = Vec::new();
-            let read = response.body_mut().as_reader().take(MAX_JSON).read_to_end(&mut text);
+            let read = response.body_mut().as_reader().take(MAX_JSON + 1).read_to_end(&mut text);
             read.map_err(|error| Failed::Again(error.to_string()))?;
+            if text.len() as u64 > MAX_JSON {
+                return Err(Failed::Final(self.strange(&format!("sent a description of more than {MAX_JSON} bytes"))));
+            }
             serde_json::from_slice(&text).map_err(|_| Failed::Final(self.strange("did not answer in JSON")))
         })
     }
@@ -240,7 +291,7 @@ impl Hub {
             let what = format!("`{name}` {file}");
             let content = self.persist(&what, |_| self.content(name, &url))?;
             for attempt in 0.. {
-                self.persist(&what, |further| self.bytes(name, &url, file, &part, further, progress))?;
+                self.persist(&what, |have| self.bytes(name, &url, file, &part, have, progress))?;
                 match &content {
                     Some(content) if !content.is_of(&part)? => {
                         std::fs::remove_file(&part).map_err(Error::io(&part))?;
@@ -272,13 +323,13 @@ impl Hub {
         url: &str,
         file: &str,
         part: &Path,
-        further: &mut bool,
+        have: &mut u64,
         progress: &mut dyn FnMut(&str, u64, u64),
     ) -> Result<(), Failed> {
         let failed = |error| Failed::Final(Error::io(part)(error));
         let mut out = OpenOptions::new().append(true).create(true).open(part).map_err(failed)?;
-        let mut have = out.metadata().map_err(failed)?.len();
-        let mut response = self.request(name, url, have)?;
+        *have = out.metadata().map_err(failed)?.len();
+        let mut response = self.request(name, url, *have, None)?;
         let header = |key: &str| response.headers().get(key).and_then(|value| value.to_str().ok()).map(str::to_owned);
         // `bytes 100-199/200`
         let range = header("content-range");
@@ -286,7 +337,7 @@ impl Hub {
         let begins = format!("bytes {have}-");
         let size: Option<u64> = match response.status().as_u16() {
             206 if range.as_deref().is_some_and(|range| range.starts_with(&begins)) => whole,
-            416 if whole == Some(have) => return out.sync_all().map_err(failed),
+            416 if whole == Some(*have) => return out.sync_all().map_err(failed),
             416 | 206 => {
                 out.set_len(0).map_err(failed)?;
                 return Err(Failed::Again("it cannot be resumed and begins again".to_owned()));
@@ -294,24 +345,48 @@ impl Hub {
             _ => {
                 // The server gives no parts.
                 out.set_len(0).map_err(failed)?;
-                have = 0;
+                *have = 0;
                 header("content-length").and_then(|length| length.parse().ok())
             }
         };
+        // Without end or said end it would fill the disk.
+        let weights = file.ends_with(".safetensors");
+        let most = match size {
+            Some(size) if weights || size <= MAX_JSON => size,
+            None if !weights => MAX_JSON,
+            Some(size) => {
+                return Err(Failed::Final(
+                    self.strange(&format!("has {size} bytes of {file}, at most {MAX_JSON} are read")),
+                ));
+            }
+            None => return Err(Failed::Final(self.strange(&format!("does not say how long {file} is")))),
+        };
         let mut body = response.body_mut().as_reader();
         let mut buffer = vec![0; 1 << 18];
+        let (mut since, mut arrived) = (Instant::now(), 0);
         loop {
-            progress(file, have, size.unwrap_or(have));
+            progress(file, *have, size.unwrap_or(*have));
             let read = body.read(&mut buffer).map_err(|error| Failed::Again(error.to_string()))?;
             if read == 0 {
                 break;
             }
+            if *have + read as u64 > most {
+                return Err(Failed::Final(
+                    self.strange(&format!("sends more of {file} than the {most} bytes it may have")),
+                ));
+            }
             out.write_all(&buffer[..read]).map_err(failed)?;
-            have += read as u64;
-            *further = true;
+            *have += read as u64;
+            arrived += read as u64;
+            if since.elapsed() > WINDOW {
+                if arrived < SLOWEST {
+                    return Err(Failed::Again(format!("{arrived} bytes came in {} seconds", WINDOW.as_secs())));
+                }
+                (since, arrived) = (Instant::now(), 0);
+            }
         }
         match size {
-            Some(size) if have != size => Err(Failed::Again(format!("it broke off after {have} of {size} bytes"))),
+            Some(size) if *have != size => Err(Failed::Again(format!("it broke off after {have} of {size} bytes"))),
             _ => out.sync_all().map_err(failed),
         }
     }

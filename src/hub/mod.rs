@@ -7,10 +7,13 @@ mod cache;
 mod content;
 mod fetch;
 mod name;
+mod origin;
+mod token;
 
 pub use cache::Cache;
 pub use fetch::fetch;
 pub use name::ModelName;
+use token::token;
 
 /// Where models are fetched from.
 pub fn endpoint() -> String {

@@ -8,7 +8,7 @@ use super::files::{self, Found, groups};
 use super::plots::{Frame, Ink, Mark, counts, outline, range};
 use super::training::wilson;
 use super::view::{Figure, Part, Section, four, grouped};
-use crate::inspect::is_text;
+use crate::inspect::{Rows, is_text};
 
 const SIZE: (u32, u32) = (350, 250);
 /// Texts are read for this many labels at most.
@@ -64,8 +64,34 @@ fn labels(table: &Found) -> Result<Part> {
     if !masses.is_empty() {
         facts.push(format!("label mass: mean {}", four(masses.iter().sum::<f64>() / masses.len() as f64)));
     }
+    facts.extend(without_verdict(table)?);
     figures.extend(lengths(table)?);
     Ok(Part { title: table.name(), facts: facts.join(" · "), figures, ..Part::default() })
+}
+
+/// How many comparisons have no verdict since the judge says something else, and what it says, from the judge's summary.
+fn without_verdict(table: &Found) -> Result<Option<String>> {
+    let summary = table.path.with_file_name("summary");
+    if !summary.is_dir() {
+        return Ok(None);
+    }
+    let rows = Rows::open(&summary)?.first(&["metric", "value", "rows"], ROWS)?;
+    let metric = |row: &[serde_json::Value]| is_text(&row[0]);
+    let of = |name: &str| rows.iter().find(|row| metric(row).as_deref() == Some(name));
+    let Some(low) = of("label_mass/too_low") else { return Ok(None) };
+    let tokens: Vec<String> = rows
+        .iter()
+        .filter_map(|row| Some((metric(row)?.strip_prefix("first_token/")?.to_owned(), row[1].as_f64()?)))
+        .map(|(token, share)| format!("{token} {}", four(share)))
+        .collect();
+    let tokens = if tokens.is_empty() { String::new() } else { format!(", it would rather say {}", tokens.join(", ")) };
+    let number = |at: usize| low[at].as_f64().unwrap_or_default();
+    let (share, all) = (number(1), number(2));
+    Ok(Some(format!(
+        "no verdict, since both labels got too little: {} of {}{tokens}",
+        four(share),
+        grouped(all as u64)
+    )))
 }
 
 /// Values as bars, and what they were made of as outlines.

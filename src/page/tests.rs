@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kit::rows::{CalibratedVerdict, Contrast, Message, Pair, ReliabilityRow, Score, TruthRow};
+use kit::rows::{CalibratedVerdict, Contrast, Message, Pair, ReliabilityRow, Score, SummaryRow, TruthRow};
 
 use super::files::Found;
 use super::{labels, of_run, path, training, write};
@@ -124,6 +124,25 @@ fn labels_tell_of_position_and_length() {
     );
     // Labels before and after debiasing and calibration, the map of both orders, and length.
     assert_eq!(part.figures.len(), 4);
+}
+
+#[test]
+fn labels_tell_of_comparisons_whose_judge_said_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |metric: &str, value, rows| SummaryRow {
+        metric: metric.to_owned(),
+        value,
+        low: None,
+        high: None,
+        rows,
+        note: String::new(),
+    };
+    let rows = [("label_mass/too_low", 0.2, 50), ("first_token/\"<think>\"", 0.9, 10), ("first_token/\"**\"", 0.1, 10)];
+    table(folder.path(), "summary", rows.map(|(metric, value, count)| row(metric, value, count)).to_vec());
+    let found = [table(folder.path(), "judge", (0..40).map(|number| verdict(number, 0.8, 0.8, 0.9)).collect())];
+    let section = labels::section(&found).unwrap().unwrap();
+    let said = "no verdict, since both labels got too little: 0.2000 of 50, it would rather say \"<think>\" 0.9000, \"**\" 0.1000";
+    assert!(section.parts[0].facts.ends_with(said), "{}", section.parts[0].facts);
 }
 
 #[test]

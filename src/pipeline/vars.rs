@@ -203,6 +203,8 @@ impl<'a> Replacer<'a> {
     fn meant(&mut self, name: &str) -> Result<Value, String> {
         if let Some(variable) = name.strip_prefix("env:") {
             let text = (self.environment)(variable).ok_or_else(|| format!("{UNSET}{variable}` is not set"))?;
+            // It is used and never written down: records name it.
+            kit::keep_secret(&text, &format!("${{env:{variable}}}"));
             // `${env:BETA}` is a number where its text reads as one.
             return Ok(match yaml::read_value(&text) {
                 Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,

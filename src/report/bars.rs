@@ -10,6 +10,7 @@ use super::course::Course;
 use super::detail::{Detail, resident};
 use super::event::{Happened, Reporter, RunEvent};
 use super::lines::{is_told, rounded, sentence};
+use super::visible::visible;
 use crate::clock::spoken;
 use crate::commands::size;
 use crate::streams::say;
@@ -106,7 +107,7 @@ impl Reporter for Bars {
                     }
                     bar.set_position(*done);
                     let kept = checkpoint.map(|step| format!(" (checkpoint at step {step})")).unwrap_or_default();
-                    bar.set_message(format!("{detail}{kept}"));
+                    bar.set_message(format!("{}{kept}", visible(&kit::redact(detail))));
                 });
                 return;
             }

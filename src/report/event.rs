@@ -115,7 +115,7 @@ pub enum Happened {
 }
 
 impl Happened {
-    /// The event as one JSON object, with the time and the stage.
+    /// The event as one JSON object, with the time and the stage; without secrets that somebody repeated.
     pub fn json(&self, stage: Option<&str>) -> Value {
         let mut object = serde_json::Map::new();
         object.insert("time".to_owned(), clock::now().to_string().into());
@@ -123,7 +123,7 @@ impl Happened {
             object.insert("stage".to_owned(), stage.into());
         }
         if let Value::Object(fields) = serde_json::to_value(self).expect("an event can be written as JSON") {
-            object.extend(fields);
+            object.extend(fields.into_iter().map(|(key, value)| (key, kit::redacted(value))));
         }
         Value::Object(object)
     }

@@ -10,6 +10,7 @@ mod json;
 mod lines;
 mod recorder;
 mod table;
+mod visible;
 
 pub use bars::Bars;
 pub use course::Course;
@@ -21,3 +22,4 @@ pub use json::Json;
 pub use lines::Lines;
 pub use recorder::Recorder;
 pub use table::{aligned, summary};
+pub use visible::visible;

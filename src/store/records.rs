@@ -257,7 +257,11 @@ impl Records {
     fn replace(&self, record: &RunRecord) -> Result<()> {
         let path = self.run(&record.pipeline, record.run).join("stages.json");
         let temporary = path.with_file_name(".stages.json");
-        let text = serde_json::to_vec_pretty(record).expect("a record can be written as JSON");
+        // A key on the command line, or one that a stage's error repeats, is not kept.
+        let mut record = record.clone();
+        let whys = record.stages.values_mut().filter_map(|stage| stage.why.as_mut());
+        record.command.iter_mut().chain(whys).for_each(|text| *text = kit::redact(text));
+        let text = serde_json::to_vec_pretty(&record).expect("a record can be written as JSON");
         std::fs::write(&temporary, text).map_err(Error::io(&temporary))?;
         std::fs::rename(&temporary, &path).map_err(Error::io(&path))
     }

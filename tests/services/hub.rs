@@ -31,6 +31,10 @@ struct Faults {
     missing: Option<String>,
     /// How often the weights still arrive with a wrong byte.
     wrong: usize,
+    /// What never ends: `description`, a file of the list, or `weights`, which break off at the half each time.
+    endless: Option<String>,
+    /// Where the bytes of the weights lie instead.
+    elsewhere: Option<String>,
 }
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -60,6 +64,16 @@ impl Hub {
     /// Sends a wrong byte in the weights, so many times.
     pub fn damages(&self, times: usize) {
         self.faults.lock().unwrap().wrong = times;
+    }
+
+    /// Never comes to the end of `description`, of a file, or of `weights`, which break off at the half each time.
+    pub fn never_ends(&self, what: &str) {
+        self.faults.lock().unwrap().endless = Some(what.to_owned());
+    }
+
+    /// Leads to another address for the bytes of the weights.
+    pub fn leads_to(&self, url: &str) {
+        self.faults.lock().unwrap().elsewhere = Some(url.to_owned());
     }
 
     pub fn asked(&self) -> Vec<Asked> {
@@ -99,6 +113,20 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, folder: &Path, name: &s
     let head = |status: &str, length: usize, more: &str| {
         format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n{more}\r\n").into_bytes()
     };
+    let endless = faults.lock().unwrap().endless.clone().unwrap_or_default();
+    let mut without_end = |begin: &str| {
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+        let _ = stream.write_all(format!("{head}{begin}").as_bytes());
+        let spaces = vec![b' '; 1 << 20];
+        // Until the other side has had enough.
+        while stream.write_all(&spaces).is_ok() {}
+    };
+    if endless == "description" && asked.path.starts_with("/api/models/") {
+        return without_end("{");
+    }
+    if asked.method == "GET" && asked.path.ends_with(&format!("/{endless}")) && !endless.is_empty() {
+        return without_end("{");
+    }
     let mut answer = Vec::new();
     if asked.path == format!("/api/models/{name}/revision/main") {
         let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -128,6 +156,18 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, folder: &Path, name: &s
                 let tag = hex(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &blob));
                 head("200 OK", 0, &format!("etag: \"{tag}\"\r\n"))
             };
+            let _ = stream.write_all(&answer);
+            return;
+        }
+        if let Some(url) = faults.lock().unwrap().elsewhere.clone().filter(|_| weights) {
+            let more = format!("location: {url}{}\r\n", asked.path);
+            let _ = stream.write_all(&head("302 Found", 0, &more));
+            return;
+        }
+        if endless == "weights" && weights {
+            // No parts, and never more than the half.
+            answer = head("200 OK", bytes.len(), "");
+            answer.extend(&bytes[..bytes.len() / 2]);
             let _ = stream.write_all(&answer);
             return;
         }

@@ -6,6 +6,7 @@ mod hub;
 #[path = "../pipelines/place.rs"]
 #[allow(dead_code, reason = "made for the pipeline tests")]
 mod place;
+mod secrets;
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -205,6 +206,52 @@ fn what_is_missing_in_the_cache_is_fetched_and_what_arrives_is_what_its_tag_says
     assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
     let said = stderr(&output);
     assert!(said.contains("`test-org/tiny` model.safetensors does not arrive whole"), "{said}");
+}
+
+#[test]
+fn the_token_goes_to_the_hub_and_to_no_other_port() {
+    let (hub, elsewhere) = (Hub::start("test-org/tiny", "llama"), Hub::start("test-org/tiny", "llama"));
+    hub.leads_to(&elsewhere.url);
+    let place = judging("model: test-org/tiny");
+    let mut command = place.halftone(&["run", "judging.yaml", "--device", "cpu"]);
+    command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url).env("HF_TOKEN", KEY);
+    let output = command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(hub.asked().iter().all(|asked| asked.authorization == Some(format!("Bearer {KEY}"))));
+    assert!(!elsewhere.asked().is_empty() && elsewhere.asked().iter().all(|asked| asked.authorization.is_none()));
+}
+
+#[test]
+fn what_the_hub_sends_without_end_is_given_up() {
+    for (what, words, requests) in [
+        ("description", "sent a description of more than", 1),
+        ("config.json", "of config.json than the", 1),
+        ("weights", "it broke off after", 5),
+    ] {
+        let hub = Hub::start("test-org/tiny", "llama");
+        hub.never_ends(what);
+        let place = judging("model: test-org/tiny");
+        let mut command = place.halftone(&["run", "judging.yaml", "--device", "cpu"]);
+        command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url).env_remove("HF_TOKEN");
+        let output = command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").output().unwrap();
+        assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{what}: {}", stderr(&output));
+        let file = if what == "weights" { "model.safetensors" } else { what };
+        let asked = |asked: &&Asked| {
+            asked.method == "GET" && (asked.path.ends_with(&format!("/{file}")) || what == "description")
+        };
+        assert_eq!(hub.asked().iter().filter(asked).count(), requests, "{what}");
+    }
+    // A token is read from a plain file or not at all.
+    let hub = Hub::start("test-org/tiny", "llama");
+    let place = judging("model: test-org/tiny");
+    std::fs::create_dir(place.path("hf")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", place.path("hf/token")).unwrap();
+    let mut command = place.halftone(&["run", "judging.yaml", "--device", "cpu"]);
+    command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url).env_remove("HF_TOKEN");
+    let output = command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+    assert!(stderr(&output).contains("holds no token: it is no plain file"), "{}", stderr(&output));
 }
 
 #[test]
