@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use minijinja::ErrorKind;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, ErrorKind};
 use serde_json::Value as Json;
 
+use crate::bounded::{Bounded, STEPS, unbounded};
 use crate::error::{Error, Result};
 use crate::scored::Borders;
 use crate::weights::refuse_pointer;
@@ -17,7 +18,7 @@ pub const TEMPLATE_DATE: (i32, u8, u8) = (2024, 7, 26);
 
 /// A compiled chat template with the special tokens that it may write.
 pub(crate) struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Bounded,
     tokens: Vec<(String, String)>,
     path: PathBuf,
     marks_scored: bool,
@@ -31,9 +32,7 @@ pub(crate) enum Rendering {
     Refused(String),
 }
 
-/// Steps that rendering a template may take: far more than a long conversation needs, and over in seconds.
-const FUEL: u64 = 20_000_000;
-const NAME: &str = "chat";
+const NAME: &str = "chat template";
 /// The filter that puts borders around a block, and what they are called.
 const ENCLOSE: &str = "_enclosed";
 const OPEN: &str = "_open_scored";
@@ -81,27 +80,23 @@ impl ChatTemplate {
     fn compile(source: String, path: PathBuf, tokens: Vec<(String, String)>) -> Result<ChatTemplate> {
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let (source, marks_scored) = with_generation_tags(&source);
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.expect("the usual delimiters"));
-        environment.set_fuel(Some(FUEL));
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        let mut environment = Bounded::environment();
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
         });
         environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", to_json);
+        environment.add_filter(unbounded("tojson"), to_json);
         environment.add_filter(ENCLOSE, |text: String, open: String, close: String| format!("{open}{text}{close}"));
         // Python's view: none is not iterable, and a text or a mapping is a sequence.
         environment.add_test("iterable", |value: &Value| value.kind() != ValueKind::None && value.try_iter().is_ok());
         environment.add_test("sequence", |value: &Value| {
             matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
         });
-        environment
-            .add_template_owned(NAME, source)
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        let syntax = syntax.expect("the usual delimiters");
+        let template = Bounded::compile(environment, syntax, NAME, &source)
             .map_err(|error| Error::file(&path, format!("not a chat template: {}", chain(&error))))?;
-        Ok(ChatTemplate { environment, tokens, path, marks_scored })
+        Ok(ChatTemplate { template, tokens, path, marks_scored })
     }
 
     /// Whether the template marks what the assistant says with `{% generation %}`.
@@ -126,14 +121,13 @@ impl ChatTemplate {
             (CLOSE, Value::from(borders.map_or(String::new(), Borders::close))),
         ];
         context.extend(self.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))));
-        let template = self.environment.get_template(NAME).expect("compiled in `compile`");
-        match template.render(Value::from_pairs(context)) {
+        match self.template.render(Value::from_pairs(context)) {
             Ok(text) => Ok(Rendering::Text(text)),
             Err(error) => match error.detail().and_then(|detail| detail.strip_prefix(RAISED)) {
                 Some(message) => Ok(Rendering::Refused(message.to_owned())),
                 None if error.kind() == ErrorKind::OutOfFuel => Err(Error::file(
                     &self.path,
-                    format!("the chat template takes more than {FUEL} steps; does it end?"),
+                    format!("the chat template takes more than {STEPS} steps; does it end?"),
                 )),
                 None => Err(Error::file(&self.path, format!("rendering the chat template: {}", chain(&error)))),
             },
@@ -391,6 +385,23 @@ mod tests {
         let error =
             template.render(vec![message(("user", "q"))], None, false, None).err().expect("it is stopped").to_string();
         assert!(error.contains("t.jinja: the chat template takes more than"), "{error}");
+    }
+
+    #[test]
+    fn a_template_that_takes_too_much_is_refused_with_its_place() {
+        let compile = |source: &str| ChatTemplate::compile(source.to_owned(), "t.jinja".into(), Vec::new());
+        let error = compile(&format!("\n{{{{ {}1 }}}}", "1+".repeat(50_000))).err().expect("refused");
+        assert!(error.is_data() && error.to_string().contains("(in chat template:2)"), "{error}");
+        for source in [
+            "\n{{ messages[0].content | indent(1000000000) }}",
+            "\n{{ messages | tojson(indent=1000000000) }}",
+            "\n{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        ] {
+            let template = compile(source).expect("compiles");
+            let error = template.render(vec![message(("user", "q"))], None, false, None).err().expect("it is stopped");
+            assert!(error.is_data() && error.to_string().contains("a template may not"), "{error}");
+            assert!(error.to_string().contains("t.jinja") && error.to_string().contains("chat template:2"), "{error}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ const SOURCE: usize = 256 << 10;
 /// The most tokens between `{{` or `{%` and its end.
 const TOKENS: usize = 20_000;
 /// Steps that a rendering may take: far more than a long conversation needs, and over in seconds.
-const STEPS: u64 = 20_000_000;
+pub const STEPS: u64 = 20_000_000;
 /// How deep loops, macros and the like may lie in each other while rendering; a macro counts four times.
 const RECURSION: usize = 200;
 /// The stack on which a template is compiled; it is reserved and not used up. The source's bound keeps far below it.
