@@ -83,8 +83,10 @@ pub(super) fn seen(value: &Value) -> Result<Size, Error> {
 
 /// Measures and counts a value that was made. What is computed only when it is asked for becomes a list.
 pub(super) fn made(value: Value) -> Result<Value, Error> {
+    // So does a list that is put together from others when it is walked through.
+    let put_together = |value: &Value| value.downcast_object_ref::<Vec<Value>>().is_none() && !value.is_tuple();
     let value = match value.kind() {
-        ValueKind::Iterable => {
+        kind if kind == ValueKind::Iterable || (kind == ValueKind::Seq && put_together(&value)) => {
             let mut items = Vec::new();
             for item in value.try_iter()? {
                 charge(NODE)?;
