@@ -12,7 +12,7 @@ use crate::stored::{Stored, look};
 /// The fields of a message that say who speaks and what, each with the name that ShareGPT has for it.
 const SAID: [[&str; 2]; 2] = [["role", "from"], ["content", "value"]];
 /// The other fields of a message that chat templates read.
-const EXTRA: [&str; 6] = ["tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "tools"];
+const EXTRA: [&str; 7] = ["tool_calls", "tool_call_id", "name", "reasoning_content", "reasoning", "thinking", "tools"];
 
 /// A value that is a plain string or a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]

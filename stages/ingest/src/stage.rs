@@ -27,8 +27,8 @@ use crate::trace;
 pub struct Ingest {
     /// A file or a list of files: JSON Lines (`.jsonl`), a JSON list (`.json`), Parquet, CSV or TSV; or a folder of
     /// files of one of these. Text may be packed with gzip or Zstandard, under any name. `*` and `?` in the last part
-    /// of a path stand for any letters and for one; what fits is read in the order of the names. Paths are relative to the
-    /// working directory.
+    /// of a path stand for any letters and for one; what fits is read in the order of the names. Paths are relative to
+    /// the working directory.
     pub files: Files,
     /// How rows are read.
     #[serde(default)]

@@ -30,11 +30,13 @@ fn chat(turns: &[&str]) -> Value {
 #[test]
 fn ultrafeedback_as_it_was_collected() {
     let completion = |text: &str, overall: f64, fine: Value| {
-        json!({"annotations": {"helpfulness": {"Rating": "5"}}, "custom_system_prompt": "s", "model": format!("m-{text}"),
-            "principle": "honesty", "response": text, "critique": "c", "overall_score": overall, "fine-grained_score": fine})
+        json!({"annotations": {"helpfulness": {"Rating": "5"}}, "custom_system_prompt": "s",
+            "model": format!("m-{text}"), "principle": "honesty", "response": text, "critique": "c",
+            "overall_score": overall, "fine-grained_score": fine})
     };
     let row = json!({"source": "evol_instruct", "instruction": "q", "models": ["m-a", "m-b", "m-c"],
-        "completions": [completion("a", 10.0, json!(2.5)), completion("b", 1.0, json!(4.0)), completion("c", 7.0, json!(2.5))],
+        "completions": [completion("a", 10.0, json!(2.5)), completion("b", 1.0, json!(4.0)),
+            completion("c", 7.0, json!(2.5))],
         "correct_answers": ["None"], "incorrect_answers": ["None"]});
     let done = ingest(&[row], json!({"form": "chat"}));
     // The mean of the four marks decides, not the overall score.
@@ -74,7 +76,8 @@ fn distilabel_preferences_name_their_prompt_input() {
     let warned = done.events.iter().any(|event| matches!(event, Event::Warned { text } if text.contains("`rating`")));
     assert!(warned, "{:?}", done.events);
     // FormatTextGenerationDPO.
-    let row = json!({"instruction": "q", "prompt": "q", "prompt_id": "1", "chosen": chat(&["q", "a"]), "chosen_model": "m",
+    let row = json!({"instruction": "q", "prompt": "q", "prompt_id": "1", "chosen": chat(&["q", "a"]),
+        "chosen_model": "m",
         "chosen_rating": 5, "rejected": chat(&["q", "b"]), "rejected_model": "n", "rejected_rating": 1});
     let scores: Vec<_> = ingest(&[row], json!({})).rows::<Response>("responses").iter().map(|row| row.score).collect();
     assert_eq!(scores, [Some(5.0), Some(1.0)]);
@@ -84,7 +87,8 @@ fn distilabel_preferences_name_their_prompt_input() {
 fn nectar_ranks_answers_under_a_transcript() {
     let answer = |text: &str, rank: f64| json!({"answer": text, "model": "m", "rank": rank});
     let row = json!({"prompt": "\n\nHuman: one?\n\nAssistant: 1.\n\nHuman: two?\n\nAssistant: ",
-        "answers": [answer("a", 2.0), answer("b", 1.0)], "turns": 2, "num_responses": 2, "source": ["x"], "good_natured": true});
+        "answers": [answer("a", 2.0), answer("b", 1.0)], "turns": 2, "num_responses": 2, "source": ["x"],
+        "good_natured": true});
     let done = ingest(std::slice::from_ref(&row), json!({"form": "chat"}));
     assert_eq!(verdicts(&done), told(&[("a", "b", 0.0)]));
     let pair = done.rows::<Pair>("pairs").remove(0);
@@ -106,7 +110,8 @@ fn completions_of_nemo_rl_are_messages_with_a_rank() {
 fn helpsteer_preferences_go_from_minus_three_to_three() {
     let row = |strength: i32| {
         json!({"domain": "general", "language": "english", "context": chat(&["q", "x", format!("{strength}").as_str()]),
-            "response1": "a", "response2": "b", "overall_preference": strength, "individual_preference": [{"score": -3}]})
+            "response1": "a", "response2": "b", "overall_preference": strength,
+            "individual_preference": [{"score": -3}]})
     };
     let done = ingest(&[row(-3), row(-2), row(0), row(3)], json!({"form": "chat"}));
     let p_hats: Vec<f64> = verdicts(&done).into_iter().map(|(.., p)| p).collect();
@@ -121,7 +126,8 @@ fn helpsteer_preferences_go_from_minus_three_to_three() {
         (say(&pair.chosen), say(&pair.chosen_prompt)),
         ("assistant: b".to_owned(), "user: one? | assistant: 1. | user: two?".to_owned())
     );
-    let marks = json!({"prompt": "q", "response": "a", "helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 1});
+    let marks = json!({"prompt": "q", "response": "a", "helpfulness": 3, "correctness": 4, "coherence": 4,
+        "complexity": 1, "verbosity": 1});
     let done = ingest(&[marks], json!({}));
     let item = done.rows::<Item>("items").remove(0);
     assert_eq!((item.label, done.rows::<Response>("responses")[0].score), (0.75, Some(3.0)));
@@ -131,7 +137,8 @@ fn helpsteer_preferences_go_from_minus_three_to_three() {
 fn safe_rlhf_says_which_response_is_better_and_warns_of_the_safer_one() {
     let row = |better: u32| {
         json!({"prompt": "q", "response_0": "a", "response_1": format!("b{better}"), "response_0_source": "Alpaca-7B",
-            "is_response_0_safe": true, "is_response_1_safe": false, "better_response_id": better, "safer_response_id": 0})
+            "is_response_0_safe": true, "is_response_1_safe": false, "better_response_id": better,
+            "safer_response_id": 0})
     };
     let done = ingest(&[row(0), row(1)], json!({"form": "chat"}));
     assert_eq!(verdicts(&done), told(&[("a", "b0", 1.0), ("a", "b1", 0.0)]));
@@ -147,7 +154,8 @@ fn safe_rlhf_says_which_response_is_better_and_warns_of_the_safer_one() {
 #[test]
 fn shp_counts_votes() {
     let row = |label: u32| {
-        json!({"post_id": "x", "domain": "askculinary_train", "upvote_ratio": 0.98, "history": format!("q{label}"), "c_root_id_A": "i",
+        json!({"post_id": "x", "domain": "askculinary_train", "upvote_ratio": 0.98, "history": format!("q{label}"),
+            "c_root_id_A": "i",
             "c_root_id_B": "j", "score_A": 340, "score_B": 166, "human_ref_A": "a", "human_ref_B": "b", "labels": label,
             "seconds_difference": 1.0, "score_ratio": 2.05})
     };
@@ -160,8 +168,10 @@ fn shp_counts_votes() {
 fn arena_battles_are_conversations_with_a_winner() {
     let row = |question: &str, winner: &str| {
         json!({"question_id": "x", "model_a": "m", "model_b": "n", "winner": winner, "judge": "arena_user_1",
-            "conversation_a": chat(&[question, "a1", "more", "a2"]), "conversation_b": chat(&[question, "b1", "more", "b2"]),
-            "turn": 2, "anony": true, "language": "English", "tstamp": 1.0, "toxic_chat_tag": {"x": {"flagged": false}}})
+            "conversation_a": chat(&[question, "a1", "more", "a2"]),
+            "conversation_b": chat(&[question, "b1", "more", "b2"]),
+            "turn": 2, "anony": true, "language": "English", "tstamp": 1.0,
+            "toxic_chat_tag": {"x": {"flagged": false}}})
     };
     let done =
         ingest(&[row("q", "model_a"), row("r", "model_b"), row("s", "tie"), row("t", "tie (bothbad)")], json!({}));
@@ -197,7 +207,8 @@ fn arena_lists_stand_in_text() {
 
 #[test]
 fn tulu_preferences_have_ratings_and_whole_conversations() {
-    let row = json!({"id": "ai2-adapt-dev/x_1", "source": "x", "prompt": "q", "chosen": chat(&["q", "a"]), "rejected": chat(&["q", "b"]),
+    let row = json!({"id": "ai2-adapt-dev/x_1", "source": "x", "prompt": "q", "chosen": chat(&["q", "a"]),
+        "rejected": chat(&["q", "b"]),
         "chosen_rating": 4.75, "rejected_rating": 2.0, "chosen_model": "m", "rejected_model": "n"});
     let done = ingest(&[row], json!({}));
     let pair = done.rows::<Pair>("pairs").remove(0);
@@ -208,7 +219,10 @@ fn tulu_preferences_have_ratings_and_whole_conversations() {
 
 #[test]
 fn open_assistant_trees_compare_ranked_replies() {
-    let node = |id: &str, role: &str, rank: Option<u32>, replies: Vec<Value>| json!({"message_id": id, "text": format!("text {id}"), "role": role, "rank": rank, "lang": "en", "replies": replies});
+    let node = |id: &str, role: &str, rank: Option<u32>, replies: Vec<Value>| {
+        json!({"message_id": id, "text": format!("text {id}"), "role": role, "rank": rank, "lang": "en",
+            "replies": replies})
+    };
     let below = node(
         "p2",
         "prompter",

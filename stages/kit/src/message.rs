@@ -15,9 +15,10 @@ pub struct Message {
     /// What is said; empty where a message has tool calls alone.
     pub content: String,
     /// The other fields that a chat template reads, as the text of a JSON object: `tool_calls` of an assistant,
-    /// `tool_call_id` and `name` of a tool's answer, `reasoning_content` or `thinking`; `"content": null` where the
-    /// data has null in place of an empty text. The first message of a conversation has its `tools` too, the list that
-    /// transformers takes beside the messages. Keys within stand in the order of the data, for `tojson` shows it.
+    /// `tool_call_id` and `name` of a tool's answer, `reasoning_content`, `reasoning` or `thinking`; `"content": null`
+    /// where the data has null in place of an empty text. The first message of a conversation has its `tools` too, the
+    /// list that transformers takes beside the messages. Keys within stand in the order of the data, for `tojson` shows
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra: Option<String>,
 }
