@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use rand::{Rng, SeedableRng};
+use requirement::{Requirement, missing};
 
 use crate::place::{Place, binary, finish};
 use crate::table::{Form, Table};
@@ -134,11 +135,12 @@ pub fn fill(table: &mut Table) {
     }
     let runs = Runs::new();
     if Command::new("strace").arg("-V").output().is_err() {
+        missing(Requirement::Strace, "there is no strace in PATH");
         names[..5].iter().for_each(|name| table.leave_out(name, "there is no strace here"));
     } else {
         table.row(
             names[0],
-            "nothing half-written is seen; run again, the bytes are those of an undisturbed run; no leftovers",
+            "nothing half-written; run again, the same bytes; no leftovers",
             |form| runs.points(form, &CALLS, 2),
             |point| runs.check(point, &format!("signal=KILL:when={}", point.number), &[137, 0]),
         );

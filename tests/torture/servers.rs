@@ -62,7 +62,7 @@ pub fn fill(table: &mut Table) {
     assert_eq!(wanted.len(), PAIRS);
     table.row(
         NAME,
-        "exit code 0 or 69; in the end every label is right; nothing is paid for twice but what was in flight at a kill",
+        "exit code 0 or 69; all labels right; paid twice: only what was in flight",
         |form| (0..form.pick(3, 60)).collect(),
         |seed| {
             let seed = *seed;
