@@ -479,10 +479,7 @@ fn a_judge_that_says_something_else_gives_no_verdicts_and_stops_the_stage() {
         // Many are no accident.
         match run(&place, "many", &files.stage(&server.url, json!({}), json!({"max_low_mass": 0.02}))) {
             Err(Error::Data(text)) => {
-                assert!(
-                    text.contains(&format!("2 of 40 comparisons got no verdict")) && text.contains(&quoted),
-                    "{text}"
-                );
+                assert!(text.contains("2 of 40 comparisons got no verdict") && text.contains(&quoted), "{text}");
                 assert!(text.contains("allows 1 of them") && text.contains("enable_thinking"), "{text}");
             }
             other => panic!("{other:?}"),

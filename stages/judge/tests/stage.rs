@@ -228,7 +228,7 @@ fn labels_that_get_next_to_nothing_are_no_verdict() {
         assert_eq!(row.reason, "low_label_mass");
         assert!(row.detail.starts_with("a first: the labels got ") && row.detail.contains("the likeliest token is \""));
     }
-    assert!(outcome.figures["likeliest tokens without a verdict"].as_object().unwrap().len() > 0);
+    assert!(!outcome.figures["likeliest tokens without a verdict"].as_object().unwrap().is_empty());
     assert_eq!(outcome.figures["share below least_mass"], 1.0);
     match run(&place, "many", &stage(json!({"least_mass": 0.05}))) {
         Err(kit::Error::Data(text)) => assert!(text.contains("It would rather say \""), "{text}"),

@@ -155,6 +155,7 @@ fn expression<'a>(old: &Expr<'a>) -> Expr<'a> {
             )),
         ),
         Expr::UnaryOp(it) => {
+            #[expect(clippy::needless_match, reason = "the kind can neither be copied nor cloned")]
             let op = match it.op {
                 ast::UnaryOpKind::Not => ast::UnaryOpKind::Not,
                 ast::UnaryOpKind::Neg => ast::UnaryOpKind::Neg,
