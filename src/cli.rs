@@ -305,16 +305,11 @@ pub struct ExportModel {
     pub to: PathBuf,
     /// The precision of the weights: `f32`, `bf16`, or `as_loaded` [default: that of the model's own files; f32 where an
     /// adapter is merged, since bf16 would leave most of what it adds out]
-    #[arg(long, value_parser = saved_dtype)]
-    pub dtype: Option<train::SavedDtype>,
+    #[arg(long, value_parser = commands::saved_dtype)]
+    pub dtype: Option<commands::SavedDtype>,
     /// The pipeline whose latest run is meant, if it is not the one that ran last
     #[arg(long, value_name = "NAME")]
     pub pipeline: Option<String>,
-}
-
-/// A precision by its name in pipeline files.
-fn saved_dtype(name: &str) -> std::result::Result<train::SavedDtype, String> {
-    serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Args)]

@@ -156,7 +156,7 @@ fn nobody_prints_below_the_reporters() {
 #[test]
 fn the_top_level_stays_as_it_is() {
     let folders = ["pipelines", "src", "stages", "tests", "target"];
-    let manifests = ["Cargo.toml", "Cargo.lock", "pyproject.toml"];
+    let manifests = ["Cargo.toml", "Cargo.lock", "build.rs", "pyproject.toml"];
     let pages = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE-APACHE", "LICENSE-MIT"];
     let known = [&folders[..], &manifests, &pages].concat();
     for entry in std::fs::read_dir(root()).unwrap() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use kit::Table;
+pub use train::SavedDtype;
 
 use super::size;
 use crate::cli::{self, print};
@@ -10,6 +11,11 @@ use crate::error::{Error, Result};
 use crate::inspect::{Target, resolve};
 use crate::store::Records;
 use crate::trl::{Dataset, Options, Reference, Split};
+
+/// A precision by its name in pipeline files.
+pub fn saved_dtype(name: &str) -> std::result::Result<SavedDtype, String> {
+    serde_json::from_value(name.into()).map_err(|error| error.to_string())
+}
 
 /// Exports what is asked for.
 pub fn export(work: &Path, args: cli::Export) -> Result<()> {

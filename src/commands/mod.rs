@@ -23,7 +23,7 @@ pub use check::check;
 pub use dag::{DagForm, dag};
 pub use diff::diff;
 pub use doctor::doctor;
-pub use export::export;
+pub use export::{SavedDtype, export, saved_dtype};
 pub use gc::gc;
 pub use init::init;
 pub use inspect::{View, inspect};

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::project::Project;
 
 /// The quickstart, small enough to run here.
-const SMALL: [&str; 16] = [
+const SMALL: [&str; 18] = [
     "--set",
     "world.prompts=12",
     "--set",
@@ -22,6 +22,8 @@ const SMALL: [&str; 16] = [
     "judge.steps=3",
     "--set",
     "verdicts.least_mass=0",
+    "--set",
+    "holdout_verdicts.least_mass=0",
     "--set",
     "policy.epochs=1",
 ];

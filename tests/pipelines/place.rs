@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use kit::Digest;
 
 /// What makes the quickstart small.
-pub const SMALL: [&str; 15] = [
+pub const SMALL: [&str; 16] = [
     "world.prompts=12",
     "world.holdout_prompts=8",
     "world.demonstrations=96",
@@ -18,6 +18,7 @@ pub const SMALL: [&str; 15] = [
     "judge.steps=12",
     "judge.batch.items=8",
     "verdicts.least_mass=0",
+    "holdout_verdicts.least_mass=0",
     "samples.k=3",
     "before.k=2",
     "after.k=2",
