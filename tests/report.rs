@@ -99,7 +99,7 @@ fn a_browser_shows_it_and_runs_nothing() {
     done(folder, &["run", "pipeline.yaml"]);
     let page = folder.join(".halftone/runs/test/report.html").canonicalize().unwrap();
     let Some(dom) = dom(&browser, folder, &page, &[]) else { return };
-    assert!(dom.contains("<title>test 1</title>") && !dom.contains("<title>owned"), "{dom}");
+    assert!(dom.contains("<title>test run 1</title>") && !dom.contains("<title>owned"), "{dom}");
     // The text has arrived in the page as it is in the data.
     assert!(dom.contains("&lt;script&gt;document.title='owned'&lt;/script&gt;"), "{dom}");
     assert!(!dom.contains("<script") && !dom.contains("<img"), "{dom}");

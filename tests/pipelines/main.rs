@@ -97,7 +97,7 @@ fn a_run_killed_at_twenty_moments_gives_the_same_bytes_as_one_that_was_not() {
 }
 
 #[test]
-fn an_adapter_has_the_same_bytes_in_any_folder_and_works_where_the_folder_is_moved_to() {
+fn an_adapter_has_the_same_weights_in_any_folder_and_works_where_the_folder_is_moved_to() {
     let adapter = ["--set", "policy.adapter={rank: 2, alpha: 4, targets: [all-linear]}"];
     let places = [Place::new(), Place::new()];
     for place in &places {
@@ -105,7 +105,18 @@ fn an_adapter_has_the_same_bytes_in_any_folder_and_works_where_the_folder_is_mov
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     }
     let [one, other] = &places;
-    assert_eq!(one.ports("quickstart"), other.ports("quickstart"));
+    let adapter_weights = ".halftone/runs/quickstart/policy/policy/adapter_model.safetensors";
+    let weights = |place: &Place| std::fs::read(place.path(adapter_weights)).unwrap();
+    assert_eq!(weights(one), weights(other));
+    // Its configuration names the base by its whole path, and what it answers names the adapter by its digest.
+    let others = |place: &Place| {
+        let mut ports = place.ports("quickstart");
+        for port in ["policy/policy", "after/responses", "truth_after/utilities"] {
+            assert!(ports.remove(port).is_some(), "{port}");
+        }
+        ports
+    };
+    assert_eq!(others(one), others(other));
 
     let moved = Place::new();
     std::fs::rename(one.path(".halftone"), moved.path(".halftone")).unwrap();
