@@ -589,7 +589,7 @@ fn ten_thousand_stages_are_checked_soon() {
     project.write("wrong.yaml", &format!("{head}{}", (0..9_999).map(wrong).collect::<String>()));
     let began = Instant::now();
     let output = project.halftone(&["check", "wrong.yaml"]);
-    fails(&output, 78, "wrong.yaml:5:26: s0: there is no stage `s0x`; did you mean `s0`?");
+    fails(&output, 78, "wrong.yaml:5:27: s0: there is no stage `s0x`; did you mean `s0`?");
     assert_eq!(stderr(&output).lines().count(), 2 * 9_999);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }

@@ -21,7 +21,7 @@ const INPUTS: [&str; 2] = ["from", "baseline"];
 
 impl Stage for Compare {
     fn version(&self) -> String {
-        "1".to_owned()
+        "2".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -331,8 +331,8 @@ mod tests {
         let embeddings: Vec<_> = (0..40).map(at).collect();
         let near = run(json!({"joint": {"nearest": 2}}), 3, &many(), &[], &embeddings).comparisons();
         let digest = Digest::of(format!("{rows:?}{near:?}").as_bytes()).short(16);
-        assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "1");
-        assert_eq!(digest, "68a43f344365f979");
+        assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "2");
+        assert_eq!(digest, "f3472616095c1e3a");
     }
 
     #[test]
