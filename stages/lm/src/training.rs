@@ -1,6 +1,7 @@
 //! Training: forward over a whole batch, backward from the derivatives by its log-probabilities, and steps.
 
 use crate::decoder::add_scores;
+use crate::device::gpu_memory;
 use crate::forest::{Forest, Part, Want};
 use crate::lora::is_adapter;
 use crate::ops::adamw;
@@ -164,6 +165,17 @@ impl Training {
             pending: None,
             accumulated: false,
         })
+    }
+
+    /// On a GPU, lets a free choice of schedule take the memory that weights and optimizer leave. An eighth of all stays
+    /// for chunks of logits and the driver. On a CPU nothing changes.
+    ///
+    /// Errors: the driver's.
+    pub fn use_free_memory(&mut self) -> Result<()> {
+        if let (Memory::Auto { bytes }, Some((free, all))) = (&mut self.memory, gpu_memory(self.decoder.device())?) {
+            *bytes = free.saturating_sub(all / 8);
+        }
+        Ok(())
     }
 
     /// The decoder as it is now.

@@ -195,7 +195,8 @@ pub struct MemoryOptions {
     /// Which values are kept. The result does not depend on it, up to rounding.
     #[serde(default)]
     pub schedule: MemorySchedule,
-    /// `auto` alone: the memory that kept values may take, in GiB; without it 8.
+    /// `auto` alone: the memory that kept values may take, in GiB; without it 8 on a CPU, and on a GPU what weights and
+    /// optimizer leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_gib: Option<f64>,
 }

@@ -18,7 +18,7 @@ use crate::read::Tokens;
 use crate::step::Stepper;
 use crate::tensorboard::EventFile;
 
-/// Memory for kept values where the configuration says nothing, GiB.
+/// Memory for kept values on a CPU where the configuration says nothing, GiB.
 const BUDGET_GIB: f64 = 8.0;
 
 /// All that is known before a model is loaded.
@@ -128,7 +128,11 @@ impl Train {
         };
         let memory = self.kept();
         let budget = self.batch.tokens_per_micro_batch;
-        Training::new(decoder, adamw, optimizer.clip_norm, memory, budget).map_err(lm_error)
+        let mut training = Training::new(decoder, adamw, optimizer.clip_norm, memory, budget).map_err(lm_error)?;
+        if self.memory.budget_gib.is_none() {
+            training.use_free_memory().map_err(lm_error)?;
+        }
+        Ok(training)
     }
 
     pub(crate) fn train(&self, context: &Context<'_>) -> Result<Outcome> {
