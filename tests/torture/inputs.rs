@@ -82,7 +82,7 @@ fn readers() -> Vec<Reader> {
     let template = models.path("judge.jinja");
     std::fs::copy(template, good.path("judge.jinja")).unwrap();
     let judge = "  verdicts: {kind: judge, comparisons: ./comparisons, model: MODEL, template: ./judge.jinja, form: text, \
-                 labels: {first: [\" A\"], second: [\" B\"]}, debias: probability}\n";
+                 labels: {first: [\" A\"], second: [\" B\"]}, debias: probability, least_mass: 0.0}\n";
     good.write("judge.yaml", &pipeline(&judge.replace("MODEL", "./model")));
     add("judge template", &good, "judge.jinja", "run judge.yaml --device cpu");
     std::fs::create_dir(good.path("gguf")).unwrap();

@@ -57,6 +57,7 @@ stages:
     form: text
     labels: {first: [\" A\"], second: [\" B\"]}
     debias: probability
+    least_mass: 0.0
     shard_rows: 6
   pairs: {kind: pairs, from: verdicts}
   reference: {kind: reference, from: pairs, model: imitation, shard_rows: 6}
