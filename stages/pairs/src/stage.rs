@@ -20,7 +20,7 @@ const BINS: usize = 10;
 
 impl Stage for Pairs {
     fn version(&self) -> String {
-        "2".to_owned()
+        "3".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -455,8 +455,8 @@ mod tests {
         let (folder, ..) = run(&many(2000), yaml, 7);
         let items: Vec<Item> = read_rows(&folder.path().join("items")).unwrap();
         let digest = Digest::of(format!("{rows}{items:?}").as_bytes()).short(16);
-        assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "2");
-        assert_eq!(digest, "07c10bf7376bb74d");
+        assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "3");
+        assert_eq!(digest, "06bfc8b25d5f39ee");
     }
 
     #[test]

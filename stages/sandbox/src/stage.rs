@@ -25,7 +25,7 @@ pub enum Sandbox {
 impl Stage for Sandbox {
     fn version(&self) -> String {
         match self {
-            Sandbox::World(_) => format!("1+lm{}", lm::VERSION),
+            Sandbox::World(_) => format!("2+lm{}", lm::VERSION),
             Sandbox::Truth(_) => "1".to_owned(),
         }
     }

@@ -239,5 +239,5 @@ fn the_version_stands_for_these_rows() {
         "mode": "world", "prompts": 1, "holdout_prompts": 1, "demonstrations": 1, "judge_rows": 1
     }))
     .unwrap();
-    assert_eq!((stage.version().as_str(), digest.as_str()), ("1+lm2", "e358c0803f357662"));
+    assert_eq!((stage.version().as_str(), digest.as_str()), ("2+lm2", "67be6759bd0d6def"));
 }
