@@ -1,9 +1,10 @@
-//! What other tools make of what is written here. Needs Python with TRL 1.16:
-//! `HALFTONE_PYTHON=/path/to/python cargo test --test interop -- --ignored`.
+//! What other tools make of what is written here. Needs a Python with TRL 1.16:
+//! `HALFTONE_PYTHON=/path/to/python cargo test --test interop`; `HALFTONE_REQUIRE=trl` makes its absence a failure.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use requirement::{Requirement, missing};
 use serde_json::{Value, json};
 
 fn fixtures() -> PathBuf {
@@ -16,8 +17,7 @@ fn said(output: Output) -> String {
 }
 
 /// Runs a script beside this file and gives the JSON of its last line.
-fn python(script: &str, args: &[&Path]) -> Value {
-    let python = std::env::var("HALFTONE_PYTHON").expect("HALFTONE_PYTHON names a Python that has TRL");
+fn python(python: &str, script: &str, args: &[&Path]) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
     let output = Command::new(python).arg(script).args(args).env("HF_HUB_OFFLINE", "1").output().unwrap();
     serde_json::from_str(said(output).lines().last().unwrap()).unwrap()
@@ -25,8 +25,10 @@ fn python(script: &str, args: &[&Path]) -> Value {
 
 /// A dataset with the reference's log-probs gives TRL's DPO the steps that it makes with its own.
 #[test]
-#[ignore = "needs Python with TRL: see the top of this file"]
 fn trl_trains_on_the_reference_columns() {
+    let Ok(with_trl) = std::env::var("HALFTONE_PYTHON") else {
+        return missing(Requirement::Trl, "HALFTONE_PYTHON names no Python with TRL 1.16");
+    };
     let place = tempfile::tempdir().unwrap();
     let model = fixtures().join("llama");
     let pipeline = json!({
@@ -42,7 +44,7 @@ fn trl_trains_on_the_reference_columns() {
     };
     halftone(&["run", "pipeline.yaml", "--device", "cpu"]);
     halftone(&["export", "dataset", "data.pairs", "--reference", "reference", "--to", "out"]);
-    let losses = python("trl_reference.py", &[&model, &place.path().join("out")]);
+    let losses = python(&with_trl, "trl_reference.py", &[&model, &place.path().join("out")]);
     let of = |which: &str| -> Vec<f64> {
         losses[which].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect()
     };

@@ -18,15 +18,18 @@ pub enum Requirement {
     Device,
     /// `strace` in `PATH`, with the permission to trace.
     Strace,
+    /// A Python with TRL 1.16 in `HALFTONE_PYTHON`.
+    Trl,
 }
 
 /// Every requirement with its name in `HALFTONE_REQUIRE`.
-const NAMES: [(&str, Requirement); 5] = [
+const NAMES: [(&str, Requirement); 6] = [
     ("emulator", Requirement::Emulator),
     ("browser", Requirement::Browser),
     ("encoder", Requirement::Encoder),
     ("device", Requirement::Device),
     ("strace", Requirement::Strace),
+    ("trl", Requirement::Trl),
 ];
 
 /// Says on the terminal that a test is skipped because a requirement is missing.
