@@ -76,14 +76,8 @@ fn random(device: &Device, rows: usize, width: usize) -> Result<Tensor> {
 /// `start`.
 fn sequences(count: usize, length: usize, group: usize, shared: usize, start: usize) -> Vec<Sequence> {
     let id = |a: usize, b: usize| ((a * 7919 + b * 104_729 + a * b * 31) % 30_000 + 5) as u32;
-    let one = |i: usize| Sequence {
-        ids: (0..length).map(|j| if j < shared { id(i / group, j) } else { id(1000 + i, j) }).collect(),
-        start,
-        prompt_tokens: start,
-        escaped: 0,
-        cut: 0,
-    };
-    (0..count).map(one).collect()
+    let ids = |i: usize| (0..length).map(|j| if j < shared { id(i / group, j) } else { id(1000 + i, j) }).collect();
+    (0..count).map(|i| Sequence::new(ids(i), start)).collect()
 }
 
 /// Kernels at the sizes of a model, over 16,384 rows.

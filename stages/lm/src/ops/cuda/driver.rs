@@ -2,7 +2,6 @@
 
 use super::{Launch, Operand};
 use crate::{DType, Error, Result};
-use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::DeviceId;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
 use candle_core::cuda_backend::cudarc::driver::result::{device::get_default_mem_pool, mem_pool};
