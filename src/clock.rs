@@ -1,7 +1,7 @@
 //! The time of day in UTC, for records and messages; never for anything that decides a result.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A moment, shown as `2026-11-20T23:30:48Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,20 +28,6 @@ impl fmt::Display for Moment {
     }
 }
 
-/// A duration as people say it: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`.
-pub fn spoken(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64();
-    if seconds < 9.95 {
-        return format!("{seconds:.1} s");
-    }
-    let whole = seconds.round() as u64;
-    match (whole / 3600, whole / 60 % 60, whole % 60) {
-        (0, 0, seconds) => format!("{seconds} s"),
-        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
-        (hours, minutes, _) => format!("{hours} h {minutes} min"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,14 +37,5 @@ mod tests {
         assert_eq!(Moment(0).to_string(), "1970-01-01T00:00:00Z");
         assert_eq!(Moment(951_782_400).to_string(), "2000-02-29T00:00:00Z");
         assert_eq!(Moment(1_795_217_448).to_string(), "2026-11-20T23:30:48Z");
-    }
-
-    #[test]
-    fn durations_read_as_spoken() {
-        for (millis, wanted) in
-            [(0, "0.0 s"), (9_900, "9.9 s"), (9_960, "10 s"), (200_000, "3 min 20 s"), (7_500_000, "2 h 5 min")]
-        {
-            assert_eq!(spoken(Duration::from_millis(millis)), wanted);
-        }
     }
 }

@@ -1,8 +1,9 @@
 //! What can end a command.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use crate::problem::Problem;
+use crate::pipeline::problem::Problem;
 use crate::store::Owner;
 
 /// The result of a command.
@@ -68,6 +69,14 @@ pub enum Error {
     Kit(#[from] kit::Error),
 }
 
+/// Does something that must not panic; if it does, that is an error like others.
+pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic_text(&*panic);
+        Err(system_error(&text).map_or(Error::Bug(text), Error::Kit))
+    })
+}
+
 /// What a panic says.
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -97,4 +106,35 @@ pub fn system_error(panic: &str) -> Option<kit::Error> {
 
 fn lines(file: &Path, problems: &[Problem]) -> String {
     problems.iter().map(|problem| problem.line(file)).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit;
+
+    #[test]
+    fn a_panic_is_a_bug_to_report() {
+        let row = 7;
+        let error = guarded(|| -> Result<()> { panic!("row {row}") }).unwrap_err();
+        assert_eq!(exit::code(&error), exit::INTERNAL);
+        insta::assert_snapshot!(error.to_string(), @r"
+        row 7
+        this is a bug in halftone; please report it with the lines above, the command and `halftone --version`
+        ");
+        assert_eq!(guarded(|| Ok(3)).unwrap(), 3);
+        // A library that makes a panic of what the system says.
+        let full = guarded(|| -> Result<()> {
+            let spawned: std::io::Result<()> = std::hint::black_box(Err(std::io::Error::from_raw_os_error(11)));
+            spawned.expect("could not spawn threads");
+            Ok(())
+        });
+        assert_eq!(exit::code(&full.unwrap_err()), exit::IO);
+        // What no system says of its own accord is a bug.
+        let absent = guarded(|| -> Result<()> {
+            std::fs::File::open("/nowhere").unwrap();
+            Ok(())
+        });
+        assert_eq!(exit::code(&absent.unwrap_err()), exit::INTERNAL);
+    }
 }

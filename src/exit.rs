@@ -1,7 +1,7 @@
 //! Exit codes, after sysexits.h where one fits.
 
 use crate::error::Error;
-use crate::problem::Fault;
+use crate::pipeline::problem::Fault;
 
 /// Everything asked for is there.
 pub const DONE: i32 = 0;

@@ -9,7 +9,7 @@ use super::matrix::{Labels, Matrices, name_of};
 use super::spans::Spans;
 use super::vars::{self, Budget, Environment, Replacer};
 use super::{set, yaml};
-use crate::problem::{At, Fault, Problem, did_you_mean, without_consequences};
+use crate::pipeline::problem::{At, Fault, Problem, did_you_mean, without_consequences};
 
 /// A stage as the file declares it.
 #[derive(Debug, Clone)]

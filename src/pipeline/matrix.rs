@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::spans::Spans;
 use super::vars::{Budget, Environment, Replacer};
-use crate::problem::{Fault, Problem, did_you_mean};
+use crate::pipeline::problem::{Fault, Problem, did_you_mean};
 
 /// More stages than this from one matrix are refused.
 const MOST: usize = 10_000;

@@ -1,10 +1,19 @@
 //! The pipeline file: its values, where in the text each of them stands, its variables and overrides.
 
+pub mod check;
+pub mod conform;
 mod document;
+pub mod graph;
+pub mod groups;
 mod matrix;
+pub mod models;
+pub mod paths;
+pub mod problem;
+mod repair;
 mod schema;
 mod set;
 mod spans;
+pub mod tables;
 mod vars;
 mod yaml;
 

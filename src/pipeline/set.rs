@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::spans::Spans;
 use super::yaml;
-use crate::problem::{At, Fault, Problem, did_you_mean};
+use crate::pipeline::problem::{At, Fault, Problem, did_you_mean};
 
 /// Puts the value of `set` (`seed=3`, `vars.x=..`, `stage.key=..`) into the document.
 ///

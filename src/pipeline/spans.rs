@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, Span};
 
-use crate::problem::{At, Fault, Problem};
+use crate::pipeline::problem::{At, Fault, Problem};
 
 /// Nesting beyond this is refused.
 const MAX_DEPTH: usize = 64;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::matrix::{Labels, Selection};
 use super::spans::Spans;
 use super::yaml;
-use crate::problem::{Fault, Problem, UNSET, did_you_mean};
+use crate::pipeline::problem::{Fault, Problem, UNSET, did_you_mean};
 
 /// Where values of the environment come from; tests give their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;

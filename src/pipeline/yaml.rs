@@ -5,7 +5,7 @@ use serde_json::{Map, Number, Value};
 use serde_yaml::value::{Tag, TaggedValue};
 
 use super::spans::{Place, Spans};
-use crate::problem::{At, Fault, Problem};
+use crate::pipeline::problem::{At, Fault, Problem};
 
 /// Larger pipeline files are refused before they are read.
 pub const MAX_BYTES: u64 = 1 << 20;

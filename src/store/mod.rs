@@ -1,5 +1,8 @@
 //! `.halftone/`: entries that never change, the work in progress beside them, the locks, the records of runs.
 
+/// The folder for results and records where nobody names another.
+pub const WORK: &str = ".halftone";
+
 mod digests;
 mod entry;
 mod gc;

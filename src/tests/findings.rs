@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::kinds::KINDS;
-use crate::check::check;
 use crate::pipeline::Pipeline;
+use crate::pipeline::check::check;
 
 pub fn findings(text: &str) -> Vec<String> {
     findings_with(text, &[])

@@ -2,8 +2,8 @@
 
 use super::findings::findings;
 use super::world::World;
-use crate::graph::{Graph, Origin};
-use crate::plan::Selection;
+use crate::engine::plan::Selection;
+use crate::pipeline::graph::{Graph, Origin};
 
 const GRID: &str = "
 name: test
@@ -30,7 +30,7 @@ fn wiring(graph: &Graph) -> Vec<String> {
         Origin::Path { path, .. } => path.display().to_string(),
         Origin::Hub { name } => name.to_string(),
     };
-    let line = |node: &crate::graph::Node| {
+    let line = |node: &crate::pipeline::graph::Node| {
         let sources: Vec<String> = node.inputs.iter().flat_map(|edge| edge.sources.iter().map(name)).collect();
         format!("{} <- {}", node.name, sources.join(" "))
     };
@@ -125,7 +125,7 @@ fn the_name_of_a_matrix_chooses_all_its_stages() {
 fn a_resolved_matrix_asks_for_the_same_results() {
     let world = World::new();
     world.run(GRID);
-    let resolved = crate::resolved::yaml(&world.graph(GRID));
+    let resolved = crate::engine::resolved::yaml(&world.graph(GRID));
     assert!(
         world.plan(&resolved, &Selection::default()).unwrap().iter().all(|line| line.ends_with(": reuse")),
         "{resolved}"

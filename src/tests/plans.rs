@@ -3,7 +3,7 @@
 use kit::Interrupt;
 
 use super::world::World;
-use crate::plan::Selection;
+use crate::engine::plan::Selection;
 
 const PIPELINE: &str = "
 name: test

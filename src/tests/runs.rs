@@ -6,8 +6,8 @@ use kit::Interrupt;
 
 use super::kinds::UNSTABLE;
 use super::world::World;
-use crate::plan::Selection;
-use crate::report::RunEvent;
+use crate::engine::plan::Selection;
+use crate::progress::RunEvent;
 use crate::store::{Attempt, Condition, garbage};
 
 const PIPELINE: &str = "
@@ -176,7 +176,7 @@ fn a_bit_that_flips_without_a_trace_is_found_before_a_stage_reads_it() {
 fn what_verify_finds_damaged_the_next_run_computes_again() {
     let world = World::new();
     world.run(PIPELINE).result.unwrap();
-    let verify = || crate::commands::verify(&world.path("work"), crate::cli::Verify { pipeline: None });
+    let verify = || crate::cli::verify::verify(&world.path("work"), crate::cli::verify::Verify { pipeline: None });
     verify().unwrap();
     let part = world.store().entry(&entry_of(&world, "b")).join("prompts/part-00000.parquet");
     let good = std::fs::read(&part).unwrap();
@@ -289,7 +289,7 @@ fn a_held_lock_is_waited_for_and_its_result_used() {
     let world = World::new();
     let graph = world.graph(PIPELINE);
     let (store, records) = (world.store(), world.records());
-    let planner = crate::plan::Planner::new(&graph, &store, &records, None).unwrap();
+    let planner = crate::engine::plan::Planner::new(&graph, &store, &records, None).unwrap();
     let recipe = planner.recipe(0, &|_| None).unwrap();
     let Attempt::Held(lock) = store.lock(&recipe.entry()).unwrap() else { panic!("nobody holds it") };
     std::thread::scope(|scope| {
@@ -372,6 +372,6 @@ fn a_resolved_pipeline_asks_for_the_same_results() {
     let world = World::new();
     let text = "name: test\nseed: 3\nvars: {n: 4}\nstages:\n  a: {kind: count, rows: '${vars.n}', draws: true}\n  b: {kind: shout, from: a, how: {name: loud, marks: 2}, drop: '$${x}'}\n";
     world.run(text).result.unwrap();
-    let resolved = crate::resolved::yaml(&world.graph(text));
+    let resolved = crate::engine::resolved::yaml(&world.graph(text));
     assert_eq!(world.run(&resolved).states(), "a reused, b reused");
 }

@@ -6,12 +6,12 @@ use std::sync::Mutex;
 use kit::Interrupt;
 
 use super::kinds::KINDS;
-use crate::check::check_file;
+use crate::engine::plan::{Planner, Selection};
+use crate::engine::run::{Options, Run};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::plan::{Planner, Selection};
-use crate::report::{Happened, Reporter, RunEvent};
-use crate::run::{Options, Run};
+use crate::pipeline::check::check_file;
+use crate::pipeline::graph::Graph;
+use crate::progress::{Happened, Reporter, RunEvent};
 use crate::store::{Records, RunRecord, Store};
 
 /// A folder of its own for each test.

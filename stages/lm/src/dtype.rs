@@ -1,8 +1,9 @@
 //! In what precision models compute.
 
-use crate::adapter_folder::model_part;
+use crate::model::adapter_folder::model_part;
+use crate::model::weights;
 use crate::ops::rounded;
-use crate::{DType, Device, Result, resolve_device, weights};
+use crate::{DType, Device, Result, resolve_device};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;

@@ -4,7 +4,7 @@
 //! path depths run without a gap, so that what a query sees is one interval of depths: from its window's edge to
 //! itself. Scores exist for one tile and one head at a time; [T, T] never exists.
 
-use crate::forest::{Forest, Span};
+use crate::model::forest::{Forest, Span};
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
 use crate::ops::matrix::{By, Into, Matrix, MatrixMut, multiply};

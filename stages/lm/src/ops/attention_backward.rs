@@ -4,7 +4,7 @@
 //! the branches add to the keys and values of the root is summed aside for each and added in their order, so that the
 //! result does not depend on who computed which branch.
 
-use crate::forest::{Forest, Span};
+use crate::model::forest::{Forest, Span};
 use crate::ops::attention::{Rows, Shape, Tile, score, visible};
 use crate::ops::attention::{plain_keys, plain_probabilities, plain_queries, plain_rows};
 #[cfg(any(feature = "cuda", test))]
@@ -273,7 +273,7 @@ fn backward_plain(saved: &Saved, g: &Tensor, tiles: &[Tile], shape: &Shape) -> R
 mod tests {
     use super::*;
     use crate::Sequence;
-    use crate::forest::{Want, forests};
+    use crate::model::forest::{Want, forests};
     use crate::ops::attention::{forward, tiles};
     use crate::ops::check::{Case, gradients, numbers, plain_agrees};
 

@@ -1,6 +1,6 @@
 //! Rotary positions, with the norm of queries and keys that Qwen3 has before them.
 
-use crate::config::{DecoderConfig, RopeKind};
+use crate::model::config::{DecoderConfig, RopeKind};
 use crate::ops::attention::Shape;
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;

@@ -1,7 +1,7 @@
 //! Attention over tiles, forward and backward. See `ops::attention` and `ops::attention_backward` for what is computed.
 
 use super::{Launch, fresh, upload};
-use crate::forest::Span;
+use crate::model::forest::Span;
 use crate::ops::attention::{Shape, Tile};
 use crate::ops::attention_backward::Saved;
 use crate::{DType, Device, Result};

@@ -1,7 +1,7 @@
 //! Times of kernels and of whole models on a GPU, with random weights that are made there: `examples/gpu_bench`.
 
 use super::{Launch, Operand, fresh, multiply, upload};
-use crate::forest::{self, Want};
+use crate::model::forest::{self, Want};
 use crate::ops::attention::{self, Shape, tiles};
 use crate::ops::attention_backward::{self, Saved};
 use crate::ops::head::{self, Target};

@@ -2,6 +2,7 @@
 //! `HALFTONE_TEST_DEVICE` names. Widths that packs of 8 fit and do not
 //! fit, more rows than a block takes, and forests that fork. `ops::check` runs the cases of each operation too.
 
+use crate::model::forest;
 use crate::ops::attention::{self, Shape, tiles};
 use crate::ops::attention_backward::{self, Saved};
 use crate::ops::cuda::emulator::{emulated, races};
@@ -9,7 +10,7 @@ use crate::ops::head::{self, Target};
 use crate::ops::matrix::Products::Exact;
 use crate::ops::rope::{self, HeadNorm, HeadNormGradients, RopeTable, SavedHeadNorm};
 use crate::ops::{Kernel, adamw, check, embed, kernel_for, linear, norm, swiglu};
-use crate::{DType, Device, Result, Sequence, forest};
+use crate::{DType, Device, Result, Sequence};
 use candle_core::Tensor;
 
 /// Numbers that are the same in f32 and bf16.

@@ -1,0 +1,170 @@
+//! Forecasts in words and in JSON.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kit::{Amount, CHARACTERS_PER_TOKEN, Forecast};
+use serde_json::{Value, json};
+
+use crate::engine::device::EFFICIENCY;
+use crate::engine::forecast::{Forecaster, Told};
+use crate::units::size;
+use crate::units::spoken;
+
+/// Remarks under the table, each once.
+#[derive(Default)]
+pub struct Notes(pub String);
+
+impl Notes {
+    /// Adds a remark about a stage.
+    pub fn add(&mut self, stage: &str, note: &str) {
+        let line = format!("{stage}: {note}\n");
+        if !self.0.contains(&line) {
+            self.0.push_str(&line);
+        }
+    }
+}
+
+/// A stage's forecast in JSON.
+pub fn in_json(told: &Told) -> Value {
+    let mut value = json!(told.forecast);
+    value["seconds"] = json!(told.time.map(|time| time.as_secs_f64()));
+    value["counted"] = json!(told.counted);
+    value
+}
+
+/// Forecasts of stages that run one after the other.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sum {
+    rows: Amount,
+    tokens: Option<Amount>,
+    too_long: Option<Amount>,
+    requests: Option<Amount>,
+    memory: Option<u64>,
+    time: Option<Duration>,
+}
+
+impl Sum {
+    /// One of them.
+    pub fn of(forecast: &Forecast, time: Option<Duration>) -> Sum {
+        Sum {
+            rows: forecast.rows,
+            tokens: forecast.tokens,
+            too_long: forecast.too_long,
+            requests: forecast.requests,
+            memory: forecast.memory,
+            time,
+        }
+    }
+
+    /// With those of another.
+    pub fn plus(self, other: Sum) -> Sum {
+        let both = |a: Option<Amount>, b: Option<Amount>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.plus(b)),
+            (one, other) => one.or(other),
+        };
+        let time = |a: Option<Duration>, b: Option<Duration>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.saturating_add(b)),
+            (one, other) => one.or(other),
+        };
+        Sum {
+            rows: self.rows.plus(other.rows),
+            tokens: both(self.tokens, other.tokens),
+            too_long: both(self.too_long, other.too_long),
+            requests: both(self.requests, other.requests),
+            memory: self.memory.max(other.memory),
+            time: time(self.time, other.time),
+        }
+    }
+
+    /// What people read.
+    pub fn words(&self) -> String {
+        let mut words = vec![format!("{} rows", self.rows)];
+        words.extend(self.requests.map(|requests| format!("{requests} requests")));
+        words.extend(self.tokens.map(|tokens| format!("{tokens} tokens")));
+        words.extend(self.too_long.filter(|rows| rows.value > 0).map(|rows| format!("{rows} too long")));
+        words.extend(self.memory.map(|bytes| format!("{} of memory", size(bytes))));
+        words.extend(self.time.map(|time| format!("about {}", spoken(time))));
+        words.join(", ")
+    }
+}
+
+/// What the whole plan takes, and what was assumed.
+pub struct Total<'a> {
+    time: Option<Duration>,
+    /// The most that a stage takes, and the stage.
+    memory: Option<(u64, &'a str)>,
+    device: Option<String>,
+    assumptions: Vec<String>,
+    /// Whether too long rows of some stage are not known yet.
+    lengths_open: bool,
+}
+
+impl<'a> Total<'a> {
+    /// The total of some groups of stages.
+    pub fn of(sums: &[(&'a str, Sum)], told: &[Option<kit::Result<Told>>], forecaster: &Forecaster<'_>) -> Total<'a> {
+        let all: Vec<&Told> = told.iter().flatten().filter_map(|told| told.as_ref().ok()).collect();
+        let work = all.iter().any(|told| told.forecast.work.is_some());
+        let device = work.then(|| forecaster.device().to_owned());
+        let time = sums.iter().filter_map(|(_, sum)| sum.time).reduce(Duration::saturating_add);
+        let memory = sums.iter().filter_map(|(name, sum)| Some((sum.memory?, *name))).max();
+        let estimated = |told: &&&Told| !told.counted && told.forecast.tokens.is_some();
+        let lengths_open = all.iter().filter(estimated).any(|told| told.forecast.too_long.is_none());
+        let mut assumptions = Vec::new();
+        if all.iter().any(|told| !told.counted) {
+            let text = "what a stage reads that is not there yet is told by the stages before it: nothing rejected, each \
+                        response as long as it may be, texts";
+            assumptions.push(format!("rows and tokens: {text} of {CHARACTERS_PER_TOKEN} characters a token"));
+        }
+        if let Some(speed) = forecaster.speed() {
+            let speeds: Vec<String> = speed
+                .measured
+                .iter()
+                .map(|(width, speed)| format!("{:.0} GFLOP/s at width {width}", speed / 1e9))
+                .collect();
+            assumptions.push(format!(
+                "time: this machine multiplies matrices with {} threads at {} (measured), models reach {:.0} % of \
+                 that, and it does nothing else",
+                speed.threads,
+                speeds.join(", "),
+                EFFICIENCY * 100.0
+            ));
+        } else if work {
+            assumptions.push("time: not foretold for a GPU".to_owned());
+        }
+        if memory.is_some() {
+            assumptions.push("memory: from the sizes of the models, their precision and the tokens at once".to_owned());
+        }
+        Total { time, memory, device, assumptions, lengths_open }
+    }
+
+    /// For machines.
+    pub fn in_json(&self) -> Value {
+        json!({
+            "seconds": self.time.map(|time| time.as_secs_f64()),
+            "memory": self.memory.map(|(bytes, _)| bytes),
+            "largest": self.memory.map(|(_, stage)| stage),
+            "device": self.device,
+            "assumptions": self.assumptions,
+        })
+    }
+
+    /// For people: a line for the sums, and one for each assumption.
+    pub fn text(&self, file: &Path) -> String {
+        let mut sums: Vec<String> = self.time.map(|time| format!("about {}", spoken(time))).into_iter().collect();
+        sums.extend(self.memory.map(|(bytes, stage)| format!("at most {} of memory (`{stage}`)", size(bytes))));
+        let device = self.device.as_ref().map_or(String::new(), |device| format!(" on {device}"));
+        let mut text = String::new();
+        if !sums.is_empty() {
+            text.push_str(&format!("in all{device}: {}\n", sums.join(", ")));
+        }
+        self.assumptions.iter().for_each(|line| text.push_str(&format!("{line}\n")));
+        if self.lengths_open {
+            text.push_str(&format!(
+                "too long rows: counted once the inputs of a stage are there; `halftone run {} --until STAGE` makes them\n",
+                file.display()
+            ));
+        }
+        text
+    }
+}

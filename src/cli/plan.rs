@@ -1,0 +1,129 @@
+//! `plan`: what a run would do, and what it would take.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::file::{Choice, PipelineFile, load, remark, warn};
+use super::foretold::{Notes, Sum, Total, in_json};
+use super::shown::{sentences, shown};
+use crate::engine::forecast::{Forecaster, shortage};
+use crate::engine::plan::{Decision, Planned, Planner};
+use crate::error::Result;
+use crate::hub;
+use crate::pipeline::graph::Graph;
+use crate::pipeline::models;
+use crate::progress::aligned;
+use crate::store::{Records, Store};
+use crate::streams::print;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub struct Plan {
+    #[command(flatten)]
+    pub file: PipelineFile,
+    #[command(flatten)]
+    pub choice: Choice,
+    /// Where models would compute: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
+    pub device: String,
+    /// The plan as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints the plan.
+pub fn plan(work: &Path, args: Plan) -> Result<()> {
+    let graph = load(&args.file)?;
+    warn(&graph);
+    let (store, records) = (Store::open(work), Records::new(work));
+    let planner = Planner::new(&graph, &store, &records, None)?;
+    let planned = planner.plan(&args.choice.into())?;
+    let runs = |stage: usize| matches!(planned[stage].decision, Decision::Run(_) | Decision::Depends(_));
+    remark(&graph, &models::check(&graph, runs)?);
+    let mut forecaster = Forecaster::new(&planner, &planned, &args.device, work);
+    let told = forecaster.all();
+    let mut rows = Vec::new();
+    let mut stages = Vec::new();
+    let mut notes = Notes::default();
+    for &stage in &graph.order {
+        let (node, plan) = (&graph.nodes[stage], &planned[stage]);
+        if let Decision::Depends(_) = plan.decision {
+            for name in graph.absent(stage) {
+                notes.add(&node.name, &format!("`{name}` will be fetched from {}", hub::endpoint()));
+            }
+        }
+        let word = match &plan.decision {
+            Decision::Reuse(_) => "reuse",
+            Decision::Stale(..) => "stale",
+            Decision::Run(_) => "run",
+            Decision::Depends(_) => "depends",
+            Decision::Skip(_) => "skip",
+        };
+        let why = match &plan.decision {
+            Decision::Run(reasons) => json!(reasons),
+            Decision::Depends(on) => json!(on),
+            Decision::Skip(why) | Decision::Stale(_, why) => json!([why]),
+            Decision::Reuse(_) => json!([]),
+        };
+        let told = told[stage].as_ref().and_then(|told| told.as_ref().ok());
+        let forecast = told.map_or(Value::Null, in_json);
+        let entry = plan.recipe.as_ref().map(|recipe| recipe.entry());
+        stages.push(json!({"stage": node.name, "kind": node.kind, "decision": word, "why": why, "entry": entry, "forecast": forecast}));
+    }
+    let groups = shown(&graph, graph.order.iter().copied());
+    let mut sums: Vec<(&str, Sum)> = Vec::new();
+    let mut does_not_fit = Notes::default();
+    for group in &groups {
+        let mut words: Vec<String> = Vec::new();
+        let mut sum: Option<Sum> = None;
+        for told in group.members.iter().filter_map(|stage| told[*stage].as_ref()) {
+            match told {
+                Ok(told) => {
+                    told.forecast.notes.iter().for_each(|note| notes.add(&group.name, note));
+                    let settings = &graph.nodes[group.members[0]].settings;
+                    let short = shortage(&told.forecast, settings, forecaster.device());
+                    short.iter().for_each(|text| does_not_fit.add(&group.name, text));
+                    let one = Sum::of(&told.forecast, told.time);
+                    sum = Some(sum.map_or(one.clone(), |sum| sum.plus(one)));
+                }
+                Err(error) => words.push(format!("no forecast: {error}")),
+            }
+        }
+        words.extend(sum.as_ref().map(Sum::words));
+        words.dedup();
+        sums.extend(sum.map(|sum| (group.name.as_str(), sum)));
+        let decisions = sentences(&graph, group.members.iter().map(|stage| &planned[*stage].decision));
+        rows.push(vec![group.title(), group.kind.to_owned(), decisions, words.join("; ")]);
+    }
+    // What was hashed for the plan need not be hashed again for the run.
+    if work.exists() {
+        store.stats().save()?;
+    }
+    let total = Total::of(&sums, &told, &forecaster);
+    if args.json {
+        let short: Vec<&str> = does_not_fit.0.lines().collect();
+        let plan = json!({
+            "pipeline": graph.name, "stages": stages, "total": total.in_json(), "does_not_fit": short,
+        });
+        return print(&format!("{plan}\n"));
+    }
+    let counts = if groups.len() < graph.nodes.len() { counts(&graph, &planned) } else { String::new() };
+    print(&(aligned(&rows, &[]) + &notes.0 + &counts + &total.text(&args.file.pipeline) + &does_not_fit.0))
+}
+
+/// How many stages of each kind there are and how many of them may run: a matrix makes many of one line.
+fn counts(graph: &Graph, planned: &[Planned]) -> String {
+    let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (node, plan) in graph.nodes.iter().zip(planned) {
+        let count = kinds.entry(node.kind).or_default();
+        count.0 += 1;
+        count.1 += usize::from(matches!(plan.decision, Decision::Run(_) | Decision::Depends(_)));
+    }
+    let words = |(kind, (all, run)): (&&str, &(usize, usize))| match run {
+        0 => format!("{all} {kind}"),
+        run => format!("{all} {kind} ({run} to run)"),
+    };
+    format!("{} stages: {}\n", graph.nodes.len(), kinds.iter().map(words).collect::<Vec<_>>().join(", "))
+}

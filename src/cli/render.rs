@@ -1,0 +1,159 @@
+//! `render`: what a stage will feed its model, before it does.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use kit::{Context, Interrupt, Rendering, Seed};
+use serde_json::json;
+
+use super::file::{PipelineFile, load};
+use crate::engine::plan::{Missing, Planner, Selection};
+use crate::error::{Error, Result};
+use crate::pipeline::problem::did_you_mean;
+use crate::store::{Records, Store};
+use crate::streams::visible;
+use crate::streams::{print, print_coloured};
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub struct Render {
+    #[command(flatten)]
+    pub file: PipelineFile,
+    /// A stage that feeds a model: judge, train, reference, sample
+    pub stage: String,
+    /// Rows of its input to show, from the first on
+    #[arg(short = 'n', long, default_value_t = 2)]
+    pub rows: usize,
+    /// Texts with token ids as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Shows the first rows of a stage as its model will see them.
+pub fn render(work: &Path, args: Render) -> Result<()> {
+    let graph = load(&args.file)?;
+    let (store, records) = (Store::open(work), Records::new(work));
+    let planner = Planner::new(&graph, &store, &records, None)?;
+    let stage = match graph.find_all(&args.stage)[..] {
+        [] => {
+            let near = did_you_mean(&args.stage, graph.nodes.iter().map(|node| node.name.as_str()));
+            return Err(Error::Usage(format!("there is no stage `{}`{near}", args.stage)));
+        }
+        [one] => one,
+        [first, ..] => {
+            let name = &graph.nodes[first].name;
+            let text = format!("`{}` is a matrix of stages; name one of them, such as `{name}`", args.stage);
+            return Err(Error::Usage(text));
+        }
+    };
+    let node = &graph.nodes[stage];
+    let keys = node.stage.rendered_inputs();
+    if keys.is_empty() {
+        let able: Vec<&str> = graph
+            .nodes
+            .iter()
+            .filter(|node| !node.stage.rendered_inputs().is_empty())
+            .map(|node| node.name.as_str())
+            .collect();
+        let able = if able.is_empty() { "none here does".to_owned() } else { able.join(", ") };
+        return Err(Error::Usage(format!(
+            "`{}` ({}) feeds nothing to a model that could be shown; stages that do: {able}",
+            node.name, node.kind
+        )));
+    }
+    let planned = planner.plan(&Selection { until: Some(node.name.clone()), ..Selection::default() })?;
+    let inputs = planner.some_sources(stage, keys, &planned)?.map_err(|missing| {
+        let lines: Vec<String> = missing.iter().map(|missing| first(&args, missing)).collect();
+        Error::Usage(format!("`{}` reads what is not there yet\n{}", node.name, lines.join("\n")))
+    })?;
+    let silent = |_: kit::Event| {};
+    let context = Context {
+        seed: Seed(node.seed.unwrap_or_default()),
+        device: "cpu",
+        folder: &work.join("render"),
+        inputs,
+        events: &silent,
+        interrupt: Interrupt::default(),
+    };
+    let failed = |source| Error::Stage { stage: node.name.clone(), source };
+    let renderings = node.stage.render(&context, args.rows).map_err(failed)?;
+    if args.json {
+        let shown = json!({"pipeline": graph.name, "stage": node.name, "kind": node.kind, "rows": renderings});
+        return print(&format!("{shown}\n"));
+    }
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let mut text: String = renderings.iter().map(|rendering| shown(rendering, colour)).collect();
+    if renderings.is_empty() {
+        text.push_str("no rows\n");
+    }
+    // The whole input, where a forecast needs nothing that is missing.
+    if let Some(Ok(forecast)) = planner.forecast(stage, &planned, "cpu") {
+        text.push_str(&format!("all of it: {}\n", super::foretold::Sum::of(&forecast, None).words()));
+    }
+    print_coloured(&text)
+}
+
+/// What to run first for a missing input.
+fn first(args: &Render, missing: &Missing) -> String {
+    let file = args.file.pipeline.display();
+    let sets: String = args.file.set.iter().map(|set| format!(" --set '{set}'")).collect();
+    match missing {
+        Missing::Stage(stage) => {
+            format!("stage `{stage}` has no result that fits: `halftone run {file} --until {stage}{sets}`")
+        }
+        Missing::Model(name) => format!("the model `{name}` is not here: a run of the stage fetches it"),
+    }
+}
+
+/// A rendering with its mask: what comes before is dim, what is scored coloured; without colour `[` and `]` around it.
+fn shown(rendering: &Rendering, colour: bool) -> String {
+    let mut text = format!("--- {}\n", visible(&rendering.title));
+    for piece in &rendering.pieces {
+        let (open, close) = match (piece.scored, colour) {
+            (true, true) => ("\u{1b}[32m", "\u{1b}[0m"),
+            (false, true) => ("\u{1b}[2m", "\u{1b}[0m"),
+            (true, false) => ("[", "]"),
+            (false, false) => ("", ""),
+        };
+        text.push_str(&format!("{open}{}{close}", visible(&piece.text)));
+    }
+    if !rendering.pieces.is_empty() {
+        text.push('\n');
+    }
+    rendering.facts.iter().for_each(|fact| text.push_str(&format!("  {}\n", visible(fact))));
+    let (red, plain) = if colour { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
+    rendering
+        .warnings
+        .iter()
+        .for_each(|warning| text.push_str(&format!("  {red}warning{plain}: {}\n", visible(warning))));
+    text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use kit::Tokenised;
+
+    use super::*;
+
+    fn rendering(bos: Option<usize>) -> Rendering {
+        let pieces = [("<s><s>ask".to_owned(), 0..3, false), (" answer".to_owned(), 3..4, true)];
+        let ids = &[1, 1, 5, 6];
+        let tokens = Tokenised { ids, start: 3, pieces: &pieces, displaced: false, bos, escaped: 0, cut: 0 };
+        Rendering::of_tokens("pair x".to_owned(), tokens)
+    }
+
+    #[test]
+    fn the_mask_is_seen_with_and_without_colour() {
+        let plain = shown(&rendering(Some(1)), false);
+        assert!(plain.starts_with("--- pair x\n<s><s>ask[ answer]\n  4 tokens: 3 before, 1 scored\n"), "{plain}");
+        assert!(!plain.contains("warning"));
+        let colour = shown(&rendering(Some(1)), true);
+        assert!(colour.contains("\u{1b}[2m<s><s>ask\u{1b}[0m\u{1b}[32m answer\u{1b}[0m"), "{colour:?}");
+    }
+
+    #[test]
+    fn a_second_bos_is_flagged() {
+        assert!(shown(&rendering(Some(2)), false).contains("warning: 2 BOS tokens"));
+        assert!(shown(&rendering(None), false).contains("no BOS token"));
+    }
+}

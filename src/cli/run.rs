@@ -1,0 +1,206 @@
+//! `run`: plan, run, and the end in few lines.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+
+use kit::Interrupt;
+
+use super::file::{Choice, PipelineFile, load, warn};
+use crate::engine::forecast::{Forecaster, shortage};
+use crate::engine::plan::{Decision, Planned, Planner};
+use crate::engine::run::{self, Options, STACK};
+use crate::engine::{device, signals};
+use crate::error::guarded;
+use crate::error::{Error, Result};
+use crate::hub;
+use crate::hub::{Cache, ModelName};
+use crate::look::report;
+use crate::pipeline::graph::{Graph, Node};
+use crate::pipeline::models;
+use crate::progress::{
+    Bars, Course, Detail, Fetching, Happened, Json, Lines, Recorder, Reporter, Reporters, RunEvent, ending, summary,
+};
+use crate::store::{Attempt, Records, Store};
+use crate::streams::print;
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub file: PipelineFile,
+    #[command(flatten)]
+    pub choice: Choice,
+    /// Where models compute: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
+    pub device: String,
+    /// Say what a run would do, as `plan` does, and do nothing
+    #[arg(long, conflicts_with = "no_wait")]
+    pub dry_run: bool,
+    /// Tell every stage and all of its figures
+    #[arg(short, long, env = "HALFTONE_VERBOSE", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub verbose: bool,
+    /// Print errors alone
+    #[arg(short, long, env = "HALFTONE_QUIET", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+    /// Tell events as JSON lines on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Leave (exit 75) rather than wait where another run makes the same result
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Fetches the models that the chosen stages read and that are not here. Says whether there were any.
+///
+/// A signal ends it at once; what arrived stays and is gone on with.
+fn fetch(graph: &Graph, planned: &[Planned], detail: Detail) -> Result<bool> {
+    let chosen = (0..planned.len()).filter(|stage| !matches!(planned[*stage].decision, Decision::Skip(_)));
+    let mut names: Vec<&ModelName> = chosen.flat_map(|stage| graph.absent(stage)).collect();
+    names.sort();
+    names.dedup();
+    let cache = Cache::of_user();
+    for name in &names {
+        let bar = (detail > Detail::Quiet).then(|| Fetching::new(name));
+        let tell = |file: &str, done, total| bar.iter().for_each(|bar| bar.tell(file, done, total));
+        hub::fetch(&cache, name, &mut |file, done, total| tell(file, done, total))?;
+        if cache.find(name).is_none() {
+            return Err(kit::Error::internal(format!("`{name}` was fetched and is not in the cache")).into());
+        }
+    }
+    Ok(!names.is_empty())
+}
+
+/// Runs a pipeline.
+pub fn run(work: &Path, args: Run) -> Result<()> {
+    if args.dry_run {
+        let Run { file, choice, device, json, .. } = args;
+        return super::plan::plan(work, super::plan::Plan { file, choice, device, json });
+    }
+    let detail = Detail::of(args.quiet, args.verbose);
+    let listener = signals::listen().map_err(kit::Error::io("signals"))?;
+    let mut graph = load(&args.file)?;
+    if detail > Detail::Quiet {
+        warn(&graph);
+    }
+    device::check(&args.device)?;
+    let mut options = Options {
+        selection: args.choice.into(),
+        device: "cpu".to_owned(),
+        no_wait: args.no_wait,
+        command: std::env::args().collect(),
+    };
+    if options.selection.stale && options.selection.only.is_none() && options.selection.from.is_none() {
+        return Err(Error::Usage("--stale goes with --only or --from".to_owned()));
+    }
+    let (store, records) = (Store::open(work), Records::new(work));
+    let Attempt::Held(_share) = store.share()? else {
+        return Err(Error::Locked { what: format!("{} (gc)", work.display()), owner: None });
+    };
+    let mut planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
+    if fetch(&graph, &planned, detail)? {
+        // With all models here, what decides a result is known.
+        graph = load(&args.file)?;
+        planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
+    }
+    let runs = |stage: usize| matches!(planned[stage].decision, Decision::Run(_) | Decision::Depends(_));
+    // What is remarked on, the stages say themselves.
+    models::check(&graph, runs)?;
+    // Opening a GPU takes longer than a run in which everything is used again.
+    let holds_model = |(node, plan): (&Node, &Planned)| {
+        node.stage.needs_device() && matches!(plan.decision, Decision::Run(_) | Decision::Depends(_))
+    };
+    if graph.nodes.iter().zip(&planned).any(holds_model) {
+        options.device = device::resolve(&args.device)?;
+    }
+    build_pool()?;
+    let (course, short) = foreseen(&graph, &store, &records, &planned, &options.device)?;
+    let (number, _alive) = records.begin(&graph.name)?;
+    let folder = records.run(&graph.name, number);
+    let resolved = folder.join("resolved.yaml");
+    std::fs::write(&resolved, crate::engine::resolved::yaml(&graph)).map_err(kit::Error::io(&resolved))?;
+    let terminal = std::io::stderr().is_terminal();
+    let json = Arc::new(Json::default());
+    let mut told: Vec<Box<dyn Reporter>> = vec![Box::new(Recorder::create(&folder.join("events.jsonl"))?)];
+    match (args.json, detail, terminal) {
+        (true, ..) => told.push(Box::new(json.clone())),
+        (false, Detail::Quiet, _) => {}
+        (false, _, true) => told.push(Box::new(Bars::new(course, detail))),
+        (false, _, false) => told.push(Box::new(Lines::new(course, detail))),
+    }
+    let reporters = Arc::new(Reporters(told));
+    for (stage, text) in short {
+        reporters.tell(Some(&stage), &Happened::Work(kit::Event::Warned { text }));
+    }
+    let interrupt = Interrupt::default();
+    let (first, last) = (reporters.clone(), (records.clone(), graph.name.clone()));
+    listener.at_work(
+        interrupt.clone(),
+        move || first.tell(None, &Happened::Run(RunEvent::StopRequested)),
+        move || last.0.mark_interrupted(&last.1, number),
+    );
+    let run = run::Run {
+        graph: &graph,
+        store: &store,
+        records: &records,
+        options: &options,
+        reporter: &*reporters,
+        interrupt: &interrupt,
+    };
+    let (record, result) = run.run(number, planned);
+    let tell = |text: &str| if args.json { Ok(()) } else { print(text) };
+    match detail {
+        Detail::Quiet => {}
+        Detail::Short => tell(&ending(&record, &records, work))?,
+        Detail::Full => tell(&summary(&record, &records))?,
+    }
+    if result.is_ok() {
+        // A run that computed what was asked for is a good run, whatever becomes of its report.
+        let line = match guarded(|| Ok(report::of_run(&store, &records, &record)?)) {
+            Ok(path) => format!("report: {}\n", path.display()),
+            Err(error) => format!("no report: {error}\n"),
+        };
+        if detail > Detail::Quiet {
+            tell(&line)?;
+        }
+    }
+    result?;
+    json.written()
+}
+
+/// Builds the pool of threads that stages run in.
+fn build_pool() -> Result<()> {
+    let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global() else { return Ok(()) };
+    // It may be there already; that the system gives no threads is what ends the run.
+    match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>()) {
+        None => Ok(()),
+        Some(source) => {
+            let source = std::io::Error::new(source.kind(), source.to_string());
+            Err(kit::Error::Io { path: "threads to compute with".into(), source }.into())
+        }
+    }
+}
+
+/// The stages with their forecasts, estimated without reading their inputs; and those for which the memory is too small,
+/// with a sentence each.
+fn foreseen(
+    graph: &Graph,
+    store: &Store,
+    records: &Records,
+    planned: &[Planned],
+    device: &str,
+) -> Result<(Course, Vec<(String, String)>)> {
+    let planner = Planner::new(graph, store, records, None)?;
+    let mut forecaster = Forecaster::new(&planner, planned, device, store.root());
+    let told = forecaster.estimates();
+    let mut short = Vec::new();
+    let mut course = Vec::new();
+    for &stage in &graph.order {
+        let (node, told) = (&graph.nodes[stage], told[stage].as_ref().and_then(|told| told.as_ref().ok()));
+        course.push((node.name.clone(), told.and_then(|told| told.time)));
+        let text = told.and_then(|told| shortage(&told.forecast, &node.settings, device));
+        short.extend(text.map(|text| (node.name.clone(), text)));
+    }
+    Ok((Course::new(course), short))
+}

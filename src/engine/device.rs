@@ -1,0 +1,61 @@
+//! Where models compute.
+
+use std::path::Path;
+
+pub use reference::{EFFICIENCY, Speed};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The device that `--device` means: `auto` is a GPU where one works, else the CPU.
+///
+/// # Errors
+/// When the device is not there, or the word is none of `auto`, `cpu`, `cuda:N`.
+pub fn resolve(word: &str) -> Result<String> {
+    reference::resolve_device(word).map_err(|error| Error::Usage(format!("--device {word}: {error}")))
+}
+
+/// How fast this machine multiplies matrices: as it was measured before for the work folder, else measured now and kept
+/// there. A folder that went to another machine is measured again.
+pub fn speed(work: &Path) -> Speed {
+    let (path, machine) = (work.join("speed.json"), machine());
+    let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+    if let Some(kept) = known.filter(|kept| kept.machine == machine && kept.measured == MEASURED) {
+        return kept.speed;
+    }
+    let kept = Kept { machine, measured: MEASURED.to_owned(), speed: Speed::measure() };
+    if work.exists() {
+        // Lost, it costs a tenth of a second.
+        let _ = kit::commit::commit_bytes(&path, &serde_json::to_vec(&kept).expect("numbers can be written as JSON"));
+    }
+    kept.speed
+}
+
+/// How speeds are measured; one that was measured in another way is measured again.
+const MEASURED: &str = "by the time of one thread";
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    machine: String,
+    #[serde(default)]
+    measured: String,
+    speed: Speed,
+}
+
+/// What the speed depends on, as far as it can be told: the processor's name and the threads.
+fn machine() -> String {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{} x {threads}", crate::engine::machine::processor())
+}
+
+/// Refuses words that cannot be a device, without looking for one.
+///
+/// # Errors
+/// When the word is none of `auto`, `cpu`, `cuda:N`.
+pub fn check(word: &str) -> Result<()> {
+    let is_gpu = word.strip_prefix("cuda:").is_some_and(|number| number.parse::<usize>().is_ok());
+    if is_gpu || ["auto", "cpu"].contains(&word) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("--device {word}: there are `auto`, `cpu` and `cuda:0`")))
+}

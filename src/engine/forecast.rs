@@ -1,0 +1,201 @@
+//! What the stages of a plan will have to do: counted where their inputs are there, else estimated from what the stages
+//! before them will write.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::engine::device::{self, EFFICIENCY, Speed};
+use crate::engine::machine;
+use crate::engine::plan::{Decision, Planned, Planner};
+use crate::pipeline::graph::{Node, Origin};
+use crate::units::size;
+use kit::{Ahead, Expected, Forecast, Outlook, Result, Table};
+use serde_json::Value;
+
+/// What is told of a stage.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// What it will do.
+    pub forecast: Forecast,
+    /// How long that takes; nothing where it is not known.
+    pub time: Option<Duration>,
+    /// Whether it was counted from its inputs.
+    pub counted: bool,
+}
+
+/// Tells what the stages of a plan will do.
+pub struct Forecaster<'a> {
+    planner: &'a Planner<'a>,
+    planned: &'a [Planned],
+    device: OnceCell<String>,
+    asked_device: &'a str,
+    speed: OnceCell<Speed>,
+    work: &'a Path,
+    /// What tables on disk are like, each looked at once.
+    on_disk: BTreeMap<PathBuf, Expected>,
+}
+
+impl<'a> Forecaster<'a> {
+    /// For a plan, models on a device (`auto`, `cpu` or `cuda:N`), with the speed that is known in a work folder.
+    pub fn new(planner: &'a Planner<'a>, planned: &'a [Planned], device: &'a str, work: &'a Path) -> Forecaster<'a> {
+        Forecaster {
+            planner,
+            planned,
+            device: OnceCell::new(),
+            asked_device: device,
+            speed: OnceCell::new(),
+            work,
+            on_disk: BTreeMap::new(),
+        }
+    }
+
+    /// What each stage will do; nothing where it does not run, or where nothing can be told. Where no stage runs, nothing
+    /// is looked at.
+    pub fn all(&mut self) -> Vec<Option<Result<Told>>> {
+        self.told_of_all(true)
+    }
+
+    /// As [`Forecaster::all`], without reading the inputs that are there: it takes no time.
+    pub fn estimates(&mut self) -> Vec<Option<Result<Told>>> {
+        self.told_of_all(false)
+    }
+
+    fn told_of_all(&mut self, count: bool) -> Vec<Option<Result<Told>>> {
+        let graph = self.planner.graph;
+        let mut told: Vec<Option<Result<Told>>> = (0..graph.nodes.len()).map(|_| None).collect();
+        let mut outlooks: Vec<Outlook> = vec![Outlook::default(); graph.nodes.len()];
+        for &stage in &graph.order {
+            let runs = match self.planned[stage].decision {
+                Decision::Run(_) => true,
+                Decision::Depends(_) => false,
+                _ => continue,
+            };
+            let outlook = self.outlook(stage, &outlooks);
+            let counted = if runs && count { self.planner.forecast(stage, self.planned, self.device()) } else { None };
+            let estimated = outlook.as_ref().ok().and_then(|outlook| outlook.forecast.as_ref());
+            told[stage] = match counted {
+                Some(counted) => Some(counted.map(|counted| self.told(joined(counted, estimated), true))),
+                None => estimated.map(|estimated| Ok(self.told(estimated.clone(), false))),
+            };
+            // What cannot be told now is told by the run.
+            outlooks[stage] = outlook.unwrap_or_default();
+        }
+        told
+    }
+
+    /// The device that models will compute on.
+    pub fn device(&self) -> &str {
+        // A device that is not there is told by `run`.
+        self.device.get_or_init(|| device::resolve(self.asked_device).unwrap_or_else(|_| "cpu".to_owned()))
+    }
+
+    /// The speed, where it was needed.
+    pub fn speed(&self) -> Option<&Speed> {
+        self.speed.get()
+    }
+
+    fn told(&self, forecast: Forecast, counted: bool) -> Told {
+        let work = forecast.work.filter(|_| self.device() == "cpu");
+        let time = work.map(|work| {
+            let speed = self.speed.get_or_init(|| device::speed(self.work));
+            let seconds = work.operations / (speed.at(work.width) * EFFICIENCY);
+            Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+        });
+        Told { forecast, time, counted }
+    }
+
+    fn outlook(&mut self, stage: usize, outlooks: &[Outlook]) -> Result<Outlook> {
+        let graph = self.planner.graph;
+        let node: &Node = &graph.nodes[stage];
+        let mut ahead = Ahead { device: self.device().to_owned(), ..Ahead::default() };
+        for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
+            let mut sources = Vec::new();
+            for origin in &edge.sources {
+                sources.push(match origin {
+                    Origin::Hub { .. } => Expected::unknown(Table::Model),
+                    Origin::Path { path, table } => self.look_at(path, *table)?,
+                    Origin::Port { stage, port, table } => match self.planned[*stage].decision.manifest() {
+                        Some(manifest) => {
+                            let folder = self.planner.store.entry(&manifest.recipe.entry());
+                            self.look_at(&folder.join(port), *table)?
+                        }
+                        None => {
+                            let expected = outlooks[*stage].outputs.get(port).cloned();
+                            expected.unwrap_or_else(|| Expected::unknown(*table))
+                        }
+                    },
+                });
+            }
+            ahead.inputs.insert(edge.key, sources);
+        }
+        node.stage.expect(&ahead)
+    }
+
+    fn look_at(&mut self, path: &Path, table: Table) -> Result<Expected> {
+        if let Some(known) = self.on_disk.get(path) {
+            return Ok(known.clone());
+        }
+        let found = Expected::on_disk(path, table)?;
+        self.on_disk.insert(path.to_owned(), found.clone());
+        Ok(found)
+    }
+}
+
+/// Where a stage needs more memory than there is: what it needs, what there is, and the settings that need less.
+pub fn shortage(forecast: &Forecast, settings: &Value, device: &str) -> Option<String> {
+    let needed = forecast.memory?;
+    too_small(needed, machine::memory_of(device)?, settings, device)
+}
+
+fn too_small(needed: u64, there: u64, settings: &Value, device: &str) -> Option<String> {
+    if needed <= there {
+        return None;
+    }
+    let ways = [
+        ("/batch/tokens_per_micro_batch", "a smaller `batch.tokens_per_micro_batch`"),
+        ("/tokens_per_batch", "a smaller `tokens_per_batch`"),
+        ("/memory", "`memory: {schedule: two_pass}`"),
+        ("/optimizer", "an `adapter`"),
+    ];
+    let ways: Vec<&str> = ways.iter().filter(|(key, _)| settings.pointer(key).is_some()).map(|(_, way)| *way).collect();
+    let fewer = if ways.is_empty() { String::new() } else { format!("{}, ", ways.join(", ")) };
+    let place = if device == "cpu" { "this machine" } else { device };
+    Some(format!(
+        "does not fit: about {} of memory are needed and {place} has {}; less is needed with {fewer}`dtype: bf16` or a \
+         smaller model",
+        size(needed),
+        size(there)
+    ))
+}
+
+/// What was counted, with the memory and the work of the estimate: those of the tokens that were counted.
+fn joined(counted: Forecast, estimated: Option<&Forecast>) -> Forecast {
+    let Some(estimated) = estimated else { return counted };
+    let share = match (counted.tokens, estimated.tokens) {
+        (Some(counted), Some(estimated)) if estimated.value > 0 => counted.value as f64 / estimated.value as f64,
+        _ => 1.0,
+    };
+    let work = estimated.work.map(|work| kit::Work { operations: work.operations * share, ..work });
+    Forecast { work: counted.work.or(work), memory: counted.memory.or(estimated.memory), ..counted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_said_with_what_there_is_and_what_helps() {
+        let settings = serde_json::json!({"memory": {}, "optimizer": {}, "batch": {"tokens_per_micro_batch": 16384}});
+        assert_eq!(too_small(23 << 30, 23 << 30, &settings, "cpu"), None);
+        assert_eq!(
+            too_small(51 << 30, 23 << 30, &settings, "cpu").unwrap(),
+            "does not fit: about 51.0 GiB of memory are needed and this machine has 23.0 GiB; less is needed with a \
+             smaller `batch.tokens_per_micro_batch`, `memory: {schedule: two_pass}`, an `adapter`, `dtype: bf16` or a \
+             smaller model"
+        );
+        let told = too_small(51 << 30, 23 << 30, &serde_json::json!({"tokens_per_batch": 4096}), "cuda:0").unwrap();
+        assert!(told.contains("cuda:0 has 23.0 GiB; less is needed with a smaller `tokens_per_batch`"), "{told}");
+    }
+}

@@ -1,0 +1,12 @@
+//! What a run does: the plan, the forecast, the work on each stage.
+//!
+//! Read [`plan`], then [`run`], then [`work`].
+
+pub mod device;
+pub mod forecast;
+pub mod machine;
+pub mod plan;
+pub mod resolved;
+pub mod run;
+pub mod signals;
+pub mod work;

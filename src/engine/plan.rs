@@ -1,0 +1,523 @@
+//! What a run would do with each stage, and why. Deciding looks at recipes, manifests and records; it changes nothing.
+
+use std::path::PathBuf;
+
+use kit::{Context, Digest, Interrupt, Result, Seed, Source, Table};
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::hub::{self, ModelName};
+use crate::pipeline::graph::{Edge, Graph, Origin};
+use crate::store::{Condition, Digests, History, InputDigest, Manifest, Recipe, Records, StageState, Store};
+
+/// Which stages a command is about.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// This stage alone.
+    pub only: Option<String>,
+    /// This stage and what follows.
+    pub from: Option<String>,
+    /// This stage and what it needs.
+    pub until: Option<String>,
+    /// These stages even if their results could be used again.
+    pub force: Vec<String>,
+    /// Where something upstream is out of date, take its latest result.
+    pub stale: bool,
+}
+
+/// What happens to a stage.
+#[derive(Debug, Clone)]
+pub enum Decision {
+    /// An earlier result serves.
+    Reuse(Box<Manifest>),
+    /// Its latest result is taken although it is out of date; the reason why it is.
+    Stale(Box<Manifest>, String),
+    /// It does its work, for these reasons.
+    Run(Vec<String>),
+    /// What it will do shows when these stages are done.
+    Depends(Vec<String>),
+    /// It does not run, for this reason.
+    Skip(String),
+}
+
+impl Decision {
+    /// The manifest of the result that is there.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            Decision::Reuse(manifest) | Decision::Stale(manifest, _) => Some(manifest),
+            _ => None,
+        }
+    }
+
+    /// The decision in words.
+    pub fn sentence(&self) -> String {
+        match self {
+            Decision::Reuse(_) => "reuse".to_owned(),
+            Decision::Stale(_, why) => format!("take the latest result, out of date: {why}"),
+            Decision::Run(reasons) => format!("run: {}", reasons.join("; ")),
+            Decision::Depends(on) => format!("depends on {}", on.join(", ")),
+            Decision::Skip(why) => format!("skip: {why}"),
+        }
+    }
+}
+
+/// A stage's decision, with the recipe where all its inputs are known.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// What happens.
+    pub decision: Decision,
+    /// What its result is made from.
+    pub recipe: Option<Recipe>,
+    /// Whether the command is about this stage.
+    pub selected: bool,
+    /// Whether it runs although its result could be used again.
+    pub forced: bool,
+}
+
+/// The sources of a stage's inputs, by key.
+pub type Inputs = std::collections::BTreeMap<&'static str, Vec<Source>>;
+
+/// What has to be there first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// The result of a stage.
+    Stage(String),
+    /// A model of the hub.
+    Model(String),
+}
+
+/// Everything a decision is made from.
+pub struct Planner<'a> {
+    /// The pipeline.
+    pub graph: &'a Graph,
+    /// The store.
+    pub store: &'a Store,
+    /// The records of runs.
+    pub records: &'a Records,
+    /// The earlier ones.
+    history: History,
+}
+
+impl<'a> Planner<'a> {
+    /// A planner for a pipeline. A run that is going on is not among the earlier ones.
+    ///
+    /// # Errors
+    /// When the folder of records cannot be read.
+    pub fn new(graph: &'a Graph, store: &'a Store, records: &'a Records, now: Option<u64>) -> Result<Planner<'a>> {
+        Ok(Planner { graph, store, records, history: History::of(records, &graph.name, now)? })
+    }
+
+    /// What a run would do with each stage.
+    ///
+    /// # Errors
+    /// When the selection names unknown stages, or leaves out a stage that would have to run first.
+    pub fn plan(&self, selection: &Selection) -> crate::error::Result<Vec<Planned>> {
+        let (selected, idle) = self.selected(selection)?;
+        let forced = self.numbers(&selection.force)?;
+        if let Some(stage) = forced.iter().find(|stage| !selected[**stage]) {
+            let name = &self.graph.nodes[*stage].name;
+            let why = idle[*stage].clone().unwrap_or_else(|| "the selection leaves it out".to_owned());
+            return Err(Error::Usage(format!("--force {name}: {why}")));
+        }
+        let mut planned: Vec<Option<Planned>> = vec![None; self.graph.nodes.len()];
+        let mut needed = vec![false; planned.len()];
+        for stage in (0..planned.len()).filter(|stage| selected[*stage]) {
+            self.graph.needs(stage).into_iter().enumerate().for_each(|(other, yes)| needed[other] |= yes);
+        }
+        for &stage in &self.graph.order {
+            let decided = if let (Some(why), false) = (&idle[stage], selected[stage]) {
+                Planned { decision: Decision::Skip(why.clone()), recipe: None, selected: false, forced: false }
+            } else if !needed[stage] {
+                Planned {
+                    decision: Decision::Skip("not selected".to_owned()),
+                    recipe: None,
+                    selected: false,
+                    forced: false,
+                }
+            } else {
+                self.decide(stage, &planned, selected[stage], forced.contains(&stage))?
+            };
+            planned[stage] = Some(decided);
+        }
+        let mut planned: Vec<Planned> =
+            planned.into_iter().map(|one| one.expect("every stage is in the order")).collect();
+        self.settle_upstream(selection, &selected, &mut planned)?;
+        Ok(planned)
+    }
+
+    fn numbers(&self, names: &[String]) -> crate::error::Result<Vec<usize>> {
+        names.iter().map(|name| self.named(name)).collect::<crate::error::Result<Vec<_>>>().map(|all| all.concat())
+    }
+
+    /// The stage of a name, or all stages of a matrix.
+    fn named(&self, name: &str) -> crate::error::Result<Vec<usize>> {
+        let found = self.graph.find_all(name);
+        if found.is_empty() {
+            let groups = self.graph.nodes.iter().filter_map(|node| Some(node.group.as_ref()?.name.as_str()));
+            let names = self.graph.nodes.iter().map(|node| node.name.as_str());
+            let near = crate::pipeline::problem::did_you_mean(name, groups.chain(names));
+            return Err(Error::Usage(format!("there is no stage `{name}`{near}")));
+        }
+        Ok(found)
+    }
+
+    /// Which stages the command is about, and why each idle stage is idle.
+    fn selected(&self, selection: &Selection) -> crate::error::Result<(Vec<bool>, Vec<Option<String>>)> {
+        let count = self.graph.nodes.len();
+        let mut idle = self.graph.idle_stages();
+        if let Some(only) = &selection.only {
+            let only = self.named(only)?;
+            only.iter().for_each(|stage| idle[*stage] = None);
+            return Ok(((0..count).map(|stage| only.contains(&stage)).collect(), idle));
+        }
+        let from = selection.from.as_ref().map(|name| self.named(name)).transpose()?;
+        let until = selection.until.as_ref().map(|name| self.named(name)).transpose()?;
+        let any = |stages: &[usize], reached: &dyn Fn(usize) -> Vec<bool>| {
+            let mut all = vec![false; count];
+            stages.iter().for_each(|stage| all.iter_mut().zip(reached(*stage)).for_each(|(all, yes)| *all |= yes));
+            all
+        };
+        let mut selected = vec![true; count];
+        if let Some(from) = &from {
+            let following = any(from, &|stage| self.graph.follows(stage));
+            selected.iter_mut().zip(&following).for_each(|(selected, follows)| *selected &= follows);
+        }
+        if let Some(until) = &until {
+            let needed = any(until, &|stage| self.graph.needs(stage));
+            selected.iter_mut().zip(&needed).for_each(|(selected, needed)| *selected &= needed);
+            // Asked for by name, a stage and what it needs are not idle.
+            idle.iter_mut().zip(&needed).filter(|(_, needed)| **needed).for_each(|(idle, _)| *idle = None);
+        }
+        from.iter().flatten().for_each(|from| idle[*from] = None);
+        selected.iter_mut().zip(&idle).for_each(|(selected, idle)| *selected &= idle.is_none());
+        if let (Some(from), Some(until), false) = (&selection.from, &selection.until, selected.contains(&true)) {
+            let text = format!("--from {from} --until {until} chooses no stage: `{until}` needs nothing of `{from}`");
+            return Err(Error::Usage(text));
+        }
+        Ok((selected, idle))
+    }
+
+    /// Stages outside the selection do not run: what the selection reads of them has to be there.
+    fn settle_upstream(
+        &self,
+        selection: &Selection,
+        selected: &[bool],
+        planned: &mut [Planned],
+    ) -> crate::error::Result<()> {
+        let mut blocked = Vec::new();
+        let mut replaced = false;
+        for stage in (0..planned.len()).filter(|stage| selected[*stage]) {
+            for upstream in self.graph.upstream(stage) {
+                if selected[upstream] || planned[upstream].decision.manifest().is_some() {
+                    continue;
+                }
+                let (name, why) = (&self.graph.nodes[upstream].name, self.root_cause(upstream, planned));
+                match self.latest_whole(name)? {
+                    Some(manifest) if selection.stale => {
+                        planned[upstream].decision = Decision::Stale(manifest, why);
+                        replaced = true;
+                    }
+                    Some(_) => blocked.push(format!(
+                        "stage `{name}` would not be reused ({why}); run it first, or take its latest result with --stale"
+                    )),
+                    None => blocked.push(format!("stage `{name}` has no result ({why}); run it first")),
+                }
+            }
+        }
+        if !blocked.is_empty() {
+            blocked.sort();
+            blocked.dedup();
+            return Err(Error::Pipeline(blocked.join("\n")));
+        }
+        if replaced {
+            // What reads a stale result is decided again, now that the content is known.
+            let forced = self.numbers(&selection.force)?;
+            for &stage in self.graph.order.iter().filter(|stage| selected[**stage]) {
+                let all: Vec<Option<Planned>> = planned.iter().cloned().map(Some).collect();
+                planned[stage] = self.decide(stage, &all, true, forced.contains(&stage))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest result of a stage that is whole. Attempts that came to nothing and damaged entries are passed over.
+    fn latest_whole(&self, name: &str) -> Result<Option<Box<Manifest>>> {
+        for (_, record) in self.history.attempts(name) {
+            if let Some(recipe) = &record.recipe
+                && let Condition::Whole(manifest) = self.store.condition(recipe)?
+            {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Why a stage would not be reused; where it depends on others, down to those that would run.
+    fn root_cause(&self, stage: usize, planned: &[Planned]) -> String {
+        let Decision::Depends(on) = &planned[stage].decision else { return planned[stage].decision.sentence() };
+        let cause = |name: &String| {
+            let other = self.graph.find(name)?;
+            Some(format!("{name}: {}", self.root_cause(other, planned)))
+        };
+        on.iter().filter_map(cause).collect::<Vec<_>>().join("; ")
+    }
+
+    fn decide(&self, stage: usize, planned: &[Option<Planned>], selected: bool, forced: bool) -> Result<Planned> {
+        let manifest = |stage: usize| planned[stage].as_ref().and_then(|planned| planned.decision.manifest());
+        let waiting: Vec<String> = self
+            .graph
+            .upstream(stage)
+            .into_iter()
+            .filter(|upstream| manifest(*upstream).is_none())
+            .map(|upstream| self.graph.nodes[upstream].name.clone())
+            .collect();
+        if !waiting.is_empty() {
+            return Ok(Planned { decision: Decision::Depends(waiting), recipe: None, selected, forced });
+        }
+        let absent: Vec<String> =
+            self.graph.absent(stage).map(|name| format!("`{name}` will be fetched from {}", hub::endpoint())).collect();
+        if !absent.is_empty() {
+            return Ok(Planned { decision: Decision::Run(absent), recipe: None, selected, forced });
+        }
+        let recipe = self.recipe(stage, &manifest)?;
+        let decision = self.look_up(stage, &recipe, forced)?;
+        Ok(Planned { decision, recipe: Some(recipe), selected, forced })
+    }
+
+    /// What a stage's result is made from. `manifest` gives the results of upstream stages, which all are there.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn recipe<'m>(&self, stage: usize, manifest: &dyn Fn(usize) -> Option<&'m Manifest>) -> Result<Recipe> {
+        let node = &self.graph.nodes[stage];
+        let mut settings = node.settings.clone();
+        let inputs = node.stage.inputs();
+        for key in inputs.iter().map(|input| input.key).chain(node.stage.execution_keys().iter().copied()) {
+            remove_key(&mut settings, key);
+        }
+        let seed = node.stage.draws().then_some(node.seed).flatten();
+        let mut recipe = Recipe::new(node.kind, node.stage.version(), named(settings), seed);
+        let digests = Digests::new(self.store.stats());
+        for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
+            let mut sources = Vec::new();
+            for origin in &edge.sources {
+                let digest = match origin {
+                    Origin::Port { stage, port, .. } => {
+                        let manifest = manifest(*stage).expect("upstream results are there");
+                        manifest.ports.get(port).ok_or_else(|| missing_port(manifest, port))?.digest()
+                    }
+                    Origin::Path { path, table } => digests.input(path, *table)?,
+                    Origin::Hub { name } => return Err(not_fetched(name)),
+                };
+                sources.push(InputDigest { table: origin.table(), digest });
+            }
+            recipe.inputs.insert(edge.key.to_owned(), sources);
+        }
+        for file in node.stage.files() {
+            recipe.files.insert(kit::redact(&file.to_string_lossy()), digests.file(&file)?);
+        }
+        Ok(recipe)
+    }
+
+    /// Whether the store has a result for a recipe, and if not, why not.
+    ///
+    /// # Errors
+    /// When a file of the store cannot be read.
+    pub fn look_up(&self, stage: usize, recipe: &Recipe, forced: bool) -> Result<Decision> {
+        if forced {
+            return Ok(Decision::Run(vec!["forced".to_owned()]));
+        }
+        Ok(match self.store.condition(recipe)? {
+            Condition::Whole(manifest) => Decision::Reuse(manifest),
+            Condition::Damaged(damage) => Decision::Run(vec![format!("entry {} is damaged: {damage}", recipe.entry())]),
+            Condition::Missing => Decision::Run(self.reasons(stage, recipe)),
+        })
+    }
+
+    fn reasons(&self, stage: usize, recipe: &Recipe) -> Vec<String> {
+        let pipeline = &self.graph.name;
+        let mut reasons = match self.history.attempts(&self.graph.nodes[stage].name).next() {
+            None => vec!["never run".to_owned()],
+            Some((run, record)) => {
+                let changes = record.recipe.as_ref().map(|before| recipe.changes_since(before)).unwrap_or_default();
+                match (changes.is_empty(), record.state) {
+                    (false, _) => changes,
+                    (true, StageState::Failed | StageState::Interrupted) => {
+                        vec![format!("{} before", record.state.word())]
+                    }
+                    (true, StageState::Running) if self.records.alive(pipeline, run) => {
+                        vec!["another run is at it".to_owned()]
+                    }
+                    (true, StageState::Running) => vec!["was killed before".to_owned()],
+                    (true, _) => vec!["its result is no longer in the store".to_owned()],
+                }
+            }
+        };
+        if self.store.partial(&recipe.entry(), false).exists() {
+            reasons.push("goes on with unfinished work".to_owned());
+        }
+        reasons
+    }
+
+    /// The sources of each input that is read, for a context.
+    pub fn sources<'m>(
+        &self,
+        stage: usize,
+        recipe: &Recipe,
+        manifest: &dyn Fn(usize) -> Option<&'m Manifest>,
+    ) -> Inputs {
+        let node = &self.graph.nodes[stage];
+        let read = node.inputs.iter().filter(|edge| edge.idle.is_none());
+        read.map(|edge| (edge.key, self.sources_of(edge, recipe, manifest))).collect()
+    }
+
+    fn sources_of<'m>(
+        &self,
+        edge: &Edge,
+        recipe: &Recipe,
+        manifest: &dyn Fn(usize) -> Option<&'m Manifest>,
+    ) -> Vec<Source> {
+        let digests = &recipe.inputs[edge.key];
+        let origins = edge.sources.iter().zip(digests);
+        let source = |(origin, known): (&Origin, &InputDigest)| {
+            let (path, name) = match origin {
+                Origin::Port { stage, port, .. } => {
+                    let entry = manifest(*stage).expect("upstream results are there").recipe.entry();
+                    let name = format!("{}.{port}", self.graph.nodes[*stage].name);
+                    (self.store.entry(&entry).join(port), name)
+                }
+                Origin::Path { path, .. } => (path.clone(), path.display().to_string()),
+                Origin::Hub { .. } => unreachable!("a recipe is made of what is here"),
+            };
+            Source { path, table: origin.table(), digest: known.digest, name }
+        };
+        origins.map(source).collect()
+    }
+
+    /// The sources of some inputs of a stage, whether or not its other inputs are there; or the stages, and the models of
+    /// the hub, that have to be there first.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn some_sources(
+        &self,
+        stage: usize,
+        keys: &[&str],
+        planned: &[Planned],
+    ) -> Result<std::result::Result<Inputs, Vec<Missing>>> {
+        let node = &self.graph.nodes[stage];
+        let digests = Digests::new(self.store.stats());
+        let (mut inputs, mut missing) = (Inputs::new(), Vec::new());
+        for edge in node.inputs.iter().filter(|edge| keys.contains(&edge.key)) {
+            let mut sources = Vec::new();
+            for origin in &edge.sources {
+                let table = origin.table();
+                match origin {
+                    Origin::Port { stage, port, .. } => match planned[*stage].decision.manifest() {
+                        Some(manifest) => sources.push(Source {
+                            path: self.store.entry(&manifest.recipe.entry()).join(port),
+                            table,
+                            digest: manifest.ports.get(port).ok_or_else(|| missing_port(manifest, port))?.digest(),
+                            name: format!("{}.{port}", self.graph.nodes[*stage].name),
+                        }),
+                        None => missing.push(Missing::Stage(self.graph.nodes[*stage].name.clone())),
+                    },
+                    Origin::Path { path, .. } => {
+                        let digest = digests.input(path, table)?;
+                        sources.push(Source { path: path.clone(), table, digest, name: path.display().to_string() });
+                    }
+                    Origin::Hub { name } => missing.push(Missing::Model(name.to_string())),
+                }
+            }
+            inputs.insert(edge.key, sources);
+        }
+        Ok(if missing.is_empty() { Ok(inputs) } else { Err(missing) })
+    }
+
+    /// The tables of a stage's inputs that are whole so far.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn inputs_so_far<'m>(&self, stage: usize, manifest: &dyn Fn(usize) -> Option<&'m Manifest>) -> Result<Inputs> {
+        let digests = Digests::new(self.store.stats());
+        let mut inputs = Inputs::new();
+        for edge in self.graph.nodes[stage].inputs.iter().filter(|edge| edge.idle.is_none()) {
+            let mut sources = Vec::new();
+            for origin in edge.sources.iter().filter(|origin| origin.table() != Table::Model) {
+                let table = origin.table();
+                sources.extend(match origin {
+                    Origin::Port { stage, port, .. } => match manifest(*stage) {
+                        Some(manifest) => Some(Source {
+                            path: self.store.entry(&manifest.recipe.entry()).join(port),
+                            table,
+                            digest: manifest.ports.get(port).ok_or_else(|| missing_port(manifest, port))?.digest(),
+                            name: format!("{}.{port}", self.graph.nodes[*stage].name),
+                        }),
+                        None => None,
+                    },
+                    Origin::Path { path, .. } => {
+                        let digest = digests.input(path, table)?;
+                        Some(Source { path: path.clone(), table, digest, name: path.display().to_string() })
+                    }
+                    Origin::Hub { .. } => None,
+                });
+            }
+            if sources.len() == edge.sources.len() {
+                inputs.insert(edge.key, sources);
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// What a stage expects to do, where its inputs are there.
+    pub fn forecast(&self, stage: usize, planned: &[Planned], device: &str) -> Option<Result<kit::Forecast>> {
+        let manifest = |stage: usize| planned[stage].decision.manifest();
+        let recipe = planned[stage].recipe.as_ref()?;
+        let folder: PathBuf = self.store.partial(&recipe.entry(), false);
+        let node = &self.graph.nodes[stage];
+        let silent = |_: kit::Event| {};
+        let context = Context {
+            seed: Seed(node.seed.unwrap_or_default()),
+            device,
+            folder: &folder,
+            inputs: self.sources(stage, recipe, &manifest),
+            events: &silent,
+            interrupt: Interrupt::default(),
+        };
+        Some(node.stage.forecast(&context))
+    }
+}
+
+fn missing_port(manifest: &Manifest, port: &str) -> kit::Error {
+    kit::Error::internal(format!("entry {} has no port `{port}`", manifest.recipe.entry()))
+}
+
+fn not_fetched(name: &ModelName) -> kit::Error {
+    kit::Error::internal(format!("the model `{name}` was not fetched before its stage was planned"))
+}
+
+/// Takes a key, dotted where it is nested, out of a configuration.
+/// Settings in which a text from the environment is named and told apart by its digest: recipes are kept.
+fn named(settings: Value) -> Value {
+    match settings {
+        Value::String(text) => {
+            let redacted = kit::redact(&text);
+            let digest = || Digest::of(text.as_bytes()).short(16);
+            Value::String(if redacted == text { text } else { format!("{redacted} ({})", digest()) })
+        }
+        Value::Number(number) if kit::redact(&number.to_string()) != number.to_string() => {
+            named(Value::String(number.to_string()))
+        }
+        Value::Array(items) => items.into_iter().map(named).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, named(value))).collect(),
+        other => other,
+    }
+}
+
+fn remove_key(settings: &mut Value, key: &str) {
+    let (above, last) = key.rsplit_once('.').map_or(("", key), |(above, last)| (above, last));
+    let pointer: String = above.split('.').filter(|key| !key.is_empty()).map(|key| format!("/{key}")).collect();
+    if let Some(Value::Object(map)) = settings.pointer_mut(&pointer) {
+        map.remove(last);
+    }
+}

@@ -1,0 +1,134 @@
+//! The rows of a table on disk, of any columns.
+
+use std::path::{Path, PathBuf};
+
+use arrow_schema::DataType;
+use kit::{Error, Result};
+use serde_json::{Map, Value};
+
+use super::cells;
+use super::filter::Filter;
+
+/// A table on disk.
+pub struct Rows {
+    /// Its parts, by name.
+    pub parts: Vec<PathBuf>,
+    /// Its columns.
+    pub columns: Vec<(String, DataType)>,
+    /// Its number of rows.
+    pub count: u64,
+}
+
+/// A row with its number, from 1.
+pub struct Row {
+    /// Its number in the table.
+    pub number: u64,
+    /// Its cells, in the order of the columns.
+    pub cells: Vec<Value>,
+}
+
+impl Rows {
+    /// Opens a folder of parts or a single file.
+    ///
+    /// # Errors
+    /// When it is not Parquet.
+    pub fn open(path: &Path) -> Result<Rows> {
+        Ok(Rows { parts: kit::parts_of(path)?, columns: kit::columns_of(path)?, count: kit::rows_of(path)? })
+    }
+
+    /// The number of a column.
+    ///
+    /// # Errors
+    /// When there is none of that name; the nearest is named.
+    pub fn column(&self, name: &str) -> crate::error::Result<usize> {
+        self.columns.iter().position(|(column, _)| column == name).ok_or_else(|| {
+            let names: Vec<&str> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
+            let near = crate::pipeline::problem::did_you_mean(name, names.iter().copied());
+            let near = if near.is_empty() { format!("; there are {}", names.join(", ")) } else { near };
+            crate::error::Error::Usage(format!("there is no column `{name}`{near}"))
+        })
+    }
+
+    /// Hands over the rows that all filters let through, until `take` has enough.
+    ///
+    /// # Errors
+    /// When a part is torn.
+    pub fn each(&self, filters: &[Filter], mut take: impl FnMut(Row) -> bool) -> Result<()> {
+        let mut number = 0;
+        for part in &self.parts {
+            for batch in kit::read_batches(part, None)? {
+                for cells in cells::rows(&batch?)? {
+                    number += 1;
+                    if filters.iter().all(|filter| filter.lets_through(&cells)) && !take(Row { number, cells }) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first `limit` rows with the cells of these columns; a column that is not there has empty cells. Nothing else
+    /// is read.
+    ///
+    /// # Errors
+    /// When a part is torn.
+    pub fn first(&self, columns: &[&str], limit: usize) -> Result<Vec<Vec<Value>>> {
+        let mut rows = Vec::new();
+        self.narrow(columns, limit, |cells| rows.push(cells))?;
+        Ok(rows)
+    }
+
+    /// Hands over the cells of these columns of every row, as [`Rows::first`] does.
+    ///
+    /// # Errors
+    /// When a part is torn.
+    pub fn each_of(&self, columns: &[&str], take: impl FnMut(Vec<Value>)) -> Result<()> {
+        self.narrow(columns, usize::MAX, take)
+    }
+
+    fn narrow(&self, columns: &[&str], limit: usize, mut take: impl FnMut(Vec<Value>)) -> Result<()> {
+        let mut left = limit;
+        for part in &self.parts {
+            for batch in kit::read_batches(part, Some(columns))? {
+                let batch = batch?;
+                let schema = batch.schema();
+                let places: Vec<Option<usize>> = columns.iter().map(|name| schema.index_of(name).ok()).collect();
+                for mut cells in cells::rows(&batch.slice(0, batch.num_rows().min(left)))? {
+                    left -= 1;
+                    take(places.iter().map(|place| place.map_or(Value::Null, |at| cells[at].take())).collect());
+                }
+                if left == 0 {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A row as a JSON object.
+    pub fn object(&self, row: &Row) -> Value {
+        let pairs = self.columns.iter().zip(&row.cells).map(|((name, _), cell)| (name.clone(), cell.clone()));
+        Value::Object(pairs.collect::<Map<_, _>>())
+    }
+
+    /// Bytes on disk.
+    ///
+    /// # Errors
+    /// When a part is gone.
+    pub fn bytes(&self) -> Result<u64> {
+        self.parts.iter().map(|part| Ok(part.metadata().map_err(Error::io(part))?.len())).sum()
+    }
+}
+
+/// The text of a cell that is text or a conversation.
+pub fn is_text(cell: &Value) -> Option<String> {
+    match cell {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => {
+            let contents: Option<Vec<&str>> = items.iter().map(|item| item.get("content")?.as_str()).collect();
+            contents.filter(|contents| !contents.is_empty()).map(|contents| contents.join("\n"))
+        }
+        _ => None,
+    }
+}

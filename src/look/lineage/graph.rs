@@ -1,0 +1,158 @@
+//! The graph of a run that is over: its stages as they were configured, and what each of them read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kit::{Context, InputPort, Interrupt, Kind, Seed, Source, Stage, Table};
+
+use crate::error::{Error, Result};
+use crate::hub::{Cache, ModelName};
+use crate::pipeline::Pipeline;
+use crate::pipeline::groups::parts_of;
+use crate::store::{Manifest, Records, RunRecord, Store};
+
+/// The stages of a run that have a result, each after those it read from.
+pub struct Lineage {
+    /// The stages.
+    pub links: Vec<Link>,
+}
+
+/// A stage of a run.
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// The stage.
+    pub stage: Box<dyn Stage>,
+    /// What it left.
+    pub manifest: Manifest,
+    /// Where.
+    pub folder: PathBuf,
+    /// What it read, by input.
+    pub sources: BTreeMap<&'static str, Vec<Source>>,
+    /// Tables that it read and that hold something else by now.
+    pub changed: Vec<String>,
+    /// The stages it read from.
+    above: Vec<String>,
+}
+
+impl Link {
+    /// Calls `look` with the surroundings the stage had, its entry in place of the folder it worked in.
+    pub fn with<T>(&self, look: impl FnOnce(&Context<'_>) -> T) -> T {
+        let silent = |_: kit::Event| {};
+        look(&Context {
+            seed: Seed(self.manifest.recipe.seed.unwrap_or_default()),
+            device: "cpu",
+            folder: &self.folder,
+            inputs: self.sources.clone(),
+            events: &silent,
+            interrupt: Interrupt::default(),
+        })
+    }
+
+    /// The folders of the ports that hold one of some tables.
+    pub fn ports<'a>(&'a self, tables: &'a [Table]) -> impl Iterator<Item = (Table, PathBuf)> + 'a {
+        let ports = self.manifest.ports.iter().filter(move |(_, files)| tables.contains(&files.table));
+        ports.map(move |(port, files)| (files.table, self.folder.join(port)))
+    }
+}
+
+impl Lineage {
+    /// Reads the record of a run and the pipeline as it was resolved then.
+    ///
+    /// # Errors
+    /// When the resolved pipeline is gone or not readable by this version.
+    pub fn of(store: &Store, records: &Records, record: &RunRecord, kinds: &'static [Kind]) -> Result<Lineage> {
+        let file = records.run(&record.pipeline, record.run).join("resolved.yaml");
+        let (pipeline, problems) =
+            Pipeline::load(&file, &[]).map_err(|problems| Error::Problems { file: file.clone(), problems })?;
+        if !problems.is_empty() {
+            return Err(Error::Problems { file, problems });
+        }
+        let manifests: BTreeMap<&str, Manifest> = record
+            .stages
+            .iter()
+            .filter_map(|(name, stage)| Some((name.as_str(), store.manifest(stage.entry.as_ref()?)?)))
+            .collect();
+        let mut links = Vec::new();
+        for declared in &pipeline.stages {
+            let Some(manifest) = manifests.get(declared.name.as_str()) else { continue };
+            let kind = kinds.iter().find(|kind| kind.name == manifest.recipe.kind);
+            let configured = kind.map(|kind| (kind.configure)(declared.config.clone()));
+            let Some(Ok((stage, _))) = configured else {
+                let why = configured.and_then(Result::err).map_or("unknown kind".to_owned(), |finding| finding.text);
+                let text = format!(
+                    "run {} of `{}`: stage `{}` cannot be read by this version: {why}",
+                    record.run, record.pipeline, declared.name
+                );
+                return Err(Error::Pipeline(text));
+            };
+            let mut link = Link {
+                name: declared.name.clone(),
+                kind: manifest.recipe.kind.clone(),
+                folder: store.entry(&manifest.recipe.entry()),
+                manifest: manifest.clone(),
+                sources: BTreeMap::new(),
+                changed: Vec::new(),
+                above: Vec::new(),
+                stage,
+            };
+            for input in link.stage.inputs() {
+                link.connect(&input, store, &manifests);
+            }
+            links.push(link);
+        }
+        Ok(Lineage { links: sorted(links) })
+    }
+}
+
+impl Link {
+    /// Finds what an input was read from. Idle inputs are in no recipe.
+    fn connect(&mut self, input: &InputPort, store: &Store, manifests: &BTreeMap<&str, Manifest>) {
+        let Some(digests) = self.manifest.recipe.inputs.get(input.key) else { return };
+        let mut sources = Vec::new();
+        for (text, known) in input.from.0.iter().zip(digests) {
+            let (name, port) = parts_of(text, |name| manifests.contains_key(name));
+            let above = manifests.get(name).filter(|_| !text.contains('/'));
+            let path = match above {
+                None => path_of(text),
+                Some(above) => {
+                    let holds = |port: &&String| {
+                        let files = &above.ports[*port];
+                        files.table == known.table && files.digest() == known.digest
+                    };
+                    let port = port.map(str::to_owned);
+                    let port = port.or_else(|| above.ports.keys().find(holds).cloned());
+                    let port = port.unwrap_or_else(|| known.table.name().to_owned());
+                    if above.ports.get(&port).is_none_or(|files| files.digest() != known.digest) {
+                        self.changed.push(format!("{name}.{port}"));
+                    }
+                    self.above.push(name.to_owned());
+                    store.entry(&above.recipe.entry()).join(port)
+                }
+            };
+            sources.push(Source { path, table: known.table, digest: known.digest, name: text.clone() });
+        }
+        self.sources.insert(input.key, sources);
+    }
+}
+
+/// The path that a text meant: itself, or a model of the cache.
+fn path_of(text: &str) -> PathBuf {
+    let path = Path::new(text);
+    let cached = || Cache::of_user().find(&ModelName::read(text).ok()??);
+    if path.exists() { path.to_owned() } else { cached().unwrap_or_else(|| path.to_owned()) }
+}
+
+/// Each after those it read from, otherwise in the order of the file.
+fn sorted(mut waiting: Vec<Link>) -> Vec<Link> {
+    let mut links: Vec<Link> = Vec::new();
+    while !waiting.is_empty() {
+        let ready = |link: &Link| link.above.iter().all(|name| links.iter().any(|done| done.name == *name));
+        // A run has no circle: one of them is always ready.
+        let next = waiting.iter().position(ready).unwrap_or(0);
+        links.push(waiting.remove(next));
+    }
+    links
+}

@@ -1,0 +1,511 @@
+//! Configurations held against their JSON Schema, so that all that is wrong shows at once: serde stops at the first.
+
+use serde_json::{Map, Value};
+
+use crate::pipeline::problem::{did_you_mean, nearest};
+use crate::pipeline::repair::Repair;
+
+/// Samples nest no deeper than this.
+const DEPTH: usize = 6;
+
+/// Something wrong in a value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mismatch {
+    /// The keys that lead there.
+    pub path: Vec<String>,
+    /// Whether the key itself is unknown, rather than its value wrong.
+    pub unknown_key: bool,
+    /// What is wrong.
+    pub text: String,
+    /// Values that would fit.
+    pub repair: Repair,
+}
+
+/// All keys and values that do not fit the schema. Unknown keys are taken out of `value`, so that the rest can be read.
+pub fn mismatches(schema: &Value, value: &mut Value) -> Vec<Mismatch> {
+    let mut walker = Walker { root: schema, found: Vec::new(), path: Vec::new() };
+    walker.walk(schema, value);
+    walker.found
+}
+
+/// The repair of a value of which only the reading told that it is wrong: as deep as the schema knows the path.
+pub fn repair_at(schema: &Value, path: &[String]) -> Repair {
+    let walker = Walker { root: schema, found: Vec::new(), path: Vec::new() };
+    let (mut here, mut known) = (vec![schema], Vec::new());
+    for key in path {
+        let mut branches = Vec::new();
+        here.iter().for_each(|schema| walker.alternatives(schema, &mut branches));
+        let next: Vec<&Value> = branches.into_iter().filter_map(|branch| below(branch, key)).collect();
+        if next.is_empty() {
+            break;
+        }
+        here = next;
+        known.push(key.clone());
+    }
+    let fitting = here.into_iter().flat_map(|schema| walker.samples(schema, 0));
+    Repair { path: known, values: fitting.map(Some).chain([None]).collect() }
+}
+
+/// The schema of what stands under a key.
+fn below<'a>(branch: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    let property = branch.get("properties").and_then(|properties| properties.get(key));
+    let item = branch.get("items").filter(|_| key.parse::<usize>().is_ok());
+    property.or(item).or_else(|| branch.get("additionalProperties").filter(|others| others.is_object()))
+}
+
+struct Walker<'a> {
+    root: &'a Value,
+    found: Vec<Mismatch>,
+    path: Vec<String>,
+}
+
+impl<'a> Walker<'a> {
+    /// Reports something about a key of what the path leads to, or about that itself. `fitting` could stand at
+    /// `place` below it instead.
+    fn report(&mut self, key: Option<&str>, text: String, place: Option<&str>, fitting: Vec<Value>) {
+        let below = |key: Option<&str>| self.path.iter().cloned().chain(key.map(str::to_owned)).collect();
+        let repair = Repair { path: below(place), values: fitting.into_iter().map(Some).chain([None]).collect() };
+        self.found.push(Mismatch { path: below(key), unknown_key: false, text, repair });
+    }
+
+    /// Values that a schema allows: all words, some numbers, the least of each mapping.
+    fn samples(&self, schema: &'a Value, depth: usize) -> Vec<Value> {
+        let mut branches = Vec::new();
+        self.alternatives(schema, &mut branches);
+        branches.into_iter().flat_map(|branch| self.samples_of(branch, depth)).collect()
+    }
+
+    fn samples_of(&self, branch: &'a Map<String, Value>, depth: usize) -> Vec<Value> {
+        if let Some(only) = branch.get("const") {
+            return vec![only.clone()];
+        }
+        if let Some(words) = branch.get("enum").and_then(Value::as_array) {
+            return words.clone();
+        }
+        let of_class = |name: &str| -> Vec<Value> {
+            match name {
+                "null" => vec![Value::Null],
+                "boolean" => vec![true.into(), false.into()],
+                "integer" => [1, 2, 100, 0, -1].map(Value::from).to_vec(),
+                "number" => vec![0.5.into(), 1.into(), 2.into(), 100.into(), 0.into(), (-1).into()],
+                "string" => vec!["x".into(), "./y".into()],
+                "array" if depth < DEPTH => {
+                    let items = branch.get("items").map(|items| self.samples(items, depth + 1)).unwrap_or_default();
+                    (0..=items.len().min(2)).map(|count| Value::Array(items[..count].to_vec())).collect()
+                }
+                "object" if depth < DEPTH => {
+                    let required = branch.get("required").and_then(Value::as_array).into_iter().flatten();
+                    let sample = |key: &str| {
+                        let schema = branch.get("properties")?.get(key)?;
+                        Some((key.to_owned(), self.samples(schema, depth + 1).into_iter().next()?))
+                    };
+                    vec![Value::Object(required.filter_map(Value::as_str).filter_map(sample).collect())]
+                }
+                _ => Vec::new(),
+            }
+        };
+        match branch.get("type") {
+            Some(Value::String(name)) => of_class(name),
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).flat_map(of_class).collect(),
+            _ if branch.contains_key("properties") => of_class("object"),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The alternatives of a schema, references followed, with nested `anyOf` and `oneOf` laid flat.
+    fn alternatives(&self, schema: &'a Value, out: &mut Vec<&'a Map<String, Value>>) {
+        let Some(map) = schema.as_object() else { return };
+        if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
+            let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+            return target.into_iter().for_each(|target| self.alternatives(target, out));
+        }
+        match map.get("anyOf").or_else(|| map.get("oneOf")).and_then(Value::as_array) {
+            // Properties beside the alternatives (flattened enums) belong to each; such schemas are left to serde.
+            Some(_) if map.contains_key("properties") => {}
+            Some(branches) => branches.iter().for_each(|branch| self.alternatives(branch, out)),
+            None => out.push(map),
+        }
+    }
+
+    fn walk(&mut self, schema: &'a Value, value: &mut Value) {
+        let mut branches = Vec::new();
+        self.alternatives(schema, &mut branches);
+        if branches.is_empty() || branches.iter().any(|branch| is_anything(branch)) {
+            return;
+        }
+        let fitting: Vec<_> = branches.iter().copied().filter(|branch| takes(branch, value)).collect();
+        if fitting.is_empty() {
+            let text = match (value.as_str(), words(&branches)) {
+                (Some(word), words) if !words.is_empty() => unknown_word(word, &words),
+                _ => format!("got {}, wanted {}", named(value), wanted(&branches)),
+            };
+            return self.report(None, text, None, self.samples(schema, 0));
+        }
+        match value {
+            Value::Object(map) => self.object(&fitting, map),
+            Value::Array(items) => {
+                if let [branch] = fitting[..]
+                    && let Some(schema) = branch.get("items")
+                {
+                    for (index, item) in items.iter_mut().enumerate() {
+                        self.path.push(index.to_string());
+                        self.walk(schema, item);
+                        self.path.pop();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn object(&mut self, branches: &[&'a Map<String, Value>], map: &mut Map<String, Value>) {
+        let branch = match branches {
+            [branch] => *branch,
+            several => match self.choose(several, map) {
+                Some(branch) => branch,
+                None => return,
+            },
+        };
+        let properties = branch.get("properties").and_then(Value::as_object);
+        let others = branch.get("additionalProperties").filter(|others| others.is_object());
+        for key in map.keys().cloned().collect::<Vec<_>>() {
+            let schema = properties.and_then(|properties| properties.get(&key)).or(others);
+            match (schema, properties) {
+                (Some(schema), _) => {
+                    self.path.push(key.clone());
+                    self.walk(schema, &mut map[&key]);
+                    self.path.pop();
+                }
+                (None, Some(properties)) => {
+                    let readers = readers(branches, &key);
+                    let near = did_you_mean(&key, properties.keys().map(String::as_str));
+                    let free = properties.keys().filter(|known| !map.contains_key(*known)).map(String::as_str);
+                    let near = if near.is_empty() { known_keys(&free.collect::<Vec<_>>()) } else { near };
+                    let path: Vec<String> = self.path.iter().chain([&key]).cloned().collect();
+                    let repair = Repair { path: path.clone(), values: vec![None] };
+                    let text = match (&readers[..], tags(branch).first()) {
+                        ([], _) | (_, None) => format!("unknown key `{key}`{near}"),
+                        (readers, Some((_, word))) => {
+                            let (verb, names) =
+                                (if readers.len() == 1 { "reads" } else { "read" }, listed_first(readers));
+                            format!("unknown key `{key}`: {names} {verb} it, `{word}` does not")
+                        }
+                    };
+                    self.found.push(Mismatch { path, unknown_key: true, text, repair });
+                    map.remove(&key);
+                }
+                (None, None) => {}
+            }
+        }
+        let required = branch.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        for key in required {
+            if !map.contains_key(key) {
+                let schema = properties.and_then(|properties| properties.get(key));
+                let fitting = schema.map(|schema| self.samples(schema, 0)).unwrap_or_default();
+                self.report(None, format!("`{key}` is missing{}", described(properties, key)), Some(key), fitting);
+            }
+        }
+    }
+
+    /// The alternative that an object means: by its tag (a property with one possible word), else by its required keys.
+    fn choose(
+        &mut self,
+        branches: &[&'a Map<String, Value>],
+        map: &Map<String, Value>,
+    ) -> Option<&'a Map<String, Value>> {
+        let tag = tags(branches[0])
+            .into_iter()
+            .map(|(key, _)| key)
+            .find(|key| branches.iter().all(|branch| tags(branch).iter().any(|(other, _)| other == key)));
+        if let Some(tag) = tag {
+            let word_of = |branch: &Map<String, Value>| {
+                tags(branch).into_iter().find(|(key, _)| *key == tag).map(|(_, word)| word.to_owned())
+            };
+            let words: Vec<String> = branches.iter().filter_map(|branch| word_of(branch)).collect();
+            // With another word other keys may stand beside it, so that the whole is in question; but not all of a stage.
+            let (place, fitting) = match self.path.is_empty() {
+                true => (Some(tag), words.iter().cloned().map(Value::String).collect()),
+                false => (None, branches.iter().flat_map(|branch| self.samples_of(branch, 0)).collect::<Vec<_>>()),
+            };
+            return match map.get(tag) {
+                Some(Value::String(word)) => {
+                    let chosen = branches.iter().find(|branch| word_of(branch).as_ref() == Some(word)).copied();
+                    if chosen.is_none() {
+                        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                        self.report(Some(tag), unknown_word(word, &words), place, fitting);
+                    }
+                    chosen
+                }
+                Some(other) => {
+                    let text = format!("got {}, wanted {}", named(other), listed(&words));
+                    self.report(Some(tag), text, place, fitting);
+                    None
+                }
+                None => {
+                    self.report(None, format!("`{tag}` is missing: {}", listed(&words)), place, fitting);
+                    None
+                }
+            };
+        }
+        let complete = |branch: &&&Map<String, Value>| {
+            branch
+                .get("required")
+                .and_then(Value::as_array)
+                .is_none_or(|keys| keys.iter().filter_map(Value::as_str).all(|key| map.contains_key(key)))
+        };
+        let complete: Vec<_> = branches.iter().filter(complete).collect();
+        match complete[..] {
+            [branch] => Some(branch),
+            _ => None,
+        }
+    }
+}
+
+/// The words of the alternatives that know a key.
+fn readers<'a>(branches: &[&'a Map<String, Value>], key: &str) -> Vec<&'a str> {
+    let knows = |branch: &&&Map<String, Value>| branch.get("properties").is_some_and(|all| all.get(key).is_some());
+    branches.iter().filter(knows).filter_map(|branch| tags(branch).first().map(|(_, word)| *word)).collect()
+}
+
+/// Some words; of many the first ones.
+fn listed_first(words: &[&str]) -> String {
+    const FIRST: usize = 4;
+    match words.len() {
+        count if count > FIRST => {
+            let quoted: Vec<String> = words[..FIRST - 1].iter().map(|word| format!("`{word}`")).collect();
+            format!("{} and {} more", quoted.join(", "), count - FIRST + 1)
+        }
+        _ => listed(words).replace(" or ", " and "),
+    }
+}
+
+/// The properties of an alternative that can only be one word.
+fn tags(branch: &Map<String, Value>) -> Vec<(&str, &str)> {
+    let properties = branch.get("properties").and_then(Value::as_object).into_iter().flatten();
+    properties.filter_map(|(key, schema)| Some((key.as_str(), schema.get("const")?.as_str()?))).collect()
+}
+
+fn is_anything(branch: &Map<String, Value>) -> bool {
+    !["type", "const", "enum", "properties", "required", "items"].iter().any(|key| branch.contains_key(*key))
+}
+
+/// Whether the class of the value (text, number, ...) and, for words, the word itself fits.
+fn takes(branch: &Map<String, Value>, value: &Value) -> bool {
+    if let Some(only) = branch.get("const") {
+        return only == value;
+    }
+    if let Some(words) = branch.get("enum").and_then(Value::as_array) {
+        return words.contains(value);
+    }
+    let class = |name: &str| match name {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        _ => true,
+    };
+    match branch.get("type") {
+        Some(Value::String(name)) => class(name),
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).any(class),
+        _ => !branch.contains_key("properties") || value.is_object(),
+    }
+}
+
+/// The words that the alternatives allow, where text can be nothing else.
+fn words<'a>(branches: &[&'a Map<String, Value>]) -> Vec<&'a str> {
+    let mut words = Vec::new();
+    for branch in branches {
+        words.extend(branch.get("const").and_then(Value::as_str));
+        words.extend(branch.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str));
+    }
+    words
+}
+
+fn unknown_word(word: &str, words: &[&str]) -> String {
+    match nearest(word, words.iter().copied()) {
+        Some(near) => format!("unknown value `{word}`; did you mean `{near}`?"),
+        None => format!("unknown value `{word}`; wanted {}", listed(words)),
+    }
+}
+
+fn listed<S: AsRef<str>>(words: &[S]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{}`", word.as_ref())).collect();
+    match &quoted[..] {
+        [] => "nothing".to_owned(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+fn known_keys(keys: &[&str]) -> String {
+    match keys {
+        [] => String::new(),
+        [one] => format!("; `{one}` can stand here"),
+        several => {
+            let quoted: Vec<String> = several.iter().map(|key| format!("`{key}`")).collect();
+            format!("; {} can stand here", quoted.join(", "))
+        }
+    }
+}
+
+/// The first sentence of a key's documentation.
+fn described(properties: Option<&Map<String, Value>>, key: &str) -> String {
+    let text = properties.and_then(|properties| properties.get(key)?.get("description")?.as_str()).unwrap_or_default();
+    // A dot within a number ends no sentence.
+    let line = text.lines().next().unwrap_or_default();
+    let sentence = line.split_once(". ").map_or(line, |(sentence, _)| sentence).trim().trim_end_matches('.');
+    if sentence.is_empty() { String::new() } else { format!(" ({sentence})") }
+}
+
+fn named(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(value) => format!("`{value}`"),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(text) => format!("the text `{}`", text.chars().take(60).collect::<String>()),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a mapping".to_owned(),
+    }
+}
+
+fn wanted(branches: &[&Map<String, Value>]) -> String {
+    let mut kinds: Vec<String> = Vec::new();
+    for branch in branches {
+        let mut add = |name: &str| {
+            let name = match name {
+                "boolean" => "true or false",
+                "integer" => "a whole number",
+                "number" => "a number",
+                "string" => "text",
+                "array" => "a list",
+                "object" => "a mapping",
+                _ => return,
+            };
+            if !kinds.iter().any(|kind| kind == name) {
+                kinds.push(name.to_owned());
+            }
+        };
+        if branch.contains_key("const") || branch.contains_key("enum") {
+            continue;
+        }
+        match branch.get("type") {
+            Some(Value::String(name)) => add(name),
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).for_each(add),
+            _ => {}
+        }
+    }
+    let words = words(branches);
+    if !words.is_empty() {
+        kinds.push(listed(&words));
+    }
+    kinds.join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemars::JsonSchema;
+    use serde_json::json;
+
+    #[derive(JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    struct Config {
+        lr: f64,
+        steps: Option<u32>,
+        ties: Ties,
+        objective: Objective,
+        tags: Vec<Part>,
+        limit: Limit,
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Ties {
+        /// Leave them out.
+        Drop,
+        Keep,
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Objective {
+        Dpo { beta: f64 },
+        Rpo { beta: f64, tau: f64 },
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Limit {
+        None,
+        Rows { count: u32 },
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    struct Part {
+        /// What it is called, such as 0.1. Anything goes.
+        name: String,
+    }
+
+    fn check(mut value: Value, wanted: &[&str]) {
+        let schema = schemars::schema_for!(Config).to_value();
+        let found: Vec<String> = mismatches(&schema, &mut value)
+            .into_iter()
+            .map(|mismatch| format!("{}: {}", mismatch.path.join("."), mismatch.text))
+            .collect();
+        assert_eq!(found, wanted);
+    }
+
+    fn good() -> Value {
+        json!({"lr": 1, "ties": "drop", "objective": {"name": "rpo", "beta": 0.1, "tau": 1.0}, "tags": [{"name": "x"}],
+               "limit": {"rows": {"count": 3}}})
+    }
+
+    #[test]
+    fn a_good_value_passes() {
+        check(good(), &[]);
+        let mut value = good();
+        value["steps"] = Value::Null;
+        value["limit"] = json!("none");
+        check(value, &[]);
+    }
+
+    #[test]
+    fn everything_wrong_shows_at_once() {
+        let value = json!({
+            "lr": "fast", "step": 3, "ties": "drpo",
+            "objective": {"name": "dpo", "beta": 0.1, "tau": 0.5}, "tags": [{"name": 3}, {"nam": "x"}], "limit": 7,
+        });
+        check(
+            value,
+            &[
+                "limit: got the number 7, wanted a mapping or `none`",
+                "lr: got the text `fast`, wanted a number",
+                "objective.tau: unknown key `tau`: `rpo` reads it, `dpo` does not",
+                "step: unknown key `step`; did you mean `steps`?",
+                "tags.0.name: got the number 3, wanted text",
+                "tags.1.nam: unknown key `nam`; did you mean `name`?",
+                "tags.1: `name` is missing (What it is called, such as 0.1)",
+                "ties: unknown value `drpo`; did you mean `drop`?",
+            ],
+        );
+    }
+
+    #[test]
+    fn tags_choose_the_alternative() {
+        let mut value = good();
+        value["objective"] = json!({"name": "rpoo", "bta": 3});
+        check(value, &["objective.name: unknown value `rpoo`; did you mean `rpo`?"]);
+        let mut value = good();
+        value["objective"] = json!({"beta": 3});
+        check(value, &["objective: `name` is missing: `dpo` or `rpo`"]);
+    }
+}

@@ -1,0 +1,186 @@
+//! A pipeline whose stages are configured and whose references are resolved: what the plan and the runner work on.
+
+use std::path::PathBuf;
+
+use kit::{OutputPort, Stage, Table};
+use serde_json::Value;
+
+use crate::hub::ModelName;
+use crate::pipeline::Group;
+use crate::pipeline::problem::{At, Problem};
+
+/// A checked pipeline.
+pub struct Graph {
+    /// The pipeline file.
+    pub file: PathBuf,
+    /// The pipeline's name.
+    pub name: String,
+    /// Its seed.
+    pub seed: Option<u64>,
+    /// The stages, in the order of the file.
+    pub nodes: Vec<Node>,
+    /// The stages' numbers, each after those it reads from; otherwise in the order of the file.
+    pub order: Vec<usize>,
+    /// What is not wrong and hardly meant.
+    pub warnings: Vec<Problem>,
+    /// The same, of stages on this machine.
+    pub remarks: Vec<Problem>,
+}
+
+/// A configured stage.
+pub struct Node {
+    /// Its name in the pipeline.
+    pub name: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// The stage.
+    pub stage: Box<dyn Stage>,
+    /// Its configuration after defaults.
+    pub settings: Value,
+    /// The seed it draws from: its own, or the pipeline's.
+    pub seed: Option<u64>,
+    /// The matrix it is one combination of.
+    pub group: Option<Group>,
+    /// Where it reads from.
+    pub inputs: Vec<Edge>,
+    /// What it writes.
+    pub outputs: Vec<OutputPort>,
+}
+
+/// An input of a stage with its sources.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    /// The input's key.
+    pub key: &'static str,
+    /// Why it is not read, where it is not.
+    pub idle: Option<String>,
+    /// The sources, in order; all of one table.
+    pub sources: Vec<Origin>,
+    /// Where it stands.
+    pub at: At,
+}
+
+/// Where one source of an input comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A port of another stage.
+    Port {
+        /// The stage's number.
+        stage: usize,
+        /// The port's name.
+        port: String,
+        /// What it carries.
+        table: Table,
+    },
+    /// A model that is to be fetched from the hub before it can be planned with.
+    Hub {
+        /// Its name.
+        name: ModelName,
+    },
+    /// A file or folder.
+    Path {
+        /// As the pipeline file names it.
+        path: PathBuf,
+        /// What it is taken for.
+        table: Table,
+    },
+}
+
+impl Origin {
+    /// What flows.
+    pub fn table(&self) -> Table {
+        match self {
+            Origin::Port { table, .. } | Origin::Path { table, .. } => *table,
+            Origin::Hub { .. } => Table::Model,
+        }
+    }
+}
+
+impl Graph {
+    /// The number of a stage.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// The numbers of the stages that a name means: a stage, or all stages of a matrix.
+    pub fn find_all(&self, name: &str) -> Vec<usize> {
+        let of_group = |node: &Node| node.group.as_ref().is_some_and(|group| group.name == name);
+        (0..self.nodes.len()).filter(|stage| self.nodes[*stage].name == name || of_group(&self.nodes[*stage])).collect()
+    }
+
+    /// The stages that a stage reads from, without idle inputs; in order, each once.
+    pub fn upstream(&self, stage: usize) -> Vec<usize> {
+        let mut found = Vec::new();
+        for other in self.sources(stage) {
+            if !found.contains(&other) {
+                found.push(other);
+            }
+        }
+        found
+    }
+
+    /// The stages whose results a stage reads, one for each port of theirs that it reads.
+    pub fn sources(&self, stage: usize) -> impl Iterator<Item = usize> {
+        let read = self.nodes[stage].inputs.iter().filter(|edge| edge.idle.is_none());
+        read.flat_map(|edge| &edge.sources)
+            .filter_map(|origin| if let Origin::Port { stage, .. } = origin { Some(*stage) } else { None })
+    }
+
+    /// The models that a stage reads and that are to be fetched first.
+    pub fn absent(&self, stage: usize) -> impl Iterator<Item = &ModelName> {
+        let read = self.nodes[stage].inputs.iter().filter(|edge| edge.idle.is_none());
+        read.flat_map(|edge| &edge.sources)
+            .filter_map(|origin| if let Origin::Hub { name } = origin { Some(name) } else { None })
+    }
+
+    /// A stage and everything it needs.
+    pub fn needs(&self, stage: usize) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        let mut open = vec![stage];
+        while let Some(stage) = open.pop() {
+            if !std::mem::replace(&mut needed[stage], true) {
+                open.extend(self.upstream(stage));
+            }
+        }
+        needed
+    }
+
+    /// A stage and everything that reads, directly or not, what it writes.
+    pub fn follows(&self, stage: usize) -> Vec<bool> {
+        let mut following = vec![false; self.nodes.len()];
+        following[stage] = true;
+        for &later in &self.order {
+            if self.upstream(later).iter().any(|&earlier| following[earlier]) {
+                following[later] = true;
+            }
+        }
+        following
+    }
+
+    /// For each stage that feeds only inputs that nobody reads: why.
+    pub fn idle_stages(&self) -> Vec<Option<String>> {
+        let mut idle: Vec<Option<String>> = vec![None; self.nodes.len()];
+        for &stage in self.order.iter().rev() {
+            let mut reasons = Vec::new();
+            let mut read = false;
+            for (reader, node) in self.nodes.iter().enumerate() {
+                for edge in &node.inputs {
+                    let feeds = |origin: &Origin| matches!(origin, Origin::Port { stage: from, .. } if *from == stage);
+                    if edge.sources.iter().any(feeds) {
+                        match (&edge.idle, &idle[reader]) {
+                            (Some(why), _) => {
+                                reasons.push(format!("`{}` does not read `{}`: {why}", node.name, edge.key));
+                            }
+                            (None, Some(_)) => reasons.push(format!("it feeds only `{}`, which is skipped", node.name)),
+                            (None, None) => read = true,
+                        }
+                    }
+                }
+            }
+            if !read && !reasons.is_empty() {
+                idle[stage] = Some(reasons.join("; "));
+            }
+        }
+        idle
+    }
+}

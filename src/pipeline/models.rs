@@ -1,0 +1,62 @@
+//! Models that stages name, looked at before anything runs: a judge of hours may stand before one that cannot be used.
+
+use kit::Table;
+
+use crate::error::{Error, Result};
+use crate::pipeline::graph::{Graph, Origin};
+use crate::pipeline::problem::{Fault, Problem};
+
+/// Checks the models that some stages read and that are there: everything but their weights. Gives what is not wrong and
+/// hardly meant.
+///
+/// # Errors
+/// All that these stages would stop at, sorted by place.
+pub fn check(graph: &Graph, wanted: impl Fn(usize) -> bool) -> Result<Vec<Problem>> {
+    let (mut problems, mut remarks) = (Vec::new(), graph.remarks.clone());
+    for (stage, node) in graph.nodes.iter().enumerate().filter(|(stage, _)| wanted(*stage)) {
+        for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
+            for origin in &edge.sources {
+                let Origin::Path { path, table: Table::Model } = origin else { continue };
+                let problem =
+                    |text, fault| Problem { at: edge.at.clone(), stage: Some(node.name.clone()), text, fault };
+                match node.stage.check_model(edge.key, path) {
+                    Ok(None) => {}
+                    Ok(Some(text)) if reads_conversations(graph, stage) => problems.push(problem(text, Fault::Data)),
+                    Ok(Some(text)) => remarks.push(problem(text, Fault::Data)),
+                    Err(text) => problems.push(problem(text, Fault::Data)),
+                }
+            }
+        }
+    }
+    remarks.sort();
+    remarks.dedup();
+    problems.sort();
+    problems.dedup();
+    match problems.is_empty() {
+        true => Ok(remarks),
+        false => Err(Error::Problems { file: graph.file.clone(), problems }),
+    }
+}
+
+/// Whether data that a stage reads, over other stages, are read as conversations by what their `form` says.
+fn reads_conversations(graph: &Graph, stage: usize) -> bool {
+    let mut seen = vec![false; graph.nodes.len()];
+    let mut waiting = vec![stage];
+    while let Some(stage) = waiting.pop() {
+        if std::mem::replace(&mut seen[stage], true) {
+            continue;
+        }
+        let node = &graph.nodes[stage];
+        if node.kind == "ingest" && node.settings["form"] == "chat" {
+            return true;
+        }
+        // What a model was trained on does not matter here.
+        let tables = node.inputs.iter().filter(|edge| edge.idle.is_none()).flat_map(|edge| &edge.sources);
+        waiting.extend(tables.filter_map(|origin| match origin {
+            Origin::Port { table: Table::Model, .. } => None,
+            Origin::Port { stage, .. } => Some(*stage),
+            _ => None,
+        }));
+    }
+    false
+}

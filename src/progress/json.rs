@@ -1,0 +1,33 @@
+//! Events as JSON lines on stdout, for machines.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::event::{Happened, Reporter};
+use crate::error::{Error, Result};
+use crate::streams;
+
+/// Prints every event.
+#[derive(Default)]
+pub struct Json {
+    /// Why the first event that could not be printed was not.
+    failed: Mutex<Option<Error>>,
+}
+
+impl Json {
+    /// Whether every event was printed. A run goes on without; only in the end it has not done all that was asked for.
+    ///
+    /// # Errors
+    /// When stdout is closed, or full.
+    pub fn written(&self) -> Result<()> {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Reporter for Json {
+    fn tell(&self, stage: Option<&str>, happened: &Happened) {
+        if let Err(error) = streams::print(&format!("{}\n", happened.json(stage))) {
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+}

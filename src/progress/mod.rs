@@ -1,0 +1,23 @@
+//! What happens during a run, and those who tell it.
+
+mod bars;
+mod course;
+mod detail;
+mod ending;
+mod event;
+mod fetching;
+mod json;
+mod lines;
+mod recorder;
+mod table;
+
+pub use bars::Bars;
+pub use course::Course;
+pub use detail::Detail;
+pub use ending::ending;
+pub use event::{Happened, Reporter, Reporters, RunEvent};
+pub use fetching::Fetching;
+pub use json::Json;
+pub use lines::Lines;
+pub use recorder::Recorder;
+pub use table::{aligned, summary};

@@ -1,0 +1,236 @@
+//! Work that survives a kill: a stage's rows are computed and committed in shards.
+//!
+//! The work list is a pure function of the inputs, so a shard is one too; a shard whose record is on disk is not
+//! computed again. The record is committed after the shard's files, so it never names a file that is not whole. What is
+//! taken up is compared with what was written; a shard that is damaged is set aside and computed again.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::commit::{Sealed, commit_sealed, read_sealed};
+use crate::contract::context::{Context, SCRATCH};
+use crate::contract::event::Event;
+use crate::error::Result;
+use crate::table::row::Row;
+use crate::table::rows::Reject;
+use crate::table::write::{Part, part_name, write_part};
+
+/// What a shard left on disk.
+#[derive(Debug, Serialize, Deserialize)]
+struct ShardRecord {
+    /// Units of the work list.
+    units: Range<usize>,
+    ports: BTreeMap<String, Part>,
+    rejects: BTreeMap<String, u64>,
+}
+
+/// Takes the rows of one shard.
+pub struct ShardOutput<'a> {
+    context: &'a Context<'a>,
+    shard: usize,
+    ports: BTreeMap<String, Part>,
+    rejects: Vec<Reject>,
+}
+
+impl ShardOutput<'_> {
+    /// Commits the shard's rows of one port; called once per port. Without rows no file is written.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write<R: Row>(&mut self, port: &str, rows: &[R]) -> Result<()> {
+        if !rows.is_empty() {
+            let part = write_part(&self.context.port(port).join(part_name(self.shard)), rows)?;
+            let before = self.ports.insert(port.to_owned(), part);
+            assert!(before.is_none(), "a shard writes each port once");
+        }
+        Ok(())
+    }
+
+    /// Rejects a row.
+    pub fn reject(&mut self, reject: Reject) {
+        self.rejects.push(reject);
+    }
+}
+
+/// Cuts units into shards of at least `size` units without cutting a group; `groups` are the lengths of consecutive groups.
+pub fn shard_ranges(groups: impl IntoIterator<Item = usize>, size: usize) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut end) = (0, 0);
+    for group in groups {
+        end += group;
+        if end - start >= size {
+            ranges.push(start..end);
+            start = end;
+        }
+    }
+    if end > start {
+        ranges.push(start..end);
+    }
+    ranges
+}
+
+/// Computes every shard that is not committed yet, in order. `compute` gets the shard's range of the work list.
+///
+/// Rejects go to the port `rejects`. Gives the number of rejected rows over all shards. The stage calls
+/// [`complete_port`] for its other ports afterwards.
+///
+/// # Errors
+/// What `compute` gives, or when files cannot be written, or when a signal asks to stop between shards.
+pub fn run_shards(
+    context: &Context<'_>,
+    unit: &'static str,
+    ranges: &[Range<usize>],
+    mut compute: impl FnMut(Range<usize>, &mut ShardOutput<'_>) -> Result<()>,
+) -> Result<u64> {
+    let total = ranges.last().map_or(0, |range| range.end) as u64;
+    let mut rejected = BTreeMap::new();
+    let mut resumed = 0;
+    for (shard, range) in ranges.iter().enumerate() {
+        let record = match whole_shard(context, shard, range)? {
+            Some(record) => {
+                resumed += 1;
+                record
+            }
+            None => {
+                if resumed > 0 {
+                    context.emit(Event::Resumed { what: format!("{resumed} of {} shards", ranges.len()) });
+                    resumed = 0;
+                }
+                context.interrupt.check()?;
+                let mut output = ShardOutput { context, shard, ports: BTreeMap::new(), rejects: Vec::new() };
+                compute(range.clone(), &mut output)?;
+                let rejects = std::mem::take(&mut output.rejects);
+                let mut counts = BTreeMap::new();
+                rejects.iter().for_each(|reject| *counts.entry(reject.reason.clone()).or_insert(0) += 1);
+                output.write("rejects", &rejects)?;
+                let record = ShardRecord { units: range.clone(), ports: output.ports, rejects: counts };
+                commit_sealed(&context.folder.join(record_of(shard)), &record)?;
+                let rows = record.ports.values().map(|part| part.rows).sum();
+                context.emit(Event::ShardCommitted { shard: shard as u64, shards: ranges.len() as u64, rows });
+                record
+            }
+        };
+        record.rejects.into_iter().for_each(|(reason, rows)| *rejected.entry(reason).or_insert(0) += rows);
+        context.progress(range.end as u64, total, unit, String::new());
+    }
+    complete_port::<Reject>(context, "rejects")?;
+    let all = rejected.values().sum();
+    rejected.into_iter().for_each(|(reason, rows)| context.emit(Event::RowsRejected { reason, rows }));
+    Ok(all)
+}
+
+/// The name of a shard's record in the stage's folder.
+fn record_of(shard: usize) -> String {
+    format!("{SCRATCH}/shards/{shard:05}.json")
+}
+
+/// The record of a shard that was committed and whose files are as they were then.
+fn whole_shard(context: &Context<'_>, shard: usize, range: &Range<usize>) -> Result<Option<ShardRecord>> {
+    let name = record_of(shard);
+    let record = match read_sealed::<ShardRecord>(&context.folder.join(&name))? {
+        Sealed::Whole(record) if record.units == *range => record,
+        Sealed::Whole(_) | Sealed::Missing => return Ok(None),
+        Sealed::Damaged(damage) => {
+            context.set_aside(&name, &damage)?;
+            return Ok(None);
+        }
+    };
+    for (port, part) in &record.ports {
+        if let Some(damage) = part.damage(&context.port(port))? {
+            context.set_aside(&format!("{port}/{}", part.file), &damage)?;
+            return Ok(None);
+        }
+    }
+    Ok(Some(record))
+}
+
+/// Gives a port that no shard wrote to its one empty part, so that every port can be opened and shows its columns.
+///
+/// # Errors
+/// When the part cannot be written.
+pub fn complete_port<R: Row>(context: &Context<'_>, port: &str) -> Result<()> {
+    let folder = context.port(port);
+    if !folder.is_dir() || crate::table::read::parts_of(&folder).is_err() {
+        write_part::<R>(&folder.join(part_name(0)), &[])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::context::Interrupt;
+    use crate::seed::Seed;
+    use crate::table::rows::{Prompt, Reject};
+
+    /// Computes three shards of two prompts each in a folder; gives the shards that were computed and what was told.
+    fn three_shards(folder: &std::path::Path) -> (Vec<usize>, Vec<Event>) {
+        let events = std::sync::Mutex::new(Vec::new());
+        let told = |event| events.lock().unwrap().push(event);
+        let context = Context {
+            seed: Seed(1),
+            device: "cpu",
+            folder,
+            inputs: BTreeMap::new(),
+            events: &told,
+            interrupt: Interrupt::default(),
+        };
+        let mut computed = Vec::new();
+        run_shards(&context, "rows", &[0..2, 2..4, 4..6], |range, output| {
+            computed.push(range.start / 2);
+            let prompt = |row: usize| Prompt {
+                prompt_id: format!("p{row}"),
+                messages: Vec::new(),
+                source_file: None,
+                source_line: None,
+            };
+            output.reject(Reject {
+                input: "from".to_owned(),
+                row_id: format!("r{}", range.start),
+                reason: "odd".to_owned(),
+                detail: String::new(),
+                source_file: None,
+                source_line: None,
+            });
+            output.write("prompts", &range.map(prompt).collect::<Vec<_>>())
+        })
+        .unwrap();
+        drop(context);
+        (computed, events.into_inner().unwrap())
+    }
+
+    #[test]
+    fn a_damaged_shard_is_named_set_aside_and_computed_again() {
+        let store = tempfile::tempdir().unwrap();
+        let folder = store.path().join("sample-1.partial");
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!(three_shards(&folder).0, [0, 1, 2]);
+        assert_eq!(three_shards(&folder).0, Vec::<usize>::new());
+        let files = ["prompts/part-00001.parquet", "rejects/part-00001.parquet", ".work/shards/00001.json"];
+        let good = files.map(|file| std::fs::read(folder.join(file)).unwrap());
+        for (number, (file, whole)) in files.iter().zip(&good).enumerate() {
+            let mut bytes = whole.clone();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x10;
+            std::fs::write(folder.join(file), &bytes).unwrap();
+            let (computed, events) = three_shards(&folder);
+            assert_eq!(computed, [1], "{file}");
+            let named = |event: &Event| matches!(event, Event::Warned { text } if text.contains(file));
+            assert!(events.iter().any(named), "{file} is not named: {events:?}");
+            let aside = store.path().join(format!("sample-1.damaged-{}", number + 1)).join(file);
+            assert_eq!(std::fs::read(aside).unwrap(), bytes);
+            assert_eq!(files.map(|file| std::fs::read(folder.join(file)).unwrap()), good);
+        }
+        std::fs::remove_file(folder.join(files[0])).unwrap();
+        assert_eq!(three_shards(&folder).0, [1], "a missing file is damage, too");
+    }
+
+    #[test]
+    fn groups_stay_whole() {
+        assert_eq!(shard_ranges([3, 3, 1, 5, 1], 4), vec![0..6, 6..12, 12..13]);
+        assert_eq!(shard_ranges([], 4), Vec::<Range<usize>>::new());
+        assert_eq!(shard_ranges([9], 4), vec![0..9]);
+    }
+}

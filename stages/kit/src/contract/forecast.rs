@@ -1,0 +1,171 @@
+//! What a stage will have to do, told before it runs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::contract::expected::Expected;
+
+/// How an amount is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// It was counted.
+    #[default]
+    Exact,
+    /// It was estimated.
+    About,
+    /// There may be less.
+    AtMost,
+}
+
+/// A number and how it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// The number.
+    pub value: u64,
+    /// How it is known.
+    pub is: Certainty,
+}
+
+impl Amount {
+    /// A counted number.
+    pub fn exact(value: u64) -> Amount {
+        Amount { value, is: Certainty::Exact }
+    }
+
+    /// An estimate.
+    pub fn about(value: u64) -> Amount {
+        Amount { value, is: Certainty::About }
+    }
+
+    /// A bound from above.
+    pub fn at_most(value: u64) -> Amount {
+        Amount { value, is: Certainty::AtMost }
+    }
+
+    /// Another number that is known in the same way.
+    pub fn with(self, value: u64) -> Amount {
+        Amount { value, ..self }
+    }
+
+    /// The same number; what was counted is a bound now.
+    pub fn bounded(self) -> Amount {
+        if self.is == Certainty::Exact { Amount::at_most(self.value) } else { self }
+    }
+
+    /// Two amounts of the same thing together.
+    pub fn plus(self, other: Amount) -> Amount {
+        Amount { value: self.value.saturating_add(other.value), is: self.is.and(other.is) }
+    }
+
+    /// As many of another thing for each.
+    pub fn times(self, each: u64) -> Amount {
+        self.with(self.value.saturating_mul(each))
+    }
+
+    /// No more than so many.
+    pub fn up_to(self, most: u64) -> Amount {
+        if self.value <= most { self } else { self.with(most).bounded() }
+    }
+}
+
+impl Certainty {
+    /// How something is known that is made of two others. An estimate spoils a bound.
+    pub fn and(self, other: Certainty) -> Certainty {
+        match (self, other) {
+            (Certainty::About, _) | (_, Certainty::About) => Certainty::About,
+            (Certainty::AtMost, _) | (_, Certainty::AtMost) => Certainty::AtMost,
+            (Certainty::Exact, Certainty::Exact) => Certainty::Exact,
+        }
+    }
+}
+
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.is {
+            Certainty::Exact => write!(f, "{}", self.value),
+            Certainty::About => write!(f, "about {}", self.value),
+            Certainty::AtMost => write!(f, "at most {}", self.value),
+        }
+    }
+}
+
+/// Arithmetic to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// Floating-point operations, a product and a sum each.
+    pub operations: f64,
+    /// The width of the matrices: narrow ones are slower.
+    pub width: u64,
+}
+
+/// What a stage expects to do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Units of work (rows, sequences, comparisons).
+    pub rows: Amount,
+    /// Tokens to compute, shared ones once.
+    pub tokens: Option<Amount>,
+    /// Rows that will be rejected or cut because they are too long.
+    pub too_long: Option<Amount>,
+    /// Requests to an endpoint.
+    pub requests: Option<Amount>,
+    /// Peak memory, bytes.
+    pub memory: Option<u64>,
+    /// What takes the time.
+    pub work: Option<Work>,
+    /// Assumptions and remarks.
+    pub notes: Vec<String>,
+}
+
+impl Forecast {
+    /// A forecast of rows alone.
+    pub fn of_rows(rows: Amount) -> Forecast {
+        Forecast { rows, ..Forecast::default() }
+    }
+
+    /// With a remark.
+    pub fn note(mut self, text: impl Into<String>) -> Forecast {
+        self.notes.push(text.into());
+        self
+    }
+}
+
+/// What can be told of a stage from what its inputs are expected to hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outlook {
+    /// What it will do; nothing where too little is known of its inputs.
+    pub forecast: Option<Forecast>,
+    /// What its ports will hold, as far as that is known.
+    pub outputs: BTreeMap<String, Expected>,
+}
+
+impl Outlook {
+    /// An outlook that tells nothing yet of the outputs.
+    pub fn of(forecast: Forecast) -> Outlook {
+        Outlook { forecast: Some(forecast), outputs: BTreeMap::new() }
+    }
+
+    /// With what a port will hold.
+    pub fn port(mut self, name: impl Into<String>, expected: Expected) -> Outlook {
+        self.outputs.insert(name.into(), expected);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_is_as_sure_as_what_it_is_made_of() {
+        let (exact, about, most) = (Amount::exact(6), Amount::about(5), Amount::at_most(4));
+        assert_eq!(exact.plus(exact), Amount::exact(12));
+        assert_eq!(exact.plus(most).to_string(), "at most 10");
+        assert_eq!(most.plus(about).to_string(), "about 9");
+        assert_eq!(exact.times(3), Amount::exact(18));
+        assert_eq!((exact.up_to(7), exact.up_to(5)), (exact, Amount::at_most(5)));
+        assert_eq!(about.up_to(2), Amount::about(2));
+    }
+}

@@ -1,0 +1,11 @@
+//! What a stage is to the engine: its ports, its context, its events, its forecast.
+
+pub mod context;
+pub mod ending;
+pub mod event;
+pub mod expected;
+pub mod forecast;
+pub mod port;
+pub mod rendering;
+pub mod stage;
+pub mod trace;

@@ -1,0 +1,11 @@
+//! Rows in Parquet: their types, how they are read, written and looked up.
+
+pub mod held;
+pub mod ids;
+pub mod message;
+pub mod prompts;
+pub mod read;
+pub mod row;
+pub mod rows;
+pub mod watched;
+pub mod write;

@@ -1,0 +1,544 @@
+//! The row types: one per table, the columns that stages meet in.
+//!
+//! Rows carry their text, so that a part can be read alone, and ids, so that a training pair leads back to the judge's
+//! log-probs and to the source file and line. An `Option` is a column that may be absent or empty.
+
+use crate::table::row::rows;
+
+pub use crate::table::message::Message;
+
+/// The loss of one objective of a mixture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LossPart {
+    /// The objective.
+    pub name: String,
+    /// Its loss, before its weight.
+    pub loss: f64,
+}
+
+rows! {
+    /// A prompt.
+    Prompt in Prompts {
+        /// Given, or the digest of the messages.
+        prompt_id: String,
+        /// The conversation up to the response.
+        messages: Vec<Message>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line (text) or row (Parquet) there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// A response to a prompt.
+    Response in Responses {
+        /// Given, or the digest of the prompt's id and the response.
+        response_id: String,
+        /// The prompt it answers.
+        prompt_id: String,
+        /// The prompt's messages.
+        prompt: Vec<Message>,
+        /// The response's messages.
+        messages: Vec<Message>,
+        /// The response as plain text.
+        text: String,
+        /// Which of the prompt's samples it is, from 0.
+        k: u32,
+        /// How many equal samples this row stands for.
+        count: u32,
+        /// Sum of the log-probs of its tokens under the model that wrote it, at the sampling temperature 1.
+        logp: Option<f64>,
+        /// Its length in tokens.
+        tokens: Option<u32>,
+        /// Why it ended: `eos`, `stop` or `length`.
+        finish: Option<String>,
+        /// A score from the data.
+        score: Option<f64>,
+        /// The model that wrote it.
+        model: Option<String>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// Two responses to be compared; under one prompt (`same`) or each under its own (`joint`).
+    Comparison in Comparisons {
+        /// The digest of both sides' ids.
+        comparison_id: String,
+        /// `same` or `joint`.
+        form: String,
+        /// Prompt of side a.
+        a_prompt_id: String,
+        /// Response of side a.
+        a_response_id: String,
+        /// Its prompt's messages.
+        a_prompt: Vec<Message>,
+        /// Its messages.
+        a_response: Vec<Message>,
+        /// Prompt of side b.
+        b_prompt_id: String,
+        /// Response of side b.
+        b_response_id: String,
+        /// Its prompt's messages.
+        b_prompt: Vec<Message>,
+        /// Its messages.
+        b_response: Vec<Message>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// A comparison with the judge's answer in both orders. The columns with `ab` are of the order a first, those
+    /// with `ba` of the order b first.
+    Verdict in Verdicts {
+        /// The comparison.
+        comparison_id: String,
+        /// `same` or `joint`.
+        form: String,
+        /// Prompt of side a.
+        a_prompt_id: String,
+        /// Response of side a.
+        a_response_id: String,
+        /// Its prompt's messages.
+        a_prompt: Vec<Message>,
+        /// Its messages.
+        a_response: Vec<Message>,
+        /// Prompt of side b.
+        b_prompt_id: String,
+        /// Response of side b.
+        b_response_id: String,
+        /// Its prompt's messages.
+        b_prompt: Vec<Message>,
+        /// Its messages.
+        b_response: Vec<Message>,
+        /// Log of the probability of the label that says a is better (its variants summed), a shown first.
+        ab_logp_a: Option<f64>,
+        /// The same for b.
+        ab_logp_b: Option<f64>,
+        /// Probability of both labels together; what is missing to 1 went to other tokens.
+        ab_mass: Option<f64>,
+        /// P(a better), labels normalised, a shown first.
+        ab_p: Option<f64>,
+        /// As `ab_logp_a`, b shown first.
+        ba_logp_a: Option<f64>,
+        /// As `ab_logp_b`, b shown first.
+        ba_logp_b: Option<f64>,
+        /// As `ab_mass`, b shown first.
+        ba_mass: Option<f64>,
+        /// P(a better), labels normalised, b shown first.
+        ba_p: Option<f64>,
+        /// `ab_p - ba_p`: above 0 the judge favours what it sees first.
+        position_gap: Option<f64>,
+        /// Which of the four log-probs are upper bounds, because a remote judge did not return that label; their column
+        /// names with a comma between, such as `ab_logp_b`.
+        bounded: Option<String>,
+        /// P(a better), both orders together.
+        p_hat: f64,
+        /// The judge: a digest of its weights and settings, or a name from the data.
+        judge: Option<String>,
+        /// The id of the prompt template.
+        template: Option<String>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// A [`Verdict`] whose label was corrected: the same columns, with what it was before and what changed it.
+    CalibratedVerdict in Verdicts {
+        /// The comparison.
+        comparison_id: String,
+        /// `same` or `joint`.
+        form: String,
+        /// Prompt of side a.
+        a_prompt_id: String,
+        /// Response of side a.
+        a_response_id: String,
+        /// Its prompt's messages.
+        a_prompt: Vec<Message>,
+        /// Its messages.
+        a_response: Vec<Message>,
+        /// Prompt of side b.
+        b_prompt_id: String,
+        /// Response of side b.
+        b_response_id: String,
+        /// Its prompt's messages.
+        b_prompt: Vec<Message>,
+        /// Its messages.
+        b_response: Vec<Message>,
+        /// Log of the probability of the label that says a is better (its variants summed), a shown first.
+        ab_logp_a: Option<f64>,
+        /// The same for b.
+        ab_logp_b: Option<f64>,
+        /// Probability of both labels together; what is missing to 1 went to other tokens.
+        ab_mass: Option<f64>,
+        /// P(a better), labels normalised, a shown first.
+        ab_p: Option<f64>,
+        /// As `ab_logp_a`, b shown first.
+        ba_logp_a: Option<f64>,
+        /// As `ab_logp_b`, b shown first.
+        ba_logp_b: Option<f64>,
+        /// As `ab_mass`, b shown first.
+        ba_mass: Option<f64>,
+        /// P(a better), labels normalised, b shown first.
+        ba_p: Option<f64>,
+        /// `ab_p - ba_p`: above 0 the judge favours what it sees first.
+        position_gap: Option<f64>,
+        /// Which of the four log-probs are upper bounds, because a remote judge did not return that label; their column
+        /// names with a comma between, such as `ab_logp_b`.
+        bounded: Option<String>,
+        /// P(a better), corrected.
+        p_hat: f64,
+        /// P(a better) as the judge said it.
+        uncalibrated_p_hat: f64,
+        /// The fit that corrected it, as the table `calibration` names it.
+        calibrator: String,
+        /// The judge: a digest of its weights and settings, or a name from the data.
+        judge: Option<String>,
+        /// The id of the prompt template.
+        template: Option<String>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// A training pair, oriented: chosen is at least as good as rejected.
+    Pair in Pairs {
+        /// The digest of both sides' ids, in order.
+        pair_id: String,
+        /// The comparison it came from.
+        comparison_id: Option<String>,
+        /// `same` or `joint`.
+        form: String,
+        /// Prompt of the chosen side.
+        chosen_prompt_id: String,
+        /// Response of the chosen side.
+        chosen_response_id: String,
+        /// Its prompt's messages.
+        chosen_prompt: Vec<Message>,
+        /// Its messages.
+        chosen: Vec<Message>,
+        /// Prompt of the rejected side.
+        rejected_prompt_id: String,
+        /// Response of the rejected side.
+        rejected_response_id: String,
+        /// Its prompt's messages.
+        rejected_prompt: Vec<Message>,
+        /// Its messages.
+        rejected: Vec<Message>,
+        /// P(chosen better), in [0.5, 1].
+        p_hat: f64,
+        /// The pair's weight in the loss, at least 0.
+        weight: f64,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// One response with a label of its own, for `sft`, KTO and unpaired objectives.
+    Item in Items {
+        /// The digest of the prompt's and the response's id and the label.
+        item_id: String,
+        /// The prompt.
+        prompt_id: String,
+        /// The response.
+        response_id: String,
+        /// The prompt's messages.
+        prompt: Vec<Message>,
+        /// The response's messages.
+        response: Vec<Message>,
+        /// How desirable it is, in [0, 1]; 1 for demonstrations.
+        label: f64,
+        /// The item's weight in the loss, at least 0.
+        weight: f64,
+        /// KTO: the id of the mismatched response under this prompt that estimates the KL term.
+        kl_response_id: Option<String>,
+        /// KTO: that response as plain text.
+        kl_response: Option<String>,
+        /// KTO: rows of one group share their mismatched responses; a batch is whole groups.
+        kl_group: Option<u64>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// The embedding of a prompt, of unit length.
+    Embedding in Embeddings {
+        /// The prompt.
+        prompt_id: String,
+        /// Unit length.
+        embedding: Vec<f32>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// Log-probs of one sequence under the frozen reference model.
+    ReferenceRow in Reference {
+        /// The prompt.
+        prompt_id: String,
+        /// The response.
+        response_id: String,
+        /// Index of the first completion token in the whole sequence.
+        completion_start: u32,
+        /// Sum over the completion's tokens.
+        logp: f64,
+        /// Sum over the prompt's tokens but the first, where JPO asks for it.
+        prompt_logp: Option<f64>,
+        /// Tokens before `completion_start`.
+        prompt_tokens: u32,
+        /// Tokens from `completion_start` on.
+        completion_tokens: u32,
+        /// The precision it was computed in, as `dtype` has it; the policy's has to be the same.
+        dtype: Option<String>,
+    }
+
+    /// What one optimizer step of training measured, under TRL's names. Evaluations during training have `eval/loss` and its kin.
+    Metric in Metrics {
+        /// Optimizer steps done, this one included.
+        step: u64,
+        /// Passes over the data, fractional.
+        epoch: f64,
+        /// The loss of the whole batch.
+        loss: Option<f64>,
+        /// Of a mixture of objectives: the loss of each before its weight. Empty for one objective alone.
+        loss_parts: Vec<LossPart>,
+        /// The global norm of the gradient before clipping.
+        grad_norm: Option<f64>,
+        /// The learning rate of the step.
+        learning_rate: Option<f64>,
+        /// Tokens of all sequences so far, counting shared prompts once per sequence.
+        num_tokens: Option<u64>,
+        /// beta times the log-ratio of the chosen side, mean over edges.
+        rewards_chosen as "rewards/chosen": Option<f64>,
+        /// The same for the rejected side.
+        rewards_rejected as "rewards/rejected": Option<f64>,
+        /// Share of edges whose margin is above 0.
+        rewards_accuracies as "rewards/accuracies": Option<f64>,
+        /// beta times the difference of log-ratios, mean over edges.
+        rewards_margins as "rewards/margins": Option<f64>,
+        /// Mean log-prob of the chosen side (with the prompt part for JPO).
+        logps_chosen as "logps/chosen": Option<f64>,
+        /// The same for the rejected side.
+        logps_rejected as "logps/rejected": Option<f64>,
+        /// Mean of `p_hat` over the batch.
+        soft_p_mean as "soft/p_mean": Option<f64>,
+        /// Effective sample size of the weights: (sum w)^2 / sum w^2.
+        soft_weight_ess as "soft/weight_ess": Option<f64>,
+        /// Loss on `eval_pairs`.
+        eval_loss: Option<f64>,
+        /// `rewards/accuracies` on `eval_pairs`.
+        eval_rewards_accuracies as "eval_rewards/accuracies": Option<f64>,
+        /// `rewards/margins` on `eval_pairs`.
+        eval_rewards_margins as "eval_rewards/margins": Option<f64>,
+        /// Mean token log-prob, for `sft`.
+        mean_token_logp: Option<f64>,
+    }
+
+    /// What one optimizer step measured on the pairs of one form whose soft labels lie in one tenth of [0, 1].
+    Split in Splits {
+        /// The optimizer step.
+        step: u64,
+        /// `same` or `joint`.
+        form: String,
+        /// The labels: from here on,
+        p_hat_low: f64,
+        /// up to, but without, this; 1 belongs to the last tenth.
+        p_hat_high: f64,
+        /// Pairs of the batch that are in it.
+        pairs: u64,
+        /// Their loss, weighted as in the batch's; absent where a mixture has none for each pair.
+        loss: Option<f64>,
+        /// As in `metrics`, over these pairs.
+        rewards_accuracies as "rewards/accuracies": Option<f64>,
+        /// As in `metrics`, over these pairs.
+        rewards_margins as "rewards/margins": Option<f64>,
+    }
+
+    /// Which row was seen in which step.
+    StepRow in Steps {
+        /// The optimizer step, from 1.
+        step: u64,
+        /// The pair, or the item.
+        row_id: String,
+    }
+
+    /// A strong cross-prompt weight of RPO.
+    Contrast in Contrasts {
+        /// The optimizer step.
+        step: u64,
+        /// The row: a chosen side.
+        pair_id: String,
+        /// The column: the pair whose rejected side it is set against.
+        rejected_pair_id: String,
+        /// The weight inside the sigmoid.
+        weight: f64,
+        /// Cosine similarity of the two prompts.
+        similarity: f64,
+    }
+
+    /// One held-out pair under a policy and its reference.
+    Score in Scores {
+        /// The pair.
+        pair_id: String,
+        /// `same` or `joint`.
+        form: String,
+        /// The pair's soft label.
+        p_hat: f64,
+        /// Policy, response part of the chosen side.
+        policy_chosen_logp: f64,
+        /// Policy, response part of the rejected side.
+        policy_rejected_logp: f64,
+        /// Policy, prompt part of the chosen side.
+        policy_chosen_prompt_logp: Option<f64>,
+        /// Policy, prompt part of the rejected side.
+        policy_rejected_prompt_logp: Option<f64>,
+        /// Reference, response part of the chosen side.
+        reference_chosen_logp: Option<f64>,
+        /// Reference, response part of the rejected side.
+        reference_rejected_logp: Option<f64>,
+        /// Reference, prompt part of the chosen side.
+        reference_chosen_prompt_logp: Option<f64>,
+        /// Reference, prompt part of the rejected side.
+        reference_rejected_prompt_logp: Option<f64>,
+        /// Difference of log-ratios (of log-probs where there is no reference), not scaled by beta.
+        margin: f64,
+        /// The objective's loss for the pair, where an objective is given.
+        loss: Option<f64>,
+        /// Whether the margin is above 0.
+        correct: bool,
+    }
+
+    /// What several runs of one setting came to, or how two settings compare run by run.
+    ResultRow in Results {
+        /// `mean` (of every setting), `best` (of the chosen ones) or `difference` (between chosen ones).
+        part: String,
+        /// The labels within which is chosen and compared, such as `data=stairs`.
+        block: String,
+        /// What was measured.
+        metric: String,
+        /// What is compared, such as the objective.
+        group: String,
+        /// The other labels, such as `beta=0.3`.
+        setting: String,
+        /// For a difference, the group it is taken from.
+        against: Option<String>,
+        /// The mean over the runs.
+        value: f64,
+        /// Lower end of the 95 % interval.
+        low: Option<f64>,
+        /// Upper end of the 95 % interval.
+        high: Option<f64>,
+        /// For a difference, the two-sided p-value of none.
+        p_value: Option<f64>,
+        /// Runs it rests on.
+        runs: u64,
+        /// Their values, in the order of their labels.
+        values: Vec<f64>,
+        /// What a reader has to know: which interval, how it was chosen.
+        note: String,
+    }
+
+    /// One figure with its interval.
+    SummaryRow in Summary {
+        /// What was measured, such as `accuracy` or `utility/after`.
+        metric: String,
+        /// The estimate.
+        value: f64,
+        /// Lower end of the 95 % interval.
+        low: Option<f64>,
+        /// Upper end of the 95 % interval.
+        high: Option<f64>,
+        /// Rows it rests on.
+        rows: u64,
+        /// What a reader has to know: which rows, which interval.
+        note: String,
+    }
+
+    /// The true utility of a response in the sandbox.
+    Utility in Utilities {
+        /// The response.
+        response_id: String,
+        /// Its prompt.
+        prompt_id: String,
+        /// The utility.
+        utility: f64,
+        /// How many equal samples it stands for.
+        count: u32,
+        /// The model that wrote it.
+        model: Option<String>,
+    }
+
+    /// A judge's soft label beside the sandbox's true one.
+    TruthRow in Truth {
+        /// The comparison.
+        comparison_id: String,
+        /// `same` or `joint`.
+        form: String,
+        /// P(a better) by the judge.
+        p_hat: f64,
+        /// P(a better) in truth.
+        p_star: f64,
+    }
+
+    /// A fitted correction of soft labels. `z` is the log-odds of the label.
+    CalibrationRow in Calibration {
+        /// Its name in the column `calibrator` of verdicts: `all`, or the folds of prompts that it has not seen.
+        calibrator: String,
+        /// `temperature`, `platt` or `isotonic`.
+        method: String,
+        /// Temperature and Platt: p = sigmoid(scale z + offset).
+        scale: Option<f64>,
+        /// Platt's offset; 0 for temperature.
+        offset: Option<f64>,
+        /// Isotonic: the curve is linear between (0, 0.5) and these |z|, and mirrored below 0.
+        knot_logits: Vec<f64>,
+        /// Isotonic: p at each of them.
+        knot_levels: Vec<f64>,
+        /// Gold labels it rests on.
+        rows: u64,
+        /// Steps of Newton's method.
+        newton_steps: u32,
+        /// Whether the optimum was found within bounds.
+        converged: bool,
+    }
+
+    /// One bin of a reliability diagram, of the side that the label prefers.
+    ReliabilityRow in Reliability {
+        /// `before` or `after` calibration; after: by fits that have not seen the row.
+        labels: String,
+        /// The bin's number, from 0.
+        bin: u32,
+        /// Its lower end.
+        low: f64,
+        /// Its upper end.
+        high: f64,
+        /// Labels in it.
+        rows: u64,
+        /// Their mean probability.
+        mean_p: Option<f64>,
+        /// The mean gold probability of the preferred side: what `mean_p` should be.
+        mean_gold: Option<f64>,
+    }
+
+    /// A row that a stage did not take on, and why.
+    Reject in Rejects {
+        /// The input it was read from (a config key such as `from`), or `files`.
+        input: String,
+        /// The row's id, where it has one.
+        row_id: String,
+        /// A short reason that rows share, such as `too_long`.
+        reason: String,
+        /// This row's case: what was found and what was wanted.
+        detail: String,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+}

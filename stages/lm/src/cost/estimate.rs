@@ -1,0 +1,303 @@
+//! What a model will take, from its `config.json` alone: bytes of memory and arithmetic. No weights are read.
+
+use serde_json::Value;
+use std::path::Path;
+
+use crate::model::passes::Schedule;
+use crate::model::weights::shapes;
+use crate::ops::head::chunk_rows;
+use crate::sample::generate::LOGITS as LOGITS_HELD;
+use crate::{DecoderConfig, Dtype, Error, Lora, Memory, Result};
+
+// H hidden width, A query heads, G key-value heads, D head width, F feed-forward width.
+
+/// A program without a model: its code, its threads and their buffers.
+const PROGRAM: u64 = 80 << 20;
+/// The key that names a file in place of a `config.json`.
+const GGUF: &str = "gguf";
+/// Logits are kept where they take no more than one part in so many of what the blocks keep.
+const LOGITS_PART: u64 = 4;
+/// The part of the machine's speed at matrix products of its width that a model reaches: norms, attention, activations
+/// and the optimizer take the rest.
+pub const EFFICIENCY: f64 = 0.55;
+
+/// Tokens that go through a model.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Load {
+    /// Rows of the blocks.
+    pub tokens: f64,
+    /// Rows that meet the LM head.
+    pub scored: f64,
+    /// Tokens before a token, on average, that it looks at.
+    pub context: f64,
+}
+
+/// What a model is held for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Purpose<'a> {
+    /// Log-probabilities or states of so many tokens at once.
+    Score {
+        /// `tokens_per_batch`, or all there are.
+        tokens_at_once: u64,
+    },
+    /// Responses, with the keys and values of so many tokens at once.
+    Generate {
+        /// `tokens_per_batch`, or all there are.
+        tokens_at_once: u64,
+        /// Responses that grow at once, at most.
+        responses_at_once: u64,
+    },
+    /// Training.
+    Train {
+        /// What is kept between forward and backward.
+        memory: Memory,
+        /// Tokens of a batch.
+        batch_tokens: u64,
+        /// Tokens of the largest micro-batch.
+        tokens_at_once: u64,
+        /// The adapter, where only that is trained.
+        adapter: Option<&'a Lora>,
+    },
+}
+
+/// A model by its sizes: one of our decoders, or an encoder that is near enough to one.
+#[derive(Debug, Clone)]
+pub struct Estimate {
+    config: DecoderConfig,
+    /// Bytes of a number in weights and activations.
+    size: u64,
+    decoder: bool,
+    /// Bytes of quantised weights, of which one block after the other becomes numbers.
+    quantised: Option<u64>,
+}
+
+impl Estimate {
+    /// The estimate for what `config.json` holds, or for a GGUF file, `{"gguf": PATH}`, on a device such as `cpu` or `cuda:0`.
+    ///
+    /// # Errors
+    /// When it is neither a decoder nor an encoder that is computed here.
+    pub fn of(config: &Value, dtype: Dtype, device: &str) -> Result<Estimate> {
+        let size = if dtype == Dtype::Bf16 && device != "cpu" { 2 } else { 4 };
+        let mut json = config.as_object().cloned().ok_or_else(|| Error::input("config.json holds no object"))?;
+        if let Some(path) = json.get(GGUF).and_then(Value::as_str).map(Path::new) {
+            let config = DecoderConfig::from_folder(path)?;
+            let quantised = Some(std::fs::metadata(path).map_err(Error::io(path))?.len());
+            return Ok(Estimate { config, size, decoder: true, quantised });
+        }
+        let decoder = json.get("model_type").and_then(Value::as_str) != Some("bert");
+        if !decoder {
+            // BERT has two matrices in its feed-forward part where Llama has three.
+            let inner = json.get("intermediate_size").and_then(Value::as_u64).unwrap_or_default();
+            for (key, value) in [
+                ("model_type", Value::from("llama")),
+                ("intermediate_size", Value::from(inner * 2 / 3)),
+                ("hidden_act", Value::from("silu")),
+                ("architectures", Value::Null),
+                ("tie_word_embeddings", Value::from(true)),
+            ] {
+                json.insert(key.to_owned(), value);
+            }
+        }
+        Ok(Estimate { config: DecoderConfig::from_json(json)?, size, decoder, quantised: None })
+    }
+
+    /// The longest sequence.
+    pub fn positions(&self) -> u64 {
+        self.config.max_positions as u64
+    }
+
+    /// The width of its matrices.
+    pub fn width(&self) -> u64 {
+        self.config.hidden_size as u64
+    }
+
+    /// Floating-point operations of a forward pass: two for each weight and token, and those of attention.
+    pub fn forward(&self, load: Load) -> f64 {
+        let config = &self.config;
+        let embeddings = (config.vocab_size * config.hidden_size) as f64;
+        let tables = if config.tied || !self.decoder { 1.0 } else { 2.0 };
+        let blocks = config.parameter_count() as f64 - tables * embeddings;
+        let attention = 4.0 * (config.layers * config.heads * config.head_dim) as f64 * load.context;
+        let head = if self.decoder { 2.0 * embeddings * load.scored } else { 0.0 };
+        load.tokens * (2.0 * blocks + attention) + head
+    }
+
+    /// Operations of a forward and a backward pass, which costs twice as much, or, where only an adapter is trained, as
+    /// much; without kept activations one more forward.
+    pub fn forward_and_backward(&self, load: Load, memory: Memory, batch_tokens: u64, adapter: bool) -> f64 {
+        let passes = if adapter { 2.0 } else { 3.0 };
+        let kept = matches!(self.schedule(memory, batch_tokens, batch_tokens), Schedule::Keep { .. });
+        let again = if kept { 0.0 } else { 1.0 };
+        (passes + again) * self.forward(load)
+    }
+
+    /// Peak memory in bytes, to be right within a third or too high: 0.9 to 1.4 times the peak resident set of training,
+    /// scoring and sampling with models of 0.35 and 15.7 million parameters on a CPU.
+    pub fn bytes(&self, purpose: Purpose<'_>) -> u64 {
+        let config = &self.config;
+        let parameters = config.parameter_count() as u64;
+        // While a file is read, its bytes stand beside the numbers made of them.
+        let tables = (1 + u64::from(!config.tied)) * (config.vocab_size * config.hidden_size) as u64 * self.size;
+        let (weights, reading) = match self.quantised {
+            None => (parameters * self.size, 2 * parameters * self.size),
+            // A block is held in parts and joined.
+            Some(bytes) => {
+                let blocks = (parameters * self.size).saturating_sub(tables);
+                (bytes + tables + 2 * blocks / config.layers.max(1) as u64, bytes + tables)
+            }
+        };
+        // While a block is computed, what it makes of its rows comes and goes.
+        let passing = |rows: u64| rows * per_row(config) * self.size * 3 / 2;
+        let chunk = (chunk_rows(config.vocab_size) * config.vocab_size) as u64 * 4;
+        let held = match purpose {
+            Purpose::Score { tokens_at_once } => weights + passing(tokens_at_once) + chunk,
+            Purpose::Generate { tokens_at_once, responses_at_once } => {
+                let keys = 2 * (config.layers * config.kv_heads * config.head_dim) as u64;
+                // Logits are held as they are computed and once more as they are drawn from.
+                let rows = (LOGITS_HELD as u64 / config.vocab_size as u64).clamp(1, responses_at_once.max(1));
+                let logits = 4 * rows * config.vocab_size as u64 * 4;
+                // Prompts take half of the budget at most, and go through the blocks all at once.
+                weights + tokens_at_once * keys * self.size + passing(tokens_at_once.div_ceil(2)) + logits
+            }
+            Purpose::Train { memory, batch_tokens, tokens_at_once, adapter } => {
+                let trained = adapter.map_or(parameters, |lora| numbers_of(lora, config));
+                let full = if self.size < 4 { 4 } else { 0 };
+                // Gradient, two moments, the master; a checkpoint holds weights and moments once more.
+                let state = trained * (4 + 8 + full) + trained * (self.size + 8 + full);
+                let kept = match self.schedule(memory, batch_tokens, tokens_at_once) {
+                    Schedule::Keep { .. } => {
+                        let blocks = batch_tokens * config.layers as u64 * per_row(config) * self.size;
+                        blocks + (batch_tokens * config.vocab_size as u64 * self.size).min(blocks / LOGITS_PART)
+                    }
+                    Schedule::Boundaries => batch_tokens * (config.layers * config.hidden_size) as u64 * self.size,
+                    Schedule::TwoPass => tokens_at_once * config.layers as u64 * per_row(config) * self.size,
+                };
+                weights + state + kept + 2 * passing(tokens_at_once) + 2 * chunk
+            }
+        };
+        PROGRAM + held.max(reading)
+    }
+
+    /// The schedule that training will take.
+    fn schedule(&self, memory: Memory, batch_tokens: u64, tokens_at_once: u64) -> Schedule {
+        // How many rows are scored is not known ahead.
+        let rows = Rows { all: batch_tokens, most: tokens_at_once, scored: 0 };
+        schedule(&self.config, self.config.layers as u64, self.size, rows, memory)
+    }
+}
+
+/// Numbers that a block keeps of a row between forward and backward; see `Saved`.
+fn per_row(config: &DecoderConfig) -> u64 {
+    let (hidden, heads) = (config.hidden_size as u64, config.heads as u64);
+    let queries = heads * config.head_dim as u64;
+    let qkv = queries + 2 * (config.kv_heads * config.head_dim) as u64;
+    2 * hidden + 2 + qkv * (1 + u64::from(config.qk_norm)) + queries + heads + 2 * config.intermediate_size as u64
+}
+
+/// The rows of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    pub all: u64,
+    /// Those of its largest micro-batch.
+    pub most: u64,
+    /// Those that meet the LM head.
+    pub scored: u64,
+}
+
+/// The schedule for a choice: where it is free, the fastest one whose activations fit. Rows go through `blocks` blocks in
+/// numbers of `size` bytes. Logits are kept with the blocks' activations where they are small beside them.
+pub(crate) fn schedule(
+    config: &DecoderConfig,
+    blocks: u64,
+    size: u64,
+    Rows { all: rows, most, scored }: Rows,
+    memory: Memory,
+) -> Schedule {
+    let block = per_row(config);
+    let kept = rows * blocks * block * size;
+    let logits = scored * config.vocab_size as u64 * size;
+    let small = logits <= kept / LOGITS_PART;
+    let budget = match memory {
+        Memory::Keep => return Schedule::Keep { logits: small },
+        Memory::Boundaries => return Schedule::Boundaries,
+        Memory::TwoPass => return Schedule::TwoPass,
+        Memory::Auto { bytes } => bytes,
+    };
+    // While a block is computed forward or backward, about as much again comes and goes.
+    let passing = 2 * most * block * size;
+    match budget {
+        _ if kept + logits + passing <= budget && small => Schedule::Keep { logits: true },
+        _ if kept + passing <= budget => Schedule::Keep { logits: false },
+        _ if rows * blocks * config.hidden_size as u64 * size + passing <= budget => Schedule::Boundaries,
+        _ => Schedule::TwoPass,
+    }
+}
+
+/// Numbers in an adapter.
+fn numbers_of(lora: &Lora, config: &DecoderConfig) -> u64 {
+    let targeted = |name: &str| lora.targets.iter().any(|target| name.ends_with(&format!(".{target}.weight")));
+    let shapes = shapes(config).into_iter().filter(|(name, _)| targeted(name));
+    shapes.map(|(_, shape)| (lora.rank * shape.iter().sum::<usize>()) as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A Llama of 1.24 billion parameters.
+    fn llama() -> Value {
+        json!({
+            "model_type": "llama", "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192,
+            "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+            "tie_word_embeddings": true
+        })
+    }
+
+    fn estimate(dtype: Dtype, device: &str) -> Estimate {
+        Estimate::of(&llama(), dtype, device).unwrap()
+    }
+
+    #[test]
+    fn operations_are_two_for_each_weight_and_token() {
+        let model = estimate(Dtype::F32, "cpu");
+        let weights = model.config.parameter_count() as f64;
+        let all = model.forward(Load { tokens: 100.0, scored: 100.0, context: 0.0 });
+        assert!((all / (200.0 * weights) - 1.0).abs() < 1e-3, "{all}");
+        let load = Load { tokens: 100.0, scored: 10.0, context: 50.0 };
+        let once = model.forward(load);
+        let keeping = model.forward_and_backward(load, Memory::Keep, 100, false);
+        assert_eq!(keeping, 3.0 * once);
+        assert_eq!(model.forward_and_backward(load, Memory::TwoPass, 100, false), 4.0 * once);
+        assert_eq!(model.forward_and_backward(load, Memory::Keep, 100, true), 2.0 * once);
+    }
+
+    #[test]
+    fn memory_grows_with_what_is_held() {
+        let train = |memory, adapter| Purpose::Train { memory, batch_tokens: 40_000, tokens_at_once: 8_000, adapter };
+        let model = estimate(Dtype::F32, "cpu");
+        let weights = model.config.parameter_count() as u64 * 4;
+        let score = model.bytes(Purpose::Score { tokens_at_once: 8_000 });
+        let [two_pass, boundaries, keep] =
+            [Memory::TwoPass, Memory::Boundaries, Memory::Keep].map(|memory| model.bytes(train(memory, None)));
+        assert!(weights < score && score < two_pass && boundaries < two_pass && two_pass < keep);
+        let lora = Lora::new(8, 16.0, &["q_proj".to_owned()]).unwrap();
+        assert!(model.bytes(train(Memory::Keep, Some(&lora))) < keep - 4 * weights);
+        let half = estimate(Dtype::Bf16, "cuda:0");
+        assert!(half.bytes(Purpose::Score { tokens_at_once: 8_000 }) < score * 6 / 10);
+        assert_eq!(estimate(Dtype::Bf16, "cpu").bytes(Purpose::Score { tokens_at_once: 8_000 }), score);
+    }
+
+    #[test]
+    fn an_encoder_is_estimated_and_an_unknown_model_is_not() {
+        let bert = json!({
+            "model_type": "bert", "vocab_size": 30_522, "hidden_size": 384, "intermediate_size": 1536,
+            "num_hidden_layers": 6, "num_attention_heads": 12, "hidden_act": "gelu"
+        });
+        let bert = Estimate::of(&bert, Dtype::F32, "cpu").unwrap();
+        let share = bert.config.parameter_count() as f64 / 22.7e6;
+        assert!((share - 1.0).abs() < 0.05, "{share} of the true number of parameters");
+        assert!(Estimate::of(&json!({"model_type": "mamba"}), Dtype::F32, "cpu").is_err());
+    }
+}

@@ -1,0 +1,4 @@
+//! What a pass takes: operations, memory, time.
+
+pub mod estimate;
+pub mod speed;

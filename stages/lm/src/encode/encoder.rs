@@ -1,0 +1,380 @@
+//! Sentence encoders: one vector of unit length per text.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use candle_transformers::models::bert::{BertModel, Config, HiddenAct, PositionEmbeddingType};
+use rayon::prelude::*;
+use serde_json::Value as Json;
+use tokenizers::normalizers::{Lowercase, Sequence as NormalizerSequence};
+use tokenizers::{NormalizerWrapper, Tokenizer, TruncationParams};
+
+use crate::encode::bert::Bert;
+use crate::encode::pooling::{self, Pooling};
+use crate::error::{Error, Result};
+use crate::model::adapter_folder::{model_part, tokenizer_part};
+use crate::model::config::LIMITS;
+use crate::model::decoder::Decoder;
+use crate::model::weights;
+use crate::ops::matrix::Products;
+use crate::text::special::read_json;
+use crate::text::tokens::load_tokenizer;
+use crate::{DType, DecoderConfig, Device, Dtype};
+
+/// Turns texts into vectors of unit length.
+///
+/// A folder in the sentence-transformers layout (`modules.json`) over a BERT model is followed to the letter: its
+/// pooling, its `max_seq_length` (longer texts lose their end), its lower-casing. A BERT folder without that layout is
+/// mean-pooled, as sentence-transformers does. A folder of one of our decoders gives its final states, pooled as its
+/// `modules.json` says, else by the mean over all tokens.
+pub struct SentenceEncoder {
+    model: Model,
+    tokenizer: Tokenizer,
+    pooling: Vec<Pooling>,
+    max_tokens: usize,
+}
+
+enum Model {
+    /// On a CPU.
+    Bert(Box<Bert>),
+    /// On other devices, in padded batches.
+    PaddedBert {
+        model: Box<BertModel>,
+        device: Device,
+        pad: u32,
+    },
+    Decoder(Box<Decoder>),
+}
+
+impl SentenceEncoder {
+    /// Reads a folder, to compute in f32.
+    ///
+    /// # Errors
+    /// As [`SentenceEncoder::load_in`].
+    pub fn load(folder: &Path, device: &Device) -> Result<SentenceEncoder> {
+        SentenceEncoder::load_in(folder, device, Dtype::F32)
+    }
+
+    /// Reads a folder, to compute in a precision.
+    ///
+    /// # Errors
+    /// Names the file: missing, damaged, of an architecture or with a module that is not computed here. BERT on a GPU
+    /// is computed in f32 alone.
+    pub fn load_in(folder: &Path, device: &Device, dtype: Dtype) -> Result<SentenceEncoder> {
+        let layout = Layout::read(folder)?;
+        let config_file = model_part(&layout.transformer)?.join("config.json");
+        let config = read_json(&config_file)?;
+        let (model, positions) = match config["model_type"].as_str() {
+            Some("bert") => load_bert(&layout.transformer, &config, &config_file, device, dtype)?,
+            Some("llama" | "qwen2" | "qwen3" | "mistral") => {
+                let decoder = Decoder::load_in(&layout.transformer, device, dtype)?;
+                let positions = decoder.max_positions();
+                (Model::Decoder(Box::new(decoder)), positions)
+            }
+            other => return Err(unknown(other, &config_file)),
+        };
+        let mut tokenizer = load_tokenizer(&tokenizer_part(&layout.transformer)?)?;
+        if layout.lower_case && !tokenizer.get_normalizer().is_some_and(lowers) {
+            let mut normalizers = vec![NormalizerWrapper::Lowercase(Lowercase)];
+            normalizers.extend(tokenizer.get_normalizer().cloned());
+            let tokenizer_file = layout.transformer.join("tokenizer.json");
+            let lower = tokenizer.with_normalizer(Some(NormalizerSequence::new(normalizers)));
+            lower.map_err(|error| Error::file(tokenizer_file, format!("lower case cannot be added: {error}")))?;
+        }
+        let max_tokens = layout.max_tokens.unwrap_or(positions).min(positions);
+        let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
+        tokenizer.with_truncation(Some(truncation)).map_err(|error| {
+            let what = format!("texts cannot be cut to {max_tokens} tokens: {error}");
+            Error::file(layout.transformer.join("tokenizer.json"), what)
+        })?;
+        Ok(SentenceEncoder { model, tokenizer, pooling: layout.pooling, max_tokens })
+    }
+
+    /// One vector per text, in the order of the texts. At most `budget_tokens` tokens go through the model at a time,
+    /// padding included where there is any; a single text may be longer.
+    ///
+    /// # Errors
+    /// A text without any token (only a decoder can give none), or numbers that are not finite.
+    pub fn encode(&self, texts: &[&str], budget_tokens: usize) -> Result<Vec<Vec<f32>>> {
+        let tokens = |(index, text): (usize, &&str)| {
+            let encoding = self.tokenizer.encode_fast(*text, true);
+            let encoding = encoding.map_err(|error| Error::input(format!("tokenising text {index}: {error}")))?;
+            if encoding.get_ids().is_empty() {
+                return Err(Error::input(format!("text {index} is empty: it has no token to embed")));
+            }
+            Ok(encoding.get_ids().to_vec())
+        };
+        let ids: Vec<Result<Vec<u32>>> = texts.par_iter().enumerate().map(tokens).collect();
+        let ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
+        let embeddings = match &self.model {
+            Model::Bert(bert) => self.encode_bert(bert, &ids, budget_tokens)?,
+            Model::PaddedBert { model, device, pad } => self.encode_padded(model, device, *pad, &ids, budget_tokens)?,
+            Model::Decoder(decoder) => {
+                let ids = ids.iter().map(Vec::as_slice).collect::<Vec<_>>();
+                self.encode_decoder(decoder, &ids, budget_tokens)?
+            }
+        };
+        match embeddings.iter().position(|embedding| embedding.iter().any(|x| !x.is_finite())) {
+            Some(index) => Err(Error::NotFinite(format!(
+                "the embedding of text {index} is not finite; the model's weights may be damaged"
+            ))),
+            None => Ok(embeddings),
+        }
+    }
+
+    /// Texts are cut to this many tokens, special tokens included.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    fn encode_bert(&self, bert: &Bert, ids: &[Vec<u32>], budget_tokens: usize) -> Result<Vec<Vec<f32>>> {
+        let mut embeddings = Vec::with_capacity(ids.len());
+        let mut rest = ids;
+        while !rest.is_empty() {
+            let (group, after) = rest.split_at(fitting(rest, budget_tokens));
+            rest = after;
+            let texts: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
+            let states = bert.states(&texts)?;
+            let width = states.dim(1)?;
+            let states = states.flatten_all()?.to_vec1::<f32>()?;
+            let mut first = 0;
+            for ids in texts {
+                embeddings.push(pooling::embed(&self.pooling, &states[first * width..][..ids.len() * width], width));
+                first += ids.len();
+            }
+        }
+        Ok(embeddings)
+    }
+
+    /// Texts of similar length go together, longest first; the mask keeps padding out.
+    fn encode_padded(
+        &self,
+        model: &BertModel,
+        device: &Device,
+        pad: u32,
+        ids: &[Vec<u32>],
+        budget_tokens: usize,
+    ) -> Result<Vec<Vec<f32>>> {
+        let mut order = (0..ids.len()).collect::<Vec<_>>();
+        order.sort_by_key(|index| std::cmp::Reverse(ids[*index].len()));
+        let mut embeddings = vec![Vec::new(); ids.len()];
+        let mut rest = order.as_slice();
+        while let Some(first) = rest.first() {
+            let longest = ids[*first].len();
+            let (batch, after) = rest.split_at((budget_tokens / longest).clamp(1, rest.len()));
+            rest = after;
+            let shape = (batch.len(), longest); // [B, T]
+            let mut tokens = vec![pad; batch.len() * longest];
+            let mut mask = vec![0u32; batch.len() * longest];
+            for (row, index) in batch.iter().enumerate() {
+                tokens[row * longest..][..ids[*index].len()].copy_from_slice(&ids[*index]);
+                mask[row * longest..][..ids[*index].len()].fill(1);
+            }
+            let tokens = Tensor::from_vec(tokens, shape, device)?;
+            let mask = Tensor::from_vec(mask, shape, device)?;
+            let states = model.forward(&tokens, &tokens.zeros_like()?, Some(&mask))?; // [B, T, H]
+            let width = states.dim(2)?;
+            let states = states.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            for (row, index) in batch.iter().enumerate() {
+                let states = &states[row * longest * width..][..ids[*index].len() * width];
+                embeddings[*index] = pooling::embed(&self.pooling, states, width);
+            }
+        }
+        Ok(embeddings)
+    }
+
+    fn encode_decoder(&self, decoder: &Decoder, ids: &[&[u32]], budget_tokens: usize) -> Result<Vec<Vec<f32>>> {
+        // Bounded groups, so that the states of all texts never exist together.
+        let mut embeddings = Vec::with_capacity(ids.len());
+        let mut rest = ids;
+        while !rest.is_empty() {
+            let (group, after) = rest.split_at(fitting(rest, budget_tokens));
+            rest = after;
+            for states in decoder.states(group, budget_tokens)? {
+                let width = states.dim(1)?;
+                let states = states.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+                embeddings.push(pooling::embed(&self.pooling, &states, width));
+            }
+        }
+        Ok(embeddings)
+    }
+}
+
+impl std::fmt::Debug for SentenceEncoder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let debug = &mut formatter.debug_struct("SentenceEncoder");
+        debug.field("pooling", &self.pooling).field("max_tokens", &self.max_tokens).finish_non_exhaustive()
+    }
+}
+
+/// Checks a folder of an encoder, all but its weights.
+pub(crate) fn check_encoder(folder: &Path) -> Result<()> {
+    let layout = Layout::read(folder)?;
+    let config_file = model_part(&layout.transformer)?.join("config.json");
+    let config = read_json(&config_file)?;
+    load_tokenizer(&tokenizer_part(&layout.transformer)?)?;
+    match config["model_type"].as_str() {
+        Some("bert") => bert_config(&config, &config_file).and_then(|_| bert_weights(&layout.transformer)).map(drop),
+        Some("llama" | "qwen2" | "qwen3" | "mistral") => {
+            let model = model_part(&layout.transformer)?;
+            weights::check(&model, &mut DecoderConfig::from_folder(&model)?).map(drop)
+        }
+        other => Err(unknown(other, &config_file)),
+    }
+}
+
+fn unknown(model_type: Option<&str>, config_file: &Path) -> Error {
+    let text = format!(
+        "model_type {} is not a sentence encoder known here; known are bert, and the decoders llama, qwen2, qwen3 and \
+         mistral",
+        model_type.unwrap_or("(none)")
+    );
+    Error::file(config_file, text)
+}
+
+/// How many of the first texts have at most so many tokens together; at least one.
+fn fitting<T: AsRef<[u32]>>(texts: &[T], budget_tokens: usize) -> usize {
+    let mut tokens = 0;
+    let fits = |ids: &&T| {
+        tokens += ids.as_ref().len();
+        tokens <= budget_tokens
+    };
+    texts.iter().take_while(fits).count().max(1)
+}
+
+/// What the files around the weights say.
+struct Layout {
+    transformer: PathBuf,
+    pooling: Vec<Pooling>,
+    max_tokens: Option<usize>,
+    lower_case: bool,
+}
+
+impl Layout {
+    fn read(folder: &Path) -> Result<Layout> {
+        let modules_file = folder.join("modules.json");
+        let mut transformer = folder.to_owned();
+        let mut pooling = vec![Pooling::Mean];
+        if modules_file.is_file() {
+            let modules = read_json(&modules_file)?;
+            let modules = modules.as_array().ok_or_else(|| Error::file(&modules_file, "is not a list of modules"))?;
+            for module in modules {
+                let (Some(kind), Some(path)) = (module["type"].as_str(), module["path"].as_str()) else {
+                    return Err(Error::file(&modules_file, "has a module without `type` or `path`"));
+                };
+                let place = if path.is_empty() { folder.to_owned() } else { folder.join(path) };
+                match kind.rsplit('.').next().unwrap_or(kind) {
+                    "Transformer" => transformer = place,
+                    "Pooling" => {
+                        let file = place.join("config.json");
+                        pooling = Pooling::read(&read_json(&file)?, &file)?;
+                    }
+                    // Every embedding is made unit length here.
+                    "Normalize" => {}
+                    other => {
+                        let what =
+                            format!("module {other} is not known here; known are Transformer, Pooling, Normalize");
+                        return Err(Error::file(&modules_file, what));
+                    }
+                }
+            }
+        }
+        let optional = |file: &str| {
+            let file = transformer.join(file);
+            if file.is_file() { read_json(&file) } else { Ok(Json::Null) }
+        };
+        let settings = optional("sentence_bert_config.json")?;
+        let tokenizer = optional("tokenizer_config.json")?;
+        // Without a limit the tokenizer's own holds; "none" is written as a number that no usize can be.
+        let limit = |value: &Json| value.as_u64().and_then(|limit| usize::try_from(limit).ok());
+        let max_tokens = limit(&settings["max_seq_length"]).or_else(|| limit(&tokenizer["model_max_length"]));
+        let lower_case = settings["do_lower_case"].as_bool().unwrap_or(false);
+        Ok(Layout { transformer, pooling, max_tokens, lower_case })
+    }
+}
+
+/// Whether a normalizer makes lower case already.
+fn lowers(normalizer: &NormalizerWrapper) -> bool {
+    match normalizer {
+        NormalizerWrapper::Lowercase(_) => true,
+        NormalizerWrapper::BertNormalizer(bert) => bert.lowercase,
+        NormalizerWrapper::Sequence(sequence) => sequence.as_ref().iter().any(lowers),
+        _ => false,
+    }
+}
+
+/// The form of a BERT model with absolute positions.
+fn bert_config(config: &Json, file: &Path) -> Result<Config> {
+    let number = |key: &str| {
+        let number = config[key].as_u64().and_then(|number| usize::try_from(number).ok());
+        number.ok_or_else(|| Error::file(file, format!("`{key}` is {}, wanted a number", config[key])))
+    };
+    for (key, most) in LIMITS {
+        if let Some(value) = config[key].as_u64().filter(|value| *value > most as u64) {
+            return Err(Error::file(file, format!("`{key}` is {value}; at most {most} are computed here")));
+        }
+    }
+    let position_kind = config["position_embedding_type"].as_str().unwrap_or("absolute");
+    if position_kind != "absolute" {
+        return Err(Error::file(
+            file,
+            format!("`position_embedding_type` {position_kind} is not known here, only absolute"),
+        ));
+    }
+    let hidden_act = match config["hidden_act"].as_str().unwrap_or("gelu") {
+        "gelu" => HiddenAct::Gelu,
+        "gelu_new" | "gelu_pytorch_tanh" => HiddenAct::GeluApproximate,
+        "relu" => HiddenAct::Relu,
+        other => {
+            return Err(Error::file(file, format!("`hidden_act` {other} is not known here (gelu, gelu_new, relu)")));
+        }
+    };
+    Ok(Config {
+        vocab_size: number("vocab_size")?,
+        hidden_size: number("hidden_size")?,
+        num_hidden_layers: number("num_hidden_layers")?,
+        num_attention_heads: number("num_attention_heads")?,
+        intermediate_size: number("intermediate_size")?,
+        hidden_act,
+        max_position_embeddings: number("max_position_embeddings")?,
+        type_vocab_size: number("type_vocab_size").unwrap_or(2),
+        layer_norm_eps: config["layer_norm_eps"].as_f64().unwrap_or(1e-12),
+        pad_token_id: number("pad_token_id").unwrap_or(0),
+        position_embedding_type: PositionEmbeddingType::Absolute,
+        model_type: Some("bert".to_owned()),
+        ..Config::default()
+    })
+}
+
+/// The file of a BERT model's weights, whole by its header.
+fn bert_weights(folder: &Path) -> Result<PathBuf> {
+    let weights = folder.join("model.safetensors");
+    if !weights.is_file() {
+        let text = "is missing; weights in another format (pytorch_model.bin, shards) are not read";
+        return Err(Error::file(&weights, text));
+    }
+    weights::check_file(&weights)?;
+    Ok(weights)
+}
+
+/// A BERT model, and its number of positions.
+fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device, dtype: Dtype) -> Result<(Model, usize)> {
+    let bert = bert_config(config, file)?;
+    let weights = bert_weights(folder)?;
+    let tensors = candle_core::safetensors::load(&weights, device).map_err(Error::at(&weights))?;
+    let tensors = tensors.into_iter().collect::<HashMap<_, _>>();
+    if matches!(device, Device::Cpu) {
+        let products = if dtype == Dtype::Bf16 { Products::Rounded } else { Products::Exact };
+        let positions = bert.max_position_embeddings;
+        return Ok((Model::Bert(Box::new(Bert::new(&bert, tensors, &weights, products)?)), positions));
+    }
+    if dtype == Dtype::Bf16 {
+        return Err(Error::file(file, "BERT encoders compute in f32 on a GPU; leave `dtype: bf16` out"));
+    }
+    let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
+    let model = BertModel::load(builder, &bert).map_err(Error::at(&weights))?;
+    let pad = u32::try_from(bert.pad_token_id).map_err(Error::at(file))?;
+    Ok((Model::PaddedBert { model: Box::new(model), device: device.clone(), pad }, bert.max_position_embeddings))
+}

@@ -1,0 +1,5 @@
+//! Sentence encoders.
+
+pub mod bert;
+pub mod encoder;
+pub mod pooling;

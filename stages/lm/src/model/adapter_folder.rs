@@ -1,0 +1,227 @@
+//! Adapters in PEFT's folders: `adapter_config.json` and `adapter_model.safetensors` beside a tokenizer.
+
+use crate::model::gguf::folder_of;
+use crate::model::lora::{Lora, TARGETS, is_adapter};
+use crate::model::weights;
+use crate::{Decoder, Error, Result};
+use candle_core::Tensor;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+/// The file that says the way from an adapter to its base inside one store, which holds wherever the store is.
+pub const BASE_INSIDE: &str = "base_in_store.txt";
+
+/// The folder of the base model, where a folder holds an adapter; nothing where it holds a model of its own.
+///
+/// Errors name the file: no base is named, or it is not there.
+pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
+    let path = folder.join(CONFIG);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let config = read_config(&path)?;
+    let Some(named) = config.get("base_model_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty())
+    else {
+        return Err(Error::file(&path, "`base_model_name_or_path` is missing; write the base model's folder there"));
+    };
+    let revision = config.get("revision").and_then(Value::as_str);
+    let base = beside(folder, named, revision);
+    if base.join(CONFIG).is_file() {
+        let what = format!("its base `{named}` is an adapter itself; merge that one first (`halftone export model`)");
+        return Err(Error::file(&path, what));
+    }
+    if !base.join("config.json").is_file() {
+        let what = format!(
+            "this adapter's base model `{named}` is not there (no config.json in it); put it there, or write the \
+             folder where it is now into `base_model_name_or_path`"
+        );
+        return Err(Error::file(&path, what));
+    }
+    Ok(Some(base))
+}
+
+/// The base that an adapter names: where the store has it, beside the adapter, as the name stands, or in the hub's cache.
+fn beside(folder: &Path, named: &str, revision: Option<&str>) -> PathBuf {
+    let inside = std::fs::read_to_string(folder.join(BASE_INSIDE)).ok();
+    let places = [inside.map(|way| folder.join(way.trim_end())), Some(folder.join(named)), Some(PathBuf::from(named))];
+    let mut places = places.into_iter().flatten().chain(in_cache(named, revision));
+    places.find(|place| place.join("config.json").is_file()).unwrap_or_else(|| PathBuf::from(named))
+}
+
+/// The name and the commit of a model in the hub's cache: CACHE/models--ORG--NAME/snapshots/COMMIT.
+fn hub_name(folder: &Path) -> Option<(String, String)> {
+    let whole = folder.canonicalize().ok()?;
+    let commit = whole.file_name()?.to_str()?;
+    let snapshots = whole.parent().filter(|parent| parent.ends_with("snapshots"))?;
+    let name = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+    Some((name.replace("--", "/"), commit.to_owned()))
+}
+
+/// Where the hub's cache has a model: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+fn in_cache(name: &str, revision: Option<&str>) -> Option<PathBuf> {
+    if name.split('/').count() > 2 || name.starts_with(['.', '/', '~']) {
+        return None;
+    }
+    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || {
+        let cache = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
+        given("HF_HOME").or_else(|| cache.map(|cache| cache.join("huggingface")))
+    };
+    let cache = given("HF_HUB_CACHE").or_else(|| home().map(|home| home.join("hub")))?;
+    let model = cache.join(format!("models--{}", name.replace('/', "--")));
+    let revision = revision.unwrap_or("main");
+    let commit = std::fs::read_to_string(model.join("refs").join(revision));
+    Some(model.join("snapshots").join(commit.as_deref().map_or(revision, str::trim)))
+}
+
+/// The folder that holds config and weights of a model: the base's for an adapter.
+pub(crate) fn model_part(folder: &Path) -> Result<PathBuf> {
+    Ok(base_of(folder)?.unwrap_or_else(|| folder.to_owned()))
+}
+
+/// The folder that holds the tokenizer: its own, the base's for an adapter without one, or the one of a GGUF file.
+pub(crate) fn tokenizer_part(folder: &Path) -> Result<PathBuf> {
+    let folder = folder_of(folder);
+    if folder.join("tokenizer.json").is_file() { Ok(folder.to_owned()) } else { model_part(folder) }
+}
+
+fn read_config(path: &Path) -> Result<Map<String, Value>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    serde_json::from_str(&text).map_err(Error::at(path))
+}
+
+/// alpha / rank and the rank; what would otherwise be computed wrongly without a word is refused.
+fn read_form(path: &Path) -> Result<(usize, f64)> {
+    let config = read_config(path)?;
+    let get = |key: &str| config.get(key).filter(|value| !value.is_null());
+    let wrong = |key: &str, value: &Value, wanted: &str| {
+        Error::file(path, format!("`{key}` is {value}; this is not computed here, wanted {wanted}"))
+    };
+    match get("peft_type") {
+        Some(Value::String(kind)) if kind == "LORA" => (),
+        other => return Err(wrong("peft_type", other.unwrap_or(&Value::Null), "\"LORA\"")),
+    }
+    for key in ["fan_in_fan_out", "use_dora", "lora_bias", "use_qalora"] {
+        if let Some(value) = get(key).filter(|value| **value != json!(false)) {
+            return Err(wrong(key, value, "false"));
+        }
+    }
+    for key in ["rank_pattern", "alpha_pattern"] {
+        if let Some(value) = get(key).filter(|value| **value != json!({})) {
+            return Err(wrong(key, value, "none: one rank and alpha for all"));
+        }
+    }
+    for key in ["modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters"] {
+        if let Some(value) = get(key).filter(|value| **value != json!([])) {
+            return Err(wrong(key, value, "null"));
+        }
+    }
+    if let Some(value) = get("bias").filter(|value| **value != json!("none")) {
+        return Err(wrong("bias", value, "\"none\""));
+    }
+    let rank = get("r").and_then(Value::as_u64).filter(|rank| *rank > 0);
+    let rank = rank.ok_or_else(|| wrong("r", get("r").unwrap_or(&Value::Null), "a whole number above 0"))? as usize;
+    let alpha = get("lora_alpha").and_then(Value::as_f64).filter(|alpha| *alpha > 0.0);
+    let alpha = alpha.ok_or_else(|| wrong("lora_alpha", get("lora_alpha").unwrap_or(&Value::Null), "above 0"))?;
+    // rsLoRA divides by the root of the rank.
+    let rooted = get("use_rslora") == Some(&json!(true));
+    Ok((rank, if rooted { alpha * (rank as f64).sqrt() } else { alpha }))
+}
+
+/// Checks the form of an adapter and the header of its weights.
+pub(crate) fn check_adapter(folder: &Path) -> Result<()> {
+    read_form(&folder.join(CONFIG))?;
+    weights::check_file(&folder.join(WEIGHTS))
+}
+
+impl Decoder {
+    /// Reads the adapter of a folder and puts it beside the linear layers.
+    ///
+    /// Errors name the file and the tensor: missing, of another shape, or one that there is no place for.
+    pub(crate) fn load_adapter(&mut self, folder: &Path) -> Result<()> {
+        let (rank, alpha) = read_form(&folder.join(CONFIG))?;
+        let path = folder.join(WEIGHTS);
+        let mut stored: BTreeMap<_, _> = weights::read_all(&path)?.into_iter().collect();
+        let has = |target: &&&str| stored.keys().any(|name| name.split('.').any(|part| part == **target));
+        let targets = TARGETS.iter().filter(has).map(|name| (*name).to_owned()).collect();
+        let lora = Lora { rank, alpha, targets };
+        self.place_adapter(&lora, |name, shape| {
+            let tensor = stored.remove(name).ok_or_else(|| Error::file(&path, format!("tensor {name} is missing")))?;
+            if tensor.dims() != [shape.0, shape.1] {
+                let got = tensor.dims();
+                return Err(Error::file(&path, format!("tensor {name} is {got:?}; the base and `r` want {shape:?}")));
+            }
+            Ok(tensor)
+        })?;
+        match stored.keys().next() {
+            Some(name) => Err(Error::file(&path, format!("tensor {name} has no place in the base model"))),
+            None if lora.targets.is_empty() => Err(Error::file(&path, "no adapter of any linear layer in here")),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the adapter as PEFT reads it: `adapter_config.json` and `adapter_model.safetensors`. The base is named so
+    /// that PEFT finds it from any folder: by its name and commit where it is one of the hub's cache, else by its whole
+    /// path.
+    pub fn save_adapter(&self, to: &Path, base: &Path) -> Result<()> {
+        self.write_adapter(to, base, |_| {
+            let mut tensors = Vec::new();
+            for parameter in self.parameters().into_iter().filter(|parameter| is_adapter(&parameter.parts[0].0)) {
+                tensors.extend(parameter.named()?);
+            }
+            Ok(tensors)
+        })
+    }
+
+    /// The same with tensors that are given, for the path that they are written to.
+    pub(crate) fn write_adapter<'a>(
+        &self,
+        to: &Path,
+        base: &Path,
+        tensors: impl FnOnce(&Path) -> Result<Vec<(&'a str, Tensor)>>,
+    ) -> Result<()> {
+        let lora = self.adapter().ok_or_else(|| Error::internal("a decoder without adapter has none to save"))?;
+        let alpha = if lora.alpha.fract() == 0.0 { json!(lora.alpha as u64) } else { json!(lora.alpha) };
+        let (base, revision) = match hub_name(base) {
+            Some((name, commit)) => (name, Some(commit)),
+            None => (base.canonicalize().map_err(Error::io(base))?.to_string_lossy().into_owned(), None),
+        };
+        let config = json!({
+            "base_model_name_or_path": base,
+            "revision": revision,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "inference_mode": true,
+            "init_lora_weights": true,
+            "lora_alpha": alpha,
+            "lora_dropout": 0.0,
+            "modules_to_save": null,
+            "peft_type": "LORA",
+            "r": lora.rank,
+            "target_modules": lora.targets,
+            "task_type": "CAUSAL_LM",
+        });
+        let path = to.join(CONFIG);
+        let text = serde_json::to_string_pretty(&config).map_err(Error::at(&path))? + "\n";
+        std::fs::write(&path, text).map_err(Error::io(&path))?;
+        let path = to.join(WEIGHTS);
+        weights::save(&path, &tensors(&path)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::lora::tensor_names;
+
+    #[test]
+    fn names_are_those_of_peft() {
+        let [a, b] = tensor_names("model.layers.3.self_attn.q_proj");
+        assert_eq!(a, "base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight");
+        assert_eq!(b, "base_model.model.model.layers.3.self_attn.q_proj.lora_B.weight");
+        assert!(is_adapter(&a) && !is_adapter("model.layers.3.self_attn.q_proj.weight"));
+    }
+}

@@ -1,0 +1,21 @@
+//! Model folders that stand alone.
+
+use crate::model::adapter_folder::base_of;
+use crate::{DType, Decoder, Device, Result, SavedDtype, copy_tokenizer};
+use std::path::Path;
+
+/// Writes the decoder of a folder into another, existing one, with tokenizer and template. An adapter is merged into its
+/// base: W + (alpha / rank) B A, computed in f32. Without a dtype the weights are written in the one that they have, and
+/// merged ones in f32: half of it would leave most of what an adapter adds out.
+///
+/// Errors name the file: what is missing, damaged, or of an architecture that is not computed here.
+pub fn export(from: &Path, to: &Path, dtype: Option<SavedDtype>) -> Result<()> {
+    let is_adapter = base_of(from)?.is_some();
+    let own = if is_adapter { SavedDtype::F32 } else { SavedDtype::AsLoaded };
+    let dtype = dtype.unwrap_or(own).of(from)?;
+    match is_adapter {
+        true => Decoder::load_as(from, &Device::Cpu, DType::F32)?.merged()?.cast(dtype)?.save(to)?,
+        false => Decoder::load_as(from, &Device::Cpu, dtype)?.save(to)?,
+    }
+    copy_tokenizer(from, to)
+}

@@ -1,0 +1,265 @@
+//! Quantised models in GGUF files: their form, and their weights, which become numbers block by block.
+
+use crate::device::quietly;
+use crate::model::config::DecoderConfig;
+use crate::model::weights;
+use crate::{DType, Device, Error, Result};
+use candle_core::Tensor;
+use candle_core::quantized::QTensor;
+use candle_core::quantized::gguf_file::{Content, Value};
+use rayon::prelude::*;
+use serde_json::{Map, json};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+/// The architectures that are read; Mistral's files say llama.
+const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "qwen3"];
+
+/// What tensors are called in GGUF files and in model folders.
+const NAMES: [(&str, &str); 14] = [
+    ("blk.", "model.layers."),
+    ("token_embd", "model.embed_tokens"),
+    ("output_norm", "model.norm"),
+    ("attn_norm", "input_layernorm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// The quantised weights of a model, by the names that they have in model folders.
+pub(crate) struct Quantised {
+    path: PathBuf,
+    tensors: HashMap<String, QTensor>,
+    /// The width of a head whose rotary halves stand beside each other in the rows of queries and keys, as in Llama's
+    /// files; absent where they stand as they do here.
+    interleaved: Option<usize>,
+    dtype: DType,
+    device: Device,
+}
+
+impl Quantised {
+    /// Reads a file's weights as they are stored, and its form.
+    ///
+    /// Errors name the file: damaged, or of a form that is not computed here.
+    pub(crate) fn read(path: &Path, dtype: DType, device: &Device) -> Result<(DecoderConfig, Quantised)> {
+        let content = head(path)?;
+        let (config, names) = fitting(path, &content)?;
+        let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+        let mut tensors = HashMap::new();
+        for (stored, name) in names {
+            let tensor = quietly(|| content.tensor(&mut file, stored, device))
+                .ok_or_else(|| Error::file(path, format!("tensor {stored} cannot be read; copy the file again")))?;
+            let tensor = tensor.map_err(|error| Error::file(path, format!("tensor {stored}: {error}")))?;
+            tensors.insert(name, tensor);
+        }
+        let interleaved = (architecture(path, &content)? == "llama").then_some(config.head_dim);
+        Ok((config, Quantised { path: path.to_owned(), tensors, interleaved, dtype, device: device.clone() }))
+    }
+
+    /// Some tensors as numbers.
+    pub(crate) fn tensors(&self, names: &[String]) -> Result<Vec<Tensor>> {
+        names.par_iter().map(|name| self.tensor(name)).collect()
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        let stored = self.tensors.get(name).ok_or_else(|| Error::internal(format!("tensor {name} was not read")))?;
+        let numbers = stored.dequantize(&self.device)?.to_dtype(self.dtype)?;
+        match self.interleaved {
+            Some(width) if name.contains("q_proj") || name.contains("k_proj") => halved(&numbers, width),
+            _ => Ok(numbers),
+        }
+    }
+}
+
+impl std::fmt::Debug for Quantised {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Quantised").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Whether a path is a GGUF file.
+pub fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("gguf"))
+}
+
+/// The form of a file's model; only its head is read.
+///
+/// Errors: as [`Quantised::read`].
+pub(crate) fn config_of(path: &Path) -> Result<DecoderConfig> {
+    form(path, &head(path)?)
+}
+
+/// Checks a file by its head: its form, and that it has what that needs.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    fitting(path, &head(path)?).map(drop)
+}
+
+/// The form of a file's model and its tensors by both of their names, once they fit together.
+fn fitting<'a>(path: &Path, content: &'a Content) -> Result<(DecoderConfig, Vec<(&'a str, String)>)> {
+    let config = form(path, content)?;
+    let mut wanted: HashMap<String, Vec<usize>> = weights::shapes(&config).into_iter().collect();
+    let whole = std::fs::metadata(path).map_err(Error::io(path))?.len();
+    let mut names: Vec<(&str, String)> =
+        content.tensor_infos.keys().map(|stored| (stored.as_str(), folders_name(stored))).collect();
+    names.sort();
+    for (stored, name) in &names {
+        let info = &content.tensor_infos[*stored];
+        let got = info.shape.dims();
+        match wanted.remove(name) {
+            Some(shape) if shape == got => {
+                let bytes =
+                    (info.shape.elem_count() / info.ggml_dtype.block_size() * info.ggml_dtype.type_size()) as u64;
+                if content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes) > whole {
+                    let text = format!("ends before the last byte of tensor {stored}; copy the file again");
+                    return Err(Error::file(path, text));
+                }
+            }
+            Some(shape) => {
+                return Err(Error::file(path, format!("tensor {stored} is {got:?}; its sizes want {shape:?}")));
+            }
+            None => {
+                let text = format!("tensor {stored} has no place in this architecture; use the Hugging Face folder");
+                return Err(Error::file(path, text));
+            }
+        }
+    }
+    match wanted.keys().min() {
+        None => Ok((config, names)),
+        Some(name) => Err(Error::file(path, format!("the tensor for {name} is missing ({} in all)", wanted.len()))),
+    }
+}
+
+/// The folder that has the tokenizer of a model: the one that a GGUF file stands in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    if is_gguf(path) { path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")) } else { path }
+}
+
+/// Rows whose neighbours are a head's rotary halves, in the order of halves.
+fn halved(tensor: &Tensor, width: usize) -> Result<Tensor> {
+    let shape = tensor.dims().to_vec();
+    let rest: usize = shape[1..].iter().product();
+    let split = tensor.reshape((shape[0] / width, width / 2, 2, rest))?;
+    Ok(split.transpose(1, 2)?.contiguous()?.reshape(shape)?)
+}
+
+fn folders_name(name: &str) -> String {
+    if let Some(kind) = name.strip_prefix("output.") {
+        return format!("lm_head.{kind}");
+    }
+    let part = |part: &str| NAMES.iter().find(|(own, _)| *own == part).map_or(part, |(_, folders)| folders).to_owned();
+    match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+        Some((layer, rest)) => {
+            let (module, kind) = rest.split_once('.').unwrap_or((rest, ""));
+            format!("model.layers.{layer}.{}.{kind}", part(module))
+        }
+        None => {
+            let (module, kind) = name.split_once('.').unwrap_or((name, ""));
+            format!("{}.{kind}", part(module))
+        }
+    }
+}
+
+/// The head of a file.
+fn head(path: &Path) -> Result<Content> {
+    let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    weights::refuse_pointer(path)?;
+    quietly(|| Content::read(&mut file))
+        .ok_or_else(|| Error::file(path, "not a GGUF file"))?
+        .map_err(|error| Error::file(path, format!("not a GGUF file that is read here ({error})")))
+}
+
+fn architecture(path: &Path, content: &Content) -> Result<&'static str> {
+    let named = content.metadata.get("general.architecture").and_then(|value| value.to_string().ok());
+    let named = named.map_or("", String::as_str);
+    ARCHITECTURES.into_iter().find(|known| *known == named).ok_or_else(|| {
+        Error::file(path, format!("the architecture `{named}` is not computed; there are {}", ARCHITECTURES.join(", ")))
+    })
+}
+
+/// What its `config.json` would say.
+fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
+    let family = architecture(path, content)?;
+    let get = |key: &str| content.metadata.get(&format!("{family}.{key}"));
+    let has = |tensor: &str| content.tensor_infos.contains_key(tensor);
+    let scaling = get("rope.scaling.type").and_then(|value| value.to_string().ok()).filter(|kind| *kind != "none");
+    if scaling.is_some() || has("rope_freqs.weight") {
+        let text = "scaled rotary positions are not computed for GGUF; use the Hugging Face folder";
+        return Err(Error::file(path, text));
+    }
+    let whole = |key: &str| get(key).and_then(|value| value.to_u64().ok().or(value.to_i64().ok().map(|n| n as u64)));
+    let wanted =
+        |key: &str| whole(key).ok_or_else(|| Error::file(path, format!("`{family}.{key}` is no whole number")));
+    let number = |key: &str| match get(key) {
+        Some(Value::F32(value)) => Some(f64::from(*value)),
+        Some(Value::F64(value)) => Some(*value),
+        _ => None,
+    };
+    let table = content.tensor_infos.get("token_embd.weight").map(|info| info.shape.dims().to_vec());
+    let Some([vocabulary, _]) = table.as_deref() else {
+        return Err(Error::file(path, "no tensor token_embd.weight of two dimensions"));
+    };
+    let (hidden, heads) = (wanted("embedding_length")?, wanted("attention.head_count")?);
+    let width = whole("attention.key_length").or(whole("rope.dimension_count")).unwrap_or(hidden / heads.max(1));
+    let rotated = whole("rope.dimension_count").unwrap_or(width);
+    let values = whole("attention.value_length").unwrap_or(width);
+    if rotated != width || values != width {
+        let text =
+            format!("heads of {width} numbers, {rotated} of them rotated, with values of {values}: not computed here");
+        return Err(Error::file(path, text));
+    }
+    let window = whole("attention.sliding_window").filter(|window| *window > 0);
+    let mut json = Map::new();
+    for (key, value) in [
+        // Llama with a window is Mistral.
+        ("model_type", json!(if family == "llama" && window.is_some() { "mistral" } else { family })),
+        ("vocab_size", json!(vocabulary)),
+        ("hidden_size", json!(hidden)),
+        ("intermediate_size", json!(wanted("feed_forward_length")?)),
+        ("num_hidden_layers", json!(wanted("block_count")?)),
+        ("num_attention_heads", json!(heads)),
+        ("num_key_value_heads", json!(whole("attention.head_count_kv").unwrap_or(heads))),
+        ("head_dim", json!(width)),
+        ("max_position_embeddings", json!(wanted("context_length")?)),
+        ("rms_norm_eps", json!(number("attention.layer_norm_rms_epsilon").unwrap_or(1e-5))),
+        ("rope_theta", json!(number("rope.freq_base").unwrap_or(10_000.0))),
+        ("attention_bias", json!(family != "qwen2" && has("blk.0.attn_q.bias"))),
+        ("mlp_bias", json!(has("blk.0.ffn_up.bias"))),
+        ("tie_word_embeddings", json!(!has("output.weight"))),
+        ("sliding_window", json!(window)),
+        ("use_sliding_window", json!(window.is_some())),
+        ("max_window_layers", json!(0)),
+    ] {
+        json.insert(key.to_owned(), value);
+    }
+    DecoderConfig::from_json(json).map_err(Error::at(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_folders() {
+        for (stored, name) in [
+            ("token_embd.weight", "model.embed_tokens.weight"),
+            ("output.weight", "lm_head.weight"),
+            ("output_norm.weight", "model.norm.weight"),
+            ("blk.12.attn_q.bias", "model.layers.12.self_attn.q_proj.bias"),
+            ("blk.0.attn_q_norm.weight", "model.layers.0.self_attn.q_norm.weight"),
+            ("blk.3.ffn_down.weight", "model.layers.3.mlp.down_proj.weight"),
+            ("blk.3.attn_output.weight", "model.layers.3.self_attn.o_proj.weight"),
+            ("blk.3.ffn_gate_inp.weight", "model.layers.3.ffn_gate_inp.weight"),
+        ] {
+            assert_eq!(folders_name(stored), name);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Low-rank adapters: y += (alpha / rank) x A^T B^T beside frozen linear layers, as PEFT has them.
+
+use crate::model::parameter::{Linear, Parameter};
+use crate::ops::matrix::Products::Exact;
+use crate::{Decoder, Error, Result, ops, random};
+use candle_core::{DType, Tensor};
+
+// T rows, K inputs, N outputs of one matrix, r rank.
+
+/// The linear layers of a block, by PEFT's short names.
+pub const TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// What is above is wider than the matrices.
+const HIGHEST_RANK: usize = 1 << 14;
+
+/// The form of an adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lora {
+    /// Rows of A.
+    pub rank: usize,
+    /// What the product of A and B is multiplied with is alpha / rank.
+    pub alpha: f64,
+    /// The linear layers that have one, short names in the order of [`TARGETS`].
+    pub targets: Vec<String>,
+}
+
+impl Lora {
+    /// A form, from short names or `all-linear`.
+    ///
+    /// Errors: a name that is no linear layer, the same twice, none, or a rank or alpha that is not above 0.
+    pub fn new(rank: usize, alpha: f64, targets: &[String]) -> Result<Lora> {
+        if rank == 0 {
+            return Err(Error::input("rank is 0; wanted at least 1"));
+        }
+        if rank > HIGHEST_RANK {
+            return Err(Error::input(format!("rank is {rank}; wanted at most {HIGHEST_RANK}")));
+        }
+        if !(alpha > 0.0 && alpha.is_finite()) {
+            return Err(Error::input(format!("alpha is {alpha}; wanted a number above 0")));
+        }
+        if let Some(name) = targets.iter().find(|name| *name != "all-linear" && !TARGETS.contains(&name.as_str())) {
+            return Err(Error::input(format!(
+                "there is no linear layer `{name}`; there are {} or `all-linear`",
+                known()
+            )));
+        }
+        if let Some(twice) = targets.iter().enumerate().find(|(at, name)| targets[..*at].contains(name)) {
+            return Err(Error::input(format!("`{}` stands twice", twice.1)));
+        }
+        let all = targets.iter().any(|name| name == "all-linear");
+        if all && targets.len() > 1 {
+            return Err(Error::input("`all-linear` names all of them; leave the others out"));
+        }
+        if targets.is_empty() {
+            return Err(Error::input(format!("no linear layer is named; there are {} or `all-linear`", known())));
+        }
+        let chosen = TARGETS.iter().filter(|name| all || targets.iter().any(|target| target == *name));
+        Ok(Lora { rank, alpha, targets: chosen.map(|name| (*name).to_owned()).collect() })
+    }
+}
+
+fn known() -> String {
+    TARGETS.map(|name| format!("`{name}`")).join(", ")
+}
+
+/// The adapter of one matrix, which may be a part of the rows of a [`Linear`].
+#[derive(Debug, Clone)]
+pub(crate) struct Adapter {
+    /// The first output that it adds to.
+    pub start: usize,
+    /// alpha / rank.
+    pub scale: f64,
+    /// [r, K]
+    pub a: Parameter,
+    /// [N, r]
+    pub b: Parameter,
+}
+
+impl Adapter {
+    fn rows(&self) -> Result<usize> {
+        Ok(self.b.value.dim(0)?)
+    }
+
+    /// scale x A^T: [T, r].
+    fn inner(&self, x: &Tensor) -> Result<Tensor> {
+        Ok((ops::linear::forward(x, &self.a.value, None, None, Exact)? * self.scale)?)
+    }
+
+    /// The columns of the outputs' gradient that it answers for: [T, N].
+    fn own(&self, dy: &Tensor) -> Result<Tensor> {
+        Ok(if self.rows()? == dy.dim(1)? {
+            dy.clone()
+        } else {
+            dy.narrow(1, self.start, self.rows()?)?.contiguous()?
+        })
+    }
+
+    /// y with scale x A^T B^T added to its columns.
+    pub fn forward(&self, x: &Tensor, y: Tensor) -> Result<Tensor> {
+        ops::linear::add_columns(&self.inner(x)?, &self.b.value, y, self.start)
+    }
+
+    /// Adds to the gradients of A and B.
+    pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
+        let dy = self.own(dy)?;
+        if let Some(gradient) = &self.b.gradient {
+            ops::linear::backward_weight(&self.inner(x)?, &dy, gradient, Exact)?;
+        }
+        if let Some(gradient) = &self.a.gradient {
+            let d_inner = (ops::linear::backward(&self.b.value, &dy, Exact)? * self.scale)?; // [T, r]
+            ops::linear::backward_weight(x, &d_inner, gradient, Exact)?;
+        }
+        Ok(())
+    }
+
+    /// The gradient by the input: [T, K].
+    pub fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        let d_inner = (ops::linear::backward(&self.b.value, &self.own(dy)?, Exact)? * self.scale)?;
+        ops::linear::backward(&self.a.value, &d_inner, Exact)
+    }
+}
+
+/// What a place for an adapter is: the module's name in model files, its first output in its [`Linear`], N and K.
+struct Place {
+    module: String,
+    start: usize,
+    rows: usize,
+    inputs: usize,
+}
+
+/// The matrices that a linear layer consists of.
+fn places(linear: &Linear) -> Result<Vec<Place>> {
+    let inputs = linear.weight.value.dim(1)?;
+    let mut start = 0;
+    let place = |(name, rows): &(String, usize)| {
+        start += rows;
+        Place { module: name.trim_end_matches(".weight").to_owned(), start: start - rows, rows: *rows, inputs }
+    };
+    Ok(linear.weight.parts.iter().map(place).collect())
+}
+
+/// The names of A and B in PEFT's files.
+pub(crate) fn tensor_names(module: &str) -> [String; 2] {
+    ["lora_A", "lora_B"].map(|kind| format!("base_model.model.{module}.{kind}.weight"))
+}
+
+/// Whether a parameter is an adapter's.
+pub(crate) fn is_adapter(name: &str) -> bool {
+    name.starts_with("base_model.model.")
+}
+
+impl Decoder {
+    /// Puts a fresh adapter beside the linear layers, as PEFT initialises it: A uniform within 1 / sqrt(K) (Kaiming
+    /// with a = sqrt(5)), B 0, so that nothing changes yet. The same seed gives the same numbers.
+    pub fn add_adapter(&mut self, lora: &Lora, seed: u64) -> Result<()> {
+        self.place_adapter(lora, |name, shape| {
+            let (n, inputs) = (shape.0 * shape.1, shape.1 as f64);
+            let fresh = if name.ends_with("lora_A.weight") {
+                random::uniform(seed, name, n, 1.0 / inputs.sqrt())
+            } else {
+                vec![0.0; n]
+            };
+            Ok(Tensor::from_vec(fresh, shape, &candle_core::Device::Cpu)?)
+        })
+    }
+
+    /// Puts an adapter beside the linear layers, its tensors given by their names and shapes.
+    pub(crate) fn place_adapter(
+        &mut self,
+        lora: &Lora,
+        mut tensor: impl FnMut(&str, (usize, usize)) -> Result<Tensor>,
+    ) -> Result<()> {
+        if self.lora.is_some() {
+            return Err(Error::internal("a second adapter beside the first"));
+        }
+        let (device, dtype) = (self.device().clone(), self.dtype());
+        let mut parameter = |name: String, shape: (usize, usize)| -> Result<Parameter> {
+            let value = tensor(&name, shape)?.to_dtype(dtype)?.to_device(&device)?;
+            Ok(Parameter { parts: vec![(name, shape.0)], value, gradient: None })
+        };
+        for block in &mut self.blocks {
+            for linear in block.linears_mut() {
+                for Place { module, start, rows, inputs } in places(linear)? {
+                    let short = module.rsplit('.').next().unwrap_or_default();
+                    if !lora.targets.iter().any(|target| target == short) {
+                        continue;
+                    }
+                    let [a, b] = tensor_names(&module);
+                    linear.adapters.push(Adapter {
+                        start,
+                        scale: lora.alpha / lora.rank as f64,
+                        a: parameter(a, (lora.rank, inputs))?,
+                        b: parameter(b, (rows, lora.rank))?,
+                    });
+                }
+            }
+        }
+        self.lora = Some(lora.clone());
+        Ok(())
+    }
+
+    /// The form of the adapter, where there is one.
+    pub fn adapter(&self) -> Option<&Lora> {
+        self.lora.as_ref()
+    }
+
+    /// Takes the adapter away: what is left is the base.
+    pub fn without_adapter(mut self) -> Decoder {
+        self.lora = None;
+        self.blocks.iter_mut().flat_map(|block| block.linears_mut()).for_each(|linear| linear.adapters.clear());
+        self
+    }
+
+    /// Adds the adapter to the weights, W + (alpha / rank) B A, and takes it away. The sum is computed in f32 at least.
+    pub fn merged(mut self) -> Result<Decoder> {
+        for linear in self.blocks.iter_mut().flat_map(|block| block.linears_mut()) {
+            let value = &linear.weight.value;
+            let (kept, dtype) = (value.dtype(), if value.dtype() == DType::F64 { DType::F64 } else { DType::F32 });
+            let mut wide = value.to_dtype(dtype)?;
+            for adapter in &linear.adapters {
+                let (a, b) = (adapter.a.value.to_dtype(dtype)?, adapter.b.value.to_dtype(dtype)?);
+                let delta = (b.matmul(&a)? * adapter.scale)?; // [N, K]
+                let rows = wide.narrow(0, adapter.start, adapter.rows()?)?;
+                let rest = adapter.start + adapter.rows()?;
+                let parts =
+                    [wide.narrow(0, 0, adapter.start)?, (rows + delta)?, wide.narrow(0, rest, wide.dim(0)? - rest)?];
+                let parts: Vec<&Tensor> = parts.iter().filter(|part| part.elem_count() > 0).collect();
+                wide = Tensor::cat(&parts, 0)?;
+            }
+            linear.weight.value = wide.to_dtype(kept)?.contiguous()?;
+        }
+        Ok(self.without_adapter())
+    }
+}

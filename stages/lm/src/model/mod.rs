@@ -1,0 +1,16 @@
+//! The decoder: its folder, its configuration, its blocks, its adapter, and forests of sequences.
+
+pub mod adapter_folder;
+pub mod block;
+pub mod cache;
+pub mod config;
+pub mod decoder;
+pub mod export;
+pub mod forest;
+pub mod gguf;
+pub mod lora;
+pub mod parameter;
+pub mod passes;
+pub mod saving;
+pub mod usable;
+pub mod weights;

@@ -1,0 +1,89 @@
+//! Parameters: a value, the names it has in model files, and a gradient where it is trained.
+
+use crate::Result;
+use crate::model::lora::Adapter;
+use crate::ops;
+use crate::ops::matrix::Products;
+use candle_core::Tensor;
+
+/// One tensor of weights. Matrices that are always used together are held as one, their rows one after the other.
+#[derive(Debug, Clone)]
+pub(crate) struct Parameter {
+    /// The tensors of model files that it consists of, with their rows, from the top.
+    pub parts: Vec<(String, usize)>,
+    pub value: Tensor,
+    /// Where its gradient is summed, of the same shape, in f32 (f64 where the value is); absent where it is frozen.
+    pub gradient: Option<Tensor>,
+}
+
+impl Parameter {
+    /// The tensors as model files hold them.
+    pub fn named(&self) -> Result<Vec<(&str, Tensor)>> {
+        Parameter::cut(&self.parts, &self.value)
+    }
+
+    /// A tensor cut into parts with the names and rows of a parameter's.
+    pub fn cut<'a>(parts: &'a [(String, usize)], value: &Tensor) -> Result<Vec<(&'a str, Tensor)>> {
+        let mut start = 0;
+        parts
+            .iter()
+            .map(|(name, rows)| {
+                let part = value.narrow(0, start, *rows)?;
+                start += rows;
+                Ok((name.as_str(), part))
+            })
+            .collect()
+    }
+}
+
+/// A linear layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Linear {
+    /// [out, in]
+    pub weight: Parameter,
+    /// [out]
+    pub bias: Option<Parameter>,
+    /// Low-rank additions to some of the outputs. Being small, they are multiplied as they are.
+    pub adapters: Vec<Adapter>,
+    /// What becomes of the numbers that the weight is multiplied with, and of the weight's.
+    pub products: Products,
+}
+
+impl Linear {
+    /// residual + x W^T + b, and what adapters add.
+    pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| &bias.value);
+        let y = ops::linear::forward(x, &self.weight.value, bias, residual, self.products)?;
+        self.adapters.iter().try_fold(y, |y, adapter| adapter.forward(x, y))
+    }
+
+    /// Weight, bias, then A and B of each adapter.
+    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        let adapters = self.adapters.iter().flat_map(|adapter| [&adapter.a, &adapter.b]);
+        std::iter::once(&self.weight).chain(&self.bias).chain(adapters)
+    }
+
+    /// The same, to change.
+    pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        let adapters = self.adapters.iter_mut().flat_map(|adapter| [&mut adapter.a, &mut adapter.b]);
+        std::iter::once(&mut self.weight).chain(&mut self.bias).chain(adapters)
+    }
+
+    /// Adds to the gradients of weight, bias and adapters, where they are trained, given the input and the gradient by the
+    /// output.
+    pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
+        if let Some(gradient) = &self.weight.gradient {
+            ops::linear::backward_weight(x, dy, gradient, self.products)?;
+        }
+        if let Some(gradient) = self.bias.as_ref().and_then(|bias| bias.gradient.as_ref()) {
+            ops::linear::backward_bias(dy, gradient)?;
+        }
+        self.adapters.iter().try_for_each(|adapter| adapter.backward_weights(x, dy))
+    }
+
+    /// The gradient by the input, given that by the output.
+    pub fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        let dx = ops::linear::backward(&self.weight.value, dy, self.products)?;
+        self.adapters.iter().try_fold(dx, |dx, adapter| Ok((dx + adapter.backward(dy)?)?))
+    }
+}

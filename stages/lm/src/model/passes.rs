@@ -1,0 +1,152 @@
+//! The passes over one micro-batch, and what is kept between them.
+
+use crate::cost::estimate;
+use crate::model::block::{RowContext, Saved};
+use crate::model::decoder::targets;
+use crate::model::forest::Forest;
+use crate::model::parameter::Parameter;
+use crate::ops::attention::tiles;
+use crate::ops::{embed, head, norm};
+use crate::{Error, Result, Training};
+use candle_core::Tensor;
+
+// T rows, R of them scored, H hidden width.
+
+/// What is kept of a micro-batch.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    All(Vec<Option<Saved>>, Final),
+    Inputs(Vec<Option<Tensor>>, Final),
+    Nothing,
+}
+
+/// The end of a forward.
+#[derive(Debug)]
+pub(crate) struct Final {
+    /// States of the scored rows before the last norm [R, H].
+    rows: Tensor,
+    /// 1 / rms of these rows [R].
+    rms: Tensor,
+    /// Log-sum-exps of their logits.
+    lse: Vec<f64>,
+    /// What is kept of the logits themselves.
+    logits: Vec<head::Kept>,
+}
+
+/// A schedule that was decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Schedule {
+    Keep {
+        /// Those of the head too.
+        logits: bool,
+    },
+    Boundaries,
+    TwoPass,
+}
+
+impl Training {
+    /// The lowest block that needs a backward, and whether the embeddings below need one.
+    fn lowest(&self) -> (usize, bool) {
+        if self.decoder.embed.gradient.is_some() {
+            return (0, true);
+        }
+        let trained = |p: &&Parameter| p.gradient.is_some();
+        let blocks = &self.decoder.blocks;
+        (blocks.iter().position(|block| block.parameters().iter().any(trained)).unwrap_or(blocks.len()), false)
+    }
+
+    /// The schedule for a batch.
+    pub(crate) fn schedule(&self, forests: &[Forest]) -> Schedule {
+        let config = self.decoder.config();
+        let size = self.decoder.dtype().size_in_bytes() as u64;
+        let blocks = (config.layers - self.lowest().0) as u64;
+        let rows: u64 = forests.iter().map(|forest| forest.ids.len() as u64).sum();
+        let most = forests.iter().map(|forest| forest.ids.len() as u64).max().unwrap_or(0);
+        let scored: u64 = forests.iter().map(|forest| forest.scored_rows.len() as u64).sum();
+        estimate::schedule(config, blocks, size, estimate::Rows { all: rows, most, scored }, self.memory)
+    }
+
+    pub(crate) fn forward_kept(&self, forest: &Forest, schedule: Schedule) -> Result<(Kept, head::HeadScores)> {
+        let decoder = &self.decoder;
+        let table = decoder.table_for(forest)?;
+        let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
+        let (lowest, _) = self.lowest();
+        let mut x = embed::forward(&decoder.embed.value, &forest.ids)?;
+        let (mut saved, mut inputs) = (Vec::new(), Vec::new());
+        for (layer, block) in decoder.blocks.iter().enumerate() {
+            let rows = decoder.is_last(layer).then_some(&forest.scored_rows[..]);
+            if matches!(schedule, Schedule::Keep { .. }) && layer >= lowest {
+                let (y, of_block) = block.forward_saving(&x, &context, rows)?;
+                saved.push(Some(of_block));
+                x = y;
+            } else {
+                let y = block.forward(&x, &context, rows)?;
+                saved.push(None);
+                inputs.push((layer >= lowest && schedule == Schedule::Boundaries).then_some(x));
+                x = y;
+            }
+        }
+        let rows = x; // [R, H]
+        let (h, rms) = norm::forward(&rows, &decoder.norm.value, decoder.config().rms_norm_eps)?;
+        let (scores, logits) = match schedule {
+            Schedule::Keep { logits: true } => {
+                head::forward_keeping(&h, decoder.head_weight(), &targets(forest), decoder.products)?
+            }
+            _ => (head::forward(&h, decoder.head_weight(), &targets(forest), decoder.products)?, Vec::new()),
+        };
+        let last = Final { rows, rms, lse: scores.lse.clone(), logits };
+        let kept = match schedule {
+            Schedule::Keep { .. } => Kept::All(saved, last),
+            Schedule::Boundaries => Kept::Inputs(inputs, last),
+            Schedule::TwoPass => Kept::Nothing,
+        };
+        Ok((kept, scores))
+    }
+
+    pub(crate) fn backward_kept(&self, forest: &Forest, kept: Kept, derivatives: &[f64]) -> Result<()> {
+        let (mut saved, mut inputs, last) = match kept {
+            Kept::All(saved, last) => (saved, Vec::new(), last),
+            Kept::Inputs(inputs, last) => (Vec::new(), inputs, last),
+            Kept::Nothing => {
+                let (kept, _) = self.forward_kept(forest, Schedule::Keep { logits: false })?;
+                return self.backward_kept(forest, kept, derivatives);
+            }
+        };
+        let decoder = &self.decoder;
+        let table = decoder.table_for(forest)?;
+        let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
+        let Final { rows, rms, lse, logits } = last;
+        let h = norm::again(&rows, &decoder.norm.value, &rms)?;
+        let head_gradient = decoder.head().gradient.as_ref();
+        let dh = head::backward(
+            &h,
+            decoder.head_weight(),
+            &targets(forest),
+            (&lse, logits),
+            derivatives,
+            head_gradient,
+            decoder.products,
+        )?;
+        let mut dx = norm::backward(&rows, &decoder.norm.value, &rms, &dh, None, decoder.norm.gradient.as_ref())?;
+        let (lowest, embeddings) = self.lowest();
+        if lowest == decoder.blocks.len() && !embeddings {
+            return Ok(());
+        }
+        for (layer, block) in decoder.blocks.iter().enumerate().skip(lowest).rev() {
+            let rows = decoder.is_last(layer).then_some(&forest.scored_rows[..]);
+            let of_block = match saved.get_mut(layer).and_then(Option::take) {
+                Some(of_block) => of_block,
+                None => {
+                    let input = inputs.get_mut(layer).and_then(Option::take);
+                    let input = input.ok_or_else(|| Error::internal("a block's input was not kept"))?;
+                    block.forward_saving(&input, &context, rows)?.1
+                }
+            };
+            dx = block.backward(&of_block, dx, &context, rows, forest)?;
+        }
+        if let Some(gradient) = &decoder.embed.gradient {
+            embed::backward(&dx, &forest.ids, gradient)?;
+        }
+        Ok(())
+    }
+}

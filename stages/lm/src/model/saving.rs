@@ -1,0 +1,94 @@
+//! What training leaves: the weights in the precision that they were trained in, or in another.
+
+use crate::model::adapter_folder::model_part;
+use crate::model::parameter::Parameter;
+use crate::model::weights;
+use crate::{DType, Device, Error, Result, SavedDtype, Training};
+use candle_core::Tensor;
+use std::path::Path;
+
+/// How many weights training changed, and of how many the change is still there where they are saved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Weights whose number is another than before training.
+    pub changed: u64,
+    /// Those of them whose number is another after both were rounded.
+    pub kept: u64,
+}
+
+impl Kept {
+    /// The share of the changes that are kept, 0 to 1; 1 where nothing changed.
+    pub fn share(&self) -> f64 {
+        if self.changed == 0 { 1.0 } else { self.kept as f64 / self.changed as f64 }
+    }
+}
+
+impl Training {
+    /// Writes the trained model into an existing folder, as [`Decoder::save`](crate::Decoder::save) does, from the
+    /// weights in full precision. `base` is the folder that it was loaded from. Where it is saved in less than f32, gives
+    /// what that leaves of the changes.
+    ///
+    /// Errors: an adapter, a weight that the dtype has no number for; what cannot be read or written.
+    pub fn save(&self, to: &Path, dtype: SavedDtype, base: &Path) -> Result<Option<Kept>> {
+        if self.decoder.adapter().is_some() {
+            return Err(Error::internal("a decoder with an adapter is saved merged, or as its adapter"));
+        }
+        let dtype = dtype.of(base)?;
+        self.decoder.config().save(to, dtype)?;
+        let trained = self.in_full()?;
+        let path = to.join("model.safetensors");
+        weights::save(&path, &rounded(&path, &trained, dtype)?)?;
+        if matches!(dtype, DType::F32 | DType::F64) {
+            return Ok(None);
+        }
+        let mut config = self.decoder.config().clone();
+        // As it was loaded to compute with.
+        let before = weights::load(&model_part(base)?, &mut config, self.decoder.dtype(), &Device::Cpu)?;
+        let mut kept = Kept::default();
+        for (name, after) in &trained {
+            let Some(before) = before.get(*name) else { continue };
+            let numbers = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
+            let rounded = |tensor: &Tensor| numbers(&tensor.to_dtype(dtype)?);
+            let full = numbers(before)?.into_iter().zip(numbers(after)?);
+            for ((before, after), (old, new)) in full.zip(rounded(before)?.into_iter().zip(rounded(after)?)) {
+                kept.changed += u64::from(before != after);
+                kept.kept += u64::from(before != after && old != new);
+            }
+        }
+        Ok(Some(kept))
+    }
+
+    /// The adapter as PEFT reads it, from its weights in full precision; see
+    /// [`Decoder::save_adapter`](crate::Decoder::save_adapter).
+    pub fn save_adapter(&self, to: &Path, dtype: SavedDtype, base: &Path) -> Result<()> {
+        let dtype = dtype.of(base)?;
+        let mut trained = self.in_full()?;
+        trained.retain(|(name, _)| crate::model::lora::is_adapter(name));
+        self.decoder.write_adapter(to, base, |path| rounded(path, &trained, dtype))
+    }
+
+    /// All weights by the names in model files, on the CPU: the masters where the decoder computes in half.
+    fn in_full(&self) -> Result<Vec<(&str, Tensor)>> {
+        let mut all = Vec::new();
+        for (parameter, state) in self.decoder.parameters().into_iter().zip(&self.states) {
+            let master = state.as_ref().and_then(|state| state.master.as_ref());
+            let value = master.unwrap_or(&parameter.value).to_device(&Device::Cpu)?;
+            all.extend(Parameter::cut(&parameter.parts, &value)?);
+        }
+        Ok(all)
+    }
+}
+
+/// Tensors in the dtype that they are saved in. A number that is finite stays so.
+fn rounded<'a>(path: &Path, tensors: &[(&'a str, Tensor)], dtype: DType) -> Result<Vec<(&'a str, Tensor)>> {
+    let round = |(name, tensor): &(&'a str, Tensor)| -> Result<(&'a str, Tensor)> {
+        let saved = tensor.to_dtype(dtype)?;
+        let largest = saved.to_dtype(DType::F32)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        if !largest.is_finite() {
+            let text = format!("tensor {name} has numbers beyond what {dtype:?} holds; save in f32");
+            return Err(Error::file(path, text));
+        }
+        Ok((name, saved))
+    };
+    tensors.iter().map(round).collect()
+}

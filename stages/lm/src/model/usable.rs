@@ -1,0 +1,49 @@
+//! Whether a model can be computed, from all of it but its weights: what a run would stop at before its first number.
+
+use crate::encode::encoder::check_encoder;
+use crate::model::adapter_folder::{base_of, check_adapter, model_part};
+use crate::model::gguf::{self, is_gguf};
+use crate::model::weights;
+use crate::{DecoderConfig, Error, Result, Text};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// What a decoder folder or a GGUF file can be used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usable {
+    /// Why conversations cannot be given to it, where they cannot: it has no chat template.
+    pub no_messages: Option<String>,
+}
+
+/// What was found once holds for the process: a matrix of stages names one model many times.
+static SEEN: Mutex<BTreeMap<PathBuf, Result<Usable, String>>> = Mutex::new(BTreeMap::new());
+
+/// Checks the configuration, the tokenizer, the template and the headers of the weights of a decoder.
+///
+/// Errors have the text that loading it would have.
+pub fn check_decoder(path: &Path) -> Result<Usable, String> {
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let look = || look(path).map_err(|error| error.to_string());
+    seen.entry(path.to_owned()).or_insert_with(look).clone()
+}
+
+/// The same for a sentence encoder.
+pub fn check_sentence_encoder(path: &Path) -> Result<(), String> {
+    check_encoder(path).map_err(|error| error.to_string())
+}
+
+fn look(path: &Path) -> Result<Usable> {
+    let mut config = DecoderConfig::from_folder(path)?;
+    let text = Text::load(path)?;
+    if is_gguf(path) {
+        gguf::check(path)?;
+    } else {
+        weights::check(&model_part(path)?, &mut config)?;
+        if base_of(path)?.is_some() {
+            check_adapter(path)?;
+        }
+    }
+    let no_messages = (!text.has_chat_template()).then(|| text.no_template()).as_ref().map(Error::to_string);
+    Ok(Usable { no_messages })
+}

@@ -1,0 +1,300 @@
+//! Weights in safetensors files, as Hugging Face folders hold them.
+
+use crate::device::quietly;
+use crate::model::config::DecoderConfig;
+use crate::{DType, Device, Error, Result};
+use candle_core::Tensor;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The tensors of a decoder by their names in model files, with their shapes. A tied head is absent.
+pub(crate) fn shapes(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
+    let DecoderConfig { hidden_size: hidden, intermediate_size: inner, head_dim, .. } = *config;
+    let (queries, keys) = (config.heads * head_dim, config.kv_heads * head_dim);
+    let mut all = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden])];
+    for layer in 0..config.layers {
+        let mut add = |name: &str, shape: Vec<usize>| all.push((format!("model.layers.{layer}.{name}"), shape));
+        add("input_layernorm.weight", vec![hidden]);
+        for (name, rows) in [("q", queries), ("k", keys), ("v", keys)] {
+            add(&format!("self_attn.{name}_proj.weight"), vec![rows, hidden]);
+            if config.qkv_bias {
+                add(&format!("self_attn.{name}_proj.bias"), vec![rows]);
+            }
+        }
+        if config.qk_norm {
+            add("self_attn.q_norm.weight", vec![head_dim]);
+            add("self_attn.k_norm.weight", vec![head_dim]);
+        }
+        add("self_attn.o_proj.weight", vec![hidden, queries]);
+        if config.output_bias {
+            add("self_attn.o_proj.bias", vec![hidden]);
+        }
+        add("post_attention_layernorm.weight", vec![hidden]);
+        for (name, rows, cols) in [("gate", inner, hidden), ("up", inner, hidden), ("down", hidden, inner)] {
+            add(&format!("mlp.{name}_proj.weight"), vec![rows, cols]);
+            if config.mlp_bias {
+                add(&format!("mlp.{name}_proj.bias"), vec![rows]);
+            }
+        }
+    }
+    all.push(("model.norm.weight".to_owned(), vec![hidden]));
+    if !config.tied {
+        all.push(("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]));
+    }
+    all
+}
+
+/// Reads all tensors of a decoder from `model.safetensors` or from the shards that `model.safetensors.index.json`
+/// names, as `dtype` on `device`. Where the folder holds no head, `config` becomes tied.
+///
+/// Errors name the file and the tensor: missing, of another shape or dtype, or one that this decoder has no place for.
+pub(crate) fn load(
+    folder: &Path,
+    config: &mut DecoderConfig,
+    dtype: DType,
+    device: &Device,
+) -> Result<HashMap<String, Tensor>> {
+    let files = check(folder, config)?;
+    let wanted: HashMap<String, Vec<usize>> = shapes(config).into_iter().collect();
+    let mut found = HashMap::new();
+    let mut spare_head = None;
+    for path in &files {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        for (name, view) in parse(path, &bytes)?.iter() {
+            if wanted.contains_key(name) {
+                let tensor = read(path, name, &view)?;
+                found.insert(name.to_owned(), tensor.to_dtype(dtype)?.to_device(device)?);
+            } else if name == HEAD {
+                spare_head = Some((path, read(path, name, &view)?));
+            }
+        }
+    }
+    // A tied head that is stored once more has to be the table.
+    if let (Some((path, spare)), Some(table)) = (spare_head, found.get("model.embed_tokens.weight")) {
+        let spare = spare.to_dtype(dtype)?.to_device(device)?;
+        let same =
+            spare.dims() == table.dims() && spare.ne(table)?.to_dtype(DType::U32)?.max_all()?.to_scalar::<u32>()? == 0;
+        if !same {
+            return Err(Error::file(
+                path,
+                format!(
+                    "tensor {HEAD} differs from model.embed_tokens.weight, and config.json has `tie_word_embeddings: \
+                     true`: say false there to use it, or take the tensor out"
+                ),
+            ));
+        }
+    }
+    Ok(found)
+}
+
+const HEAD: &str = "lm_head.weight";
+
+/// Checks the headers of a folder's files against what a decoder needs, and gives the files. Where the folder holds no
+/// head, `config` becomes tied. No weights are read.
+///
+/// Errors: as [`load`].
+pub(crate) fn check(folder: &Path, config: &mut DecoderConfig) -> Result<Vec<PathBuf>> {
+    let (listing, files) = files(folder)?;
+    let mut wanted: HashMap<String, Vec<usize>> = shapes(config).into_iter().collect();
+    let all = wanted.clone();
+    for path in &files {
+        for (name, Stored { dtype, shape, .. }) in header(path)? {
+            match all.get(&name) {
+                Some(of_config) if *of_config == shape => {
+                    dtype_of(path, &name, dtype)?;
+                    wanted.remove(&name);
+                }
+                Some(of_config) => {
+                    let text = format!("tensor {name} is {shape:?}; config.json wants {of_config:?}");
+                    return Err(Error::file(path, text));
+                }
+                // A head beside a tied table, and constants that old versions wrote.
+                None if name == HEAD || name.ends_with("rotary_emb.inv_freq") => (),
+                None => return Err(Error::file(path, format!("tensor {name} has no place in this architecture"))),
+            }
+        }
+    }
+    if !config.tied && wanted.remove(HEAD).is_some() {
+        config.tied = true;
+    }
+    match wanted.keys().min() {
+        None => Ok(files),
+        Some(name) => Err(Error::file(listing, format!("tensor {name} is missing ({} in all)", wanted.len()))),
+    }
+}
+
+/// A tensor in the header of a file.
+#[derive(Deserialize)]
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+/// The tensors that a file lists, after it was seen that it is as long as they say.
+fn header(path: &Path) -> Result<BTreeMap<String, Stored>> {
+    refuse_pointer(path)?;
+    let cut = |why: &str| Error::file(path, format!("not a whole safetensors file ({why}); copy it again"));
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let whole = file.metadata().map_err(Error::io(path))?.len();
+    let mut length = [0; 8];
+    if whole < 8 {
+        return Err(cut("it ends before its header"));
+    }
+    file.read_exact(&mut length).map_err(Error::io(path))?;
+    let length = u64::from_le_bytes(length);
+    if length > whole - 8 {
+        return Err(cut("it ends in its header"));
+    }
+    let mut text = Vec::new();
+    file.take(length).read_to_end(&mut text).map_err(Error::io(path))?;
+    let mut header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&text).map_err(|error| cut(&format!("its header is no JSON: {error}")))?;
+    header.remove("__metadata__");
+    let stored = |(name, value)| -> Result<(String, Stored)> {
+        let stored = Stored::deserialize(&value).map_err(|error| cut(&format!("tensor {name}: {error}")))?;
+        Ok((name, stored))
+    };
+    let header: BTreeMap<String, Stored> = header.into_iter().map(stored).collect::<Result<_>>()?;
+    let end = header.values().map(|stored| stored.data_offsets.1).max().unwrap_or(0);
+    match (whole - 8 - length).cmp(&end) {
+        std::cmp::Ordering::Less => {
+            Err(cut(&format!("it has {whole} bytes, its header speaks of {}", end.saturating_add(8 + length))))
+        }
+        std::cmp::Ordering::Greater => Err(cut("there are bytes behind its last tensor")),
+        std::cmp::Ordering::Equal => Ok(header),
+    }
+}
+
+/// The file that lists the tensors, and the files that hold them.
+fn files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
+    let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+    // A file that the system cannot look at is not a file that is missing.
+    if single.try_exists().map_err(Error::io(&single))? {
+        return Ok((single.clone(), vec![single]));
+    }
+    if !index.try_exists().map_err(Error::io(&index))? {
+        return Err(Error::file(folder, "no model.safetensors and no model.safetensors.index.json here"));
+    }
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    refuse_pointer(&index)?;
+    let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
+    let Index { weight_map } = serde_json::from_str(&text).map_err(Error::at(&index))?;
+    let mut names: Vec<&String> = weight_map.values().collect();
+    names.sort();
+    names.dedup();
+    if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
+        return Err(Error::file(&index, format!("`weight_map` names `{name}`; wanted a file beside it")));
+    }
+    let files: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
+    if let Some(absent) = files.iter().find(|path| !path.is_file()) {
+        let text = format!("names the shard `{}`, which is not there; copy it again", absent.display());
+        return Err(Error::file(&index, text));
+    }
+    Ok((index, files))
+}
+
+/// Refuses the text that Git LFS leaves in place of a file that was not fetched.
+pub(crate) fn refuse_pointer(path: &Path) -> Result<()> {
+    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+    let mut start = Vec::with_capacity(POINTER.len());
+    let file = File::open(path).map_err(Error::io(path))?;
+    file.take(POINTER.len() as u64).read_to_end(&mut start).map_err(Error::io(path))?;
+    match start == POINTER {
+        false => Ok(()),
+        true => {
+            let text = "a Git LFS pointer, not the file itself: run `git lfs pull` in its folder, or fetch it anew";
+            Err(Error::file(path, text))
+        }
+    }
+}
+
+/// The dtype that a folder's embedding table is stored in, from the headers of its files.
+pub(crate) fn stored_dtype(folder: &Path) -> Result<DType> {
+    let (listing, files) = files(folder)?;
+    for path in &files {
+        if let Some(stored) = header(path)?.get("model.embed_tokens.weight") {
+            return dtype_of(path, "model.embed_tokens.weight", stored.dtype);
+        }
+    }
+    Err(Error::file(listing, "tensor model.embed_tokens.weight is missing"))
+}
+
+/// Checks that a file is whole, from its header.
+pub(crate) fn check_file(path: &Path) -> Result<()> {
+    header(path).map(drop)
+}
+
+/// Reads all tensors of one file as they are stored, onto the CPU.
+pub(crate) fn read_all(path: &Path) -> Result<HashMap<String, Tensor>> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    parse(path, &bytes)?.iter().map(|(name, view)| Ok((name.to_owned(), read(path, name, &view)?))).collect()
+}
+
+/// The tensors in the bytes of a file. A damaged file is an error whatever the library makes of it.
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+    quietly(|| SafeTensors::deserialize(bytes))
+        .ok_or_else(|| Error::file(path, "not a safetensors file"))?
+        .map_err(|error| Error::file(path, format!("not a whole safetensors file ({error}); copy it again")))
+}
+
+fn read(path: &Path, name: &str, view: &TensorView) -> Result<Tensor> {
+    let stored = dtype_of(path, name, view.dtype())?;
+    Ok(Tensor::from_raw_buffer(view.data(), stored, view.shape(), &Device::Cpu)?)
+}
+
+fn dtype_of(path: &Path, name: &str, stored: Dtype) -> Result<DType> {
+    Ok(match stored {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F64 => DType::F64,
+        Dtype::I64 => DType::I64,
+        other => return Err(Error::file(path, format!("tensor {name} is {other:?}; wanted F32, F16, BF16 or F64"))),
+    })
+}
+
+/// Writes tensors to one safetensors file, in the order and with the metadata that transformers uses.
+///
+/// The metadata stay one entry: safetensors writes a hash map, and two would stand in a different order each time.
+pub(crate) fn save(path: &Path, tensors: &[(&str, Tensor)]) -> Result<()> {
+    let mut data = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let (dtype, bytes) = bytes_of(tensor)?;
+        data.push((*name, dtype, tensor.dims().to_vec(), bytes));
+    }
+    let views: Vec<(&str, TensorView)> = data
+        .iter()
+        .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .collect::<Result<_, safetensors::SafeTensorError>>()
+        .map_err(Error::at(path))?;
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(source) => Error::io(path)(source),
+        other => Error::file(path, other),
+    })?;
+    // safetensors makes files private; weights are as readable as any file of the user's.
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(Error::io(path))?;
+    Ok(())
+}
+
+/// The little-endian bytes of a tensor.
+fn bytes_of(tensor: &Tensor) -> Result<(Dtype, Vec<u8>)> {
+    let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
+    Ok(match tensor.dtype() {
+        DType::F32 => (Dtype::F32, flat.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        DType::F64 => (Dtype::F64, flat.to_vec1::<f64>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        DType::BF16 => (Dtype::BF16, flat.to_vec1::<half::bf16>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        DType::F16 => (Dtype::F16, flat.to_vec1::<half::f16>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        DType::I64 => (Dtype::I64, flat.to_vec1::<i64>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        other => return Err(Error::internal(format!("weights of dtype {other:?} are not written"))),
+    })
+}

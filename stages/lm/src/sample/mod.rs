@@ -1,0 +1,4 @@
+//! Answers drawn from a decoder.
+
+pub mod generate;
+pub mod sampling;

@@ -1,0 +1,6 @@
+//! Steps on a decoder.
+
+#[cfg(test)]
+pub mod gradient_tests;
+pub mod state;
+pub mod training;

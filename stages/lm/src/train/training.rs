@@ -1,0 +1,317 @@
+//! Training: forward over a whole batch, backward from the derivatives by its log-probabilities, and steps.
+
+use crate::device::gpu_memory;
+use crate::model::decoder::add_scores;
+use crate::model::forest::{Forest, Part, Want};
+use crate::model::lora::is_adapter;
+use crate::model::parameter::Parameter;
+use crate::model::passes::Kept;
+use crate::ops::adamw;
+use crate::{DType, Decoder, Error, LogProbs, Result, Sequence};
+use candle_core::Tensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The optimizer, as torch's AdamW: weight decay is decoupled and applies to all parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdamW {
+    /// How much of the mean of gradients is kept at each step.
+    #[serde(default = "default_beta1")]
+    pub beta1: f64,
+    /// How much of the mean of squared gradients is kept at each step.
+    #[serde(default = "default_beta2")]
+    pub beta2: f64,
+    /// Added to the root of the mean of squares.
+    #[serde(default = "default_eps")]
+    pub eps: f64,
+    /// The part of each weight, times the learning rate, that a step takes away.
+    #[serde(default)]
+    pub weight_decay: f64,
+}
+
+fn default_beta1() -> f64 {
+    0.9
+}
+fn default_beta2() -> f64 {
+    0.999
+}
+fn default_eps() -> f64 {
+    1e-8
+}
+
+impl Default for AdamW {
+    /// torch's defaults, but no weight decay.
+    fn default() -> Self {
+        AdamW { beta1: default_beta1(), beta2: default_beta2(), eps: default_eps(), weight_decay: 0.0 }
+    }
+}
+
+/// What is kept between forward and backward. The results are the same; memory and time differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Memory {
+    /// The fastest of the others whose activations fit into so many bytes, by an estimate; `two_pass` where none does.
+    Auto {
+        /// Bytes for activations, weights and optimizer state not counted.
+        bytes: u64,
+    },
+    /// All activations. Fastest.
+    Keep,
+    /// The inputs of the blocks; the rest is computed again, block by block.
+    Boundaries,
+    /// Nothing; each micro-batch is computed again as a whole.
+    TwoPass,
+}
+
+/// A decoder in training.
+///
+/// A step is [`forward`](Training::forward) over a batch, [`backward`](Training::backward) with the derivatives of a
+/// loss by the log-probabilities that forward gave, and [`step`](Training::step). Several forward-backward pairs may
+/// precede a step; their gradients add up.
+#[derive(Debug)]
+pub struct Training {
+    pub(crate) decoder: Decoder,
+    adamw: AdamW,
+    clip_norm: Option<f64>,
+    pub(crate) memory: Memory,
+    pub(crate) budget_tokens: usize,
+    /// For each parameter, in the decoder's order; absent where it is frozen.
+    pub(crate) states: Vec<Option<State>>,
+    /// Steps made.
+    pub(crate) steps: u64,
+    pending: Option<Pending>,
+    /// Whether gradients were added since the last step.
+    pub(crate) accumulated: bool,
+}
+
+/// The optimizer's numbers for one parameter, f32 (f64 where the parameter is).
+#[derive(Debug)]
+pub(crate) struct State {
+    pub mean: Tensor,
+    pub square: Tensor,
+    /// The weights in full precision where the decoder computes in half.
+    pub master: Option<Tensor>,
+}
+
+/// A batch between forward and backward.
+#[derive(Debug)]
+struct Pending {
+    sequences: usize,
+    micro_batches: Vec<(Forest, Kept)>,
+}
+
+impl Training {
+    /// Takes over a decoder and trains all of its parameters; where it has an adapter, that alone.
+    ///
+    /// `clip_norm` bounds the global norm of the gradient; `budget_tokens` the rows of a micro-batch.
+    pub fn new(
+        decoder: Decoder,
+        adamw: AdamW,
+        clip_norm: Option<f64>,
+        memory: Memory,
+        budget_tokens: usize,
+    ) -> Result<Training> {
+        let all = decoder.adapter().is_none();
+        Training::of_some(decoder, adamw, clip_norm, memory, budget_tokens, |name| all || is_adapter(name))
+    }
+
+    /// The same, but trains only the parameters whose names, as in model files, are chosen. The others cost no
+    /// gradient, and blocks below the lowest chosen one no backward.
+    ///
+    /// Errors: nothing chosen, or a part of matrices that are held as one (q, k and v; gate and up).
+    pub fn of_some(
+        mut decoder: Decoder,
+        adamw: AdamW,
+        clip_norm: Option<f64>,
+        memory: Memory,
+        budget_tokens: usize,
+        trained: impl Fn(&str) -> bool,
+    ) -> Result<Training> {
+        decoder.whole()?;
+        let mut states = Vec::new();
+        for parameter in decoder.parameters_mut() {
+            let chosen = parameter.parts.iter().filter(|(name, _)| trained(name)).count();
+            if chosen == 0 {
+                parameter.gradient = None;
+                states.push(None);
+                continue;
+            }
+            if chosen < parameter.parts.len() {
+                let names: Vec<&str> = parameter.parts.iter().map(|(name, _)| name.as_str()).collect();
+                return Err(Error::input(format!("{} are trained together or not at all", names.join(", "))));
+            }
+            let value = &parameter.value;
+            let dtype = if value.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+            let zeros = || Tensor::zeros(value.shape(), dtype, value.device());
+            let master = if value.dtype() == dtype { None } else { Some(value.to_dtype(dtype)?) };
+            states.push(Some(State { mean: zeros()?, square: zeros()?, master }));
+            // Steps change weights in place; nobody else may share them.
+            let (own, gradient) = (value.copy()?, zeros()?);
+            parameter.value = own;
+            parameter.gradient = Some(gradient);
+        }
+        if states.iter().all(Option::is_none) {
+            return Err(Error::input("no parameter is trained"));
+        }
+        Ok(Training {
+            decoder,
+            adamw,
+            clip_norm,
+            memory,
+            budget_tokens,
+            states,
+            steps: 0,
+            pending: None,
+            accumulated: false,
+        })
+    }
+
+    /// On a GPU, lets a free choice of schedule take the memory that weights and optimizer leave. An eighth of all stays
+    /// for chunks of logits and the driver. On a CPU nothing changes.
+    ///
+    /// Errors: the driver's.
+    pub fn use_free_memory(&mut self) -> Result<()> {
+        if let (Memory::Auto { bytes }, Some((free, all))) = (&mut self.memory, gpu_memory(self.decoder.device())?) {
+            *bytes = free.saturating_sub(all / 8);
+        }
+        Ok(())
+    }
+
+    /// The decoder as it is now.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// Ends training and gives the decoder back.
+    pub fn into_decoder(mut self) -> Decoder {
+        for parameter in self.decoder.parameters_mut() {
+            parameter.gradient = None;
+        }
+        self.decoder
+    }
+
+    /// Steps made so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The log-probabilities of a batch, in its order; micro-batches of whole trees inside. What
+    /// [`backward`](Training::backward) needs is kept until the next forward or step.
+    ///
+    /// Errors: as [`Decoder::score`].
+    pub fn forward(&mut self, sequences: &[&Sequence], prompt_part: bool) -> Result<Vec<LogProbs>> {
+        self.pending = None;
+        let forests = self.decoder.forests(sequences, Want::Scores { prompt_part }, self.budget_tokens)?;
+        let schedule = self.schedule(&forests);
+        let mut sums = vec![LogProbs::default(); sequences.len()];
+        let mut micro_batches = Vec::with_capacity(forests.len());
+        for forest in forests {
+            let (kept, logps) = self.forward_kept(&forest, schedule)?;
+            add_scores(&forest, &logps, &mut sums)?;
+            micro_batches.push((forest, kept));
+        }
+        self.pending = Some(Pending { sequences: sequences.len(), micro_batches });
+        Ok(sums)
+    }
+
+    /// Adds the gradient of a loss, given its derivatives by the log-probabilities of the last forward.
+    ///
+    /// Errors: no forward before it, another number of sequences, or derivatives that are not finite.
+    pub fn backward(&mut self, cotangents: &[LogProbs]) -> Result<()> {
+        let pending = self.pending.take();
+        let Pending { sequences, micro_batches } =
+            pending.ok_or_else(|| Error::internal("backward without a forward"))?;
+        if cotangents.len() != sequences {
+            let got = cotangents.len();
+            return Err(Error::internal(format!("backward got derivatives for {got} of {sequences} sequences")));
+        }
+        if let Some(i) = cotangents.iter().position(|c| !c.response.is_finite() || !c.prompt.is_finite()) {
+            let LogProbs { response, prompt } = cotangents[i];
+            return Err(Error::NotFinite(format!(
+                "the loss's derivative by the log-probabilities of sequence {i} is {response} (response), {prompt} (prompt)"
+            )));
+        }
+        for (forest, kept) in micro_batches {
+            let derivatives: Vec<f64> = forest
+                .scored
+                .iter()
+                .map(|scored| {
+                    let owners = scored.owners.iter();
+                    let one = |&(index, part): &(usize, Part)| match part {
+                        Part::Prompt => cotangents[index].prompt,
+                        Part::Response => cotangents[index].response,
+                    };
+                    owners.map(one).sum()
+                })
+                .collect();
+            self.accumulated = true;
+            // Where the loss is flat there is nothing to add.
+            if derivatives.iter().any(|&d| d != 0.0) {
+                self.backward_kept(&forest, kept, &derivatives)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a step with the gradients added since the last one and sets them to 0. Gives their global norm as it was
+    /// before clipping.
+    ///
+    /// Errors: a gradient that is not finite; the weights stay as they are and the gradients are set to 0.
+    pub fn step(&mut self, lr: f64) -> Result<f64> {
+        self.pending = None;
+        let trained: Vec<(&Parameter, &Tensor)> =
+            self.decoder.parameters().into_iter().filter_map(|p| Some((p, p.gradient.as_ref()?))).collect();
+        let gradients: Vec<&Tensor> = trained.iter().map(|(_, gradient)| *gradient).collect();
+        let sums = adamw::sums_of_squares(&gradients)?;
+        if let Some(at) = sums.iter().position(|sum| !sum.is_finite()) {
+            let name = trained[at].0.parts[0].0.clone();
+            self.discard()?;
+            return Err(Error::NotFinite(format!(
+                "the gradient of {name} is not finite at step {}; lower the learning rate, or look for damaged rows",
+                self.steps + 1
+            )));
+        }
+        let norm = sums.iter().sum::<f64>().sqrt();
+        self.steps += 1;
+        let AdamW { beta1, beta2, eps, weight_decay } = self.adamw;
+        let clip = self.clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
+        let step = adamw::Step { lr, beta1, beta2, eps, weight_decay, clip, t: self.steps };
+        for (parameter, state) in self.decoder.parameters().into_iter().zip(&self.states) {
+            let (Some(gradient), Some(state)) = (&parameter.gradient, state) else { continue };
+            let (weight, half) = match &state.master {
+                None => (&parameter.value, None),
+                Some(master) => (master, Some(&parameter.value)),
+            };
+            adamw::step(weight, gradient, &state.mean, &state.square, half, &step)?;
+        }
+        self.accumulated = false;
+        Ok(norm)
+    }
+
+    /// Sets all gradients to 0 and forgets the last forward.
+    pub fn discard(&mut self) -> Result<()> {
+        self.pending = None;
+        for gradient in self.decoder.parameters().into_iter().filter_map(|parameter| parameter.gradient.as_ref()) {
+            gradient.zero_set()?;
+        }
+        self.accumulated = false;
+        Ok(())
+    }
+
+    /// The gradients added since the last step, by the names in model files: f32 (f64 where the model computes in it).
+    /// Frozen parameters are absent.
+    pub fn gradients(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut all = Vec::new();
+        for Parameter { parts, gradient, .. } in self.decoder.parameters() {
+            let mut start = 0;
+            for (name, rows) in parts {
+                if let Some(gradient) = gradient {
+                    all.push((name.clone(), gradient.narrow(0, start, *rows)?));
+                }
+                start += rows;
+            }
+        }
+        Ok(all)
+    }
+}
