@@ -63,7 +63,7 @@ pub enum Command {
     Inspect(inspect::Inspect),
     /// Show what a stage will feed its model: the judge's questions, the tokens that are trained on
     Render(render::Render),
-    /// Follow a pair, an item or a comparison back to its source and forth to the steps that used it
+    /// Show what every stage stored about a pair, an item, a comparison or a response
     Trace(trace::Trace),
     /// Write what a run did, or several runs side by side, as one HTML page
     Report(report::Report),

@@ -1,4 +1,4 @@
-//! `trace`: a pair, an item or a comparison back to its source and forth to the steps that used it.
+//! `trace`: what every stage stored about a pair, an item, a comparison or a response.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// The id of a pair, an item or a comparison, or the beginning of one (from 6 characters on)
+    /// The id of a pair, an item, a comparison or a response, or the beginning of one (from 6 characters on)
     pub id: String,
     /// The pipeline that is meant, if it is not the one that ran last: its name or file
     #[arg(long, value_name = "NAME")]
@@ -41,11 +41,8 @@ pub fn trace(work: &Path, args: Trace) -> Result<()> {
         true => format!("{}\n", json!(followed)),
         false => lineage::text(&followed),
     })?;
-    match followed.disagreements.is_empty() {
+    match followed.changed.is_empty() {
         true => Ok(()),
-        false => Err(Error::Damaged(format!(
-            "what is stored is not what it was computed from:\n{}",
-            followed.disagreements.join("\n")
-        ))),
+        false => Err(Error::Damaged(format!("the store is not what this run left:\n{}", followed.changed.join("\n")))),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use kit::rows::{Comparison, Message, Pair};
+use kit::rows::{CalibratedVerdict, Comparison, Message, Pair};
 use serde_json::json;
 
 use crate::place::{Place, ran, stderr};
@@ -78,12 +78,13 @@ fn new_gold_labels_run_the_calibration_and_what_follows_and_not_the_judge() {
     };
     let followed: serde_json::Value = serde_json::from_str(&trace(&["--json"])).unwrap();
     let stages = followed["stages"].as_array().unwrap();
-    let corrected = &stages.iter().find(|stage| stage["stage"] == "calibrated").unwrap()["rows"][0]["facts"];
-    let label = corrected.as_array().unwrap().iter().find(|fact| fact["name"] == "p_hat").unwrap();
-    assert!(label["how"].as_str().unwrap().starts_with("temperature: sigmoid("), "{label}");
-    assert_eq!(label["stored"], label["recomputed"]);
-    let given: BTreeSet<String> = followed["rows"].as_array().unwrap().iter().map(ToString::to_string).collect();
-    assert!(given.len() >= 2, "the pair and its comparison: {given:?}");
+    let corrected = &stages.iter().find(|stage| stage["stage"] == "calibrated").unwrap()["tables"][0]["rows"][0];
+    let known =
+        kit::read_rows::<CalibratedVerdict>(&place.path(".halftone/runs/calibration/calibrated/verdicts")).unwrap();
+    let known = known.into_iter().find(|row| Some(&row.comparison_id) == pair.comparison_id.as_ref()).unwrap();
+    assert_eq!(corrected["p_hat"].as_f64(), Some(known.p_hat));
+    assert_eq!(corrected["uncalibrated_p_hat"].as_f64(), Some(known.uncalibrated_p_hat));
+    assert_eq!(corrected["calibrator"], known.calibrator.as_str());
 
     // Too few of them end the run with the data's exit code and their number.
     write_gold(&place, 20, 2);

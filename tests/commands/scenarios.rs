@@ -98,7 +98,7 @@ fn scenario_4_unpaired_data_with_rpo_whatever_the_micro_batches() {
     assert_eq!((trace["sides"].as_array().unwrap().len(), &trace["sides"][0]["role"]), (1, &"response".into()));
     let stages: Vec<&str> =
         trace["stages"].as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
-    assert_eq!(stages, ["data", "reference", "policy"]);
+    assert_eq!(stages, ["data", "reference", "embeddings", "policy"]);
     let report = std::fs::read_to_string(project.path(".halftone/runs/test/report.html")).unwrap();
     let contrasts = report.split_once("id=\"contrasts\"").unwrap().1;
     assert!(contrasts.contains("data-label=\"prompt\">say "), "the prompts of items stand in the contrasts");

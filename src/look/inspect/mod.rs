@@ -12,7 +12,7 @@ mod target;
 pub use compact::compact;
 pub use filter::Filter;
 pub use missing::{no_run, what_became};
-pub use rows::{Rows, is_text};
+pub use rows::{Row, Rows, is_text};
 pub use show::{pretty, schema_table, table};
 pub use stats::stats_table;
 pub use target::{Target, latest_pipeline, resolve, resolve_noting};

@@ -1,5 +1,6 @@
 //! The rows of a table on disk, of any columns.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use arrow_schema::DataType;
@@ -104,6 +105,45 @@ impl Rows {
             }
         }
         Ok(())
+    }
+
+    /// The rows whose text columns are as wanted, with all of their cells. `wanted` gets the cells of `columns`; a null is
+    /// an empty text. Other columns are read only where a part has such rows.
+    ///
+    /// # Errors
+    /// When a part is torn.
+    pub fn matching(&self, columns: &[&str], wanted: impl Fn(&[&str]) -> bool) -> Result<Vec<Row>> {
+        let mut found = Vec::new();
+        let mut before = 0;
+        for part in &self.parts {
+            let mut here = BTreeSet::new();
+            let mut count = 0;
+            for batch in kit::read_batches(part, Some(columns))? {
+                let batch = batch?;
+                let schema = batch.schema();
+                let places: Vec<Option<usize>> = columns.iter().map(|name| schema.index_of(name).ok()).collect();
+                for cells in cells::rows(&batch)? {
+                    let text = |place: &Option<usize>| place.and_then(|at| cells[at].as_str()).unwrap_or_default();
+                    let texts: Vec<&str> = places.iter().map(text).collect();
+                    if wanted(&texts) {
+                        here.insert(count);
+                    }
+                    count += 1;
+                }
+            }
+            let mut first = 0;
+            let batches = if here.is_empty() { None } else { Some(kit::read_batches(part, None)?) };
+            for batch in batches.into_iter().flatten() {
+                let batch = batch?;
+                for &row in here.range(first..first + batch.num_rows()) {
+                    let cells = cells::rows(&batch.slice(row - first, 1))?.remove(0);
+                    found.push(Row { number: before + row as u64 + 1, cells });
+                }
+                first += batch.num_rows();
+            }
+            before += count as u64;
+        }
+        Ok(found)
     }
 
     /// A row as a JSON object.

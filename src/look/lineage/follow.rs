@@ -1,15 +1,16 @@
-//! From an id to everything that the stages of a run know of it.
+//! From an id to every row of a run that is about the same responses.
 
 use std::collections::BTreeSet;
 
-use kit::rows::{Comparison, Item, Pair, Reject, Verdict};
-use kit::{Fact, Message, Side, Table, Traced, Trail, find};
+use kit::Table;
 use serde::Serialize;
+use serde_json::Value;
 
+use super::columns::{Ids, OWN, Side, Text, texts};
 use super::graph::{Lineage, Link};
 use crate::error::{Error, Result};
 
-/// What came of following an id.
+/// The rows of a run about the sides of one row.
 #[derive(Debug, Serialize)]
 pub struct Followed {
     /// The pipeline.
@@ -18,127 +19,160 @@ pub struct Followed {
     pub run: u64,
     /// The id in full.
     pub id: String,
-    /// Its two sides, or the one of an item.
+    /// Its two sides, or the one of an item or a response.
     pub sides: Vec<Text>,
-    /// Ids of other rows about the same sides.
-    pub rows: Vec<String>,
-    /// What each stage knows, in the order of the work; stages that know nothing are left out.
-    pub stages: Vec<StageTrace>,
-    /// What is worth saying of the whole.
+    /// The stages that have rows about them, in the order of the work.
+    pub stages: Vec<StageRows>,
+    /// Remarks on the whole.
     pub notes: Vec<String>,
-    /// Values that were computed again.
-    pub recomputed: usize,
-    /// What does not agree, one line each.
-    pub disagreements: Vec<String>,
+    /// Tables that are not what a later stage read, one line each.
+    pub changed: Vec<String>,
 }
 
-/// A side in full.
-#[derive(Debug, Clone, Serialize)]
-pub struct Text {
-    /// `a` and `b`, `chosen` and `rejected`, or `response`.
-    pub role: &'static str,
-    /// Its ids.
-    #[serde(flatten)]
-    pub side: Side,
-    /// The prompt.
-    pub prompt: Vec<Message>,
-    /// The response.
-    pub response: Vec<Message>,
-}
-
-/// What a stage knows.
+/// A stage's rows.
 #[derive(Debug, Serialize)]
-pub struct StageTrace {
+pub struct StageRows {
     /// The stage.
     pub stage: String,
     /// Its kind.
     pub kind: String,
     /// Its entry in the store.
     pub entry: String,
-    /// The rows.
-    pub rows: Vec<Traced>,
-    /// Why it could not be followed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    /// The rows, table by table.
+    pub tables: Vec<TableRows>,
 }
 
-/// Where ids of pairs, items and comparisons stand.
-const TABLES: [Table; 4] = [Table::Pairs, Table::Items, Table::Verdicts, Table::Comparisons];
-/// So much of an id is enough, if it is the only one that begins like this.
+/// Rows of one table as they are stored; conversations are left out, they stand in [`Followed::sides`].
+#[derive(Debug, Serialize)]
+pub struct TableRows {
+    /// The output port.
+    pub port: String,
+    /// The rows.
+    pub rows: Vec<StoredRow>,
+}
+
+/// The cells of a row by their columns, in the order of the table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRow(pub Vec<(String, Value)>);
+
+impl Serialize for StoredRow {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, cell)| (name, cell)))
+    }
+}
+
+/// The fewest characters of an id that are enough, if only one id begins with them.
 const SHORTEST: usize = 6;
 
-/// Follows a pair, an item or a comparison, by its id or the beginning of it.
+/// Follows a pair, an item, a comparison or a response, by its id or the beginning of it.
 ///
 /// # Errors
 /// When no table of the run has the id, or when a table cannot be read.
 pub fn follow(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<Followed> {
     let (id, sides) = begin(lineage, pipeline, run, id)?;
-    let ends = [sides.first(), sides.last()].map(|text| text.expect("a row has a side").side.clone());
-    let mut trail = Trail { sides: ends, rows: Vec::new() };
-    let judged = gather(lineage, &mut trail)?;
+    let trail = Trail::of(lineage, &id, &sides)?;
     let mut stages = Vec::new();
-    let mut disagreements = Vec::new();
-    let mut recomputed = 0;
+    let mut judged = false;
     for link in &lineage.links {
-        let (mut rows, error) = match link.with(|context| link.stage.trace(context, &trail)) {
-            Ok(rows) => (rows, None),
-            Err(error) => (Vec::new(), Some(error.to_string())),
-        };
-        if rows.iter().flat_map(|row| &row.facts).all(|fact| fact.name != LEFT_OUT) {
-            rows.extend(rejected(link, &trail)?);
+        let mut tables = Vec::new();
+        for (port, rows) in link.tables() {
+            let rows = rows?;
+            let Some(ids) = Ids::of(&rows) else { continue };
+            let found = rows.matching(ids.names(), |cells| trail.holds(&ids, cells))?;
+            if found.is_empty() {
+                continue;
+            }
+            let stored = |row| {
+                let names = rows.columns.iter().map(|(name, _)| name.clone());
+                StoredRow(names.zip(row).filter(|(_, cell)| !is_conversation(cell)).collect())
+            };
+            let rows: Vec<StoredRow> = found.into_iter().map(|row| stored(row.cells)).collect();
+            judged |= rows.iter().flat_map(|row| &row.0).any(|(name, cell)| name == "ab_logp_a" && !cell.is_null());
+            tables.push(TableRows { port, rows });
         }
-        if rows.is_empty() && error.is_none() {
-            continue;
+        if !tables.is_empty() {
+            let (stage, kind) = (link.name.clone(), link.kind.clone());
+            stages.push(StageRows { stage, kind, entry: link.manifest.recipe.entry(), tables });
         }
-        let name = &link.name;
-        disagreements.extend(link.changed.iter().map(|port| format!("{name}: `{port}` is not what this stage read")));
-        disagreements.extend(error.iter().map(|error| format!("{name}: {error}")));
-        for row in &rows {
-            recomputed += row.facts.iter().filter(|fact| fact.recomputed.is_some()).count();
-            let differing = row.facts.iter().filter(|fact| !fact.agrees());
-            disagreements.extend(differing.map(|fact| format!("{name}: {}: {}", row.title, fact.name)));
-        }
-        let entry = link.manifest.recipe.entry();
-        stages.push(StageTrace { stage: name.clone(), kind: link.kind.clone(), entry, rows, error });
     }
     let mut notes = Vec::new();
     if !judged {
-        let what = if trail.is_single() { "this response" } else { "these sides" };
+        let what = if sides.len() == 1 { "this response" } else { "these sides" };
         notes.push(format!("no judge was asked about {what}: the label came with the data"));
     }
-    let rows = trail.rows;
-    Ok(Followed { pipeline: pipeline.to_owned(), run, id, sides, rows, stages, notes, recomputed, disagreements })
+    let changed = lineage.links.iter().flat_map(|link| {
+        link.changed.iter().map(move |port| format!("{}: `{port}` is not what this stage read", link.name))
+    });
+    let changed = changed.collect();
+    Ok(Followed { pipeline: pipeline.to_owned(), run, id, sides, stages, notes, changed })
 }
 
-/// How a row that goes no further is told.
-const LEFT_OUT: &str = "left out";
+/// What rows are looked for by.
+struct Trail {
+    sides: Vec<Side>,
+    /// Ids of comparisons, pairs and items about these sides.
+    rows: BTreeSet<String>,
+}
 
-/// The row that an id means.
+impl Trail {
+    /// The sides of a row, and the ids of all rows about them.
+    fn of(lineage: &Lineage, id: &str, texts: &[Text]) -> Result<Trail> {
+        let sides = texts.iter().map(|text| text.side.clone()).collect();
+        let mut trail = Trail { sides, rows: BTreeSet::from([id.to_owned()]) };
+        let mut more = BTreeSet::new();
+        for (_, rows) in lineage.links.iter().flat_map(Link::tables) {
+            let rows = rows?;
+            let Some(ids) = Ids::of(&rows) else { continue };
+            let found = std::cell::RefCell::new(&mut more);
+            rows.matching(ids.names(), |cells| {
+                if !ids.sides(cells).is_empty() && trail.holds(&ids, cells) {
+                    found.borrow_mut().extend(ids.rows(cells).into_iter().map(str::to_owned));
+                }
+                false
+            })?;
+        }
+        trail.rows.extend(more);
+        Ok(trail)
+    }
+
+    /// Whether a row is about the same: both sides of a pair in either order, any side where one response is followed;
+    /// a side of it; its prompt; or one of the rows by its id.
+    fn holds(&self, ids: &Ids, cells: &[&str]) -> bool {
+        match (self.sides.as_slice(), ids.sides(cells).as_slice()) {
+            ([one, other], [a, b]) => (a, b) == (one, other) || (a, b) == (other, one),
+            (sides, [_, ..]) => ids.sides(cells).iter().any(|side| sides.contains(side)),
+            (sides, []) => {
+                let prompt = ids.prompt(cells);
+                let named = |id: &&str| self.rows.contains(*id) || sides.iter().any(|side| side.response_id == **id);
+                prompt.is_some_and(|prompt| sides.iter().any(|side| side.prompt_id == prompt))
+                    || ids.about(cells).iter().any(|id| named(id))
+            }
+        }
+    }
+}
+
+/// The row that an id means, by its sides.
 fn begin(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<(String, Vec<Text>)> {
-    let means = |cells: &[&str]| cells[0] == id || (id.len() >= SHORTEST && cells[0].starts_with(id));
+    let means = |cell: &str| cell == id || (id.len() >= SHORTEST && cell.starts_with(id));
     let mut found: Vec<(String, Vec<Text>)> = Vec::new();
-    for link in &lineage.links {
-        for (table, port) in link.ports(&TABLES) {
-            let tables = [port];
-            found.extend(match table {
-                Table::Pairs => find::<Pair, _>(&tables, &["pair_id"], means)?.into_iter().map(of_pair).collect(),
-                Table::Items => find::<Item, _>(&tables, &["item_id"], means)?.into_iter().map(of_item).collect(),
-                Table::Verdicts => {
-                    let rows = find::<Verdict, _>(&tables, &["comparison_id"], means)?;
-                    rows.into_iter().map(of_verdict).collect::<Vec<_>>()
-                }
-                _ => {
-                    let rows = find::<Comparison, _>(&tables, &["comparison_id"], means)?;
-                    rows.into_iter().map(of_comparison).collect::<Vec<_>>()
-                }
-            });
+    for (_, rows) in lineage.links.iter().flat_map(Link::tables) {
+        let rows = rows?;
+        let Some(ids) = Ids::of(&rows) else { continue };
+        let is_it = |cells: &[&str]| !ids.sides(cells).is_empty() && ids.own(cells).is_some_and(|(_, own)| means(own));
+        for row in rows.matching(ids.names(), is_it)? {
+            let sides = texts(&rows, &row);
+            let own = OWN.iter().find_map(|name| rows.columns.iter().position(|(column, _)| column == name));
+            let own = own.and_then(|place| row.cells[place].as_str()).unwrap_or_default().to_owned();
+            if !sides.is_empty() && !found.iter().any(|(other, _)| *other == own) {
+                found.push((own, sides));
+            }
         }
     }
     if let Some(exact) = found.iter().position(|(other, _)| other == id) {
         return Ok(found.swap_remove(exact));
     }
-    let all: BTreeSet<&str> = found.iter().map(|(id, _)| id.as_str()).collect();
-    if all.len() > 1 {
+    if found.len() > 1 {
+        let all: BTreeSet<&str> = found.iter().map(|(id, _)| id.as_str()).collect();
         let some: Vec<&str> = all.iter().copied().take(4).collect();
         let more = if all.len() > some.len() { ", ..." } else { "" };
         return Err(Error::Usage(format!("`{id}` can mean {}{more}; give more of it", some.join(", "))));
@@ -146,96 +180,36 @@ fn begin(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<(Strin
     found.into_iter().next().ok_or_else(|| unknown(lineage, pipeline, run, id))
 }
 
+/// Where ids of pairs, items, comparisons and responses stand, the most telling first.
+const TABLES: [(Table, &str); 5] = [
+    (Table::Pairs, "pair_id"),
+    (Table::Items, "item_id"),
+    (Table::Verdicts, "comparison_id"),
+    (Table::Comparisons, "comparison_id"),
+    (Table::Responses, "response_id"),
+];
+
 fn unknown(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Error {
     let tables = lineage.links.iter().flat_map(|link| {
-        let ports = link.manifest.ports.iter().filter(|(_, files)| TABLES.contains(&files.table) && files.rows > 0);
-        ports.map(move |(port, files)| {
+        link.manifest.ports.iter().filter(|(_, files)| files.rows > 0).filter_map(move |(port, files)| {
+            let rank = TABLES.iter().position(|(table, _)| *table == files.table)?;
             let name = if link.name == *port { port.clone() } else { format!("{}.{port}", link.name) };
-            (files.table, files.rows, name)
+            Some((rank, std::cmp::Reverse(files.rows), name))
         })
     });
     // Of the first of these tables that there is, the largest.
-    let rank = |(table, rows, _): &(Table, u64, String)| {
-        (TABLES.iter().position(|other| other == table), std::cmp::Reverse(*rows))
-    };
-    let hint = match tables.min_by_key(rank).map(|(table, _, name)| (table, name)) {
-        Some((table, name)) => {
-            let column = match table {
-                Table::Pairs => "pair_id",
-                Table::Items => "item_id",
-                _ => "comparison_id",
-            };
+    let hint = match tables.min() {
+        Some((rank, _, name)) => {
+            let column = TABLES[rank].1;
             format!("`halftone inspect {name} --pipeline {pipeline}` shows ids in the column `{column}`")
         }
         None => "this run has no table of pairs, items or comparisons yet; run the pipeline first".to_owned(),
     };
-    Error::Usage(format!("no pair, item or comparison `{id}` in run {run} of `{pipeline}`; {hint}"))
+    Error::Usage(format!("no pair, item, comparison or response `{id}` in run {run} of `{pipeline}`; {hint}"))
 }
 
-/// Puts the ids of all rows about the sides into the trail. Whether a judge's log-probs are among them.
-fn gather(lineage: &Lineage, trail: &mut Trail) -> Result<bool> {
-    let (mut ids, mut judged) = (BTreeSet::new(), false);
-    for link in &lineage.links {
-        for (table, port) in link.ports(&[Table::Pairs, Table::Verdicts, Table::Comparisons, Table::Items]) {
-            let tables = [port];
-            match table {
-                Table::Pairs => {
-                    for pair in trail.pairs_in::<Pair, _>(&tables)? {
-                        ids.insert(pair.pair_id);
-                        ids.extend(pair.comparison_id);
-                    }
-                }
-                Table::Verdicts => {
-                    for verdict in trail.pairs_in::<Verdict, _>(&tables)? {
-                        judged |= verdict.ab_logp_a.is_some();
-                        ids.insert(verdict.comparison_id);
-                    }
-                }
-                Table::Items => ids.extend(trail.sides_in::<Item, _>(&tables)?.into_iter().map(|item| item.item_id)),
-                _ => ids.extend(trail.pairs_in::<Comparison, _>(&tables)?.into_iter().map(|row| row.comparison_id)),
-            }
-        }
-    }
-    trail.rows = ids.into_iter().collect();
-    Ok(judged)
-}
-
-/// The rows of a trail that a stage rejected.
-fn rejected(link: &Link, trail: &Trail) -> Result<Vec<Traced>> {
-    let mut traced = Vec::new();
-    for (_, port) in link.ports(&[Table::Rejects]) {
-        let is_ours = |cells: &[&str]| {
-            trail.rows.iter().any(|id| id == cells[0]) || trail.sides.iter().any(|side| side.response_id == cells[0])
-        };
-        for reject in find::<Reject, _>(&[port], &["row_id"], is_ours)? {
-            let facts = vec![Fact::told(LEFT_OUT, reject.reason).because(reject.detail)];
-            traced.push(Traced { title: format!("row {} of `{}`", reject.row_id, reject.input), facts });
-        }
-    }
-    Ok(traced)
-}
-
-fn text(role: &'static str, ids: (String, String), prompt: Vec<Message>, response: Vec<Message>) -> Text {
-    Text { role, side: Side { prompt_id: ids.0, response_id: ids.1 }, prompt, response }
-}
-
-fn of_pair(row: Pair) -> (String, Vec<Text>) {
-    let chosen = text("chosen", (row.chosen_prompt_id, row.chosen_response_id), row.chosen_prompt, row.chosen);
-    let rejected =
-        text("rejected", (row.rejected_prompt_id, row.rejected_response_id), row.rejected_prompt, row.rejected);
-    (row.pair_id, vec![chosen, rejected])
-}
-
-fn of_item(row: Item) -> (String, Vec<Text>) {
-    (row.item_id, vec![text("response", (row.prompt_id, row.response_id), row.prompt, row.response)])
-}
-
-fn of_verdict(row: Verdict) -> (String, Vec<Text>) {
-    let a = text("a", (row.a_prompt_id, row.a_response_id), row.a_prompt, row.a_response);
-    (row.comparison_id, vec![a, text("b", (row.b_prompt_id, row.b_response_id), row.b_prompt, row.b_response)])
-}
-
-fn of_comparison(row: Comparison) -> (String, Vec<Text>) {
-    let a = text("a", (row.a_prompt_id, row.a_response_id), row.a_prompt, row.a_response);
-    (row.comparison_id, vec![a, text("b", (row.b_prompt_id, row.b_response_id), row.b_prompt, row.b_response)])
+/// Whether a cell is a list of messages.
+fn is_conversation(cell: &Value) -> bool {
+    let first = cell.as_array().and_then(|items| items.first());
+    first.is_some_and(|message| message.get("role").is_some() && message.get("content").is_some())
 }

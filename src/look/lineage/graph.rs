@@ -1,12 +1,12 @@
 //! The graph of a run that is over: its stages as they were configured, and what each of them read.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use kit::{Context, InputPort, Interrupt, Kind, Seed, Source, Stage, Table};
+use kit::{InputPort, Kind, Table};
 
 use crate::error::{Error, Result};
-use crate::hub::{Cache, ModelName};
+use crate::look::inspect::Rows;
 use crate::pipeline::Pipeline;
 use crate::pipeline::groups::parts_of;
 use crate::store::{Manifest, Records, RunRecord, Store};
@@ -23,14 +23,10 @@ pub struct Link {
     pub name: String,
     /// Its kind.
     pub kind: String,
-    /// The stage.
-    pub stage: Box<dyn Stage>,
     /// What it left.
     pub manifest: Manifest,
     /// Where.
     pub folder: PathBuf,
-    /// What it read, by input.
-    pub sources: BTreeMap<&'static str, Vec<Source>>,
     /// Tables that it read and that hold something else by now.
     pub changed: Vec<String>,
     /// The stages it read from.
@@ -38,23 +34,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// Calls `look` with the surroundings the stage had, its entry in place of the folder it worked in.
-    pub fn with<T>(&self, look: impl FnOnce(&Context<'_>) -> T) -> T {
-        let silent = |_: kit::Event| {};
-        look(&Context {
-            seed: Seed(self.manifest.recipe.seed.unwrap_or_default()),
-            device: "cpu",
-            folder: &self.folder,
-            inputs: self.sources.clone(),
-            events: &silent,
-            interrupt: Interrupt::default(),
-        })
-    }
-
-    /// The folders of the ports that hold one of some tables.
-    pub fn ports<'a>(&'a self, tables: &'a [Table]) -> impl Iterator<Item = (Table, PathBuf)> + 'a {
-        let ports = self.manifest.ports.iter().filter(move |(_, files)| tables.contains(&files.table));
-        ports.map(move |(port, files)| (files.table, self.folder.join(port)))
+    /// Its tables, opened one after the other, by their ports.
+    pub fn tables(&self) -> impl Iterator<Item = (String, kit::Result<Rows>)> + '_ {
+        let tables =
+            self.manifest.ports.iter().filter(|(_, files)| !matches!(files.table, Table::Model | Table::Pages));
+        tables.map(|(port, _)| (port.clone(), Rows::open(&self.folder.join(port))))
     }
 }
 
@@ -93,13 +77,11 @@ impl Lineage {
                 kind: manifest.recipe.kind.clone(),
                 folder: store.entry(&manifest.recipe.entry()),
                 manifest: manifest.clone(),
-                sources: BTreeMap::new(),
                 changed: Vec::new(),
                 above: Vec::new(),
-                stage,
             };
-            for input in link.stage.inputs() {
-                link.connect(&input, store, &manifests);
+            for input in stage.inputs() {
+                link.connect(&input, &manifests);
             }
             links.push(link);
         }
@@ -108,41 +90,24 @@ impl Lineage {
 }
 
 impl Link {
-    /// Finds what an input was read from. Idle inputs are in no recipe.
-    fn connect(&mut self, input: &InputPort, store: &Store, manifests: &BTreeMap<&str, Manifest>) {
+    /// Finds which stages an input was read from, and whether they hold what was read. Idle inputs are in no recipe.
+    fn connect(&mut self, input: &InputPort, manifests: &BTreeMap<&str, Manifest>) {
         let Some(digests) = self.manifest.recipe.inputs.get(input.key) else { return };
-        let mut sources = Vec::new();
-        for (text, known) in input.from.0.iter().zip(digests) {
+        for (text, known) in input.from.0.iter().zip(digests).filter(|(text, _)| !text.contains('/')) {
             let (name, port) = parts_of(text, |name| manifests.contains_key(name));
-            let above = manifests.get(name).filter(|_| !text.contains('/'));
-            let path = match above {
-                None => path_of(text),
-                Some(above) => {
-                    let holds = |port: &&String| {
-                        let files = &above.ports[*port];
-                        files.table == known.table && files.digest() == known.digest
-                    };
-                    let port = port.map(str::to_owned);
-                    let port = port.or_else(|| above.ports.keys().find(holds).cloned());
-                    let port = port.unwrap_or_else(|| known.table.name().to_owned());
-                    if above.ports.get(&port).is_none_or(|files| files.digest() != known.digest) {
-                        self.changed.push(format!("{name}.{port}"));
-                    }
-                    self.above.push(name.to_owned());
-                    store.entry(&above.recipe.entry()).join(port)
-                }
+            let Some(above) = manifests.get(name) else { continue };
+            let holds = |port: &&String| {
+                let files = &above.ports[*port];
+                files.table == known.table && files.digest() == known.digest
             };
-            sources.push(Source { path, table: known.table, digest: known.digest, name: text.clone() });
+            let port = port.map(str::to_owned).or_else(|| above.ports.keys().find(holds).cloned());
+            let port = port.unwrap_or_else(|| known.table.name().to_owned());
+            if above.ports.get(&port).is_none_or(|files| files.digest() != known.digest) {
+                self.changed.push(format!("{name}.{port}"));
+            }
+            self.above.push(name.to_owned());
         }
-        self.sources.insert(input.key, sources);
     }
-}
-
-/// The path that a text meant: itself, or a model of the cache.
-fn path_of(text: &str) -> PathBuf {
-    let path = Path::new(text);
-    let cached = || Cache::of_user().find(&ModelName::read(text).ok()??);
-    if path.exists() { path.to_owned() } else { cached().unwrap_or_else(|| path.to_owned()) }
 }
 
 /// Each after those it read from, otherwise in the order of the file.

@@ -1,8 +1,9 @@
-//! Following a pair or a comparison through the stages of a run, with its numbers computed again.
+//! One row of a run: what every stage stored about it, joined by ids.
 //!
-//! The stages say what they know of two responses ([`kit::Stage::trace`]); here stands which stages a run had, what each
-//! of them read, and how the answers are put together. Read [`Lineage`] first, then [`follow`].
+//! No stage is asked: tables meet in the columns that name prompts, responses, comparisons, pairs and items. Read
+//! [`columns::Ids`] first, then [`follow`].
 
+mod columns;
 mod follow;
 mod graph;
 mod show;

@@ -10,7 +10,6 @@ mod folds;
 mod gold;
 pub mod measure;
 mod stage;
-mod trace;
 
 pub use stage::Calibrate;
 

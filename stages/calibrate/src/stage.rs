@@ -2,14 +2,13 @@
 
 use kit::{
     Ahead, Amount, Certainty, Context, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Result,
-    Stage, Table, Traced, Trail,
+    Stage, Table,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrating;
 use crate::fit::Method;
-use crate::trace;
 
 /// Corrects a judge's soft labels against gold ones on some of the comparisons.
 ///
@@ -121,9 +120,5 @@ impl Stage for Calibrate {
 
     fn run(&self, context: &Context<'_>) -> Result<Outcome> {
         calibrating::calibrate(self, context)
-    }
-
-    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-        trace::trace(context, trail)
     }
 }

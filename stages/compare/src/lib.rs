@@ -10,7 +10,6 @@ mod nearest;
 mod responses;
 mod selection;
 mod stage;
-mod trace;
 
 pub use config::{Against, Compare, EqualTexts, Joint, Within};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow_array::StringArray;
 use kit::rows::{Comparison, Response};
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table, Traced,
-    Trail, write_gathered,
+    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
+    write_gathered,
 };
 
 use crate::ahead;
@@ -14,7 +14,6 @@ use crate::config::{Against, Compare, Joint, Within};
 use crate::nearest::nearest;
 use crate::responses::{Embeddings, Responses};
 use crate::selection::{Neighbours, Reason, select};
-use crate::trace;
 
 /// The inputs whose rows may meet, in order.
 const INPUTS: [&str; 2] = ["from", "baseline"];
@@ -130,10 +129,6 @@ impl Stage for Compare {
             .figure("comparisons joint", joint)
             .figure("pairs of equal text", selection.equal_texts)
             .figure("pairs beyond cap or budget", beyond))
-    }
-
-    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-        trace::trace(context, trail)
     }
 }
 

@@ -11,7 +11,6 @@ mod preference;
 mod scores;
 mod stage;
 mod summary;
-mod trace;
 mod truth;
 mod utility;
 pub mod win_rate;

@@ -5,7 +5,7 @@ use std::path::Path;
 use kit::rows::{Score, SummaryRow};
 use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Result, Stage,
-    Table, Traced, Trail,
+    Table,
 };
 use lm::{Dtype, PromptMismatch, SpecialText, TextRules, TooLong};
 use objective::Mixture;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::pairs::Pairs;
 use crate::summary::Summary;
 use crate::win_rate::{TieWhen, Ties};
-use crate::{ahead, preference, scores, trace, truth, utility, win_rate};
+use crate::{ahead, preference, scores, truth, utility, win_rate};
 
 /// Measures a policy: on held-out pairs, by verdicts on its responses, and against the sandbox's truth.
 ///
@@ -367,9 +367,5 @@ impl Stage for Evaluate {
         writer.finish()?;
         context.write_rejects(rejects)?;
         Ok(outcome)
-    }
-
-    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-        trace::trace(self, context, trail)
     }
 }

@@ -25,7 +25,6 @@ mod stage;
 mod stored;
 mod survey;
 mod tables;
-mod trace;
 
 pub use column::Column;
 pub use files::Files;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
-    Traced, Trail,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,7 +17,6 @@ use crate::layout::Layout;
 use crate::pass::Pass;
 use crate::source::SourceFile;
 use crate::tables::{ALL, ports_of};
-use crate::trace;
 
 /// Reads data files and writes what they hold: `pairs`, `verdicts`, `comparisons`, `items`, `responses`, `prompts`,
 /// `embeddings`; with `holdout`, each once more as `holdout_pairs` and so on.
@@ -185,9 +183,5 @@ impl Stage for Ingest {
             context.note(format!("plain strings are taken as {form}"));
         }
         Pass::new(self, context, &survey)?.run(layouts)
-    }
-
-    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-        trace::trace(context, trail)
     }
 }

@@ -21,7 +21,6 @@ mod reply;
 mod stage;
 mod summary;
 mod template;
-mod trace;
 pub mod verdict;
 mod work;
 

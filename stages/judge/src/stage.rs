@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Rendering,
-    Result, Stage, Table, Traced, Trail,
+    Result, Stage, Table,
 };
 use lm::{Dtype, PrefixMismatch, SpecialText, TextRules, TooLong};
 use schemars::JsonSchema;
@@ -16,7 +16,7 @@ use crate::labels::Labels;
 use crate::template::{AsksFor, Template};
 use crate::verdict::Debias;
 use crate::work::{Questions, Wording, WorkList};
-use crate::{ahead, rendering, trace};
+use crate::{ahead, rendering};
 
 /// Asks a language model which side of each comparison is better and keeps the probabilities, not the verdict.
 ///
@@ -378,9 +378,5 @@ impl Stage for Judge {
 
     fn render(&self, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
         rendering::render(self, context, rows)
-    }
-
-    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-        trace::trace(self, context, trail)
     }
 }

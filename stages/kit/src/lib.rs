@@ -23,7 +23,6 @@ pub use contract::forecast::{Amount, Certainty, Forecast, Outlook, Work};
 pub use contract::port::{Input, InputPort, OutputPort, Table};
 pub use contract::rendering::{Piece, Rendering, Tokenised};
 pub use contract::stage::{Balance, Configured, Finding, Headline, Kind, Outcome, Stage};
-pub use contract::trace::{Fact, OneSided, Side, Traced, Trail, TwoSided, find};
 pub use digest::{Digest, canonical, digest_file, digest_folder, id_bits, id_of};
 pub use error::{Error, Result};
 pub use file::{open_file, read_small};

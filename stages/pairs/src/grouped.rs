@@ -6,8 +6,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use arrow_array::{ArrayRef, UInt64Array};
 use kit::rows::{Item, Reject};
-use kit::{Context, Error, Fact, Outcome, Result, Traced, Trail, write_gathered};
-use serde_json::Value;
+use kit::{Context, Error, Outcome, Result, write_gathered};
 
 use crate::candidates::Ids;
 use crate::config::{Order, Pairs, Weights};
@@ -76,34 +75,6 @@ pub(crate) fn run(settings: &Pairs, context: &Context<'_>) -> Result<Outcome> {
         .figure("items", rows)
         .figure("items with a label above 1/2", desirable)
         .figure("groups", rows.div_ceil(u64::from(group))))
-}
-
-/// The items of a trail, their groups found again.
-pub(crate) fn trace(settings: &Pairs, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-    let written: Vec<Item> = trail.sides_in(&[context.port("items")])?;
-    if written.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (ids, grouped) = grouped(settings, group_of(settings)?, context)?;
-    let given: Vec<Item> = trail.sides_in(&context.sources("from").iter().map(|s| &s.path).collect::<Vec<_>>())?;
-    let traced = written.into_iter().map(|item| {
-        let group = grouped.iter().find(|other| ids.get(other.row) == item.item_id).map(|other| other.group);
-        let label = given.iter().find(|other| other.item_id == item.item_id).map(|other| other.label);
-        let facts = vec![
-            Fact::told("response", item.response_id.as_str()),
-            Fact::checked("label", item.label, label.map_or(Value::Null, Value::from), "as it came"),
-            Fact::told("kl_response", item.kl_response_id.map_or(Value::Null, Value::from))
-                .because("the response of the next item of the group that has another prompt"),
-            Fact::checked(
-                "kl_group",
-                item.kl_group.map_or(Value::Null, Value::from),
-                group.map_or(Value::Null, Value::from),
-                "consecutive items",
-            ),
-        ];
-        Traced { title: format!("item {}", item.item_id), facts }
-    });
-    Ok(traced.collect())
 }
 
 /// The ids of the input's rows, and the items in the order they are written.

@@ -14,7 +14,6 @@ mod items;
 mod output;
 mod rules;
 mod stage;
-mod trace;
 
 pub use config::{Duplicates, Labels, Mix, Noise, NoiseKind, Order, Pairs, Repeats, Shape, Ties, Weights, Write};
 

@@ -3,7 +3,6 @@
 use kit::rows::{Pair, Verdict};
 use kit::{
     Ahead, Amount, Context, Finding, Forecast, Held, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
-    Traced, Trail,
 };
 use rayon::prelude::*;
 use serde_json::json;
@@ -12,7 +11,6 @@ use crate::candidates::{self, Candidate, Ids, Sides};
 use crate::config::{Order, Pairs, Repeats, Shape, Write};
 use crate::output::{self, Id, OrientedPair};
 use crate::rules::{Fate, Reason, decide};
-use crate::trace;
 use crate::{grouped, items};
 
 /// Bins of the histogram of labels, over [0.5, 1].
@@ -84,10 +82,6 @@ impl Stage for Pairs {
             Some(Table::Items) => grouped::run(self, context),
             _ => run::<Verdict>(self, context),
         }
-    }
-
-    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-        trace::trace(self, context, trail)
     }
 }
 
@@ -370,60 +364,6 @@ mod tests {
                 verdict(row, &format!("p{p}/r{}", row % 11), &format!("p{q}/r{}", row * row % 7 + 4), label)
             })
             .collect()
-    }
-
-    #[test]
-    fn every_row_can_be_followed_under_every_rule_and_a_changed_number_is_seen() {
-        let rows = many(400);
-        let side = |prompt_id: &str, response_id: &str| kit::Side {
-            prompt_id: prompt_id.to_owned(),
-            response_id: response_id.to_owned(),
-        };
-        let follow = |folder: &Path, yaml: serde_json::Value| -> Vec<kit::Fact> {
-            let mut value = json!({"from": "x"});
-            value.as_object_mut().unwrap().extend(yaml.as_object().unwrap().clone());
-            let (stage, _) = (crate::KIND.configure)(value).unwrap();
-            let (table, digest) = (Table::Verdicts, Digest::of(b""));
-            let source = Source { path: folder.join("in"), table, digest, name: "x".to_owned() };
-            let silent = |_: kit::Event| {};
-            let context = Context {
-                seed: Seed(3),
-                device: "cpu",
-                folder,
-                inputs: BTreeMap::from([("from", vec![source])]),
-                events: &silent,
-                interrupt: Interrupt::default(),
-            };
-            let mut facts = Vec::new();
-            for row in rows.iter().take(30) {
-                let sides = [side(&row.a_prompt_id, &row.a_response_id), side(&row.b_prompt_id, &row.b_response_id)];
-                let traced = stage.trace(&context, &Trail { sides, rows: Vec::new() }).unwrap();
-                assert!(!traced.is_empty(), "{yaml}: {}", row.comparison_id);
-                facts.extend(traced.into_iter().flat_map(|traced| traced.facts));
-            }
-            facts
-        };
-        for yaml in [
-            json!({}),
-            json!({"noise": {"kind": "s_flip", "rate": 0.4}, "weight": "certainty", "order": "input"}),
-            json!({"duplicates": "average", "labels": "hard", "ties": "drop", "budget": 100}),
-            json!({"write": "items", "kl_group": 8}),
-        ] {
-            let (folder, outcome, _) = run(&rows, yaml.clone(), 3);
-            outcome.unwrap();
-            let facts = follow(folder.path(), yaml.clone());
-            assert!(facts.iter().any(|fact| fact.recomputed.is_some()));
-            assert_eq!(facts.iter().find(|fact| !fact.agrees()), None, "{yaml}");
-        }
-        let (folder, ..) = run(&rows, json!({}), 3);
-        let mut pairs = pairs_of(folder.path());
-        pairs.iter_mut().for_each(|pair| pair.p_hat = 0.5 + pair.p_hat / 3.0);
-        std::fs::remove_dir_all(folder.path().join("pairs")).unwrap();
-        let mut writer = kit::TableWriter::create(&folder.path().join("pairs")).unwrap();
-        writer.extend(pairs).unwrap();
-        writer.finish().unwrap();
-        let facts = follow(folder.path(), json!({}));
-        assert!(facts.iter().any(|fact| !fact.agrees() && fact.name == "p_hat"));
     }
 
     #[test]

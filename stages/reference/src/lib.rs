@@ -7,7 +7,6 @@ mod ahead;
 mod rendering;
 mod score;
 mod stage;
-mod trace;
 mod work;
 
 pub use lm::{EFFICIENCY, Speed, resolve_device};

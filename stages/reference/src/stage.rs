@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort, Rendering,
-    Result, Stage, Table, Traced, Trail,
+    Result, Stage, Table,
 };
 use lm::{DecoderConfig, Dtype, PromptMismatch, SpecialText, Text, TextRules, TooLong};
 use schemars::JsonSchema;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::lm_error;
 use crate::score::score;
 use crate::work::WorkList;
-use crate::{ahead, rendering, trace};
+use crate::{ahead, rendering};
 
 /// Scores each distinct sequence of the training rows once under the frozen reference model.
 ///
@@ -178,9 +178,5 @@ impl Stage for Reference {
 
     fn render(&self, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
         rendering::render(self, context, rows)
-    }
-
-    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-        trace::trace(self, context, trail)
     }
 }

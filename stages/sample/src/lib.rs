@@ -7,7 +7,6 @@ mod ahead;
 mod rendering;
 mod sampling;
 mod stage;
-mod trace;
 mod work;
 
 pub use stage::Sample;

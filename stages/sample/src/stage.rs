@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kit::{
     Ahead, Amount, Context, DistinctPrompts, Finding, Forecast, Input, InputPort, Outcome, Outlook, OutputPort,
-    Rendering, Result, Stage, Table, Traced, Trail,
+    Rendering, Result, Stage, Table,
 };
 use lm::{Dtype, PromptMismatch, SamplingRules, SpecialText, TextRules, TooLong};
 use schemars::JsonSchema;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sampling::sample;
 use crate::work::WorkList;
-use crate::{ahead, rendering, trace};
+use crate::{ahead, rendering};
 
 /// Draws `k` responses of a model to each distinct prompt.
 ///
@@ -199,9 +199,5 @@ impl Stage for Sample {
 
     fn render(&self, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
         rendering::render(self, context, rows)
-    }
-
-    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-        trace::trace(context, trail)
     }
 }

@@ -7,7 +7,6 @@
 pub mod forms;
 mod stage;
 pub mod tokenizer;
-mod trace;
 mod truth;
 pub mod utility;
 pub mod words;

@@ -1,13 +1,9 @@
 //! The stage.
 
-use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table, Traced,
-    Trail,
-};
+use kit::{Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::trace;
 use crate::truth::Truth;
 use crate::world::World;
 
@@ -81,13 +77,6 @@ impl Stage for Sandbox {
         match self {
             Sandbox::World(world) => world.run(context),
             Sandbox::Truth(truth) => truth.run(context),
-        }
-    }
-
-    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-        match self {
-            Sandbox::World(_) => trace::requests(context, trail),
-            Sandbox::Truth(truth) => trace::truth(truth, context, trail),
         }
     }
 }

@@ -22,7 +22,6 @@ mod splits;
 mod stage;
 mod step;
 mod tensorboard;
-mod trace;
 
 pub use config::{Adapter, BatchOptions, MemoryOptions, MemorySchedule, Optimizer, SaveOptions, Schedule, Train};
 

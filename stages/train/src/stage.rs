@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Rendering, Result, Stage,
-    Table, Traced, Trail,
+    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Rendering, Result, Stage, Table,
 };
 
 use crate::checkpoint::Checkpoints;
 use crate::config::Train;
 use crate::run::from_adapter;
-use crate::{ahead, read, rendering, trace};
+use crate::{ahead, read, rendering};
 
 impl Stage for Train {
     fn version(&self) -> String {
@@ -152,9 +151,5 @@ impl Stage for Train {
 
     fn render(&self, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
         rendering::render(self, context, rows)
-    }
-
-    fn trace(&self, context: &Context<'_>, trail: &Trail) -> Result<Vec<Traced>> {
-        trace::trace(self, context, trail)
     }
 }

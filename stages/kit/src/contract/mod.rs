@@ -8,4 +8,3 @@ pub mod forecast;
 pub mod port;
 pub mod rendering;
 pub mod stage;
-pub mod trace;

@@ -13,7 +13,6 @@ use crate::contract::expected::Ahead;
 use crate::contract::forecast::{Forecast, Outlook};
 use crate::contract::port::{InputPort, OutputPort};
 use crate::contract::rendering::Rendering;
-use crate::contract::trace::{Traced, Trail};
 use crate::error::Result;
 
 /// Something wrong with a stage's configuration.
@@ -145,15 +144,6 @@ pub trait Stage: Send + Sync {
     /// # Errors
     /// When an input cannot be read, or when the stage would stop at these rows.
     fn render(&self, _context: &Context<'_>, _rows: usize) -> Result<Vec<Rendering>> {
-        Ok(Vec::new())
-    }
-
-    /// What the stage knows of two responses, after it ran: `context.folder` is its entry in the store. What can be
-    /// computed from stored columns is computed again.
-    ///
-    /// # Errors
-    /// When its inputs or outputs cannot be read.
-    fn trace(&self, _context: &Context<'_>, _trail: &Trail) -> Result<Vec<Traced>> {
         Ok(Vec::new())
     }
 }
