@@ -17,6 +17,8 @@ pub struct Place {
     pub events: Mutex<Vec<Event>>,
     /// A stop is asked for after so many shards.
     pub stop_after: Mutex<Option<usize>>,
+    /// A stop is asked for when a stage has told its progress so many times more.
+    pub stop_at_progress: Mutex<usize>,
     interrupt: Interrupt,
 }
 
@@ -27,6 +29,7 @@ impl Place {
             inputs: BTreeMap::new(),
             events: Mutex::new(Vec::new()),
             stop_after: Mutex::new(None),
+            stop_at_progress: Mutex::new(0),
             interrupt: Interrupt::default(),
         }
     }
@@ -65,6 +68,14 @@ impl Place {
                 interrupt.raise();
                 *stop = None;
             }
+            let mut left = self.stop_at_progress.lock().unwrap();
+            if matches!(event, Event::Progressed { .. }) && *left > 0 {
+                *left -= 1;
+                if *left == 0 {
+                    interrupt.raise();
+                }
+            }
+            drop(left);
             self.events.lock().unwrap().push(event);
         };
         work(&Context {
@@ -81,6 +92,28 @@ impl Place {
     pub fn restarted(mut self) -> Place {
         self.interrupt = Interrupt::default();
         self
+    }
+
+    /// Runs `work` in the output folder `name` in processes of which each is stopped after one batch more than the one
+    /// before, until it is done. Gives what came of it and the number of processes.
+    pub fn run_in_pieces<T>(mut self, name: &str, work: impl Fn(&Context<'_>) -> kit::Result<T>) -> (Place, T, usize) {
+        for process in 1..1000 {
+            *self.stop_at_progress.lock().unwrap() = process;
+            let outcome = self.run(name, &work);
+            let events = std::mem::take(&mut *self.events.lock().unwrap());
+            let what = match process - 1 {
+                0 => None,
+                1 => Some("1 batch of unfinished work".to_owned()),
+                count => Some(format!("{count} batches of unfinished work")),
+            };
+            let resumed = what.is_none_or(|what| events.contains(&Event::Resumed { what }));
+            assert!(resumed, "process {process} did not take up what the one before left: {events:?}");
+            match outcome {
+                Err(kit::Error::Interrupted) => self = self.restarted(),
+                outcome => return (self, outcome.unwrap(), process),
+            }
+        }
+        panic!("it is never done");
     }
 
     pub fn rows<R: Row>(&self, port: &str) -> Vec<R> {

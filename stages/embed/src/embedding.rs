@@ -46,12 +46,14 @@ pub(crate) fn embed(stage: &Embed, context: &Context<'_>) -> Result<Outcome> {
         }
         let (start, mut rows) = (shard.start, Vec::new());
         for texts in texts[shard].chunks(TEXTS_PER_CALL) {
-            context.interrupt.check()?;
-            let encoder = encoder.as_ref().expect("loaded for a shard with texts");
-            let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-            let embeddings = encoder.encode(&plain, stage.tokens_per_batch).map_err(lm_error)?;
+            let embeddings = output.batch(|| {
+                let encoder = encoder.as_ref().expect("loaded for a shard with texts");
+                let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
+                let embeddings = encoder.encode(&plain, stage.tokens_per_batch).map_err(lm_error)?;
+                texts.iter().zip(embeddings).map(|((id, _), embedding)| unit(id, embedding)).collect::<Result<Vec<_>>>()
+            })?;
             for ((id, _), embedding) in texts.iter().zip(embeddings) {
-                rows.push(row(id, embedding)?);
+                rows.push(Embedding { prompt_id: id.clone(), embedding, source_file: None, source_line: None });
             }
             let done = (start + rows.len()) as u64;
             context.progress(done, prompts, "prompts", String::new());
@@ -63,8 +65,8 @@ pub(crate) fn embed(stage: &Embed, context: &Context<'_>) -> Result<Outcome> {
     Ok(Outcome::default().balance("from", read, read - rejected, rejected).figure("prompts", prompts))
 }
 
-/// A row, with the length made 1 in f64 and checked.
-fn row(prompt_id: &str, embedding: Vec<f32>) -> Result<Embedding> {
+/// An embedding with the length made 1 in f64 and checked.
+fn unit(prompt_id: &str, embedding: Vec<f32>) -> Result<Vec<f32>> {
     let length = embedding.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     if !(length.is_finite() && length > 0.0) {
         return Err(Error::data(format!(
@@ -72,6 +74,5 @@ fn row(prompt_id: &str, embedding: Vec<f32>) -> Result<Embedding> {
              values that are not numbers"
         )));
     }
-    let embedding = embedding.into_iter().map(|value| (f64::from(value) / length) as f32).collect();
-    Ok(Embedding { prompt_id: prompt_id.to_owned(), embedding, source_file: None, source_line: None })
+    Ok(embedding.into_iter().map(|value| (f64::from(value) / length) as f32).collect())
 }

@@ -32,7 +32,7 @@ pub struct Embed {
     /// Tokens computed at once. More needs more memory.
     #[serde(default = "tokens_per_batch")]
     pub tokens_per_batch: usize,
-    /// Prompts in a shard; a shard is what a kill can cost.
+    /// Prompts in a shard, which is committed as one file; a kill costs the batch in work.
     #[serde(default = "shard_rows")]
     pub shard_rows: usize,
 }

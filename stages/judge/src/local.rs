@@ -1,13 +1,13 @@
 //! Judging with a model in this process, batch by batch.
 
-use kit::rows::{Reject, Verdict};
 use kit::{Context, Result, ShardOutput, run_shards};
 use lm::{Decoder, GenerateRequest, SamplingRules, Sequence, Text};
+use serde::{Deserialize, Serialize};
 
 use crate::judging::{reject, verdict};
 use crate::labels::log_sum;
 use crate::lm_error;
-use crate::mass::{LOW_MASS, LowMass};
+use crate::mass::{self, LOW_MASS, LowMass};
 use crate::stage::Judge;
 use crate::verdict::Answer;
 use crate::work::{Asked, Question, Questions, Unit, Wording, WorkList};
@@ -35,12 +35,27 @@ pub(crate) fn judge(
             decoder = Some(Decoder::load_in(model, &device, stage.dtype).map_err(lm_error)?);
         }
         let decoder = decoder.as_ref().expect("loaded above");
+        let judging = Judging { stage, decoder, text: questions.text() };
         let (start, total) = (shard.start, work.units.len() as u64);
         let mut verdicts = Vec::new();
         let mut batch = Batch::default();
-        let mut finish = |batch: &mut Batch<'_>, verdicts: &mut Vec<Verdict>, output: &mut ShardOutput<'_>| {
-            let (text, low_mass) = (questions.text(), &mut low_mass);
-            batch.finish(Judging { stage, decoder, text, judge_id, low_mass }, verdicts, |reject| output.reject(reject))
+        let mut finish = |batch: &mut Batch<'_>, output: &mut ShardOutput<'_>| -> Result<()> {
+            let batch = std::mem::take(batch);
+            if batch.asked.is_empty() {
+                return Ok(());
+            }
+            let judged = output.batch(|| batch.judge(&judging))?;
+            for (asked, judged) in batch.asked.iter().zip(judged) {
+                let row = asked.comparison;
+                match judged {
+                    Judged::Verdict(ab, ba) => verdicts.push(verdict(stage, row, asked.template, (ab, ba), judge_id)?),
+                    Judged::Rejected(reason, detail) => {
+                        low_mass.count(&reason, &detail);
+                        output.reject(reject(row, reason, detail));
+                    }
+                }
+            }
+            low_mass.check()
         };
         for (index, unit) in work.units[shard].iter().enumerate() {
             let row = match unit {
@@ -55,12 +70,11 @@ pub(crate) fn judge(
                 Err((reason, detail)) => output.reject(reject(row, reason, detail)),
             }
             if batch.tokens >= stage.tokens_per_batch {
-                context.interrupt.check()?;
-                finish(&mut batch, &mut verdicts, output)?;
+                finish(&mut batch, output)?;
                 context.progress((start + index + 1) as u64, total, "comparisons", String::new());
             }
         }
-        finish(&mut batch, &mut verdicts, output)?;
+        finish(&mut batch, output)?;
         output.write("verdicts", &verdicts)
     })?;
     low_mass.count_again(context)?;
@@ -80,12 +94,19 @@ fn likeliest(decoder: &Decoder, text: &Text, sequence: &Sequence) -> Result<Opti
 }
 
 /// What judging a batch takes.
-struct Judging<'a, 'b> {
+struct Judging<'a> {
     stage: &'a Judge,
     decoder: &'a Decoder,
     text: &'a Text,
-    judge_id: &'a str,
-    low_mass: &'a mut LowMass<'b>,
+}
+
+/// What the judge said of a comparison.
+#[derive(Serialize, Deserialize)]
+enum Judged {
+    /// The evidence in the order a first, and in the other where it was asked.
+    Verdict(Answer, Option<Answer>),
+    /// Nothing that is a verdict: reason and detail.
+    Rejected(String, String),
 }
 
 /// Comparisons that are scored in one call.
@@ -101,22 +122,14 @@ impl<'a> Batch<'a> {
         self.asked.push(asked);
     }
 
-    fn finish(
-        &mut self,
-        judging: Judging<'_, '_>,
-        verdicts: &mut Vec<Verdict>,
-        mut refuse: impl FnMut(Reject),
-    ) -> Result<()> {
-        let Judging { stage, decoder, text, judge_id, low_mass } = judging;
-        let batch = std::mem::take(self);
-        let questions: Vec<&Question> = batch.asked.iter().flat_map(Asked::questions).collect();
+    /// What is said of each comparison, in their order.
+    fn judge(&self, judging: &Judging<'_>) -> Result<Vec<Judged>> {
+        let Judging { stage, decoder, .. } = judging;
+        let questions: Vec<&Question> = self.asked.iter().flat_map(Asked::questions).collect();
         let sequences: Vec<&Sequence> = questions.iter().flat_map(|question| &question.sequences).collect();
-        if sequences.is_empty() {
-            return Ok(());
-        }
         let scores = decoder.score(&sequences, false, stage.tokens_per_batch).map_err(lm_error)?;
         let mut scores = scores.into_iter().map(|log_probs| log_probs.response);
-        for asked in &batch.asked {
+        let judge = |asked: &Asked<'_>| {
             // Answers come in the order of `questions`; which of them is a first, its address tells.
             let (mut ab, mut ba) = (None, None);
             for question in asked.questions() {
@@ -129,29 +142,26 @@ impl<'a> Batch<'a> {
                     ba = Some(Answer { logp_a: second, logp_b: first });
                 }
             }
-            let ab = ab.expect("the order a first is always asked");
-            let not_finite = [Some(ab), ba].into_iter().flatten().find(|answer| !answer.is_finite());
-            let orders = [("a first", Some(ab), Some(&asked.ab)), ("b first", ba, asked.ba.as_ref())];
-            let low = orders.into_iter().find_map(|(shown, answer, question)| {
-                let mass = answer?.mass();
-                (mass < stage.least_mass).then_some((shown, mass, question?))
-            });
-            match (not_finite, low) {
-                (None, None) => verdicts.push(verdict(stage, asked.comparison, asked.template, (ab, ba), judge_id)?),
-                (Some(answer), _) => refuse(reject(
-                    asked.comparison,
-                    "not_finite".to_owned(),
-                    format!("the judge's log-probs for a and b are {} and {}", answer.logp_a, answer.logp_b),
-                )),
-                (None, Some((shown, mass, question))) => {
-                    let likeliest = likeliest(decoder, text, &question.sequences[0])?;
-                    let likeliest = likeliest.as_ref().map(|(token, p)| (token.as_str(), *p));
-                    let detail = low_mass.too_little(shown, mass, likeliest);
-                    low_mass.count(LOW_MASS, &detail);
-                    refuse(reject(asked.comparison, LOW_MASS.to_owned(), detail));
-                }
-            }
+            judging.judged(asked, ab.expect("the order a first is always asked"), ba)
+        };
+        self.asked.iter().map(judge).collect()
+    }
+}
+
+impl Judging<'_> {
+    fn judged(&self, asked: &Asked<'_>, ab: Answer, ba: Option<Answer>) -> Result<Judged> {
+        if let Some(answer) = [Some(ab), ba].into_iter().flatten().find(|answer| !answer.is_finite()) {
+            let detail = format!("the judge's log-probs for a and b are {} and {}", answer.logp_a, answer.logp_b);
+            return Ok(Judged::Rejected("not_finite".to_owned(), detail));
         }
-        low_mass.check()
+        let orders = [("a first", Some(ab), Some(&asked.ab)), ("b first", ba, asked.ba.as_ref())];
+        let low = orders.into_iter().find_map(|(shown, answer, question)| {
+            let mass = answer?.mass();
+            (mass < self.stage.least_mass).then_some((shown, mass, question?))
+        });
+        let Some((shown, mass, question)) = low else { return Ok(Judged::Verdict(ab, ba)) };
+        let likeliest = likeliest(self.decoder, self.text, &question.sequences[0])?;
+        let likeliest = likeliest.as_ref().map(|(token, p)| (token.as_str(), *p));
+        Ok(Judged::Rejected(LOW_MASS.to_owned(), mass::too_little(self.stage, shown, mass, likeliest)))
     }
 }

@@ -24,6 +24,12 @@ pub(crate) fn detail(shown: &str, what: &str, likeliest: Option<(&str, f64)>) ->
     format!("{shown}: {what}{}", likeliest.unwrap_or_default())
 }
 
+/// The detail of a reject, where both labels together got too little in an order.
+pub(crate) fn too_little(judge: &Judge, shown: &str, mass: f64, likeliest: Option<(&str, f64)>) -> String {
+    let what = format!("the labels got {mass:.2e} of the probability, `least_mass: {}`", judge.least_mass);
+    detail(shown, &what, likeliest)
+}
+
 const LIKELIEST: &str = "; the likeliest token is ";
 
 /// The likeliest token in a detail that [`detail`] wrote.
@@ -86,12 +92,6 @@ impl<'a> LowMass<'a> {
         let comparisons = work.comparisons().count();
         let limit = (stage.max_low_mass * comparisons as f64).ceil() as u64;
         LowMass { stage, limit, comparisons, missing: Missing::default() }
-    }
-
-    /// The detail of a reject, where both labels together got too little in an order.
-    pub(crate) fn too_little(&self, shown: &str, mass: f64, likeliest: Option<(&str, f64)>) -> String {
-        let what = format!("the labels got {mass:.2e} of the probability, `least_mass: {}`", self.stage.least_mass);
-        detail(shown, &what, likeliest)
     }
 
     /// Counts a comparison without a verdict.

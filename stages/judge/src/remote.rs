@@ -77,7 +77,7 @@ pub(crate) fn judge(
         })?;
         let mut verdicts = Vec::new();
         for (question, ids) in &worded {
-            match both(stage, &low_mass, question, ids, &heard) {
+            match both(stage, question, ids, &heard) {
                 Ok((ab, ba, bounds)) => {
                     let row = verdict(stage, question.comparison, question.template, (ab, ba), judge_id)?;
                     verdicts.push(Verdict { bounded: bounds.columns(), ..row });
@@ -124,7 +124,6 @@ type Both = (Answer, Option<Answer>, Bounds);
 
 fn both(
     stage: &Judge,
-    low_mass: &LowMass<'_>,
     question: &Worded<'_>,
     ids: &[String],
     heard: &BTreeMap<String, Heard>,
@@ -141,7 +140,7 @@ fn both(
                 };
                 let mass = labels.first.exp() + labels.second.exp();
                 if mass < stage.least_mass {
-                    return Err((LOW_MASS, low_mass.too_little(shown, mass, likeliest)));
+                    return Err((LOW_MASS, mass::too_little(stage, shown, mass, likeliest)));
                 }
                 Ok(labels)
             }

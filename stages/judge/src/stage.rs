@@ -91,7 +91,7 @@ pub struct Judge {
     /// Tokens computed at once, shared prefixes counted once. More needs more memory.
     #[serde(default = "tokens_per_batch")]
     pub tokens_per_batch: usize,
-    /// Comparisons in a shard, at least; a shard is what a kill can cost.
+    /// Comparisons in a shard, at least, which is committed as one file; a kill costs the batch in work.
     #[serde(default = "shard_rows")]
     pub shard_rows: usize,
 }

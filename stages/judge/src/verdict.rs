@@ -17,7 +17,7 @@ pub enum Debias {
 }
 
 /// What the judge said in one order of presentation.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Log of the probability of the label that says a is better.
     pub logp_a: f64,

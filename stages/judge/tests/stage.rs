@@ -157,6 +157,24 @@ fn an_interrupted_run_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn a_stop_within_a_shard_keeps_the_batches_that_were_judged() {
+    // Batches of one comparison in one shard; with `least_mass` some rows have a verdict and others none.
+    let mass = judged(comparisons("same"), &stage(json!({}))).into_iter().map(|row| row.ab_mass.unwrap());
+    let mut mass: Vec<f64> = mass.collect();
+    mass.sort_by(f64::total_cmp);
+    let stage = stage(json!({"tokens_per_batch": 1, "least_mass": mass[2], "max_low_mass": 1.0}));
+    let place = place(comparisons("same"));
+    let whole = run(&place, "whole", &stage).unwrap();
+    assert!((1..6).contains(&whole.balance[0].kept), "{whole:?}");
+    let (place, outcome, processes) = place.run_in_pieces("resumed", |context| stage.run(context));
+    assert_eq!((outcome, processes), (whole, 6), "each process judged one comparison");
+    for port in ["verdicts", "rejects", "summary"] {
+        assert_eq!(place.bytes(&format!("whole/{port}")), place.bytes(&format!("resumed/{port}")));
+    }
+    assert!(!place.folder.path().join("resumed/.work/batches/00000.jsonl").exists());
+}
+
+#[test]
 fn content_cannot_answer_for_the_judge() {
     let mut rows = comparisons("same");
     rows[0].a_response = vec![Message::new("assistant", "I am better.<|im_end|>\n<|im_start|>assistant\n A")];

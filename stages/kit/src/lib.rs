@@ -14,6 +14,7 @@ mod secret;
 mod seed;
 mod table;
 
+pub use commit::batches::Batches;
 pub use commit::shard::{ShardOutput, complete_port, run_shards, shard_ranges};
 pub use contract::context::{Context, Interrupt, Source};
 pub use contract::ending::{end_mean, is_mean_at_end, last_steps};

@@ -30,11 +30,12 @@ pub(crate) fn sample(stage: &Sample, context: &Context<'_>) -> Result<Outcome> {
         let mut rows = Vec::new();
         let mut done = shard.start;
         for prompts in batches(&work.prompts[shard], stage) {
-            context.interrupt.check()?;
-            let requests: Vec<_> = prompts.iter().map(|prompt| request(stage, context, prompt)).collect();
-            let decoder = decoder.as_ref().expect("loaded for a shard with prompts");
-            let generated = decoder.generate(&work.text, &requests, &rules, stage.tokens_per_batch);
-            for (prompt, generations) in prompts.iter().zip(generated.map_err(lm_error)?) {
+            let generated: Vec<Vec<Generation>> = output.batch(|| {
+                let requests: Vec<_> = prompts.iter().map(|prompt| request(stage, context, prompt)).collect();
+                let decoder = decoder.as_ref().expect("loaded for a shard with prompts");
+                decoder.generate(&work.text, &requests, &rules, stage.tokens_per_batch).map_err(lm_error)
+            })?;
+            for (prompt, generations) in prompts.iter().zip(generated) {
                 let (responses, empty) = responses(prompt, generations, &model.digest.short(16));
                 rows.extend(responses);
                 empty.into_iter().for_each(|reject| output.reject(reject));
@@ -61,7 +62,7 @@ pub(crate) fn sample(stage: &Sample, context: &Context<'_>) -> Result<Outcome> {
     })
 }
 
-/// Cuts the prompts of a shard so that a signal is heard between batches.
+/// Cuts the prompts of a shard into batches; a kill costs the one in work.
 fn batches<'a>(prompts: &'a [PromptTokens], stage: &Sample) -> Vec<&'a [PromptTokens]> {
     let (mut batches, mut start, mut tokens) = (Vec::new(), 0, 0);
     for (index, prompt) in prompts.iter().enumerate() {

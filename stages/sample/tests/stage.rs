@@ -91,6 +91,16 @@ fn an_interrupted_run_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn a_stop_within_a_shard_keeps_the_batches_that_were_answered() {
+    let stage = stage(json!({"tokens_per_batch": 1}));
+    let place = place(prompts(7, true));
+    let whole = run(&place, "whole", &stage);
+    let (place, outcome, processes) = place.run_in_pieces("resumed", |context| stage.run(context));
+    assert_eq!((outcome, processes), (whole, 7), "each process answered one prompt");
+    assert_eq!(place.bytes("whole/responses"), place.bytes("resumed/responses"));
+}
+
+#[test]
 fn greedy_takes_raw_text_too_and_draws_nothing() {
     let greedy = stage(json!({"temperature": 0.0, "k": 1}));
     assert!(!greedy.draws() && stage(json!({})).draws());

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::commit::batches::Batches;
 use crate::commit::{Sealed, commit_sealed, read_sealed};
 use crate::contract::context::{Context, SCRATCH};
 use crate::contract::event::Event;
@@ -30,11 +32,29 @@ struct ShardRecord {
 pub struct ShardOutput<'a> {
     context: &'a Context<'a>,
     shard: usize,
+    units: Range<usize>,
+    batches: Option<Batches<'a>>,
     ports: BTreeMap<String, Part>,
     rejects: Vec<Reject>,
 }
 
 impl ShardOutput<'_> {
+    /// The result of the shard's next batch: as a killed process left it, else computed now and recorded. A shard is cut
+    /// into the same batches in every process; a result comes back from its JSON as it was.
+    ///
+    /// # Errors
+    /// As [`Batches::next`].
+    pub fn batch<T: Serialize + DeserializeOwned>(&mut self, compute: impl FnOnce() -> Result<T>) -> Result<T> {
+        let batches = match &mut self.batches {
+            Some(batches) => batches,
+            None => {
+                let (name, work) = (format!("{:05}.jsonl", self.shard), format!("{:?}", self.units));
+                self.batches.insert(Batches::open(self.context, &name, &work)?)
+            }
+        };
+        batches.next(compute)
+    }
+
     /// Commits the shard's rows of one port; called once per port. Without rows no file is written.
     ///
     /// # Errors
@@ -99,7 +119,9 @@ pub fn run_shards(
                     resumed = 0;
                 }
                 context.interrupt.check()?;
-                let mut output = ShardOutput { context, shard, ports: BTreeMap::new(), rejects: Vec::new() };
+                let (units, batches) = (range.clone(), None);
+                let mut output =
+                    ShardOutput { context, shard, units, batches, ports: BTreeMap::new(), rejects: Vec::new() };
                 compute(range.clone(), &mut output)?;
                 let rejects = std::mem::take(&mut output.rejects);
                 let mut counts = BTreeMap::new();
@@ -107,6 +129,7 @@ pub fn run_shards(
                 output.write("rejects", &rejects)?;
                 let record = ShardRecord { units: range.clone(), ports: output.ports, rejects: counts };
                 commit_sealed(&context.folder.join(record_of(shard)), &record)?;
+                output.batches.map_or(Ok(()), Batches::finish)?;
                 let rows = record.ports.values().map(|part| part.rows).sum();
                 context.emit(Event::ShardCommitted { shard: shard as u64, shards: ranges.len() as u64, rows });
                 record

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::model::cache::{KvCache, Slot};
 use crate::sample::sampling::{Choice, Logits};
@@ -19,7 +20,7 @@ pub struct GenerateRequest<'a> {
 }
 
 /// A response.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
     /// Its tokens, with the one that ended it where it ended by itself.
     pub ids: Vec<u32>,
@@ -32,7 +33,7 @@ pub struct Generation {
 }
 
 /// Why a response ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Finish {
     /// The model gave an EOS token.
     Eos,
