@@ -1,7 +1,6 @@
 //! Many requests at once, each answer recorded before it is used.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use kit::{Context, Error, Result};
 
-use crate::client::{Client, Reply};
+use crate::client::{Client, Reply, SERVER_ERROR};
 use crate::endpoint::Endpoint;
+use crate::failing::Failing;
 use crate::journal::Journal;
 use crate::labels::Labels;
 use crate::reply::Answer;
@@ -47,7 +47,9 @@ pub(crate) enum Heard {
 ///
 /// The threads are not waited for when it is dropped: one that waits for a slow endpoint would hold up the end.
 pub(crate) struct Asking {
+    endpoint: Endpoint,
     journal: Journal,
+    failing: Failing,
     jobs: Sender<Job>,
     replies: Receiver<Done>,
     settled: bool,
@@ -65,13 +67,14 @@ impl Drop for Asking {
 }
 
 impl Asking {
-    /// Reads the key and the journal, and starts the workers.
+    /// Reads the key and the records, and starts the workers.
     ///
     /// # Errors
-    /// When the key or the journal cannot be read.
-    pub(crate) fn open(endpoint: &Endpoint, labels: &Labels, journal: &Path) -> Result<Asking> {
+    /// When the key or a record cannot be read.
+    pub(crate) fn open(endpoint: &Endpoint, labels: &Labels, context: &Context<'_>) -> Result<Asking> {
         let client = Arc::new(Client::new(endpoint, labels)?);
-        let journal = Journal::open(journal)?;
+        let journal = Journal::open(&context.scratch().join("journal"))?;
+        let failing = Failing::open(context)?;
         let (jobs, waiting) = channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));
         let (done, replies) = channel();
@@ -108,7 +111,8 @@ impl Asking {
             let thread = std::thread::Builder::new().name(format!("ask-{number}"));
             thread.spawn(worker).map_err(Error::io("a thread"))?;
         }
-        Ok(Asking { journal, jobs, replies, stop, settled: false, answered: 0, repeated: 0 })
+        let endpoint = endpoint.clone();
+        Ok(Asking { endpoint, journal, failing, jobs, replies, stop, settled: false, answered: 0, repeated: 0 })
     }
 
     /// How many requests were answered before this process.
@@ -116,8 +120,9 @@ impl Asking {
         self.journal.len()
     }
 
-    /// What is heard to each request (its digest and its question), from the journal or from the endpoint. `tell` gets the
-    /// number of requests that are done.
+    /// What is heard to each request (its digest and its question), from the journal or from the endpoint; nothing to
+    /// those that fail while others are answered, which [`Asking::check`] tells. `tell` gets the number of requests that
+    /// are done.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when a request failed too often, [`Error::Pipeline`] when none can succeed,
@@ -149,6 +154,13 @@ impl Asking {
                 }
                 // Not recorded: another day the endpoint may answer it.
                 Reply::Nothing(reason, detail) => _ = heard.insert(request, Heard::Nothing(reason, detail)),
+                Reply::Failing(why) => match asking.failing.note(&request, &why, &asking.endpoint)? {
+                    Some(runs) => {
+                        let detail = format!("in {runs} runs, while other questions were answered: {why}");
+                        heard.insert(request, Heard::Nothing(SERVER_ERROR, detail));
+                    }
+                    None => return Ok(()),
+                },
                 Reply::Hopeless(_) | Reply::Unreachable(_) | Reply::Abandoned => return Ok(()),
             }
             tell(asking, heard.len());
@@ -156,6 +168,12 @@ impl Asking {
         })?;
         self.journal.sync()?;
         Ok(heard)
+    }
+
+    /// # Errors
+    /// [`Error::Unreachable`] when requests failed while others were answered, and are to be asked again.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.failing.check(&self.endpoint)
     }
 
     /// Has jobs done and takes what comes of them, until all are done or it makes no sense to go on.

@@ -25,6 +25,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 pub(crate) const BAD_ANSWER: &str = "bad_answer";
 /// The reason of a request that the endpoint does not take.
 pub(crate) const REFUSED: &str = "refused_by_endpoint";
+/// The reason of a request to which the endpoint fails while it answers others.
+pub(crate) const SERVER_ERROR: &str = "server_error";
 /// How much of what an endpoint says about an error is repeated.
 const MAX_SAID: usize = 300;
 
@@ -35,6 +37,8 @@ pub(crate) enum Reply {
     Answered(Answer),
     /// There is no verdict in what the endpoint says to it: reason and detail.
     Nothing(&'static str, String),
+    /// It failed as often as it may, and another one was answered meanwhile: why.
+    Failing(String),
     /// It failed as often as it may; running again may help.
     Unreachable(String),
     /// No request will succeed.
@@ -46,12 +50,23 @@ pub(crate) enum Reply {
 /// One try.
 enum Try {
     Final(Reply),
-    /// It may pass. `about_the_question`: the endpoint is there and says nothing that helps.
+    /// It may pass.
     Later {
         after: Option<Duration>,
         why: String,
-        about_the_question: bool,
+        failure: Failure,
     },
+}
+
+/// What a request that may be sent again has come to.
+#[derive(Clone, Copy)]
+enum Failure {
+    /// The endpoint asks to wait.
+    Busy,
+    /// The endpoint broke down, or the connection did: 5xx, a timeout, no whole answer.
+    Broken,
+    /// The endpoint is there and says nothing that helps.
+    Nonsense,
 }
 
 /// Speaks with one endpoint.
@@ -136,17 +151,21 @@ impl Client {
                 return (Reply::Abandoned, sent);
             }
             sent += 1;
-            let (after, why, about_the_question) = match self.send(&request) {
+            let (after, why, failure) = match self.send(&request) {
                 Try::Final(reply) => return (reply, sent),
-                Try::Later { after, why, about_the_question } => (after, why, about_the_question),
+                Try::Later { after, why, failure } => (after, why, failure),
             };
             if sent > self.endpoint.retries {
-                // Where another question is answered, this one is at fault and not the endpoint.
-                if about_the_question && question != Endpoint::PROBE {
+                let others_are_answered = || {
                     let probe = self.endpoint.request_as(Endpoint::PROBE, taken);
-                    if matches!(self.send(&probe), Try::Final(Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _))) {
-                        return (Reply::Nothing(BAD_ANSWER, why), sent);
-                    }
+                    question != Endpoint::PROBE
+                        && matches!(self.send(&probe), Try::Final(Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _)))
+                };
+                // Where another question is answered, this one is at fault and not the endpoint.
+                match failure {
+                    Failure::Nonsense if others_are_answered() => return (Reply::Nothing(BAD_ANSWER, why), sent),
+                    Failure::Broken if others_are_answered() => return (Reply::Failing(why), sent),
+                    _ => {}
                 }
                 let text = format!("{} did not answer after {sent} requests: {why}", self.shown);
                 return (Reply::Unreachable(text), sent);
@@ -180,10 +199,13 @@ impl Client {
         let (after, location) = (header("retry-after").as_deref().and_then(retry_after), header("location"));
         let mut body = Vec::new();
         let read = response.body_mut().as_reader().take(MAX_BODY + 1).read_to_end(&mut body);
-        let no_answer = |why: String| Try::Later { after, why: self.shown(why.as_bytes()), about_the_question: true };
+        let no_answer = |why: String| {
+            let (why, failure) = (self.shown(why.as_bytes()), Failure::Nonsense);
+            Try::Later { after, why, failure }
+        };
         match status {
             200..=299 => match read {
-                Err(error) => self.later(after, format!("the answer broke off: {error}")),
+                Err(error) => broken(after, format!("the answer broke off: {error}")),
                 Ok(_) if body.len() as u64 > MAX_BODY => no_answer(format!("longer than {MAX_BODY} bytes")),
                 Ok(_) => match Said::read(&body, &self.labels) {
                     Said::Answer(answer) => Try::Final(Reply::Answered(answer)),
@@ -191,7 +213,8 @@ impl Client {
                     Said::NoAnswer(text) => no_answer(text),
                     Said::Error(Some(named)) => self.failed_with(named, after, &body),
                     Said::Error(None) => {
-                        self.later(after, format!("an error with status {status}: {}", self.shown(&body)))
+                        let why = format!("an error with status {status}: {}", self.shown(&body));
+                        Try::Later { after, why, failure: Failure::Busy }
                     }
                 },
             },
@@ -221,13 +244,12 @@ impl Client {
                 let hint = "there is no such address or model; `url` usually ends in `/v1`";
                 Try::Final(Reply::Hopeless(format!("{} answered {status}: {hint}: {said}", self.shown)))
             }
-            408 | 409 | 425 | 429 | 500..=599 => self.later(after, format!("status {status}: {said}")),
+            408 | 409 | 425 | 429 => {
+                Try::Later { after, why: format!("status {status}: {said}"), failure: Failure::Busy }
+            }
+            500..=599 => broken(after, format!("status {status}: {said}")),
             _ => Try::Final(Reply::Nothing(REFUSED, format!("status {status}: {said}"))),
         }
-    }
-
-    fn later(&self, after: Option<Duration>, why: String) -> Try {
-        Try::Later { after, why, about_the_question: false }
     }
 
     fn failed(&self, error: &ureq::Error) -> Try {
@@ -236,7 +258,7 @@ impl Client {
             ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl | ureq::Error::TlsRequired => {
                 Try::Final(Reply::Hopeless(format!("{}: {text}", self.shown)))
             }
-            _ => self.later(None, text),
+            _ => broken(None, text),
         }
     }
 
@@ -255,6 +277,10 @@ impl Client {
         }
         if short.is_empty() { "(it said nothing)".to_owned() } else { short }
     }
+}
+
+fn broken(after: Option<Duration>, why: String) -> Try {
+    Try::Later { after, why, failure: Failure::Broken }
 }
 
 /// How long to wait before sending again for the `sent`th time. `share` is drawn from [0, 1).

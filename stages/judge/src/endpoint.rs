@@ -55,8 +55,13 @@ pub struct Endpoint {
     /// a random part of the pause is added to it.
     #[serde(default = "backoff_seconds")]
     pub backoff_seconds: f64,
-    /// The largest share of comparisons, 0 to 1, that the endpoint may refuse or answer without log-probs; beyond it the
-    /// stage stops.
+    /// In how many runs, 1 or more, a question may fail with 5xx, a timeout or a broken connection while the endpoint
+    /// answers others. Until then a run asks all other questions, keeps their answers and ends with exit code 69; in that
+    /// run the comparison is rejected as `server_error`.
+    #[serde(default = "give_up_after")]
+    pub give_up_after: u32,
+    /// The largest share of comparisons, 0 to 1, that the endpoint may refuse, answer without log-probs or fail to answer;
+    /// beyond it the stage stops.
     #[serde(default = "max_rejects")]
     pub max_rejects: f64,
 }
@@ -87,6 +92,10 @@ fn retries() -> u32 {
 
 fn backoff_seconds() -> f64 {
     0.5
+}
+
+fn give_up_after() -> u32 {
+    3
 }
 
 fn max_rejects() -> f64 {
@@ -223,6 +232,9 @@ impl Endpoint {
                 continue;
             };
             find(&format!("headers.{name}"), text.to_owned());
+        }
+        if self.give_up_after == 0 {
+            find("give_up_after", "got 0, wanted 1 or more runs".to_owned());
         }
         if !(1..=1024).contains(&self.concurrency) {
             find("concurrency", format!("got {}, wanted 1 to 1024", self.concurrency));

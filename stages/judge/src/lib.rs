@@ -9,6 +9,7 @@ mod ahead;
 mod asking;
 mod client;
 mod endpoint;
+mod failing;
 mod journal;
 mod json;
 mod judging;

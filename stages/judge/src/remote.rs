@@ -1,12 +1,13 @@
 //! Judging through an endpoint: each order of a comparison is one request.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use kit::rows::{Reject, Verdict};
 use kit::{Context, Error, Result, RowReader, id_of, run_shards};
 
 use crate::asking::{Asking, Heard};
-use crate::client::{BAD_ANSWER, REFUSED};
+use crate::client::{BAD_ANSWER, REFUSED, SERVER_ERROR};
 use crate::endpoint::Endpoint;
 use crate::judging::{reject, verdict};
 use crate::mass::{self, LOW_MASS, LowMass, NO_LABEL};
@@ -17,7 +18,7 @@ use crate::verdict::{Answer, Bounds};
 use crate::work::{Unit, Worded, Wording, WorkList};
 
 /// Why a row can end without a verdict by what the endpoint said and not by what the judge thinks.
-const REASONS: [&str; 2] = [BAD_ANSWER, REFUSED];
+const REASONS: [&str; 3] = [BAD_ANSWER, REFUSED, SERVER_ERROR];
 
 /// Judges every shard that is not judged yet. Gives the number of rejected rows.
 pub(crate) fn judge(
@@ -33,11 +34,12 @@ pub(crate) fn judge(
     let mut asking: Option<Asking> = None;
     let mut unheard = 0;
     let mut low_mass = LowMass::new(stage, work);
-    let rejected = run_shards(context, "comparisons", &work.shards(stage.shard_rows), |shard, output| {
+    let shards = work.shards(stage.shard_rows);
+    let rejected = run_shards(context, "comparisons", &shards, |shard, output| {
         let asking = match &mut asking {
             Some(asking) => asking,
             None => {
-                let opened = Asking::open(endpoint, &stage.labels, &context.scratch().join("journal"))?;
+                let opened = Asking::open(endpoint, &stage.labels, context)?;
                 if opened.remembered() > 0 {
                     let what = format!("{} answered requests", opened.remembered());
                     context.emit(kit::Event::Resumed { what });
@@ -45,38 +47,27 @@ pub(crate) fn judge(
                 asking.insert(opened)
             }
         };
-        let start = shard.start as u64;
-        let mut worded: Vec<(Worded<'_>, Vec<String>)> = Vec::new();
-        let mut requests = BTreeMap::new();
-        for unit in &work.units[shard] {
-            let row = match unit {
-                Unit::Judge(row) => row,
-                Unit::Refuse(refused) => {
-                    output.reject(refused.clone());
-                    continue;
-                }
-            };
-            match wording.word(row)? {
-                Ok(question) => {
-                    let ids = question.questions().map(|text| {
-                        let id = id_of(&[&endpoint.address(), &endpoint.request(text)]);
-                        requests.insert(id.clone(), text.to_owned());
-                        id
-                    });
-                    let ids = ids.collect();
-                    worded.push((question, ids));
-                }
-                Err((reason, detail)) => output.reject(reject(row, reason, detail)),
+        let ask = |asking: &mut Asking, shard: &Range<usize>, questions: &Questions<'_>| {
+            let requests = questions.requests.clone();
+            let (start, rows, count) = (shard.start, questions.worded.len(), requests.len().max(1));
+            asking.ask(context, requests, |asking, heard| {
+                let detail = format!("{} answers, {} requests repeated", asking.answered, asking.repeated);
+                context.progress((start + rows * heard / count) as u64, total, "comparisons", detail);
+            })
+        };
+        let questions = Questions::of(&work.units[shard.clone()], endpoint, wording)?;
+        let heard = ask(asking, &shard, &questions)?;
+        if asking.check().is_err() {
+            // The answers of the shards to come are not held up by questions that fail here.
+            for later in shards.iter().filter(|later| later.start > shard.start) {
+                ask(asking, later, &Questions::of(&work.units[later.clone()], endpoint, wording)?)?;
             }
         }
-        let count = requests.len().max(1);
-        let rows = worded.len();
-        let heard = asking.ask(context, requests, |asking, heard| {
-            let detail = format!("{} answers, {} requests repeated", asking.answered, asking.repeated);
-            context.progress(start + (rows * heard / count) as u64, total, "comparisons", detail);
-        })?;
+        asking.check()?;
+        let Questions { worded, refused, .. } = &questions;
+        refused.iter().for_each(|refused| output.reject(refused.clone()));
         let mut verdicts = Vec::new();
-        for (question, ids) in &worded {
+        for (question, ids) in worded {
             match both(stage, question, ids, &heard) {
                 Ok((ab, ba, bounds)) => {
                     let row = verdict(stage, question.comparison, question.template, (ab, ba), judge_id)?;
@@ -108,6 +99,45 @@ pub(crate) fn judge(
         }
     }
     Ok(rejected)
+}
+
+/// What is asked for some rows.
+#[derive(Default)]
+struct Questions<'a> {
+    /// Comparisons in words, each with the digests of its requests.
+    worded: Vec<(Worded<'a>, Vec<String>)>,
+    /// The questions by the digests of their requests.
+    requests: BTreeMap<String, String>,
+    /// Rows that are not asked.
+    refused: Vec<Reject>,
+}
+
+impl<'a> Questions<'a> {
+    fn of(units: &'a [Unit], endpoint: &Endpoint, wording: &'a Wording) -> Result<Questions<'a>> {
+        let mut all = Questions::default();
+        for unit in units {
+            let row = match unit {
+                Unit::Judge(row) => row,
+                Unit::Refuse(refused) => {
+                    all.refused.push(refused.clone());
+                    continue;
+                }
+            };
+            match wording.word(row)? {
+                Ok(question) => {
+                    let ids = question.questions().map(|text| {
+                        let id = id_of(&[&endpoint.address(), &endpoint.request(text)]);
+                        all.requests.insert(id.clone(), text.to_owned());
+                        id
+                    });
+                    let ids = ids.collect();
+                    all.worded.push((question, ids));
+                }
+                Err((reason, detail)) => all.refused.push(reject(row, reason, detail)),
+            }
+        }
+        Ok(all)
+    }
 }
 
 fn too_many(endpoint: &Endpoint, unheard: u64, limit: u64, reason: &str, detail: &str) -> Error {

@@ -215,7 +215,7 @@ impl Judge {
 }
 
 /// The keys that change how the judge is asked and not what it says.
-const EXECUTION_KEYS: [&str; 9] = [
+const EXECUTION_KEYS: [&str; 10] = [
     "max_low_mass",
     "endpoint.api_key_env",
     "endpoint.api_key_file",
@@ -224,6 +224,7 @@ const EXECUTION_KEYS: [&str; 9] = [
     "endpoint.timeout_seconds",
     "endpoint.retries",
     "endpoint.backoff_seconds",
+    "endpoint.give_up_after",
     "endpoint.max_rejects",
 ];
 

@@ -620,6 +620,99 @@ fn an_endpoint_that_stays_away_is_told_and_nothing_is_committed() {
 }
 
 #[test]
+fn a_question_that_always_fails_is_given_up_after_some_runs_and_holds_up_no_other() {
+    let fails = |question: &str| draw(&["fails", question]) < 0.04;
+    for treatment in [Treatment::Status(500, "boom".to_owned(), None), Treatment::Reset, Treatment::Hang] {
+        let failing = treatment.clone();
+        let server = Server::start(move |question, _, _| match fails(question) {
+            true => failing.clone(),
+            false => honest(question),
+        });
+        let files = Files::new();
+        let place = place(comparisons(60));
+        let stage = |most: f64| {
+            let endpoint = json!({"retries": 1, "timeout_seconds": 1.0, "give_up_after": 3, "max_rejects": most});
+            files.stage(&server.url, endpoint, json!({"shard_rows": 10}))
+        };
+        let all = |row: &Comparison| {
+            let [prompt, a, b] = [&row.a_prompt, &row.a_response, &row.b_response].map(|it| it[0].content.clone());
+            [format!("{prompt}|{a}|{b}"), format!("{prompt}|{b}|{a}")]
+        };
+        let questions: Vec<String> = comparisons(60).iter().flat_map(all).collect();
+        let bad = questions.iter().filter(|question| fails(question)).count();
+        let rows = comparisons(60).iter().filter(|row| all(row).iter().any(|question| fails(question))).count();
+        assert!(bad > 1 && rows < 30, "{bad} {rows}");
+        for this in 1..3 {
+            match run(&place, "out", &stage(1.0)) {
+                Err(Error::Unreachable(text)) => {
+                    assert!(text.contains(&format!("failed to answer {bad} of them 2 times each")), "{text}");
+                    assert!(text.contains(&format!("this was run {this} of them")), "{text}");
+                }
+                other => panic!("{other:?}"),
+            }
+            // All others are answered by the first run, and asked by no other.
+            assert_eq!(server.billed().len(), questions.len() - bad);
+        }
+        // Too many of them are an error of the data, and are asked once more.
+        match run(&place, "out", &stage(0.0)) {
+            Err(Error::Data(text)) => assert!(text.contains("the last: server_error: "), "{text}"),
+            other => panic!("{other:?}"),
+        }
+        let outcome = run(&place, "out", &stage(1.0)).unwrap();
+        assert_eq!(outcome.balance[0].rejected as usize, rows);
+        assert_eq!(server.billed().len(), questions.len() - bad);
+        for reject in place.rows::<Reject>("out/rejects") {
+            assert_eq!(reject.reason, "server_error");
+            assert!(reject.detail.contains(" runs, while other questions were answered: "), "{}", reject.detail);
+        }
+    }
+}
+
+#[test]
+fn a_question_that_is_answered_in_the_end_is_a_verdict() {
+    let down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_down = down.clone();
+    let server = Server::start(move |question, _, _| {
+        let broken = is_down.load(std::sync::atomic::Ordering::SeqCst) && draw(&["fails", question]) < 0.2;
+        if broken { Treatment::Status(503, "overloaded".to_owned(), None) } else { honest(question) }
+    });
+    let files = Files::new();
+    let place = place(comparisons(30));
+    let stage = files.stage(&server.url, json!({"retries": 1}), json!({}));
+    for _ in 0..2 {
+        assert!(matches!(run(&place, "out", &stage), Err(Error::Unreachable(_))));
+    }
+    assert!(!place.folder.path().join("out/verdicts").exists(), "nothing is committed");
+    down.store(false, std::sync::atomic::Ordering::SeqCst);
+    let outcome = run(&place, "out", &stage).unwrap();
+    assert_eq!((outcome.balance[0].kept, server.billed().len()), (30, 60));
+}
+
+#[test]
+fn an_endpoint_that_is_down_as_a_whole_is_never_given_up() {
+    let server = Server::start_reading(|_, _| Treatment::Status(500, "down".to_owned(), None));
+    let settled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let once = settled.clone();
+    // The first request finds out what is taken; after it everything fails.
+    let later = Server::start_reading(move |question, _| match once.swap(true, std::sync::atomic::Ordering::SeqCst) {
+        false => honest(question),
+        true => Treatment::Status(500, "down".to_owned(), None),
+    });
+    let files = Files::new();
+    for url in [&server.url, &later.url] {
+        let place = place(comparisons(6));
+        let stage = files.stage(url, json!({"retries": 1, "give_up_after": 1}), json!({}));
+        for _ in 0..3 {
+            settled.store(false, std::sync::atomic::Ordering::SeqCst);
+            match run(&place, "out", &stage) {
+                Err(Error::Unreachable(text)) => assert!(text.contains("did not answer after 2 requests"), "{text}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_wrong_key_or_address_stops_at_once_without_showing_the_key() {
     for (status, words) in
         [(401, "the key is not accepted"), (403, "the key"), (404, "ends in `/v1`"), (302, "redirects")]
