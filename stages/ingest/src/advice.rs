@@ -30,10 +30,6 @@ pub fn no_format(head: &Head<'_>) -> String {
         );
     }
     let names = head.all_names();
-    if names.contains("message_id") && names.contains("parent_id") {
-        return "messages of trees, one a row: read the file of whole trees instead, whose name ends in `.trees.jsonl.gz`"
-            .to_owned();
-    }
     let mark = [";", "\t", "|"].into_iter().find(|mark| names.iter().all(|name| name.contains(mark)));
     if let (1, Some(mark)) = (names.len(), mark) {
         let names = list(names.iter().copied());

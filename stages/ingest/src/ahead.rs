@@ -2,7 +2,8 @@
 
 use kit::{Amount, Expected, Forecast, Lengths, Message, Outlook, Result, Table};
 
-use crate::record::{Record, Side, read};
+use crate::format::Part;
+use crate::record::{Record, Side, join, read};
 use crate::source::SourceFile;
 use crate::stage::Ingest;
 use crate::survey::Survey;
@@ -17,12 +18,24 @@ pub(crate) fn expect(stage: &Ingest, survey: &Survey) -> Result<Outlook> {
     let rows = rows.up_to(stage.limit.unwrap_or(u64::MAX));
     let mut lengths = Lengths::default();
     let (mut looked_at, mut records) = (0, 0);
-    for row in survey.files[0].rows(&survey.layouts[0])?.take(LOOKED_AT) {
+    let layout = &survey.layouts[0];
+    let mut look = |all: &[Record]| {
+        records += all.len() as u64;
+        all.iter().for_each(|record| look_at(record, &mut lengths));
+    };
+    let mut together = Vec::new();
+    for row in survey.files[0].rows(layout)?.take(LOOKED_AT) {
         looked_at += 1;
         let Ok(fields) = row?.fields else { continue };
-        if let Ok(reading) = read(fields, &survey.layouts[0], stage.form) {
-            records += reading.records.len() as u64;
-            reading.records.iter().for_each(|record| look_at(record, &mut lengths));
+        if layout.format.known().join.is_some() {
+            together.push((fields, layout));
+        } else if let Ok(reading) = read(fields, layout, stage.form) {
+            look(&reading.records);
+        }
+    }
+    for part in join(together, stage.form) {
+        if let Ok(Part::Says(records)) = part {
+            look(&records);
         }
     }
     // A row of several responses says several things.

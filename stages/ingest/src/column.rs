@@ -84,6 +84,16 @@ columns! {
     Helpfulness ["helpfulness"]
     /// A conversation.
     Messages ["messages", "conversations", "conversation"]
+    /// The id of a message that is a row.
+    MessageId ["message_id"]
+    /// The id of the message that it replies to; null where it begins a conversation.
+    ParentId ["parent_id"]
+    /// What is said in a message that is a row.
+    Text ["text"]
+    /// Who says it: `prompter` or `user`, `assistant`.
+    Role ["role"]
+    /// The rank of a message among the replies to the same one, lower is better.
+    Rank ["rank"]
     /// The embedding of the prompt: a list of numbers.
     Embedding ["embedding", "embeddings"]
     /// P(chosen better), or P(the first better), in [0, 1].
@@ -212,7 +222,7 @@ impl Column {
         use Column::*;
         let label =
             matches!(self, Feedback | Preference | FirstIsBetter | Strength | Label | Helpfulness | PHat | Weight);
-        let score = matches!(self, Score | ChosenScore | RejectedScore | Score0 | Score1 | Scores | Ranks);
+        let score = matches!(self, Score | ChosenScore | RejectedScore | Score0 | Score1 | Scores | Ranks | Rank);
         label || score || matches!(self, Embedding | WinnerModelA | WinnerModelB | WinnerTie)
     }
 

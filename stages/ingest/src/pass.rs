@@ -6,11 +6,10 @@ use kit::rows::Reject;
 use kit::{Context, Error, Event, Outcome, Result};
 
 use crate::bad_row::BadRow;
-use crate::format::Form;
+use crate::format::{Form, Part};
 use crate::intake::{Intake, Taken};
 use crate::ledger::Place;
-use crate::record::{read, row_id};
-use crate::source::SourceFile;
+use crate::record::{Reading, Record, join, read, row_id};
 use crate::stage::{Ingest, OnBadRow};
 use crate::survey::Survey;
 
@@ -74,12 +73,15 @@ impl<'a> Pass<'a> {
     }
 
     fn files(&mut self) -> Result<()> {
-        let total = self.survey.files.iter().map(|file| file.bytes).sum();
+        let survey = self.survey;
+        let total = survey.files.iter().map(|file| file.bytes).sum();
         let mut done = 0;
-        for (number, (file, layout)) in self.survey.files.iter().zip(&self.survey.layouts).enumerate() {
+        // Rows that say nothing alone, with their places.
+        let (mut places, mut together) = (Vec::new(), Vec::new());
+        'files: for (number, (file, layout)) in survey.files.iter().zip(&survey.layouts).enumerate() {
             for row in file.rows(layout)? {
                 if self.stage.limit.is_some_and(|limit| self.rows == limit) {
-                    return Ok(());
+                    break 'files;
                 }
                 let row = row?;
                 self.rows += 1;
@@ -89,61 +91,84 @@ impl<'a> Pass<'a> {
                     self.context.progress(done, total, "bytes", format!("{} rows", self.rows));
                 }
                 let place = Place { file: number as u32, line: row.line };
-                let (id, reading) = match row.fields {
-                    Ok(fields) => (row_id(&fields, layout), read(fields, layout, self.stage.form)),
-                    Err(bad) => (String::new(), Err(bad)),
-                };
-                let reading = match reading {
-                    Ok(reading) => reading,
-                    Err(bad) => {
-                        self.refuse(bad, id, file, row.line)?;
-                        continue;
+                match row.fields {
+                    Ok(fields) if layout.format.known().join.is_some() => {
+                        places.push((place, row_id(&fields, layout)));
+                        together.push((fields, layout));
                     }
-                };
-                self.elsewhere += u64::from(reading.prompt_elsewhere);
-                reading.counts.into_iter().for_each(|(what, times)| *self.counts.entry(what).or_insert(0) += times);
-                if reading.records.is_empty() {
-                    let detail = "there are not two responses with a score or rank under one prompt";
-                    self.read += 1;
-                    self.reject(BadRow::new("nothing_to_compare", detail), id.clone(), file, row.line)?;
-                }
-                for record in reading.records {
-                    match self.intake.take(record, place)? {
-                        Taken::Kept => self.read += 1,
-                        Taken::SetAside(why) => {
-                            self.read += 1;
-                            self.reject(why, id.clone(), file, row.line)?;
-                        }
-                        Taken::Bad(why) => self.refuse(why, id.clone(), file, row.line)?,
+                    Ok(fields) => {
+                        let id = row_id(&fields, layout);
+                        self.take(read(fields, layout, self.stage.form), id, place)?;
                     }
+                    Err(bad) => self.refuse(bad, String::new(), place)?,
                 }
+            }
+        }
+        for ((place, id), part) in places.into_iter().zip(join(together, self.stage.form)) {
+            match part {
+                Ok(Part::Says(records)) => self.records(records, id, place)?,
+                Ok(Part::Elsewhere) => {}
+                Ok(Part::LeftOut(why)) => self.leave_out(why, id, place)?,
+                Err(bad) => self.refuse(bad, id, place)?,
             }
         }
         Ok(())
     }
 
-    /// Takes note of a row that is at fault.
-    fn refuse(&mut self, why: BadRow, row_id: String, file: &SourceFile, line: u64) -> Result<()> {
+    /// Takes what a row says.
+    fn take(&mut self, reading: Result<Reading, BadRow>, id: String, place: Place) -> Result<()> {
+        let reading = match reading {
+            Ok(reading) => reading,
+            Err(bad) => return self.refuse(bad, id, place),
+        };
+        self.elsewhere += u64::from(reading.prompt_elsewhere);
+        reading.counts.into_iter().for_each(|(what, times)| *self.counts.entry(what).or_insert(0) += times);
+        if reading.records.is_empty() {
+            let detail = "there are not two responses with a score or rank under one prompt";
+            return self.leave_out(BadRow::new("nothing_to_compare", detail), id, place);
+        }
+        self.records(reading.records, id, place)
+    }
+
+    fn records(&mut self, records: Vec<Record>, id: String, place: Place) -> Result<()> {
+        for record in records {
+            match self.intake.take(record, place)? {
+                Taken::Kept => self.read += 1,
+                Taken::SetAside(why) => self.leave_out(why, id.clone(), place)?,
+                Taken::Bad(why) => self.refuse(why, id.clone(), place)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Rejects a row that is not at fault.
+    fn leave_out(&mut self, why: BadRow, row_id: String, place: Place) -> Result<()> {
+        self.read += 1;
+        self.reject(why, row_id, place)
+    }
+
+    /// Rejects a row that is at fault.
+    fn refuse(&mut self, why: BadRow, row_id: String, place: Place) -> Result<()> {
         self.read += 1;
         self.bad += 1;
         if self.named.len() < NAMED {
-            self.named.push(format!("{}:{line}: {why}", file.name));
+            self.named.push(format!("{}:{}: {why}", self.survey.files[place.file as usize].name, place.line));
         }
         if self.stage.max_rejects.is_some_and(|most| self.bad > most) {
             return Err(self.too_many());
         }
-        self.reject(why, row_id, file, line)
+        self.reject(why, row_id, place)
     }
 
-    fn reject(&mut self, why: BadRow, row_id: String, file: &SourceFile, line: u64) -> Result<()> {
+    fn reject(&mut self, why: BadRow, row_id: String, place: Place) -> Result<()> {
         *self.reasons.entry(why.reason).or_insert(0) += 1;
         self.rejects.push(Reject {
             input: "files".to_owned(),
             row_id,
             reason: why.reason.to_owned(),
             detail: why.detail,
-            source_file: Some(file.name.clone()),
-            source_line: Some(line),
+            source_file: Some(self.survey.files[place.file as usize].name.clone()),
+            source_line: Some(place.line),
         })
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::bad_row::BadRow;
 use crate::column::Column;
 use crate::dialogue::dialogue;
-use crate::format::Form;
+use crate::format::{Form, Part};
 use crate::layout::Layout;
 use crate::messages::{Said, Split, with_tools};
 use crate::row::Row;
@@ -112,10 +112,18 @@ pub fn read(fields: Map<String, Value>, layout: &Layout, form: Form) -> Result<R
     Ok(Reading { records, prompt_elsewhere: row.prompt_elsewhere, counts: row.counts })
 }
 
+/// What rows say that say nothing alone, by their format's `join`: the part of each, in their order.
+pub fn join(rows: Vec<(Map<String, Value>, &Layout)>, form: Form) -> Vec<Result<Part, BadRow>> {
+    let row = |(fields, layout)| Row { fields, layout, form, prompt_elsewhere: false, counts: BTreeMap::new() };
+    let mut rows: Vec<Row<'_>> = rows.into_iter().map(row).collect();
+    let join = rows.first().and_then(|row| row.layout.format.known().join);
+    join.map_or_else(Vec::new, |join| join(&mut rows))
+}
+
 /// The id a row has of its own, for messages about rows that cannot be read.
 pub fn row_id(fields: &Map<String, Value>, layout: &Layout) -> String {
-    use Column::{ComparisonId, ItemId, PairId, PromptId};
-    let names = [PairId, ComparisonId, ItemId, PromptId].into_iter().filter_map(|column| layout.get(column));
+    use Column::{ComparisonId, ItemId, MessageId, PairId, PromptId};
+    let names = [PairId, ComparisonId, ItemId, MessageId, PromptId].into_iter().filter_map(|column| layout.get(column));
     let mut ids = names.filter_map(|name| match fields.get(name)? {
         Value::String(id) => Some(id.clone()),
         Value::Number(id) => Some(id.to_string()),

@@ -247,7 +247,91 @@ fn open_assistant_trees_compare_ranked_replies() {
     assert_eq!(say(&comparison.a_prompt), "user: text p1 | assistant: text a | user: text p2");
     assert_eq!(comparison.a_response_id, "x");
     assert_eq!((done.balance(), done.rejects()), ([3, 2, 1], vec![(2, "nothing_to_compare".to_owned())]));
-    let flat = json!({"message_id": "a", "parent_id": null, "text": "t", "role": "prompter", "rank": null});
-    let found = Data::of("a.jsonl", flat.to_string()).check(&["a.jsonl"], json!({}));
-    assert!(found[0].text.contains("read the file of whole trees instead"), "{found:?}");
+}
+
+/// A message as a row of the tables on the hub.
+fn row(id: &str, parent: Option<&str>, role: &str, rank: Option<f64>) -> Value {
+    json!({"message_id": id, "parent_id": parent, "user_id": "u", "created_date": "2023-02-05", "text": format!("text {id}"),
+        "role": role, "lang": "en", "review_count": 3, "deleted": false, "rank": rank, "synthetic": false,
+        "model_name": null, "message_tree_id": "p1", "tree_state": "ready_for_export",
+        "emojis": {"name": ["+1"], "count": [2]}, "labels": {"name": ["spam"], "value": [0.0], "count": [3]}})
+}
+
+#[test]
+fn open_assistant_rows_say_what_the_trees_say() {
+    let rows = [
+        row("p1", None, "prompter", None),
+        row("a", Some("p1"), "assistant", Some(0.0)),
+        row("p2", Some("a"), "prompter", Some(0.0)),
+        row("x", Some("p2"), "assistant", Some(1.0)),
+        row("y", Some("p2"), "assistant", Some(0.0)),
+        row("b", Some("p1"), "assistant", Some(1.0)),
+        row("c", Some("p1"), "assistant", None),
+        row("z", Some("p2"), "assistant", Some(1.0)),
+        row("p3", None, "prompter", None),
+        row("d", Some("p3"), "assistant", Some(0.0)),
+    ];
+    let done = ingest(&rows, json!({}));
+    assert_eq!(
+        verdicts(&done),
+        told(&[
+            ("text x", "text y", 0.0),
+            ("text a", "text b", 1.0),
+            ("text x", "text z", 0.5),
+            ("text y", "text z", 1.0)
+        ])
+    );
+    let comparison = done.rows::<Comparison>("comparisons").remove(0);
+    assert_eq!(say(&comparison.a_prompt), "user: text p1 | assistant: text a | user: text p2");
+    assert_eq!((comparison.a_response_id.as_str(), comparison.source_line), ("x", Some(5)));
+    // Each row is in a comparison, or in the table of rejects.
+    let left = [7, 9, 10].map(|line| (line, "nothing_to_compare".to_owned()));
+    assert_eq!((done.balance(), done.rejects()), ([7, 4, 3], left.to_vec()));
+    assert_eq!(done.outcome.figures["rows of the files"], 10);
+    let warned = |event: &Event| matches!(event, Event::Warned { text } if text.contains("labels"));
+    assert!(!done.events.iter().any(warned), "{:?}", done.events);
+
+    // A tree may go over several files, in any order.
+    let data = Data::new();
+    let text = |rows: &[Value]| rows.iter().map(|row| row.to_string() + "\n").collect::<String>();
+    data.write("one.jsonl", text(&rows[4..])).write("two.jsonl", text(&rows[..4]));
+    let parted = data.run(&["one.jsonl", "two.jsonl"], json!({})).unwrap();
+    assert_eq!(parted.balance(), [7, 4, 3]);
+    let ports = data.ports(&["one.jsonl"], json!({}));
+    assert!(ports.iter().any(|port| port == "verdicts"), "{ports:?}");
+}
+
+#[test]
+fn open_assistant_rows_that_fit_in_no_tree_are_named() {
+    let rows = [
+        row("p", None, "prompter", None),
+        row("a", Some("p"), "assistant", Some(0.0)),
+        row("b", Some("p"), "assistant", Some(1.0)),
+        row("a", Some("p"), "assistant", Some(0.0)),
+        row("b", Some("p"), "assistant", Some(7.0)),
+        row("lost", Some("gone"), "assistant", Some(0.0)),
+        row("below", Some("lost"), "prompter", None),
+        row("own", Some("own"), "prompter", None),
+        json!({"message_id": "mute", "parent_id": "p", "text": null, "role": "assistant", "rank": 2.0}),
+        row("after", Some("mute"), "prompter", None),
+    ];
+    let done = ingest(&rows, json!({"on_bad_row": "reject"}));
+    assert_eq!(verdicts(&done), told(&[("text a", "text b", 1.0)]));
+    let reasons = [
+        (4, "duplicate"),
+        (5, "id_conflict"),
+        (6, "missing_parent"),
+        (7, "missing_parent"),
+        (8, "circle"),
+        (9, "missing"),
+        (10, "missing_parent"),
+    ];
+    assert_eq!(done.rejects(), reasons.map(|(line, reason)| (line, reason.to_owned())));
+    assert_eq!(done.balance(), [8, 1, 7]);
+    let text: String = rows.iter().map(|row| row.to_string() + "\n").collect();
+    let error = Data::of("a.jsonl", text).run(&["a.jsonl"], json!({})).err().unwrap();
+    assert!(error.contains("a.jsonl:6: missing_parent: message `gone` above it is not in the files"), "{error}");
+    let unranked = json!({"message_id": "a", "parent_id": null, "text": "t", "role": "prompter"});
+    let found = Data::of("a.jsonl", unranked.to_string()).check(&["a.jsonl"], json!({}));
+    assert!(found[0].text.contains("format `open_assistant_rows` needs `rank`"), "{found:?}");
 }

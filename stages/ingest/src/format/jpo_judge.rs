@@ -57,6 +57,7 @@ pub const FORMAT: Known = Known {
     },
     tables: |places| comparisons(LABELS.iter().any(|label| places.contains_key(label))),
     read,
+    ..Known::NONE
 };
 
 fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {

@@ -8,6 +8,7 @@ mod hh;
 mod jpo_judge;
 mod jpo_pairs;
 mod open_assistant;
+mod open_assistant_rows;
 mod preference;
 mod prompt_completion;
 mod prompts;
@@ -45,6 +46,18 @@ pub struct Known {
     pub tables: fn(&Places) -> Vec<Table>,
     /// What a row says.
     pub read: fn(&mut Row<'_>) -> Result<Vec<Record>, BadRow>,
+    /// What rows say that say nothing alone, in place of `read`: gets all rows of all files, gives the part of each.
+    pub join: Option<fn(&mut [Row<'_>]) -> Vec<Result<Part, BadRow>>>,
+}
+
+/// What a row has to do with what all rows say together.
+pub enum Part {
+    /// It says this; at least one thing.
+    Says(Vec<Record>),
+    /// What it holds stands in a record of another row.
+    Elsewhere,
+    /// It is left out, and that is no fault of its own.
+    LeftOut(BadRow),
 }
 
 impl Known {
@@ -59,6 +72,7 @@ impl Known {
         settle: |_, _| (),
         tables: |_| Vec::new(),
         read: |_| unreachable!("a layout has a format"),
+        join: None,
     };
 }
 
@@ -105,6 +119,9 @@ formats! {
     /// Trees of Open Assistant: `prompt`, a message with `replies`. Ranked replies to one message are compared two by
     /// two; all that comes before them is their prompt.
     OpenAssistant in open_assistant
+    /// Open Assistant, a message a row: `message_id, parent_id, text, role, rank`, as on the hub. The trees are made from
+    /// the parents, over all files of the stage; then as `open_assistant`.
+    OpenAssistantRows in open_assistant_rows
     /// LMSYS and Chatbot Arena: `response_0, response_1, winner?`, each side a conversation (`conversation_a`), or lists
     /// of texts beside a list of prompts (`response_a`), also where these are JSON as text; `winner` or
     /// `winner_model_a, winner_model_b, winner_tie`. The prompt is what both conversations begin with.

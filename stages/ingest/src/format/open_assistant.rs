@@ -1,5 +1,7 @@
 //! Trees of Open Assistant. Replies to one message that people ranked are compared two by two.
 
+use std::cmp::Ordering;
+
 use kit::Message;
 use serde_json::{Map, Value};
 
@@ -52,15 +54,7 @@ fn replies(node: &Map<String, Value>, path: &mut Vec<Message>, records: &mut Vec
     }
     for (at, (rank, a)) in ranked.iter().enumerate() {
         for (other, b) in &ranked[at + 1..] {
-            let p_hat = if rank < other {
-                1.0
-            } else if rank > other {
-                0.0
-            } else {
-                0.5
-            };
-            let sides = Box::new([a.clone(), b.clone()]);
-            records.push(Record::Comparison { sides, p_hat: Some(p_hat), weight: 1.0, judge: None, id: None });
+            records.push(compared([a.clone(), b.clone()], [*rank, *other]));
         }
     }
     for reply in nodes {
@@ -71,14 +65,25 @@ fn replies(node: &Map<String, Value>, path: &mut Vec<Message>, records: &mut Vec
     Ok(())
 }
 
+/// A comparison of two replies to one message; the lower rank is the better one.
+pub fn compared(sides: [Side; 2], [a, b]: [f64; 2]) -> Record {
+    let p_hat = match a.partial_cmp(&b) {
+        Some(Ordering::Less) => 1.0,
+        Some(Ordering::Greater) => 0.0,
+        _ => 0.5,
+    };
+    Record::Comparison { sides: Box::new(sides), p_hat: Some(p_hat), weight: 1.0, judge: None, id: None }
+}
+
+/// A message of a tree.
+pub fn said(role: &str, text: String) -> Message {
+    Message::new(if role == "prompter" { "user" } else { role }, text)
+}
+
 fn message(node: &Map<String, Value>) -> Result<Message, BadRow> {
     let text = |name: &str| match node.get(name) {
         Some(Value::String(text)) => Ok(text.as_str()),
         other => Err(BadRow::value(name, other.map_or("missing".to_owned(), shown), "text")),
     };
-    let role = match text("role")? {
-        "prompter" => "user",
-        role => role,
-    };
-    Ok(Message::new(role, text("text")?))
+    Ok(said(text("role")?, text("text")?.to_owned()))
 }
