@@ -591,5 +591,6 @@ fn ten_thousand_stages_are_checked_soon() {
     let output = project.halftone(&["check", "wrong.yaml"]);
     fails(&output, 78, "wrong.yaml:5:27: s0: there is no stage `s0x`; did you mean `s0`?");
     assert_eq!(stderr(&output).lines().count(), 2 * 9_999);
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    // As soon as that; names that are wrong in another way each would be held against all others.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }

@@ -1,7 +1,7 @@
 //! The check before the run: declared stages become configured ones, references become edges, and all that is wrong
 //! is found at once. Nothing is loaded; of tables outside the store only the schema is read.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
@@ -10,17 +10,16 @@ use kit::{Finding, InputPort, Kind, OutputPort, Stage, Table};
 use serde_json::Value;
 
 use crate::hub::{self, Cache, ModelName};
-use crate::pipeline::conform::{mismatches, repair_at};
+use crate::pipeline::conform::mismatches;
 use crate::pipeline::graph::{Edge, Graph, Node, Origin};
 use crate::pipeline::groups::{Groups, input_keys, parts_of};
 use crate::pipeline::paths;
 use crate::pipeline::problem::{At, Fault, Problem, did_you_mean, once, without_consequences};
-use crate::pipeline::repair::Repaired;
 use crate::pipeline::tables::lacking;
 use crate::pipeline::{Declared, Pipeline};
 
-/// For nearest names so many names are compared with wrong ones, at most.
-const MOST_COMPARED: usize = 1_000_000;
+/// For the nearest names so many names are held against wrong ones, at most.
+const MOST_COMPARED: usize = 100_000;
 
 /// Reads and checks a pipeline file.
 ///
@@ -36,15 +35,16 @@ pub fn check_file(file: &Path, sets: &[String], kinds: &'static [Kind]) -> Resul
 /// # Errors
 /// All problems, sorted by place.
 pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]) -> Result<Graph, Vec<Problem>> {
-    let (stages, schemas, repaired) = (pipeline.stages.clone(), BTreeMap::new(), BTreeMap::new());
+    let (stages, schemas, wrong) = (pipeline.stages.clone(), BTreeMap::new(), BTreeMap::new());
     let mut by_name = HashMap::new();
     for (stage, declared) in pipeline.stages.iter().enumerate() {
         by_name.entry(declared.name.as_str()).or_insert(stage);
     }
     let matrices = pipeline.stages.iter().filter_map(|declared| Some(declared.group.as_ref()?.name.as_str())).collect();
     let compared = Cell::new(0);
+    let near = RefCell::new(HashMap::new());
     let mut checker =
-        Checker { pipeline, stages, by_name, matrices, compared, schemas, repaired, problems: Vec::new() };
+        Checker { pipeline, stages, by_name, matrices, compared, near, schemas, wrong, problems: Vec::new() };
     let groups = Groups::of(&pipeline.stages);
     let configured: Vec<Option<Configured>> =
         (0..pipeline.stages.len()).map(|stage| checker.configure(stage, &groups, kinds)).collect();
@@ -102,12 +102,14 @@ struct Checker<'a> {
     by_name: HashMap<&'a str, usize>,
     /// The names of the stages that have a matrix.
     matrices: HashSet<&'a str>,
-    /// Names that were compared with wrong ones.
+    /// Names that were held against wrong ones.
     compared: Cell<usize>,
+    /// What is said of a wrong name: thousands of stages may read from the same one.
+    near: RefCell<HashMap<String, String>>,
     /// The schema of each kind's configuration.
     schemas: BTreeMap<&'static str, Rc<Value>>,
-    /// What stages could mean whose configuration cannot be read.
-    repaired: BTreeMap<usize, Repaired>,
+    /// Of each stage whose configuration cannot be read, the paths of the values that are wrong.
+    wrong: BTreeMap<usize, Vec<Vec<String>>>,
     problems: Vec<Problem>,
 }
 
@@ -148,32 +150,28 @@ impl Checker<'_> {
         }
         let mismatches = mismatches(&schema, &mut config);
         self.stages[stage].config = config.clone();
-        let mut repairs = Vec::new();
+        let mut wrong = Vec::new();
         for mismatch in mismatches {
             let path = Checker::path(name, &mismatch.path);
             let spans = &self.pipeline.spans;
             let at = if mismatch.unknown_key { spans.of_key(&path) } else { spans.of_value(&path) };
             self.report(at, name, mismatch.text);
             // Without its unknown keys a configuration can be read.
-            repairs.extend((!mismatch.unknown_key).then_some(mismatch.repair));
+            wrong.extend((!mismatch.unknown_key).then_some(mismatch.path));
         }
-        match (kind.configure)(config.clone()) {
+        match (kind.configure)(config) {
             Ok((stage, settings)) => {
-                let found = self.found_in(&declared, &*stage, false);
+                let found = self.found_in(&declared, &*stage);
                 self.report_found(name, found);
                 Some(Configured { kind: kind.name, outputs: stage.outputs(), stage, settings })
             }
             Err(finding) => {
                 // Where the schema has said it already, it was better placed.
-                if repairs.is_empty() {
-                    repairs.push(repair_at(&schema, &finding.path));
+                if wrong.is_empty() {
                     self.report_value(name, &finding.path, finding.text);
+                    wrong.push(finding.path);
                 }
-                let (repaired, more) = Repaired::of(kind, &schema, &config, repairs);
-                let found = repaired.agreed(|stage| self.found_in(&declared, stage, true));
-                let found = found.into_iter().filter(|finding| !repaired.covers(&finding.path));
-                self.report_found(name, more.into_iter().chain(found).collect());
-                self.repaired.insert(stage, repaired);
+                self.wrong.insert(stage, wrong);
                 None
             }
         }
@@ -204,16 +202,13 @@ impl Checker<'_> {
         }
     }
 
-    /// What is wrong with a stage, looked at alone. Of one that was mended only files count that its declaration names.
-    fn found_in(&self, declared: &Declared, stage: &dyn Stage, mended: bool) -> Vec<Finding> {
+    /// What is wrong with a stage, looked at alone.
+    fn found_in(&self, declared: &Declared, stage: &dyn Stage) -> Vec<Finding> {
         let mut found = stage.check();
         let word = declared.kind.as_deref().unwrap_or_default();
         // Files that the configuration names have to be there.
         for file in stage.files().into_iter().filter(|file| !file.exists()) {
             let path = path_of_text(&declared.config, &file.to_string_lossy());
-            if path.is_none() && mended {
-                continue;
-            }
             let text = paths::absent(&file, &self.pipeline.file);
             found.push(Finding { path: path.unwrap_or_default(), ..Finding::at("", text) });
         }
@@ -248,37 +243,23 @@ impl Checker<'_> {
 
     fn edges(&mut self, stage: usize, configured: &[Option<Configured>]) -> Vec<Edge> {
         let Some(reader) = &configured[stage] else {
-            if let Some(repaired) = self.repaired.remove(&stage) {
-                self.edges_of_repaired(stage, &repaired, configured);
+            if let Some(wrong) = self.wrong.remove(&stage) {
+                self.plain_references(stage, &wrong, configured);
             }
             return Vec::new();
         };
         reader.stage.inputs().into_iter().map(|input| self.edge(stage, input, configured)).collect()
     }
 
-    /// Reports what is wrong with the references of a stage whatever its wrong values should have been.
-    fn edges_of_repaired(&mut self, stage: usize, repaired: &Repaired, configured: &[Option<Configured>]) {
-        let before = std::mem::take(&mut self.problems);
-        let found = repaired.agreed(|reader| {
-            for input in reader.inputs() {
-                let key: Vec<String> = input.key.split('.').map(str::to_owned).collect();
-                if !repaired.covers(&key) {
-                    self.edge(stage, input, configured);
-                }
-            }
-            std::mem::take(&mut self.problems)
-        });
-        self.problems = before;
-        self.problems.extend(found);
-        if repaired.stages.is_empty() {
-            self.plain_references(stage, repaired);
-        }
-    }
-
-    /// Of a stage that cannot be read in any way: whether the stages and paths that its inputs name are there.
-    fn plain_references(&mut self, stage: usize, repaired: &Repaired) {
+    /// Of a stage that cannot be read: whether the stages, ports and paths that its inputs name are there, but for those
+    /// that were found wrong before.
+    fn plain_references(&mut self, stage: usize, wrong: &[Vec<String>], configured: &[Option<Configured>]) {
         let declared = self.stages[stage].clone();
         let schema = declared.kind.as_deref().and_then(|kind| self.schemas.get(kind)).cloned().unwrap_or_default();
+        let is_wrong = |path: &[String]| {
+            let known = wrong.iter().filter(|known| !known.is_empty());
+            known.into_iter().any(|known| path.starts_with(known) || known.starts_with(path))
+        };
         for key in input_keys(&schema) {
             let texts = match declared.config.get(&key) {
                 Some(Value::String(text)) => vec![(vec![key.clone()], text.clone())],
@@ -290,9 +271,9 @@ impl Checker<'_> {
                 }
                 _ => Vec::new(),
             };
-            for (path, text) in texts.into_iter().filter(|(path, _)| !repaired.covers(path)) {
+            for (path, text) in texts.into_iter().filter(|(path, _)| !is_wrong(path)) {
                 let wrong = if !names_path(&text) {
-                    self.writer(&text).err()
+                    self.named_port(&text, configured).err()
                 } else if Path::new(&text).exists() || self.is_model_name(&text) {
                     None
                 } else {
@@ -300,6 +281,17 @@ impl Checker<'_> {
                 };
                 wrong.into_iter().for_each(|wrong| self.report_value(&declared.key, &path, wrong));
             }
+        }
+    }
+
+    /// Whether a reference names a stage, and one of its ports where it names one.
+    fn named_port(&self, text: &str, configured: &[Option<Configured>]) -> Result<(), String> {
+        match self.writer(text)? {
+            Some(Reference { stage, name, port: Some(port) }) => match &configured[stage] {
+                Some(writer) => output_named(name, port, &writer.outputs).map(drop),
+                None => Ok(()),
+            },
+            _ => Ok(()),
         }
     }
 
@@ -354,17 +346,21 @@ impl Checker<'_> {
         if text.contains('[') || self.matrices.contains(name) {
             return Ok(None);
         }
-        // Where thousands of names are wrong, the first ones tell what the matter is.
-        let compared = self.compared.get() + self.stages.len();
-        self.compared.set(compared);
-        let known = self.stages.iter().filter(|_| compared <= MOST_COMPARED);
-        let near = did_you_mean(name, known.map(|declared| declared.name.as_str()));
+        let near = self.near.borrow_mut().entry(name.to_owned()).or_insert_with(|| self.near_stage(name)).clone();
         let hint = match Path::new(text).exists() {
             true => format!("; for the file or folder write `./{text}`"),
             false if near.is_empty() => "; a path contains a `/`".to_owned(),
             false => near,
         };
         Err(format!("there is no stage `{name}`{hint}"))
+    }
+
+    /// Where thousands of different names are wrong, the first ones tell what the matter is.
+    fn near_stage(&self, name: &str) -> String {
+        let compared = self.compared.get() + self.stages.len();
+        self.compared.set(compared);
+        let known = self.stages.iter().filter(|_| compared <= MOST_COMPARED);
+        did_you_mean(name, known.map(|declared| declared.name.as_str()))
     }
 
     /// The port that a reference means; nothing where its stage has problems of its own.
@@ -382,11 +378,7 @@ impl Checker<'_> {
         }
         let Some(writer) = &configured[from] else { return Ok(None) };
         let found = match port {
-            Some(port) => writer.outputs.iter().find(|output| output.name == port).ok_or_else(|| {
-                let near = did_you_mean(port, writer.outputs.iter().map(|output| output.name.as_str()));
-                let near = if near.is_empty() { format!("; it writes {}", ports(&writer.outputs)) } else { near };
-                format!("`{name}` has no output `{port}`{near}")
-            })?,
+            Some(port) => output_named(name, port, &writer.outputs)?,
             None => plain_port(name, &writer.outputs, accepts)?,
         };
         if !accepts.contains(&found.table) {
@@ -578,6 +570,15 @@ impl Checker<'_> {
 /// Whether a text names a file, a folder or a model, rather than a stage.
 fn names_path(text: &str) -> bool {
     text.contains('/') || text.starts_with(ModelName::PREFIX)
+}
+
+/// The port of a stage that a reference names.
+fn output_named<'a>(stage: &str, port: &str, outputs: &'a [OutputPort]) -> Result<&'a OutputPort, String> {
+    outputs.iter().find(|output| output.name == port).ok_or_else(|| {
+        let near = did_you_mean(port, outputs.iter().map(|output| output.name.as_str()));
+        let near = if near.is_empty() { format!("; it writes {}", ports(outputs)) } else { near };
+        format!("`{stage}` has no output `{port}`{near}")
+    })
 }
 
 /// The port that a stage's plain name means: the one named like an accepted table, else the only one that fits.

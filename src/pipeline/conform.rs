@@ -3,10 +3,6 @@
 use serde_json::{Map, Value};
 
 use crate::pipeline::problem::{did_you_mean, nearest};
-use crate::pipeline::repair::Repair;
-
-/// Samples nest no deeper than this.
-const DEPTH: usize = 6;
 
 /// Something wrong in a value.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,8 +13,6 @@ pub struct Mismatch {
     pub unknown_key: bool,
     /// What is wrong.
     pub text: String,
-    /// Values that would fit.
-    pub repair: Repair,
 }
 
 /// All keys and values that do not fit the schema. Unknown keys are taken out of `value`, so that the rest can be read.
@@ -28,31 +22,6 @@ pub fn mismatches(schema: &Value, value: &mut Value) -> Vec<Mismatch> {
     walker.found
 }
 
-/// The repair of a value of which only the reading told that it is wrong: as deep as the schema knows the path.
-pub fn repair_at(schema: &Value, path: &[String]) -> Repair {
-    let walker = Walker { root: schema, found: Vec::new(), path: Vec::new() };
-    let (mut here, mut known) = (vec![schema], Vec::new());
-    for key in path {
-        let mut branches = Vec::new();
-        here.iter().for_each(|schema| walker.alternatives(schema, &mut branches));
-        let next: Vec<&Value> = branches.into_iter().filter_map(|branch| below(branch, key)).collect();
-        if next.is_empty() {
-            break;
-        }
-        here = next;
-        known.push(key.clone());
-    }
-    let fitting = here.into_iter().flat_map(|schema| walker.samples(schema, 0));
-    Repair { path: known, values: fitting.map(Some).chain([None]).collect() }
-}
-
-/// The schema of what stands under a key.
-fn below<'a>(branch: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    let property = branch.get("properties").and_then(|properties| properties.get(key));
-    let item = branch.get("items").filter(|_| key.parse::<usize>().is_ok());
-    property.or(item).or_else(|| branch.get("additionalProperties").filter(|others| others.is_object()))
-}
-
 struct Walker<'a> {
     root: &'a Value,
     found: Vec<Mismatch>,
@@ -60,56 +29,10 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    /// Reports something about a key of what the path leads to, or about that itself. `fitting` could stand at
-    /// `place` below it instead.
-    fn report(&mut self, key: Option<&str>, text: String, place: Option<&str>, fitting: Vec<Value>) {
-        let below = |key: Option<&str>| self.path.iter().cloned().chain(key.map(str::to_owned)).collect();
-        let repair = Repair { path: below(place), values: fitting.into_iter().map(Some).chain([None]).collect() };
-        self.found.push(Mismatch { path: below(key), unknown_key: false, text, repair });
-    }
-
-    /// Values that a schema allows: all words, some numbers, the least of each mapping.
-    fn samples(&self, schema: &'a Value, depth: usize) -> Vec<Value> {
-        let mut branches = Vec::new();
-        self.alternatives(schema, &mut branches);
-        branches.into_iter().flat_map(|branch| self.samples_of(branch, depth)).collect()
-    }
-
-    fn samples_of(&self, branch: &'a Map<String, Value>, depth: usize) -> Vec<Value> {
-        if let Some(only) = branch.get("const") {
-            return vec![only.clone()];
-        }
-        if let Some(words) = branch.get("enum").and_then(Value::as_array) {
-            return words.clone();
-        }
-        let of_class = |name: &str| -> Vec<Value> {
-            match name {
-                "null" => vec![Value::Null],
-                "boolean" => vec![true.into(), false.into()],
-                "integer" => [1, 2, 100, 0, -1].map(Value::from).to_vec(),
-                "number" => vec![0.5.into(), 1.into(), 2.into(), 100.into(), 0.into(), (-1).into()],
-                "string" => vec!["x".into(), "./y".into()],
-                "array" if depth < DEPTH => {
-                    let items = branch.get("items").map(|items| self.samples(items, depth + 1)).unwrap_or_default();
-                    (0..=items.len().min(2)).map(|count| Value::Array(items[..count].to_vec())).collect()
-                }
-                "object" if depth < DEPTH => {
-                    let required = branch.get("required").and_then(Value::as_array).into_iter().flatten();
-                    let sample = |key: &str| {
-                        let schema = branch.get("properties")?.get(key)?;
-                        Some((key.to_owned(), self.samples(schema, depth + 1).into_iter().next()?))
-                    };
-                    vec![Value::Object(required.filter_map(Value::as_str).filter_map(sample).collect())]
-                }
-                _ => Vec::new(),
-            }
-        };
-        match branch.get("type") {
-            Some(Value::String(name)) => of_class(name),
-            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).flat_map(of_class).collect(),
-            _ if branch.contains_key("properties") => of_class("object"),
-            _ => Vec::new(),
-        }
+    /// Reports something about a key of what the path leads to, or about that itself.
+    fn report(&mut self, key: Option<&str>, text: String) {
+        let path = self.path.iter().cloned().chain(key.map(str::to_owned)).collect();
+        self.found.push(Mismatch { path, unknown_key: false, text });
     }
 
     /// The alternatives of a schema, references followed, with nested `anyOf` and `oneOf` laid flat.
@@ -139,7 +62,7 @@ impl<'a> Walker<'a> {
                 (Some(word), words) if !words.is_empty() => unknown_word(word, &words),
                 _ => format!("got {}, wanted {}", named(value), wanted(&branches)),
             };
-            return self.report(None, text, None, self.samples(schema, 0));
+            return self.report(None, text);
         }
         match value {
             Value::Object(map) => self.object(&fitting, map),
@@ -182,7 +105,6 @@ impl<'a> Walker<'a> {
                     let free = properties.keys().filter(|known| !map.contains_key(*known)).map(String::as_str);
                     let near = if near.is_empty() { known_keys(&free.collect::<Vec<_>>()) } else { near };
                     let path: Vec<String> = self.path.iter().chain([&key]).cloned().collect();
-                    let repair = Repair { path: path.clone(), values: vec![None] };
                     let text = match (&readers[..], tags(branch).first()) {
                         ([], _) | (_, None) => format!("unknown key `{key}`{near}"),
                         (readers, Some((_, word))) => {
@@ -191,7 +113,7 @@ impl<'a> Walker<'a> {
                             format!("unknown key `{key}`: {names} {verb} it, `{word}` does not")
                         }
                     };
-                    self.found.push(Mismatch { path, unknown_key: true, text, repair });
+                    self.found.push(Mismatch { path, unknown_key: true, text });
                     map.remove(&key);
                 }
                 (None, None) => {}
@@ -200,9 +122,7 @@ impl<'a> Walker<'a> {
         let required = branch.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         for key in required {
             if !map.contains_key(key) {
-                let schema = properties.and_then(|properties| properties.get(key));
-                let fitting = schema.map(|schema| self.samples(schema, 0)).unwrap_or_default();
-                self.report(None, format!("`{key}` is missing{}", described(properties, key)), Some(key), fitting);
+                self.report(None, format!("`{key}` is missing{}", described(properties, key)));
             }
         }
     }
@@ -222,27 +142,22 @@ impl<'a> Walker<'a> {
                 tags(branch).into_iter().find(|(key, _)| *key == tag).map(|(_, word)| word.to_owned())
             };
             let words: Vec<String> = branches.iter().filter_map(|branch| word_of(branch)).collect();
-            // With another word other keys may stand beside it, so that the whole is in question; but not all of a stage.
-            let (place, fitting) = match self.path.is_empty() {
-                true => (Some(tag), words.iter().cloned().map(Value::String).collect()),
-                false => (None, branches.iter().flat_map(|branch| self.samples_of(branch, 0)).collect::<Vec<_>>()),
-            };
             return match map.get(tag) {
                 Some(Value::String(word)) => {
                     let chosen = branches.iter().find(|branch| word_of(branch).as_ref() == Some(word)).copied();
                     if chosen.is_none() {
                         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                        self.report(Some(tag), unknown_word(word, &words), place, fitting);
+                        self.report(Some(tag), unknown_word(word, &words));
                     }
                     chosen
                 }
                 Some(other) => {
                     let text = format!("got {}, wanted {}", named(other), listed(&words));
-                    self.report(Some(tag), text, place, fitting);
+                    self.report(Some(tag), text);
                     None
                 }
                 None => {
-                    self.report(None, format!("`{tag}` is missing: {}", listed(&words)), place, fitting);
+                    self.report(None, format!("`{tag}` is missing: {}", listed(&words)));
                     None
                 }
             };

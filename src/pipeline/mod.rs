@@ -9,7 +9,6 @@ mod matrix;
 pub mod models;
 pub mod paths;
 pub mod problem;
-mod repair;
 mod schema;
 mod set;
 mod spans;

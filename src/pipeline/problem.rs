@@ -110,10 +110,25 @@ pub fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) ->
 
 /// The nearest of some names, if it is near enough to be a typing mistake.
 pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = names.into_iter().map(|other| (strsim::damerau_levenshtein(name, other), other));
-    let (distance, near) = scored.min_by_key(|(distance, _)| *distance)?;
-    let allowed = ((name.chars().count().max(near.chars().count()) + 1) / 3).max(1);
-    (distance <= allowed || near.starts_with(name) || name.starts_with(near)).then_some(near)
+    let (length, letters) = length_and_letters(name);
+    let near = names.into_iter().filter_map(|other| {
+        let (other_length, other_letters) = length_and_letters(other);
+        let allowed = ((length.max(other_length) + 1) / 3).max(1);
+        let begins = other.starts_with(name) || name.starts_with(other);
+        // An edit changes the length by one at most, and takes away or adds one letter: most names are told apart by that.
+        let missing = (letters & !other_letters).count_ones().max((other_letters & !letters).count_ones());
+        if !begins && length.abs_diff(other_length).max(missing as usize) > allowed {
+            return None;
+        }
+        let distance = strsim::damerau_levenshtein(name, other);
+        (begins || distance <= allowed).then_some((distance, other))
+    });
+    near.min_by_key(|(distance, _)| *distance).map(|(_, other)| other)
+}
+
+/// The number of a name's characters, and a bit for each of them that occurs; some share one.
+fn length_and_letters(name: &str) -> (usize, u64) {
+    name.chars().fold((0, 0), |(length, letters), letter| (length + 1, letters | 1 << (u32::from(letter) % 64)))
 }
 
 #[cfg(test)]
@@ -127,5 +142,9 @@ mod tests {
         assert_eq!(nearest("epoch", names), Some("epochs"));
         assert_eq!(nearest("seed", names), None);
         assert_eq!(nearest("x", []), None);
+        assert_eq!(nearest("tua", ["beta", "tau"]), Some("tau"));
+        assert_eq!(nearest("schedule_steps", ["warmup_steps", "schedule"]), Some("schedule"));
+        // Characters that share a bit are no reason to leave a name out.
+        assert_eq!(nearest("a!b", ["aab", "c"]), Some("aab"));
     }
 }

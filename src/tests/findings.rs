@@ -70,22 +70,17 @@ stages:
 ";
     insta::assert_snapshot!(findings(text).join("\n"), @r"
     pipeline.yaml:3:26: a: got the text `many`, wanted a whole number
-    pipeline.yaml:3:38: a: there is no file or folder `./nowhere.txt`
-    pipeline.yaml:4:13: b: `count` draws at random and the pipeline has no `seed`; add `seed: 17` at the top
     pipeline.yaml:4:26: b: got the text `many`, wanted a whole number
     pipeline.yaml:5:26: c: there is no stage `z`; did you mean `a`?
     pipeline.yaml:5:41: c: unknown value `lout`; did you mean `loud`?
     pipeline.yaml:5:66: c: there is no file or folder `./nowhere`
     pipeline.yaml:6:30: d: there is no stage `z`; did you mean `a`?
-    pipeline.yaml:6:59: d: `marks` is below 0
     pipeline.yaml:6:72: d: got the number 3, wanted true or false
     pipeline.yaml:7:26: e: got the number 3, wanted text or a list
-    pipeline.yaml:7:54: e: `marks` is below 0
     pipeline.yaml:7:68: e: got the text `maybe`, wanted true or false
     pipeline.yaml:8:36: f: `marks` is missing (How many)
     pipeline.yaml:9:64: g: got the number 3, wanted text
     pipeline.yaml:10:3: h: `rows` is missing (How many)
-    pipeline.yaml:11:26: i: `rows` has to be above 0
     pipeline.yaml:11:29: i: got a list, wanted a whole number
     pipeline.yaml:11:42: i: got a mapping, wanted text
     pipeline.yaml:11:52: i: unknown key `starts`; did you mean `start`?
