@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::model::adapter_folder::{model_part, tokenizer_part};
 use crate::model::config::LIMITS;
 use crate::model::decoder::Decoder;
+use crate::model::families;
 use crate::model::weights;
 use crate::ops::matrix::Products;
 use crate::text::special::read_json;
@@ -68,7 +69,7 @@ impl SentenceEncoder {
         let config = read_json(&config_file)?;
         let (model, positions) = match config["model_type"].as_str() {
             Some("bert") => load_bert(&layout.transformer, &config, &config_file, device, dtype)?,
-            Some("llama" | "qwen2" | "qwen3" | "mistral") => {
+            kind if families::named(kind).is_ok() => {
                 let decoder = Decoder::load_in(&layout.transformer, device, dtype)?;
                 let positions = decoder.max_positions();
                 (Model::Decoder(Box::new(decoder)), positions)
@@ -217,7 +218,7 @@ pub(crate) fn check_encoder(folder: &Path) -> Result<()> {
     load_tokenizer(&tokenizer_part(&layout.transformer)?)?;
     match config["model_type"].as_str() {
         Some("bert") => bert_config(&config, &config_file).and_then(|_| bert_weights(&layout.transformer)).map(drop),
-        Some("llama" | "qwen2" | "qwen3" | "mistral") => {
+        kind if families::named(kind).is_ok() => {
             let model = model_part(&layout.transformer)?;
             weights::check(&model, &mut DecoderConfig::from_folder(&model)?).map(drop)
         }
@@ -227,9 +228,9 @@ pub(crate) fn check_encoder(folder: &Path) -> Result<()> {
 
 fn unknown(model_type: Option<&str>, config_file: &Path) -> Error {
     let text = format!(
-        "model_type {} is not a sentence encoder known here; known are bert, and the decoders llama, qwen2, qwen3 and \
-         mistral",
-        model_type.unwrap_or("(none)")
+        "model_type {} is not a sentence encoder known here; known are bert, and the decoders {}",
+        model_type.unwrap_or("(none)"),
+        families::names()
     );
     Error::file(config_file, text)
 }

@@ -8,6 +8,7 @@ use crate::ops::rope::{HeadNorm, HeadNormGradients, RopeTable, SavedHeadNorm};
 use crate::ops::{attention, attention_backward, embed, norm, rope, swiglu};
 use crate::{Error, Result};
 use candle_core::Tensor;
+use std::borrow::Cow;
 
 // T rows, R of them that go on after attention, H hidden width, A query heads, G key-value heads, D head width, F feed-forward width.
 
@@ -15,7 +16,12 @@ use candle_core::Tensor;
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
     pub shape: Shape,
+    /// Of the norms of states.
     pub eps: f64,
+    /// Of the norms of queries and keys.
+    pub head_eps: f64,
+    /// Whether queries and keys are rotated by their positions.
+    pub rotated: bool,
     /// [H]
     pub input_norm: Parameter,
     /// q | k | v: [(A + 2 G) D, H]
@@ -77,7 +83,25 @@ impl Block {
     pub fn queries_keys_values(&self, x: &Tensor, context: &RowContext) -> Result<Tensor> {
         let (normed, _) = norm::forward(x, &self.input_norm.value, self.eps)?;
         let qkv = self.qkv.forward(&normed, None)?;
-        rope::forward(qkv, &self.shape, self.head_norm(), context.table, context.depths)
+        self.turned(qkv, context)
+    }
+
+    /// q | k | v with the norm that queries and keys may have, then the rotation.
+    fn turned(&self, qkv: Tensor, context: &RowContext) -> Result<Tensor> {
+        match self.positions(context) {
+            Some(positions) => rope::forward(qkv, &self.shape, self.head_norm(), context.table, &positions),
+            None => Ok(qkv),
+        }
+    }
+
+    /// The positions that rows are turned by: all 0, which turns nothing, where there is a norm and no rotation. None
+    /// where there is neither.
+    fn positions<'a>(&self, context: &RowContext<'a>) -> Option<Cow<'a, [u32]>> {
+        match (self.rotated, self.head_norm()) {
+            (true, _) => Some(Cow::Borrowed(context.depths)),
+            (false, Some(_)) => Some(Cow::Owned(vec![0; context.depths.len()])),
+            (false, None) => None,
+        }
     }
 
     /// What follows attention.
@@ -93,7 +117,7 @@ impl Block {
         let (normed, input_rms) = norm::forward(x, &self.input_norm.value, self.eps)?;
         let qkv = self.qkv.forward(&normed, None)?;
         let before = if self.head_norm().is_some() { Some(qkv.copy()?) } else { None };
-        let qkv = rope::forward(qkv, &self.shape, self.head_norm(), context.table, context.depths)?;
+        let qkv = self.turned(qkv, context)?;
         let (attended, lse) = attention::forward(&qkv, context.tiles, &self.shape, true)?;
         let lse = lse.ok_or_else(|| Error::internal("attention gave no log-sum-exps"))?;
         let middle = self.output.forward(&taken(&attended, rows)?, Some(&taken(x, rows)?))?;
@@ -134,7 +158,12 @@ impl Block {
         let d_middle = put_back(d_middle, rows, total)?; // [T, H]
         let attention = attention_backward::Saved { qkv: &saved.qkv, out: &saved.attended, lse: &saved.lse };
         let d_qkv = attention_backward::backward(&attention, &d_attended, forest, context.tiles, &self.shape)?;
-        let d_qkv = rope::backward(d_qkv, &self.shape, self.saved_head_norm(saved), context.table, context.depths)?;
+        let d_qkv = match self.positions(context) {
+            Some(positions) => {
+                rope::backward(d_qkv, &self.shape, self.saved_head_norm(saved), context.table, &positions)?
+            }
+            None => d_qkv,
+        };
         let normed = norm::again(&saved.x, &self.input_norm.value, &saved.input_rms)?;
         self.qkv.backward_weights(&normed, &d_qkv)?;
         let d_normed = self.qkv.backward(&d_qkv)?;
@@ -156,7 +185,7 @@ impl Block {
 
     fn head_norm(&self) -> Option<HeadNorm<'_>> {
         let (query, key) = (self.query_norm.as_ref()?, self.key_norm.as_ref()?);
-        Some(HeadNorm { query: &query.value, key: &key.value, eps: self.eps })
+        Some(HeadNorm { query: &query.value, key: &key.value, eps: self.head_eps })
     }
 
     /// The linear layers, to change.
@@ -210,6 +239,7 @@ impl Shape {
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
             window: config.windows[layer],
+            scale: config.multipliers.attention,
         }
     }
 }

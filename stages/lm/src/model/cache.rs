@@ -6,7 +6,7 @@
 use crate::model::block::RowContext;
 use crate::model::forest::{Span, Want};
 use crate::ops::attention::{self, Tile, tiles};
-use crate::ops::{embed, linear, norm};
+use crate::ops::{embed, linear};
 use crate::{DType, Decoder, Error, Result, Sequence};
 use candle_core::Tensor;
 use std::ops::Range;
@@ -94,7 +94,7 @@ impl Decoder {
         let rows = forest.ids.len();
         let table = self.table_for(&forest)?;
         let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(&forest) };
-        let mut x = embed::forward(&self.embed.value, &forest.ids)?;
+        let mut x = self.embedded(&forest.ids)?;
         let mut layers = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let shape = &block.shape;
@@ -159,7 +159,7 @@ impl Decoder {
         let table = self.table(depths.iter().max().map_or(1, |&depth| depth as usize + 1))?;
         let context = RowContext { table: &table, depths: &depths, tiles: &new_tiles };
         let ids: Vec<u32> = tokens.iter().map(|&(_, id)| id).collect();
-        let mut x = embed::forward(&self.embed.value, &ids)?;
+        let mut x = self.embedded(&ids)?;
         for (block, (keys, values)) in self.blocks.iter().zip(&cache.layers) {
             let shape = &block.shape;
             let qkv = block.queries_keys_values(&x, &context)?;
@@ -177,8 +177,8 @@ impl Decoder {
 
     /// The logits of states before the last norm: [n, V] of [n, H], in f32 at least.
     fn logits(&self, states: &Tensor) -> Result<Tensor> {
-        let (normed, _) = norm::forward(states, &self.norm.value, self.config().rms_norm_eps)?;
-        let logits = linear::forward(&normed, self.head_weight(), None, None, self.products)?;
+        let (h, _) = self.head_input(states)?;
+        let logits = linear::forward(&h, self.head_weight(), None, None, self.products)?;
         Ok(if logits.dtype() == DType::F64 { logits } else { logits.to_dtype(DType::F32)? })
     }
 }

@@ -1,24 +1,14 @@
 //! The form of a decoder, read from the `config.json` of a Hugging Face folder and written back to it.
 
 use crate::model::adapter_folder::model_part;
+use crate::model::families;
+use crate::model::family::{Family, Multipliers};
 use crate::model::gguf::{self, is_gguf};
+use crate::model::keys::Keys;
 use crate::model::weights::refuse_pointer;
 use crate::{DType, Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-
-/// The families of decoders that this crate computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// Llama 1 to 3 and what shares its form.
-    Llama,
-    /// Qwen2 and Qwen2.5: Llama with biases on queries, keys and values.
-    Qwen2,
-    /// Qwen3: Llama with a norm on queries and keys.
-    Qwen3,
-    /// Mistral: Llama with a sliding window.
-    Mistral,
-}
 
 /// How positions turn into angles.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +46,7 @@ pub enum RopeKind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderConfig {
     /// The family, from `model_type`.
-    pub family: Family,
+    pub family: &'static Family,
     /// Tokens in the vocabulary.
     pub vocab_size: usize,
     /// Width of the states between blocks.
@@ -77,13 +67,17 @@ pub struct DecoderConfig {
     pub rms_norm_eps: f64,
     /// Rotary positions.
     pub rope: Rope,
+    /// For each block, whether queries and keys are rotated by their positions.
+    pub rotated: Vec<bool>,
+    /// What embeddings, scores, states and logits are multiplied with.
+    pub multipliers: Multipliers,
     /// Whether queries, keys and values have biases.
     pub qkv_bias: bool,
     /// Whether the attention's output has a bias.
     pub output_bias: bool,
     /// Whether the feed-forward part has biases.
     pub mlp_bias: bool,
-    /// Whether queries and keys have norms (Qwen3).
+    /// Whether queries and keys have norms.
     pub qk_norm: bool,
     /// For each block, the distance below which a key is visible; `None` for all.
     pub windows: Vec<Option<usize>>,
@@ -115,8 +109,9 @@ pub(crate) const LIMITS: [(&str, usize); 8] = [
 ];
 
 impl DecoderConfig {
-    /// Reads `config.json` (the base's, where the folder holds an adapter), in the old style (`rope_theta`, `rope_scaling`, `torch_dtype`) or the new one
-    /// (`rope_parameters`, `dtype`, `layer_types`), and `generation_config.json` where it is there. Of a GGUF file, its head.
+    /// Reads `config.json` (the base's, where the folder holds an adapter), in the old style (`rope_theta`,
+    /// `rope_scaling`, `torch_dtype`) or the new one (`rope_parameters`, `dtype`, `layer_types`), and
+    /// `generation_config.json` where it is there. Of a GGUF file, its head.
     ///
     /// Errors name the file and the key: a missing or unreadable file, an architecture, activation, rotary type or
     /// quantisation that this crate does not compute.
@@ -148,15 +143,14 @@ impl DecoderConfig {
     /// Errors name the key, what was found and what was wanted.
     pub fn from_json(json: Map<String, Value>) -> Result<DecoderConfig> {
         let keys = Keys(&json);
-        let family = keys.family()?;
-        let qwen = matches!(family, Family::Qwen2 | Family::Qwen3);
-        keys.refuse_what_is_not_computed()?;
+        let family = families::named(keys.get("model_type").and_then(Value::as_str))?;
+        let defaults = &family.defaults;
+        keys.refuse_what_is_not_computed(family)?;
         let (hidden_size, heads) = (keys.size("hidden_size", None)?, keys.size("num_attention_heads", None)?);
-        let kv_heads = keys.size("num_key_value_heads", Some(if qwen { 32 } else { heads }))?;
-        let head_dim = match family {
-            Family::Qwen3 => keys.size("head_dim", Some(128))?,
-            _ => keys.size("head_dim", Some(hidden_size / heads.max(1)))?,
-        };
+        // Null is as many as query heads, whatever an absent key is.
+        let kv_heads = defaults.kv_heads.filter(|_| !keys.names("num_key_value_heads")).unwrap_or(heads);
+        let kv_heads = keys.size("num_key_value_heads", Some(kv_heads))?;
+        let head_dim = keys.size("head_dim", Some(defaults.head_dim.unwrap_or(hidden_size / heads.max(1))))?;
         if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
             return Err(Error::input(format!("{heads} query heads cannot share {kv_heads} key-value heads")));
         }
@@ -175,12 +169,7 @@ impl DecoderConfig {
                 return Err(Error::input(format!("`{key}` is {value}; at most {most} are computed here")));
             }
         }
-        let attention_bias = keys.flag("attention_bias", false)?;
-        let positions = match family {
-            Family::Llama => 2048,
-            Family::Qwen2 | Family::Qwen3 => 32_768,
-            Family::Mistral => 131_072,
-        };
+        let rotated = family.rotation.read(&keys, layers)?;
         Ok(DecoderConfig {
             family,
             vocab_size: keys.size("vocab_size", None)?,
@@ -190,19 +179,17 @@ impl DecoderConfig {
             heads,
             kv_heads,
             head_dim,
-            max_positions: keys.size("max_position_embeddings", Some(positions))?,
+            max_positions: keys.size("max_position_embeddings", Some(defaults.max_positions))?,
             rms_norm_eps: keys.number("rms_norm_eps", Some(1e-6))?,
-            rope: keys.rope()?,
-            qkv_bias: match family {
-                Family::Qwen2 => true,
-                Family::Mistral => false,
-                Family::Llama | Family::Qwen3 => attention_bias,
-            },
-            output_bias: matches!(family, Family::Llama | Family::Qwen3) && attention_bias,
-            mlp_bias: family == Family::Llama && keys.flag("mlp_bias", false)?,
-            qk_norm: family == Family::Qwen3,
-            windows: keys.windows(family, layers)?,
-            tied: keys.flag("tie_word_embeddings", false)?,
+            rope: keys.rope(defaults.theta)?,
+            multipliers: family.multipliers.read(&keys, head_dim)?,
+            qkv_bias: family.qkv_bias.read(&keys)?,
+            output_bias: family.output_bias.read(&keys)?,
+            mlp_bias: family.mlp_bias.read(&keys)?,
+            qk_norm: family.head_norm,
+            windows: family.window.read(&keys, &rotated)?,
+            rotated,
+            tied: keys.flag("tie_word_embeddings", defaults.tied)?,
             initializer_range: keys.number("initializer_range", Some(0.02))?,
             pad_token_id: keys.ids("pad_token_id")?.first().copied(),
             eos_token_ids: keys.ids("eos_token_id")?,
@@ -234,6 +221,17 @@ impl DecoderConfig {
         write_json(&folder.join("generation_config.json"), &generation)
     }
 
+    /// The multiplier of embeddings in a stream of states that are divided by the residual multiplier r. With
+    /// s = x / r, x + r f(x) is s + f(x), and the norm of x is that of s with eps / r^2: no block multiplies anything.
+    pub(crate) fn embedding_scale(&self) -> f64 {
+        self.multipliers.embedding / self.multipliers.residual
+    }
+
+    /// What the norms of such states add to the mean square.
+    pub(crate) fn states_eps(&self) -> f64 {
+        self.rms_norm_eps / (self.multipliers.residual * self.multipliers.residual)
+    }
+
     /// Numbers in all weights, a tied head counted once.
     pub fn parameter_count(&self) -> usize {
         crate::model::weights::shapes(self).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
@@ -255,74 +253,10 @@ fn write_json(path: &Path, json: &Map<String, Value>) -> Result<()> {
     std::fs::write(path, text + "\n").map_err(Error::io(path))
 }
 
-/// Typed reading of keys; null counts as absent, as in transformers.
-struct Keys<'a>(&'a Map<String, Value>);
-
 impl Keys<'_> {
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    fn wrong(key: &str, got: &Value, wanted: &str) -> Error {
-        Error::input(format!("`{key}` is {got}; wanted {wanted}"))
-    }
-
-    fn size(&self, key: &str, default: Option<usize>) -> Result<usize> {
-        match self.get(key) {
-            Some(value) => {
-                value.as_u64().map(|n| n as usize).ok_or_else(|| Self::wrong(key, value, "a whole number from 0 on"))
-            }
-            None => default.ok_or_else(|| Error::input(format!("`{key}` is missing"))),
-        }
-    }
-
-    fn number(&self, key: &str, default: Option<f64>) -> Result<f64> {
-        match self.get(key) {
-            Some(value) => value.as_f64().ok_or_else(|| Self::wrong(key, value, "a number")),
-            None => default.ok_or_else(|| Error::input(format!("`{key}` is missing"))),
-        }
-    }
-
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        self.get(key)
-            .map_or(Ok(default), |value| value.as_bool().ok_or_else(|| Self::wrong(key, value, "true or false")))
-    }
-
-    /// One token id or a list of them; a negative id means none.
-    fn ids(&self, key: &str) -> Result<Vec<u32>> {
-        let one = |value: &Value| match value.as_i64() {
-            Some(id) if id < 0 => Ok(None),
-            Some(id) => u32::try_from(id).map(Some).map_err(|_| Self::wrong(key, value, "a token id")),
-            None => Err(Self::wrong(key, value, "a token id or a list of them")),
-        };
-        match self.get(key) {
-            None => Ok(Vec::new()),
-            Some(Value::Array(ids)) => {
-                Ok(ids.iter().map(one).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
-            }
-            Some(id) => Ok(one(id)?.into_iter().collect()),
-        }
-    }
-
-    fn family(&self) -> Result<Family> {
-        let known = "llama, qwen2, qwen3 and mistral";
-        match self.get("model_type").and_then(Value::as_str) {
-            Some("llama") => Ok(Family::Llama),
-            Some("qwen2") => Ok(Family::Qwen2),
-            Some("qwen3") => Ok(Family::Qwen3),
-            Some("mistral") => Ok(Family::Mistral),
-            Some(other) => Err(Error::input(format!("`model_type` is \"{other}\"; known are {known}"))),
-            None => Err(Error::input(format!("`model_type` is missing; known are {known}"))),
-        }
-    }
-
     /// What would otherwise be computed wrongly without a word.
-    fn refuse_what_is_not_computed(&self) -> Result<()> {
-        if let Some(value) = self.get("hidden_act")
-            && !matches!(value.as_str(), Some("silu" | "swish"))
-        {
-            return Err(Self::wrong("hidden_act", value, "\"silu\", the only activation computed here"));
-        }
+    fn refuse_what_is_not_computed(&self, family: &Family) -> Result<()> {
+        family.activation.check(self)?;
         if self.get("quantization_config").is_some() {
             return Err(Error::input(
                 "`quantization_config` is set; quantised weights are not read, use the full ones",
@@ -338,7 +272,7 @@ impl Keys<'_> {
     }
 
     /// `rope_parameters`, or `rope_theta` with `rope_scaling`.
-    fn rope(&self) -> Result<Rope> {
+    fn rope(&self, default_theta: f64) -> Result<Rope> {
         let table = match self.get("rope_parameters") {
             Some(value) => Some(("rope_parameters", value)),
             None => self.get("rope_scaling").map(|value| ("rope_scaling", value)),
@@ -353,7 +287,7 @@ impl Keys<'_> {
         let inner = Keys(inner);
         let theta = match inner.get("rope_theta") {
             Some(_) => inner.number("rope_theta", None).map_err(within)?,
-            None => self.number("rope_theta", Some(10_000.0))?,
+            None => self.number("rope_theta", Some(default_theta))?,
         };
         for keys in [self, &inner] {
             if let Some(value) = keys.get("partial_rotary_factor")
@@ -382,43 +316,6 @@ impl Keys<'_> {
             },
         };
         Ok(Rope { theta, kind })
-    }
-
-    /// The window of each block, by the rules of each family in transformers.
-    fn windows(&self, family: Family, layers: usize) -> Result<Vec<Option<usize>>> {
-        let qwen = matches!(family, Family::Qwen2 | Family::Qwen3);
-        let window = match family {
-            Family::Llama => None,
-            Family::Qwen2 | Family::Qwen3 if !self.flag("use_sliding_window", false)? => None,
-            // Absent is 4096; null is none.
-            _ if self.0.contains_key("sliding_window") && self.get("sliding_window").is_none() => None,
-            _ => Some(self.size("sliding_window", Some(4096))?),
-        };
-        if window == Some(0) {
-            return Err(Error::input("`sliding_window` is 0; a token must at least see itself"));
-        }
-        match self.get("layer_types") {
-            Some(Value::Array(types)) => {
-                if types.len() != layers {
-                    return Err(Error::input(format!("`layer_types` has {} entries for {layers} layers", types.len())));
-                }
-                let one = |kind: &Value| match kind.as_str() {
-                    Some("full_attention") => Ok(None),
-                    Some("sliding_attention") if window.is_some() => Ok(window),
-                    Some("sliding_attention") => {
-                        Err(Error::input("`layer_types` names sliding_attention, but no `sliding_window` is in use"))
-                    }
-                    _ => Err(Self::wrong("layer_types", kind, "\"full_attention\" or \"sliding_attention\"")),
-                };
-                types.iter().map(one).collect()
-            }
-            Some(other) => Err(Self::wrong("layer_types", other, "a list with one entry per layer")),
-            None if qwen && window.is_some() => {
-                let full = self.size("max_window_layers", Some(28))?;
-                Ok((0..layers).map(|layer| window.filter(|_| layer >= full)).collect())
-            }
-            None => Ok(vec![window; layers]),
-        }
     }
 }
 
@@ -465,6 +362,19 @@ mod tests {
     }
 
     #[test]
+    fn absent_is_not_null() {
+        let heads = |form: Value| {
+            let mut json = json!({"vocab_size": 10, "hidden_size": 64, "intermediate_size": 8, "num_hidden_layers": 1,
+                "num_attention_heads": 16});
+            json.as_object_mut().unwrap().extend(form.as_object().unwrap().clone());
+            DecoderConfig::from_json(json.as_object().unwrap().clone()).unwrap().kv_heads
+        };
+        assert_eq!(heads(json!({"model_type": "llama"})), 16);
+        assert_eq!(heads(json!({"model_type": "mistral"})), 8);
+        assert_eq!(heads(json!({"model_type": "mistral", "num_key_value_heads": null})), 16);
+    }
+
+    #[test]
     fn ends_of_text_may_be_one_or_many() {
         assert_eq!(parse(json!({"eos_token_id": 7})).unwrap().eos_token_ids, [7]);
         assert_eq!(parse(json!({"eos_token_id": [7, 9]})).unwrap().eos_token_ids, [7, 9]);
@@ -477,7 +387,9 @@ mod tests {
             let error = parse(changes).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         };
-        check(json!({"model_type": "gpt2"}), "`model_type` is \"gpt2\"");
+        check(json!({"model_type": "gpt2"}), "`model_type` is \"gpt2\"; computed are llama, qwen2, ");
+        check(json!({"model_type": "gpt2"}), "a judge of another family is asked through an endpoint");
+        check(json!({"model_type": null}), "`model_type` is missing; computed are llama");
         check(json!({"architectures": ["LlamaForSequenceClassification"]}), "`architectures`");
         check(json!({"hidden_act": "gelu"}), "`hidden_act` is \"gelu\"");
         check(json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}), "in `rope_scaling`: `rope_type` is \"yarn\"");

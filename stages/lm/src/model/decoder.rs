@@ -3,6 +3,7 @@
 use crate::model::adapter_folder::model_part;
 use crate::model::block::{Block, RowContext};
 use crate::model::config::DecoderConfig;
+use crate::model::family::{Activation, Norm};
 use crate::model::forest::{Forest, Part, Want, forests};
 use crate::model::gguf::{Quantised, is_gguf};
 use crate::model::lora::Lora;
@@ -12,7 +13,7 @@ use crate::ops::attention::{Shape, tiles};
 use crate::ops::head::{HeadScores, Target};
 use crate::ops::matrix::Products;
 use crate::ops::rope::RopeTable;
-use crate::ops::{embed, head, norm};
+use crate::ops::{embed, head, norm, scaled};
 use crate::{DType, Device, Dtype, Error, Result, Sequence, random};
 use candle_core::Tensor;
 use std::borrow::Cow;
@@ -30,7 +31,7 @@ pub struct LogProbs {
     pub prompt: f64,
 }
 
-/// A language model of the Llama, Qwen2, Qwen3 or Mistral family.
+/// A language model of one of the families that the README of this crate lists.
 ///
 /// One decoder serves all work: it scores sequences here, is trained by [`Training`](crate::Training), and generates.
 #[derive(Debug)]
@@ -227,7 +228,7 @@ impl Decoder {
         let mut sums = vec![LogProbs::default(); sequences.len()];
         for forest in self.forests(sequences, Want::Scores { prompt_part }, budget_tokens)? {
             let rows = self.states_of(&forest, Some(&forest.scored_rows))?; // [R, H]
-            let (h, _) = norm::forward(&rows, &self.norm.value, self.config.rms_norm_eps)?;
+            let (h, _) = self.head_input(&rows)?;
             let scores = head::forward(&h, self.head_weight(), &targets(&forest), self.products)?;
             add_scores(&forest, &scores, &mut sums)?;
         }
@@ -240,8 +241,7 @@ impl Decoder {
         let owned: Vec<Sequence> = sequences.iter().map(|ids| Sequence::new(ids.to_vec(), ids.len())).collect();
         let mut states = vec![None; sequences.len()];
         for forest in self.forests(&owned.iter().collect::<Vec<_>>(), Want::States, budget_tokens)? {
-            let (normed, _) =
-                norm::forward(&self.states_of(&forest, None)?, &self.norm.value, self.config.rms_norm_eps)?;
+            let (normed, _) = self.last_norm(&self.states_of(&forest, None)?)?;
             for &(index, end) in &forest.ends {
                 let rows = Tensor::new(forest.path_rows(end), &self.device)?;
                 states[index] = Some(normed.index_select(&rows, 0)?);
@@ -254,6 +254,7 @@ impl Decoder {
     pub fn likeliest(&self, ids: &[u32]) -> Result<(u32, f64)> {
         let states = self.states(&[ids], ids.len())?.remove(0); // [n, H]
         let last = states.narrow(0, ids.len() - 1, 1)?.to_dtype(DType::F32)?;
+        let last = scaled(&last, self.head_scale())?;
         let logits = last.matmul(&self.head_weight().to_dtype(DType::F32)?.t()?)?; // [1, V]
         let logits = logits.flatten_all()?.to_vec1::<f32>()?;
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -277,11 +278,32 @@ impl Decoder {
     fn states_of(&self, forest: &Forest, rows: Option<&[u32]>) -> Result<Tensor> {
         let table = self.table_for(forest)?;
         let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
-        let mut x = embed::forward(&self.embed.value, &forest.ids)?;
+        let mut x = self.embedded(&forest.ids)?;
         for layer in 0..self.config.layers {
             x = self.block(layer)?.forward(&x, &context, rows.filter(|_| self.is_last(layer)))?;
         }
         Ok(x)
+    }
+
+    /// The states below the first block [T, H].
+    pub(crate) fn embedded(&self, ids: &[u32]) -> Result<Tensor> {
+        scaled(&embed::forward(&self.embed.value, ids)?, self.config.embedding_scale())
+    }
+
+    /// States after the last norm [R, H] of those before it, and 1 / rms of these [R].
+    fn last_norm(&self, rows: &Tensor) -> Result<(Tensor, Tensor)> {
+        norm::forward(rows, &self.norm.value, self.config.states_eps())
+    }
+
+    /// The same as the LM head takes them: divided by what logits are divided by.
+    pub(crate) fn head_input(&self, rows: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (normed, rms) = self.last_norm(rows)?;
+        Ok((scaled(&normed, self.head_scale())?, rms))
+    }
+
+    /// What states after the last norm are multiplied with before the LM head.
+    pub(crate) fn head_scale(&self) -> f64 {
+        1.0 / self.config.multipliers.logits
     }
 
     fn block(&self, layer: usize) -> Result<Cow<'_, Block>> {
@@ -391,6 +413,8 @@ fn block_of(
     layer: usize,
     take: &mut impl FnMut(&[String]) -> Result<Parameter>,
 ) -> Result<Block> {
+    // What a block computes is written for these; another kind has to be a choice here.
+    let (Norm::Rms, Activation::Silu) = (config.family.norm, config.family.activation);
     let name = |name: &str| format!("model.layers.{layer}.{name}");
     let mut linear = |names: &[&str], bias: bool| -> Result<Linear> {
         let of = |kind: &str| names.iter().map(|n| name(&format!("{n}_proj.{kind}"))).collect::<Vec<_>>();
@@ -409,7 +433,9 @@ fn block_of(
     let (query_norm, key_norm) = (head_norm("q")?, head_norm("k")?);
     Ok(Block {
         shape: Shape::of(config, layer),
-        eps: config.rms_norm_eps,
+        eps: config.states_eps(),
+        head_eps: config.rms_norm_eps,
+        rotated: config.rotated[layer],
         input_norm: take(&[name("input_layernorm.weight")])?,
         qkv,
         query_norm,

@@ -2,6 +2,8 @@
 
 use crate::device::quietly;
 use crate::model::config::DecoderConfig;
+use crate::model::families::FAMILIES;
+use crate::model::family::{Family, Window};
 use crate::model::weights;
 use crate::{DType, Device, Error, Result};
 use candle_core::Tensor;
@@ -9,13 +11,10 @@ use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value};
 use rayon::prelude::*;
 use serde_json::{Map, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-
-/// The architectures that are read; Mistral's files say llama.
-const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
 /// What tensors are called in GGUF files and in model folders.
 const NAMES: [(&str, &str); 14] = [
@@ -61,7 +60,7 @@ impl Quantised {
             let tensor = tensor.map_err(|error| Error::file(path, format!("tensor {stored}: {error}")))?;
             tensors.insert(name, tensor);
         }
-        let interleaved = (architecture(path, &content)? == "llama").then_some(config.head_dim);
+        let interleaved = config.family.gguf.interleaved.then_some(config.head_dim);
         Ok((config, Quantised { path: path.to_owned(), tensors, interleaved, dtype, device: device.clone() }))
     }
 
@@ -177,27 +176,44 @@ fn head(path: &Path) -> Result<Content> {
         .map_err(|error| Error::file(path, format!("not a GGUF file that is read here ({error})")))
 }
 
-fn architecture(path: &Path, content: &Content) -> Result<&'static str> {
+/// The family of a file: the first of its architecture, and with windows where the file has a window.
+fn family_of(path: &Path, content: &Content) -> Result<&'static Family> {
     let named = content.metadata.get("general.architecture").and_then(|value| value.to_string().ok());
     let named = named.map_or("", String::as_str);
-    ARCHITECTURES.into_iter().find(|known| *known == named).ok_or_else(|| {
-        Error::file(path, format!("the architecture `{named}` is not computed; there are {}", ARCHITECTURES.join(", ")))
+    let slides = whole(content, &format!("{named}.attention.sliding_window")).is_some_and(|window| window > 0);
+    let of_name = || FAMILIES.into_iter().filter(|family| family.gguf.architecture == named);
+    let fitting = of_name().find(|family| !slides || family.window != Window::Never);
+    fitting.or_else(|| of_name().next()).ok_or_else(|| {
+        let known: BTreeSet<&str> = FAMILIES.iter().map(|family| family.gguf.architecture).collect();
+        let known = Vec::from_iter(known).join(", ");
+        let what = format!(
+            "the architecture `{named}` is not computed; computed are {known}; a judge of another one is asked through \
+             an endpoint"
+        );
+        Error::file(path, what)
     })
+}
+
+/// A whole number of a file's head.
+fn whole(content: &Content, key: &str) -> Option<u64> {
+    let value = content.metadata.get(key)?;
+    value.to_u64().ok().or(value.to_i64().ok().map(|n| n as u64))
 }
 
 /// What its `config.json` would say.
 fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
-    let family = architecture(path, content)?;
-    let get = |key: &str| content.metadata.get(&format!("{family}.{key}"));
+    let family = family_of(path, content)?;
+    let key = |key: &str| format!("{}.{key}", family.gguf.architecture);
+    let get = |name: &str| content.metadata.get(&key(name));
     let has = |tensor: &str| content.tensor_infos.contains_key(tensor);
     let scaling = get("rope.scaling.type").and_then(|value| value.to_string().ok()).filter(|kind| *kind != "none");
     if scaling.is_some() || has("rope_freqs.weight") {
         let text = "scaled rotary positions are not computed for GGUF; use the Hugging Face folder";
         return Err(Error::file(path, text));
     }
-    let whole = |key: &str| get(key).and_then(|value| value.to_u64().ok().or(value.to_i64().ok().map(|n| n as u64)));
+    let whole = |name: &str| whole(content, &key(name));
     let wanted =
-        |key: &str| whole(key).ok_or_else(|| Error::file(path, format!("`{family}.{key}` is no whole number")));
+        |name: &str| whole(name).ok_or_else(|| Error::file(path, format!("`{}` is no whole number", key(name))));
     let number = |key: &str| match get(key) {
         Some(Value::F32(value)) => Some(f64::from(*value)),
         Some(Value::F64(value)) => Some(*value),
@@ -219,8 +235,7 @@ fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
     let window = whole("attention.sliding_window").filter(|window| *window > 0);
     let mut json = Map::new();
     for (key, value) in [
-        // Llama with a window is Mistral.
-        ("model_type", json!(if family == "llama" && window.is_some() { "mistral" } else { family })),
+        ("model_type", json!(family.name)),
         ("vocab_size", json!(vocabulary)),
         ("hidden_size", json!(hidden)),
         ("intermediate_size", json!(wanted("feed_forward_length")?)),
@@ -231,7 +246,7 @@ fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
         ("max_position_embeddings", json!(wanted("context_length")?)),
         ("rms_norm_eps", json!(number("attention.layer_norm_rms_epsilon").unwrap_or(1e-5))),
         ("rope_theta", json!(number("rope.freq_base").unwrap_or(10_000.0))),
-        ("attention_bias", json!(family != "qwen2" && has("blk.0.attn_q.bias"))),
+        ("attention_bias", json!(has("blk.0.attn_q.bias"))),
         ("mlp_bias", json!(has("blk.0.ffn_up.bias"))),
         ("tie_word_embeddings", json!(!has("output.weight"))),
         ("sliding_window", json!(window)),
@@ -239,6 +254,9 @@ fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
         ("max_window_layers", json!(0)),
     ] {
         json.insert(key.to_owned(), value);
+    }
+    for (multiplier, neutral) in family.multipliers.with_neutral(width as usize) {
+        json.insert(multiplier.key.to_owned(), json!(number(multiplier.gguf).unwrap_or(neutral)));
     }
     DecoderConfig::from_json(json).map_err(Error::at(path))
 }

@@ -6,7 +6,7 @@ use crate::model::decoder::targets;
 use crate::model::forest::Forest;
 use crate::model::parameter::Parameter;
 use crate::ops::attention::tiles;
-use crate::ops::{embed, head, norm};
+use crate::ops::{embed, head, norm, scaled};
 use crate::{Error, Result, Training};
 use candle_core::Tensor;
 
@@ -71,7 +71,7 @@ impl Training {
         let table = decoder.table_for(forest)?;
         let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
         let (lowest, _) = self.lowest();
-        let mut x = embed::forward(&decoder.embed.value, &forest.ids)?;
+        let mut x = decoder.embedded(&forest.ids)?;
         let (mut saved, mut inputs) = (Vec::new(), Vec::new());
         for (layer, block) in decoder.blocks.iter().enumerate() {
             let rows = decoder.is_last(layer).then_some(&forest.scored_rows[..]);
@@ -87,7 +87,7 @@ impl Training {
             }
         }
         let rows = x; // [R, H]
-        let (h, rms) = norm::forward(&rows, &decoder.norm.value, decoder.config().rms_norm_eps)?;
+        let (h, rms) = decoder.head_input(&rows)?;
         let (scores, logits) = match schedule {
             Schedule::Keep { logits: true } => {
                 head::forward_keeping(&h, decoder.head_weight(), &targets(forest), decoder.products)?
@@ -116,7 +116,7 @@ impl Training {
         let table = decoder.table_for(forest)?;
         let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
         let Final { rows, rms, lse, logits } = last;
-        let h = norm::again(&rows, &decoder.norm.value, &rms)?;
+        let h = scaled(&norm::again(&rows, &decoder.norm.value, &rms)?, decoder.head_scale())?;
         let head_gradient = decoder.head().gradient.as_ref();
         let dh = head::backward(
             &h,
@@ -127,6 +127,7 @@ impl Training {
             head_gradient,
             decoder.products,
         )?;
+        let dh = scaled(&dh, decoder.head_scale())?;
         let mut dx = norm::backward(&rows, &decoder.norm.value, &rms, &dh, None, decoder.norm.gradient.as_ref())?;
         let (lowest, embeddings) = self.lowest();
         if lowest == decoder.blocks.len() && !embeddings {
@@ -145,7 +146,7 @@ impl Training {
             dx = block.backward(&of_block, dx, &context, rows, forest)?;
         }
         if let Some(gradient) = &decoder.embed.gradient {
-            embed::backward(&dx, &forest.ids, gradient)?;
+            embed::backward(&scaled(&dx, decoder.config().embedding_scale())?, &forest.ids, gradient)?;
         }
         Ok(())
     }

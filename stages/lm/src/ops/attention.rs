@@ -27,6 +27,8 @@ pub(crate) struct Shape {
     pub head_dim: usize,
     /// A query sees keys at a distance below this.
     pub window: Option<usize>,
+    /// What scores are multiplied with before softmax, above 0.
+    pub scale: f64,
 }
 
 impl Shape {
@@ -45,9 +47,6 @@ impl Shape {
     /// Columns of all keys, or of all values.
     pub fn key_width(&self) -> usize {
         self.kv_heads * self.head_dim
-    }
-    pub fn scale(&self) -> f64 {
-        1.0 / (self.head_dim as f64).sqrt()
     }
     /// The columns that a query at `depth` sees among keys that start at `first_depth`.
     pub fn seen(&self, depth: usize, first_depth: usize) -> std::ops::Range<usize> {
@@ -236,7 +235,7 @@ fn soften<T: Real>(
         let seen = shape.seen(query_depth + i, first_depth);
         row[..seen.start].fill(T::zero());
         row[seen.end..].fill(T::zero());
-        lse[i * shape.heads + head] = softmax_row(&mut row[seen], T::of(shape.scale()));
+        lse[i * shape.heads + head] = softmax_row(&mut row[seen], T::of(shape.scale));
     }
 }
 
@@ -298,7 +297,7 @@ pub(crate) fn plain_probabilities(
 fn plain_scores(queries: &Tensor, keys: &Tensor, tile: &Tile, spans: &[Span], shape: &Shape) -> Result<Tensor> {
     let scores = queries.matmul(&keys.transpose(1, 2)?.contiguous()?)?;
     let wide = if scores.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let scores = (scores.to_dtype(wide)? * shape.scale())?;
+    let scores = (scores.to_dtype(wide)? * shape.scale)?;
     Ok(scores.broadcast_add(&plain_mask(tile, spans, shape, wide, scores.device())?)?)
 }
 

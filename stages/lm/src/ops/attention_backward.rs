@@ -168,7 +168,7 @@ fn unit_backward<T: Real>(
                     p[outside.clone()].fill(T::zero());
                     ds[outside].fill(T::zero());
                 }
-                score_gradient(&mut p[seen.clone()], &mut ds[seen], T::of(shape.scale()), lse, sum);
+                score_gradient(&mut p[seen.clone()], &mut ds[seen], T::of(shape.scale), lse, sum);
             }
             let at = (row - unit.rows.start) * columns + in_group * head_dim;
             let mut column = 0;
@@ -247,7 +247,7 @@ fn backward_plain(saved: &Saved, g: &Tensor, tiles: &[Tile], shape: &Shape) -> R
         let (out, g) = (plain_queries(saved.out, tile, shape)?, plain_queries(g, tile, shape)?);
         let sum = (out.to_dtype(wide)? * g.to_dtype(wide)?)?.sum_keepdim(D::Minus1)?;
         let dp = g.matmul(&values.transpose(1, 2)?.contiguous()?)?.to_dtype(wide)?;
-        let ds = ((&p * dp.broadcast_sub(&sum)?)? * shape.scale())?.to_dtype(q.dtype())?;
+        let ds = ((&p * dp.broadcast_sub(&sum)?)? * shape.scale)?.to_dtype(q.dtype())?;
         dq.push(plain_rows(&ds.matmul(&keys_of)?, tile, shape)?);
         let transposed = |t: &Tensor| -> Result<Tensor> { Ok(t.transpose(1, 2)?.contiguous()?) };
         let keys_sum = transposed(&ds)?.matmul(&queries)?; // [G, K, D]
@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn check(window: Option<usize>) {
-        let shape = Shape { heads: 4, kv_heads: 2, head_dim: 2, window };
+        let shape = Shape { heads: 4, kv_heads: 2, head_dim: 2, window, scale: 0.3 };
         let forest = forest();
         assert_eq!(forest.trees.iter().map(|tree| tree.branches.len()).collect::<Vec<_>>(), [2, 0]);
         let tiles = tiles(&forest);
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn long_sequences() {
         for window in [None, Some(40)] {
-            let shape = Shape { heads: 2, kv_heads: 1, head_dim: 4, window };
+            let shape = Shape { heads: 2, kv_heads: 1, head_dim: 4, window, scale: 0.3 };
             let trunk: Vec<u32> = (0..150).collect();
             let owned: Vec<Sequence> = (0..3u32)
                 .map(|i| {

@@ -26,7 +26,7 @@ pub(crate) mod swiglu;
 #[cfg(test)]
 mod check;
 
-use crate::Result;
+use crate::{DType, Result};
 use candle_core::Tensor;
 
 pub(crate) use real::{Kernel, Real, change, kernel_for, tensor, view};
@@ -42,6 +42,17 @@ pub(crate) fn add_in_order<T: Real>(partial: &[Vec<T>], total: &mut [T]) {
         for (total, &x) in total.iter_mut().zip(part) {
             *total += x;
         }
+    }
+}
+
+/// A tensor multiplied with a constant in f32 at least. A factor of 1 costs nothing.
+pub(crate) fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
+    let half = matches!(x.dtype(), DType::BF16 | DType::F16);
+    match factor == 1.0 {
+        true => Ok(x.clone()),
+        // candle rounds the factor itself to half precision where x has that.
+        false if half => Ok((x.to_dtype(DType::F32)? * factor)?.to_dtype(x.dtype())?),
+        false => Ok((x * factor)?),
     }
 }
 

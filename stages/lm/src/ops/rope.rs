@@ -360,7 +360,7 @@ mod tests {
     use crate::ops::check::{Case, gradients, numbers, plain_agrees};
     use serde_json::json;
 
-    const SHAPE: Shape = Shape { heads: 4, kv_heads: 2, head_dim: 6, window: None };
+    const SHAPE: Shape = Shape { heads: 4, kv_heads: 2, head_dim: 6, window: None, scale: 0.3 };
     const DEPTHS: [u32; 5] = [0, 1, 2, 1, 9];
 
     fn table(like: &Tensor) -> RopeTable {

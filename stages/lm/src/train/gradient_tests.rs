@@ -3,7 +3,7 @@
 
 use crate::model::lora::is_adapter;
 use crate::ops::cuda::emulator::emulated;
-use crate::{AdamW, Decoder, DecoderConfig, Device, LogProbs, Lora, Memory, Sequence, Training, ops};
+use crate::{AdamW, Decoder, DecoderConfig, Device, LogProbs, Lora, Memory, Multipliers, Sequence, Training, ops};
 use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
 
@@ -26,23 +26,40 @@ fn models() -> Vec<(&'static str, Decoder)> {
         ("qwen3, tied, biases", json!({"model_type": "qwen3", "attention_bias": true, "tie_word_embeddings": true})),
         ("mistral", json!({"model_type": "mistral", "sliding_window": 3})),
     ];
-    forms.into_iter().map(|(name, form)| (name, model(form))).collect()
+    let mut all: Vec<_> = forms.into_iter().map(|(name, form)| (name, model(form))).collect();
+    // What families can say, in combinations that no family has.
+    let multipliers = Multipliers { embedding: 3.0, attention: 0.8, residual: 0.4, logits: 1.7 };
+    let tied = json!({"model_type": "qwen3", "attention_bias": true, "tie_word_embeddings": true});
+    let changes: [(&str, Value, &dyn Fn(&mut DecoderConfig)); 3] = [
+        ("llama, a block without rotation", json!({"model_type": "llama"}), &|config| config.rotated[1] = false),
+        ("qwen3, norms without rotation", json!({"model_type": "qwen3"}), &|config| config.rotated[0] = false),
+        ("qwen3, tied, multipliers", tied, &|config| config.multipliers = multipliers),
+    ];
+    for (name, form, change) in changes {
+        let mut config = config(form);
+        change(&mut config);
+        all.push((name, Decoder::init(config, 5, &Device::Cpu).unwrap().for_checks()));
+    }
+    all
 }
 
 fn model(form: Value) -> Decoder {
+    Decoder::init(config(form), 5, &Device::Cpu).unwrap().for_checks()
+}
+
+fn config(form: Value) -> DecoderConfig {
     let mut json = json!({"vocab_size": 11, "hidden_size": 8, "intermediate_size": 10, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "initializer_range": 0.3,
         "max_position_embeddings": 64, "rms_norm_eps": 1e-3});
     for (key, value) in form.as_object().unwrap() {
         json[key] = value.clone();
     }
-    let config = DecoderConfig::from_json(json.as_object().unwrap().clone()).unwrap();
-    Decoder::init(config, 5, &Device::Cpu).unwrap().for_checks()
+    DecoderConfig::from_json(json.as_object().unwrap().clone()).unwrap()
 }
 
 /// A model with an adapter in every linear layer, A and B both random.
 fn adapted(form: Value) -> Decoder {
-    let mut decoder = Decoder::init(model(form).config().clone(), 5, &Device::Cpu).unwrap();
+    let mut decoder = Decoder::init(config(form), 5, &Device::Cpu).unwrap();
     decoder.add_adapter(&Lora::new(2, 3.0, &["all-linear".to_owned()]).unwrap(), 7).unwrap();
     decoder.for_checks()
 }

@@ -112,7 +112,7 @@ fn attend(
         .count(shape.kv_heads)?
         .count(shape.head_dim)?
         .count(shape.window.unwrap_or(0))?
-        .f32(shape.scale())
+        .f32(shape.scale)
         .run(
             (tiles.len(), shape.heads),
             THREADS,
@@ -163,7 +163,7 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &[Tile], shape: &Shape)
             .count(shape.kv_heads)?
             .count(shape.head_dim)?
             .count(shape.window.unwrap_or(0))?
-            .f32(shape.scale())
+            .f32(shape.scale)
             .run((tiles.len(), blocks), THREADS, memory)
     };
     end(begin("attention_dq")?.of(DType::U32, &spans)?, shape.heads)?;

@@ -85,7 +85,7 @@ pub fn kernels(device: &Device, shape: &str, mut tell: impl FnMut(Figure)) -> Re
     const ROWS: usize = 16_384;
     let model = config(shape)?;
     let (hidden, inner, vocab) = (model.hidden_size, model.intermediate_size, model.vocab_size);
-    let of = Shape { heads: model.heads, kv_heads: model.kv_heads, head_dim: model.head_dim, window: None };
+    let of = Shape::of(&model, 0);
     let mut figure = |name: String, milliseconds: f64, amount: f64, unit: &'static str| {
         tell(Figure { name, milliseconds, amount, unit });
     };

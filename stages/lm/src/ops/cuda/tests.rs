@@ -114,7 +114,7 @@ fn linear_layers() {
 fn rotations() {
     let depths: Vec<u32> = (0..50).map(|i| (i * 7) % 40).collect();
     for (heads, kv_heads, head_dim) in [(4, 2, 6), (3, 1, 64), (2, 2, 128)] {
-        let shape = Shape { heads, kv_heads, head_dim, window: None };
+        let shape = Shape { heads, kv_heads, head_dim, window: None, scale: 0.3 };
         let angles = |f: fn(f32) -> f32| {
             let half = head_dim / 2;
             let angle = |i: usize| (i / half) as f32 * 0.5f32.powi((i % half) as i32 % 9);
@@ -180,17 +180,17 @@ fn attention_agrees(shape: Shape, forest: &forest::Forest) {
 #[test]
 fn attention_over_forests() {
     for window in [None, Some(1), Some(30), Some(100)] {
-        attention_agrees(Shape { heads: 3, kv_heads: 1, head_dim: 16, window }, &trees(90, 4, 20));
+        attention_agrees(Shape { heads: 3, kv_heads: 1, head_dim: 16, window, scale: 0.3 }, &trees(90, 4, 20));
     }
-    attention_agrees(Shape { heads: 2, kv_heads: 2, head_dim: 2, window: None }, &trees(3, 2, 4));
+    attention_agrees(Shape { heads: 2, kv_heads: 2, head_dim: 2, window: None, scale: 0.3 }, &trees(3, 2, 4));
 }
 
 #[test]
 fn attention_of_wide_heads() {
     for (heads, kv_heads, head_dim) in [(4, 2, 64), (2, 1, 80), (1, 1, 128)] {
-        attention_agrees(Shape { heads, kv_heads, head_dim, window: None }, &trees(40, 2, 50));
+        attention_agrees(Shape { heads, kv_heads, head_dim, window: None, scale: 0.3 }, &trees(40, 2, 50));
     }
-    attention_agrees(Shape { heads: 8, kv_heads: 1, head_dim: 96, window: None }, &trees(5, 1, 20));
+    attention_agrees(Shape { heads: 8, kv_heads: 1, head_dim: 96, window: None, scale: 0.3 }, &trees(5, 1, 20));
 }
 
 /// More segments on a path than a kernel keeps in shared memory: each sequence leaves the one before it later.
@@ -201,13 +201,13 @@ fn attention_over_a_long_path() {
     let forest = packed(&owned);
     assert!(tiles(&forest).iter().any(|tile| tile.keys.len() > 32));
     for window in [None, Some(9)] {
-        attention_agrees(Shape { heads: 2, kv_heads: 1, head_dim: 32, window }, &forest);
+        attention_agrees(Shape { heads: 2, kv_heads: 1, head_dim: 32, window, scale: 0.3 }, &forest);
     }
 }
 
 #[test]
 fn attention_over_a_cache() {
-    let shape = Shape { heads: 4, kv_heads: 2, head_dim: 10, window: Some(70) };
+    let shape = Shape { heads: 4, kv_heads: 2, head_dim: 10, window: Some(70), scale: 0.3 };
     let span = |row, len, depth| forest::Span { row, len, depth };
     let tile = |row, depth, keys| attention::Tile { queries: span(row, 1, depth), keys };
     let tiles = [
