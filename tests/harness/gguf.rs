@@ -7,6 +7,9 @@ use candle_core::quantized::gguf_file::{Value, write as write_gguf};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
+/// The families whose converter puts the rotary halves of a head beside each other.
+const INTERLEAVED: [&str; 2] = ["llama", "smollm3"];
+
 /// Writes a folder's weights, unquantised.
 pub fn write(folder: &Path, family: &str, to: &Path) {
     write_as(folder, family, GgmlDType::F32, to);
@@ -65,7 +68,7 @@ fn write_all(folder: &Path, family: &str, matrices: GgmlDType, sizes: &[(&str, u
     let mut tensors: Vec<(String, QTensor)> = Vec::new();
     for (name, tensor) in weights {
         let mut tensor = tensor.to_dtype(candle_core::DType::F32).unwrap();
-        if family == "llama" && (name.contains("q_proj") || name.contains("k_proj")) {
+        if INTERLEAVED.contains(&family) && (name.contains("q_proj") || name.contains("k_proj")) {
             tensor = interleaved(&tensor, head_dim as usize);
         }
         tensors.push((
@@ -79,11 +82,11 @@ fn write_all(folder: &Path, family: &str, matrices: GgmlDType, sizes: &[(&str, u
     write_gguf(&mut std::fs::File::create(to).unwrap(), &metadata, &tensors).unwrap();
 }
 
-/// Llama's rotary halves become neighbours.
+/// Rotary halves become neighbours.
 fn interleaved(tensor: &Tensor, head_dim: usize) -> Tensor {
-    let (rows, columns) = tensor.dims2().unwrap();
+    let (rows, columns) = (tensor.dims()[0], tensor.elem_count() / tensor.dims()[0]);
     let split = tensor.reshape((rows / head_dim, 2, head_dim / 2, columns)).unwrap();
-    split.transpose(1, 2).unwrap().contiguous().unwrap().reshape((rows, columns)).unwrap()
+    split.transpose(1, 2).unwrap().contiguous().unwrap().reshape(tensor.dims()).unwrap()
 }
 
 fn renamed(name: &str) -> String {

@@ -362,6 +362,31 @@ mod tests {
     }
 
     #[test]
+    fn rotation_and_windows_of_smollm3() {
+        let smol = |changes: Value| {
+            let mut form = json!({"model_type": "smollm3", "num_hidden_layers": 8});
+            form.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            parse(form)
+        };
+        let config = smol(json!({})).unwrap();
+        assert_eq!(config.rotated, [true, true, true, false, true, true, true, false]);
+        assert_eq!((config.tied, config.rope.theta, config.max_positions), (true, 2e6, 32_768));
+        assert_eq!(config.windows, [None; 8]);
+        let config = smol(json!({"no_rope_layer_interval": 3, "use_sliding_window": true, "sliding_window": 9}));
+        let windows = [None, None, Some(9), None, None, Some(9), None, None];
+        assert_eq!(config.unwrap().windows, windows, "where nothing rotates");
+        let config = smol(json!({"use_sliding_window": true})).unwrap();
+        assert_eq!(config.windows, [None; 8], "an absent window is none");
+        let config = smol(json!({"no_rope_layers": [0, 1, 1, 1, 1, 1, 1, 0, 1], "sliding_window": 9})).unwrap();
+        assert_eq!(config.rotated, [false, true, true, true, true, true, true, false], "a longer list is cut");
+        let refused = |changes| smol(changes).unwrap_err().to_string();
+        assert!(refused(json!({"no_rope_layers": [1, 0]})).contains("`no_rope_layers` is [1,0]; wanted a list of 8"));
+        assert!(refused(json!({"no_rope_layers": [1, 2, 1, 1, 1, 1, 1, 1]})).contains("`no_rope_layers` is 2"));
+        assert!(refused(json!({"no_rope_layer_interval": 0})).contains("`no_rope_layer_interval` is 0"));
+        assert!(parse(json!({"no_rope_layers": [0, 0, 0]})).unwrap().rotated.iter().all(|&rotated| rotated), "llama");
+    }
+
+    #[test]
     fn absent_is_not_null() {
         let heads = |form: Value| {
             let mut json = json!({"vocab_size": 10, "hidden_size": 64, "intermediate_size": 8, "num_hidden_layers": 1,
@@ -372,6 +397,7 @@ mod tests {
         assert_eq!(heads(json!({"model_type": "llama"})), 16);
         assert_eq!(heads(json!({"model_type": "mistral"})), 8);
         assert_eq!(heads(json!({"model_type": "mistral", "num_key_value_heads": null})), 16);
+        assert_eq!(heads(json!({"model_type": "smollm3"})), 4);
     }
 
     #[test]

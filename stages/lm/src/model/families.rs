@@ -5,7 +5,7 @@ use crate::model::family::{Activation, Bias, Defaults, Family, Gguf, MultiplierK
 use crate::{Error, Result};
 
 /// All families. Of two with one architecture in GGUF files, the first whose windows fit is a file's.
-pub(crate) const FAMILIES: [&Family; 4] = [&LLAMA, &QWEN2, &QWEN3, &MISTRAL];
+pub(crate) const FAMILIES: [&Family; 5] = [&LLAMA, &QWEN2, &QWEN3, &MISTRAL, &SMOLLM3];
 
 /// Llama 1 to 3 and what shares its form.
 const LLAMA: Family = Family {
@@ -54,6 +54,16 @@ const MISTRAL: Family = Family {
     mlp_bias: Bias::Never,
     window: Window::Every,
     defaults: Defaults { kv_heads: Some(8), max_positions: 131_072, ..LLAMA.defaults },
+    ..LLAMA
+};
+
+/// SmolLM3: Llama without rotary positions in some blocks, which may have windows.
+const SMOLLM3: Family = Family {
+    name: "smollm3",
+    window: Window::Unrotated,
+    rotation: Rotation::Listed,
+    defaults: Defaults { kv_heads: Some(4), max_positions: 32_768, theta: 2e6, tied: true, ..LLAMA.defaults },
+    gguf: Gguf { architecture: "smollm3", ..LLAMA.gguf },
     ..LLAMA
 };
 

@@ -25,6 +25,10 @@ fn models() -> Vec<(&'static str, Decoder)> {
         ("qwen3", json!({"model_type": "qwen3", "head_dim": 6})),
         ("qwen3, tied, biases", json!({"model_type": "qwen3", "attention_bias": true, "tie_word_embeddings": true})),
         ("mistral", json!({"model_type": "mistral", "sliding_window": 3})),
+        (
+            "smollm3, window where nothing rotates",
+            json!({"model_type": "smollm3", "no_rope_layers": [0, 1], "use_sliding_window": true, "sliding_window": 3}),
+        ),
     ];
     let mut all: Vec<_> = forms.into_iter().map(|(name, form)| (name, model(form))).collect();
     // What families can say, in combinations that no family has.
@@ -124,9 +128,8 @@ fn every_parameter_of_every_form_against_finite_differences() {
 
 #[test]
 fn both_matrices_of_every_adapter_against_finite_differences() {
-    for form in
-        [json!({"model_type": "llama", "attention_bias": true, "mlp_bias": true}), json!({"model_type": "qwen3"})]
-    {
+    let llama = json!({"model_type": "llama", "attention_bias": true, "mlp_bias": true});
+    for form in [llama, json!({"model_type": "qwen3"}), json!({"model_type": "smollm3", "no_rope_layers": [1, 0]})] {
         let decoder = adapted(form);
         assert_eq!(decoder.parameters().iter().filter(|p| is_adapter(&p.parts[0].0)).count(), 2 * 2 * 7);
         against_finite_differences("adapted", decoder, is_adapter);
