@@ -8,7 +8,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
 /// The families whose converter puts the rotary halves of a head beside each other.
-const INTERLEAVED: [&str; 2] = ["llama", "smollm3"];
+const INTERLEAVED: [&str; 3] = ["llama", "smollm3", "granite"];
 
 /// Writes a folder's weights, unquantised.
 pub fn write(folder: &Path, family: &str, to: &Path) {
@@ -60,6 +60,14 @@ fn write_all(folder: &Path, family: &str, matrices: GgmlDType, sizes: &[(&str, u
         (key("rope.freq_base"), Value::F32(theta)),
         (key("attention.layer_norm_rms_epsilon"), Value::F32(config["rms_norm_eps"].as_f64().unwrap() as f32)),
     ];
+    for (own, name) in [
+        ("embedding_multiplier", "embedding_scale"),
+        ("attention_multiplier", "attention.scale"),
+        ("residual_multiplier", "residual_scale"),
+        ("logits_scaling", "logit_scale"),
+    ] {
+        metadata.extend(config[own].as_f64().map(|factor| (key(name), Value::F32(factor as f32))));
+    }
     for (name, size) in sizes {
         metadata.retain(|(other, _)| *other != key(name));
         metadata.push((key(name), Value::U32(*size)));

@@ -11,7 +11,7 @@ use lm::{SamplingRules, SavedDtype, Sequence, Text, Training};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-const FAMILIES: [&str; 1] = ["smollm3"];
+const FAMILIES: [&str; 2] = ["smollm3", "granite"];
 
 #[derive(Deserialize)]
 struct Numbers {

@@ -387,6 +387,26 @@ mod tests {
     }
 
     #[test]
+    fn multipliers_of_granite() {
+        let granite = |key: &str, value: Value| parse(json!({"model_type": "granite", key: value}));
+        let config = granite("attention_multiplier", json!(0.3)).unwrap();
+        assert_eq!(config.multipliers, Multipliers { embedding: 1.0, attention: 0.3, residual: 1.0, logits: 1.0 });
+        let config = granite("residual_multiplier", json!(0.5)).unwrap();
+        assert_eq!((config.multipliers.attention, config.embedding_scale()), (1.0, 2.0), "absent is 1");
+        assert_eq!(config.states_eps(), 4e-6);
+        let refused = |key: &str, value: Value| granite(key, value).unwrap_err().to_string();
+        assert!(refused("logits_scaling", json!(0)).contains("`logits_scaling` is 0; wanted a number from"));
+        assert!(refused("attention_multiplier", json!(-1.0)).contains("`attention_multiplier` is -1"));
+        assert!(refused("embedding_multiplier", json!("12")).contains("`embedding_multiplier` is \"12\""));
+        let llama = parse(json!({"residual_multiplier": 0.5, "attention_multiplier": 0.3})).unwrap();
+        assert_eq!(llama.multipliers, Multipliers { attention: 0.25, ..config_of_ones() }, "as in transformers");
+    }
+
+    fn config_of_ones() -> Multipliers {
+        Multipliers { embedding: 1.0, attention: 1.0, residual: 1.0, logits: 1.0 }
+    }
+
+    #[test]
     fn absent_is_not_null() {
         let heads = |form: Value| {
             let mut json = json!({"vocab_size": 10, "hidden_size": 64, "intermediate_size": 8, "num_hidden_layers": 1,
@@ -398,6 +418,7 @@ mod tests {
         assert_eq!(heads(json!({"model_type": "mistral"})), 8);
         assert_eq!(heads(json!({"model_type": "mistral", "num_key_value_heads": null})), 16);
         assert_eq!(heads(json!({"model_type": "smollm3"})), 4);
+        assert_eq!(heads(json!({"model_type": "granite"})), 16);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The families of decoders that are computed, each of which is one constant. The README of this crate says how one is
 //! added.
 
-use crate::model::family::{Activation, Bias, Defaults, Family, Gguf, MultiplierKeys, Norm, Rotation, Window};
+use crate::model::family::{
+    Activation, Bias, Defaults, Family, Gguf, MultiplierKey, MultiplierKeys, Norm, Rotation, Window,
+};
 use crate::{Error, Result};
 
 /// All families. Of two with one architecture in GGUF files, the first whose windows fit is a file's.
-pub(crate) const FAMILIES: [&Family; 5] = [&LLAMA, &QWEN2, &QWEN3, &MISTRAL, &SMOLLM3];
+pub(crate) const FAMILIES: [&Family; 6] = [&LLAMA, &QWEN2, &QWEN3, &MISTRAL, &SMOLLM3, &GRANITE];
 
 /// Llama 1 to 3 and what shares its form.
 const LLAMA: Family = Family {
@@ -64,6 +66,19 @@ const SMOLLM3: Family = Family {
     rotation: Rotation::Listed,
     defaults: Defaults { kv_heads: Some(4), max_positions: 32_768, theta: 2e6, tied: true, ..LLAMA.defaults },
     gguf: Gguf { architecture: "smollm3", ..LLAMA.gguf },
+    ..LLAMA
+};
+
+/// Granite 3: Llama with multipliers.
+const GRANITE: Family = Family {
+    name: "granite",
+    multipliers: MultiplierKeys {
+        embedding: Some(MultiplierKey { key: "embedding_multiplier", gguf: "embedding_scale" }),
+        attention: Some(MultiplierKey { key: "attention_multiplier", gguf: "attention.scale" }),
+        residual: Some(MultiplierKey { key: "residual_multiplier", gguf: "residual_scale" }),
+        logits: Some(MultiplierKey { key: "logits_scaling", gguf: "logit_scale" }),
+    },
+    gguf: Gguf { architecture: "granite", ..LLAMA.gguf },
     ..LLAMA
 };
 

@@ -29,6 +29,11 @@ fn models() -> Vec<(&'static str, Decoder)> {
             "smollm3, window where nothing rotates",
             json!({"model_type": "smollm3", "no_rope_layers": [0, 1], "use_sliding_window": true, "sliding_window": 3}),
         ),
+        (
+            "granite, biases",
+            json!({"model_type": "granite", "attention_bias": true, "mlp_bias": true, "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.8, "residual_multiplier": 0.4, "logits_scaling": 1.7}),
+        ),
     ];
     let mut all: Vec<_> = forms.into_iter().map(|(name, form)| (name, model(form))).collect();
     // What families can say, in combinations that no family has.
@@ -128,8 +133,11 @@ fn every_parameter_of_every_form_against_finite_differences() {
 
 #[test]
 fn both_matrices_of_every_adapter_against_finite_differences() {
+    let granite = json!({"model_type": "granite", "residual_multiplier": 0.4, "embedding_multiplier": 3.0});
     let llama = json!({"model_type": "llama", "attention_bias": true, "mlp_bias": true});
-    for form in [llama, json!({"model_type": "qwen3"}), json!({"model_type": "smollm3", "no_rope_layers": [1, 0]})] {
+    for form in
+        [llama, json!({"model_type": "qwen3"}), json!({"model_type": "smollm3", "no_rope_layers": [1, 0]}), granite]
+    {
         let decoder = adapted(form);
         assert_eq!(decoder.parameters().iter().filter(|p| is_adapter(&p.parts[0].0)).count(), 2 * 2 * 7);
         against_finite_differences("adapted", decoder, is_adapter);
