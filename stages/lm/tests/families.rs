@@ -11,8 +11,6 @@ use lm::{SamplingRules, SavedDtype, Sequence, Text, Training};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-const FAMILIES: [&str; 2] = ["smollm3", "granite"];
-
 #[derive(Deserialize)]
 struct Numbers {
     rows: Vec<Row>,
@@ -52,8 +50,22 @@ struct Step {
     grad_norm: f64,
 }
 
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families")
+}
+
+/// Those that there is a folder of.
+fn families() -> Vec<String> {
+    let entries = std::fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.path().join("numbers.json").is_file());
+    let mut names: Vec<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert!(names.len() >= 2, "{names:?}");
+    names
+}
+
 fn fixture(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(family)
+    fixtures().join(family)
 }
 
 fn json(path: &Path) -> Value {
@@ -83,7 +95,7 @@ fn folder_of(family: &str, change: &Map<String, Value>) -> tempfile::TempDir {
 
 /// Every form of every family: its names, its folder, what it gives.
 fn each_form(mut check: impl FnMut(&str, &Path, &Numbers, &Form)) {
-    for family in FAMILIES {
+    for family in &families() {
         let numbers = numbers(family);
         assert!(numbers.forms.len() >= 3);
         for form in &numbers.forms {
@@ -254,7 +266,7 @@ fn norms_agree(file: &Path, want: &HashMap<String, f64>) -> f64 {
 
 #[test]
 fn ten_steps_of_all_weights_are_those_of_pytorch() {
-    for family in FAMILIES {
+    for family in &families() {
         let numbers = numbers(family);
         for memory in [Memory::Keep, Memory::TwoPass] {
             let mut training = training(load(&fixture(family)), memory);
@@ -273,7 +285,7 @@ fn ten_steps_of_all_weights_are_those_of_pytorch() {
 
 #[test]
 fn ten_steps_of_an_adapter_are_those_of_peft() {
-    for family in FAMILIES {
+    for family in &families() {
         let numbers = numbers(family);
         let mut decoder = load(&fixture(family));
         decoder.add_adapter(&Lora::new(4, 8.0, &["all-linear".to_owned()]).unwrap(), 17).unwrap();
@@ -290,7 +302,7 @@ fn ten_steps_of_an_adapter_are_those_of_peft() {
 
 #[test]
 fn an_adapter_of_peft_gives_its_numbers_and_is_written_as_it_was() {
-    for family in FAMILIES {
+    for family in &families() {
         let numbers = numbers(family);
         let from = fixture(family).join("adapter");
         let decoder = load(&from);
@@ -317,7 +329,7 @@ fn an_adapter_of_peft_gives_its_numbers_and_is_written_as_it_was() {
 /// Sizes are counted from the same keys as those of a Llama: these families add no weights.
 #[test]
 fn the_estimate_of_cost_knows_them() {
-    for family in FAMILIES {
+    for family in &families() {
         let config = json(&fixture(family).join("config.json"));
         let mut llama = config.clone();
         llama["model_type"] = "llama".into();
@@ -332,13 +344,13 @@ fn the_estimate_of_cost_knows_them() {
 
 #[test]
 fn gguf_files_give_the_folders_numbers() {
-    for family in FAMILIES {
+    for family in &families() {
         let numbers = numbers(family);
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("model.gguf");
         gguf::write(&fixture(family), family, &file);
         let off = worst(token_logps(&load(&file), &numbers).iter().flatten(), numbers.forms[0].logps.iter().flatten());
         assert!(off < 2e-5, "{family}: {off}");
-        assert_eq!(load(&file).config().family.name, family);
+        assert_eq!(load(&file).config().family.name, *family);
     }
 }

@@ -92,6 +92,28 @@ fn a_file_is_scored_with_and_nothing_else() {
 }
 
 #[test]
+fn a_window_makes_a_mistral_of_a_llama_and_is_refused_where_the_family_has_none() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    gguf::write_wrong(&oracle("mistral"), "llama", &[("attention.sliding_window", 24)], &file);
+    let config = DecoderConfig::from_folder(&file).unwrap();
+    assert_eq!((config.family.name, config.windows), ("mistral", vec![Some(24); 3]));
+    gguf::write_wrong(&oracle("mistral"), "granite", &[("attention.sliding_window", 24)], &file);
+    let refused = DecoderConfig::from_folder(&file).unwrap_err().to_string();
+    assert!(refused.contains("`granite.attention.sliding_window` is 24; this family has no windows"), "{refused}");
+}
+
+#[test]
+fn an_architecture_that_is_not_computed_is_refused_with_what_is() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    gguf::write(&oracle("llama"), "gemma2", &file);
+    let refused = DecoderConfig::from_folder(&file).unwrap_err().to_string();
+    assert!(refused.contains("`gemma2` is not computed; computed are granite, llama, qwen2"), "{refused}");
+    assert!(refused.contains("through an endpoint"), "{refused}");
+}
+
+#[test]
 fn a_file_that_is_none_or_says_wrong_sizes_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("model.gguf");

@@ -180,18 +180,20 @@ fn head(path: &Path) -> Result<Content> {
 fn family_of(path: &Path, content: &Content) -> Result<&'static Family> {
     let named = content.metadata.get("general.architecture").and_then(|value| value.to_string().ok());
     let named = named.map_or("", String::as_str);
-    let slides = whole(content, &format!("{named}.attention.sliding_window")).is_some_and(|window| window > 0);
-    let of_name = || FAMILIES.into_iter().filter(|family| family.gguf.architecture == named);
-    let fitting = of_name().find(|family| !slides || family.window != Window::Never);
-    fitting.or_else(|| of_name().next()).ok_or_else(|| {
+    let of_name: Vec<&Family> = FAMILIES.into_iter().filter(|family| family.gguf.architecture == named).collect();
+    if of_name.is_empty() {
         let known: BTreeSet<&str> = FAMILIES.iter().map(|family| family.gguf.architecture).collect();
         let known = Vec::from_iter(known).join(", ");
         let what = format!(
             "the architecture `{named}` is not computed; computed are {known}; a judge of another one is asked through \
              an endpoint"
         );
-        Error::file(path, what)
-    })
+        return Err(Error::file(path, what));
+    }
+    let key = format!("{named}.attention.sliding_window");
+    let window = whole(content, &key).filter(|window| *window > 0);
+    let fitting = of_name.into_iter().find(|family| window.is_none() || family.window != Window::Never);
+    fitting.ok_or_else(|| Error::file(path, format!("`{key}` is {}; this family has no windows", window.unwrap_or(0))))
 }
 
 /// A whole number of a file's head.

@@ -1,6 +1,7 @@
 //! Gradients of whole models, in f64: against finite differences, and by the laws that sharing, batching, schedules
 //! and budgets must not show.
 
+use crate::model::families::FAMILIES;
 use crate::model::lora::is_adapter;
 use crate::ops::cuda::emulator::emulated;
 use crate::{AdamW, Decoder, DecoderConfig, Device, LogProbs, Lora, Memory, Multipliers, Sequence, Training, ops};
@@ -126,7 +127,11 @@ fn assert_close(what: &str, got: &[(String, Vec<f64>)], want: &[(String, Vec<f64
 
 #[test]
 fn every_parameter_of_every_form_against_finite_differences() {
-    for (name, decoder) in models() {
+    let models = models();
+    for family in FAMILIES {
+        assert!(models.iter().any(|(_, model)| model.config().family == family), "{}: no form here", family.name);
+    }
+    for (name, decoder) in models {
         against_finite_differences(name, decoder, |_| true);
     }
 }
