@@ -38,12 +38,15 @@ fn models() -> Vec<(&'static str, Decoder)> {
     ];
     let mut all: Vec<_> = forms.into_iter().map(|(name, form)| (name, model(form))).collect();
     // What families can say, in combinations that no family has.
-    let multipliers = Multipliers { embedding: 3.0, attention: 0.8, residual: 0.4, logits: 1.7 };
+    type Change = fn(&mut DecoderConfig);
+    let multiplied: Change = |config| {
+        config.multipliers = Multipliers { embedding: 3.0, attention: 0.8, residual: 0.4, logits: 1.7 };
+    };
     let tied = json!({"model_type": "qwen3", "attention_bias": true, "tie_word_embeddings": true});
-    let changes: [(&str, Value, &dyn Fn(&mut DecoderConfig)); 3] = [
-        ("llama, a block without rotation", json!({"model_type": "llama"}), &|config| config.rotated[1] = false),
-        ("qwen3, norms without rotation", json!({"model_type": "qwen3"}), &|config| config.rotated[0] = false),
-        ("qwen3, tied, multipliers", tied, &|config| config.multipliers = multipliers),
+    let changes: [(&str, Value, Change); 3] = [
+        ("llama, a block without rotation", json!({"model_type": "llama"}), |config| config.rotated[1] = false),
+        ("qwen3, norms without rotation", json!({"model_type": "qwen3"}), |config| config.rotated[0] = false),
+        ("qwen3, tied, multipliers", tied, multiplied),
     ];
     for (name, form, change) in changes {
         let mut config = config(form);
