@@ -5,14 +5,14 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use kit::rows::{Item, Message, Pair};
-use kit::{Row, RowReader, TableWriter};
+use kit::rows::{Item, Pair};
+use kit::{RowReader, TableWriter};
 
 use crate::error::{Error, Result};
 
-use super::example::{Example, Implicit, Made, Preference, Scored, Unpaired};
+use super::example::{Example, Implicit, Made, Preference, Prompted, Scored, Unpaired, WithTools};
 use super::reference::Reference;
-use super::text::{Conversation, Text};
+use super::text::{Conversation, Text, WithCalls};
 
 /// The files of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -82,36 +82,96 @@ impl Dataset {
     pub fn write(splits: &[Split], options: &Options, folder: &Path) -> Result<Dataset> {
         let first = &splits[0];
         let (prompt, scored) = (options.prompt, options.reference.is_some());
-        match table_of(first)? {
-            Shape::Pairs if scored && prompt == Some(Prompt::Implicit) => Err(Error::Usage(
-                "--reference goes with the explicit prompt: TRL takes log-probs of completions alone".to_owned(),
-            )),
-            Shape::Pairs => match (conversational::<Pair>(first, |pair| &pair.chosen)?, prompt) {
-                (true, Some(Prompt::Implicit)) => written::<Implicit<Conversation>>(splits, options, folder),
-                (true, _) if scored => written::<Scored<Conversation>>(splits, options, folder),
-                (true, _) => written::<Preference<Conversation>>(splits, options, folder),
-                (false, Some(Prompt::Implicit)) => written::<Implicit<String>>(splits, options, folder),
-                (false, _) if scored => written::<Scored<String>>(splits, options, folder),
-                (false, _) => written::<Preference<String>>(splits, options, folder),
-            },
-            Shape::Items if scored => Err(Error::Usage(format!(
-                "`{}` holds items, and --reference goes with pairs: TRL takes `ref_chosen_logps` and `ref_rejected_logps`",
-                first.given
-            ))),
-            Shape::Items if prompt.is_some() => Err(Error::Usage(format!(
-                "`{}` holds items, whose prompt has a column of its own; leave out --prompt",
-                first.given
-            ))),
-            Shape::Items => match conversational::<Item>(first, |item| &item.response)? {
-                true => written::<Unpaired<Conversation>>(splits, options, folder),
-                false => written::<Unpaired<String>>(splits, options, folder),
-            },
+        let shape = table_of(first)?;
+        match shape {
+            Shape::Pairs if scored && prompt == Some(Prompt::Implicit) => {
+                return Err(Error::Usage(
+                    "--reference goes with the explicit prompt: TRL takes log-probs of completions alone".to_owned(),
+                ));
+            }
+            Shape::Items if scored => {
+                return Err(Error::Usage(format!(
+                    "`{}` holds items, and --reference goes with pairs: TRL takes `ref_chosen_logps` and \
+                     `ref_rejected_logps`",
+                    first.given
+                )));
+            }
+            Shape::Items if prompt.is_some() => {
+                return Err(Error::Usage(format!(
+                    "`{}` holds items, whose prompt has a column of its own; leave out --prompt",
+                    first.given
+                )));
+            }
+            _ => {}
         }
-        .map(|(form, columns, rows)| Dataset { form, columns, rows })
+        for split in splits {
+            if table_of(split)? != shape {
+                let first = &first.given;
+                return Err(Error::Usage(format!("`{first}` and `{}` hold different kinds of rows", split.given)));
+            }
+        }
+        let kind = match shape {
+            Shape::Pairs => kind_of::<Pair>(splits)?,
+            Shape::Items => kind_of::<Item>(splits)?,
+        };
+        let written = match kind {
+            Kind::Raw => of_text::<String>(shape, splits, options, folder),
+            Kind::Chat => of_text::<Conversation>(shape, splits, options, folder),
+            Kind::Calls => match (shape, prompt) {
+                (Shape::Pairs, Some(Prompt::Implicit)) => {
+                    written::<WithTools<Implicit<WithCalls>>>(splits, options, folder)
+                }
+                (Shape::Pairs, _) if scored => written::<WithTools<Scored<WithCalls>>>(splits, options, folder),
+                (Shape::Pairs, _) => written::<WithTools<Preference<WithCalls>>>(splits, options, folder),
+                (Shape::Items, _) => written::<WithTools<Unpaired<WithCalls>>>(splits, options, folder),
+            },
+        };
+        written.map(|(form, columns, rows)| Dataset { form, columns, rows })
     }
 }
 
-#[derive(PartialEq, Eq)]
+fn of_text<T: Text>(shape: Shape, splits: &[Split], options: &Options, folder: &Path) -> Result<Written> {
+    match (shape, options.prompt) {
+        (Shape::Pairs, Some(Prompt::Implicit)) => written::<Implicit<T>>(splits, options, folder),
+        (Shape::Pairs, _) if options.reference.is_some() => written::<Scored<T>>(splits, options, folder),
+        (Shape::Pairs, _) => written::<Preference<T>>(splits, options, folder),
+        (Shape::Items, _) => written::<Unpaired<T>>(splits, options, folder),
+    }
+}
+
+/// What the text of a table is.
+enum Kind {
+    /// Strings.
+    Raw,
+    /// Conversations of role and content.
+    Chat,
+    /// Conversations of which some have tool calls, tools, names or thoughts.
+    Calls,
+}
+
+/// The kind of text of some splits: of the first row, and whether any message has more than role and content.
+fn kind_of<R: Prompted>(splits: &[Split]) -> Result<Kind> {
+    let mut kind = None;
+    for split in splits {
+        let mut rows = 0;
+        for row in RowReader::<R>::open(&[&split.path])? {
+            let row = row?;
+            rows += 1;
+            let messages = row.messages();
+            if messages.iter().flat_map(|messages| *messages).any(|message| message.extra.is_some()) {
+                return Ok(Kind::Calls);
+            }
+            let response = messages.last().expect("a row has a response");
+            kind.get_or_insert_with(|| if Conversation::of(response).is_some() { Kind::Chat } else { Kind::Raw });
+        }
+        if rows == 0 {
+            return Err(kit::Error::data(format!("`{}` has no rows", split.given)).into());
+        }
+    }
+    Ok(kind.expect("each split has rows"))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Pairs,
     Items,
@@ -135,25 +195,13 @@ fn table_of(split: &Split) -> Result<Shape> {
     }
 }
 
-/// Whether the first row's text is a conversation.
-fn conversational<R: Row>(split: &Split, text: fn(&R) -> &Vec<Message>) -> Result<bool> {
-    let first = RowReader::<R>::open(&[&split.path])?.next().transpose()?;
-    let first = first.ok_or_else(|| kit::Error::data(format!("`{}` has no rows", split.given)))?;
-    Ok(Conversation::of(text(&first)).is_some())
-}
-
 type Written = ((&'static str, &'static str), Vec<String>, Vec<Rows>);
 
 fn written<E: Example>(splits: &[Split], options: &Options, folder: &Path) -> Result<Written> {
     let none = Reference::default();
     let reference = options.reference.as_ref().unwrap_or(&none);
     let mut rows = Vec::new();
-    let shape = table_of(&splits[0])?;
     for split in splits {
-        if table_of(split)? != shape {
-            let first = &splits[0].given;
-            return Err(Error::Usage(format!("`{first}` and `{}` hold different kinds of rows", split.given)));
-        }
         let mut out = Out::<E>::create(folder, split.name, options.format)?;
         let (mut number, mut counts) = (0, Rows::default());
         for row in RowReader::<E::From>::open(&[&split.path])? {
@@ -204,8 +252,9 @@ impl<E: Example> Out<E> {
         match self {
             Out::Parquet(writer) => Ok(writer.push(example)?),
             Out::Jsonl(writer, path) => {
-                serde_json::to_writer(&mut *writer, &example).map_err(|error| kit::Error::io(&*path)(error.into()))?;
-                Ok(writer.write_all(b"\n").map_err(kit::Error::io(&*path))?)
+                let members: Vec<String> =
+                    example.members().into_iter().map(|(name, json)| format!("\"{name}\":{json}")).collect();
+                Ok(writeln!(writer, "{{{}}}", members.join(",")).map_err(kit::Error::io(&*path))?)
             }
         }
     }

@@ -5,11 +5,10 @@ use std::fmt::Display;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::Field;
 use kit::rows::{Item, Pair};
-use kit::{Cell, Row, Table};
-use serde::Serialize;
+use kit::{Cell, JsonText, Message, Row, Table};
 
 use super::reference::Reference;
-use super::text::Text;
+use super::text::{Json, Text};
 
 /// What a row comes to.
 pub enum Made<E> {
@@ -21,10 +20,38 @@ pub enum Made<E> {
     Unscored,
 }
 
+/// A row of a table that examples are made of.
+pub trait Prompted: Row + Clone {
+    /// All its messages.
+    fn messages(&self) -> Vec<&Vec<Message>>;
+    /// Its prompts.
+    fn prompts(&mut self) -> Vec<&mut Vec<Message>>;
+}
+
+impl Prompted for Pair {
+    fn messages(&self) -> Vec<&Vec<Message>> {
+        vec![&self.chosen_prompt, &self.chosen, &self.rejected_prompt, &self.rejected]
+    }
+
+    fn prompts(&mut self) -> Vec<&mut Vec<Message>> {
+        vec![&mut self.chosen_prompt, &mut self.rejected_prompt]
+    }
+}
+
+impl Prompted for Item {
+    fn messages(&self) -> Vec<&Vec<Message>> {
+        vec![&self.prompt, &self.response]
+    }
+
+    fn prompts(&mut self) -> Vec<&mut Vec<Message>> {
+        vec![&mut self.prompt]
+    }
+}
+
 /// A row of a dataset, made of a row of a table.
-pub trait Example: Row + Serialize {
+pub trait Example: Row + Clone {
     /// What it is made of.
-    type From: Row;
+    type From: Prompted;
     /// What TRL calls it.
     const NAME: &'static str;
     /// What TRL calls its text.
@@ -37,13 +64,91 @@ pub trait Example: Row + Serialize {
     /// # Errors
     /// Why the row has no such form.
     fn of(from: &Self::From, reference: &Reference) -> Result<Made<Self>, String>;
+    /// Its columns with their JSON.
+    fn members(&self) -> Vec<(&'static str, String)>;
+}
+
+/// An example with the tools that its conversation may call, as the JSON text that TRL reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WithTools<E> {
+    example: E,
+    tools: Option<String>,
+}
+
+impl<E: Example> Row for WithTools<E> {
+    const TABLE: Table = E::TABLE;
+
+    fn fields() -> Vec<Field> {
+        let tools = Field::new("tools", <Option<String> as Cell>::data_type(), true);
+        E::fields().into_iter().chain([tools]).collect()
+    }
+
+    fn to_arrays(rows: &[Self]) -> Vec<ArrayRef> {
+        let examples: Vec<E> = rows.iter().map(|row| row.example.clone()).collect();
+        let tools = Option::<String>::to_array(rows.iter().map(|row| &row.tools));
+        E::to_arrays(&examples).into_iter().chain([tools]).collect()
+    }
+
+    fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, kit::Missing> {
+        let tools = batch.column(batch.num_columns() - 1);
+        let tools = |row| Option::<String>::get(tools, row).flatten();
+        let examples = E::from_batch(batch)?.into_iter().enumerate();
+        Ok(examples.map(|(row, example)| WithTools { example, tools: tools(row) }).collect())
+    }
+}
+
+impl<E: Example> Example for WithTools<E> {
+    type From = E::From;
+    const NAME: &'static str = E::NAME;
+    const TEXT: &'static str = E::TEXT;
+
+    fn id(from: &E::From) -> &str {
+        E::id(from)
+    }
+
+    fn of(from: &E::From, reference: &Reference) -> Result<Made<Self>, String> {
+        let mut from = from.clone();
+        let tools: Vec<Option<String>> = from.prompts().into_iter().map(take_tools).collect();
+        if tools.iter().any(|other| *other != tools[0]) {
+            return Err(
+                "its two prompts have different tools, and TRL has one column for them; leave such rows out".to_owned()
+            );
+        }
+        let tools = tools.into_iter().next().flatten();
+        Ok(match E::of(&from, reference)? {
+            Made::Example(example) => Made::Example(WithTools { example, tools }),
+            Made::Undecided => Made::Undecided,
+            Made::Unscored => Made::Unscored,
+        })
+    }
+
+    fn members(&self) -> Vec<(&'static str, String)> {
+        self.example.members().into_iter().chain([("tools", self.tools.json())]).collect()
+    }
+}
+
+/// Takes the tools of a conversation out of its first message, as a JSON list.
+fn take_tools(prompt: &mut Vec<Message>) -> Option<String> {
+    let first = prompt.first_mut()?;
+    let mut fields = first.extra_fields();
+    let JsonText(tools) = fields.remove("tools")?;
+    let member = |(name, JsonText(value)): (&String, &JsonText)| format!("{}:{value}", name.json());
+    let others: Vec<String> = fields.iter().map(member).collect();
+    first.extra = (!others.is_empty()).then(|| format!("{{{}}}", others.join(",")));
+    Some(tools)
 }
 
 macro_rules! examples {
     ($( $(#[$doc:meta])* $name:ident in $table:ident { $($field:ident: $type:ty,)* } )*) => { $(
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Serialize)]
+        #[derive(Debug, Clone, PartialEq)]
         pub struct $name<T> { $(pub $field: $type,)* }
+
+        impl<T: Text> $name<T> {
+            fn columns(&self) -> Vec<(&'static str, String)> {
+                vec![$((stringify!($field), self.$field.json()),)*]
+            }
+        }
 
         impl<T: Text> Row for $name<T> {
             const TABLE: Table = Table::$table;
@@ -121,6 +226,10 @@ impl<T: Text> Example for Preference<T> {
         &pair.pair_id
     }
 
+    fn members(&self) -> Vec<(&'static str, String)> {
+        self.columns()
+    }
+
     fn of(pair: &Pair, _: &Reference) -> Result<Made<Self>, String> {
         if pair.chosen_prompt != pair.rejected_prompt {
             return Err("it has two prompts, and TRL's explicit prompt is one; `--prompt implicit` writes both sides \
@@ -147,6 +256,10 @@ impl<T: Text> Example for Scored<T> {
         &pair.pair_id
     }
 
+    fn members(&self) -> Vec<(&'static str, String)> {
+        self.columns()
+    }
+
     fn of(pair: &Pair, reference: &Reference) -> Result<Made<Self>, String> {
         let Made::Example(Preference { prompt, chosen, rejected, p_hat, weight, pair_id }) =
             Preference::of(pair, reference)?
@@ -166,6 +279,10 @@ impl<T: Text> Example for Implicit<T> {
 
     fn id(pair: &Pair) -> &str {
         &pair.pair_id
+    }
+
+    fn members(&self) -> Vec<(&'static str, String)> {
+        self.columns()
     }
 
     fn of(pair: &Pair, _: &Reference) -> Result<Made<Self>, String> {
@@ -191,6 +308,10 @@ impl<T: Text> Example for Unpaired<T> {
         &item.item_id
     }
 
+    fn members(&self) -> Vec<(&'static str, String)> {
+        self.columns()
+    }
+
     fn of(item: &Item, _: &Reference) -> Result<Made<Self>, String> {
         if item.label == 0.5 {
             return Ok(Made::Undecided);
@@ -207,15 +328,7 @@ impl<T: Text> Example for Unpaired<T> {
 }
 
 /// Messages as text of one form; where they have the other, the dataset would have both.
-fn written<T: Text>(messages: &[kit::Message], what: impl Display) -> Result<T, String> {
-    if let Some(message) = messages.iter().find(|message| message.extra.is_some()) {
-        let fields: Vec<String> = message.extra_fields().into_keys().map(|name| format!("`{name}`")).collect();
-        let fields = fields.join(", ");
-        return Err(format!(
-            "a message of its {what} has {fields}, and the datasets written here have `role` and `content` alone; \
-             leave such rows out"
-        ));
-    }
+fn written<T: Text>(messages: &[Message], what: impl Display) -> Result<T, String> {
     T::of(messages).ok_or_else(|| {
         format!(
             "its {what} is {}, the first row's text is {}; TRL reads one form: export each by itself",

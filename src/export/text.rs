@@ -1,18 +1,42 @@
-//! The two kinds of text that TRL knows: strings, and conversations.
+//! The two kinds of text that TRL knows: strings, and conversations. Of these there are two forms: of role and content
+//! alone, and with whatever else messages have.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow_array::builder::{ListBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, ListArray, StructArray};
 use arrow_schema::{DataType, Field, Fields};
-use kit::{Cell, Message};
+use kit::{Cell, JsonText, Message};
 use serde::Serialize;
 
 /// The role of raw text that no chat template touches.
 const RAW: &str = "text";
 
+/// A value in a row of JSON Lines.
+pub trait Json {
+    /// Its JSON text.
+    fn json(&self) -> String;
+}
+
+macro_rules! plain {
+    ($($type:ty)*) => { $(
+        impl Json for $type {
+            fn json(&self) -> String {
+                quoted(self)
+            }
+        }
+    )* };
+}
+plain!(f32 f64 bool String Option<String>);
+
+fn quoted(value: &(impl Serialize + ?Sized)) -> String {
+    serde_json::to_string(value).expect("text and numbers can be written as JSON")
+}
+
 /// What a prompt or a response is written as.
-pub trait Text: Cell + Clone + Serialize + Send + 'static {
+pub trait Text: Cell + Clone + Json + Send + 'static {
     /// What TRL calls a dataset of it.
     const NAME: &'static str;
 
@@ -35,9 +59,14 @@ impl Text for String {
 }
 
 /// A conversation of role and content alone.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Conversation(pub Vec<Message>);
+
+impl Json for Conversation {
+    fn json(&self) -> String {
+        quoted(&self.0)
+    }
+}
 
 impl Text for Conversation {
     const NAME: &'static str = "conversational";
@@ -77,5 +106,65 @@ impl Cell for Conversation {
         let [role, content] = [0, 1].map(|at| messages.as_struct().column(at).clone());
         let message = |at| Some(Message::new(&String::get(&role, at)?, String::get(&content, at)?));
         (0..messages.len()).map(message).collect::<Option<_>>().map(Conversation)
+    }
+}
+
+/// A conversation whose messages have tool calls, names or thoughts too. Each is the text of a JSON object: a struct would
+/// give every message the fields of all, and every call the arguments of all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WithCalls(Vec<String>);
+
+impl Text for WithCalls {
+    const NAME: &'static str = "conversational, with tool calls";
+
+    fn of(messages: &[Message]) -> Option<WithCalls> {
+        messages.iter().all(|message| message.role != RAW).then(|| WithCalls(messages.iter().map(object).collect()))
+    }
+
+    fn joined(mut self, response: WithCalls) -> WithCalls {
+        self.0.extend(response.0);
+        self
+    }
+}
+
+/// A message as a JSON object, its own fields after role and content.
+fn object(message: &Message) -> String {
+    let mut fields = message.extra_fields();
+    // Null stands among the other fields where the data has it.
+    let content = fields.remove("content").map_or_else(|| quoted(&message.content), |JsonText(null)| null);
+    let others = fields.iter().map(|(name, JsonText(value))| format!(",{}:{value}", quoted(name)));
+    format!("{{\"role\":{},\"content\":{content}{}}}", quoted(&message.role), others.collect::<String>())
+}
+
+impl Json for WithCalls {
+    fn json(&self) -> String {
+        format!("[{}]", self.0.join(","))
+    }
+}
+
+/// Text that readers of Arrow take as the JSON that it is.
+fn json_item() -> Arc<Field> {
+    let extension = [("ARROW:extension:name", "arrow.json"), ("ARROW:extension:metadata", "")];
+    let extension: HashMap<String, String> =
+        extension.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    Arc::new(Field::new("item", DataType::Utf8, false).with_metadata(extension))
+}
+
+impl Cell for WithCalls {
+    const NULLABLE: bool = false;
+
+    fn data_type() -> DataType {
+        DataType::List(json_item())
+    }
+
+    fn to_array<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef {
+        let mut lists = ListBuilder::new(StringBuilder::new()).with_field(json_item());
+        cells.for_each(|cell| lists.append_value(cell.0.iter().map(Some)));
+        Arc::new(lists.finish())
+    }
+
+    fn get(array: &dyn Array, row: usize) -> Option<Self> {
+        let items = (!array.is_null(row)).then(|| array.as_list::<i32>().value(row))?;
+        (0..items.len()).map(|at| String::get(&items, at)).collect::<Option<_>>().map(WithCalls)
     }
 }

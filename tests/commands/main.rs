@@ -1,5 +1,6 @@
 //! The commands that people call beside `run`, on the built binary.
 
+mod calls;
 mod check;
 mod diff;
 mod doctor;

@@ -6,14 +6,16 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::builder::{FixedSizeListBuilder, Float32Builder, LargeListBuilder, StringBuilder, StructBuilder};
+use arrow_array::builder::{
+    FixedSizeListBuilder, Float32Builder, LargeListBuilder, ListBuilder, StringBuilder, StructBuilder,
+};
 use arrow_array::types::{ArrowPrimitiveType, Float16Type, Int8Type};
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, DurationSecondArray,
     FixedSizeListArray, Float16Array, Float32Array, Int8Array, Int64Array, LargeBinaryArray, LargeStringArray,
     RecordBatch, StringViewArray, StructArray, TimestampMicrosecondArray, UInt8Array,
 };
-use arrow_schema::{DataType, Field, Fields};
+use arrow_schema::{DataType, Field, Fields, Schema};
 use common::{Data, say};
 use kit::rows::{Embedding, Item, Pair};
 use parquet::arrow::ArrowWriter;
@@ -254,6 +256,46 @@ fn tool_calls_in_structs_lose_the_arguments_of_other_calls() {
         |arguments: &str| Some(format!(r#"{{"content":null,"tool_calls":[{{"function":{{"name":{arguments}}}}}]}}"#));
     assert_eq!(pair.chosen[0].extra, calls(r#""f","arguments":{"zip":"1"}"#));
     assert_eq!(pair.rejected[0].extra, calls(r#""g","arguments":{"city":"Rome"}"#));
+}
+
+#[test]
+fn columns_and_items_of_the_type_json_are_what_they_say() {
+    let data = Data::new();
+    let extension = [("ARROW:extension:name".to_owned(), "arrow.json".to_owned())];
+    let json_field = |name: &str| {
+        Field::new(name, DataType::Utf8, true).with_metadata(std::collections::HashMap::from(extension.clone()))
+    };
+    let list = |texts: &[&str]| -> ArrayRef {
+        let mut lists = ListBuilder::new(StringBuilder::new()).with_field(json_field("element"));
+        lists.append_value(texts.iter().map(Some));
+        Arc::new(lists.finish())
+    };
+    let text = |text: &str| -> ArrayRef { Arc::new(StringViewArray::from(vec![text])) };
+    let call = r#"{"function": {"name": "f", "arguments": {"z": 1, "a": null}}}"#;
+    let message = format!(r#"{{"role": "assistant", "content": "", "tool_calls": [{call}]}}"#);
+    let columns = [
+        ("prompt", list(&[r#"{"role": "user", "content": "q"}"#])),
+        ("chosen", list(&[&message])),
+        ("rejected", text(r#"[{"role": "assistant", "content": "b"}]"#)),
+        ("tools", list(&[r#"{"y": 1, "x": 2}"#])),
+    ];
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(name, array)| match *name {
+            "rejected" => json_field(name).with_data_type(DataType::Utf8View),
+            name => Field::new(name, array.data_type().clone(), true),
+        })
+        .collect();
+    let arrays = columns.into_iter().map(|(_, array)| array).collect();
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(data.path("a.parquet")).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let pair = data.run(&["a.parquet"], json!({})).unwrap().rows::<Pair>("pairs").remove(0);
+    assert_eq!([say(&pair.chosen_prompt), say(&pair.rejected)], ["user: q", "assistant: b"]);
+    assert_eq!(pair.chosen_prompt[0].extra.as_deref(), Some(r#"{"tools":[{"y":1,"x":2}]}"#));
+    let calls = r#"{"tool_calls":[{"function":{"name":"f","arguments":{"z":1,"a":null}}}]}"#;
+    assert_eq!(pair.chosen[0].extra.as_deref(), Some(calls));
 }
 
 #[test]

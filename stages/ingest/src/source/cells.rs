@@ -6,19 +6,39 @@ use arrow_array::types::{
     Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, StructArray};
-use arrow_schema::{DataType, FieldRef, Fields};
+use arrow_schema::{DataType, Field, FieldRef, Fields};
 use serde_json::{Number, Value};
 
-use super::values::KEPT_AS_TEXT;
+use super::values::{KEPT_AS_TEXT, read_value};
 use crate::bad_row::BadRow;
+use crate::messages::json_text;
 
-/// A cell of a column or member of this name: lists of tools and of their calls become JSON text.
-pub fn named(column: &str, name: &str, array: &ArrayRef, row: usize) -> Result<Value, BadRow> {
+/// The name of the Arrow type of texts that are JSON.
+const JSON: &str = "arrow.json";
+
+fn is_json(field: &Field) -> bool {
+    field.metadata().get("ARROW:extension:name").is_some_and(|name| name == JSON)
+}
+
+/// A cell of a column or member: lists of tools and of their calls become JSON text, and JSON becomes what it says.
+pub fn named(column: &str, field: &Field, array: &ArrayRef, row: usize) -> Result<Value, BadRow> {
     use DataType::{FixedSizeList, LargeList, List, Struct};
+    let kept = KEPT_AS_TEXT.contains(&field.name().as_str());
     let nested = matches!(array.data_type(), List(_) | LargeList(_) | FixedSizeList(..) | Struct(_));
-    match KEPT_AS_TEXT.contains(&name) && nested && !array.is_null(row) {
-        true => json(column, array, row).map(Value::String),
-        false => value(column, array, row),
+    match kept && nested && !array.is_null(row) {
+        true => json(column, field, array, row).map(Value::String),
+        false if kept => value(column, array, row),
+        false => cell(column, field, array, row),
+    }
+}
+
+/// A cell of a column, a member or a list.
+fn cell(column: &str, field: &Field, array: &dyn Array, row: usize) -> Result<Value, BadRow> {
+    match value(column, array, row)? {
+        Value::String(text) if is_json(field) => {
+            read_value(&text).map_err(|error| BadRow::value(column, format!("JSON that is none ({error})"), "JSON"))
+        }
+        value => Ok(value),
     }
 }
 
@@ -35,8 +55,8 @@ fn value(column: &str, array: &dyn Array, row: usize) -> Result<Value, BadRow> {
         Ok(text) => Ok(Value::String(text.to_owned())),
         Err(_) => Err(BadRow::value(column, format!("{} bytes that are not UTF-8", bytes.len()), "text")),
     };
-    let list = |items: ArrayRef| {
-        let items = (0..items.len()).map(|at| value(column, &items, at));
+    let list = |item: &Field, items: ArrayRef| {
+        let items = (0..items.len()).map(|at| cell(column, item, &items, at));
         items.collect::<Result<Vec<_>, _>>().map(Value::Array)
     };
     match array.data_type() {
@@ -64,11 +84,11 @@ fn value(column: &str, array: &dyn Array, row: usize) -> Result<Value, BadRow> {
         DataType::Decimal64(..) => Ok(decimal(&array.as_primitive::<Decimal64Type>().value_as_string(row))),
         DataType::Decimal128(..) => Ok(decimal(&array.as_primitive::<Decimal128Type>().value_as_string(row))),
         DataType::Decimal256(..) => Ok(decimal(&array.as_primitive::<Decimal256Type>().value_as_string(row))),
-        DataType::List(_) => list(array.as_list::<i32>().value(row)),
-        DataType::LargeList(_) => list(array.as_list::<i64>().value(row)),
-        DataType::ListView(_) => list(array.as_list_view::<i32>().value(row)),
-        DataType::LargeListView(_) => list(array.as_list_view::<i64>().value(row)),
-        DataType::FixedSizeList(..) => list(array.as_fixed_size_list().value(row)),
+        DataType::List(item) => list(item, array.as_list::<i32>().value(row)),
+        DataType::LargeList(item) => list(item, array.as_list::<i64>().value(row)),
+        DataType::ListView(item) => list(item, array.as_list_view::<i32>().value(row)),
+        DataType::LargeListView(item) => list(item, array.as_list_view::<i64>().value(row)),
+        DataType::FixedSizeList(item, _) => list(item, array.as_fixed_size_list().value(row)),
         DataType::Dictionary(..) => {
             let dictionary = array.as_any_dictionary();
             let key = value(column, dictionary.keys(), row)?.as_u64().expect("keys of a dictionary count from 0");
@@ -76,9 +96,8 @@ fn value(column: &str, array: &dyn Array, row: usize) -> Result<Value, BadRow> {
         }
         DataType::Struct(fields) => {
             let members = fields.iter().zip(array.as_struct().columns());
-            let member = |(field, inner): (&FieldRef, &ArrayRef)| {
-                Ok((field.name().clone(), named(column, field.name(), inner, row)?))
-            };
+            let member =
+                |(field, inner): (&FieldRef, &ArrayRef)| Ok((field.name().clone(), named(column, field, inner, row)?));
             members.map(member).collect::<Result<_, _>>().map(Value::Object)
         }
         other => Err(BadRow::value(column, format!("of the Parquet type {other}"), "text, numbers, lists or structs")),
@@ -87,22 +106,32 @@ fn value(column: &str, array: &dyn Array, row: usize) -> Result<Value, BadRow> {
 
 /// A cell as JSON text whose keys stand in the order of the columns. Absent members of structs are left out: Parquet
 /// gives every call the arguments of all.
-fn json(column: &str, array: &dyn Array, row: usize) -> Result<String, BadRow> {
-    let items = |items: &dyn Array| (0..items.len()).map(|at| json(column, items, at)).collect::<Result<Vec<_>, _>>();
+fn json(column: &str, field: &Field, array: &dyn Array, row: usize) -> Result<String, BadRow> {
+    let items = |item: &Field, items: &dyn Array| {
+        (0..items.len()).map(|at| json(column, item, items, at)).collect::<Result<Vec<_>, _>>()
+    };
     Ok(match array.data_type() {
         _ if array.is_null(row) => "null".to_owned(),
-        DataType::List(_) => format!("[{}]", items(&array.as_list::<i32>().value(row))?.join(",")),
-        DataType::LargeList(_) => format!("[{}]", items(&array.as_list::<i64>().value(row))?.join(",")),
-        DataType::FixedSizeList(..) => format!("[{}]", items(&array.as_fixed_size_list().value(row))?.join(",")),
+        DataType::List(item) => format!("[{}]", items(item, &array.as_list::<i32>().value(row))?.join(",")),
+        DataType::LargeList(item) => format!("[{}]", items(item, &array.as_list::<i64>().value(row))?.join(",")),
+        DataType::FixedSizeList(item, _) => {
+            format!("[{}]", items(item, &array.as_fixed_size_list().value(row))?.join(","))
+        }
         DataType::Struct(fields) => format!("{{{}}}", members(column, fields, array.as_struct(), row)?.join(",")),
-        _ => value(column, array, row)?.to_string(),
+        _ => match value(column, array, row)? {
+            // It is JSON already.
+            Value::String(text) if is_json(field) => json_text(column, &text, "")?,
+            value => value.to_string(),
+        },
     })
 }
 
 fn members(column: &str, fields: &Fields, structs: &StructArray, row: usize) -> Result<Vec<String>, BadRow> {
     let present = fields.iter().zip(structs.columns()).filter(|(_, inner)| !inner.is_null(row));
     present
-        .map(|(field, inner)| Ok(format!("{}:{}", Value::from(field.name().as_str()), json(column, inner, row)?)))
+        .map(|(field, inner)| {
+            Ok(format!("{}:{}", Value::from(field.name().as_str()), json(column, field, inner, row)?))
+        })
         .collect()
 }
 

@@ -71,15 +71,15 @@ impl Iterator for Rows {
 fn row(batch: &RecordBatch, row: usize) -> Result<Fields, BadRow> {
     let schema = batch.schema();
     let columns = schema.fields().iter().zip(batch.columns());
-    columns.map(|(field, column)| Ok((field.name().clone(), named(field.name(), field.name(), column, row)?))).collect()
+    columns.map(|(field, column)| Ok((field.name().clone(), named(field.name(), field, column, row)?))).collect()
 }
 
 /// A row of those that tell what a file is: a cell that cannot be read says nothing about that.
 fn first(batch: &RecordBatch, row: usize, skipped: &[String]) -> Fields {
     let schema = batch.schema();
     let columns = schema.fields().iter().zip(batch.columns());
-    let read = columns
-        .map(|(field, column)| (field.name(), named(field.name(), field.name(), column, row).unwrap_or(Value::Null)));
+    let read =
+        columns.map(|(field, column)| (field.name(), named(field.name(), field, column, row).unwrap_or(Value::Null)));
     read.chain(skipped.iter().map(|name| (name, Value::Null))).map(|(name, value)| (name.clone(), value)).collect()
 }
 
