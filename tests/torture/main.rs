@@ -14,6 +14,8 @@ mod table;
 
 #[path = "../harness/gguf.rs"]
 mod gguf;
+#[path = "../harness/mutations.rs"]
+mod mutations;
 #[path = "../harness/server.rs"]
 mod server;
 

@@ -2,10 +2,14 @@
 
 #[path = "../../../tests/harness/gguf.rs"]
 mod gguf;
+#[path = "../../../tests/harness/mutations.rs"]
+mod mutations;
 
 use std::path::{Path, PathBuf};
 
 use lm::{AdamW, Decoder, DecoderConfig, Device, Dtype, Memory, Sequence, Training};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 fn oracle(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/oracles").join(name)
@@ -160,4 +164,98 @@ fn a_file_that_is_none_or_says_wrong_sizes_is_refused() {
     }
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     refused("half a file");
+}
+
+#[test]
+fn a_number_of_another_type_is_not_taken_for_one_that_is_missing() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    gguf::write(&oracle("llama"), "llama", &file);
+    let whole = std::fs::read(&file).unwrap();
+    // Behind each key stand its type, four bytes, and its value. 4: u32, 5: i32, 6: f32.
+    for (key, kind, value, told) in [
+        ("llama.rope.freq_base", 6_u32, f32::INFINITY.to_bits(), Some("is inf, wanted a finite number")),
+        ("llama.rope.freq_base", 6, f32::NAN.to_bits(), Some("is NaN, wanted a finite number")),
+        ("llama.rope.freq_base", 5, u32::MAX, Some("is -1, wanted a whole number")),
+        ("llama.rope.freq_base", 4, 10_000, None),
+        ("llama.attention.head_count_kv", 6, 2_f32.to_bits(), Some("is 2, wanted a whole number")),
+        ("llama.attention.head_count_kv", 5, u32::MAX, Some("is -1, wanted a whole number")),
+        ("llama.attention.layer_norm_rms_epsilon", 6, f32::NAN.to_bits(), Some("wanted a finite number")),
+    ] {
+        let at = whole.windows(key.len()).position(|text| text == key.as_bytes()).unwrap() + key.len();
+        let mut bytes = whole.clone();
+        bytes[at..at + 4].copy_from_slice(&kind.to_le_bytes());
+        bytes[at + 4..at + 8].copy_from_slice(&value.to_le_bytes());
+        std::fs::write(&file, bytes).unwrap();
+        let loaded = Decoder::load(&file, &Device::Cpu);
+        match (loaded, told) {
+            (Ok(_), None) => {}
+            (Err(error), Some(told)) => {
+                let text = error.to_string();
+                assert!(error.is_data() && text.contains(&format!("`{key}` is ")) && text.contains(told), "{text}");
+            }
+            (loaded, told) => panic!("{key}, {value}: {told:?} {:?}", loaded.err()),
+        }
+    }
+}
+
+#[test]
+fn whatever_its_head_says_a_file_is_computed_or_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    let most: u64 = std::env::var("GGUF_SEEDS").map_or(40, |seeds| seeds.parse().unwrap());
+    for name in FAMILIES {
+        for write in [gguf::write, gguf::write_q8] {
+            write(&oracle(name), name, &file);
+            let whole = std::fs::read(&file).unwrap();
+            // The names, sizes and kinds of all tensors stand at the beginning.
+            let (head, weights) = whole.split_at(whole.len().min(4096));
+            for seed in 0..most {
+                let mutated = mutations::mutated(head, &mut StdRng::seed_from_u64(seed));
+                std::fs::write(&file, [&mutated, weights].concat()).unwrap();
+                let scored = Decoder::load(&file, &Device::Cpu).and_then(|model| {
+                    let sequences = sequences();
+                    model.score(&sequences.iter().collect::<Vec<_>>(), false, 64)
+                });
+                if let Err(error) = scored {
+                    assert!(error.is_data(), "{name}, seed {seed}: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// Puts each of some numbers in the place of each size of each tensor, and of what kind its numbers are.
+#[test]
+fn whatever_size_a_tensor_is_said_to_have_a_file_is_computed_or_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    for name in FAMILIES {
+        for write in [gguf::write, gguf::write_q8] {
+            write(&oracle(name), name, &file);
+            let whole = std::fs::read(&file).unwrap();
+            for tensor in ["token_embd.weight", "output_norm.weight", "blk.0.attn_q.weight", "blk.1.ffn_down.weight"] {
+                let at = whole.windows(tensor.len()).position(|text| text == tensor.as_bytes()).unwrap() + tensor.len();
+                let count = u32::from_le_bytes(whole[at..at + 4].try_into().unwrap()) as usize;
+                let kind = at + 4 + 8 * count;
+                let sizes = (0..count).map(|size| (at + 4 + 8 * size, 8));
+                for (place, width) in [(at, 4), (kind, 4), (kind + 4, 8)].into_iter().chain(sizes) {
+                    let small = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 30, 32, 33, 40, 64, 96, 256];
+                    for number in small.into_iter().chain([u64::from(u32::MAX), 1 << 40, u64::MAX]) {
+                        let mut bytes = whole.clone();
+                        bytes[place..place + width].copy_from_slice(&number.to_le_bytes()[..width]);
+                        std::fs::write(&file, bytes).unwrap();
+                        let scored = Decoder::load(&file, &Device::Cpu).and_then(|model| {
+                            let sequences = sequences();
+                            model.likeliest(&[5, 9, 33])?;
+                            model.score(&sequences.iter().collect::<Vec<_>>(), false, 64)
+                        });
+                        if let Err(error) = scored {
+                            assert!(error.is_data(), "{name}, {tensor}, byte {place}, {number}: {error}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -191,15 +191,54 @@ fn family_of(path: &Path, content: &Content) -> Result<&'static Family> {
         return Err(Error::file(path, what));
     }
     let key = format!("{named}.attention.sliding_window");
-    let window = whole(content, &key).filter(|window| *window > 0);
+    let window = whole(path, content, &key)?.filter(|window| *window > 0);
     let fitting = of_name.into_iter().find(|family| window.is_none() || family.window != Window::Never);
     fitting.ok_or_else(|| Error::file(path, format!("`{key}` is {}; this family has no windows", window.unwrap_or(0))))
 }
 
-/// A whole number of a file's head.
-fn whole(content: &Content, key: &str) -> Option<u64> {
-    let value = content.metadata.get(key)?;
-    value.to_u64().ok().or(value.to_i64().ok().map(|n| n as u64))
+/// A whole number of a file's head; nothing where it is not there.
+fn whole(path: &Path, content: &Content, key: &str) -> Result<Option<u64>> {
+    let Some(value) = content.metadata.get(key) else { return Ok(None) };
+    let number = match *value {
+        Value::U8(number) => Some(number.into()),
+        Value::U16(number) => Some(number.into()),
+        Value::U32(number) => Some(number.into()),
+        Value::U64(number) => Some(number),
+        Value::I8(number) => number.try_into().ok(),
+        Value::I16(number) => number.try_into().ok(),
+        Value::I32(number) => number.try_into().ok(),
+        Value::I64(number) => number.try_into().ok(),
+        _ => None,
+    };
+    let wrong = || Error::file(path, format!("`{key}` is {}, wanted a whole number from 0 on", shown(value)));
+    number.ok_or_else(wrong).map(Some)
+}
+
+/// A number of a file's head; nothing where it is not there.
+fn number(path: &Path, content: &Content, key: &str) -> Result<Option<f64>> {
+    let number = match content.metadata.get(key) {
+        None => return Ok(None),
+        Some(Value::F32(number)) => f64::from(*number),
+        Some(Value::F64(number)) => *number,
+        Some(_) => whole(path, content, key)?.unwrap_or_default() as f64,
+    };
+    if number.is_finite() {
+        return Ok(Some(number));
+    }
+    Err(Error::file(path, format!("`{key}` is {number}, wanted a finite number")))
+}
+
+/// A value for people: a number itself, of anything else its type.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::I8(number) => number.to_string(),
+        Value::I16(number) => number.to_string(),
+        Value::I32(number) => number.to_string(),
+        Value::I64(number) => number.to_string(),
+        Value::F32(number) => number.to_string(),
+        Value::F64(number) => number.to_string(),
+        other => format!("of the type {:?}", other.value_type()),
+    }
 }
 
 /// What its `config.json` would say.
@@ -213,28 +252,23 @@ fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
         let text = "scaled rotary positions are not computed for GGUF; use the Hugging Face folder";
         return Err(Error::file(path, text));
     }
-    let whole = |name: &str| whole(content, &key(name));
-    let wanted =
-        |name: &str| whole(name).ok_or_else(|| Error::file(path, format!("`{}` is no whole number", key(name))));
-    let number = |key: &str| match get(key) {
-        Some(Value::F32(value)) => Some(f64::from(*value)),
-        Some(Value::F64(value)) => Some(*value),
-        _ => None,
-    };
+    let whole = |name: &str| whole(path, content, &key(name));
+    let wanted = |name: &str| whole(name)?.ok_or_else(|| Error::file(path, format!("`{}` is missing", key(name))));
+    let number = |name: &str| number(path, content, &key(name));
     let table = content.tensor_infos.get("token_embd.weight").map(|info| info.shape.dims().to_vec());
     let Some([vocabulary, _]) = table.as_deref() else {
         return Err(Error::file(path, "no tensor token_embd.weight of two dimensions"));
     };
     let (hidden, heads) = (wanted("embedding_length")?, wanted("attention.head_count")?);
-    let width = whole("attention.key_length").or(whole("rope.dimension_count")).unwrap_or(hidden / heads.max(1));
-    let rotated = whole("rope.dimension_count").unwrap_or(width);
-    let values = whole("attention.value_length").unwrap_or(width);
+    let width = whole("attention.key_length")?.or(whole("rope.dimension_count")?).unwrap_or(hidden / heads.max(1));
+    let rotated = whole("rope.dimension_count")?.unwrap_or(width);
+    let values = whole("attention.value_length")?.unwrap_or(width);
     if rotated != width || values != width {
         let text =
             format!("heads of {width} numbers, {rotated} of them rotated, with values of {values}: not computed here");
         return Err(Error::file(path, text));
     }
-    let window = whole("attention.sliding_window").filter(|window| *window > 0);
+    let window = whole("attention.sliding_window")?.filter(|window| *window > 0);
     let mut json = Map::new();
     for (key, value) in [
         ("model_type", json!(family.name)),
@@ -243,11 +277,11 @@ fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
         ("intermediate_size", json!(wanted("feed_forward_length")?)),
         ("num_hidden_layers", json!(wanted("block_count")?)),
         ("num_attention_heads", json!(heads)),
-        ("num_key_value_heads", json!(whole("attention.head_count_kv").unwrap_or(heads))),
+        ("num_key_value_heads", json!(whole("attention.head_count_kv")?.unwrap_or(heads))),
         ("head_dim", json!(width)),
         ("max_position_embeddings", json!(wanted("context_length")?)),
-        ("rms_norm_eps", json!(number("attention.layer_norm_rms_epsilon").unwrap_or(1e-5))),
-        ("rope_theta", json!(number("rope.freq_base").unwrap_or(10_000.0))),
+        ("rms_norm_eps", json!(number("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5))),
+        ("rope_theta", json!(number("rope.freq_base")?.unwrap_or(10_000.0))),
         ("attention_bias", json!(has("blk.0.attn_q.bias"))),
         ("mlp_bias", json!(has("blk.0.ffn_up.bias"))),
         ("tie_word_embeddings", json!(!has("output.weight"))),
@@ -258,7 +292,7 @@ fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
         json.insert(key.to_owned(), value);
     }
     for (multiplier, neutral) in family.multipliers.with_neutral(width as usize) {
-        json.insert(multiplier.key.to_owned(), json!(number(multiplier.gguf).unwrap_or(neutral)));
+        json.insert(multiplier.key.to_owned(), json!(number(multiplier.gguf)?.unwrap_or(neutral)));
     }
     DecoderConfig::from_json(json).map_err(Error::at(path))
 }
