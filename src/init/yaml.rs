@@ -41,7 +41,8 @@ pub fn text(wish: &Wish) -> String {
     if wish.objective.reference {
         text.push_str("\n  # The model before training scores every row once; training reads the table.\n");
         let part = if wish.objective.prompts { ", prompt_part: true" } else { "" };
-        let reference = format!("kind: reference, from: {from}, model: \"${{vars.policy}}\"{part}, too_long: reject");
+        let reference =
+            format!("kind: reference, from: {from}, model: \"${{vars.policy}}\"{part}, tokens: \"${{vars.tokens}}\"");
         text.push_str(&format!("  reference: {{{reference}}}\n"));
     }
     if wish.objective.embeddings {
@@ -77,6 +78,8 @@ fn head(wish: &Wish) -> String {
     if wish.objective.embeddings {
         vars.push((entry("encoder", &wish.encoder), "a sentence encoder such as all-MiniLM-L6-v2"));
     }
+    let tokens = "or `cut_left`, and `max_tokens: N`; the same in every stage that scores these rows";
+    vars.push(("  tokens: {too_long: reject}".to_owned(), tokens));
     text.push_str(&lines(&vars.iter().map(|(line, comment)| (line.as_str(), *comment)).collect::<Vec<_>>()));
     text
 }
@@ -109,7 +112,7 @@ fn sampling() -> String {
         ("    temperature: 1.0", ""),
         ("    top_p: 0.95", ""),
         ("    max_tokens: 256", ""),
-        ("    too_long: reject", ""),
+        ("    tokens: {too_long: reject}", ""),
         ("", ""),
         ("  comparisons: {kind: compare, from: samples, within: all}", ""),
     ])
@@ -126,7 +129,7 @@ fn judge(wish: &Wish, name: &str, comparisons: &str, explained: bool) -> String 
         ("    template: helpful", "or `harmless`, `summary`, or a file of your own"),
         (form, "`chat` asks through the judge's chat template, `text` without one"),
         ("    debias: probability", "the mean of both orders"),
-        ("    too_long: reject", ""),
+        ("    tokens: {too_long: reject}", ""),
     ];
     if !explained {
         all.iter_mut().for_each(|line| line.1 = "");
@@ -157,7 +160,7 @@ fn training(wish: &Wish, from: &str) -> String {
     all.push(("    optimizer: {lr: 1.0e-5, schedule: cosine, warmup_steps: 5, weight_decay: 0.0, clip_norm: 1.0}", ""));
     all.push((batch, ""));
     all.push(("    epochs: 1", ""));
-    all.push(("    too_long: reject", "or `cut_left`: the beginning of a long prompt goes"));
+    all.push(("    tokens: \"${vars.tokens}\"", ""));
     lines(&all)
 }
 
@@ -180,7 +183,7 @@ fn on_held_out_pairs(wish: &Wish) -> String {
     if !wish.objective.items && !wish.objective.embeddings {
         text.push_str(&format!("    objective: {}\n", wish.objective.yaml(wish.holds)));
     }
-    text.push_str("    too_long: reject\n");
+    text.push_str("    tokens: \"${vars.tokens}\"\n");
     text
 }
 
@@ -188,7 +191,7 @@ fn compared_with_before(wish: &Wish) -> String {
     let sample = |name: &str, model: &str| {
         format!(
             "  {name}: {{kind: sample, from: data.holdout_prompts, model: {model}, k: 1, temperature: 1.0, top_p: 0.95, \
-             max_tokens: 256, too_long: reject}}\n"
+             max_tokens: 256, tokens: {{too_long: reject}}}}\n"
         )
     };
     let mut text =

@@ -102,6 +102,7 @@ impl<'a> Walker<'a> {
                 (None, Some(properties)) => {
                     let readers = readers(branches, &key);
                     let near = did_you_mean(&key, properties.keys().map(String::as_str));
+                    let near = self.below(properties, &key).unwrap_or(near);
                     let free = properties.keys().filter(|known| !map.contains_key(*known)).map(String::as_str);
                     let near = if near.is_empty() { known_keys(&free.collect::<Vec<_>>()) } else { near };
                     let path: Vec<String> = self.path.iter().chain([&key]).cloned().collect();
@@ -125,6 +126,17 @@ impl<'a> Walker<'a> {
                 self.report(None, format!("`{key}` is missing{}", described(properties, key)));
             }
         }
+    }
+
+    /// Where an unknown key belongs that a key beside it takes, such as `too_long` under `tokens`.
+    fn below(&self, properties: &'a Map<String, Value>, key: &str) -> Option<String> {
+        let holds = |schema: &'a Value| {
+            let mut branches = Vec::new();
+            self.alternatives(schema, &mut branches);
+            branches.iter().any(|branch| branch.get("properties").is_some_and(|inner| inner.get(key).is_some()))
+        };
+        let (place, _) = properties.iter().find(|(_, schema)| holds(schema))?;
+        Some(format!("; it stands under `{place}`: `{place}: {{{key}: ...}}`"))
     }
 
     /// The alternative that an object means: by its tag (a property with one possible word), else by its required keys.

@@ -152,14 +152,14 @@ fn scenario_10_what_is_too_long_is_foretold_and_then_rejected_or_an_error() {
     let data: String = (0..6).map(|n| row(n, if n == 5 { 3000 } else { 1 })).collect();
     let text = format!(
         "name: test\nstages:\n  data: {{kind: ingest, files: ./data.jsonl, form: text}}\n  \
-         reference: {{kind: reference, from: data.pairs, model: \"{}\", too_long: reject}}\n",
+         reference: {{kind: reference, from: data.pairs, model: \"{}\", tokens: {{too_long: reject}}}}\n",
         model()
     );
     let project = Project::new(&[("pipeline.yaml", &text), ("data.jsonl", &data)]);
     project.done(&["run", "pipeline.yaml", "--until", "data"]);
     let told = project.done(&["plan", "pipeline.yaml"]);
     assert!(told.contains("1 too long"), "{told}");
-    let failing = ["run", "pipeline.yaml", "--device", "cpu", "--set", "reference.too_long=error"];
+    let failing = ["run", "pipeline.yaml", "--device", "cpu", "--set", "reference.tokens.too_long=error"];
     project.fails(&failing, 65);
     project.done(&["run", "pipeline.yaml", "--device", "cpu"]);
     let rejects = rows(&project, "reference.rejects");

@@ -145,7 +145,7 @@ impl Trail {
                 let prompt = ids.prompt(cells);
                 let named = |id: &&str| self.rows.contains(*id) || sides.iter().any(|side| side.response_id == **id);
                 prompt.is_some_and(|prompt| sides.iter().any(|side| side.prompt_id == prompt))
-                    || ids.about(cells).iter().any(|id| named(id))
+                    || ids.about(cells).iter().any(named)
             }
         }
     }

@@ -5,14 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use kit::rows::{CalibratedVerdict, CalibrationRow, ReliabilityRow, SummaryRow, Verdict};
 use kit::{Context, Error, Outcome, Result};
 
+use crate::config::{Calibrate, FEWEST};
 use crate::fit::{Curve, Fit, Observation, SCALES};
 use crate::folds::Folds;
 use crate::gold::GoldLabels;
 use crate::measure::{brier, expected_calibration_error, log_loss, reliability};
-use crate::stage::Calibrate;
 
-/// Fewer gold labels are refused.
-pub const FEWEST: u64 = 30;
 /// The 97.5 % point of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 

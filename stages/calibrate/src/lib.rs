@@ -5,13 +5,14 @@
 //! rewrites all of them. It knows probabilities and ids; it knows no model. Read [`Calibrate`] first.
 
 mod calibrating;
+mod config;
 pub mod fit;
 mod folds;
 mod gold;
 pub mod measure;
 mod stage;
 
-pub use stage::Calibrate;
+pub use config::Calibrate;
 
 /// The kind for the engine's list.
 pub const KIND: kit::Kind =

@@ -6,8 +6,8 @@ use kit::rows::{Embedding, Reject};
 use kit::{Context, DistinctPrompts, Error, Outcome, Result, complete_port, run_shards, shard_ranges};
 use lm::SentenceEncoder;
 
-use crate::lm_error;
-use crate::stage::Embed;
+use crate::config::Embed;
+use tokens::lm_error;
 
 /// Texts between two looks at the interrupt; enough of them that those of similar length can go together.
 const TEXTS_PER_CALL: usize = 256;

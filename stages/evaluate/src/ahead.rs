@@ -1,9 +1,10 @@
 //! What will have to be measured, before it is there.
 
-use kit::{Ahead, Amount, Forecast, Outlook, Table, Work};
-use lm::{Estimate, Load, Purpose};
+use kit::{Ahead, Amount, Forecast, Outlook, Table};
+use lm::{Load, Purpose};
+use tokens::cost;
 
-use crate::stage::Evaluate;
+use crate::config::Evaluate;
 
 pub(crate) fn expect(stage: &Evaluate, ahead: &Ahead) -> Outlook {
     let given = ["pairs", "verdicts", "truth", "utilities"].into_iter().filter(|key| ahead.inputs.contains_key(key));
@@ -16,12 +17,10 @@ pub(crate) fn expect(stage: &Evaluate, ahead: &Ahead) -> Outlook {
         let sides = 2.0 * count.value as f64 * models;
         let tokens = sides * (prompt + response);
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
-        let model = ahead.model("model").and_then(|config| Estimate::of(config, stage.dtype, &ahead.device).ok());
-        if let Some(model) = model {
+        if let Some(model) = cost::model(ahead, "model", stage.dtype) {
             let load = Load { tokens, scored: sides * response, context: prompt + response / 2.0 };
-            forecast.work = Some(Work { operations: model.forward(load), width: model.width() });
             let tokens_at_once = (stage.tokens_per_batch as f64).min(tokens / models) as u64;
-            forecast.memory = Some(model.bytes(Purpose::Score { tokens_at_once }));
+            cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
         }
     }
     Outlook::of(forecast)

@@ -5,6 +5,7 @@
 //! [`Evaluate`] first.
 
 mod ahead;
+mod config;
 pub mod interval;
 mod pairs;
 mod preference;
@@ -15,17 +16,8 @@ mod truth;
 mod utility;
 pub mod win_rate;
 
-pub use stage::{Evaluate, Side};
+pub use config::{Evaluate, Side};
 
 /// The kind for the engine's list.
 pub const KIND: kit::Kind =
     kit::Kind::of::<Evaluate>("evaluate", "accuracy, margins, win rates and agreement with the truth, with intervals");
-
-/// What `lm` could not do, as a stage's error.
-fn lm_error(error: lm::Error) -> kit::Error {
-    match error {
-        lm::Error::Io { path, source } => kit::Error::io(path)(source),
-        error if error.is_data() => kit::Error::Data(error.to_string()),
-        error => kit::Error::Internal(error.to_string()),
-    }
-}

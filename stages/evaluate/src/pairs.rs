@@ -1,12 +1,13 @@
 //! Held-out pairs as tokens.
 
-use kit::rows::{Message, Pair, Reject};
-use kit::{Context, Error, Result};
-use lm::{DecoderConfig, Displaced, Sequence, Text, TooLong, Turn};
+use kit::rows::{Pair, Reject};
+use kit::{Context, Result};
+use lm::{Displaced, Sequence, TooLong};
 use objective::Forms;
+use tokens::rendering::displaced_remark;
+use tokens::{DatasetRow, SequenceReader};
 
-use crate::lm_error;
-use crate::stage::Evaluate;
+use crate::config::Evaluate;
 
 /// A pair to be scored.
 pub(crate) struct PairTokens {
@@ -47,10 +48,7 @@ impl Pairs {
         context: &Context<'_>,
         rows: impl Iterator<Item = Result<Pair>>,
     ) -> Result<Pairs> {
-        let folder = &context.model("model")?.path;
-        let text = Text::load(folder).map_err(lm_error)?;
-        let positions = DecoderConfig::from_folder(folder).map_err(lm_error)?.max_positions;
-        let limit = stage.max_tokens.unwrap_or(positions).min(positions);
+        let reader = SequenceReader::of_rows(&context.model("model")?.path, &stage.tokens)?;
         let mut pairs = Pairs {
             kept: Vec::new(),
             rejects: Vec::new(),
@@ -66,22 +64,16 @@ impl Pairs {
                 "joint" => pairs.forms.joint += 1,
                 _ => pairs.forms.same += 1,
             }
-            pairs.take(stage, &text, limit, row)?;
+            pairs.take(&reader, row)?;
         }
         let key = |pair: &PairTokens| (pair.chosen.prompt_id.clone(), pair.pair_id.clone());
         pairs.kept.sort_by_cached_key(key);
         Ok(pairs)
     }
 
-    fn take(&mut self, stage: &Evaluate, text: &Text, limit: usize, row: Pair) -> Result<()> {
-        let chosen = (&*turns(&row.chosen_prompt), &*turns(&row.chosen));
-        let rejected = (&*turns(&row.rejected_prompt), &*turns(&row.rejected));
-        let of_row = |error| match lm_error(error) {
-            Error::Data(text) => Error::Data(format!("pair `{}`: {text}", row.pair_id)),
-            other => other,
-        };
-        match text.pair(chosen, rejected, &stage.rules(), limit).map_err(of_row)? {
-            Ok((chosen, rejected)) => {
+    fn take(&mut self, reader: &SequenceReader, row: Pair) -> Result<()> {
+        match reader.pair(&row)? {
+            Ok([chosen, rejected]) => {
                 self.too_long += u64::from(chosen.cut > 0 || rejected.cut > 0);
                 let side = |prompt_id, response_id, sequence| SideTokens { prompt_id, response_id, sequence };
                 self.kept.push(PairTokens {
@@ -92,17 +84,10 @@ impl Pairs {
                     rejected: side(row.rejected_prompt_id, row.rejected_response_id, rejected),
                 });
             }
-            Err(refusal) => {
-                self.stopped.note(&format!("pair `{}`", row.pair_id), &refusal);
-                self.too_long += u64::from(stage.too_long == TooLong::Reject && refusal.reason() == "too_long");
-                self.rejects.push(Reject {
-                    input: "pairs".to_owned(),
-                    row_id: row.pair_id,
-                    reason: refusal.reason().to_owned(),
-                    detail: refusal.to_string(),
-                    source_file: row.source_file,
-                    source_line: row.source_line,
-                });
+            Err(refused) => {
+                self.stopped.note(&refused.named(&row), &refused.refusal);
+                self.too_long += u64::from(reader.rules.too_long == TooLong::Reject && refused.reason() == "too_long");
+                self.rejects.push(row.reject("pairs", refused.reason(), refused.detail()));
             }
         }
         Ok(())
@@ -110,20 +95,11 @@ impl Pairs {
 
     /// What there is to say of prompts that the template writes in another way when an answer follows.
     pub(crate) fn displaced_remark(&self) -> Option<String> {
-        let displaced = self.sides().filter(|side| side.sequence.displaced).count();
-        let text = "whose prompt the chat template writes in another way when an answer follows";
-        (displaced > 0).then(|| format!("{displaced} sequences {text}"))
+        displaced_remark(self.sides().filter(|side| side.sequence.displaced).count() as u64)
     }
 
     /// Every side, in the order of the pairs.
     pub(crate) fn sides(&self) -> impl Iterator<Item = &SideTokens> {
         self.kept.iter().flat_map(|pair| [&pair.chosen, &pair.rejected])
     }
-}
-
-fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages
-        .iter()
-        .map(|message| Turn { role: &message.role, content: &message.content, extra: message.extra.as_deref() })
-        .collect()
 }

@@ -7,9 +7,9 @@ use kit::{Context, Error, Result, Table};
 use lm::{Decoder, LogProbs, Sequence};
 use objective::{Batch, Edge, Mixture, SequenceLogps};
 
-use crate::lm_error;
+use crate::config::Evaluate;
 use crate::pairs::{PairTokens, Pairs, SideTokens};
-use crate::stage::Evaluate;
+use tokens::lm_error;
 
 /// Scores the pairs; the rows are sorted by pair id.
 pub(crate) fn score(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> Result<Vec<Score>> {

@@ -4,68 +4,10 @@ use std::collections::BTreeSet;
 
 use kit::rows::{Reject, Response, Verdict};
 use kit::{Context, Error, Outcome, Result};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
+use crate::config::{Evaluate, Side, TieWhen, Ties};
 use crate::interval::clustered_mean;
-use crate::stage::{Evaluate, Side};
 use crate::summary::{Summary, by_form};
-
-/// What is a tie.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TieWhen {
-    /// A `p_hat` of exactly one half.
-    #[default]
-    Half,
-    /// That, or two orders of presentation that disagree on who is better, as in JPO's evaluation.
-    OrdersDisagree,
-}
-
-impl TieWhen {
-    pub(crate) fn is_default(&self) -> bool {
-        *self == TieWhen::Half
-    }
-
-    fn note(self) -> &'static str {
-        match self {
-            TieWhen::Half => "p_hat = 0.5",
-            TieWhen::OrdersDisagree => "p_hat = 0.5, or the orders disagree",
-        }
-    }
-}
-
-/// What a tie counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Ties {
-    /// A win, as in GDPO's evaluation.
-    Win,
-    /// Half a win, as in JPO's.
-    Half,
-    /// A loss, as in RPO's.
-    Loss,
-}
-
-impl Ties {
-    /// What a verdict counts: 1 for a win, 0 for a loss. A half is a tie in any case.
-    pub fn points(self, p_better: f64, tie: bool) -> f64 {
-        match (tie || p_better == 0.5, self) {
-            (false, _) => f64::from(u8::from(p_better > 0.5)),
-            (true, Ties::Win) => 1.0,
-            (true, Ties::Half) => 0.5,
-            (true, Ties::Loss) => 0.0,
-        }
-    }
-
-    fn note(self) -> &'static str {
-        match self {
-            Ties::Win => "a tie counts as a win",
-            Ties::Half => "a tie counts half",
-            Ties::Loss => "a tie counts as a loss",
-        }
-    }
-}
 
 /// What one verdict says of the policy.
 struct Answer {

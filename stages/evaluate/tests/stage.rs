@@ -190,7 +190,7 @@ fn a_reference_table_stands_for_the_reference_model() {
 #[test]
 fn pairs_that_are_too_long_are_rejected_and_foretold() {
     let place = Place::new().table("pairs", pairs("same", true)).model("model", "llama");
-    let stage = stage(json!({"pairs": "p", "model": "m/llama", "max_tokens": 90}));
+    let stage = stage(json!({"pairs": "p", "model": "m/llama", "tokens": {"max_tokens": 90}}));
     let outcome = run(&place, "out", &stage).unwrap();
     assert!(outcome.balance[0].rejected > 0 && outcome.balance[0].kept > 0);
     let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();

@@ -2,10 +2,10 @@
 
 use kit::{Amount, Expected, Forecast, Lengths, Message, Outlook, Result, Table};
 
+use crate::config::Ingest;
 use crate::format::Part;
 use crate::record::{Record, Side, join, read};
 use crate::source::SourceFile;
-use crate::stage::Ingest;
 use crate::survey::Survey;
 
 /// Rows that are looked at to tell how long all of them are.

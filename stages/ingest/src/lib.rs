@@ -9,6 +9,7 @@ mod ahead;
 mod answer;
 mod bad_row;
 mod column;
+mod config;
 mod dialogue;
 mod files;
 mod format;
@@ -27,9 +28,9 @@ mod survey;
 mod tables;
 
 pub use column::Column;
+pub use config::{Ingest, OnBadRow};
 pub use files::Files;
 pub use format::{Form, Format};
-pub use stage::{Ingest, OnBadRow};
 pub use survey::Found;
 
 /// What `kind: ingest` in a pipeline file names.

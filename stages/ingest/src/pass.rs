@@ -6,11 +6,11 @@ use kit::rows::Reject;
 use kit::{Context, Error, Event, Outcome, Result};
 
 use crate::bad_row::BadRow;
+use crate::config::{Ingest, OnBadRow};
 use crate::format::{Form, Part};
 use crate::intake::{Intake, Taken};
 use crate::ledger::Place;
 use crate::record::{Reading, Record, join, read, row_id};
-use crate::stage::{Ingest, OnBadRow};
 use crate::survey::Survey;
 
 /// Bad rows that a failure names one by one.

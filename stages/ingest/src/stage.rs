@@ -1,75 +1,20 @@
-//! The stage: its configuration and its ports.
+//! What the engine asks of a configured `ingest`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
 };
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::ahead;
 use crate::column::Column;
-use crate::files::Files;
-use crate::format::{Form, Format};
+use crate::config::Ingest;
+use crate::format::Form;
 use crate::layout::Layout;
 use crate::pass::Pass;
 use crate::source::SourceFile;
 use crate::tables::{ALL, ports_of};
-
-/// Reads data files and writes what they hold: `pairs`, `verdicts`, `comparisons`, `items`, `responses`, `prompts`,
-/// `embeddings`; with `holdout`, each once more as `holdout_pairs` and so on.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Ingest {
-    /// A file or a list of files: JSON Lines (`.jsonl`), a JSON list (`.json`), Parquet, CSV or TSV; or a folder of
-    /// files of one of these. Text may be packed with gzip or Zstandard, under any name. `*` and `?` in the last part
-    /// of a path stand for any letters and for one; what fits is read in the order of the names. Paths are relative to
-    /// the working directory.
-    pub files: Files,
-    /// How rows are read.
-    #[serde(default)]
-    pub format: Format,
-    /// What the columns are called in the files, ours on the left: `{prompt: question, chosen: better}`. What stands
-    /// here is never guessed. `null` leaves a column out that would be found: `{id: null}` where several rows share an
-    /// `id`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub columns: BTreeMap<Column, Option<String>>,
-    /// What plain strings are: raw `text`, as in TRL, or the messages of a `chat`, which models see through their chat
-    /// template. Values that are messages already stay messages.
-    #[serde(default = "text")]
-    pub form: Form,
-    /// What becomes of rows that cannot be read or that contradict others: the stage fails and names them, or they go
-    /// to the port `rejects`. Duplicates are no bad rows; they go there in any case.
-    #[serde(default)]
-    pub on_bad_row: OnBadRow,
-    /// With `on_bad_row: reject`, the most bad rows to put up with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_rejects: Option<u64>,
-    /// The share of prompts to hold out, in (0, 1). A prompt's id decides, so that it falls to the same side in every
-    /// file, order and pipeline. Joint pairs across the split are rejected.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub holdout: Option<f64>,
-    /// Only so many rows, from the first on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u64>,
-}
-
-fn text() -> Form {
-    Form::Text
-}
-
-/// What becomes of bad rows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnBadRow {
-    /// The stage fails and names the first ones.
-    #[default]
-    Fail,
-    /// They go to the port `rejects`, counted by reason.
-    Reject,
-}
 
 impl Ingest {
     /// Columns of a table that stay empty.
@@ -124,25 +69,7 @@ impl Stage for Ingest {
     }
 
     fn check(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        if let Some(holdout) = self.holdout.filter(|share| !(*share > 0.0 && *share < 1.0)) {
-            findings
-                .push(Finding::at("holdout", format!("{holdout} is not in (0, 1); leave it out to hold out nothing")));
-        }
-        if self.limit == Some(0) {
-            findings.push(Finding::at("limit", "0 reads nothing; leave it out to read all rows"));
-        }
-        if self.max_rejects.is_some() && self.on_bad_row == OnBadRow::Fail {
-            findings.push(Finding::at("max_rejects", "has no effect with `on_bad_row: fail`"));
-        }
-        if self.form == Form::Text && self.columns.get(&Column::System).is_some_and(Option::is_some) {
-            findings.push(Finding::at("columns.system", "a system message needs `form: chat`"));
-        }
-        // A file that is not there is found missing as every file that a configuration names.
-        if self.files().iter().all(|file| file.exists()) {
-            findings.extend(self.survey().err());
-        }
-        findings
+        self.findings()
     }
 
     fn files(&self) -> Vec<PathBuf> {

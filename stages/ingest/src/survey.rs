@@ -4,10 +4,10 @@ use kit::{Error, Finding, Result, Table};
 use serde_json::{Map, Value};
 
 use crate::column::Column;
+use crate::config::Ingest;
 use crate::format::Format;
 use crate::layout::{Layout, layout};
 use crate::source::SourceFile;
-use crate::stage::Ingest;
 use crate::tables::tables_of;
 
 /// The files with their layouts, and the tables they fill.

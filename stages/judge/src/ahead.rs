@@ -1,9 +1,11 @@
 //! What will have to be asked, before the comparisons are there.
 
-use kit::{Ahead, Amount, CHARACTERS_PER_TOKEN, Forecast, Outlook, Result, Table, Work};
-use lm::{Estimate, Load, Purpose};
+use kit::{Ahead, Amount, CHARACTERS_PER_TOKEN, Forecast, Outlook, Result, Table};
+use lm::{Load, Purpose};
+use tokens::cost;
 
-use crate::stage::{Form, Judge};
+use crate::config::Judge;
+use crate::template::Form;
 use crate::template::{Side, Template};
 
 /// Tokens that a chat template adds to a question.
@@ -29,14 +31,12 @@ pub(crate) fn expect(judge: &Judge, ahead: &Ahead) -> Result<Outlook> {
             Some(_) => question * orders,
         } * rows.value as f64;
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
-        let model = ahead.model("model").and_then(|config| Estimate::of(config, judge.dtype, &ahead.device).ok());
-        if let Some(model) = model {
+        if let Some(model) = cost::model(ahead, "model", judge.dtype) {
             let scored = rows.value as f64 * orders;
             let load = Load { tokens, scored, context: question / 2.0 };
-            forecast.work = Some(Work { operations: model.forward(load), width: model.width() });
             let shard = tokens * (judge.shard_rows as f64 / rows.value.max(1) as f64).min(1.0);
             let tokens_at_once = (judge.tokens_per_batch as f64 + question * orders).min(shard) as u64;
-            forecast.memory = Some(model.bytes(Purpose::Score { tokens_at_once }));
+            cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
         }
     }
     Ok(Outlook::of(forecast).port("verdicts", verdicts))

@@ -4,7 +4,7 @@ use kit::rows::{Comparison, Reject, SummaryRow, Verdict};
 use kit::{Context, Error, Outcome, Result, complete_port, id_of};
 use serde_json::json;
 
-use crate::stage::{Judge, Orders};
+use crate::config::{Judge, Orders};
 use crate::summary::Summary;
 use crate::template::Template;
 use crate::verdict::{Answer, p_hat};
@@ -50,8 +50,8 @@ pub(crate) fn judge(stage: &Judge, context: &Context<'_>) -> Result<Outcome> {
 pub(crate) fn judge_id(stage: &Judge, context: &Context<'_>) -> Result<String> {
     let settings = json!({
         "labels": stage.labels, "form": stage.form, "debias": stage.debias, "orders": stage.orders,
-        "asks_for": stage.asks_for, "special_text": stage.special_text, "too_long": stage.too_long,
-        "max_tokens": stage.max_tokens,
+        "asks_for": stage.asks_for, "special_text": stage.tokens.special_text,
+        "too_long": stage.tokens.too_long, "max_tokens": stage.tokens.max_tokens,
     });
     let judge = match &stage.endpoint {
         // The request without a question says all that decides an answer.

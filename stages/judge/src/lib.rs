@@ -8,6 +8,7 @@
 mod ahead;
 mod asking;
 mod client;
+mod config;
 mod endpoint;
 mod failing;
 mod journal;
@@ -25,19 +26,10 @@ mod template;
 pub mod verdict;
 mod work;
 
+pub use config::{Judge, Orders};
 pub use endpoint::Endpoint;
 pub use labels::Labels;
-pub use stage::{Form, Judge, Orders};
-pub use template::{AsksFor, Template};
+pub use template::{AsksFor, Form, Template};
 
 /// The kind for the engine's list.
 pub const KIND: kit::Kind = kit::Kind::of::<Judge>("judge", "soft labels for comparisons from a language model");
-
-/// What `lm` could not do, as a stage's error.
-fn lm_error(error: lm::Error) -> kit::Error {
-    match error {
-        lm::Error::Io { path, source } => kit::Error::io(path)(source),
-        error if error.is_data() => kit::Error::Data(error.to_string()),
-        error => kit::Error::Internal(error.to_string()),
-    }
-}

@@ -4,13 +4,13 @@ use kit::{Context, Result, ShardOutput, run_shards};
 use lm::{Decoder, GenerateRequest, SamplingRules, Sequence, Text};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Judge;
 use crate::judging::{reject, verdict};
 use crate::labels::log_sum;
-use crate::lm_error;
 use crate::mass::{self, LOW_MASS, LowMass};
-use crate::stage::Judge;
 use crate::verdict::Answer;
 use crate::work::{Asked, Question, Questions, Unit, Wording, WorkList};
+use tokens::lm_error;
 
 /// Judges every shard that is not judged yet. Gives the number of rejected rows.
 pub(crate) fn judge(

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use kit::rows::Reject;
 use kit::{Context, Error, Result, RowReader};
 
-use crate::stage::Judge;
+use crate::config::Judge;
 use crate::work::WorkList;
 
 /// The reason of a comparison whose labels got less than `least_mass` in an order.

@@ -8,11 +8,11 @@ use kit::{Context, Error, Result, RowReader, id_of, run_shards};
 
 use crate::asking::{Asking, Heard};
 use crate::client::{BAD_ANSWER, REFUSED, SERVER_ERROR};
+use crate::config::Judge;
 use crate::endpoint::Endpoint;
 use crate::judging::{reject, verdict};
 use crate::mass::{self, LOW_MASS, LowMass, NO_LABEL};
 use crate::reply::LabelLogps;
-use crate::stage::Judge;
 use crate::template::AsksFor;
 use crate::verdict::{Answer, Bounds};
 use crate::work::{Unit, Worded, Wording, WorkList};

@@ -1,11 +1,11 @@
 //! The questions to the judge, before it is asked.
 
-use kit::rows::Comparison;
-use kit::{Context, Rendering, Result, Tokenised};
-
-use crate::lm_error;
-use crate::stage::Judge;
+use crate::config::Judge;
 use crate::work::{Questions, Wording};
+use kit::rows::Comparison;
+use kit::{Context, Rendering, Result};
+use tokens::lm_error;
+use tokens::rendering::of_sequence;
 
 /// The questions of the first comparisons in both orders: what stands before the label, and the labels that count.
 pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
@@ -51,19 +51,7 @@ pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Resul
 fn of_question(questions: &Questions<'_>, title: String, sequences: &[lm::Sequence]) -> Result<Rendering> {
     let text = questions.text();
     let first = &sequences[0];
-    let pieces = text.pieces(first).map_err(lm_error)?;
-    let mut rendering = Rendering::of_tokens(
-        title,
-        Tokenised {
-            ids: &first.ids,
-            start: first.start,
-            pieces: &pieces,
-            displaced: false,
-            bos: text.count_bos(first),
-            escaped: first.escaped,
-            cut: first.cut,
-        },
-    );
+    let mut rendering = of_sequence(text, title, first)?;
     let mut labels = Vec::new();
     for sequence in sequences {
         let (_, label) = text.spelled(sequence).map_err(lm_error)?;

@@ -9,7 +9,24 @@ use minijinja::{UndefinedBehavior, Value, context};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::stage::Form;
+/// How a question reaches the judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// As a user message under the chat template.
+    Chat,
+    /// As it is.
+    Text,
+}
+
+impl Form {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Form::Chat => "chat",
+            Form::Text => "text",
+        }
+    }
+}
 
 /// What a template's question asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -5,12 +5,14 @@ use std::ops::Range;
 
 use kit::rows::{Comparison, Reject};
 use kit::{Context, Error, Result, shard_ranges};
-use lm::{DecoderConfig, Sequence, Text, TextRules, Turn};
+use lm::{Sequence, Text, Turn};
 
+use crate::config::{Judge, Orders};
 use crate::labels::{LabelTokens, Labels};
-use crate::lm_error;
-use crate::stage::{Form, Judge, Orders};
+use crate::template::Form;
 use crate::template::{AsksFor, Side, Template};
+use tokens::SequenceReader;
+use tokens::cost::shared_tokens;
 
 /// What is done for one row of the input.
 pub(crate) enum Unit {
@@ -181,10 +183,8 @@ impl Wording {
 /// How comparisons become tokens.
 pub(crate) struct Questions<'a> {
     wording: &'a Wording,
-    text: Text,
+    reader: SequenceReader,
     labels: &'a Labels,
-    rules: TextRules,
-    limit: usize,
 }
 
 /// Reason and detail of a refusal.
@@ -207,20 +207,14 @@ pub(crate) struct Question {
 
 impl<'a> Questions<'a> {
     pub(crate) fn open(judge: &'a Judge, context: &Context<'_>, wording: &'a Wording) -> Result<Questions<'a>> {
-        let model = &context.model("model")?.path;
-        let positions = DecoderConfig::from_folder(model).map_err(lm_error)?.max_positions;
-        Ok(Questions {
-            wording,
-            text: Text::load(model).map_err(lm_error)?,
-            labels: &judge.labels,
-            rules: judge.rules(),
-            limit: judge.max_tokens.unwrap_or(positions).min(positions),
-        })
+        let rules = judge.tokens.text_rules();
+        let reader = SequenceReader::open(&context.model("model")?.path, rules, judge.tokens.max_tokens)?;
+        Ok(Questions { wording, reader, labels: &judge.labels })
     }
 
     /// The judge's tokenizer.
     pub(crate) fn text(&self) -> &Text {
-        &self.text
+        &self.reader.text
     }
 
     /// Words and tokenises a comparison.
@@ -252,12 +246,8 @@ impl<'a> Questions<'a> {
             Form::Text => "text",
         };
         let turn = Turn::new(role, question);
-        let of_row = |error| match lm_error(error) {
-            Error::Data(text) => Error::Data(format!("comparison `{}`: {text}", row.comparison_id)),
-            other => other,
-        };
-        let tokenised = self.text.continuations(&[turn], &self.labels.texts(), &self.rules, self.limit);
-        match tokenised.map_err(of_row)? {
+        let row = format!("comparison `{}`", row.comparison_id);
+        match self.reader.continuations(&row, turn, &self.labels.texts())? {
             Ok(mut sequences) => {
                 let labels = self.labels.sort(&mut sequences).map_err(Error::Pipeline)?;
                 Ok(Ok(Question { sequences, labels }))
@@ -278,16 +268,7 @@ impl Asked<'_> {
 
     /// Tokens to compute when the two orders share what they have in common.
     pub(crate) fn shared_tokens(&self) -> usize {
-        let mut sequences: Vec<&[u32]> =
-            self.questions().flat_map(|question| &question.sequences).map(|sequence| &*sequence.ids).collect();
-        sequences.sort_unstable();
-        let mut before: &[u32] = &[];
-        let mut tokens = 0;
-        for sequence in sequences {
-            tokens += sequence.len() - before.iter().zip(sequence).take_while(|(a, b)| a == b).count();
-            before = sequence;
-        }
-        tokens
+        shared_tokens(self.questions().flat_map(|question| &question.sequences).map(|sequence| &*sequence.ids))
     }
 
     /// Whether a question lost its beginning.

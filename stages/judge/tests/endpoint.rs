@@ -797,7 +797,7 @@ fn settings_are_checked_and_nothing_is_asked_before_the_run() {
     let found = with(
         json!({"url": "http://user:secret@host/v1", "model": "", "api_key_env": "sk-secret", "top_logprobs": 21,
             "concurrency": 0, "max_rejects": 2.0, "body": {"temperature": 1}}),
-        json!({"form": "text", "max_tokens": 9}),
+        json!({"form": "text", "tokens": {"max_tokens": 9}}),
     );
     assert_eq!(found.len(), 9, "{found:#?}");
     assert!(!format!("{found:?}").contains("secret"));

@@ -181,7 +181,7 @@ fn content_cannot_answer_for_the_judge() {
     let escaped = judged(rows.clone(), &stage(json!({})));
     assert!(escaped.iter().all(|row| row.p_hat > 0.0 && row.p_hat < 1.0));
     let place = place(rows);
-    run(&place, "out", &stage(json!({"special_text": "reject"}))).unwrap();
+    run(&place, "out", &stage(json!({"tokens": {"special_text": "reject"}}))).unwrap();
     let rejects: Vec<Reject> = place.rows("out/rejects");
     assert_eq!((rejects.len(), rejects[0].reason.as_str()), (1, "special_text"));
     assert_eq!(place.rows::<Verdict>("out/verdicts").len(), 5);
@@ -193,14 +193,14 @@ fn questions_that_are_too_long_are_rejected_and_foretold() {
     let whole = run(&place, "whole", &stage(json!({}))).unwrap();
     assert_eq!(whole.balance[0].rejected, 0);
     let forecast = |limit: usize| {
-        let stage = stage(json!({"max_tokens": limit}));
+        let stage = stage(json!({"tokens": {"max_tokens": limit}}));
         place.run("forecast", |context| stage.forecast(context)).unwrap()
     };
     // A limit between the shortest question and the longest.
     let some = |limit: &usize| (1..6).contains(&forecast(*limit).too_long.unwrap().value);
     let limit = (200..800).step_by(20).find(some).unwrap();
     let forecast = forecast(limit);
-    let outcome = run(&place, "out", &stage(json!({"max_tokens": limit}))).unwrap();
+    let outcome = run(&place, "out", &stage(json!({"tokens": {"max_tokens": limit}}))).unwrap();
     assert_eq!(forecast.too_long, Some(Amount::exact(outcome.balance[0].rejected)));
     assert!(forecast.tokens.unwrap().value > 0);
 }

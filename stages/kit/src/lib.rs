@@ -22,7 +22,7 @@ pub use contract::event::{Event, Events};
 pub use contract::expected::{Ahead, CHARACTERS_PER_TOKEN, Expected, Lengths, tokens_of};
 pub use contract::forecast::{Amount, Certainty, Forecast, Outlook, Work};
 pub use contract::port::{Input, InputPort, OutputPort, Table};
-pub use contract::rendering::{Piece, Rendering, Tokenised};
+pub use contract::rendering::{Piece, Rendering};
 pub use contract::stage::{Balance, Configured, Finding, Headline, Kind, Outcome, Stage};
 pub use digest::{Digest, canonical, digest_file, digest_folder, id_bits, id_of};
 pub use error::{Error, Result};

@@ -1,9 +1,10 @@
 //! What will have to be scored, before the rows are there.
 
-use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table, Work};
-use lm::{Estimate, Load, Purpose};
+use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table};
+use lm::{Load, Purpose};
+use tokens::cost;
 
-use crate::stage::Reference;
+use crate::config::Reference;
 
 pub(crate) fn expect(stage: &Reference, ahead: &Ahead) -> Outlook {
     let Some(from) = ahead.input("from") else { return Outlook::default() };
@@ -16,14 +17,12 @@ pub(crate) fn expect(stage: &Reference, ahead: &Ahead) -> Outlook {
         let (of_prompts, of_responses) = (prompts * prompt, sequences.value as f64 * response);
         let tokens = of_prompts + of_responses;
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
-        let model = ahead.model("model").and_then(|config| Estimate::of(config, stage.dtype, &ahead.device).ok());
-        if let Some(model) = model {
+        if let Some(model) = cost::model(ahead, "model", stage.dtype) {
             let scored = of_responses + if stage.prompt_part { of_prompts } else { 0.0 };
             let load = Load { tokens, scored, context: prompt + response / 2.0 };
-            forecast.work = Some(Work { operations: model.forward(load), width: model.width() });
             let shard = tokens * (stage.shard_rows as f64 / sequences.value.max(1) as f64).min(1.0);
             let tokens_at_once = (stage.tokens_per_batch as u64).min(shard as u64);
-            forecast.memory = Some(model.bytes(Purpose::Score { tokens_at_once }));
+            cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
         }
     }
     Outlook::of(forecast).port("reference", Expected::of_rows(Table::Reference, sequences))

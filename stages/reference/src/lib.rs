@@ -4,23 +4,14 @@
 //! or log-probs come about (that is `lm`), nor what is done with them (that is `train`). Read [`Reference`] first.
 
 mod ahead;
-mod rendering;
+mod config;
 mod score;
 mod stage;
 mod work;
 
+pub use config::Reference;
 pub use lm::{EFFICIENCY, Speed, resolve_device};
-pub use stage::Reference;
 
 /// The kind for the engine's list.
 pub const KIND: kit::Kind =
     kit::Kind::of::<Reference>("reference", "log-probs of each distinct sequence under the frozen reference model");
-
-/// What `lm` could not do, as a stage's error.
-fn lm_error(error: lm::Error) -> kit::Error {
-    match error {
-        lm::Error::Io { path, source } => kit::Error::io(path)(source),
-        error if error.is_data() => kit::Error::Data(error.to_string()),
-        error => kit::Error::Internal(error.to_string()),
-    }
-}

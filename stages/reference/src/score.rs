@@ -4,8 +4,9 @@ use kit::rows::ReferenceRow;
 use kit::{Context, Error, Outcome, Result, complete_port, run_shards};
 use lm::{Decoder, Sequence};
 
-use crate::lm_error;
-use crate::stage::Reference;
+use tokens::lm_error;
+
+use crate::config::Reference;
 use crate::work::{Task, Unit, WorkList};
 
 pub(crate) fn score(stage: &Reference, context: &Context<'_>, work: &WorkList) -> Result<Outcome> {

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use kit::rows::{Item, Message, Pair, Reject};
 use kit::{Context, Error, Result, Table, ids, shard_ranges};
-use lm::{Displaced, Refusal, Sequence, Text, TextRules, TooLong, Turn};
-
-use crate::lm_error;
+use lm::{Displaced, Sequence, TooLong};
+use tokens::cost::shared_tokens;
+use tokens::rendering::displaced_remark;
+use tokens::{DatasetRow, ItemSequences, Mismatched, RefusedRow, SequenceKey, SequenceReader};
 
 /// What one shard entry does. Units of one prompt stand together.
 pub(crate) struct Unit {
@@ -35,15 +36,6 @@ pub(crate) struct Counts {
     pub(crate) displaced: u64,
 }
 
-impl Counts {
-    /// What there is to say of prompts that the template writes in another way when an answer follows.
-    pub(crate) fn displaced_remark(&self) -> Option<String> {
-        let text = "whose prompt the chat template writes in another way when an answer follows; look at some with \
-                    `halftone render`";
-        (self.displaced > 0).then(|| format!("{} sequences {text}", self.displaced))
-    }
-}
-
 pub(crate) struct WorkList {
     pub(crate) units: Vec<Unit>,
     /// Rows read.
@@ -55,11 +47,9 @@ pub(crate) struct WorkList {
 
 impl WorkList {
     /// Reads and tokenises the rows of `from`.
-    pub(crate) fn read(context: &Context<'_>, text: &Text, rules: &TextRules, limit: usize) -> Result<WorkList> {
+    pub(crate) fn read(context: &Context<'_>, reader: &SequenceReader) -> Result<WorkList> {
         let mut builder = Builder {
-            text,
-            rules,
-            limit,
+            reader,
             distinct: BTreeMap::new(),
             texts: BTreeMap::new(),
             refused: Vec::new(),
@@ -83,6 +73,11 @@ impl WorkList {
         Ok(builder.finish(rows))
     }
 
+    /// What there is to say of prompts that the template writes in another way when an answer follows.
+    pub(crate) fn displaced_remark(&self) -> Option<String> {
+        displaced_remark(self.counts.displaced)
+    }
+
     /// Distinct sequences to score.
     pub(crate) fn sequences(&self) -> usize {
         self.units.iter().filter(|unit| matches!(unit.task, Task::Score { .. })).count()
@@ -90,7 +85,7 @@ impl WorkList {
 
     /// Tokens to compute when every shared prefix of one prompt's sequences is computed once.
     pub(crate) fn shared_tokens(&self) -> u64 {
-        self.groups(0..self.units.len()).into_iter().map(|group| shared_tokens(&self.units[group]) as u64).sum()
+        self.groups(0..self.units.len()).into_iter().map(|group| self.tokens_of(group) as u64).sum()
     }
 
     /// Ranges of units that shards compute.
@@ -105,7 +100,7 @@ impl WorkList {
         let (mut start, mut end, mut tokens) = (shard.start, shard.start, 0);
         for group in self.groups(shard) {
             end = group.end;
-            tokens += shared_tokens(&self.units[group]);
+            tokens += self.tokens_of(group);
             if tokens >= budget {
                 batches.push(start..end);
                 (start, tokens) = (end, 0);
@@ -115,6 +110,14 @@ impl WorkList {
             batches.push(start..end);
         }
         batches
+    }
+
+    /// Tokens of some units, shared beginnings counted once.
+    fn tokens_of(&self, units: Range<usize>) -> usize {
+        shared_tokens(self.units[units].iter().filter_map(|unit| match &unit.task {
+            Task::Score { sequence, .. } => Some(sequence.ids.as_slice()),
+            Task::Refuse(_) => None,
+        }))
     }
 
     fn groups(&self, range: Range<usize>) -> Vec<Range<usize>> {
@@ -131,35 +134,9 @@ impl WorkList {
     }
 }
 
-/// Tokens of the trie over some sequences: in lexical order, each adds what it does not share with its predecessor.
-fn shared_tokens(units: &[Unit]) -> usize {
-    let mut sequences: Vec<&[u32]> = units
-        .iter()
-        .filter_map(|unit| match &unit.task {
-            Task::Score { sequence, .. } => Some(sequence.ids.as_slice()),
-            Task::Refuse(_) => None,
-        })
-        .collect();
-    sequences.sort_unstable();
-    let mut before: &[u32] = &[];
-    let mut tokens = 0;
-    for sequence in sequences {
-        let shared = before.iter().zip(sequence).take_while(|(a, b)| a == b).count();
-        tokens += sequence.len() - shared;
-        before = sequence;
-    }
-    tokens
-}
-
-/// What makes a sequence distinct: prompt, response, first completion token, length. The same response has another
-/// start where its pair tokenises with a shorter common prefix, and another length where its pair was cut.
-type Key = (String, String, usize, usize);
-
 struct Builder<'a> {
-    text: &'a Text,
-    rules: &'a TextRules,
-    limit: usize,
-    distinct: BTreeMap<Key, Sequence>,
+    reader: &'a SequenceReader,
+    distinct: BTreeMap<SequenceKey, Sequence>,
     /// What each (prompt id, response id) stands for, as a digest of both texts.
     texts: BTreeMap<(String, String), String>,
     refused: Vec<(String, Reject)>,
@@ -168,52 +145,33 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn pair(&mut self, row: &Pair) -> Result<()> {
-        let chosen = (&*turns(&row.chosen_prompt), &*turns(&row.chosen));
-        let rejected = (&*turns(&row.rejected_prompt), &*turns(&row.rejected));
-        let tokenised = self.text.pair(chosen, rejected, self.rules, self.limit);
-        match tokenised.map_err(|error| of_row("pair", &row.pair_id, error))? {
-            Ok((chosen, rejected)) => {
+        match self.reader.pair(row)? {
+            Ok([chosen, rejected]) => {
                 self.add((&row.chosen_prompt_id, &row.chosen_response_id), (&row.chosen_prompt, &row.chosen), chosen)?;
                 let texts = (&*row.rejected_prompt, &*row.rejected);
                 self.add((&row.rejected_prompt_id, &row.rejected_response_id), texts, rejected)
             }
-            Err(refusal) => {
-                let source = (&row.source_file, row.source_line);
-                self.stopped.note(&format!("pair `{}`", row.pair_id), &refusal);
-                self.refuse(&row.chosen_prompt_id, &row.pair_id, source, &refusal, "");
+            Err(refused) => {
+                self.refuse(&row.chosen_prompt_id, row, &refused);
                 Ok(())
             }
         }
     }
 
     fn item(&mut self, row: &Item) -> Result<()> {
-        let prompt = turns(&row.prompt);
-        let source = (&row.source_file, row.source_line);
-        let single = |response: &[Message]| {
-            self.text
-                .single(&prompt, &turns(response), self.rules, self.limit)
-                .map_err(|error| of_row("item", &row.item_id, error))
-        };
-        let sequence = match single(&row.response)? {
-            Ok(sequence) => sequence,
-            Err(refusal) => {
-                self.stopped.note(&format!("item `{}`", row.item_id), &refusal);
-                self.refuse(&row.prompt_id, &row.item_id, source, &refusal, "");
-                return Ok(());
-            }
-        };
-        if let Some((message, response_id)) = kl_response(row) {
-            let messages = [message];
-            match single(&messages)? {
-                Ok(mismatched) => self.add((&row.prompt_id, &response_id), (&row.prompt, &messages), mismatched)?,
-                Err(refusal) => {
-                    self.stopped.note(&format!("item `{}`, kl_response", row.item_id), &refusal);
-                    self.refuse(&row.prompt_id, &row.item_id, source, &refusal, "kl_response: ");
-                    return Ok(());
+        match self.reader.item(row, true)? {
+            Ok(ItemSequences { response, mismatched }) => {
+                if let Some(Mismatched { response_id, message, sequence }) = mismatched {
+                    let texts = (&*row.prompt, std::slice::from_ref(&message));
+                    self.add((&row.prompt_id, &response_id), texts, sequence)?;
                 }
+                self.add((&row.prompt_id, &row.response_id), (&row.prompt, &row.response), response)
+            }
+            Err(refused) => {
+                self.refuse(&row.prompt_id, row, &refused);
+                Ok(())
             }
         }
-        self.add((&row.prompt_id, &row.response_id), (&row.prompt, &row.response), sequence)
     }
 
     fn add(
@@ -230,28 +188,14 @@ impl Builder<'_> {
                  text its own id, or leave the ids out so that they are made from the text"
             )));
         }
-        let key = (prompt_id.to_owned(), response_id.to_owned(), sequence.start, sequence.ids.len());
+        let key = SequenceKey::of(prompt_id, response_id, &sequence);
         self.distinct.entry(key).or_insert(sequence);
         Ok(())
     }
 
-    fn refuse(
-        &mut self,
-        prompt_id: &str,
-        row_id: &str,
-        (file, line): (&Option<String>, Option<u64>),
-        refusal: &Refusal,
-        part: &str,
-    ) {
-        let reject = Reject {
-            input: "from".to_owned(),
-            row_id: row_id.to_owned(),
-            reason: refusal.reason().to_owned(),
-            detail: format!("{part}{refusal}"),
-            source_file: file.clone(),
-            source_line: line,
-        };
-        self.refused.push((prompt_id.to_owned(), reject));
+    fn refuse<R: DatasetRow>(&mut self, prompt_id: &str, row: &R, refused: &RefusedRow) {
+        self.stopped.note(&refused.named(row), &refused.refusal);
+        self.refused.push((prompt_id.to_owned(), row.reject("from", refused.reason(), refused.detail())));
     }
 
     fn finish(self, rows: u64) -> WorkList {
@@ -263,13 +207,13 @@ impl Builder<'_> {
             counts.displaced += u64::from(sequence.displaced);
         }
         let too_long = |(_, reject): &&(String, Reject)| reject.reason == "too_long";
-        counts.too_long = match self.rules.too_long {
+        counts.too_long = match self.reader.rules.too_long {
             TooLong::CutLeft => counts.cut,
             TooLong::Reject | TooLong::Error => self.refused.iter().filter(too_long).count() as u64,
         };
-        let scored = self.distinct.into_iter().map(|((prompt_id, response_id, ..), sequence)| Unit {
-            prompt_id,
-            task: Task::Score { response_id, sequence },
+        let scored = self.distinct.into_iter().map(|(key, sequence)| Unit {
+            prompt_id: key.prompt_id,
+            task: Task::Score { response_id: key.response_id, sequence },
         });
         let refused =
             self.refused.into_iter().map(|(prompt_id, reject)| Unit { prompt_id, task: Task::Refuse(reject) });
@@ -277,29 +221,5 @@ impl Builder<'_> {
         // The sort is stable: within a prompt the sequences keep the order of their keys, the refused rows theirs.
         units.sort_by(|a, b| a.prompt_id.cmp(&b.prompt_id));
         WorkList { units, rows, counts, stopped: self.stopped }
-    }
-}
-
-/// KTO's mismatched response as a message in the form of the item's own response, and its id.
-pub(crate) fn kl_response(row: &Item) -> Option<(Message, String)> {
-    let text = row.kl_response.as_ref()?;
-    let role = row.response.last().map_or("assistant", |message| message.role.as_str());
-    let message = Message::new(role, text);
-    let made = || ids::response_id(&row.prompt_id, std::slice::from_ref(&message));
-    let response_id = row.kl_response_id.clone().unwrap_or_else(made);
-    Some((message, response_id))
-}
-
-pub(crate) fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages
-        .iter()
-        .map(|message| Turn { role: &message.role, content: &message.content, extra: message.extra.as_deref() })
-        .collect()
-}
-
-fn of_row(what: &str, id: &str, error: lm::Error) -> Error {
-    match lm_error(error) {
-        Error::Data(text) => Error::Data(format!("{what} `{id}`: {text}")),
-        other => other,
     }
 }

@@ -126,7 +126,7 @@ fn an_interrupted_run_goes_on_to_the_same_bytes() {
 #[test]
 fn rows_that_are_too_long_are_rejected_by_name_and_foretold() {
     let place = place(pairs("same", true));
-    let stage = stage(json!({"max_tokens": 90}));
+    let stage = stage(json!({"tokens": {"max_tokens": 90}}));
     let rows = scored(&place, "out", &stage);
     let rejects: Vec<Reject> = place.rows("out/rejects");
     assert!(!rejects.is_empty() && !rows.is_empty());
@@ -138,7 +138,7 @@ fn rows_that_are_too_long_are_rejected_by_name_and_foretold() {
     assert!(left.iter().all(|tokens| *tokens <= 90));
     let stopped = place.run("error", |context| {
         serde_json::from_value::<Reference>(
-            json!({"from": "pairs", "model": "m/llama", "max_tokens": 90, "too_long": "error"}),
+            json!({"from": "pairs", "model": "m/llama", "tokens": {"max_tokens": 90, "too_long": "error"}}),
         )
         .unwrap()
         .run(context)
@@ -194,7 +194,7 @@ fn one_id_for_two_texts_is_an_error() {
 
 #[test]
 fn settings_are_checked() {
-    let findings = stage(json!({"tokens_per_batch": 0, "shard_rows": 0, "max_tokens": 0})).check();
+    let findings = stage(json!({"tokens_per_batch": 0, "shard_rows": 0, "tokens": {"max_tokens": 0}})).check();
     assert_eq!(findings.len(), 3);
     let unknown = (reference::KIND.configure)(json!({"from": "a", "model": "m/x", "promt_part": true}));
     assert!(unknown.is_err());
@@ -237,7 +237,7 @@ fn a_prompt_that_is_another_before_an_answer_stops_the_stage() {
         (row.chosen_prompt_id, row.rejected_prompt_id) = (id.clone(), id);
     }
     let place = Place::new().table("from", rows.clone()).model("model", model.path());
-    let with = |rule: &str| stage(json!({"on_prefix_mismatch": rule}));
+    let with = |rule: &str| stage(json!({"tokens": {"on_prefix_mismatch": rule}}));
     let error = place.run("stop", |context| stage(json!({})).run(context)).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, kit::Error::Data(_)) && text.starts_with("4 of 6 rows cannot be scored"), "{text}");

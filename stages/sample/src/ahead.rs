@@ -1,9 +1,10 @@
 //! What will have to be answered, before the prompts are there.
 
-use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table, Work};
-use lm::{Estimate, Load, Purpose};
+use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table};
+use lm::{Load, Purpose};
+use tokens::cost;
 
-use crate::stage::Sample;
+use crate::config::Sample;
 
 pub(crate) fn expect(stage: &Sample, ahead: &Ahead) -> Outlook {
     let Some(from) = ahead.input("from") else { return Outlook::default() };
@@ -15,15 +16,13 @@ pub(crate) fn expect(stage: &Sample, ahead: &Ahead) -> Outlook {
         let (of_prompts, of_responses) = (count * prompt_tokens, count * stage.k as f64 * most);
         let all = of_prompts + of_responses;
         forecast.tokens = Some(Amount::about(all.ceil() as u64));
-        let model = ahead.model("model").and_then(|config| Estimate::of(config, stage.dtype, &ahead.device).ok());
-        if let Some(model) = model {
+        if let Some(model) = cost::model(ahead, "model", stage.dtype) {
             let load = Load { tokens: all, scored: count + of_responses, context: prompt_tokens + most / 2.0 };
-            forecast.work = Some(Work { operations: model.forward(load), width: model.width() });
             // Within a shard.
             let shard = stage.shard_rows as f64 * (prompt_tokens + stage.k as f64 * most);
             let tokens_at_once = (stage.tokens_per_batch as f64).min(shard).min(all) as u64;
             let responses_at_once = (stage.shard_rows.saturating_mul(stage.k) as u64).min(rows.value);
-            forecast.memory = Some(model.bytes(Purpose::Generate { tokens_at_once, responses_at_once }));
+            cost::forward(&mut forecast, &model, load, Purpose::Generate { tokens_at_once, responses_at_once });
         }
     }
     let responses = Expected {

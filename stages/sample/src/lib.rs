@@ -4,21 +4,13 @@
 //! not know how text is generated (that is `lm`). Read [`Sample`] first.
 
 mod ahead;
+mod config;
 mod rendering;
 mod sampling;
 mod stage;
 mod work;
 
-pub use stage::Sample;
+pub use config::Sample;
 
 /// The kind for the engine's list.
 pub const KIND: kit::Kind = kit::Kind::of::<Sample>("sample", "k responses of a model to each prompt");
-
-/// What `lm` could not do, as a stage's error.
-fn lm_error(error: lm::Error) -> kit::Error {
-    match error {
-        lm::Error::Io { path, source } => kit::Error::io(path)(source),
-        error if error.is_data() => kit::Error::Data(error.to_string()),
-        error => kit::Error::Internal(error.to_string()),
-    }
-}

@@ -4,9 +4,9 @@ use kit::rows::{Message, Reject, Response};
 use kit::{Context, Outcome, Result, complete_port, ids, run_shards, shard_ranges};
 use lm::{Decoder, GenerateRequest, Generation};
 
-use crate::lm_error;
-use crate::stage::Sample;
+use crate::config::Sample;
 use crate::work::{PromptTokens, WorkList};
+use tokens::lm_error;
 
 pub(crate) fn sample(stage: &Sample, context: &Context<'_>) -> Result<Outcome> {
     let work = WorkList::read(stage, context)?;

@@ -120,7 +120,7 @@ fn prompts_of_any_table_are_answered_once() {
 #[test]
 fn prompts_without_room_for_a_response_are_rejected_and_foretold() {
     let place = place(prompts(24, true));
-    let stage = stage(json!({"k": 1, "max_tokens": 2, "max_prompt_tokens": 40}));
+    let stage = stage(json!({"k": 1, "max_tokens": 2, "tokens": {"max_tokens": 40}}));
     let outcome = run(&place, "out", &stage);
     let rejects: Vec<Reject> = place.rows("out/rejects");
     let refused = rejects.iter().filter(|reject| reject.reason == "too_long").count() as u64;

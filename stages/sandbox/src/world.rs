@@ -4,8 +4,7 @@ use kit::commit::commit_bytes;
 use kit::ids::{prompt_id, response_id};
 use kit::rows::{Item, Prompt, Reject};
 use kit::{
-    Amount, Context, Error, Expected, Finding, Forecast, Message, Outcome, Outlook, Result, Table, TableWriter,
-    canonical,
+    Amount, Context, Expected, Finding, Forecast, Message, Outcome, Outlook, Result, Table, TableWriter, canonical,
 };
 use lm::{Decoder, DecoderConfig, Device};
 use rand::Rng;
@@ -13,6 +12,7 @@ use rand::seq::SliceRandom;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokens::lm_error;
 
 use crate::forms;
 use crate::tokenizer::{EOS_ID, PAD_ID, tokenizer_config_json, tokenizer_json, vocabulary};
@@ -303,14 +303,6 @@ fn push_item(writer: &mut TableWriter<Item>, item_id: String, prompt: String, re
         source_file: None,
         source_line: None,
     })
-}
-
-/// The sandbox's own model folder: what is wrong with it is our fault.
-fn lm_error(error: lm::Error) -> Error {
-    match error {
-        lm::Error::Io { path, source } => Error::io(path)(source),
-        error => Error::internal(format!("the sandbox's model: {error}")),
-    }
 }
 
 /// Raw text: no chat template touches it.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kit::rows::SummaryRow;
 use kit::{Context, Error, Result, RowReader};
 
-use crate::stage::Summarize;
+use crate::config::Summarize;
 
 /// One setting within a block: what is compared, and the rest of its labels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,12 +5,13 @@
 //! labels and figures, not what they mean. Read [`Summarize`] first.
 
 mod cells;
+mod config;
 mod pages;
 mod plot;
 mod stage;
 pub mod student;
 
-pub use stage::{Best, Choose, Summarize};
+pub use config::{Best, Choose, Summarize};
 
 /// The kind for the engine's list.
 pub const KIND: kit::Kind =

@@ -1,7 +1,8 @@
 //! What training will take, before the rows are there.
 
 use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table, Work};
-use lm::{Estimate, Load, Purpose};
+use lm::{Load, Purpose};
+use tokens::cost;
 
 use crate::config::Train;
 
@@ -44,8 +45,7 @@ pub(crate) fn expect(stage: &Train, ahead: &Ahead) -> Outlook {
         let row_tokens = prompts * prompt + responses * response;
         let tokens = steps * in_batch * row_tokens;
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
-        let model = ahead.model("model").and_then(|config| Estimate::of(config, stage.dtype, &ahead.device).ok());
-        if let Some(model) = model {
+        if let Some(model) = cost::model(ahead, "model", stage.dtype) {
             let prompt_part = if stage.objective.needs_prompt_part() { prompts * prompt } else { 0.0 };
             let scored = steps * in_batch * (responses * response + prompt_part);
             let load = Load { tokens, scored, context: prompt + response / 2.0 };

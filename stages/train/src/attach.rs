@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use kit::rows::{Embedding, ReferenceRow};
 use kit::{Context, Error, Result};
 use objective::Mixture;
+use tokens::SequenceKey;
 
-use crate::dataset::{Dataset, Key};
+use crate::dataset::Dataset;
 
 impl Dataset {
     /// Takes the reference log-probs of all sequences from the input `reference`.
@@ -16,8 +17,8 @@ impl Dataset {
         objective: &Mixture,
         dtype: lm::Dtype,
     ) -> Result<()> {
-        let places: BTreeMap<&Key, usize> = self.keys.iter().zip(0..).collect();
-        let ids = |key: &Key| (key.0.clone(), key.1.clone());
+        let places: BTreeMap<&SequenceKey, usize> = self.keys.iter().zip(0..).collect();
+        let ids = |key: &SequenceKey| (key.prompt_id.clone(), key.response_id.clone());
         let mut starts: BTreeMap<(String, String), Vec<u32>> =
             self.keys.iter().map(|key| (ids(key), Vec::new())).collect();
         for row in context.rows::<ReferenceRow>("reference")? {
@@ -30,7 +31,9 @@ impl Dataset {
                 )));
             }
             let start = row.completion_start;
-            let key = (row.prompt_id, row.response_id, start as usize, row.completion_tokens as usize);
+            let (prompt_id, response_id) = (row.prompt_id, row.response_id);
+            let length = row.completion_tokens as usize;
+            let key = SequenceKey { prompt_id, response_id, start: start as usize, length };
             if let Some(starts) = starts.get_mut(&ids(&key)) {
                 starts.push(start);
             }
@@ -39,7 +42,7 @@ impl Dataset {
                 return Err(Error::Pipeline(format!(
                     "`reference` has no `prompt_logp` for response `{}`, and `{}` scores prompts too: set \
                      `prompt_part: true` in that stage",
-                    key.1,
+                    key.response_id,
                     objective.name()
                 )));
             }
@@ -49,19 +52,18 @@ impl Dataset {
         for example in &self.examples {
             let missing = example.sequences().into_iter().find(|(_, sequence)| !read(*sequence));
             if let Some((side, sequence)) = missing {
-                let (prompt_id, response_id, start, length) = &self.keys[sequence];
+                let SequenceKey { prompt_id, response_id, start, length } = &self.keys[sequence];
                 let found = &starts[&ids(&self.keys[sequence])];
                 let why = if found.is_empty() {
                     format!(
                         "either `reference` is not computed from the rows of `{}` (its `from` takes a list), or it rejected \
-                         this one, as it does with a smaller `max_tokens` than here: look into its table `rejects`",
+                         this one, as it does with a smaller `tokens.max_tokens` than here: look into its table `rejects`",
                         self.input
                     )
                 } else {
                     format!(
                         "it has that response with its completion at token {found:?}, here it starts at {start} and has \
-                         {length} tokens: use the same tokenizer, `max_tokens`, `too_long`, `special_text` and \
-                         `on_prefix_mismatch` in both stages"
+                         {length} tokens: use the same tokenizer and the same `tokens:` in both stages"
                     )
                 };
                 return Err(Error::Pipeline(format!(

@@ -52,7 +52,6 @@ impl Train {
             ("steps", self.steps),
             ("eval_every", self.eval_every),
             ("checkpoint_every", Some(self.checkpoint_every)),
-            ("max_tokens", self.max_tokens.map(|tokens| tokens as u64)),
             ("batch.pairs", self.batch.pairs.map(|rows| rows as u64)),
             ("batch.prompts", self.batch.prompts.map(|rows| rows as u64)),
             ("batch.items", self.batch.items.map(|rows| rows as u64)),
@@ -119,6 +118,7 @@ impl Train {
             let text = format!("{budget} is out of range, wanted a number above 0");
             find(!above_zero(budget), "memory.budget_gib", text);
         }
+        findings.extend(self.tokens.findings());
         findings
     }
 }

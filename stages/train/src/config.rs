@@ -1,10 +1,11 @@
 //! The configuration of `train`: its field docs are the manual.
 
 use kit::Input;
-use lm::{Dtype, PromptMismatch, SavedDtype, SpecialText, TooLong};
+use lm::{Dtype, SavedDtype};
 use objective::Mixture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokens::RowRules;
 
 /// Trains a policy on pairs or items.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -65,24 +66,9 @@ pub struct Train {
     /// Lets `jpo` train on pairs that all share their prompt, where it is DPO at a higher price.
     #[serde(default)]
     pub allow_same_prompt: bool,
-    /// Rows with a sequence longer than the limit: `reject` them, `cut_left` (the prompt's beginning goes, equally on
-    /// both sides of a pair), or stop with an `error`.
-    #[serde(default = "too_long")]
-    pub too_long: TooLong,
-    /// Text that looks like a special token inside a message: `escape` encodes it as ordinary text, `reject` refuses
-    /// the row, `allow` encodes it as the special token.
-    #[serde(default = "special_text")]
-    pub special_text: SpecialText,
-    /// Rows whose prompt, tokenised by itself, is not what stands before its answer. The last token or two may always
-    /// differ, where they merge with the answer's. Where a chat template writes the prompt in another way when an answer
-    /// follows: `stop`, or `append` the answer, as the template writes it, to the prompt's own rendering, or `keep` the
-    /// whole and score whatever follows the common beginning. `reject` refuses every row whose prompt is not a prefix to
-    /// the last token.
-    #[serde(default = "on_prefix_mismatch")]
-    pub on_prefix_mismatch: PromptMismatch,
-    /// Longest sequence in tokens; without it the model's positions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_tokens: Option<usize>,
+    /// How rows become tokens: the same as in the `reference` stage.
+    #[serde(default)]
+    pub tokens: RowRules,
 }
 
 /// A low-rank adapter as PEFT has it: y = x W^T + (alpha / rank) x A^T B^T, A drawn from the run's seed, B 0 at first.
@@ -222,18 +208,6 @@ fn checkpoint_every() -> u64 {
 
 fn checkpoint_minutes() -> f64 {
     1.0
-}
-
-fn too_long() -> TooLong {
-    TooLong::Reject
-}
-
-fn special_text() -> SpecialText {
-    SpecialText::Escape
-}
-
-fn on_prefix_mismatch() -> PromptMismatch {
-    PromptMismatch::Stop
 }
 
 fn clip_norm() -> Option<f64> {

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use kit::rows::Reject;
 use lm::{Displaced, Sequence, TooLong};
-
-/// Prompt, response, first completion token, completion tokens: how `reference` names what it scored.
-pub(crate) type Key = (String, String, usize, usize);
+use tokens::SequenceKey;
+use tokens::rendering::displaced_remark;
 
 /// The rows of `from` or `eval_pairs`. Sequences and prompts stand once and are referred to by number.
 pub(crate) struct Dataset {
@@ -15,7 +14,7 @@ pub(crate) struct Dataset {
     /// Distinct token sequences.
     pub(crate) sequences: Vec<Sequence>,
     /// What each sequence is.
-    pub(crate) keys: Vec<Key>,
+    pub(crate) keys: Vec<SequenceKey>,
     /// Ids of the distinct prompts.
     pub(crate) prompts: Vec<String>,
     /// The rows kept, in file order.
@@ -143,7 +142,7 @@ impl Dataset {
         let mut tokens = 0;
         for &sequence in sequences {
             let Sequence { ids, start, .. } = &self.sequences[sequence];
-            let longest = prompts.entry(&self.keys[sequence].0).or_insert(0);
+            let longest = prompts.entry(&self.keys[sequence].prompt_id).or_insert(0);
             *longest = (*longest).max(*start);
             tokens += ids.len() - start;
         }
@@ -167,9 +166,7 @@ impl Dataset {
     /// What there is to say of prompts that the template writes in another way when an answer follows.
     pub(crate) fn displaced_remark(&self) -> Option<String> {
         let (_, displaced) = self.mismatched();
-        let text = "whose prompt the chat template writes in another way when an answer follows; look at some with \
-                    `halftone render`";
-        (displaced > 0).then(|| format!("`{}`: {displaced} sequences {text}", self.input))
+        displaced_remark(displaced as u64).map(|text| format!("`{}`: {text}", self.input))
     }
 
     /// Rows refused or cut because of the limit.

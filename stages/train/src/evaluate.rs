@@ -6,9 +6,9 @@ use lm::{Decoder, Sequence};
 use objective::{Batch, Mixture};
 
 use crate::dataset::Dataset;
-use crate::lm_error;
 use crate::order::Order;
 use crate::step::objective_error;
+use tokens::lm_error;
 
 /// Held-out pairs, in batches like those of training: RPO's matrix has the same size on both.
 pub(crate) struct HeldOut {

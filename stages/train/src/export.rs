@@ -5,7 +5,7 @@ use std::path::Path;
 use kit::Result;
 use lm::SavedDtype;
 
-use crate::lm_error;
+use tokens::lm_error;
 
 /// Writes the model of a folder into another, existing one: config, weights, tokenizer and template. It loads in
 /// transformers and stands alone. Without a dtype, weights keep the one that they are stored in; merged ones are f32.

@@ -16,7 +16,6 @@ mod log;
 mod micro;
 mod order;
 mod read;
-mod rendering;
 mod run;
 mod splits;
 mod stage;
@@ -30,12 +29,3 @@ pub use lm::SavedDtype;
 
 /// The kind in pipeline files.
 pub const KIND: kit::Kind = kit::Kind::of::<Train>("train", "train a policy on pairs or items with a chosen objective");
-
-/// A failure of the model as a failure of the stage.
-pub(crate) fn lm_error(error: lm::Error) -> kit::Error {
-    match error {
-        lm::Error::Io { path, source } => kit::Error::io(path)(source),
-        error if error.is_data() => kit::Error::Data(error.to_string()),
-        error => kit::Error::Internal(error.to_string()),
-    }
-}

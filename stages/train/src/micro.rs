@@ -91,7 +91,7 @@ impl Dataset {
         let mut roots: Vec<usize> = (0..count).collect();
         let mut first_of_prompt: BTreeMap<&str, usize> = BTreeMap::new();
         for (place, &sequence) in assembled.sequences.iter().enumerate() {
-            let first = *first_of_prompt.entry(self.keys[sequence].0.as_str()).or_insert(place);
+            let first = *first_of_prompt.entry(self.keys[sequence].prompt_id.as_str()).or_insert(place);
             join(&mut roots, first, place);
         }
         batch.edges.iter().for_each(|edge| join(&mut roots, edge.chosen, edge.rejected));

@@ -2,20 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use kit::rows::{Item, Message, Pair, Reject};
-use kit::{Cell, Context, Error, Result, Row, Table, ids};
-use lm::{Refusal, Sequence, Text, TextRules, Turn};
+use kit::rows::{Item, Pair};
+use kit::{Cell, Context, Error, Result, Table};
+use lm::Sequence;
 use objective::{Forms, Mixture};
+use tokens::{DatasetRow, ItemSequences, Mismatched, RefusedRow, SequenceKey, SequenceReader};
 
-use crate::dataset::{Dataset, Example, Key};
-use crate::lm_error;
-
-/// How rows become sequences.
-pub(crate) struct Tokens<'a> {
-    pub(crate) text: &'a Text,
-    pub(crate) rules: TextRules,
-    pub(crate) limit: usize,
-}
+use crate::dataset::{Dataset, Example};
 
 impl Dataset {
     /// Reads and tokenises an input. Rows that cannot be trained on are refused with their reason; data on which the
@@ -23,12 +16,12 @@ impl Dataset {
     pub(crate) fn read(
         context: &Context<'_>,
         input: &'static str,
-        tokens: &Tokens<'_>,
+        sequences: &SequenceReader,
         objective: &Mixture,
         allow_same_prompt: bool,
     ) -> Result<Dataset> {
         let mut reader = Reader {
-            tokens,
+            sequences,
             objective,
             dataset: Dataset::empty(input),
             places: BTreeMap::new(),
@@ -105,10 +98,10 @@ pub(crate) fn check_forms(objective: &Mixture, forms: Forms, allow_same_prompt: 
 }
 
 struct Reader<'a> {
-    tokens: &'a Tokens<'a>,
+    sequences: &'a SequenceReader,
     objective: &'a Mixture,
     dataset: Dataset,
-    places: BTreeMap<Key, usize>,
+    places: BTreeMap<SequenceKey, usize>,
     prompts: BTreeMap<String, usize>,
 }
 
@@ -116,7 +109,7 @@ struct Reader<'a> {
 type Refused = (String, String);
 
 impl Reader<'_> {
-    fn read_all<R: Row + Sourced>(
+    fn read_all<R: DatasetRow>(
         &mut self,
         context: &Context<'_>,
         mut take: impl FnMut(&mut Self, &R) -> Result<Result<Example, Refused>>,
@@ -127,9 +120,7 @@ impl Reader<'_> {
             match take(self, &row)? {
                 Ok(example) => self.dataset.examples.push(example),
                 Err((reason, detail)) => {
-                    let input = self.dataset.input.to_owned();
-                    let (row_id, source_file, source_line) = row.source();
-                    self.dataset.rejects.push(Reject { input, row_id, reason, detail, source_file, source_line });
+                    self.dataset.rejects.push(row.reject(self.dataset.input, reason, detail));
                 }
             }
         }
@@ -157,15 +148,9 @@ impl Reader<'_> {
         if let Err(refused) = check_weight(row.weight) {
             return Ok(Err(refused));
         }
-        let chosen = (&*turns(&row.chosen_prompt), &*turns(&row.chosen));
-        let rejected = (&*turns(&row.rejected_prompt), &*turns(&row.rejected));
-        let tokenised = self.tokens.text.pair(chosen, rejected, &self.tokens.rules, self.tokens.limit);
-        match tokenised.map_err(|error| of_row("pair", &row.pair_id, error))? {
-            Err(refusal) => {
-                self.dataset.stopped.note(&format!("pair `{}`", row.pair_id), &refusal);
-                Ok(Err(said(&refusal, "")))
-            }
-            Ok((chosen, rejected)) => Ok(Ok(Example::Pair {
+        match self.sequences.pair(row)? {
+            Err(refused) => Ok(Err(self.refuse(row, &refused))),
+            Ok([chosen, rejected]) => Ok(Ok(Example::Pair {
                 id: row.pair_id.clone(),
                 chosen: self.add(&row.chosen_prompt_id, &row.chosen_response_id, chosen)?,
                 rejected: self.add(&row.rejected_prompt_id, &row.rejected_response_id, rejected)?,
@@ -188,36 +173,22 @@ impl Reader<'_> {
         if let Err(refused) = check_weight(row.weight) {
             return Ok(Err(refused));
         }
-        let prompt = turns(&row.prompt);
-        let tokens = self.tokens;
-        let single = |response: &[Message]| {
-            let tokenised = tokens.text.single(&prompt, &turns(response), &tokens.rules, tokens.limit);
-            tokenised.map_err(|error| of_row("item", &row.item_id, error))
+        let needs_kl = self.objective.needs_kl();
+        let ItemSequences { response, mismatched } = match self.sequences.item(row, needs_kl)? {
+            Ok(sequences) => sequences,
+            Err(refused) => return Ok(Err(self.refuse(row, &refused))),
         };
-        let sequence = match single(&row.response)? {
-            Ok(sequence) => sequence,
-            Err(refusal) => {
-                self.dataset.stopped.note(&format!("item `{}`", row.item_id), &refusal);
-                return Ok(Err(said(&refusal, "")));
-            }
-        };
-        let mut kl = None;
-        if self.objective.needs_kl() {
-            let Some((message, response_id)) = kl_response(row) else {
+        let kl = match mismatched {
+            Some(Mismatched { response_id, sequence, .. }) => Some(self.add(&row.prompt_id, &response_id, sequence)?),
+            None if needs_kl => {
                 let detail = format!("`{}` wants a mismatched response with each item", self.objective.name());
                 return Ok(Err(("no_kl_response".to_owned(), detail)));
-            };
-            match single(&[message])? {
-                Ok(mismatched) => kl = Some(self.add(&row.prompt_id, &response_id, mismatched)?),
-                Err(refusal) => {
-                    self.dataset.stopped.note(&format!("item `{}`, kl_response", row.item_id), &refusal);
-                    return Ok(Err(said(&refusal, "kl_response: ")));
-                }
             }
-        }
+            None => None,
+        };
         Ok(Ok(Example::Item {
             id: row.item_id.clone(),
-            sequence: self.add(&row.prompt_id, &row.response_id, sequence)?,
+            sequence: self.add(&row.prompt_id, &row.response_id, response)?,
             prompt: self.prompt(&row.prompt_id),
             label: row.label,
             weight: row.weight,
@@ -226,9 +197,13 @@ impl Reader<'_> {
         }))
     }
 
+    fn refuse<R: DatasetRow>(&mut self, row: &R, refused: &RefusedRow) -> Refused {
+        self.dataset.stopped.note(&refused.named(row), &refused.refusal);
+        (refused.reason(), refused.detail())
+    }
+
     fn add(&mut self, prompt_id: &str, response_id: &str, sequence: Sequence) -> Result<usize> {
-        let length = sequence.completion_tokens();
-        let key = (prompt_id.to_owned(), response_id.to_owned(), sequence.start, length);
+        let key = SequenceKey::of(prompt_id, response_id, &sequence);
         if let Some(&place) = self.places.get(&key) {
             if self.dataset.sequences[place].ids != sequence.ids {
                 return Err(Error::data(format!(
@@ -258,55 +233,10 @@ impl Reader<'_> {
     }
 }
 
-/// A row with an id and a place in a file.
-trait Sourced {
-    fn source(&self) -> (String, Option<String>, Option<u64>);
-}
-
-impl Sourced for Pair {
-    fn source(&self) -> (String, Option<String>, Option<u64>) {
-        (self.pair_id.clone(), self.source_file.clone(), self.source_line)
-    }
-}
-
-impl Sourced for Item {
-    fn source(&self) -> (String, Option<String>, Option<u64>) {
-        (self.item_id.clone(), self.source_file.clone(), self.source_line)
-    }
-}
-
-/// KTO's mismatched response as a message in the form of the item's own response, and its id: as `reference` has it.
-pub(crate) fn kl_response(row: &Item) -> Option<(Message, String)> {
-    let text = row.kl_response.as_ref()?;
-    let role = row.response.last().map_or("assistant", |message| message.role.as_str());
-    let message = Message::new(role, text);
-    let made = || ids::response_id(&row.prompt_id, std::slice::from_ref(&message));
-    let response_id = row.kl_response_id.clone().unwrap_or_else(made);
-    Some((message, response_id))
-}
-
 fn check_weight(weight: f64) -> Result<(), Refused> {
     if weight >= 0.0 && weight.is_finite() {
         Ok(())
     } else {
         Err(("bad_weight".to_owned(), format!("weight {weight}, wanted a finite number of at least 0")))
-    }
-}
-
-fn said(refusal: &Refusal, part: &str) -> Refused {
-    (refusal.reason().to_owned(), format!("{part}{refusal}"))
-}
-
-pub(crate) fn turns(messages: &[Message]) -> Vec<Turn<'_>> {
-    messages
-        .iter()
-        .map(|message| Turn { role: &message.role, content: &message.content, extra: message.extra.as_deref() })
-        .collect()
-}
-
-fn of_row(what: &str, id: &str, error: lm::Error) -> Error {
-    match lm_error(error) {
-        Error::Data(text) => Error::Data(format!("{what} `{id}`: {text}")),
-        other => other,
     }
 }

@@ -4,17 +4,16 @@ use std::path::{Path, PathBuf};
 
 use kit::rows::{Contrast, Metric, Split, StepRow};
 use kit::{Context, Error, Outcome, Result, Table};
-use lm::{AdamW, Decoder, DecoderConfig, Kept, Memory, Text, TextRules, Training};
+use lm::{AdamW, Decoder, Kept, Memory, Training};
 use objective::Mixture;
+use tokens::{SequenceReader, lm_error};
 
 use crate::checkpoint::Checkpoints;
 use crate::config::{MemorySchedule, Train};
 use crate::dataset::Dataset;
 use crate::evaluate::HeldOut;
-use crate::lm_error;
 use crate::log::Log;
 use crate::order::Order;
-use crate::read::Tokens;
 use crate::step::Stepper;
 use crate::tensorboard::EventFile;
 
@@ -31,20 +30,9 @@ pub(crate) struct Plan {
 }
 
 impl Train {
-    /// The model's tokenizer and template, and the longest sequence.
-    pub(crate) fn text(&self, context: &Context<'_>) -> Result<(Text, usize)> {
-        let folder = &context.model("model")?.path;
-        let text = Text::load(folder).map_err(lm_error)?;
-        let positions = DecoderConfig::from_folder(folder).map_err(lm_error)?.max_positions;
-        Ok((text, self.max_tokens.unwrap_or(positions).min(positions)))
-    }
-
-    pub(crate) fn rules(&self) -> TextRules {
-        TextRules {
-            special_text: self.special_text,
-            too_long: self.too_long,
-            on_prefix_mismatch: self.on_prefix_mismatch,
-        }
+    /// The model's tokenizer and template under the stage's rules.
+    pub(crate) fn reader(&self, context: &Context<'_>) -> Result<SequenceReader> {
+        SequenceReader::of_rows(&context.model("model")?.path, &self.tokens)
     }
 
     /// Whether steps are also told by form and label of their pairs.
@@ -59,8 +47,7 @@ impl Train {
         if lm::base_of(folder).map_err(lm_error)?.is_some() {
             return Err(Error::Pipeline(from_adapter(&folder.display())));
         }
-        let (text, limit) = self.text(context)?;
-        let tokens = Tokens { text: &text, rules: self.rules(), limit };
+        let reader = self.reader(context)?;
         let items = context.table_of("from") == Some(Table::Items);
         let wrong_unit = match items {
             true => self.batch.pairs.map(|_| ("pairs", "items")),
@@ -74,7 +61,7 @@ impl Train {
         let read = |input: &'static str| -> Result<Dataset> {
             // What is measured on may be of one form, whatever is trained on.
             let allow_same_prompt = self.allow_same_prompt || input != "from";
-            let mut dataset = Dataset::read(context, input, &tokens, &self.objective, allow_same_prompt)?;
+            let mut dataset = Dataset::read(context, input, &reader, &self.objective, allow_same_prompt)?;
             if !context.sources("reference").is_empty() {
                 dataset.attach_reference(context, &self.objective, self.dtype)?;
             }

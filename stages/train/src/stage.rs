@@ -6,10 +6,12 @@ use kit::{
     Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Rendering, Result, Stage, Table,
 };
 
+use tokens::rendering::{Shown, of_rows};
+
 use crate::checkpoint::Checkpoints;
 use crate::config::Train;
 use crate::run::from_adapter;
-use crate::{ahead, read, rendering};
+use crate::{ahead, read};
 
 impl Stage for Train {
     fn version(&self) -> String {
@@ -35,6 +37,7 @@ impl Stage for Train {
         let mut inputs = vec![from, InputPort::new("model", &self.model, Table::Model)];
         if let Some(reference) = &self.reference {
             let port = InputPort::new("reference", reference, Table::Reference).shares("dtype", self.dtype.name());
+            let port = port.shares("tokens", self.tokens.setting());
             inputs.push(if !objective.reads_rejected() {
                 port.idle(format!("`{name}` measures no log-ratio"))
             } else if objective.needs_prompt_part() {
@@ -131,7 +134,7 @@ impl Stage for Train {
         Ok(Forecast {
             rows: Amount::exact(plan.dataset.read),
             tokens: Some(Amount::about((tokens as f64 * passes).ceil() as u64)),
-            too_long: Some(Amount::exact(plan.dataset.too_long(self.too_long))),
+            too_long: Some(Amount::exact(plan.dataset.too_long(self.tokens.too_long))),
             notes,
             ..Forecast::default()
         })
@@ -150,6 +153,8 @@ impl Stage for Train {
     }
 
     fn render(&self, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
-        rendering::render(self, context, rows)
+        let shown =
+            Shown { rejected: self.objective.reads_rejected(), mismatched: self.objective.needs_kl(), labels: true };
+        of_rows(context, &self.reader(context)?, rows, shown)
     }
 }

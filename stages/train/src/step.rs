@@ -5,8 +5,8 @@ use lm::{LogProbs, Sequence, Training};
 use objective::{Batch, Evaluation, Mixture};
 
 use crate::dataset::Dataset;
-use crate::lm_error;
 use crate::micro::{Assembled, Part};
+use tokens::lm_error;
 
 /// What a step gave.
 pub(crate) struct Step {
@@ -95,7 +95,7 @@ impl Stepper<'_> {
                 return Err(Error::data(format!(
                     "step {step}: the policy's log-prob of response `{}` is {response} (prompt part {prompt}); rows {}; \
                      lower `optimizer.lr`, or look at these rows",
-                    self.dataset.keys[sequence].1,
+                    self.dataset.keys[sequence].response_id,
                     self.ids(&owners)
                 )));
             }

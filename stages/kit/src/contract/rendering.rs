@@ -1,7 +1,5 @@
 //! What a model is going to be fed, for people to read before anything is computed.
 
-use std::ops::Range;
-
 use serde::Serialize;
 
 /// A sequence, or a question to a judge.
@@ -28,64 +26,7 @@ pub struct Piece {
     pub scored: bool,
 }
 
-/// A tokenised text with its completion from `start` on.
-#[derive(Debug, Clone, Copy)]
-pub struct Tokenised<'a> {
-    /// All tokens.
-    pub ids: &'a [u32],
-    /// The first one of the completion.
-    pub start: usize,
-    /// The text in runs, with their tokens and whether they are scored.
-    pub pieces: &'a [(String, Range<usize>, bool)],
-    /// Whether the prompt's own rendering is not what the chat template writes before an answer.
-    pub displaced: bool,
-    /// BOS tokens, where the tokenizer has one.
-    pub bos: Option<usize>,
-    /// Spans of special-token text that were encoded as ordinary text.
-    pub escaped: u32,
-    /// Tokens cut on the left.
-    pub cut: u32,
-}
-
 impl Rendering {
-    /// A sequence as its model sees it.
-    pub fn of_tokens(title: String, tokens: Tokenised<'_>) -> Rendering {
-        let Tokenised { ids, start, pieces, displaced, bos, escaped, cut } = tokens;
-        let piece = |(text, tokens, scored): &(String, Range<usize>, bool)| Piece {
-            text: text.clone(),
-            ids: ids[tokens.clone()].to_vec(),
-            scored: *scored,
-        };
-        let pieces: Vec<Piece> = pieces.iter().map(piece).collect();
-        let scored: usize = pieces.iter().filter(|piece| piece.scored).map(|piece| piece.ids.len()).sum();
-        let left_out = match ids.len() - start - scored {
-            0 => String::new(),
-            others => format!(", {others} after them not scored"),
-        };
-        let mut facts = vec![format!("{} tokens: {start} before, {scored} scored{left_out}", ids.len())];
-        let mut warnings = Vec::new();
-        if displaced {
-            let text = "the chat template writes the prompt in another way when an answer follows; this is what \
-                        `on_prefix_mismatch` makes of it";
-            warnings.push(text.to_owned());
-        }
-        match bos {
-            None => facts.push("the tokenizer has no BOS token".to_owned()),
-            Some(1) => facts.push("1 BOS token".to_owned()),
-            Some(0) => facts.push("no BOS token".to_owned()),
-            Some(several) => {
-                warnings.push(format!("{several} BOS tokens: the text or the template has one of its own"))
-            }
-        }
-        if escaped > 0 {
-            facts.push(format!("{escaped} spans look like special tokens and are ordinary text"));
-        }
-        if cut > 0 {
-            warnings.push(format!("{cut} tokens were cut on the left: the whole is longer than the limit"));
-        }
-        Rendering { title, pieces, facts, warnings }
-    }
-
     /// Text whose tokens are made elsewhere.
     pub fn of_text(title: String, text: String) -> Rendering {
         let facts = vec![format!("{} characters; the endpoint makes the tokens", text.chars().count())];

@@ -1,0 +1,202 @@
+//! The configuration of `judge`: its field docs are the manual.
+
+use kit::{Error, Finding, Input};
+use lm::Dtype;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokens::QuestionRules;
+
+use crate::endpoint::Endpoint;
+use crate::labels::Labels;
+use crate::template::{AsksFor, Form, Template};
+use crate::verdict::Debias;
+
+/// Asks a language model which side of each comparison is better and keeps the probabilities, not the verdict.
+///
+/// Each comparison is asked twice, with either side shown first. The answer is read from the log-probs of the labels;
+/// nothing is generated.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Judge {
+    /// What is judged.
+    pub comparisons: Input,
+    /// The judge: a decoder folder in the Hugging Face format, or a GGUF file (Llama, Mistral, Qwen2, Qwen3) with its
+    /// `tokenizer.json` and chat template beside it. Either this or `endpoint`.
+    #[serde(default)]
+    pub model: Option<Input>,
+    /// The judge behind an OpenAI-compatible endpoint, in place of `model`.
+    #[serde(default)]
+    pub endpoint: Option<Endpoint>,
+    /// The question for comparisons under one prompt: `helpful`, `harmless`, `harmful` (asks for the more harmful
+    /// one), `summary`, or the path of a minijinja file (with a `/` in it).
+    ///
+    /// A template sees the text of `prompt`, `a`, `b`, `a_prompt` and `b_prompt`, and the same with `_messages` at
+    /// the end as lists of `role` and `content`; `a` is what is shown first. `form` is `chat` or `text`.
+    #[serde(default)]
+    pub template: Option<String>,
+    /// The question for joint comparisons, each side under its own prompt: `helpful-joint`, `harmless-joint`,
+    /// `summary-joint`, or the path of a minijinja file. It sees `a_prompt` and `b_prompt`, not `prompt`.
+    #[serde(default)]
+    pub joint_template: Option<String>,
+    /// What a template from a file asks for: the `better` side (so it is without this key), or the `worse` one.
+    #[serde(default)]
+    pub asks_for: Option<AsksFor>,
+    /// `chat`: the question becomes a user message under the judge's chat template. `text`: it stands alone and the
+    /// label follows it directly.
+    #[serde(default = "form")]
+    pub form: Form,
+    /// The spellings of the two labels.
+    #[serde(default)]
+    pub labels: Labels,
+    /// How the two orders become one probability: `probability` (the mean of both, as in the GDPO paper) or `logit`
+    /// (the mean of their log-odds). Needed with `orders: both`.
+    #[serde(default)]
+    pub debias: Option<Debias>,
+    /// `both` orders, or `one`: a first only, with whatever bias for the first place the judge has.
+    #[serde(default = "orders")]
+    pub orders: Orders,
+    /// The least probability, 0 to 1, that both labels get together in each order. A comparison with less has no verdict:
+    /// it is rejected as `low_label_mass` with the token that the judge would rather begin with.
+    #[serde(default = "least_mass")]
+    pub least_mass: f64,
+    /// The largest share of comparisons, 0 to 1, that may have no verdict because the labels get less than `least_mass`, or
+    /// are not among an endpoint's alternatives at all; beyond it the stage stops.
+    #[serde(default = "max_low_mass")]
+    pub max_low_mass: f64,
+    /// How questions become tokens. Of a judge in this process alone; an endpoint makes the tokens itself.
+    #[serde(default)]
+    pub tokens: QuestionRules,
+    /// The precision of matrix products, `f32` or `bf16`.
+    #[serde(default, skip_serializing_if = "Dtype::is_default")]
+    pub dtype: Dtype,
+    /// Tokens computed at once, shared prefixes counted once. More needs more memory.
+    #[serde(default = "tokens_per_batch")]
+    pub tokens_per_batch: usize,
+    /// Comparisons in a shard, at least, which is committed as one file; a kill costs the batch in work.
+    #[serde(default = "shard_rows")]
+    pub shard_rows: usize,
+}
+
+/// The orders of presentation that are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Orders {
+    /// a first, and b first.
+    Both,
+    /// a first only.
+    One,
+}
+
+fn form() -> Form {
+    Form::Chat
+}
+
+fn orders() -> Orders {
+    Orders::Both
+}
+
+fn least_mass() -> f64 {
+    0.05
+}
+
+fn max_low_mass() -> f64 {
+    0.1
+}
+
+fn tokens_per_batch() -> usize {
+    lm::TOKENS_AT_ONCE
+}
+
+fn shard_rows() -> usize {
+    128
+}
+
+impl Judge {
+    /// What is wrong with the values.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut from_file = false;
+        for (key, name, joint) in self.templates() {
+            let file = Template::file(name);
+            from_file |= file.is_some();
+            // A missing file is found with the other files that the configuration names.
+            if file.is_none_or(|path| path.is_file()) {
+                let asks_for = if name.contains('/') { self.asks_for } else { None };
+                match Template::open(name, joint, asks_for) {
+                    Ok(_) => {}
+                    Err(error @ Error::Data(_)) => findings.push(Finding::at(key, error.to_string()).in_data()),
+                    Err(error) => findings.push(Finding::at(key, error.to_string())),
+                }
+            }
+        }
+        if self.template.is_none() && self.joint_template.is_none() {
+            let text = "needs `template` (comparisons under one prompt), `joint_template` (joint ones), or both";
+            findings.push(Finding::at("", text));
+        } else if self.asks_for.is_some() && !from_file {
+            findings.push(Finding::at("asks_for", "without effect: a built-in template says itself what it asks for"));
+        }
+        match (self.orders, self.debias) {
+            (Orders::Both, None) => {
+                findings.push(Finding::at("", "needs `debias`: `probability` (the GDPO paper's) or `logit`"));
+            }
+            (Orders::One, Some(_)) => findings.push(Finding::at("debias", "without effect with `orders: one`")),
+            _ => {}
+        }
+        for (key, spellings) in [("labels.first", &self.labels.first), ("labels.second", &self.labels.second)] {
+            if spellings.is_empty() || spellings.iter().any(String::is_empty) {
+                findings.push(Finding::at(key, "needs at least one spelling, and none of them empty"));
+            }
+        }
+        let at_least_one = [("tokens_per_batch", self.tokens_per_batch), ("shard_rows", self.shard_rows)];
+        for (key, value) in [("least_mass", self.least_mass), ("max_low_mass", self.max_low_mass)] {
+            if !(0.0..=1.0).contains(&value) {
+                findings.push(Finding::at(key, format!("got {value}, wanted 0 to 1")));
+            }
+        }
+        let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
+        findings.extend(zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")));
+        match (&self.model, &self.endpoint) {
+            (None, None) => findings.push(Finding::at("", "needs `model` (a folder) or `endpoint` (a remote judge)")),
+            (Some(_), Some(_)) => {
+                findings.push(Finding::at("endpoint", "there is a `model` too; give one of the two judges"));
+            }
+            (None, Some(endpoint)) => {
+                findings.extend(endpoint.check());
+                findings.extend(self.without_effect_remotely());
+            }
+            (Some(_), None) => {}
+        }
+        findings.extend(self.tokens.findings());
+        findings
+    }
+
+    /// Keys that need the tokens, which only a judge in this process shows.
+    fn without_effect_remotely(&self) -> Vec<Finding> {
+        let given = [
+            ("tokens", self.tokens != QuestionRules::default()),
+            ("tokens_per_batch", self.tokens_per_batch != tokens_per_batch()),
+            ("dtype", !self.dtype.is_default()),
+        ];
+        let given = given.into_iter().filter(|(_, given)| *given);
+        let mut findings: Vec<Finding> = given
+            .map(|(key, _)| {
+                Finding::at(key, "without effect with `endpoint`: the endpoint makes the tokens and computes")
+            })
+            .collect();
+        if self.form == Form::Text {
+            findings.push(Finding::at("form", "an endpoint is asked in chat completions; `text` needs `model`"));
+        }
+        findings
+    }
+
+    /// How often a comparison is asked.
+    pub(crate) fn order_count(&self) -> u64 {
+        if self.orders == Orders::Both { 2 } else { 1 }
+    }
+
+    /// The templates by key, each with whether it is for joint comparisons.
+    pub(crate) fn templates(&self) -> impl Iterator<Item = (&'static str, &String, bool)> {
+        let same = self.template.iter().map(|name| ("template", name, false));
+        same.chain(self.joint_template.iter().map(|name| ("joint_template", name, true)))
+    }
+}

@@ -1,0 +1,50 @@
+//! The configuration of `reference`: its field docs are the manual.
+
+use kit::{Finding, Input};
+use lm::Dtype;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokens::RowRules;
+
+/// Scores each distinct sequence of the training rows once under the frozen reference model.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// The pairs or items whose sequences are scored. For items with KTO's `kl_response`, that response is scored
+    /// under the item's prompt as well.
+    pub from: Input,
+    /// The reference model: a folder in the Hugging Face format, or the `policy` of a `train` stage.
+    pub model: Input,
+    /// Also score the prompt's tokens (all but the first), which `jpo` needs.
+    #[serde(default)]
+    pub prompt_part: bool,
+    /// How rows become tokens: the same in every stage that reads the result.
+    #[serde(default)]
+    pub tokens: RowRules,
+    /// The precision of matrix products, `f32` or `bf16`. `train` has to compute in the same.
+    #[serde(default, skip_serializing_if = "Dtype::is_default")]
+    pub dtype: Dtype,
+    /// Tokens computed at once, shared prefixes counted once. More needs more memory.
+    #[serde(default = "tokens_per_batch")]
+    pub tokens_per_batch: usize,
+    /// Sequences in a shard, at least; a shard is what a kill can cost.
+    #[serde(default = "shard_rows")]
+    pub shard_rows: usize,
+}
+
+fn tokens_per_batch() -> usize {
+    lm::TOKENS_AT_ONCE
+}
+
+fn shard_rows() -> usize {
+    256
+}
+
+impl Reference {
+    /// What is wrong with the values.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let at_least_one = [("tokens_per_batch", self.tokens_per_batch), ("shard_rows", self.shard_rows)];
+        let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
+        zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")).chain(self.tokens.findings()).collect()
+    }
+}

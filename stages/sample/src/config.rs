@@ -1,0 +1,111 @@
+//! The configuration of `sample`: its field docs are the manual.
+
+use kit::{Finding, Input};
+use lm::{Dtype, SamplingRules};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokens::PromptRules;
+
+/// Draws `k` responses of a model to each distinct prompt.
+///
+/// Equal texts of one prompt become one response with a count. Each draw has its own randomness from the run's seed,
+/// the prompt's id and its number, so that more draws or other prompts change none of the others.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// The prompts, or any table that has prompts.
+    pub from: Input,
+    /// The model that answers: a folder in the Hugging Face format, or the `policy` of a `train` stage.
+    pub model: Input,
+    /// Responses drawn for each prompt.
+    pub k: usize,
+    /// Divides the logits; 0 takes the most likely token each time.
+    pub temperature: f64,
+    /// Draws only from the most likely tokens that together have this probability.
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    /// Draws only from so many most likely tokens.
+    #[serde(default)]
+    pub top_k: Option<usize>,
+    /// Longest response in tokens.
+    pub max_tokens: usize,
+    /// Texts that end a response; they are not part of it.
+    #[serde(default)]
+    pub stop: Vec<String>,
+    /// How prompts become tokens.
+    #[serde(default)]
+    pub tokens: PromptRules,
+    /// The precision of matrix products, `f32` or `bf16`.
+    #[serde(default, skip_serializing_if = "Dtype::is_default")]
+    pub dtype: Dtype,
+    /// Tokens held at once over all prompts and responses in work. More needs more memory.
+    #[serde(default = "tokens_per_batch")]
+    pub tokens_per_batch: usize,
+    /// Prompts in a shard, which is committed as one file; a kill costs the batch in work.
+    #[serde(default = "shard_rows")]
+    pub shard_rows: usize,
+}
+
+/// Responses to a prompt, at most: each is held until the prompt's last one is there.
+const MOST_RESPONSES: usize = 1 << 20;
+
+fn tokens_per_batch() -> usize {
+    16384
+}
+
+fn shard_rows() -> usize {
+    64
+}
+
+impl Sample {
+    pub(crate) fn sampling_rules(&self) -> SamplingRules {
+        SamplingRules {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            max_tokens: self.max_tokens,
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+impl Sample {
+    /// What is wrong with the values.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let at_least_one = [
+            ("k", self.k),
+            ("max_tokens", self.max_tokens),
+            ("tokens_per_batch", self.tokens_per_batch),
+            ("shard_rows", self.shard_rows),
+            ("top_k", self.top_k.unwrap_or(1)),
+        ];
+        for (key, _) in at_least_one.into_iter().filter(|(_, value)| *value == 0) {
+            findings.push(Finding::at(key, "got 0, wanted at least 1"));
+        }
+        if self.k > MOST_RESPONSES {
+            let text = format!("got {}, wanted at most {MOST_RESPONSES} responses to a prompt", self.k);
+            findings.push(Finding::at("k", text));
+        }
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            let text = format!("got {}, wanted 0 (the most likely token) or more", self.temperature);
+            findings.push(Finding::at("temperature", text));
+        }
+        if let Some(top_p) = self.top_p.filter(|top_p| !(*top_p > 0.0 && *top_p <= 1.0)) {
+            findings.push(Finding::at("top_p", format!("got {top_p}, wanted more than 0 and at most 1")));
+        }
+        if self.temperature == 0.0 {
+            let text = "without effect: at temperature 0 the most likely token is taken";
+            let given = [("top_p", self.top_p.is_some()), ("top_k", self.top_k.is_some())];
+            findings.extend(given.into_iter().filter(|(_, given)| *given).map(|(key, _)| Finding::at(key, text)));
+            if self.k > 1 {
+                findings.push(Finding::at("k", "at temperature 0 all responses to a prompt are equal; take 1"));
+            }
+        }
+        if self.stop.iter().any(String::is_empty) {
+            findings.push(Finding::at("stop", "an empty text ends every response before it begins"));
+        }
+        findings.extend(self.tokens.findings());
+        findings
+    }
+}

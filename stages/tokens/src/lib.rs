@@ -1,0 +1,16 @@
+//! Rows as token sequences: what stands between the tables of `kit` and the models of `lm`.
+//!
+//! `tokens` knows both rooms and no stage. Stages that hold a model read their rows through a [`SequenceReader`] under one
+//! `tokens:` block ([`RowRules`], [`PromptRules`], [`QuestionRules`]), so that `reference` and `train` cannot tokenise
+//! differently without a finding. It also renders sequences for people ([`rendering`]) and tells what passes over them
+//! cost ([`cost`]). Read [`SequenceReader`] first.
+
+pub mod cost;
+mod error;
+mod reader;
+pub mod rendering;
+mod rules;
+
+pub use error::lm_error;
+pub use reader::{DatasetRow, ItemSequences, Mismatched, RefusedRow, SequenceKey, SequenceReader, turns};
+pub use rules::{PromptRules, QuestionRules, RowRules};

@@ -1,0 +1,164 @@
+//! The `tokens:` block of a stage: its field docs are the manual.
+
+use kit::Finding;
+use lm::{PrefixMismatch, PromptMismatch, SpecialText, TextRules, TooLong};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How training rows become sequences. A `reference` stage and every stage that reads its log-probs take the same block:
+/// another one there is a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RowRules {
+    /// Rows with a sequence longer than the limit: `reject` them, `cut_left` (the prompt's beginning goes, equally on
+    /// both sides of a pair), or stop with an `error`.
+    pub too_long: TooLong,
+    /// Text that looks like a special token inside a message: `escape` encodes it as ordinary text, `reject` refuses
+    /// the row, `allow` encodes it as the special token.
+    pub special_text: SpecialText,
+    /// Rows whose prompt, tokenised by itself, is not what stands before its answer. The last token or two may always
+    /// differ, where they merge with the answer's. Where a chat template writes the prompt in another way when an answer
+    /// follows: `stop`, or `append` the answer, as the template writes it, to the prompt's own rendering, or `keep` the
+    /// whole and score whatever follows the common beginning. `reject` refuses every row whose prompt is not a prefix to
+    /// the last token.
+    pub on_prefix_mismatch: PromptMismatch,
+    /// Longest sequence in tokens; without it the model's positions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+}
+
+impl Default for RowRules {
+    fn default() -> RowRules {
+        RowRules {
+            too_long: TooLong::Reject,
+            special_text: SpecialText::Escape,
+            on_prefix_mismatch: PromptMismatch::Stop,
+            max_tokens: None,
+        }
+    }
+}
+
+impl RowRules {
+    /// The rules without the limit.
+    pub fn text_rules(&self) -> TextRules {
+        TextRules {
+            special_text: self.special_text,
+            too_long: self.too_long,
+            on_prefix_mismatch: self.on_prefix_mismatch,
+        }
+    }
+
+    /// The block as a port's setting, to be held equal between stages: the keys with their values.
+    pub fn setting(&self) -> String {
+        let value = serde_json::to_value(self).expect("rules can be written as JSON");
+        let keys = value.as_object().into_iter().flatten();
+        let words: Vec<String> =
+            keys.map(|(key, value)| format!("{key}: {}", value.to_string().trim_matches('"'))).collect();
+        format!("{{{}}}", words.join(", "))
+    }
+
+    /// Whether the limit is none.
+    pub fn findings(&self) -> Option<Finding> {
+        at_least_one(self.max_tokens)
+    }
+}
+
+/// How prompts become what a model goes on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PromptRules {
+    /// Prompts that leave no room for an answer: `reject` them, `cut_left` (they lose their beginning), or stop with an
+    /// `error`.
+    pub too_long: TooLong,
+    /// Text that looks like a special token inside a message: `escape` encodes it as ordinary text, `reject` refuses
+    /// the prompt, `allow` encodes it as the special token.
+    pub special_text: SpecialText,
+    /// Longest prompt in tokens; without it the model's positions less the longest answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+}
+
+impl Default for PromptRules {
+    fn default() -> PromptRules {
+        PromptRules { too_long: TooLong::Reject, special_text: SpecialText::Escape, max_tokens: None }
+    }
+}
+
+impl PromptRules {
+    /// The rules without the limit. A prompt alone has no border at which tokens could differ.
+    pub fn text_rules(&self) -> TextRules {
+        let on_prefix_mismatch = PromptMismatch::Keep;
+        TextRules { special_text: self.special_text, too_long: self.too_long, on_prefix_mismatch }
+    }
+
+    /// Whether the limit is none.
+    pub fn findings(&self) -> Option<Finding> {
+        at_least_one(self.max_tokens)
+    }
+}
+
+/// How a question with its labels becomes tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuestionRules {
+    /// Questions longer than the limit: `reject` their comparisons, `cut_left` (the question loses its beginning), or stop
+    /// with an `error`.
+    pub too_long: TooLong,
+    /// Text that looks like a special token inside a question: `escape` encodes it as ordinary text, `reject` refuses the
+    /// comparison, `allow` encodes it as the special token.
+    pub special_text: SpecialText,
+    /// Questions whose tokens change when a label follows: `keep` scores from the common prefix on, `reject` refuses the
+    /// comparison.
+    pub on_prefix_mismatch: PrefixMismatch,
+    /// Longest question with its label in tokens; without it the model's positions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+}
+
+impl Default for QuestionRules {
+    fn default() -> QuestionRules {
+        QuestionRules {
+            too_long: TooLong::Reject,
+            special_text: SpecialText::Escape,
+            on_prefix_mismatch: PrefixMismatch::Keep,
+            max_tokens: None,
+        }
+    }
+}
+
+impl QuestionRules {
+    /// The rules without the limit.
+    pub fn text_rules(&self) -> TextRules {
+        TextRules {
+            special_text: self.special_text,
+            too_long: self.too_long,
+            on_prefix_mismatch: self.on_prefix_mismatch.into(),
+        }
+    }
+
+    /// Whether the limit is none.
+    pub fn findings(&self) -> Option<Finding> {
+        at_least_one(self.max_tokens)
+    }
+}
+
+fn at_least_one(limit: Option<usize>) -> Option<Finding> {
+    (limit == Some(0)).then(|| Finding::at("tokens.max_tokens", "got 0, wanted at least 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_read_as_they_are_written() {
+        let rules = RowRules { max_tokens: Some(512), too_long: TooLong::CutLeft, ..RowRules::default() };
+        let text = "{max_tokens: 512, on_prefix_mismatch: stop, special_text: escape, too_long: cut_left}";
+        assert_eq!(rules.setting(), text);
+        assert_ne!(rules.setting(), RowRules::default().setting());
+        let read: RowRules = serde_json::from_str("{\"max_tokens\": 512, \"too_long\": \"cut_left\"}").unwrap();
+        assert_eq!(read, rules);
+        assert!(serde_json::from_str::<RowRules>("{\"max_token\": 512}").is_err());
+        assert_eq!(RowRules { max_tokens: Some(0), ..rules }.findings().unwrap().path, ["tokens", "max_tokens"]);
+    }
+}
