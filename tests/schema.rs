@@ -152,6 +152,31 @@ fn the_schema_refuses_what_the_engine_refuses() {
 }
 
 #[test]
+fn over_a_base_a_file_shows_what_it_changes() {
+    let (folder, validator) = (folder(), validator());
+    std::fs::write(folder.path().join("base.yaml"), REFERENCES).unwrap();
+    let text =
+        "name: x\nbase: base.yaml\nseed: 3\nstages:\n  policy: {epochs: 2, objective: {beta: 1.0}}\n  more: null\n";
+    std::fs::write(folder.path().join("p.yaml"), text).unwrap();
+    printed(folder.path(), &["check", "p.yaml"]);
+    assert_eq!(misfits(&validator, text), Vec::<String>::new());
+    assert_eq!(misfits(&validator, "name: x\nbase: base.yaml\n"), Vec::<String>::new());
+    for (good, bad) in [
+        ("name: x\n", ""),
+        ("base: base.yaml", "base: [base.yaml]"),
+        ("base: base.yaml\n", ""),
+        ("more: null", "more: 3"),
+        ("more: null", "more: {kind: trian}"),
+        ("seed: 3", "sede: 3"),
+    ] {
+        let text = text.replacen(good, bad, 1);
+        std::fs::write(folder.path().join("p.yaml"), &text).unwrap();
+        assert_eq!(halftone(folder.path(), &["check", "p.yaml"]).status.code(), Some(78), "{text}");
+        assert!(!misfits(&validator, &text).is_empty(), "{text}");
+    }
+}
+
+#[test]
 fn what_init_writes_names_its_schema_and_fits_it() {
     let folder = folder();
     for (file, args) in [("p.yaml", &[][..]), ("deep/er/p.yaml", &["--objective", "rpo"])] {

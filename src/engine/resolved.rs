@@ -1,32 +1,28 @@
 //! A checked pipeline written out again: every value as it was used, defaults included.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::pipeline::graph::Graph;
+use crate::pipeline::write;
 
 /// The pipeline as YAML without variables; running it again, in the same environment, asks for the same results.
 pub fn yaml(graph: &Graph) -> String {
-    let mut stages = serde_yaml::Mapping::new();
-    for node in &graph.nodes {
-        let mut stage = Map::new();
-        stage.insert("kind".to_owned(), node.kind.into());
-        if node.seed != graph.seed && node.stage.draws() {
-            stage.insert("seed".to_owned(), json!(node.seed));
-        }
-        stage.extend(node.settings.as_object().cloned().unwrap_or_default());
-        stages.insert(node.name.as_str().into(), plain(escaped(Value::Object(stage))));
-    }
-    let mut top = serde_yaml::Mapping::new();
-    top.insert("name".into(), graph.name.as_str().into());
+    let mut out = String::new();
+    write::entry(&mut out, 0, "name", &json!(graph.name));
     if let Some(seed) = graph.seed {
-        top.insert("seed".into(), plain(json!(seed)));
+        write::entry(&mut out, 0, "seed", &json!(seed));
     }
-    top.insert("stages".into(), stages.into());
-    serde_yaml::to_string(&top).expect("plain values can be written as YAML")
-}
-
-fn plain(value: Value) -> serde_yaml::Value {
-    serde_yaml::to_value(value).expect("plain values can be written as YAML")
+    out.push_str("stages:\n");
+    for node in &graph.nodes {
+        out.push_str(&format!("  {}:\n", write::text(&node.name)));
+        write::entry(&mut out, 2, "kind", &json!(node.kind));
+        if node.seed != graph.seed && node.stage.draws() {
+            write::entry(&mut out, 2, "seed", &json!(node.seed));
+        }
+        let settings = node.settings.as_object().into_iter().flatten();
+        settings.for_each(|(key, value)| write::entry(&mut out, 2, key, &escaped(value.clone())));
+    }
+    out
 }
 
 /// Text that looks like a reference is kept as the text it is; what came from the environment is a reference again.

@@ -125,7 +125,7 @@ impl Checker<'_> {
 
     /// Reports something about a value of a stage, by the stage's key in the file.
     fn report_value(&mut self, stage: &str, below: &[String], text: impl Into<String>) {
-        let at = self.pipeline.spans.of_value(&Checker::path(stage, below));
+        let at = self.pipeline.document.of_value(&Checker::path(stage, below));
         self.report(at, stage, text);
     }
 
@@ -153,8 +153,8 @@ impl Checker<'_> {
         let mut wrong = Vec::new();
         for mismatch in mismatches {
             let path = Checker::path(name, &mismatch.path);
-            let spans = &self.pipeline.spans;
-            let at = if mismatch.unknown_key { spans.of_key(&path) } else { spans.of_value(&path) };
+            let document = &self.pipeline.document;
+            let at = if mismatch.unknown_key { document.of_key(&path) } else { document.of_value(&path) };
             self.report(at, name, mismatch.text);
             // Without its unknown keys a configuration can be read.
             wrong.extend((!mismatch.unknown_key).then_some(mismatch.path));
@@ -182,7 +182,7 @@ impl Checker<'_> {
         let mut remarks = Vec::new();
         for (declared, configured) in self.pipeline.stages.iter().zip(configured) {
             for finding in configured.iter().flat_map(|configured| configured.stage.remarks()) {
-                let at = self.pipeline.spans.of_value(&Checker::path(&declared.key, &finding.path));
+                let at = self.pipeline.document.of_value(&Checker::path(&declared.key, &finding.path));
                 let stage = Some(declared.key.clone());
                 remarks.push(Problem { at, stage, text: finding.text, fault: Fault::Pipeline });
             }
@@ -327,7 +327,7 @@ impl Checker<'_> {
                 format!("`{}` takes one model folder, got {}", input.key, sources.len()),
             );
         }
-        let at = self.pipeline.spans.of_value(&Checker::path(&declared.key, &key));
+        let at = self.pipeline.document.of_value(&Checker::path(&declared.key, &key));
         Edge { key: input.key, idle: input.idle, sources, at }
     }
 

@@ -1,12 +1,14 @@
 //! A pipeline file as declared: names and values, not yet checked against the stage kinds.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::matrix::{Labels, Matrices, name_of};
-use super::spans::Spans;
+use super::base::{over_bases, text_of};
+use super::matrix::{Matrices, name_of};
+use super::node::{Content, Entry, Mapping, Node};
+use super::selection::Labels;
 use super::vars::{self, Budget, Environment, Replacer};
 use super::{set, yaml};
 use crate::pipeline::problem::{At, Fault, Problem, did_you_mean, without_consequences};
@@ -37,7 +39,7 @@ pub struct Group {
     pub labels: Labels,
 }
 
-/// A pipeline file after overrides and variables.
+/// A pipeline file after its bases, overrides and variables.
 #[derive(Debug)]
 pub struct Pipeline {
     /// The file.
@@ -48,8 +50,8 @@ pub struct Pipeline {
     pub seed: Option<u64>,
     /// The stages, in the order of the file.
     pub stages: Vec<Declared>,
-    /// Where everything stands.
-    pub spans: Spans,
+    /// The file over its bases, with overrides and without variables replaced: where everything stands.
+    pub document: Node,
     /// What is not wrong and hardly meant.
     pub warnings: Vec<Problem>,
 }
@@ -59,22 +61,11 @@ impl Pipeline {
     /// else comes back as problems, so that the check can go on and find more.
     ///
     /// # Errors
-    /// When the file cannot be read, is too large, or is not YAML.
+    /// When the file or a base cannot be read, is too large, or is not YAML.
     pub fn load(file: &Path, sets: &[String]) -> Result<(Pipeline, Vec<Problem>), Vec<Problem>> {
-        let refused = |text: String, fault: Fault| {
-            vec![Problem { at: At::File, stage: None, text: format!("cannot be read: {text}"), fault }]
-        };
-        let unreadable = |text: String| refused(text, Fault::Pipeline);
-        let by_system = |error: std::io::Error| refused(error.to_string(), Fault::of_system(&error));
-        let size = file.metadata().map_err(by_system)?.len();
-        if size > yaml::MAX_BYTES {
-            return Err(unreadable(format!("{size} bytes; a pipeline file has at most {}", yaml::MAX_BYTES)));
-        }
-        let bytes = std::fs::read(file).map_err(by_system)?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let line =
-                error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            unreadable(format!("not UTF-8 in line {}", line + 1))
+        let text = text_of(file).map_err(|unreadable| {
+            let text = format!("cannot be read: {}", unreadable.text);
+            vec![Problem { at: At::File, stage: None, text, fault: unreadable.fault }]
         })?;
         Pipeline::read(file, &text, sets, &|name| std::env::var(name).ok()).map_err(|problem| vec![problem])
     }
@@ -82,51 +73,42 @@ impl Pipeline {
     /// As [`Pipeline::load`], from a text.
     ///
     /// # Errors
-    /// When it is not YAML.
+    /// When it is not YAML, or a base cannot be read.
     pub fn read(
         file: &Path,
         text: &str,
         sets: &[String],
         environment: Environment<'_>,
     ) -> Result<(Pipeline, Vec<Problem>), Problem> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let (mut document, mut spans) = yaml::read(text)?;
-        let warnings = vars::unused(&document, &spans);
-        let mut problems = std::mem::take(&mut spans.duplicates);
-        problems.extend(sets.iter().filter_map(|text| set::apply(&mut document, &mut spans, text).err()));
-        // JSON objects do not keep the order of the file.
-        let ordered = yaml::parse(text).unwrap_or_default();
+        let mut own = yaml::read(text, None)?;
+        let mut problems = std::mem::take(&mut own.duplicates);
+        let mut document = over_bases(&own, file, &mut problems)?;
+        let warnings = vars::unused(&own, &document);
+        problems.extend(sets.iter().filter_map(|text| set::apply(&mut document, text).err()));
         let budget = Budget::default();
-        let (matrices, wrong) = Matrices::read(&document, &ordered, &spans, environment, &budget);
+        let (matrices, wrong) = Matrices::read(&document, environment, &budget);
         problems.extend(wrong);
-        let vars = document.get("vars").cloned().unwrap_or(Value::Null);
-        problems.extend(vars::replace(&mut document, &spans, environment, &budget, &matrices.labels()));
+        let (replaced, wrong) = vars::replaced(&document, environment, &budget, &matrices.labels());
+        problems.extend(wrong);
         let mut reader = Reader {
-            spans: &spans,
-            vars: &vars,
+            document: &document,
+            has_base: own.root.get("base").is_some(),
             matrices: &matrices,
             environment,
             budget: &budget,
             problems: Vec::new(),
         };
-        let order = stage_order(&ordered);
-        let (name, seed, stages) = reader.top(&document, &order);
+        let (name, seed, stages) = reader.top(&replaced);
         let mut later = reader.problems;
         without_consequences(&problems, &mut later);
         problems.extend(later);
-        Ok((Pipeline { file: file.to_owned(), name, seed, stages, spans, warnings }, problems))
+        Ok((Pipeline { file: file.to_owned(), name, seed, stages, document, warnings }, problems))
     }
 }
 
-/// The place of each stage in the file.
-fn stage_order(document: &serde_yaml::Value) -> HashMap<&str, usize> {
-    let stages = document.get("stages").and_then(serde_yaml::Value::as_mapping);
-    stages.into_iter().flat_map(|stages| stages.keys()).filter_map(|key| key.as_str()).zip(0..).collect()
-}
-
 struct Reader<'a> {
-    spans: &'a Spans,
-    vars: &'a Value,
+    document: &'a Node,
+    has_base: bool,
     matrices: &'a Matrices,
     environment: Environment<'a>,
     budget: &'a Budget,
@@ -136,61 +118,60 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn problem(&mut self, path: &[&str], key: bool, text: String) {
         let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
-        let at = if key { self.spans.of_key(&path) } else { self.spans.of_value(&path) };
+        let at = if key { self.document.of_key(&path) } else { self.document.of_value(&path) };
         let stage = (path.len() > 1).then(|| path[1].clone());
         self.problems.push(Problem { at, stage, text, fault: Fault::Pipeline });
     }
 
-    fn top(&mut self, document: &Value, order: &HashMap<&str, usize>) -> (String, Option<u64>, Vec<Declared>) {
-        const KEYS: [&str; 4] = ["name", "seed", "stages", "vars"];
-        let Value::Object(top) = document else {
+    fn top(&mut self, document: &Node) -> (String, Option<u64>, Vec<Declared>) {
+        const KEYS: [&str; 5] = ["name", "base", "seed", "vars", "stages"];
+        let Some(top) = document.mapping() else {
             self.problem(&[], false, "a pipeline file is a mapping with `name`, `seed`, `vars` and `stages`".into());
             return (String::new(), None, Vec::new());
         };
-        for key in top.keys().filter(|key| !KEYS.contains(&key.as_str())) {
+        for key in top.keys().filter(|key| !KEYS.contains(key)) {
             let hint = did_you_mean(key, KEYS);
-            let hint = if hint.is_empty() { "; known are `name`, `seed`, `vars`, `stages`".to_owned() } else { hint };
+            let hint =
+                if hint.is_empty() { "; known are `name`, `base`, `seed`, `vars`, `stages`".to_owned() } else { hint };
             self.problem(&[key], true, format!("unknown key `{key}`{hint}"));
         }
-        let name = match top.get("name") {
-            Some(Value::String(name)) if is_name(name) => name.clone(),
-            Some(_) => {
+        let name = match top.get("name").map(|name| name.text().filter(|name| is_name(name))) {
+            Some(Some(name)) => name.to_owned(),
+            Some(None) => {
                 self.problem(&["name"], false, "a pipeline's name is made of letters, digits, `-`, `_` and `.`".into());
                 String::new()
             }
             None => {
-                self.problem(&[], false, "`name` is missing; runs are filed under it".into());
+                let hint = if self.has_base { ", so it is not inherited" } else { "" };
+                self.problem(&[], false, format!("`name` is missing; runs are filed under it{hint}"));
                 String::new()
             }
         };
-        let seed = match top.get("seed") {
-            None | Some(Value::Null) => None,
-            Some(value) => {
-                let seed = value.as_u64();
-                if seed.is_none() {
-                    self.problem(&["seed"], false, format!("`seed` is a whole number from 0 up, got {value}"));
-                }
-                seed
-            }
-        };
-        if !matches!(top.get("vars"), None | Some(Value::Object(_) | Value::Null)) {
+        let seed = top.get("seed").filter(|seed| seed.content != Content::Null).and_then(|seed| self.seed(&[], seed));
+        if top.get("vars").is_some_and(|vars| vars.mapping().is_none() && vars.content != Content::Null) {
             self.problem(&["vars"], false, "`vars` is a mapping of names to values".into());
         }
         let mut stages = Vec::new();
-        match top.get("stages") {
-            Some(Value::Object(map)) if !map.is_empty() => {
-                let mut names: Vec<&String> = map.keys().collect();
-                names.sort_by_key(|name| order.get(name.as_str()).copied().unwrap_or(usize::MAX));
-                names.into_iter().for_each(|name| stages.extend(self.stages(name, &map[name])));
-            }
-            Some(_) => self.problem(&["stages"], false, "`stages` is a mapping of names to stages".into()),
+        match top.get("stages").map(|stages| stages.mapping().filter(|stages| !stages.is_empty())) {
+            Some(Some(map)) => map.iter().for_each(|entry| stages.extend(self.stages(&entry.key, &entry.value))),
+            Some(None) => self.problem(&["stages"], false, "`stages` is a mapping of names to stages".into()),
             None => self.problem(&[], false, "`stages` is missing".into()),
         }
         (name, seed, stages)
     }
 
+    /// A seed, of the pipeline or of the stage that `above` leads to.
+    fn seed(&mut self, above: &[&str], seed: &Node) -> Option<u64> {
+        let value = seed.json();
+        if value.as_u64().is_none() {
+            let path = [above, &["seed"]].concat();
+            self.problem(&path, false, format!("`seed` is a whole number from 0 up, got {value}"));
+        }
+        value.as_u64()
+    }
+
     /// The stages that an entry of the file stands for: itself, or one for each combination of its matrix.
-    fn stages(&mut self, name: &str, value: &Value) -> Vec<Declared> {
+    fn stages(&mut self, name: &str, value: &Node) -> Vec<Declared> {
         if value.get("matrix").is_none() {
             return self.stage(name, value).into_iter().collect();
         }
@@ -201,14 +182,16 @@ impl Reader<'_> {
         };
         let mut stages = Vec::new();
         let mut plain = value.clone();
-        plain.as_object_mut().expect("it has a matrix").remove("matrix");
+        if let Content::Mapping(map) = &mut plain.content {
+            Rc::make_mut(map).remove("matrix");
+        }
         for (labels, item) in combinations.clone() {
             let mut value = plain.clone();
             let mut path = vec!["stages".to_owned(), name.to_owned()];
             let mut wrong = Vec::new();
-            let mut replacer = Replacer::new(self.vars, self.environment, self.budget);
+            let mut replacer = Replacer::new(self.document.get("vars"), self.environment, self.budget);
             replacer.item = Some(&item);
-            replacer.walk(&mut value, &mut path, &mut |path, text| wrong.push((self.spans.of_value(path), text)));
+            replacer.walk(&mut value, &mut path, &mut |path, text| wrong.push((self.document.of_value(path), text)));
             let problem = |(at, text)| Problem { at, stage: Some(name.to_owned()), text, fault: Fault::Pipeline };
             self.problems.extend(wrong.into_iter().map(problem));
             let stage = self.stage(name, &value);
@@ -221,7 +204,15 @@ impl Reader<'_> {
         stages
     }
 
-    fn stage(&mut self, name: &str, value: &Value) -> Option<Declared> {
+    /// What is said besides of a stage without `kind` that stands over no stage of a base.
+    fn unknown_to_bases(&self, name: &str) -> String {
+        let stages = self.document.get("stages").and_then(Node::mapping);
+        let complete = stages.into_iter().flat_map(Mapping::iter).filter(|entry| entry.value.get("kind").is_some());
+        let near = did_you_mean(name, complete.map(|entry| entry.key.as_str()));
+        if self.has_base { format!("; no base has a stage `{name}`{near}") } else { String::new() }
+    }
+
+    fn stage(&mut self, name: &str, value: &Node) -> Option<Declared> {
         // A run's resolved file has the stages of a matrix by their names: `policy@gdpo-0.3`.
         let (plain, rest) = name.split_once('@').unwrap_or((name, ""));
         if !is_name(plain)
@@ -238,32 +229,26 @@ impl Reader<'_> {
                 format!("`{name}` cannot be a stage's name: `--set {name}` would be two things"),
             );
         }
-        let Value::Object(map) = value else {
-            self.problem(&["stages", name], true, "a stage is a mapping that begins with `kind`".into());
+        let Some(map) = value.mapping() else {
+            let hint = self.unknown_to_bases(name);
+            self.problem(&["stages", name], true, format!("a stage is a mapping that begins with `kind`{hint}"));
             return None;
         };
-        let mut config = map.clone();
-        let kind = match config.remove("kind") {
-            Some(Value::String(kind)) => Some(kind),
-            Some(other) => {
-                self.problem(&["stages", name, "kind"], false, format!("`kind` is a word, got {other}"));
+        let kind = match map.get("kind").map(|kind| kind.text().ok_or(kind)) {
+            Some(Ok(kind)) => Some(kind.to_owned()),
+            Some(Err(other)) => {
+                self.problem(&["stages", name, "kind"], false, format!("`kind` is a word, got {}", other.json()));
                 None
             }
             None => {
-                self.problem(&["stages", name], true, "`kind` is missing".into());
+                let hint = self.unknown_to_bases(name);
+                self.problem(&["stages", name], true, format!("`kind` is missing{hint}"));
                 None
             }
         };
-        let seed = config.remove("seed").and_then(|seed| {
-            if seed.as_u64().is_none() {
-                self.problem(
-                    &["stages", name, "seed"],
-                    false,
-                    format!("`seed` is a whole number from 0 up, got {seed}"),
-                );
-            }
-            seed.as_u64()
-        });
+        let seed = map.get("seed").and_then(|seed| self.seed(&["stages", name], seed));
+        let config = map.iter().filter(|entry| !["kind", "seed"].contains(&entry.key.as_str()));
+        let config = config.map(|Entry { key, value, .. }| (key.clone(), value.json())).collect();
         let (name, key) = (name.to_owned(), name.to_owned());
         Some(Declared { name, key, group: None, kind, seed, config: Value::Object(config) })
     }

@@ -11,23 +11,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Map, Value};
-
-use super::spans::Spans;
+use super::node::{Content, Entry, Mapping, Node};
+use super::selection::Labels;
 use super::vars::{Budget, Environment, Replacer};
-use crate::pipeline::problem::{Fault, Problem, did_you_mean};
+use crate::pipeline::problem::{At, Fault, Problem};
 
 /// More stages than this from one matrix are refused.
 const MOST: usize = 10_000;
 
 /// The axes of a grid: each a name with its labels and values, in the order of the file.
-type Axes = Vec<(String, Vec<(String, Value)>)>;
-
-/// A combination: the label of each axis.
-pub type Labels = Vec<(String, String)>;
+type Axes = Vec<(String, Vec<(String, Node)>)>;
 
 /// A combination with the value of each axis.
-pub type Combination = (Labels, Map<String, Value>);
+pub type Combination = (Labels, Mapping);
 
 /// The matrices of a document.
 #[derive(Debug, Default)]
@@ -38,14 +34,14 @@ pub struct Matrices {
 
 /// Every combination of a grid, the last axis turning fastest.
 fn combinations(axes: &Axes) -> Vec<Combination> {
-    let mut combinations: Vec<Combination> = vec![(Vec::new(), Map::new())];
+    let mut combinations: Vec<Combination> = vec![(Vec::new(), Mapping::default())];
     for (axis, values) in axes {
         let with = |(labels, item): &Combination| {
             let (labels, item) = (labels.clone(), item.clone());
-            let one = move |(label, value): &(String, Value)| {
+            let one = move |(label, value): &(String, Node)| {
                 let (mut labels, mut item) = (labels.clone(), item.clone());
                 labels.push((axis.clone(), label.clone()));
-                item.insert(axis.clone(), value.clone());
+                item.insert(Entry { key: axis.clone(), key_at: At::File, value: value.clone() });
                 (labels, item)
             };
             values.iter().map(one).collect::<Vec<_>>()
@@ -57,23 +53,16 @@ fn combinations(axes: &Axes) -> Vec<Combination> {
 
 impl Matrices {
     /// Reads the `matrix` of every stage, with variables replaced. Stages whose matrix is wrong have none.
-    pub fn read(
-        document: &Value,
-        order: &serde_yaml::Value,
-        spans: &Spans,
-        environment: Environment<'_>,
-        budget: &Budget,
-    ) -> (Matrices, Vec<Problem>) {
+    pub fn read(document: &Node, environment: Environment<'_>, budget: &Budget) -> (Matrices, Vec<Problem>) {
         let (mut matrices, mut problems) = (Matrices::default(), Vec::new());
-        let vars = document.get("vars").cloned().unwrap_or(Value::Null);
-        let stages = document.get("stages").and_then(Value::as_object).into_iter().flatten();
-        for (stage, value) in stages.filter_map(|(stage, value)| Some((stage, value.get("matrix")?))) {
-            let mut reader = Reader { stage, spans, problems: Vec::new() };
-            let mut value = value.clone();
+        let stages = document.get("stages").and_then(Node::mapping).into_iter().flat_map(Mapping::iter);
+        for (stage, matrix) in stages.filter_map(|entry| Some((&entry.key, entry.value.get("matrix")?))) {
+            let mut reader = Reader { stage, document, problems: Vec::new() };
+            let mut matrix = matrix.clone();
             let mut path = vec!["stages".to_owned(), stage.clone(), "matrix".to_owned()];
-            let mut replacer = Replacer::new(&vars, environment, budget);
-            replacer.walk(&mut value, &mut path, &mut |path, text| reader.report(&path[3..], text));
-            let combinations = reader.matrix(&value, &order_of(order, stage));
+            let mut replacer = Replacer::new(document.get("vars"), environment, budget);
+            replacer.walk(&mut matrix, &mut path, &mut |path, text| reader.report(&path[3..], text));
+            let combinations = reader.matrix(&matrix);
             if reader.problems.is_empty() {
                 matrices.combinations.insert(stage.clone(), combinations);
             }
@@ -89,67 +78,6 @@ impl Matrices {
     }
 }
 
-/// Some stages of a matrix: `stage[axis=label|label, axis=label].port`.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Selection<'t> {
-    /// The stage that has the matrix.
-    pub stage: &'t str,
-    /// The labels of each axis that is given.
-    pub axes: Vec<(&'t str, Vec<&'t str>)>,
-    /// The port after the brackets.
-    pub port: Option<&'t str>,
-}
-
-impl<'t> Selection<'t> {
-    /// Reads a reference with brackets; nothing where it has none.
-    pub fn read(text: &'t str) -> Option<Result<Selection<'t>, String>> {
-        let (stage, rest) = text.split_once('[')?;
-        let wrong = || format!("`{text}`: write `{stage}[axis=label|label, axis=label]`");
-        let Some((inner, port)) = rest.split_once(']') else { return Some(Err(wrong())) };
-        let axis = |part: &'t str| {
-            let (axis, labels) = part.split_once('=')?;
-            Some((axis.trim(), labels.split('|').map(str::trim).collect()))
-        };
-        let axes: Option<Vec<_>> = inner.split(',').map(axis).collect();
-        let port = match port.strip_prefix('.') {
-            None if port.is_empty() => None,
-            Some(port) if !port.is_empty() => Some(port),
-            _ => return Some(Err(wrong())),
-        };
-        Some(axes.map(|axes| Selection { stage, axes, port }).ok_or_else(wrong))
-    }
-
-    /// Checks it against the combinations there are: which of them it means.
-    ///
-    /// # Errors
-    /// An axis or label that there is not.
-    pub fn of(&self, combinations: &[Labels]) -> Result<Vec<bool>, String> {
-        for (axis, labels) in &self.axes {
-            let there: Vec<&str> =
-                combinations.iter().flatten().filter(|it| it.0 == *axis).map(|it| it.1.as_str()).collect();
-            if there.is_empty() {
-                let known = combinations.first().into_iter().flatten().map(|it| it.0.as_str());
-                return Err(format!("`{}` has no axis `{axis}`{}", self.stage, did_you_mean(axis, known)));
-            }
-            if let Some(label) = labels.iter().find(|label| !there.contains(label)) {
-                let near = did_you_mean(label, there.iter().copied());
-                return Err(format!("`{}` has no `{label}` on its axis `{axis}`{near}", self.stage));
-            }
-        }
-        let means = |combination: &Labels| {
-            let fits = |(axis, labels): &(&str, Vec<&str>)| {
-                combination.iter().any(|(own, label)| own == axis && labels.contains(&label.as_str()))
-            };
-            self.axes.iter().all(fits)
-        };
-        let meant: Vec<bool> = combinations.iter().map(means).collect();
-        if !meant.contains(&true) {
-            return Err(format!("no stage of `{}` has all of these labels", self.stage));
-        }
-        Ok(meant)
-    }
-}
-
 /// The name of one stage of a matrix.
 pub fn name_of(stage: &str, labels: &Labels) -> String {
     let labels: Vec<&str> = labels.iter().map(|(_, label)| label.as_str()).collect();
@@ -158,29 +86,29 @@ pub fn name_of(stage: &str, labels: &Labels) -> String {
 
 struct Reader<'a> {
     stage: &'a str,
-    spans: &'a Spans,
+    document: &'a Node,
     problems: Vec<Problem>,
 }
 
 impl Reader<'_> {
     fn report(&mut self, below: &[String], text: String) {
         let path = ["stages", self.stage, "matrix"].map(str::to_owned).into_iter().chain(below.iter().cloned());
-        let at = self.spans.of_value(&path.collect::<Vec<_>>());
+        let at = self.document.of_value(&path.collect::<Vec<_>>());
         self.problems.push(Problem { at, stage: Some(self.stage.to_owned()), text, fault: Fault::Pipeline });
     }
 
     /// The combinations of a matrix, or of a list of them.
-    fn matrix(&mut self, value: &Value, order: &Order) -> Vec<Combination> {
-        let grids: Vec<(Vec<String>, &Value)> = match value {
-            Value::Array(grids) => {
+    fn matrix(&mut self, value: &Node) -> Vec<Combination> {
+        let grids: Vec<(Vec<String>, &Node)> = match &value.content {
+            Content::List(grids) => {
                 grids.iter().enumerate().map(|(index, grid)| (vec![index.to_string()], grid)).collect()
             }
-            grid => vec![(Vec::new(), grid)],
+            _ => vec![(Vec::new(), value)],
         };
         let mut all: Vec<Combination> = Vec::new();
         let mut first: Option<Vec<String>> = None;
         for (below, grid) in grids {
-            let mut axes = self.axes(&below, grid, order);
+            let mut axes = self.axes(&below, grid);
             if !self.problems.is_empty() {
                 continue;
             }
@@ -212,31 +140,24 @@ impl Reader<'_> {
         all
     }
 
-    fn axes(&mut self, below: &[String], value: &Value, order: &Order) -> Axes {
+    fn axes(&mut self, below: &[String], value: &Node) -> Axes {
         let mut axes = Axes::new();
-        let map = match value {
-            Value::Object(map) if !map.is_empty() => map,
-            _ => {
-                let text =
-                    "`matrix` is a mapping of axes to their values: `{objective: [dpo, gdpo]}`, or a list of such";
-                self.report(below, text.to_owned());
-                return axes;
-            }
+        let Some(map) = value.mapping().filter(|map| !map.is_empty()) else {
+            let text = "`matrix` is a mapping of axes to their values: `{objective: [dpo, gdpo]}`, or a list of such";
+            self.report(below, text.to_owned());
+            return axes;
         };
         let mut size = 1_usize;
-        for axis in order.sorted(below, map) {
-            let below = [below, std::slice::from_ref(&axis)].concat();
-            let values = match &map[&axis] {
-                Value::Array(items) => labelled(&axis, items),
-                Value::Object(named) => {
-                    let labels = order.sorted(&below, named);
-                    labels.into_iter().map(|label| (cleaned(&label), named[&label].clone())).collect()
+        for Entry { key: axis, value, .. } in map.iter() {
+            let below = [below, std::slice::from_ref(axis)].concat();
+            let values: Vec<(String, Node)> = match &value.content {
+                Content::List(items) => labelled(axis, items),
+                Content::Mapping(named) => {
+                    named.iter().map(|entry| (cleaned(&entry.key), entry.value.clone())).collect()
                 }
-                other => {
-                    self.report(
-                        &below,
-                        format!("an axis is a list of values or a mapping of labels to values, got {other}"),
-                    );
+                _ => {
+                    let text = "an axis is a list of values or a mapping of labels to values";
+                    self.report(&below, format!("{text}, got {}", value.json()));
                     continue;
                 }
             };
@@ -249,7 +170,7 @@ impl Reader<'_> {
                 self.report(&below, format!("axis `{axis}` has the label `{}` twice", twice[0]));
             }
             size = size.saturating_mul(values.len());
-            axes.push((axis, values));
+            axes.push((axis.clone(), values));
         }
         if size > MOST {
             self.report(below, format!("{size} combinations; a matrix has at most {MOST}"));
@@ -259,19 +180,18 @@ impl Reader<'_> {
 }
 
 /// The labels of a list's values: plain values as they are, mappings by their `name`, else by their number.
-fn labelled(axis: &str, items: &[Value]) -> Vec<(String, Value)> {
-    let given = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-        Value::Object(map) => map.get("name").and_then(Value::as_str).map(str::to_owned),
-        _ => None,
+fn labelled(axis: &str, items: &[Node]) -> Vec<(String, Node)> {
+    let given = |value: &Node| match &value.content {
+        Content::Text(text) => Some(text.clone()),
+        Content::Number(_) | Content::Bool(_) => Some(value.json().to_string()),
+        _ => value.get("name").and_then(Node::text).map(str::to_owned),
     };
     let plain: Vec<Option<String>> = items.iter().map(given).collect();
     let mut counts: HashMap<&Option<String>, usize> = HashMap::new();
     plain.iter().for_each(|label| *counts.entry(label).or_default() += 1);
-    let label = |(index, value): (usize, &Value)| {
+    let label = |(index, value): (usize, &Node)| {
         let unique = counts[&plain[index]] == 1;
-        let own = plain[index].clone().filter(|_| unique || !value.is_object());
+        let own = plain[index].clone().filter(|_| unique || value.mapping().is_none());
         (cleaned(&own.unwrap_or_else(|| format!("{axis}{index}"))), value.clone())
     };
     items.iter().enumerate().map(label).collect()
@@ -280,35 +200,4 @@ fn labelled(axis: &str, items: &[Value]) -> Vec<(String, Value)> {
 /// A label as part of a folder's name.
 fn cleaned(label: &str) -> String {
     label.chars().map(|c| if c.is_alphanumeric() || "-_.+".contains(c) { c } else { '_' }).collect()
-}
-
-/// The order of keys below a stage's `matrix`, which JSON objects do not keep.
-struct Order(serde_yaml::Value);
-
-fn order_of(document: &serde_yaml::Value, stage: &str) -> Order {
-    let matrix = document.get("stages").and_then(|stages| stages.get(stage)).and_then(|stage| stage.get("matrix"));
-    Order(matrix.cloned().unwrap_or_default())
-}
-
-impl Order {
-    fn sorted(&self, below: &[String], map: &Map<String, Value>) -> Vec<String> {
-        let mut value = Some(&self.0);
-        for key in below {
-            value = value.and_then(|value| match key.parse::<usize>() {
-                Ok(index) if value.is_sequence() => value.get(index),
-                _ => value.get(key.as_str()),
-            });
-        }
-        let key = |key: &serde_yaml::Value| match key {
-            serde_yaml::Value::String(text) => Some(text.clone()),
-            serde_yaml::Value::Number(number) => Some(number.to_string()),
-            serde_yaml::Value::Bool(value) => Some(value.to_string()),
-            _ => None,
-        };
-        let ordered = value.and_then(serde_yaml::Value::as_mapping).into_iter().flat_map(|map| map.keys());
-        let order: HashMap<String, usize> = ordered.filter_map(key).zip(0..).collect();
-        let mut keys: Vec<String> = map.keys().cloned().collect();
-        keys.sort_by_key(|key| order.get(key).copied().unwrap_or(usize::MAX));
-        keys
-    }
 }

@@ -1,5 +1,6 @@
-//! The pipeline file: its values, where in the text each of them stands, its variables and overrides.
+//! The pipeline file: its values and their places, its bases, variables, matrices and overrides; and its check.
 
+mod base;
 pub mod check;
 pub mod conform;
 mod document;
@@ -7,16 +8,18 @@ pub mod graph;
 pub mod groups;
 mod matrix;
 pub mod models;
+mod node;
 pub mod paths;
 pub mod problem;
+mod scalar;
 mod schema;
+mod selection;
 mod set;
-mod spans;
 pub mod tables;
 mod vars;
+pub mod write;
 mod yaml;
 
 pub use document::{Declared, Group, Pipeline};
-pub use matrix::Selection;
 pub use schema::json_schema;
-pub use spans::Place;
+pub use selection::Selection;

@@ -2,18 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::pipeline::Place;
-
-/// Where a problem lies. The order is that of the report: the file as a whole, its lines, then the command line.
+/// Where a problem lies. The order is that of the report: the file as a whole, its lines, those of its bases, then the
+/// command line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum At {
     /// The file as a whole.
     File,
-    /// A place in the file.
+    /// A place in a file.
     Place(Place),
     /// A `--set` of the command line.
-    Set(String),
+    Set(Arc<str>),
+}
+
+/// A place in a file, line and column from 1; columns count characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The base that it is in; none for the pipeline file itself.
+    pub file: Option<Arc<Path>>,
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
 }
 
 /// One thing that is wrong with a pipeline.
@@ -66,7 +77,9 @@ impl Problem {
     pub fn line(&self, file: &Path) -> String {
         let place = match &self.at {
             At::File => format!("{}: ", file.display()),
-            At::Place(place) => format!("{}:{}:{}: ", file.display(), place.line, place.column),
+            At::Place(Place { file: base, line, column }) => {
+                format!("{}:{line}:{column}: ", base.as_deref().unwrap_or(file).display())
+            }
             At::Set(text) => format!("--set {text}: "),
         };
         let stage = self.stage.as_ref().map(|stage| format!("{stage}: ")).unwrap_or_default();

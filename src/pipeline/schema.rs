@@ -46,23 +46,35 @@ pub fn json_schema(kinds: &[Kind]) -> Value {
         "anyOf": [{"required": ["kind"]}, {"required": ["<<"]}],
         "allOf": stages,
     });
-    let about = "The stages by name. Inputs are `stage.port`, `stage`, a path with a `/`, or a list of these. Paths start \
+    let about_stages = "The stages by name. Inputs are `stage.port`, `stage`, a path with a `/`, or a list of these. Paths start \
                  from the working folder.";
     let stages = json!({
-        "type": "object", "description": about, "minProperties": 1, "additionalProperties": or_reference(stage),
+        "type": "object", "minProperties": 1, "additionalProperties": or_reference(stage),
     });
     let about = "Decides everything that is drawn at random.";
+    let base = "A pipeline file, as a path from the working folder. This file says what it changes in it: mappings are \
+                merged key by key, lists and plain values replace, `null` takes a key away, and a mapping with another \
+                `kind` replaces the base's. `name` is not inherited.";
+    // Over a base a stage shows only what is changed.
+    let changed = json!({
+        "type": ["object", "null"],
+        "properties": {"kind": {"anyOf": [{"enum": names}, reference()]}},
+    });
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "halftone pipeline",
         "type": "object",
-        "required": ["name", "stages"],
+        "required": ["name"],
         "additionalProperties": false,
+        "if": {"required": ["base"]},
+        "then": {"properties": {"stages": {"type": "object", "additionalProperties": changed}}},
+        "else": {"required": ["stages"], "properties": {"stages": or_reference(stages)}},
         "properties": {
             "name": {"type": "string", "description": "Runs are filed under it."},
+            "base": {"type": "string", "minLength": 1, "description": base},
             "seed": or_reference(json!({"description": about, "type": ["integer", "null"], "minimum": 0})),
             "vars": {"type": ["object", "null"], "description": "Values for `${vars.x}`."},
-            "stages": or_reference(stages),
+            "stages": {"description": about_stages},
         },
         "$defs": definitions,
     })

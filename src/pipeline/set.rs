@@ -1,8 +1,8 @@
 //! `--set a.b=<yaml>`: values given on the command line.
 
-use serde_json::{Map, Value};
+use std::rc::Rc;
 
-use super::spans::Spans;
+use super::node::{Content, Entry, Mapping, Node};
 use super::yaml;
 use crate::pipeline::problem::{At, Fault, Problem, did_you_mean};
 
@@ -10,11 +10,13 @@ use crate::pipeline::problem::{At, Fault, Problem, did_you_mean};
 ///
 /// # Errors
 /// When it names nothing that is there, or its value is not YAML.
-pub fn apply(document: &mut Value, spans: &mut Spans, set: &str) -> Result<(), Problem> {
-    let problem = |text: String| Problem { at: At::Set(set.to_owned()), stage: None, text, fault: Fault::Pipeline };
+pub fn apply(document: &mut Node, set: &str) -> Result<(), Problem> {
+    let at = At::Set(set.into());
+    let problem = |text: String| Problem { at: at.clone(), stage: None, text, fault: Fault::Pipeline };
     let (name, text) =
         set.split_once('=').ok_or_else(|| problem("write `stage.key=value`, `vars.x=value` or `seed=value`".into()))?;
-    let value = yaml::read_value(text).map_err(problem)?;
+    let mut value = yaml::read_value(text).map_err(problem)?;
+    place(&mut value, &at);
     let mut keys: Vec<String> = name.trim().split('.').map(str::to_owned).collect();
     if keys.iter().any(String::is_empty) {
         return Err(problem(format!("`{name}` has an empty key")));
@@ -38,30 +40,52 @@ pub fn apply(document: &mut Value, spans: &mut Spans, set: &str) -> Result<(), P
         }
         keys.insert(0, "stages".to_owned());
     }
-    put(document, &keys, value).map_err(|at| problem(format!("`{at}` holds a plain value, so it has no keys")))?;
-    spans.overridden(&keys, set);
-    Ok(())
+    put(document, &keys, value).map_err(|key| problem(format!("`{key}` holds a plain value, so it has no keys")))
 }
 
-fn names(value: Option<&Value>) -> Vec<String> {
-    value.and_then(Value::as_object).map(|map| map.keys().cloned().collect()).unwrap_or_default()
+fn names(value: Option<&Node>) -> Vec<String> {
+    value.and_then(Node::mapping).into_iter().flat_map(Mapping::keys).map(str::to_owned).collect()
+}
+
+/// Gives a value and all below it one place.
+fn place(node: &mut Node, at: &At) {
+    node.at = at.clone();
+    match &mut node.content {
+        Content::List(items) => Rc::make_mut(items).iter_mut().for_each(|item| place(item, at)),
+        Content::Mapping(mapping) => {
+            let placed = |entry: &Entry| {
+                let mut entry = Entry { key_at: at.clone(), ..entry.clone() };
+                place(&mut entry.value, at);
+                entry
+            };
+            *mapping = Rc::new(mapping.iter().map(placed).collect());
+        }
+        _ => {}
+    }
 }
 
 /// On an error gives the key that cannot hold others.
-fn put(document: &mut Value, keys: &[String], value: Value) -> Result<(), String> {
+fn put(document: &mut Node, keys: &[String], value: Node) -> Result<(), String> {
     let mut target = document;
     let mut parent = "";
-    for key in keys {
-        if target.is_null() {
-            *target = Value::Object(Map::new());
+    for (depth, key) in keys.iter().enumerate() {
+        if target.content == Content::Null {
+            target.content = Content::Mapping(Rc::default());
         }
-        target = match target {
-            Value::Object(map) => map.entry(key.clone()).or_insert(Value::Null),
-            Value::Array(items) => key
-                .parse::<usize>()
-                .ok()
-                .and_then(|index| items.get_mut(index))
-                .ok_or_else(|| format!("{parent}.{key}"))?,
+        target = match &mut target.content {
+            Content::Mapping(mapping) => {
+                let mapping = Rc::make_mut(mapping);
+                // What is given, and what was not there before, comes from the command line.
+                if depth + 1 == keys.len() || mapping.get(key).is_none() {
+                    let below = Node { at: value.at.clone(), content: Content::Null };
+                    mapping.insert(Entry { key: key.clone(), key_at: value.at.clone(), value: below });
+                }
+                mapping.get_mut(key).expect("it is there")
+            }
+            Content::List(items) => {
+                let item = key.parse::<usize>().ok().and_then(|index| Rc::make_mut(items).get_mut(index));
+                item.ok_or_else(|| format!("{parent}.{key}"))?
+            }
             _ => return Err(parent.to_owned()),
         };
         parent = key;
@@ -73,15 +97,15 @@ fn put(document: &mut Value, keys: &[String], value: Value) -> Result<(), String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn set(sets: &[&str]) -> Result<Value, String> {
         let text = "seed: 1\nvars: {x: 1}\nstages:\n  policy: {objective: {name: dpo, beta: 0.1}, list: [1, 2]}\n";
-        let (mut value, mut spans) = yaml::read(text).unwrap();
+        let mut value = yaml::read(text, None).unwrap().root;
         for set in sets {
-            apply(&mut value, &mut spans, set).map_err(|problem| problem.line("p".as_ref()))?;
+            apply(&mut value, set).map_err(|problem| problem.line("p".as_ref()))?;
         }
-        Ok(value)
+        Ok(value.json())
     }
 
     #[test]

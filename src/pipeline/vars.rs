@@ -3,13 +3,12 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 
-use serde_json::{Map, Value};
-
-use super::matrix::{Labels, Selection};
-use super::spans::Spans;
-use super::yaml;
-use crate::pipeline::problem::{Fault, Problem, UNSET, did_you_mean};
+use super::node::{Content, Entry, Mapping, Node};
+use super::selection::{Labels, Selection};
+use super::yaml::{self, Document};
+use crate::pipeline::problem::{At, Fault, Problem, UNSET, did_you_mean};
 
 /// Where values of the environment come from; tests give their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -40,134 +39,136 @@ impl Budget {
     }
 }
 
-/// Replaces every reference below `stages` (and in `name` and `seed`), but in stages with a `matrix`: those are
-/// replaced for each combination. A scalar that is one whole reference takes the value with its type; inside other text
-/// the value is written out. `labels` gives the labels of each stage with a matrix.
-pub fn replace(
-    document: &mut Value,
-    spans: &Spans,
+/// The document with every reference replaced, but in stages with a `matrix`: those are replaced for each combination. A
+/// scalar that is one whole reference takes the value with its type; inside other text the value is written out. `labels`
+/// gives the labels of each stage with a matrix.
+pub fn replaced(
+    document: &Node,
     environment: Environment<'_>,
     budget: &Budget,
     labels: &BTreeMap<String, Vec<Labels>>,
-) -> Vec<Problem> {
-    let vars = document.get("vars").cloned().unwrap_or(Value::Null);
-    let mut problems = Vec::new();
-    let Value::Object(top) = document else { return problems };
-    let mut replacer = Replacer { labels: Some(labels), ..Replacer::new(&vars, environment, budget) };
+) -> (Node, Vec<Problem>) {
+    let (mut replaced, mut problems) = (document.clone(), Vec::new());
+    let mut replacer = Replacer { labels: Some(labels), ..Replacer::new(document.get("vars"), environment, budget) };
     let mut report = |path: &[String], text: String| {
         let stage = (path.len() > 1 && path[0] == "stages").then(|| path[1].clone());
-        problems.push(Problem { at: spans.of_value(path), stage, text, fault: Fault::Pipeline });
+        problems.push(Problem { at: document.of_value(path), stage, text, fault: Fault::Pipeline });
     };
-    for (key, value) in top.iter_mut() {
-        match value {
-            Value::Object(stages) if key == "stages" => {
-                for (stage, value) in stages.iter_mut().filter(|(_, value)| value.get("matrix").is_none()) {
-                    replacer.walk(value, &mut vec![key.clone(), stage.clone()], &mut report);
+    if let Content::Mapping(top) = &mut replaced.content {
+        let top = Rc::make_mut(top);
+        // Variables that no stage asks for come last.
+        for last in [false, true] {
+            for (key, value) in top.values_mut().filter(|(key, _)| (*key == "vars") == last) {
+                match &mut value.content {
+                    Content::Mapping(stages) if key == "stages" => {
+                        let stages = Rc::make_mut(stages).values_mut();
+                        for (stage, value) in stages.filter(|(_, value)| value.get("matrix").is_none()) {
+                            replacer.walk(value, &mut vec![key.to_owned(), stage.to_owned()], &mut report);
+                        }
+                    }
+                    _ => replacer.walk(value, &mut vec![key.to_owned()], &mut report),
                 }
             }
-            _ => replacer.walk(value, &mut vec![key.clone()], &mut report),
         }
     }
-    problems
+    (replaced, problems)
 }
 
-/// Variables that nothing refers to, by name or by an alias of YAML.
-pub fn unused(document: &Value, spans: &Spans) -> Vec<Problem> {
+/// Variables of the pipeline file itself that nothing refers to, by name or by an alias of YAML. `document` is the whole
+/// with its bases.
+pub fn unused(own: &Document, document: &Node) -> Vec<Problem> {
     let mut mentioned = HashSet::new();
     mentions(document, &mut mentioned);
-    let names = document.get("vars").and_then(Value::as_object).into_iter().flat_map(|vars| vars.keys());
-    let unused = names.filter(|name| !mentioned.contains(name.as_str()) && !spans.is_aliased(&["vars", name]));
-    let warning = |name: &String| Problem {
-        at: spans.of_key(&["vars".to_owned(), name.clone()]),
+    let vars = own.root.get("vars").and_then(Node::mapping).into_iter().flat_map(Mapping::iter);
+    let unused = vars.filter(|entry| !mentioned.contains(entry.key.as_str()) && !own.is_aliased(&entry.value));
+    let warning = |entry: &Entry| Problem {
+        at: entry.key_at.clone(),
         stage: None,
-        text: format!("nothing uses the variable `{name}`"),
+        text: format!("nothing uses the variable `{}`", entry.key),
         fault: Fault::Pipeline,
     };
     unused.map(warning).collect()
 }
 
 /// The variables that texts in a value refer to, or to something below them.
-fn mentions<'v>(value: &'v Value, found: &mut HashSet<&'v str>) {
-    match value {
-        Value::String(text) => {
+fn mentions<'v>(value: &'v Node, found: &mut HashSet<&'v str>) {
+    match &value.content {
+        Content::Text(text) => {
             let named = text.split("${vars.").skip(1).filter_map(|rest| Some(&rest[..rest.find(['}', '.'])?]));
             found.extend(named);
         }
-        Value::Array(items) => items.iter().for_each(|item| mentions(item, found)),
-        Value::Object(map) => map.values().for_each(|item| mentions(item, found)),
+        Content::List(items) => items.iter().for_each(|item| mentions(item, found)),
+        Content::Mapping(mapping) => mapping.iter().for_each(|entry| mentions(&entry.value, found)),
         _ => {}
     }
 }
 
 /// Replaces references in values.
 pub struct Replacer<'a> {
-    vars: &'a Value,
+    vars: Option<&'a Node>,
     environment: Environment<'a>,
     budget: &'a Budget,
     /// What `${labels.x}` stands for, where it may stand.
     pub labels: Option<&'a BTreeMap<String, Vec<Labels>>>,
     /// What `${matrix.x}` stands for, in a stage with a matrix.
-    pub item: Option<&'a Map<String, Value>>,
+    pub item: Option<&'a Mapping>,
     /// The variables being replaced, to see those that lead back to themselves.
     within: Vec<String>,
 }
 
 impl<'a> Replacer<'a> {
     /// One that knows variables and the environment.
-    pub fn new(vars: &'a Value, environment: Environment<'a>, budget: &'a Budget) -> Replacer<'a> {
+    pub fn new(vars: Option<&'a Node>, environment: Environment<'a>, budget: &'a Budget) -> Replacer<'a> {
         Replacer { vars, environment, budget, labels: None, item: None, within: Vec::new() }
     }
 
     /// Replaces every reference in a value and below. `path` leads to it; `report` takes what is wrong, and where.
-    pub fn walk(&mut self, value: &mut Value, path: &mut Vec<String>, report: &mut dyn FnMut(&[String], String)) {
-        match value {
-            Value::String(text) if text.contains("${") => match self.text(text) {
-                Ok(replaced) => *value = replaced,
+    pub fn walk(&mut self, value: &mut Node, path: &mut Vec<String>, report: &mut dyn FnMut(&[String], String)) {
+        match &mut value.content {
+            Content::Text(text) if text.contains("${") => match self.text(text) {
+                Ok(replaced) => value.content = replaced,
                 Err(problem) => report(path, problem),
             },
-            Value::Array(items) => {
+            Content::List(items) => {
                 let mut replaced = Vec::with_capacity(items.len());
-                for (index, mut item) in std::mem::take(items).into_iter().enumerate() {
+                for (index, mut item) in items.iter().cloned().enumerate() {
                     // The labels of several stages are one list.
-                    let spliced = item.as_str().is_some_and(|text| text.starts_with("${labels."));
+                    let spliced = item.text().is_some_and(|text| text.starts_with("${labels."));
                     path.push(index.to_string());
                     self.walk(&mut item, path, report);
                     path.pop();
-                    match item {
-                        Value::Array(labels) if spliced => replaced.extend(labels),
-                        item => replaced.push(item),
+                    match &item.content {
+                        Content::List(labels) if spliced => replaced.extend(labels.iter().cloned()),
+                        _ => replaced.push(item),
                     }
                 }
-                *items = replaced;
+                *items = Rc::new(replaced);
             }
-            Value::Object(entries) => {
-                for (key, item) in entries.iter_mut() {
-                    path.push(key.clone());
+            Content::Mapping(mapping) => {
+                let mapping = Rc::make_mut(mapping);
+                for (key, item) in mapping.values_mut() {
+                    path.push(key.to_owned());
                     self.walk(item, path, report);
                     path.pop();
                 }
                 // `<<: ${matrix.x}` was not known when the file was read.
-                match entries.remove("<<") {
-                    None => {}
-                    Some(Value::Object(merged)) => {
-                        merged.into_iter().for_each(|(key, value)| _ = entries.entry(key).or_insert(value));
-                    }
-                    Some(_) => {
-                        path.push("<<".to_owned());
-                        report(path, "`<<` merges a mapping or a list of mappings".to_owned());
-                        path.pop();
-                    }
+                if let Some(merged) = mapping.remove("<<")
+                    && let Err(text) = mapping.merge(&merged)
+                {
+                    path.push("<<".to_owned());
+                    report(path, text.to_owned());
+                    path.pop();
                 }
             }
             _ => {}
         }
     }
 
-    fn text(&mut self, text: &str) -> Result<Value, String> {
+    fn text(&mut self, text: &str) -> Result<Content, String> {
         if let Some(inner) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'))
             && !inner.contains(['$', '{', '}'])
         {
-            return self.reference(inner);
+            return Ok(self.reference(inner)?.content);
         }
         let mut written = String::new();
         let mut rest = text;
@@ -180,19 +181,20 @@ impl<'a> Replacer<'a> {
             }
             written.push_str(&rest[..start]);
             let end = rest[start..].find('}').ok_or("`${` without `}`; `$${` stands for the text `${`")? + start;
-            match self.reference(&rest[start + 2..end])? {
-                Value::String(text) => written.push_str(&text),
-                value @ (Value::Number(_) | Value::Bool(_)) => written.push_str(&value.to_string()),
+            match self.reference(&rest[start + 2..end])?.content {
+                Content::Text(text) => written.push_str(&text),
+                Content::Number(number) => written.push_str(&number.to_string()),
+                Content::Bool(value) => written.push_str(&value.to_string()),
                 _ => return Err(format!("`{}` is not plain text, so it cannot stand inside text", &rest[start..=end])),
             }
             rest = &rest[end + 1..];
         }
         written.push_str(rest);
-        Ok(Value::String(written))
+        Ok(Content::Text(written))
     }
 
     /// The value of a reference.
-    fn reference(&mut self, name: &str) -> Result<Value, String> {
+    fn reference(&mut self, name: &str) -> Result<Node, String> {
         // With nothing left, nothing more is looked up.
         self.budget.spend(1)?;
         let value = self.meant(name)?;
@@ -200,20 +202,20 @@ impl<'a> Replacer<'a> {
         Ok(value)
     }
 
-    fn meant(&mut self, name: &str) -> Result<Value, String> {
+    fn meant(&mut self, name: &str) -> Result<Node, String> {
         if let Some(variable) = name.strip_prefix("env:") {
             let text = (self.environment)(variable).ok_or_else(|| format!("{UNSET}{variable}` is not set"))?;
             // It is used and never written down: records name it.
             kit::keep_secret(&text, &format!("${{env:{variable}}}"));
             // `${env:BETA}` is a number where its text reads as one.
             return Ok(match yaml::read_value(&text) {
-                Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
-                _ => Value::String(text),
+                Ok(value) if matches!(value.content, Content::Number(_) | Content::Bool(_)) => value,
+                _ => Node::of(Content::Text(text)),
             });
         }
-        if let Some(variable) = name.strip_prefix("matrix.").or_else(|| name.strip_prefix("item.")) {
+        if let Some(variable) = name.strip_prefix("matrix.") {
             let item = self.item.ok_or_else(|| format!("`${{{name}}}` stands in a stage without `matrix`"))?;
-            return look_up(&Value::Object(item.clone()), variable, "axis");
+            return look_up(Some(item), variable, "axis");
         }
         if let (Some(text), Some(labels)) = (name.strip_prefix("labels."), self.labels) {
             let selection = Selection::read(text).transpose()?;
@@ -223,10 +225,13 @@ impl<'a> Replacer<'a> {
                 format!("there is no stage `{stage}` with a `matrix`{near}")
             })?;
             let meant = selection.map_or_else(|| Ok(vec![true; all.len()]), |selection| selection.of(all))?;
-            let one = |labels: &Labels| {
-                Value::Object(labels.iter().map(|(axis, label)| (axis.clone(), Value::String(label.clone()))).collect())
+            let label = |(axis, label): &(String, String)| {
+                let value = Node::of(Content::Text(label.clone()));
+                Entry { key: axis.clone(), key_at: At::File, value }
             };
-            return Ok(all.iter().zip(meant).filter(|(_, meant)| *meant).map(|(labels, _)| one(labels)).collect());
+            let one = |labels: &Labels| Node::of(Content::Mapping(Rc::new(labels.iter().map(label).collect())));
+            let all = all.iter().zip(meant).filter(|(_, meant)| *meant).map(|(labels, _)| one(labels));
+            return Ok(Node::of(Content::List(Rc::new(all.collect()))));
         }
         let Some(variable) = name.strip_prefix("vars.") else {
             return Err(format!(
@@ -239,7 +244,7 @@ impl<'a> Replacer<'a> {
         if self.within.len() == MOST_NESTED {
             return Err(format!("variable `{}` leads through more than {MOST_NESTED} others", self.within[0]));
         }
-        let mut value = look_up(self.vars, variable, "variable")?;
+        let mut value = look_up(self.vars.and_then(Node::mapping), variable, "variable")?;
         self.within.push(variable.to_owned());
         let mut failed = None;
         self.walk(&mut value, &mut Vec::new(), &mut |_, problem| _ = failed.get_or_insert(problem));
@@ -249,42 +254,43 @@ impl<'a> Replacer<'a> {
 }
 
 /// What a value counts in a [`Budget`].
-fn weight(value: &Value) -> usize {
+fn weight(value: &Node) -> usize {
     BYTES_PER_VALUE
-        + match value {
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(weight).sum(),
-            Value::Object(map) => map.iter().map(|(key, value)| key.len() + weight(value)).sum(),
+        + match &value.content {
+            Content::Text(text) => text.len(),
+            Content::List(items) => items.iter().map(weight).sum(),
+            Content::Mapping(mapping) => mapping.iter().map(|entry| entry.key.len() + weight(&entry.value)).sum(),
             _ => 0,
         }
 }
 
 /// The value under a dotted name.
-fn look_up(values: &Value, name: &str, what: &str) -> Result<Value, String> {
-    let mut value = values;
+fn look_up(values: Option<&Mapping>, name: &str, what: &str) -> Result<Node, String> {
+    let (mut found, mut mapping) = (None, values);
     for key in name.split('.') {
-        value = value.get(key).ok_or_else(|| {
-            let names: Vec<&str> =
-                value.as_object().map(|map| map.keys().map(String::as_str).collect()).unwrap_or_default();
+        let value = mapping.and_then(|mapping| mapping.get(key)).ok_or_else(|| {
+            let names = mapping.into_iter().flat_map(Mapping::keys);
             format!("unknown {what} `{name}`{}", did_you_mean(key, names))
         })?;
+        (found, mapping) = (Some(value), value.mapping());
     }
-    Ok(value.clone())
+    Ok(found.expect("a name has at least one part").clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn replaced(text: &str) -> (Value, Vec<String>) {
-        let (mut value, spans) = yaml::read(text).unwrap();
+        let document = yaml::read(text, None).unwrap();
         let environment = |name: &str| match name {
             "BETA" => Some("0.1".to_owned()),
             "HOME" => Some("/home/x: y".to_owned()),
             _ => None,
         };
-        let problems = replace(&mut value, &spans, &environment, &Budget::default(), &BTreeMap::new());
-        (value, problems.into_iter().map(|problem| problem.line("p".as_ref())).collect())
+        let (value, problems) = super::replaced(&document.root, &environment, &Budget::default(), &BTreeMap::new());
+        (value.json(), problems.into_iter().map(|problem| problem.line("p".as_ref())).collect())
     }
 
     #[test]
@@ -302,8 +308,8 @@ mod tests {
     #[test]
     fn variables_that_nothing_uses_are_named() {
         let text = "vars: {a: 1, ab: 2, list: [x], base: &base {kind: x}, deep: {x: 1}, old: 3}\nstages:\n  s: {<<: *base, a: 'x${vars.ab}', d: '${vars.deep.x}', l: '${vars.list}'}\n";
-        let (document, spans) = yaml::read(text).unwrap();
-        let lines: Vec<String> = unused(&document, &spans).iter().map(|warning| warning.line("p".as_ref())).collect();
+        let own = yaml::read(text, None).unwrap();
+        let lines: Vec<String> = unused(&own, &own.root).iter().map(|warning| warning.line("p".as_ref())).collect();
         assert_eq!(lines, ["p:1:8: nothing uses the variable `a`", "p:1:69: nothing uses the variable `old`"]);
     }
 

@@ -1,5 +1,6 @@
 //! The engine from the inside, on stage kinds that need no model.
 
+mod bases;
 mod findings;
 mod kinds;
 mod matrices;

@@ -208,11 +208,13 @@ fn commands_on_pages_exist_with_their_options() {
 fn the_pipelines_on_pages_are_right() {
     let mut count = 0;
     for (page, text) in pages() {
-        for block in blocks(&text, "yaml").into_iter().filter(|block| block.starts_with("name:")) {
+        let whole = |block: &&str| block.starts_with("name:") || block.starts_with("base:");
+        for block in blocks(&text, "yaml").into_iter().filter(whole) {
             let pair = r#"{"prompt": "p", "chosen": "a", "rejected": "b"}"#;
             let project = Project::new(&[("pipeline.yaml", block)]);
             std::fs::create_dir(project.path("data")).unwrap();
             project.write("data/helpful.jsonl", &format!("{pair}\n"));
+            std::os::unix::fs::symlink(root().join("pipelines"), project.path("pipelines")).unwrap();
             std::fs::create_dir(project.path("models")).unwrap();
             let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama");
             for name in ["models/policy", "models/judge"] {
@@ -223,5 +225,5 @@ fn the_pipelines_on_pages_are_right() {
             count += 1;
         }
     }
-    assert_eq!(count, 2, "README.md and pipelines/README.md show one each");
+    assert_eq!(count, 3, "README.md shows one, pipelines/README.md two");
 }

@@ -145,7 +145,7 @@ fn is_pipeline(path: &Path) -> bool {
     let mut head = Vec::new();
     let read = |file: std::fs::File| file.take(LOOK as u64).read_to_end(&mut head);
     yaml && std::fs::File::open(path).and_then(read).is_ok()
-        && String::from_utf8_lossy(&head).lines().any(|line| line.starts_with("stages:"))
+        && String::from_utf8_lossy(&head).lines().any(|line| line.starts_with("stages:") || line.starts_with("base:"))
 }
 
 /// A work folder with runs, of the same name, in a folder above.
