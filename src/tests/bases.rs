@@ -223,3 +223,20 @@ fn a_base_that_cannot_be_read_is_named_where_it_is_asked_for() {
         assert_eq!(found, [wanted]);
     }
 }
+
+#[test]
+fn the_pipelines_over_the_quickstart_are_the_quickstart_with_another_objective() {
+    let resolved = |name: &str, sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        let file = Path::new("pipelines").join(name).with_extension("yaml");
+        let graph = crate::pipeline::check::check_file(&file, &sets, crate::kinds::KINDS).ok().unwrap();
+        assert_eq!(graph.name, name);
+        resolved::yaml(&graph).replace(&format!("name: {name}\nseed"), "seed")
+    };
+    for name in ["dpo", "cdpo", "gdpo", "rpo"] {
+        let tau = if name == "rpo" { ", tau: 0.5" } else { "" };
+        let objective = format!("policy.objective={{name: {name}, beta: 0.3{tau}}}");
+        assert_eq!(resolved(name, &[]), resolved("quickstart", &[&objective]));
+    }
+    assert!(resolved("rpo-unpaired", &[]).contains("form: unpaired") && resolved("jpo", &[]).contains("joint: 0.4"));
+}

@@ -1,5 +1,6 @@
 //! The commands that people call beside `run`, on the built binary.
 
+mod bases;
 mod calls;
 mod check;
 mod diff;
