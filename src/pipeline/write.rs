@@ -7,7 +7,12 @@ use super::scalar;
 
 /// Writes a key with its value, so many levels deep.
 pub fn entry(out: &mut String, depth: usize, key: &str, value: &Value) {
-    out.push_str(&format!("{}{}:", indent(depth), text(key)));
+    let (indent_here, key) = (indent(depth), text(key));
+    // A key before its colon has at most 1024 characters.
+    match key.len() > 1000 {
+        true => out.push_str(&format!("{indent_here}? {key}\n{indent_here}:")),
+        false => out.push_str(&format!("{indent_here}{key}:")),
+    }
     match value {
         Value::Object(map) if !map.is_empty() => {
             out.push('\n');
@@ -157,7 +162,9 @@ mod tests {
             "\u{ffff}",
             "𝄞"
         ]);
-        let odd = json!({"list": odd, "text": "a\u{2028}\nb", "a\u{2029}b": "\nx\ny"});
+        let long = "long".repeat(1000);
+        let odd =
+            json!({"list": odd, &long: {&long: 1, "x": [{&long: 2}]}, "text": "a\u{2028}\nb", "a\u{2029}b": "\nx\ny"});
         assert_eq!(read(&written(&odd), None).unwrap().root.json()["top"], odd);
     }
 
