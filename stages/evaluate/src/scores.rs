@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kit::rows::{ReferenceRow, Score};
-use kit::{Context, Error, Result, Table};
+use kit::{Batches, Context, Error, Result, Table};
 use lm::{Decoder, LogProbs, Sequence};
 use objective::{Batch, Edge, Mixture, SequenceLogps};
 
@@ -40,36 +40,42 @@ fn log_probs(
     let device = lm::open_device(context.device).map_err(lm_error)?;
     stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
     let decoder = Decoder::load_in(&context.model(key)?.path, &device, stage.dtype).map_err(lm_error)?;
-    let positions = decoder.max_positions();
     let total = 2 * pairs.kept.len() as u64;
     let mut result = Vec::new();
+    let mut finished = Batches::open(context, &format!("{key}.jsonl"), key)?;
     for batch in batches(pairs, stage.tokens_per_batch) {
-        context.interrupt.check()?;
-        if let Some(side) = batch.iter().find(|side| side.sequence.ids.len() > positions) {
-            return Err(Error::Pipeline(format!(
-                "response `{}` has {} tokens with its prompt and `{key}` {positions} positions; set `max_tokens`",
-                side.response_id,
-                side.sequence.ids.len()
-            )));
-        }
-        let sequences: Vec<&Sequence> = batch.iter().map(|side| &side.sequence).collect();
-        let scored = decoder.score(&sequences, stage.prompt_part(), stage.tokens_per_batch).map_err(lm_error)?;
-        for (side, LogProbs { response, prompt }) in batch.iter().zip(scored) {
-            if !(response.is_finite() && prompt.is_finite()) {
-                return Err(Error::data(format!(
-                    "`{key}` gives response `{}` under prompt `{}` the log-prob {response} ({prompt} for the prompt): \
-                     its weights overflow or hold values that are not numbers",
-                    side.response_id, side.prompt_id
-                )));
-            }
-            result.push((response, prompt));
-        }
+        let scored: Vec<(f64, f64)> = finished.next(|| score_batch(stage, &decoder, key, &batch))?;
+        result.extend(scored);
         context.progress(place * total + result.len() as u64, of * total, "sequences", String::new());
     }
     Ok(result)
 }
 
-/// Cuts the sides so that a signal is heard between batches.
+fn score_batch(stage: &Evaluate, decoder: &Decoder, key: &str, batch: &[&SideTokens]) -> Result<Vec<(f64, f64)>> {
+    let positions = decoder.max_positions();
+    if let Some(side) = batch.iter().find(|side| side.sequence.ids.len() > positions) {
+        return Err(Error::Pipeline(format!(
+            "response `{}` has {} tokens with its prompt and `{key}` {positions} positions; set `max_tokens`",
+            side.response_id,
+            side.sequence.ids.len()
+        )));
+    }
+    let sequences: Vec<&Sequence> = batch.iter().map(|side| &side.sequence).collect();
+    let scored = decoder.score(&sequences, stage.prompt_part(), stage.tokens_per_batch).map_err(lm_error)?;
+    let finite = batch.iter().zip(scored).map(|(side, LogProbs { response, prompt })| {
+        if response.is_finite() && prompt.is_finite() {
+            return Ok((response, prompt));
+        }
+        Err(Error::data(format!(
+            "`{key}` gives response `{}` under prompt `{}` the log-prob {response} ({prompt} for the prompt): its weights \
+             overflow or hold values that are not numbers",
+            side.response_id, side.prompt_id
+        )))
+    });
+    finite.collect()
+}
+
+/// Cuts the sides into batches; a kill costs the one in work.
 fn batches(pairs: &Pairs, budget: usize) -> Vec<Vec<&SideTokens>> {
     let mut batches: Vec<Vec<&SideTokens>> = Vec::new();
     let (mut tokens, mut prompt) = (usize::MAX, None);

@@ -197,6 +197,19 @@ fn pairs_that_are_too_long_are_rejected_and_foretold() {
     assert_eq!(forecast.too_long, Some(Amount::exact(outcome.balance[0].rejected)));
 }
 
+#[test]
+fn a_stop_keeps_the_batches_that_were_scored() {
+    let place = Place::new().table("pairs", pairs("same", true)[..4].to_vec()).model("model", "llama");
+    let stage = stage(json!({"pairs": "p", "model": "m/llama", "tokens_per_batch": 1}));
+    let whole = run(&place, "whole", &stage).unwrap();
+    let (place, outcome, processes) = place.run_in_pieces("resumed", |context| stage.run(context));
+    assert!(processes > 2, "{processes}");
+    assert_eq!(outcome, whole);
+    for port in ["scores", "summary", "rejects"] {
+        assert_eq!(place.bytes(&format!("whole/{port}")), place.bytes(&format!("resumed/{port}")));
+    }
+}
+
 fn verdict(index: usize, p_hat: f64) -> Verdict {
     let message = |text: &str| vec![Message::new("user", text)];
     Verdict {

@@ -20,10 +20,11 @@ pub(crate) fn score(stage: &Reference, context: &Context<'_>, work: &WorkList) -
         let decoder = decoder.as_ref().expect("loaded above");
         let mut rows = Vec::new();
         for batch in work.batches(shard, stage.tokens_per_batch) {
-            context.interrupt.check()?;
             let end = batch.end;
             let units = &work.units[batch];
-            rows.extend(score_batch(stage, decoder, units)?);
+            let scored = scored(units);
+            let log_probs = output.batch(|| log_probs(stage, decoder, &scored))?;
+            rows.extend(scored.iter().zip(log_probs).map(|(scored, log_probs)| row(stage, scored, log_probs)));
             for unit in units {
                 if let Task::Refuse(reject) = &unit.task {
                     output.reject(reject.clone());
@@ -50,37 +51,47 @@ fn load(stage: &Reference, context: &Context<'_>) -> Result<Decoder> {
     Decoder::load_in(&context.model("model")?.path, &device, stage.dtype).map_err(lm_error)
 }
 
-fn score_batch(stage: &Reference, decoder: &Decoder, units: &[Unit]) -> Result<Vec<ReferenceRow>> {
-    let scored: Vec<(&Unit, &String, &Sequence)> = units
-        .iter()
-        .filter_map(|unit| match &unit.task {
-            Task::Score { response_id, sequence } => Some((unit, response_id, sequence)),
-            Task::Refuse(_) => None,
-        })
-        .collect();
+/// A sequence to score, with its prompt's and its response's id.
+type Scored<'a> = (&'a str, &'a str, &'a Sequence);
+
+fn scored(units: &[Unit]) -> Vec<Scored<'_>> {
+    let scored = units.iter().filter_map(|unit| match &unit.task {
+        Task::Score { response_id, sequence } => Some((&*unit.prompt_id, &**response_id, sequence)),
+        Task::Refuse(_) => None,
+    });
+    scored.collect()
+}
+
+/// The log-probs of each sequence's response and prompt.
+fn log_probs(stage: &Reference, decoder: &Decoder, scored: &[Scored<'_>]) -> Result<Vec<(f64, f64)>> {
     let sequences: Vec<&Sequence> = scored.iter().map(|(_, _, sequence)| *sequence).collect();
     if sequences.is_empty() {
         return Ok(Vec::new());
     }
-    let log_probs = decoder.score(&sequences, stage.prompt_part, stage.tokens_per_batch).map_err(lm_error)?;
-    let rows = scored.into_iter().zip(log_probs).map(|((unit, response_id, sequence), log_probs)| {
+    let all = decoder.score(&sequences, stage.prompt_part, stage.tokens_per_batch).map_err(lm_error)?;
+    let numbers = scored.iter().zip(all).map(|((prompt_id, response_id, _), log_probs)| {
         if !(log_probs.response.is_finite() && log_probs.prompt.is_finite()) {
             return Err(Error::data(format!(
-                "the reference model gives response `{response_id}` under prompt `{}` the log-prob {} ({} for the \
-                 prompt): its weights overflow or hold values that are not numbers",
-                unit.prompt_id, log_probs.response, log_probs.prompt
+                "the reference model gives response `{response_id}` under prompt `{prompt_id}` the log-prob {} ({} for \
+                 the prompt): its weights overflow or hold values that are not numbers",
+                log_probs.response, log_probs.prompt
             )));
         }
-        Ok(ReferenceRow {
-            prompt_id: unit.prompt_id.clone(),
-            response_id: response_id.clone(),
-            completion_start: sequence.start as u32,
-            logp: log_probs.response,
-            prompt_logp: stage.prompt_part.then_some(log_probs.prompt),
-            prompt_tokens: sequence.start as u32,
-            completion_tokens: sequence.completion_tokens() as u32,
-            dtype: Some(stage.dtype.name().to_owned()),
-        })
+        Ok((log_probs.response, log_probs.prompt))
     });
-    rows.collect()
+    numbers.collect()
+}
+
+fn row(stage: &Reference, scored: &Scored<'_>, (response, prompt): (f64, f64)) -> ReferenceRow {
+    let (prompt_id, response_id, sequence) = scored;
+    ReferenceRow {
+        prompt_id: (*prompt_id).to_owned(),
+        response_id: (*response_id).to_owned(),
+        completion_start: sequence.start as u32,
+        logp: response,
+        prompt_logp: stage.prompt_part.then_some(prompt),
+        prompt_tokens: sequence.start as u32,
+        completion_tokens: sequence.completion_tokens() as u32,
+        dtype: Some(stage.dtype.name().to_owned()),
+    }
 }

@@ -124,6 +124,16 @@ fn an_interrupted_run_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn a_stop_within_a_shard_keeps_the_batches_that_were_scored() {
+    let stage = stage(json!({"tokens_per_batch": 1, "prompt_part": true}));
+    let place = place(pairs("same", true)[..5].to_vec());
+    scored(&place, "whole", &stage);
+    let (place, _, processes) = place.run_in_pieces("resumed", |context| stage.run(context));
+    assert!(processes > 2, "{processes}");
+    assert_eq!(place.bytes("whole/reference"), place.bytes("resumed/reference"));
+}
+
+#[test]
 fn rows_that_are_too_long_are_rejected_by_name_and_foretold() {
     let place = place(pairs("same", true));
     let stage = stage(json!({"tokens": {"max_tokens": 90}}));
