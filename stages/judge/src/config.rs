@@ -20,8 +20,8 @@ use crate::verdict::Debias;
 pub struct Judge {
     /// What is judged.
     pub comparisons: Input,
-    /// The judge: a decoder folder in the Hugging Face format, or a GGUF file (Llama, Mistral, Qwen2, Qwen3) with its
-    /// `tokenizer.json` and chat template beside it. Either this or `endpoint`.
+    /// The judge: a decoder folder in the Hugging Face format, or a GGUF file with its `tokenizer.json` and chat
+    /// template beside it, of a family in `stages/lm/README.md`. Either this or `endpoint`.
     #[serde(default)]
     pub model: Option<Input>,
     /// The judge behind an OpenAI-compatible endpoint, in place of `model`.
