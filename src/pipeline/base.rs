@@ -85,7 +85,7 @@ pub fn over_bases(own: &Document, file: &Path, problems: &mut Vec<Problem>) -> R
         files.push(path);
     }
     let lowest = layers.pop().expect("the file itself is one");
-    Ok(layers.into_iter().rev().fold(lowest, laid_over))
+    Ok(layers.into_iter().rev().fold(lowest, |base, own| laid_over(base, own, problems)))
 }
 
 /// Takes a key out of a mapping.
@@ -101,7 +101,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 /// The value of a base with that of an experiment over it.
-fn laid_over(mut base: Node, own: Node) -> Node {
+fn laid_over(mut base: Node, own: Node, problems: &mut Vec<Problem>) -> Node {
     let (Content::Mapping(under), Content::Mapping(over)) = (&mut base.content, &own.content) else { return own };
     let other_kind = over.get("kind").zip(under.get("kind")).is_some_and(|(own, base)| own.json() != base.json());
     if other_kind {
@@ -111,8 +111,13 @@ fn laid_over(mut base: Node, own: Node) -> Node {
     for Entry { key, key_at, value } in over.iter().cloned() {
         match under.get(&key) {
             Some(_) if value.content == Content::Null => _ = under.remove(&key),
+            // As when all that was changed is commented out.
+            Some(_) if value.content == Content::Empty => {
+                let text = format!("`{key}` is empty: say what is changed in the base's, or `null` to take it away");
+                problems.push(Problem { at: key_at, stage: None, text, fault: Fault::Pipeline });
+            }
             Some(below) => {
-                let value = laid_over(below.clone(), value);
+                let value = laid_over(below.clone(), value, problems);
                 under.insert(Entry { key, key_at, value });
             }
             None => under.insert(Entry { key, key_at, value }),

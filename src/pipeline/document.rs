@@ -147,8 +147,8 @@ impl Reader<'_> {
                 String::new()
             }
         };
-        let seed = top.get("seed").filter(|seed| seed.content != Content::Null).and_then(|seed| self.seed(&[], seed));
-        if top.get("vars").is_some_and(|vars| vars.mapping().is_none() && vars.content != Content::Null) {
+        let seed = top.get("seed").filter(|seed| !seed.is_null()).and_then(|seed| self.seed(&[], seed));
+        if top.get("vars").is_some_and(|vars| vars.mapping().is_none() && !vars.is_null()) {
             self.problem(&["vars"], false, "`vars` is a mapping of names to values".into());
         }
         let mut stages = Vec::new();

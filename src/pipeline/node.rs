@@ -19,7 +19,9 @@ pub struct Node {
 /// What a node holds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
-    /// Nothing.
+    /// No value at all: `key:`. As JSON it is null.
+    Empty,
+    /// A written `null`.
     Null,
     /// True or false.
     Bool(bool),
@@ -157,10 +159,15 @@ impl Node {
         self.mapping()?.get(key)
     }
 
+    /// Whether it is null, written or not.
+    pub fn is_null(&self) -> bool {
+        matches!(self.content, Content::Empty | Content::Null)
+    }
+
     /// The value as JSON.
     pub fn json(&self) -> Value {
         match &self.content {
-            Content::Null => Value::Null,
+            Content::Empty | Content::Null => Value::Null,
             Content::Bool(value) => Value::Bool(*value),
             Content::Number(number) => Value::Number(number.clone()),
             Content::Text(text) => Value::String(text.clone()),

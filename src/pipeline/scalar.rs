@@ -31,7 +31,10 @@ pub fn meaningless(tag: &str) -> Option<String> {
 }
 
 fn untagged(text: &str) -> Result<Content, String> {
-    if text.is_empty() || is_null(text) {
+    if text.is_empty() {
+        return Ok(Content::Empty);
+    }
+    if is_null(text) {
         return Ok(Content::Null);
     }
     if let Some(value) = boolean(text) {

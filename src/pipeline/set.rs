@@ -69,7 +69,7 @@ fn put(document: &mut Node, keys: &[String], value: Node) -> Result<(), String> 
     let mut target = document;
     let mut parent = "";
     for (depth, key) in keys.iter().enumerate() {
-        if target.content == Content::Null {
+        if target.is_null() {
             target.content = Content::Mapping(Rc::default());
         }
         target = match &mut target.content {

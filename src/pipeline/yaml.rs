@@ -52,7 +52,7 @@ pub fn read(text: &str, file: Option<&Arc<Path>>) -> Result<Document, Problem> {
         open: Vec::new(),
         nodes: 0,
         anchors: HashMap::new(),
-        document: Document { root: Node::of(Content::Null), duplicates: Vec::new(), aliased: BTreeSet::new() },
+        document: Document { root: Node::of(Content::Empty), duplicates: Vec::new(), aliased: BTreeSet::new() },
         documents: 0,
     };
     reader.read(text)

@@ -162,6 +162,16 @@ stages:
     base.yaml:10:5: more: unknown key `strat`; did you mean `start`?
     --set data.rows=0: data: `rows` has to be above 0
     "#);
+    let text = "name: x\nbase: HERE/base.yaml\nvars:\nstages:\n  more:\n    # rows: 3\n  loud: {from: }\n  new:\n";
+    insta::assert_snapshot!(findings(&world, text, &[]).join("\n"), @r"
+    p.yaml:3:1: `vars` is empty: say what is changed in the base's, or `null` to take it away
+    p.yaml:5:3: `more` is empty: say what is changed in the base's, or `null` to take it away
+    p.yaml:7:10: `from` is empty: say what is changed in the base's, or `null` to take it away
+    p.yaml:8:3: new: a stage is a mapping that begins with `kind`; no base has a stage `new`
+    base.yaml:8:11: more: `rows` has to be above 0
+    base.yaml:9:5: key `rows` stands twice; first in line 8
+    base.yaml:10:5: more: unknown key `strat`; did you mean `start`?
+    ");
     // A name is each file's own, and the base's mistakes are its own.
     assert_eq!(
         findings(&world, "base: HERE/base.yaml\n", &[])[0],
