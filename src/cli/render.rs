@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
-use kit::{Context, Interrupt, Rendering, Seed};
+use kit::{Ahead, Context, Interrupt, Rendering, Seed};
 use serde_json::json;
 
 use super::file::{PipelineFile, load};
@@ -87,7 +87,9 @@ pub fn render(work: &Path, args: Render) -> Result<()> {
         text.push_str("no rows\n");
     }
     // The whole input, where a forecast needs nothing that is missing.
-    if let Some(Ok(forecast)) = planner.forecast(stage, &planned, "cpu") {
+    let count = |context: &Context<'_>| node.stage.forecast(&Ahead::of(context));
+    let counted = planner.surroundings(stage, &planned, "cpu", count).and_then(|outlook| outlook.ok()?.forecast);
+    if let Some(forecast) = counted {
         text.push_str(&format!("all of it: {}\n", super::foretold::Sum::of(&forecast, None).words()));
     }
     print_coloured(&text)

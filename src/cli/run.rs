@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kit::Interrupt;
 
 use super::file::{Choice, PipelineFile, load, warn};
+use crate::engine::executor::Here;
 use crate::engine::forecast::{Forecaster, shortage};
 use crate::engine::plan::{Decision, Planned, Planner};
 use crate::engine::run::{self, Options, STACK};
@@ -145,6 +146,7 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         store: &store,
         records: &records,
         options: &options,
+        executor: &Here,
         reporter: &*reporters,
         interrupt: &interrupt,
     };

@@ -11,7 +11,7 @@ use crate::engine::machine;
 use crate::engine::plan::{Decision, Planned, Planner};
 use crate::pipeline::graph::{Node, Origin};
 use crate::units::size;
-use kit::{Ahead, Expected, Forecast, Outlook, Result, Table};
+use kit::{Ahead, Context, Expected, Forecast, Outlook, Result, Table};
 use serde_json::Value;
 
 /// What is told of a stage.
@@ -62,7 +62,7 @@ impl<'a> Forecaster<'a> {
         self.told_of_all(false)
     }
 
-    fn told_of_all(&mut self, count: bool) -> Vec<Option<Result<Told>>> {
+    fn told_of_all(&mut self, count_inputs: bool) -> Vec<Option<Result<Told>>> {
         let graph = self.planner.graph;
         let mut told: Vec<Option<Result<Told>>> = (0..graph.nodes.len()).map(|_| None).collect();
         let mut outlooks: Vec<Outlook> = vec![Outlook::default(); graph.nodes.len()];
@@ -72,15 +72,26 @@ impl<'a> Forecaster<'a> {
                 Decision::Depends(_) => false,
                 _ => continue,
             };
-            let outlook = self.outlook(stage, &outlooks);
-            let counted = if runs && count { self.planner.forecast(stage, self.planned, self.device()) } else { None };
-            let estimated = outlook.as_ref().ok().and_then(|outlook| outlook.forecast.as_ref());
-            told[stage] = match counted {
-                Some(counted) => Some(counted.map(|counted| self.told(joined(counted, estimated), true))),
-                None => estimated.map(|estimated| Ok(self.told(estimated.clone(), false))),
+            let ahead = self.ahead(stage, &outlooks);
+            let kind = &graph.nodes[stage].stage;
+            let count = |context: &Context<'_>| kind.forecast(&Ahead { context: Some(context), ..ahead.clone() });
+            let counted = match runs && count_inputs {
+                true => self.planner.surroundings(stage, self.planned, self.device(), count),
+                false => None,
             };
             // What cannot be told now is told by the run.
-            outlooks[stage] = outlook.unwrap_or_default();
+            let estimated = || kind.forecast(&ahead).unwrap_or_default();
+            let is_counted = counted.is_some();
+            let (outlook, failed) = match counted {
+                Some(Ok(outlook)) => (outlook, None),
+                Some(Err(error)) => (estimated(), Some(error)),
+                None => (estimated(), None),
+            };
+            told[stage] = match failed {
+                Some(error) => Some(Err(error)),
+                None => outlook.forecast.clone().map(|forecast| Ok(self.told(forecast, is_counted))),
+            };
+            outlooks[stage] = outlook;
         }
         told
     }
@@ -106,31 +117,34 @@ impl<'a> Forecaster<'a> {
         Told { forecast, time, counted }
     }
 
-    fn outlook(&mut self, stage: usize, outlooks: &[Outlook]) -> Result<Outlook> {
-        let graph = self.planner.graph;
-        let node: &Node = &graph.nodes[stage];
+    /// What the inputs of a stage are expected to hold; nothing of those that cannot be looked at.
+    fn ahead(&mut self, stage: usize, outlooks: &[Outlook]) -> Ahead<'static> {
+        let node: &Node = &self.planner.graph.nodes[stage];
         let mut ahead = Ahead { device: self.device().to_owned(), ..Ahead::default() };
         for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
-            let mut sources = Vec::new();
-            for origin in &edge.sources {
-                sources.push(match origin {
-                    Origin::Hub { .. } => Expected::unknown(Table::Model),
-                    Origin::Path { path, table } => self.look_at(path, *table)?,
-                    Origin::Port { stage, port, table } => match self.planned[*stage].decision.manifest() {
-                        Some(manifest) => {
-                            let folder = self.planner.store.entry(&manifest.recipe.entry());
-                            self.look_at(&folder.join(port), *table)?
-                        }
-                        None => {
-                            let expected = outlooks[*stage].outputs.get(port).cloned();
-                            expected.unwrap_or_else(|| Expected::unknown(*table))
-                        }
-                    },
-                });
+            let sources = edge.sources.iter().map(|origin| self.expected(origin, outlooks));
+            if let Ok(sources) = sources.collect::<Result<_>>() {
+                ahead.inputs.insert(edge.key, sources);
             }
-            ahead.inputs.insert(edge.key, sources);
         }
-        node.stage.expect(&ahead)
+        ahead
+    }
+
+    fn expected(&mut self, origin: &Origin, outlooks: &[Outlook]) -> Result<Expected> {
+        match origin {
+            Origin::Hub { .. } => Ok(Expected::unknown(Table::Model)),
+            Origin::Path { path, table } => self.look_at(path, *table),
+            Origin::Port { stage, port, table } => match self.planned[*stage].decision.manifest() {
+                Some(manifest) => {
+                    let folder = self.planner.store.entry(&manifest.recipe.entry());
+                    self.look_at(&folder.join(port), *table)
+                }
+                None => {
+                    let expected = outlooks[*stage].outputs.get(port).cloned();
+                    Ok(expected.unwrap_or_else(|| Expected::unknown(*table)))
+                }
+            },
+        }
     }
 
     fn look_at(&mut self, path: &Path, table: Table) -> Result<Expected> {
@@ -168,17 +182,6 @@ fn too_small(needed: u64, there: u64, settings: &Value, device: &str) -> Option<
         size(needed),
         size(there)
     ))
-}
-
-/// What was counted, with the memory and the work of the estimate: those of the tokens that were counted.
-fn joined(counted: Forecast, estimated: Option<&Forecast>) -> Forecast {
-    let Some(estimated) = estimated else { return counted };
-    let share = match (counted.tokens, estimated.tokens) {
-        (Some(counted), Some(estimated)) if estimated.value > 0 => counted.value as f64 / estimated.value as f64,
-        _ => 1.0,
-    };
-    let work = estimated.work.map(|work| kit::Work { operations: work.operations * share, ..work });
-    Forecast { work: counted.work.or(work), memory: counted.memory.or(estimated.memory), ..counted }
 }
 
 #[cfg(test)]

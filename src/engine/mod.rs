@@ -3,6 +3,7 @@
 //! Read [`plan`], then [`run`], then [`work`].
 
 pub mod device;
+pub mod executor;
 pub mod forecast;
 pub mod machine;
 pub mod plan;

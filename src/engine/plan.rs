@@ -469,22 +469,26 @@ impl<'a> Planner<'a> {
         Ok(inputs)
     }
 
-    /// What a stage expects to do, where its inputs are there.
-    pub fn forecast(&self, stage: usize, planned: &[Planned], device: &str) -> Option<Result<kit::Forecast>> {
+    /// Lends the surroundings that a stage would run in, where its inputs are there.
+    pub fn surroundings<T>(
+        &self,
+        stage: usize,
+        planned: &[Planned],
+        device: &str,
+        look: impl FnOnce(&Context<'_>) -> T,
+    ) -> Option<T> {
         let manifest = |stage: usize| planned[stage].decision.manifest();
         let recipe = planned[stage].recipe.as_ref()?;
         let folder: PathBuf = self.store.partial(&recipe.entry(), false);
-        let node = &self.graph.nodes[stage];
         let silent = |_: kit::Event| {};
-        let context = Context {
-            seed: Seed(node.seed.unwrap_or_default()),
+        Some(look(&Context {
+            seed: Seed(self.graph.nodes[stage].seed.unwrap_or_default()),
             device,
             folder: &folder,
             inputs: self.sources(stage, recipe, &manifest),
             events: &silent,
             interrupt: Interrupt::default(),
-        };
-        Some(node.stage.forecast(&context))
+        }))
     }
 }
 

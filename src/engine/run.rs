@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use kit::Interrupt;
 
 use crate::clock;
+use crate::engine::executor::Executor;
 use crate::engine::plan::{Decision, Planned, Planner, Selection};
 use crate::engine::work::{Work, Worked};
 use crate::error::{Error, Result};
@@ -41,6 +42,8 @@ pub struct Run<'a> {
     pub records: &'a Records,
     /// How.
     pub options: &'a Options,
+    /// Who computes the jobs of stages.
+    pub executor: &'a dyn Executor,
     /// Who is told.
     pub reporter: &'a dyn Reporter,
     /// Raised by a signal.

@@ -199,7 +199,7 @@ impl Work<'_> {
             events: &events,
             interrupt: self.run.interrupt.clone(),
         };
-        let work = || self.node.stage.run(&context);
+        let work = || self.run.executor.execute(self.node.stage.job(&context)?, &context);
         // A stage that computes with all threads is one of them: from outside, each of its thousands of products would
         // wake a thread and wait for it.
         let in_place = || if self.node.stage.needs_device() { rayon::scope(|_| work()) } else { work() };

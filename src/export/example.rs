@@ -108,7 +108,7 @@ impl<E: Example> Example for WithTools<E> {
 
     fn of(from: &E::From, reference: &Reference) -> Result<Made<Self>, String> {
         let mut from = from.clone();
-        let tools: Vec<Option<String>> = from.prompts().into_iter().map(take_tools).collect();
+        let tools: Vec<Option<String>> = from.prompts().into_iter().map(|prompt| take_tools(prompt)).collect();
         if tools.iter().any(|other| *other != tools[0]) {
             return Err(
                 "its two prompts have different tools, and TRL has one column for them; leave such rows out".to_owned()
@@ -128,7 +128,7 @@ impl<E: Example> Example for WithTools<E> {
 }
 
 /// Takes the tools of a conversation out of its first message, as a JSON list.
-fn take_tools(prompt: &mut Vec<Message>) -> Option<String> {
+fn take_tools(prompt: &mut [Message]) -> Option<String> {
     let first = prompt.first_mut()?;
     let mut fields = first.extra_fields();
     let JsonText(tools) = fields.remove("tools")?;

@@ -1,11 +1,12 @@
 //! Small stage kinds: one that writes rows in shards, some that read them.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kit::rows::{Message, Prompt, Reject};
 use kit::{
-    Amount, Context, Error, Event, Finding, Forecast, Input, InputPort, Kind, Outcome, OutputPort, Result, Stage,
-    Table, complete_port, run_shards, shard_ranges,
+    Ahead, Amount, Context, Error, Event, Finding, Forecast, Input, InputPort, Job, Kind, Outcome, Outlook, OutputPort,
+    Result, ShardOutput, Sharded, Stage, Table, complete_port, shard_ranges,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,13 @@ pub struct Count {
     pub unstable: bool,
 }
 
+impl Count {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, _: &Context<'_>) -> Result<Forecast> {
+        Ok(Forecast::of_rows(Amount::exact(self.rows)))
+    }
+}
+
 impl Stage for Count {
     fn version(&self) -> String {
         "1".to_owned()
@@ -81,26 +89,47 @@ impl Stage for Count {
         self.draws
     }
 
-    fn forecast(&self, _: &Context<'_>) -> Result<Forecast> {
-        Ok(Forecast::of_rows(Amount::exact(self.rows)))
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(Outlook::default()), |context| self.count(context))
     }
 
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
         if let Some(note) = self.note.as_ref().filter(|_| self.rewrites_note) {
             std::fs::write(note, "two").unwrap();
         }
-        let ranges = shard_ranges((0..self.rows).map(|_| 1), 4);
-        let draw = if self.draws { context.seed.0 } else { 0 };
-        let other = u64::from(self.unstable && UNSTABLE.load(Ordering::SeqCst));
-        run_shards(context, "rows", &ranges, |range, output| {
-            if self.stop_after.is_some_and(|shards| range.start as u64 >= 4 * shards) {
-                return Err(Error::Interrupted);
-            }
-            let rows: Vec<Prompt> = range.map(|row| prompt(self.start + draw + other + row as u64)).collect();
-            output.write("prompts", &rows)
-        })?;
-        complete_port::<Prompt>(context, "prompts")?;
-        Ok(Outcome::default().figure("rows", self.rows))
+        Ok(Job::sharded(Writing { rows: self, context }))
+    }
+}
+
+/// The rows of [`Count`] in shards of four.
+struct Writing<'a> {
+    rows: &'a Count,
+    context: &'a Context<'a>,
+}
+
+impl Sharded for Writing<'_> {
+    fn unit(&self) -> &'static str {
+        "rows"
+    }
+
+    fn shards(&self) -> Vec<Range<usize>> {
+        shard_ranges((0..self.rows.rows).map(|_| 1), 4)
+    }
+
+    fn compute(&mut self, range: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
+        let Writing { rows, context } = self;
+        if rows.stop_after.is_some_and(|shards| range.start as u64 >= 4 * shards) {
+            return Err(Error::Interrupted);
+        }
+        let draw = if rows.draws { context.seed.0 } else { 0 };
+        let other = u64::from(rows.unstable && UNSTABLE.load(Ordering::SeqCst));
+        let rows: Vec<Prompt> = range.map(|row| prompt(rows.start + draw + other + row as u64)).collect();
+        output.write("prompts", &rows)
+    }
+
+    fn finish(&mut self, _: u64) -> Result<Outcome> {
+        complete_port::<Prompt>(self.context, "prompts")?;
+        Ok(Outcome::default().figure("rows", self.rows.rows))
     }
 }
 
@@ -151,6 +180,13 @@ pub enum How {
     },
 }
 
+impl Shout {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        Ok(Forecast::of_rows(Amount::exact(context.rows::<Prompt>("from")?.count() as u64)))
+    }
+}
+
 impl Stage for Shout {
     fn version(&self) -> String {
         "1".to_owned()
@@ -187,34 +223,36 @@ impl Stage for Shout {
         self.device
     }
 
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        Ok(Forecast::of_rows(Amount::exact(context.rows::<Prompt>("from")?.count() as u64)))
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(Outlook::default()), |context| self.count(context))
     }
 
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        let added = match self.how {
-            How::Loud { marks } => "!".repeat(marks as usize),
-            How::Extra { factor } => (factor * context.rows::<Prompt>("extra")?.count() as u64).to_string(),
-        };
-        let mut writer = context.writer::<Prompt>("prompts")?;
-        let mut rejects = Vec::new();
-        let (mut read, mut kept) = (0, 0);
-        for row in context.rows::<Prompt>("from")? {
-            let mut row = row?;
-            read += 1;
-            if self.drop.as_ref().is_some_and(|end| row.prompt_id.ends_with(end)) {
-                rejects.push(reject(&row.prompt_id));
-                continue;
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || {
+            let added = match self.how {
+                How::Loud { marks } => "!".repeat(marks as usize),
+                How::Extra { factor } => (factor * context.rows::<Prompt>("extra")?.count() as u64).to_string(),
+            };
+            let mut writer = context.writer::<Prompt>("prompts")?;
+            let mut rejects = Vec::new();
+            let (mut read, mut kept) = (0, 0);
+            for row in context.rows::<Prompt>("from")? {
+                let mut row = row?;
+                read += 1;
+                if self.drop.as_ref().is_some_and(|end| row.prompt_id.ends_with(end)) {
+                    rejects.push(reject(&row.prompt_id));
+                    continue;
+                }
+                kept += 1;
+                row.messages[0].content.push_str(&added);
+                writer.push(row)?;
             }
-            kept += 1;
-            row.messages[0].content.push_str(&added);
-            writer.push(row)?;
-        }
-        writer.finish()?;
-        let rejected = rejects.len() as u64;
-        context.write_rejects(rejects)?;
-        context.emit(Event::Noted { text: format!("added {added}") });
-        Ok(Outcome::default().balance("from", read, kept, rejected))
+            writer.finish()?;
+            let rejected = rejects.len() as u64;
+            context.write_rejects(rejects)?;
+            context.emit(Event::Noted { text: format!("added {added}") });
+            Ok(Outcome::default().balance("from", read, kept, rejected))
+        }))
     }
 }
 
@@ -234,6 +272,13 @@ fn reject(id: &str) -> Reject {
 #[serde(deny_unknown_fields)]
 pub struct Twins {}
 
+impl Twins {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, _: &Context<'_>) -> Result<Forecast> {
+        Ok(Forecast::default())
+    }
+}
+
 impl Stage for Twins {
     fn version(&self) -> String {
         "1".to_owned()
@@ -251,16 +296,18 @@ impl Stage for Twins {
         ]
     }
 
-    fn forecast(&self, _: &Context<'_>) -> Result<Forecast> {
-        Ok(Forecast::default())
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(Outlook::default()), |context| self.count(context))
     }
 
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        for port in ["left", "right"] {
-            complete_port::<Prompt>(context, port)?;
-        }
-        complete_port::<kit::rows::Pair>(context, "pairs")?;
-        Ok(Outcome::default())
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || {
+            for port in ["left", "right"] {
+                complete_port::<Prompt>(context, port)?;
+            }
+            complete_port::<kit::rows::Pair>(context, "pairs")?;
+            Ok(Outcome::default())
+        }))
     }
 }
 
@@ -292,6 +339,13 @@ pub enum Misdeed {
     Unreachable,
 }
 
+impl Misbehave {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, _: &Context<'_>) -> Result<Forecast> {
+        Ok(Forecast::default())
+    }
+}
+
 impl Stage for Misbehave {
     fn version(&self) -> String {
         "1".to_owned()
@@ -305,26 +359,28 @@ impl Stage for Misbehave {
         vec![OutputPort::new(Table::Prompts), OutputPort::new(Table::Rejects)]
     }
 
-    fn forecast(&self, _: &Context<'_>) -> Result<Forecast> {
-        Ok(Forecast::default())
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(Outlook::default()), |context| self.count(context))
     }
 
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        complete_port::<Prompt>(context, "prompts")?;
-        let outcome = Outcome::default();
-        match self.by {
-            Misdeed::ForgettingAnOutput => return Ok(outcome),
-            Misdeed::Panicking => panic!("on purpose"),
-            Misdeed::BadData => return Err(Error::data("data.jsonl:3: column `x`: broken")),
-            Misdeed::Unreachable => return Err(Error::Unreachable("no answer".to_owned())),
-            Misdeed::FullDisk => {
-                let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
-                return Err(Error::Io { path: context.port("prompts"), source });
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || {
+            complete_port::<Prompt>(context, "prompts")?;
+            let outcome = Outcome::default();
+            match self.by {
+                Misdeed::ForgettingAnOutput => return Ok(outcome),
+                Misdeed::Panicking => panic!("on purpose"),
+                Misdeed::BadData => return Err(Error::data("data.jsonl:3: column `x`: broken")),
+                Misdeed::Unreachable => return Err(Error::Unreachable("no answer".to_owned())),
+                Misdeed::FullDisk => {
+                    let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+                    return Err(Error::Io { path: context.port("prompts"), source });
+                }
+                Misdeed::Littering => complete_port::<Prompt>(context, "litter")?,
+                Misdeed::LosingRows => {}
             }
-            Misdeed::Littering => complete_port::<Prompt>(context, "litter")?,
-            Misdeed::LosingRows => {}
-        }
-        complete_port::<Reject>(context, "rejects")?;
-        Ok(outcome.balance("from", 3, 2, 0))
+            complete_port::<Reject>(context, "rejects")?;
+            Ok(outcome.balance("from", 3, 2, 0))
+        }))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use kit::Interrupt;
 
 use super::kinds::KINDS;
+use crate::engine::executor::Here;
 use crate::engine::plan::{Planner, Selection};
 use crate::engine::run::{Options, Run};
 use crate::error::{Error, Result};
@@ -97,8 +98,15 @@ impl World {
         let options = Options { selection, device: "cpu".to_owned(), no_wait: false, command: Vec::new() };
         let planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
         let (number, _alive) = records.begin(&graph.name)?;
-        let run =
-            Run { graph: &graph, store: &store, records: &records, options: &options, reporter: &heard, interrupt };
+        let run = Run {
+            graph: &graph,
+            store: &store,
+            records: &records,
+            options: &options,
+            executor: &Here,
+            reporter: &heard,
+            interrupt,
+        };
         let (record, result) = run.run(number, planned);
         Ok(Ran { record, result, heard: heard.0.into_inner().unwrap() })
     }

@@ -180,3 +180,9 @@ pub fn check_golden(stage: &dyn kit::Stage, lines: impl Iterator<Item = String>,
         "the output changed: raise the version, then put version and digest here\n{text}"
     );
 }
+
+/// What a stage will do, counted from its inputs.
+pub fn counted(stage: &dyn kit::Stage, context: &Context<'_>) -> kit::Result<kit::Forecast> {
+    let outlook = stage.forecast(&kit::Ahead::of(context))?;
+    Ok(outlook.forecast.expect("the inputs are there"))
+}

@@ -1,7 +1,8 @@
 //! What the engine asks of a configured `calibrate`.
 
 use kit::{
-    Ahead, Amount, Certainty, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
+    Ahead, Amount, Certainty, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
+    Table,
 };
 
 use crate::calibrating;
@@ -20,6 +21,28 @@ impl Calibrate {
             )),
             false => forecast.note(format!("{gold} gold labels, of which those that match a verdict count")),
         }
+    }
+}
+
+impl Calibrate {
+    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
+        calibrating::calibrate(self, context)
+    }
+}
+
+impl Calibrate {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        let gold = context.count_rows_of(&["gold"])?;
+        Ok(Calibrate::told(Amount::exact(context.count_rows_of(&["verdicts"])?), Some(Amount::exact(gold))))
+    }
+
+    /// The same from what the inputs are expected to hold, and what the ports will.
+    fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        let Some(verdicts) = ahead.input("verdicts") else { return Ok(Outlook::default()) };
+        let Some(rows) = verdicts.rows else { return Ok(Outlook::default()) };
+        let outlook = Outlook::of(Calibrate::told(rows, ahead.rows("gold")));
+        Ok(outlook.port("verdicts", verdicts.turned_into(Table::Verdicts, Some(rows.bounded()))))
     }
 }
 
@@ -53,19 +76,11 @@ impl Stage for Calibrate {
         true
     }
 
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        let gold = context.count_rows_of(&["gold"])?;
-        Ok(Calibrate::told(Amount::exact(context.count_rows_of(&["verdicts"])?), Some(Amount::exact(gold))))
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(self.estimate(ahead), |context| self.count(context))
     }
 
-    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
-        let Some(verdicts) = ahead.input("verdicts") else { return Ok(Outlook::default()) };
-        let Some(rows) = verdicts.rows else { return Ok(Outlook::default()) };
-        let outlook = Outlook::of(Calibrate::told(rows, ahead.rows("gold")));
-        Ok(outlook.port("verdicts", verdicts.turned_into(Table::Verdicts, Some(rows.bounded()))))
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        calibrating::calibrate(self, context)
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || self.compute(context)))
     }
 }

@@ -4,7 +4,7 @@ use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table};
 
 use crate::config::{Against, Compare, Joint, Within};
 
-pub(crate) fn expect(stage: &Compare, ahead: &Ahead) -> Outlook {
+pub(crate) fn estimate(stage: &Compare, ahead: &Ahead<'_>) -> Outlook {
     let Some(from) = ahead.input("from") else { return Outlook::default() };
     let (Some(responses), Some(prompts)) = (from.rows, from.prompts) else { return Outlook::default() };
     let baseline = ahead.rows("baseline").filter(|_| stage.has_baseline());

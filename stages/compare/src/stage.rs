@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::StringArray;
 use kit::rows::{Comparison, Response};
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
+    Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage, Table,
     write_gathered,
 };
 
@@ -18,62 +18,8 @@ use crate::selection::{Neighbours, Reason, select};
 /// The inputs whose rows may meet, in order.
 const INPUTS: [&str; 2] = ["from", "baseline"];
 
-impl Stage for Compare {
-    fn version(&self) -> String {
-        "2".to_owned()
-    }
-
-    fn inputs(&self) -> Vec<InputPort> {
-        let from = InputPort::new("from", &self.from, Table::Responses);
-        let mut inputs = vec![match &self.within {
-            Some(Within::Against(Against::Best)) => {
-                from.needs("score").fixed_by("`against: best` goes by scores; `within: all` does not")
-            }
-            Some(Within::Against(Against::Model(_))) => {
-                from.needs("model").fixed_by("`against: {model: ...}` goes by who wrote a response")
-            }
-            _ => from,
-        }];
-        if let Some(baseline) = &self.baseline {
-            let port = InputPort::new("baseline", baseline, Table::Responses);
-            let idle = "only `within: {against: baseline}` reads it";
-            inputs.push(if self.has_baseline() { port } else { port.idle(idle) });
-        }
-        if let Some(embeddings) = &self.embeddings {
-            let port = InputPort::new("embeddings", embeddings, Table::Embeddings);
-            let idle = "only `joint: {nearest: k}` reads it";
-            inputs.push(if self.needs_embeddings() { port } else { port.idle(idle) });
-        }
-        inputs
-    }
-
-    fn outputs(&self) -> Vec<OutputPort> {
-        vec![OutputPort::new(Table::Comparisons), OutputPort::new(Table::Rejects)]
-    }
-
-    fn check(&self) -> Vec<Finding> {
-        self.findings()
-    }
-
-    fn draws(&self) -> bool {
-        true
-    }
-
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        let mut forecast = Forecast::of_rows(Amount::exact(context.count_rows_of(&INPUTS)?));
-        if self.needs_embeddings() {
-            let rows = context.count_rows_of(&["embeddings"])?;
-            let products = rows * rows.saturating_sub(1) / 2;
-            forecast.notes.push(format!("nearest prompts: {products} products of embeddings, exact"));
-        }
-        Ok(forecast)
-    }
-
-    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
-        Ok(ahead::expect(self, ahead))
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+impl Compare {
+    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
         let responses = Responses::read(self, context)?;
         let neighbours = neighbours(self, context, &responses)?;
         let selection = select(self, context.seed, &responses, &neighbours);
@@ -129,6 +75,69 @@ impl Stage for Compare {
             .figure("comparisons joint", joint)
             .figure("pairs of equal text", selection.equal_texts)
             .figure("pairs beyond cap or budget", beyond))
+    }
+}
+
+impl Compare {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        let mut forecast = Forecast::of_rows(Amount::exact(context.count_rows_of(&INPUTS)?));
+        if self.needs_embeddings() {
+            let rows = context.count_rows_of(&["embeddings"])?;
+            let products = rows * rows.saturating_sub(1) / 2;
+            forecast.notes.push(format!("nearest prompts: {products} products of embeddings, exact"));
+        }
+        Ok(forecast)
+    }
+}
+
+impl Stage for Compare {
+    fn version(&self) -> String {
+        "2".to_owned()
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        let from = InputPort::new("from", &self.from, Table::Responses);
+        let mut inputs = vec![match &self.within {
+            Some(Within::Against(Against::Best)) => {
+                from.needs("score").fixed_by("`against: best` goes by scores; `within: all` does not")
+            }
+            Some(Within::Against(Against::Model(_))) => {
+                from.needs("model").fixed_by("`against: {model: ...}` goes by who wrote a response")
+            }
+            _ => from,
+        }];
+        if let Some(baseline) = &self.baseline {
+            let port = InputPort::new("baseline", baseline, Table::Responses);
+            let idle = "only `within: {against: baseline}` reads it";
+            inputs.push(if self.has_baseline() { port } else { port.idle(idle) });
+        }
+        if let Some(embeddings) = &self.embeddings {
+            let port = InputPort::new("embeddings", embeddings, Table::Embeddings);
+            let idle = "only `joint: {nearest: k}` reads it";
+            inputs.push(if self.needs_embeddings() { port } else { port.idle(idle) });
+        }
+        inputs
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        vec![OutputPort::new(Table::Comparisons), OutputPort::new(Table::Rejects)]
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        self.findings()
+    }
+
+    fn draws(&self) -> bool {
+        true
+    }
+
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(ahead::estimate(self, ahead)), |context| self.count(context))
+    }
+
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || self.compute(context)))
     }
 }
 

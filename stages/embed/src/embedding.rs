@@ -1,9 +1,10 @@
 //! Embedding the distinct prompts, shard by shard.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use kit::rows::{Embedding, Reject};
-use kit::{Context, DistinctPrompts, Error, Outcome, Result, complete_port, run_shards, shard_ranges};
+use kit::rows::{self, Reject};
+use kit::{Context, DistinctPrompts, Error, Outcome, Result, ShardOutput, Sharded, complete_port, shard_ranges};
 use lm::SentenceEncoder;
 
 use crate::config::Embed;
@@ -12,57 +13,89 @@ use tokens::lm_error;
 /// Texts between two looks at the interrupt; enough of them that those of similar length can go together.
 const TEXTS_PER_CALL: usize = 256;
 
-pub(crate) fn embed(stage: &Embed, context: &Context<'_>) -> Result<Outcome> {
-    let mut distinct = DistinctPrompts::read(context, "from")?;
-    let (mut texts, mut refused) = (Vec::new(), BTreeMap::new());
-    for (id, messages) in std::mem::take(&mut distinct.messages) {
-        match stage.text.of(&messages) {
-            Some(text) if !text.is_empty() => texts.push((id, text)),
-            Some(_) => {
-                refused.insert(id, ("no_text".to_owned(), "the text to embed is empty".to_owned()));
-            }
-            None => {
-                let detail = format!("none of its {} messages has the role `user` or `text`", messages.len());
-                refused.insert(id, ("no_text".to_owned(), detail));
+/// The distinct prompts as texts, and the encoder once a shard needs it.
+pub(crate) struct Embedding<'a> {
+    stage: &'a Embed,
+    context: &'a Context<'a>,
+    texts: Vec<(String, String)>,
+    /// The rows whose prompt has no text.
+    refused: Vec<Reject>,
+    /// Rows read.
+    rows: u64,
+    encoder: Option<SentenceEncoder>,
+}
+
+impl<'a> Embedding<'a> {
+    /// Reads the prompts.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn new(stage: &'a Embed, context: &'a Context<'a>) -> Result<Embedding<'a>> {
+        let mut distinct = DistinctPrompts::read(context, "from")?;
+        let (mut texts, mut refused) = (Vec::new(), BTreeMap::new());
+        for (id, messages) in std::mem::take(&mut distinct.messages) {
+            match stage.text.of(&messages) {
+                Some(text) if !text.is_empty() => texts.push((id, text)),
+                Some(_) => {
+                    refused.insert(id, ("no_text".to_owned(), "the text to embed is empty".to_owned()));
+                }
+                None => {
+                    let detail = format!("none of its {} messages has the role `user` or `text`", messages.len());
+                    refused.insert(id, ("no_text".to_owned(), detail));
+                }
             }
         }
+        let refused = distinct.rejects("from", &refused).into_iter().map(|(_, reject)| reject).collect();
+        Ok(Embedding { stage, context, texts, refused, rows: distinct.rows.len() as u64, encoder: None })
     }
-    let rejects: Vec<Reject> = distinct.rejects("from", &refused).into_iter().map(|(_, reject)| reject).collect();
-    let mut shards = shard_ranges(std::iter::repeat_n(1, texts.len()), stage.shard_rows);
-    if shards.is_empty() {
-        shards.push(0..0);
+
+    fn load(&self) -> Result<SentenceEncoder> {
+        let device = lm::open_device(self.context.device).map_err(lm_error)?;
+        self.stage.dtype.warning(&device).into_iter().for_each(|text| self.context.warn(text));
+        SentenceEncoder::load_in(&self.context.model("model")?.path, &device, self.stage.dtype).map_err(lm_error)
     }
-    let prompts = texts.len() as u64;
-    let mut encoder = None;
-    let rejected = run_shards(context, "prompts", &shards, |shard, output| {
+}
+
+impl Sharded for Embedding<'_> {
+    fn unit(&self) -> &'static str {
+        "prompts"
+    }
+
+    /// The refused rows go with the first shard, which is there even where every prompt was refused.
+    fn shards(&self) -> Vec<Range<usize>> {
+        let shards = shard_ranges(std::iter::repeat_n(1, self.texts.len()), self.stage.shard_rows);
+        if shards.is_empty() { std::iter::once(0..0).collect() } else { shards }
+    }
+
+    fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
         if shard.start == 0 {
-            rejects.iter().for_each(|reject| output.reject(reject.clone()));
+            self.refused.iter().for_each(|reject| output.reject(reject.clone()));
         }
-        if encoder.is_none() && !shard.is_empty() {
-            let device = lm::open_device(context.device).map_err(lm_error)?;
-            stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
-            let folder = &context.model("model")?.path;
-            encoder = Some(SentenceEncoder::load_in(folder, &device, stage.dtype).map_err(lm_error)?);
+        if self.encoder.is_none() && !shard.is_empty() {
+            self.encoder = Some(self.load()?);
         }
         let (start, mut rows) = (shard.start, Vec::new());
-        for texts in texts[shard].chunks(TEXTS_PER_CALL) {
+        for texts in self.texts[shard].chunks(TEXTS_PER_CALL) {
             let embeddings = output.batch(|| {
-                let encoder = encoder.as_ref().expect("loaded for a shard with texts");
+                let encoder = self.encoder.as_ref().expect("loaded for a shard with texts");
                 let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-                let embeddings = encoder.encode(&plain, stage.tokens_per_batch).map_err(lm_error)?;
+                let embeddings = encoder.encode(&plain, self.stage.tokens_per_batch).map_err(lm_error)?;
                 texts.iter().zip(embeddings).map(|((id, _), embedding)| unit(id, embedding)).collect::<Result<Vec<_>>>()
             })?;
             for ((id, _), embedding) in texts.iter().zip(embeddings) {
-                rows.push(Embedding { prompt_id: id.clone(), embedding, source_file: None, source_line: None });
+                rows.push(rows::Embedding { prompt_id: id.clone(), embedding, source_file: None, source_line: None });
             }
             let done = (start + rows.len()) as u64;
-            context.progress(done, prompts, "prompts", String::new());
+            self.context.progress(done, self.texts.len() as u64, self.unit(), String::new());
         }
         output.write("embeddings", &rows)
-    })?;
-    complete_port::<Embedding>(context, "embeddings")?;
-    let read = distinct.rows.len() as u64;
-    Ok(Outcome::default().balance("from", read, read - rejected, rejected).figure("prompts", prompts))
+    }
+
+    fn finish(&mut self, rejected: u64) -> Result<Outcome> {
+        complete_port::<rows::Embedding>(self.context, "embeddings")?;
+        let outcome = Outcome::default().balance("from", self.rows, self.rows - rejected, rejected);
+        Ok(outcome.figure("prompts", self.texts.len()))
+    }
 }
 
 /// An embedding with the length made 1 in f64 and checked.

@@ -3,14 +3,46 @@
 use std::path::Path;
 
 use kit::{
-    Ahead, Amount, CHARACTERS_PER_TOKEN, Context, DistinctPrompts, Expected, Finding, Forecast, InputPort, Outcome,
+    Ahead, Amount, CHARACTERS_PER_TOKEN, Context, DistinctPrompts, Expected, Finding, Forecast, InputPort, Job,
     Outlook, OutputPort, Result, Stage, Table,
 };
 use lm::{Load, Purpose};
 use tokens::cost;
 
 use crate::config::Embed;
-use crate::embedding::embed;
+use crate::embedding::Embedding;
+
+impl Embed {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        let prompts = DistinctPrompts::read(context, "from")?;
+        let texts = prompts.messages.values().filter_map(|messages| self.text.of(messages));
+        let characters: usize = texts.map(|text| text.chars().count()).sum();
+        Ok(Forecast {
+            rows: Amount::exact(prompts.messages.len() as u64),
+            tokens: Some(Amount::about((characters as f64 / CHARACTERS_PER_TOKEN).ceil() as u64)),
+            ..Forecast::default()
+        })
+    }
+
+    /// The same from what the inputs are expected to hold, and what the ports will.
+    fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        let Some(from) = ahead.input("from") else { return Ok(Outlook::default()) };
+        let Some(prompts) = from.prompts else { return Ok(Outlook::default()) };
+        let mut forecast = Forecast::of_rows(prompts);
+        if let Some(of_prompt) = from.prompt_tokens {
+            let tokens = prompts.value as f64 * of_prompt;
+            forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
+            if let Some(model) = cost::model(ahead, "model", self.dtype) {
+                let load = Load { tokens, scored: 0.0, context: of_prompt };
+                let tokens_at_once = (self.tokens_per_batch as u64).min(tokens as u64);
+                cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
+            }
+        }
+        let embeddings = Expected { prompts: Some(prompts), ..Expected::of_rows(Table::Embeddings, prompts.bounded()) };
+        Ok(Outlook::of(forecast).port("embeddings", embeddings))
+    }
+}
 
 impl Stage for Embed {
     fn version(&self) -> String {
@@ -44,35 +76,11 @@ impl Stage for Embed {
         true
     }
 
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        let prompts = DistinctPrompts::read(context, "from")?;
-        let texts = prompts.messages.values().filter_map(|messages| self.text.of(messages));
-        let characters: usize = texts.map(|text| text.chars().count()).sum();
-        Ok(Forecast {
-            rows: Amount::exact(prompts.messages.len() as u64),
-            tokens: Some(Amount::about((characters as f64 / CHARACTERS_PER_TOKEN).ceil() as u64)),
-            ..Forecast::default()
-        })
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(self.estimate(ahead), |context| self.count(context))
     }
 
-    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
-        let Some(from) = ahead.input("from") else { return Ok(Outlook::default()) };
-        let Some(prompts) = from.prompts else { return Ok(Outlook::default()) };
-        let mut forecast = Forecast::of_rows(prompts);
-        if let Some(of_prompt) = from.prompt_tokens {
-            let tokens = prompts.value as f64 * of_prompt;
-            forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
-            if let Some(model) = cost::model(ahead, "model", self.dtype) {
-                let load = Load { tokens, scored: 0.0, context: of_prompt };
-                let tokens_at_once = (self.tokens_per_batch as u64).min(tokens as u64);
-                cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
-            }
-        }
-        let embeddings = Expected { prompts: Some(prompts), ..Expected::of_rows(Table::Embeddings, prompts.bounded()) };
-        Ok(Outlook::of(forecast).port("embeddings", embeddings))
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        embed(self, context)
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::sharded(Embedding::new(self, context)?))
     }
 }

@@ -6,7 +6,7 @@ use tokens::cost;
 
 use crate::config::Evaluate;
 
-pub(crate) fn expect(stage: &Evaluate, ahead: &Ahead) -> Outlook {
+pub(crate) fn estimate(stage: &Evaluate, ahead: &Ahead<'_>) -> Outlook {
     let given = ["pairs", "verdicts", "truth", "utilities"].into_iter().filter(|key| ahead.inputs.contains_key(key));
     let rows: Option<Vec<Amount>> = given.map(|key| ahead.rows(key)).collect();
     let Some(rows) = rows.and_then(|rows| rows.into_iter().reduce(Amount::plus)) else { return Outlook::default() };

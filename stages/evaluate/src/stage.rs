@@ -4,13 +4,84 @@ use std::path::Path;
 
 use kit::rows::{Score, SummaryRow};
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
+    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
+    Table,
 };
 
 use crate::config::Evaluate;
 use crate::pairs::Pairs;
 use crate::summary::Summary;
 use crate::{ahead, preference, scores, truth, utility, win_rate};
+
+impl Evaluate {
+    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
+        let mut summary = Summary::default();
+        let mut outcome = Outcome::default();
+        let mut rejects = Vec::new();
+        if self.pairs.is_some() {
+            let pairs = Pairs::read(self, context)?;
+            if let Some(text) = pairs.stopped.stop(pairs.rows) {
+                return Err(Error::Data(format!("`pairs`: {text}")));
+            }
+            pairs.displaced_remark().into_iter().for_each(|text| context.warn(text));
+            if let Some(objective) = &self.objective {
+                let checked = objective.check_forms(pairs.forms, true);
+                checked.map_err(|text| Error::Pipeline(format!("`pairs`: {text}")))?;
+            }
+            let scores = scores::score(self, context, &pairs)?;
+            preference::summarise(&scores, self.beta(), &mut summary);
+            outcome = outcome.balance("pairs", pairs.rows, scores.len() as u64, pairs.rejects.len() as u64);
+            rejects = pairs.rejects;
+            let mut writer = context.writer::<Score>("scores")?;
+            writer.extend(scores)?;
+            writer.finish()?;
+        }
+        if let (Some(_), Some(ties)) = (&self.verdicts, self.ties) {
+            outcome = win_rate::summarise(self, context, ties, &mut summary, &mut rejects, outcome)?;
+        }
+        if self.truth.is_some() {
+            outcome = truth::summarise(context, &mut summary, outcome)?;
+        }
+        if self.utilities.is_some() {
+            outcome = utility::summarise(context, &self.utility_names, &mut summary, outcome)?;
+        }
+        for row in &summary.rows {
+            outcome = outcome.figure(&row.metric, (row.value * 1e6).round() / 1e6);
+        }
+        for row in summary.headlines() {
+            let note = row.note.split(';').next().unwrap_or_default();
+            outcome = outcome.headline(&row.metric, row.value, row.low.zip(row.high), note);
+        }
+        let mut writer = context.writer::<SummaryRow>("summary")?;
+        writer.extend(summary.rows)?;
+        writer.finish()?;
+        context.write_rejects(rejects)?;
+        Ok(outcome)
+    }
+}
+
+impl Evaluate {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        let tables = context.count_rows_of(&["verdicts", "truth", "utilities"])?;
+        if self.pairs.is_none() {
+            return Ok(Forecast::of_rows(Amount::exact(tables)));
+        }
+        let pairs = Pairs::read(self, context)?;
+        let mut notes = vec!["sequences share their prompts, so fewer tokens are computed".to_owned()];
+        notes.extend(pairs.displaced_remark());
+        notes.extend(pairs.stopped.remark());
+        let tokens: u64 = pairs.sides().map(|side| side.sequence.ids.len() as u64).sum();
+        let models = 1 + u64::from(context.table_of("reference") == Some(Table::Model));
+        Ok(Forecast {
+            rows: Amount::exact(pairs.rows + tables),
+            tokens: Some(Amount::at_most(tokens * models)),
+            too_long: Some(Amount::exact(pairs.too_long)),
+            notes,
+            ..Forecast::default()
+        })
+    }
+}
 
 impl Stage for Evaluate {
     fn version(&self) -> String {
@@ -63,72 +134,11 @@ impl Stage for Evaluate {
         self.pairs.is_some()
     }
 
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        let tables = context.count_rows_of(&["verdicts", "truth", "utilities"])?;
-        if self.pairs.is_none() {
-            return Ok(Forecast::of_rows(Amount::exact(tables)));
-        }
-        let pairs = Pairs::read(self, context)?;
-        let mut notes = vec!["sequences share their prompts, so fewer tokens are computed".to_owned()];
-        notes.extend(pairs.displaced_remark());
-        notes.extend(pairs.stopped.remark());
-        let tokens: u64 = pairs.sides().map(|side| side.sequence.ids.len() as u64).sum();
-        let models = 1 + u64::from(context.table_of("reference") == Some(Table::Model));
-        Ok(Forecast {
-            rows: Amount::exact(pairs.rows + tables),
-            tokens: Some(Amount::at_most(tokens * models)),
-            too_long: Some(Amount::exact(pairs.too_long)),
-            notes,
-            ..Forecast::default()
-        })
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(ahead::estimate(self, ahead)), |context| self.count(context))
     }
 
-    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
-        Ok(ahead::expect(self, ahead))
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        let mut summary = Summary::default();
-        let mut outcome = Outcome::default();
-        let mut rejects = Vec::new();
-        if self.pairs.is_some() {
-            let pairs = Pairs::read(self, context)?;
-            if let Some(text) = pairs.stopped.stop(pairs.rows) {
-                return Err(Error::Data(format!("`pairs`: {text}")));
-            }
-            pairs.displaced_remark().into_iter().for_each(|text| context.warn(text));
-            if let Some(objective) = &self.objective {
-                let checked = objective.check_forms(pairs.forms, true);
-                checked.map_err(|text| Error::Pipeline(format!("`pairs`: {text}")))?;
-            }
-            let scores = scores::score(self, context, &pairs)?;
-            preference::summarise(&scores, self.beta(), &mut summary);
-            outcome = outcome.balance("pairs", pairs.rows, scores.len() as u64, pairs.rejects.len() as u64);
-            rejects = pairs.rejects;
-            let mut writer = context.writer::<Score>("scores")?;
-            writer.extend(scores)?;
-            writer.finish()?;
-        }
-        if let (Some(_), Some(ties)) = (&self.verdicts, self.ties) {
-            outcome = win_rate::summarise(self, context, ties, &mut summary, &mut rejects, outcome)?;
-        }
-        if self.truth.is_some() {
-            outcome = truth::summarise(context, &mut summary, outcome)?;
-        }
-        if self.utilities.is_some() {
-            outcome = utility::summarise(context, &self.utility_names, &mut summary, outcome)?;
-        }
-        for row in &summary.rows {
-            outcome = outcome.figure(&row.metric, (row.value * 1e6).round() / 1e6);
-        }
-        for row in summary.headlines() {
-            let note = row.note.split(';').next().unwrap_or_default();
-            outcome = outcome.headline(&row.metric, row.value, row.low.zip(row.high), note);
-        }
-        let mut writer = context.writer::<SummaryRow>("summary")?;
-        writer.extend(summary.rows)?;
-        writer.finish()?;
-        context.write_rejects(rejects)?;
-        Ok(outcome)
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || self.compute(context)))
     }
 }

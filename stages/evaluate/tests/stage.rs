@@ -193,7 +193,7 @@ fn pairs_that_are_too_long_are_rejected_and_foretold() {
     let stage = stage(json!({"pairs": "p", "model": "m/llama", "tokens": {"max_tokens": 90}}));
     let outcome = run(&place, "out", &stage).unwrap();
     assert!(outcome.balance[0].rejected > 0 && outcome.balance[0].kept > 0);
-    let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
+    let forecast = place.run("forecast", |context| harness::counted(&stage, context)).unwrap();
     assert_eq!(forecast.too_long, Some(Amount::exact(outcome.balance[0].rejected)));
 }
 

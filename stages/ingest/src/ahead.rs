@@ -11,7 +11,7 @@ use crate::survey::Survey;
 /// Rows that are looked at to tell how long all of them are.
 const LOOKED_AT: usize = 256;
 
-pub(crate) fn expect(stage: &Ingest, survey: &Survey) -> Result<Outlook> {
+pub(crate) fn estimate(stage: &Ingest, survey: &Survey) -> Result<Outlook> {
     let counts = survey.files.iter().map(SourceFile::count_rows).collect::<Result<Vec<_>>>()?;
     let rows = counts.iter().map(|(rows, _)| rows).sum::<u64>();
     let rows = if counts.iter().all(|(_, exact)| *exact) { Amount::exact(rows) } else { Amount::about(rows) };

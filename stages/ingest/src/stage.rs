@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
+    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
+    Table,
 };
 
 use crate::ahead;
@@ -49,9 +50,51 @@ impl Ingest {
     }
 }
 
+impl Ingest {
+    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
+        let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
+        let mut layouts: Vec<String> = survey.layouts.iter().map(ToString::to_string).collect();
+        layouts.dedup();
+        layouts.iter().for_each(|layout| context.note(layout.clone()));
+        let warnings: BTreeSet<String> = survey.layouts.iter().flat_map(Layout::warnings).collect();
+        warnings.into_iter().for_each(|warning| context.warn(warning));
+        if survey.layouts.iter().any(|layout| layout.plain) {
+            let form = if self.form == Form::Text { "raw text (`form: text`)" } else { "messages (`form: chat`)" };
+            context.note(format!("plain strings are taken as {form}"));
+        }
+        Pass::new(self, context, &survey)?.run(layouts)
+    }
+}
+
+impl Ingest {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, _: &Context<'_>) -> Result<Forecast> {
+        let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
+        let counts = survey.files.iter().map(SourceFile::count_rows).collect::<Result<Vec<_>>>()?;
+        let rows = counts.iter().map(|(rows, _)| rows).sum::<u64>();
+        let mut notes: Vec<String> = survey.layouts.iter().map(ToString::to_string).collect();
+        notes.extend(survey.layouts.iter().flat_map(Layout::warnings).map(|warning| format!("warning: {warning}")));
+        let mut seen = BTreeSet::new();
+        notes.retain(|note| seen.insert(note.clone()));
+        if counts.iter().any(|(_, exact)| !exact) {
+            notes.push("rows estimated from the first ones".to_owned());
+        }
+        let exact = counts.iter().all(|(_, exact)| *exact) || self.limit.is_some_and(|limit| limit <= rows);
+        let rows = self.limit.map_or(rows, |limit| rows.min(limit));
+        let rows = if exact { Amount::exact(rows) } else { Amount::about(rows) };
+        Ok(Forecast { rows, notes, ..Forecast::default() })
+    }
+
+    /// The same from what the inputs are expected to hold, and what the ports will.
+    fn estimate(&self) -> Result<Outlook> {
+        let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
+        ahead::estimate(self, &survey)
+    }
+}
+
 impl Stage for Ingest {
     fn version(&self) -> String {
-        "3".to_owned()
+        "4".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -76,39 +119,11 @@ impl Stage for Ingest {
         self.files.paths().into_iter().map(PathBuf::from).collect()
     }
 
-    fn forecast(&self, _: &Context<'_>) -> Result<Forecast> {
-        let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
-        let counts = survey.files.iter().map(SourceFile::count_rows).collect::<Result<Vec<_>>>()?;
-        let rows = counts.iter().map(|(rows, _)| rows).sum::<u64>();
-        let mut notes: Vec<String> = survey.layouts.iter().map(ToString::to_string).collect();
-        notes.extend(survey.layouts.iter().flat_map(Layout::warnings).map(|warning| format!("warning: {warning}")));
-        let mut seen = BTreeSet::new();
-        notes.retain(|note| seen.insert(note.clone()));
-        if counts.iter().any(|(_, exact)| !exact) {
-            notes.push("rows estimated from the first ones".to_owned());
-        }
-        let exact = counts.iter().all(|(_, exact)| *exact) || self.limit.is_some_and(|limit| limit <= rows);
-        let rows = self.limit.map_or(rows, |limit| rows.min(limit));
-        let rows = if exact { Amount::exact(rows) } else { Amount::about(rows) };
-        Ok(Forecast { rows, notes, ..Forecast::default() })
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(self.estimate(), |context| self.count(context))
     }
 
-    fn expect(&self, _: &Ahead) -> Result<Outlook> {
-        let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
-        ahead::expect(self, &survey)
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
-        let mut layouts: Vec<String> = survey.layouts.iter().map(ToString::to_string).collect();
-        layouts.dedup();
-        layouts.iter().for_each(|layout| context.note(layout.clone()));
-        let warnings: BTreeSet<String> = survey.layouts.iter().flat_map(Layout::warnings).collect();
-        warnings.into_iter().for_each(|warning| context.warn(warning));
-        if survey.layouts.iter().any(|layout| layout.plain) {
-            let form = if self.form == Form::Text { "raw text (`form: text`)" } else { "messages (`form: chat`)" };
-            context.note(format!("plain strings are taken as {form}"));
-        }
-        Pass::new(self, context, &survey)?.run(layouts)
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || self.compute(context)))
     }
 }

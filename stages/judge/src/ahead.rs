@@ -11,7 +11,7 @@ use crate::template::{Side, Template};
 /// Tokens that a chat template adds to a question.
 const FRAMING: f64 = 8.0;
 
-pub(crate) fn expect(judge: &Judge, ahead: &Ahead) -> Result<Outlook> {
+pub(crate) fn estimate(judge: &Judge, ahead: &Ahead<'_>) -> Result<Outlook> {
     let Some(from) = ahead.input("comparisons") else { return Ok(Outlook::default()) };
     let Some(rows) = from.rows else { return Ok(Outlook::default()) };
     let mut forecast = Forecast::of_rows(rows);

@@ -1,49 +1,71 @@
 //! What judging with a model and judging through an endpoint have in common.
 
 use kit::rows::{Comparison, Reject, SummaryRow, Verdict};
-use kit::{Context, Error, Outcome, Result, complete_port, id_of};
+use kit::{Context, Error, Job, Outcome, Result, complete_port, id_of};
 use serde_json::json;
 
 use crate::config::{Judge, Orders};
+use crate::local::Local;
+use crate::mass::LowMass;
+use crate::remote::Remote;
 use crate::summary::Summary;
 use crate::template::Template;
 use crate::verdict::{Answer, p_hat};
 use crate::work::{Wording, WorkList};
-use crate::{local, remote};
 
 /// Mean label mass below which the numbers rest on a small part of what the judge would have said.
 const LOW_MEAN: f64 = 0.2;
 
-pub(crate) fn judge(stage: &Judge, context: &Context<'_>) -> Result<Outcome> {
+/// What judging needs with either judge.
+pub(crate) struct Judging<'a> {
+    pub(crate) stage: &'a Judge,
+    pub(crate) context: &'a Context<'a>,
+    pub(crate) work: WorkList,
+    pub(crate) judge_id: String,
+    pub(crate) low_mass: LowMass<'a>,
+}
+
+/// Reads the comparisons and sees to what only they can tell: weights are not loaded and nobody is asked before.
+pub(crate) fn job<'a>(stage: &'a Judge, context: &'a Context<'a>) -> Result<Job<'a>> {
     let work = WorkList::read(context)?;
     let wording = Wording::open(stage)?;
     for first in work.first_of_each_form() {
         let _ = wording.word(first)?;
     }
-    let judge_id = judge_id(stage, context)?;
-    let rejected = match &stage.endpoint {
-        Some(endpoint) => remote::judge(stage, endpoint, context, &work, &wording, &judge_id)?,
-        None => local::judge(stage, context, &work, &wording, &judge_id)?,
-    };
-    complete_port::<Verdict>(context, "verdicts")?;
-    let summary = Summary::read(context)?;
-    if let Some(mass) = summary.mean_mass().filter(|mass| *mass < LOW_MEAN) {
-        context.warn(format!(
-            "the judge gives both labels together only {mass:.4} of its probability; look at `form`, `labels` and the \
-             template's last line"
-        ));
+    let low_mass = LowMass::new(stage, &work);
+    let judging = Judging { stage, context, judge_id: judge_id(stage, context)?, work, low_mass };
+    Ok(match &stage.endpoint {
+        Some(endpoint) => Job::sharded(Remote::new(judging, endpoint, wording)),
+        None => Job::sharded(Local::new(judging, wording)?),
+    })
+}
+
+impl Judging<'_> {
+    /// What the judging came to, over all shards.
+    pub(crate) fn finish(&mut self, rejected: u64) -> Result<Outcome> {
+        let Judging { stage, context, work, low_mass, .. } = self;
+        // Shards of other processes count too.
+        low_mass.count_again(context)?;
+        complete_port::<Verdict>(context, "verdicts")?;
+        let summary = Summary::read(context)?;
+        if let Some(mass) = summary.mean_mass().filter(|mass| *mass < LOW_MEAN) {
+            context.warn(format!(
+                "the judge gives both labels together only {mass:.4} of its probability; look at `form`, `labels` and the \
+                 template's last line"
+            ));
+        }
+        if stage.orders == Orders::One {
+            context.warn(format!(
+                "with `orders: one` every soft label carries the judge's bias for the first place{}; `orders: both` \
+                 measures and removes it",
+                summary.first_place()
+            ));
+        }
+        let mut writer = context.writer::<SummaryRow>("summary")?;
+        writer.extend(summary.rows())?;
+        writer.finish()?;
+        Ok(summary.tell(Outcome::default().balance("comparisons", work.rows, work.rows - rejected, rejected)))
     }
-    if stage.orders == Orders::One {
-        context.warn(format!(
-            "with `orders: one` every soft label carries the judge's bias for the first place{}; `orders: both` \
-             measures and removes it",
-            summary.first_place()
-        ));
-    }
-    let mut writer = context.writer::<SummaryRow>("summary")?;
-    writer.extend(summary.rows())?;
-    writer.finish()?;
-    Ok(summary.tell(Outcome::default().balance("comparisons", work.rows, work.rows - rejected, rejected)))
 }
 
 /// The judge: a digest of its folder, or its address and name, and of every setting that decides its numbers.

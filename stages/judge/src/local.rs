@@ -1,41 +1,62 @@
 //! Judging with a model in this process, batch by batch.
 
-use kit::{Context, Result, ShardOutput, run_shards};
+use std::ops::Range;
+
+use kit::{Outcome, Result, ShardOutput, Sharded};
 use lm::{Decoder, GenerateRequest, SamplingRules, Sequence, Text};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Judge;
-use crate::judging::{reject, verdict};
+use crate::judging::{Judging, reject, verdict};
 use crate::labels::log_sum;
-use crate::mass::{self, LOW_MASS, LowMass};
+use crate::mass::{self, LOW_MASS};
 use crate::verdict::Answer;
-use crate::work::{Asked, Question, Questions, Unit, Wording, WorkList};
+use crate::work::{Asked, Question, Questions, Unit, Wording};
 use tokens::lm_error;
 
-/// Judges every shard that is not judged yet. Gives the number of rejected rows.
-pub(crate) fn judge(
-    stage: &Judge,
-    context: &Context<'_>,
-    work: &WorkList,
-    wording: &Wording,
-    judge_id: &str,
-) -> Result<u64> {
-    let questions = Questions::open(stage, context, wording)?;
-    // What only the data can tell is told before the weights are loaded.
-    for first in work.first_of_each_form() {
-        let _ = questions.ask(first)?;
-    }
-    let mut decoder = None;
-    let mut low_mass = LowMass::new(stage, work);
-    let rejected = run_shards(context, "comparisons", &work.shards(stage.shard_rows), |shard, output| {
-        if decoder.is_none() {
-            let device = lm::open_device(context.device).map_err(lm_error)?;
-            stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
-            let model = &context.model("model")?.path;
-            decoder = Some(Decoder::load_in(model, &device, stage.dtype).map_err(lm_error)?);
+/// The comparisons as questions, and the model once a shard needs it.
+pub(crate) struct Local<'a> {
+    judging: Judging<'a>,
+    questions: Questions<'a>,
+    decoder: Option<Decoder>,
+}
+
+impl<'a> Local<'a> {
+    /// # Errors
+    /// When the first question of a form cannot be asked.
+    pub(crate) fn new(judging: Judging<'a>, wording: Wording) -> Result<Local<'a>> {
+        let questions = Questions::open(judging.stage, judging.context, wording)?;
+        for first in judging.work.first_of_each_form() {
+            let _ = questions.ask(first)?;
         }
+        Ok(Local { judging, questions, decoder: None })
+    }
+
+    fn load(&self) -> Result<Decoder> {
+        let Judging { stage, context, .. } = self.judging;
+        let device = lm::open_device(context.device).map_err(lm_error)?;
+        stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
+        Decoder::load_in(&context.model("model")?.path, &device, stage.dtype).map_err(lm_error)
+    }
+}
+
+impl Sharded for Local<'_> {
+    fn unit(&self) -> &'static str {
+        "comparisons"
+    }
+
+    fn shards(&self) -> Vec<Range<usize>> {
+        self.judging.work.shards(self.judging.stage.shard_rows)
+    }
+
+    fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
+        if self.decoder.is_none() {
+            self.decoder = Some(self.load()?);
+        }
+        let Local { judging, questions, decoder } = self;
+        let Judging { stage, context, work, judge_id, low_mass } = judging;
         let decoder = decoder.as_ref().expect("loaded above");
-        let judging = Judging { stage, decoder, text: questions.text() };
+        let scorer = Scorer { stage, decoder, text: questions.text() };
         let (start, total) = (shard.start, work.units.len() as u64);
         let mut verdicts = Vec::new();
         let mut batch = Batch::default();
@@ -44,7 +65,7 @@ pub(crate) fn judge(
             if batch.asked.is_empty() {
                 return Ok(());
             }
-            let judged = output.batch(|| batch.judge(&judging))?;
+            let judged = output.batch(|| batch.judge(&scorer))?;
             for (asked, judged) in batch.asked.iter().zip(judged) {
                 let row = asked.comparison;
                 match judged {
@@ -76,9 +97,11 @@ pub(crate) fn judge(
         }
         finish(&mut batch, output)?;
         output.write("verdicts", &verdicts)
-    })?;
-    low_mass.count_again(context)?;
-    Ok(rejected)
+    }
+
+    fn finish(&mut self, rejected: u64) -> Result<Outcome> {
+        self.judging.finish(rejected)
+    }
 }
 
 /// The token that the judge would begin with in place of a label, and its probability.
@@ -94,7 +117,7 @@ fn likeliest(decoder: &Decoder, text: &Text, sequence: &Sequence) -> Result<Opti
 }
 
 /// What judging a batch takes.
-struct Judging<'a> {
+struct Scorer<'a> {
     stage: &'a Judge,
     decoder: &'a Decoder,
     text: &'a Text,
@@ -123,8 +146,8 @@ impl<'a> Batch<'a> {
     }
 
     /// What is said of each comparison, in their order.
-    fn judge(&self, judging: &Judging<'_>) -> Result<Vec<Judged>> {
-        let Judging { stage, decoder, .. } = judging;
+    fn judge(&self, scorer: &Scorer<'_>) -> Result<Vec<Judged>> {
+        let Scorer { stage, decoder, .. } = scorer;
         let questions: Vec<&Question> = self.asked.iter().flat_map(Asked::questions).collect();
         let sequences: Vec<&Sequence> = questions.iter().flat_map(|question| &question.sequences).collect();
         let scores = decoder.score(&sequences, false, stage.tokens_per_batch).map_err(lm_error)?;
@@ -142,13 +165,13 @@ impl<'a> Batch<'a> {
                     ba = Some(Answer { logp_a: second, logp_b: first });
                 }
             }
-            judging.judged(asked, ab.expect("the order a first is always asked"), ba)
+            scorer.judged(asked, ab.expect("the order a first is always asked"), ba)
         };
         self.asked.iter().map(judge).collect()
     }
 }
 
-impl Judging<'_> {
+impl Scorer<'_> {
     fn judged(&self, asked: &Asked<'_>, ab: Answer, ba: Option<Answer>) -> Result<Judged> {
         if let Some(answer) = [Some(ab), ba].into_iter().flatten().find(|answer| !answer.is_finite()) {
             let detail = format!("the judge's log-probs for a and b are {} and {}", answer.logp_a, answer.logp_b);

@@ -4,49 +4,71 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use kit::rows::{Reject, Verdict};
-use kit::{Context, Error, Result, RowReader, id_of, run_shards};
+use kit::{Error, Outcome, Result, RowReader, ShardOutput, Sharded, id_of};
 
 use crate::asking::{Asking, Heard};
 use crate::client::{BAD_ANSWER, REFUSED, SERVER_ERROR};
 use crate::config::Judge;
 use crate::endpoint::Endpoint;
-use crate::judging::{reject, verdict};
-use crate::mass::{self, LOW_MASS, LowMass, NO_LABEL};
+use crate::judging::{Judging, reject, verdict};
+use crate::mass::{self, LOW_MASS, NO_LABEL};
 use crate::reply::LabelLogps;
 use crate::template::AsksFor;
 use crate::verdict::{Answer, Bounds};
-use crate::work::{Unit, Worded, Wording, WorkList};
+use crate::work::{Unit, Worded, Wording};
 
 /// Why a row can end without a verdict by what the endpoint said and not by what the judge thinks.
 const REASONS: [&str; 3] = [BAD_ANSWER, REFUSED, SERVER_ERROR];
 
-/// Judges every shard that is not judged yet. Gives the number of rejected rows.
-pub(crate) fn judge(
-    stage: &Judge,
-    endpoint: &Endpoint,
-    context: &Context<'_>,
-    work: &WorkList,
-    wording: &Wording,
-    judge_id: &str,
-) -> Result<u64> {
-    let total = work.units.len() as u64;
-    let limit = (endpoint.max_rejects * work.comparisons().count() as f64).ceil() as u64;
-    let mut asking: Option<Asking> = None;
-    let mut unheard = 0;
-    let mut low_mass = LowMass::new(stage, work);
-    let shards = work.shards(stage.shard_rows);
-    let rejected = run_shards(context, "comparisons", &shards, |shard, output| {
-        let asking = match &mut asking {
-            Some(asking) => asking,
-            None => {
-                let opened = Asking::open(endpoint, &stage.labels, context)?;
-                if opened.remembered() > 0 {
-                    let what = format!("{} answered requests", opened.remembered());
-                    context.emit(kit::Event::Resumed { what });
-                }
-                asking.insert(opened)
-            }
-        };
+/// The comparisons in words, and the workers that ask once a shard needs them.
+pub(crate) struct Remote<'a> {
+    judging: Judging<'a>,
+    endpoint: &'a Endpoint,
+    wording: Wording,
+    asking: Option<Asking>,
+    /// Comparisons without a verdict for [`REASONS`] in this process.
+    unheard: u64,
+}
+
+impl<'a> Remote<'a> {
+    pub(crate) fn new(judging: Judging<'a>, endpoint: &'a Endpoint, wording: Wording) -> Remote<'a> {
+        Remote { judging, endpoint, wording, asking: None, unheard: 0 }
+    }
+
+    /// The most comparisons that may end without a verdict for [`REASONS`].
+    fn limit(&self) -> u64 {
+        (self.endpoint.max_rejects * self.judging.work.comparisons().count() as f64).ceil() as u64
+    }
+
+    fn open(&self) -> Result<Asking> {
+        let Judging { stage, context, .. } = self.judging;
+        let opened = Asking::open(self.endpoint, &stage.labels, context)?;
+        if opened.remembered() > 0 {
+            let what = format!("{} answered requests", opened.remembered());
+            context.emit(kit::Event::Resumed { what });
+        }
+        Ok(opened)
+    }
+}
+
+impl Sharded for Remote<'_> {
+    fn unit(&self) -> &'static str {
+        "comparisons"
+    }
+
+    fn shards(&self) -> Vec<Range<usize>> {
+        self.judging.work.shards(self.judging.stage.shard_rows)
+    }
+
+    fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
+        let (limit, shards) = (self.limit(), self.shards());
+        if self.asking.is_none() {
+            self.asking = Some(self.open()?);
+        }
+        let Remote { judging, endpoint, wording, asking, unheard } = self;
+        let Judging { stage, context, work, judge_id, low_mass } = judging;
+        let asking = asking.as_mut().expect("opened above");
+        let total = work.units.len() as u64;
         let ask = |asking: &mut Asking, shard: &Range<usize>, questions: &Questions<'_>| {
             let requests = questions.requests.clone();
             let (start, rows, count) = (shard.start, questions.worded.len(), requests.len().max(1));
@@ -75,9 +97,9 @@ pub(crate) fn judge(
                 }
                 Err((reason, detail)) => {
                     low_mass.count(reason, &detail);
-                    unheard += u64::from(REASONS.contains(&reason));
-                    if unheard > limit {
-                        return Err(too_many(endpoint, unheard, limit, reason, &detail));
+                    *unheard += u64::from(REASONS.contains(&reason));
+                    if *unheard > limit {
+                        return Err(too_many(endpoint, *unheard, limit, reason, &detail));
                     }
                     output.reject(reject(question.comparison, reason.to_owned(), detail));
                 }
@@ -85,20 +107,22 @@ pub(crate) fn judge(
         }
         low_mass.check()?;
         output.write("verdicts", &verdicts)
-    })?;
-    // Shards of earlier processes count too.
-    let mut unheard = 0;
-    low_mass.count_again(context)?;
-    for row in RowReader::<Reject>::open(&[context.port("rejects")])? {
-        let row = row?;
-        if REASONS.contains(&row.reason.as_str()) {
-            unheard += 1;
-            if unheard > limit {
-                return Err(too_many(endpoint, unheard, limit, &row.reason, &row.detail));
+    }
+
+    fn finish(&mut self, rejected: u64) -> Result<Outcome> {
+        let (limit, mut unheard) = (self.limit(), 0);
+        // Shards of earlier processes count too.
+        for row in RowReader::<Reject>::open(&[self.judging.context.port("rejects")])? {
+            let row = row?;
+            if REASONS.contains(&row.reason.as_str()) {
+                unheard += 1;
+                if unheard > limit {
+                    return Err(too_many(self.endpoint, unheard, limit, &row.reason, &row.detail));
+                }
             }
         }
+        self.judging.finish(rejected)
     }
-    Ok(rejected)
 }
 
 /// What is asked for some rows.

@@ -12,7 +12,7 @@ pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Resul
     let wording = Wording::open(stage)?;
     let questions = match stage.endpoint {
         Some(_) => None,
-        None => Some(Questions::open(stage, context, &wording)?),
+        None => Some(Questions::open(stage, context, Wording::open(stage)?)?),
     };
     let mut renderings = Vec::new();
     for row in context.rows::<Comparison>("comparisons")?.take(rows) {

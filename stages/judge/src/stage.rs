@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Rendering, Result, Stage, Table,
+    Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result, Stage, Table,
 };
 
 use crate::config::{Judge, Orders};
@@ -36,6 +36,37 @@ impl Judge {
             notes: vec![format!("requests go to {}; nothing is asked before the run", endpoint.shown())],
             ..Forecast::default()
         }
+    }
+}
+
+impl Judge {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        let work = WorkList::read(context)?;
+        let wording = Wording::open(self)?;
+        if let Some(endpoint) = &self.endpoint {
+            return Ok(self.forecast_remotely(endpoint, &work));
+        }
+        let questions = Questions::open(self, context, wording)?;
+        let (mut tokens, mut too_long) = (0, 0);
+        for comparison in work.comparisons() {
+            match questions.ask(comparison)? {
+                Ok(asked) => {
+                    tokens += asked.shared_tokens() as u64;
+                    too_long += u64::from(asked.cut());
+                }
+                Err(refusal) => too_long += u64::from(refusal.0 == "too_long"),
+            }
+        }
+        Ok(Forecast {
+            rows: Amount::exact(work.rows),
+            tokens: Some(Amount::at_most(tokens)),
+            too_long: Some(Amount::exact(too_long)),
+            notes: vec![
+                "questions share more tokens than counted where comparisons have a prompt in common".to_owned(),
+            ],
+            ..Forecast::default()
+        })
     }
 }
 
@@ -92,40 +123,12 @@ impl Stage for Judge {
         self.endpoint.is_none()
     }
 
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        let work = WorkList::read(context)?;
-        let wording = Wording::open(self)?;
-        if let Some(endpoint) = &self.endpoint {
-            return Ok(self.forecast_remotely(endpoint, &work));
-        }
-        let questions = Questions::open(self, context, &wording)?;
-        let (mut tokens, mut too_long) = (0, 0);
-        for comparison in work.comparisons() {
-            match questions.ask(comparison)? {
-                Ok(asked) => {
-                    tokens += asked.shared_tokens() as u64;
-                    too_long += u64::from(asked.cut());
-                }
-                Err(refusal) => too_long += u64::from(refusal.0 == "too_long"),
-            }
-        }
-        Ok(Forecast {
-            rows: Amount::exact(work.rows),
-            tokens: Some(Amount::at_most(tokens)),
-            too_long: Some(Amount::exact(too_long)),
-            notes: vec![
-                "questions share more tokens than counted where comparisons have a prompt in common".to_owned(),
-            ],
-            ..Forecast::default()
-        })
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(ahead::estimate(self, ahead), |context| self.count(context))
     }
 
-    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
-        ahead::expect(self, ahead)
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        judging::judge(self, context)
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        judging::job(self, context)
     }
 
     fn rendered_inputs(&self) -> &'static [&'static str] {

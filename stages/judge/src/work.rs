@@ -182,7 +182,7 @@ impl Wording {
 
 /// How comparisons become tokens.
 pub(crate) struct Questions<'a> {
-    wording: &'a Wording,
+    wording: Wording,
     reader: SequenceReader,
     labels: &'a Labels,
 }
@@ -206,7 +206,7 @@ pub(crate) struct Question {
 }
 
 impl<'a> Questions<'a> {
-    pub(crate) fn open(judge: &'a Judge, context: &Context<'_>, wording: &'a Wording) -> Result<Questions<'a>> {
+    pub(crate) fn open(judge: &'a Judge, context: &Context<'_>, wording: Wording) -> Result<Questions<'a>> {
         let rules = judge.tokens.text_rules();
         let reader = SequenceReader::open(&context.model("model")?.path, rules, judge.tokens.max_tokens)?;
         Ok(Questions { wording, reader, labels: &judge.labels })

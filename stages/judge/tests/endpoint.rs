@@ -508,7 +508,7 @@ fn a_query_a_key_header_and_further_headers_reach_the_endpoint() {
         assert_eq!((asked.headers["x-project"].as_str(), asked.headers["x-trace"].as_str()), ("judges", "1"));
     }
     let stage = files.stage(&url, json!({"body": {"stream": false}}), json!({}));
-    let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
+    let forecast = place.run("forecast", |context| harness::counted(&stage, context)).unwrap();
     assert!(!format!("{forecast:?}").contains(KEY), "{forecast:?}");
     assert_nowhere(&place.folder.path().join("out"), KEY);
 }
@@ -781,7 +781,7 @@ fn settings_are_checked_and_nothing_is_asked_before_the_run() {
     let files = Files::new();
     let place = place(comparisons(6));
     let stage = files.stage(&server.url, json!({}), json!({}));
-    let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
+    let forecast = place.run("forecast", |context| harness::counted(&stage, context)).unwrap();
     assert_eq!((forecast.rows, forecast.requests), (Amount::exact(6), Some(Amount::at_most(12))));
     assert!(forecast.notes[0].starts_with("requests go to http://127.0.0.1"));
     assert!(server.asked().is_empty());

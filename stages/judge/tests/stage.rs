@@ -194,7 +194,7 @@ fn questions_that_are_too_long_are_rejected_and_foretold() {
     assert_eq!(whole.balance[0].rejected, 0);
     let forecast = |limit: usize| {
         let stage = stage(json!({"tokens": {"max_tokens": limit}}));
-        place.run("forecast", |context| stage.forecast(context)).unwrap()
+        place.run("forecast", |context| harness::counted(&stage, context)).unwrap()
     };
     // A limit between the shortest question and the longest.
     let some = |limit: &usize| (1..6).contains(&forecast(*limit).too_long.unwrap().value);

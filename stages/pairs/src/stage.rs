@@ -2,7 +2,7 @@
 
 use kit::rows::{Pair, Verdict};
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, Held, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table,
+    Ahead, Amount, Context, Finding, Forecast, Held, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage, Table,
 };
 use rayon::prelude::*;
 use serde_json::json;
@@ -15,6 +15,47 @@ use crate::{grouped, items};
 
 /// Bins of the histogram of labels, over [0.5, 1].
 const BINS: usize = 10;
+
+impl Pairs {
+    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
+        match context.table_of("from") {
+            Some(Table::Pairs) => run::<Pair>(self, context),
+            Some(Table::Items) => grouped::run(self, context),
+            _ => run::<Verdict>(self, context),
+        }
+    }
+}
+
+impl Pairs {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        if context.table_of("from") == Some(Table::Items) {
+            grouped::group_of(self)?;
+        }
+        Ok(Forecast::of_rows(Amount::exact(context.count_rows_of(&["from"])?)))
+    }
+
+    /// The same from what the inputs are expected to hold, and what the ports will.
+    fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        let Some(from) = ahead.input("from") else { return Ok(Outlook::default()) };
+        let Some(rows) = from.rows else { return Ok(Outlook::default()) };
+        let mut pairs = rows.bounded().up_to(self.budget.unwrap_or(u64::MAX));
+        if let (Some(cap), Some(prompts)) = (self.cap_per_prompt, from.prompts) {
+            pairs = pairs.up_to(prompts.value.saturating_mul(cap.into()));
+        }
+        let (table, written) = match (self.write, self.repeats) {
+            _ if from.table == Table::Items => (Table::Items, rows.bounded()),
+            (Write::Pairs, _) => (Table::Pairs, pairs),
+            (Write::Items, Some(Repeats::Separate)) => (Table::Items, pairs.times(2)),
+            (Write::Items, _) => {
+                let most = from.responses.map_or(u64::MAX, |responses| responses.value);
+                (Table::Items, pairs.times(2).up_to(most))
+            }
+        };
+        let forecast = Forecast::of_rows(rows).note(format!("{written} {table}"));
+        Ok(Outlook::of(forecast).port(table.name(), from.turned_into(table, Some(written))))
+    }
+}
 
 impl Stage for Pairs {
     fn version(&self) -> String {
@@ -49,39 +90,12 @@ impl Stage for Pairs {
             || self.budget.is_some()
     }
 
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        if context.table_of("from") == Some(Table::Items) {
-            grouped::group_of(self)?;
-        }
-        Ok(Forecast::of_rows(Amount::exact(context.count_rows_of(&["from"])?)))
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(self.estimate(ahead), |context| self.count(context))
     }
 
-    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
-        let Some(from) = ahead.input("from") else { return Ok(Outlook::default()) };
-        let Some(rows) = from.rows else { return Ok(Outlook::default()) };
-        let mut pairs = rows.bounded().up_to(self.budget.unwrap_or(u64::MAX));
-        if let (Some(cap), Some(prompts)) = (self.cap_per_prompt, from.prompts) {
-            pairs = pairs.up_to(prompts.value.saturating_mul(cap.into()));
-        }
-        let (table, written) = match (self.write, self.repeats) {
-            _ if from.table == Table::Items => (Table::Items, rows.bounded()),
-            (Write::Pairs, _) => (Table::Pairs, pairs),
-            (Write::Items, Some(Repeats::Separate)) => (Table::Items, pairs.times(2)),
-            (Write::Items, _) => {
-                let most = from.responses.map_or(u64::MAX, |responses| responses.value);
-                (Table::Items, pairs.times(2).up_to(most))
-            }
-        };
-        let forecast = Forecast::of_rows(rows).note(format!("{written} {table}"));
-        Ok(Outlook::of(forecast).port(table.name(), from.turned_into(table, Some(written))))
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        match context.table_of("from") {
-            Some(Table::Pairs) => run::<Pair>(self, context),
-            Some(Table::Items) => grouped::run(self, context),
-            _ => run::<Verdict>(self, context),
-        }
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || self.compute(context)))
     }
 }
 

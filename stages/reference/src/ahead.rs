@@ -6,7 +6,7 @@ use tokens::cost;
 
 use crate::config::Reference;
 
-pub(crate) fn expect(stage: &Reference, ahead: &Ahead) -> Outlook {
+pub(crate) fn estimate(stage: &Reference, ahead: &Ahead<'_>) -> Outlook {
     let Some(from) = ahead.input("from") else { return Outlook::default() };
     let Some(rows) = from.rows else { return Outlook::default() };
     let sides = rows.times(if from.table == Table::Pairs { 2 } else { 1 });

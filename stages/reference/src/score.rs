@@ -1,7 +1,9 @@
 //! Scoring the work list, shard by shard.
 
+use std::ops::Range;
+
 use kit::rows::ReferenceRow;
-use kit::{Context, Error, Outcome, Result, complete_port, run_shards};
+use kit::{Context, Error, Outcome, Result, ShardOutput, Sharded, complete_port};
 use lm::{Decoder, Sequence};
 
 use tokens::lm_error;
@@ -9,14 +11,40 @@ use tokens::lm_error;
 use crate::config::Reference;
 use crate::work::{Task, Unit, WorkList};
 
-pub(crate) fn score(stage: &Reference, context: &Context<'_>, work: &WorkList) -> Result<Outcome> {
-    let mut decoder = None;
-    let shards = work.shards(stage.shard_rows);
-    let rejected = run_shards(context, "sequences", &shards, |shard, output| {
-        // Loaded with the first shard that is not on disk yet.
-        if decoder.is_none() {
-            decoder = Some(load(stage, context)?);
+/// The distinct sequences, and the model once a shard needs it.
+pub(crate) struct Scoring<'a> {
+    stage: &'a Reference,
+    context: &'a Context<'a>,
+    work: WorkList,
+    decoder: Option<Decoder>,
+}
+
+impl<'a> Scoring<'a> {
+    pub(crate) fn new(stage: &'a Reference, context: &'a Context<'a>, work: WorkList) -> Scoring<'a> {
+        Scoring { stage, context, work, decoder: None }
+    }
+
+    fn load(&self) -> Result<Decoder> {
+        let device = lm::open_device(self.context.device).map_err(lm_error)?;
+        self.stage.dtype.warning(&device).into_iter().for_each(|text| self.context.warn(text));
+        Decoder::load_in(&self.context.model("model")?.path, &device, self.stage.dtype).map_err(lm_error)
+    }
+}
+
+impl Sharded for Scoring<'_> {
+    fn unit(&self) -> &'static str {
+        "sequences"
+    }
+
+    fn shards(&self) -> Vec<Range<usize>> {
+        self.work.shards(self.stage.shard_rows)
+    }
+
+    fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
+        if self.decoder.is_none() {
+            self.decoder = Some(self.load()?);
         }
+        let Scoring { stage, context, work, decoder } = self;
         let decoder = decoder.as_ref().expect("loaded above");
         let mut rows = Vec::new();
         for batch in work.batches(shard, stage.tokens_per_batch) {
@@ -33,22 +61,20 @@ pub(crate) fn score(stage: &Reference, context: &Context<'_>, work: &WorkList) -
             context.progress(end as u64, work.units.len() as u64, "sequences", String::new());
         }
         output.write("reference", &rows)
-    })?;
-    complete_port::<ReferenceRow>(context, "reference")?;
-    Ok(Outcome::default()
-        .balance("from", work.rows, work.rows - rejected, rejected)
-        .figure("sequences", work.sequences())
-        .figure("tokens, shared prefixes once", work.shared_tokens())
-        .figure("cut on the left", work.counts.cut)
-        .figure("escaped special text", work.counts.escaped)
-        .figure("prompt is not a token prefix", work.counts.mismatched)
-        .figure("prompt is written otherwise before an answer", work.counts.displaced))
-}
+    }
 
-fn load(stage: &Reference, context: &Context<'_>) -> Result<Decoder> {
-    let device = lm::open_device(context.device).map_err(lm_error)?;
-    stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
-    Decoder::load_in(&context.model("model")?.path, &device, stage.dtype).map_err(lm_error)
+    fn finish(&mut self, rejected: u64) -> Result<Outcome> {
+        let work = &self.work;
+        complete_port::<ReferenceRow>(self.context, "reference")?;
+        Ok(Outcome::default()
+            .balance("from", work.rows, work.rows - rejected, rejected)
+            .figure("sequences", work.sequences())
+            .figure("tokens, shared prefixes once", work.shared_tokens())
+            .figure("cut on the left", work.counts.cut)
+            .figure("escaped special text", work.counts.escaped)
+            .figure("prompt is not a token prefix", work.counts.mismatched)
+            .figure("prompt is written otherwise before an answer", work.counts.displaced))
+    }
 }
 
 /// A sequence to score, with its prompt's and its response's id.

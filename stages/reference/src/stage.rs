@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Rendering, Result,
-    Stage, Table,
+    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result, Stage,
+    Table,
 };
 use tokens::SequenceReader;
 use tokens::rendering::{Shown, of_rows};
 
 use crate::ahead;
 use crate::config::Reference;
-use crate::score::score;
+use crate::score::Scoring;
 use crate::work::WorkList;
 
 impl Reference {
@@ -22,6 +22,26 @@ impl Reference {
     /// Tokenises every row; no weights are read.
     fn work_list(&self, context: &Context<'_>) -> Result<WorkList> {
         WorkList::read(context, &self.reader(context)?)
+    }
+}
+
+impl Reference {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        let work = self.work_list(context)?;
+        let mut notes = vec![format!("{} distinct sequences", work.sequences())];
+        if work.counts.mismatched > 0 {
+            notes.push(format!("{} sequences whose prompt is not a token prefix", work.counts.mismatched));
+        }
+        notes.extend(work.displaced_remark());
+        notes.extend(work.stopped.remark());
+        Ok(Forecast {
+            rows: Amount::exact(work.rows),
+            tokens: Some(Amount::exact(work.shared_tokens())),
+            too_long: Some(Amount::exact(work.counts.too_long)),
+            notes,
+            ..Forecast::default()
+        })
     }
 }
 
@@ -60,34 +80,17 @@ impl Stage for Reference {
         true
     }
 
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        let work = self.work_list(context)?;
-        let mut notes = vec![format!("{} distinct sequences", work.sequences())];
-        if work.counts.mismatched > 0 {
-            notes.push(format!("{} sequences whose prompt is not a token prefix", work.counts.mismatched));
-        }
-        notes.extend(work.displaced_remark());
-        notes.extend(work.stopped.remark());
-        Ok(Forecast {
-            rows: Amount::exact(work.rows),
-            tokens: Some(Amount::exact(work.shared_tokens())),
-            too_long: Some(Amount::exact(work.counts.too_long)),
-            notes,
-            ..Forecast::default()
-        })
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(ahead::estimate(self, ahead)), |context| self.count(context))
     }
 
-    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
-        Ok(ahead::expect(self, ahead))
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
         let work = self.work_list(context)?;
         if let Some(text) = work.stopped.stop(work.rows) {
             return Err(Error::Data(text));
         }
         work.displaced_remark().into_iter().for_each(|text| context.warn(text));
-        score(self, context, &work)
+        Ok(Job::sharded(Scoring::new(self, context, work)))
     }
 
     fn rendered_inputs(&self) -> &'static [&'static str] {

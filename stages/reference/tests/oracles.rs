@@ -141,7 +141,7 @@ fn rows_that_are_too_long_are_rejected_by_name_and_foretold() {
     let rejects: Vec<Reject> = place.rows("out/rejects");
     assert!(!rejects.is_empty() && !rows.is_empty());
     assert!(rejects.iter().all(|reject| reject.reason == "too_long" && reject.source_line.is_some()));
-    let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
+    let forecast = place.run("forecast", |context| harness::counted(&stage, context)).unwrap();
     assert_eq!(forecast.too_long, Some(Amount::exact(rejects.len() as u64)));
     assert_eq!(forecast.rows, Amount::exact(24));
     let left: Vec<_> = rows.iter().map(|row| row.completion_start + row.completion_tokens).collect();
@@ -252,7 +252,7 @@ fn a_prompt_that_is_another_before_an_answer_stops_the_stage() {
     let text = error.to_string();
     assert!(matches!(error, kit::Error::Data(_)) && text.starts_with("4 of 6 rows cannot be scored"), "{text}");
     assert!(text.contains("on_prefix_mismatch: append"), "{text}");
-    let forecast = place.run("forecast", |context| stage(json!({})).forecast(context)).unwrap();
+    let forecast = place.run("forecast", |context| harness::counted(&stage(json!({})), context)).unwrap();
     assert!(forecast.notes.iter().any(|note| note.starts_with("4 rows whose prompt")), "{:?}", forecast.notes);
     let shown = place.run("render", |context| stage(json!({})).render(context, 5)).unwrap();
     assert!(shown[0].warnings[0].starts_with("the run will stop here: the chat template"), "{:?}", shown[0]);

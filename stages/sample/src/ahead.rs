@@ -6,7 +6,7 @@ use tokens::cost;
 
 use crate::config::Sample;
 
-pub(crate) fn expect(stage: &Sample, ahead: &Ahead) -> Outlook {
+pub(crate) fn estimate(stage: &Sample, ahead: &Ahead<'_>) -> Outlook {
     let Some(from) = ahead.input("from") else { return Outlook::default() };
     let Some(prompts) = from.prompts else { return Outlook::default() };
     let rows = prompts.times(stage.k as u64).bounded();

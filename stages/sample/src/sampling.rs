@@ -1,32 +1,59 @@
 //! Answering the work list, shard by shard.
 
+use std::ops::Range;
+
 use kit::rows::{Message, Reject, Response};
-use kit::{Context, Outcome, Result, complete_port, ids, run_shards, shard_ranges};
+use kit::{Context, Outcome, Result, ShardOutput, Sharded, complete_port, ids, shard_ranges};
 use lm::{Decoder, GenerateRequest, Generation};
 
 use crate::config::Sample;
 use crate::work::{PromptTokens, WorkList};
 use tokens::lm_error;
 
-pub(crate) fn sample(stage: &Sample, context: &Context<'_>) -> Result<Outcome> {
-    let work = WorkList::read(stage, context)?;
-    let model = context.model("model")?;
-    let rules = stage.sampling_rules();
-    let mut decoder = None;
-    // The refused rows go with the first shard, which is there even where every prompt was refused.
-    let mut shards = shard_ranges(std::iter::repeat_n(1, work.prompts.len()), stage.shard_rows);
-    if shards.is_empty() {
-        shards.push(0..0);
+/// The distinct prompts, and the model once a shard needs it.
+pub(crate) struct Sampling<'a> {
+    stage: &'a Sample,
+    context: &'a Context<'a>,
+    work: WorkList,
+    decoder: Option<Decoder>,
+}
+
+impl<'a> Sampling<'a> {
+    /// Reads and tokenises the prompts.
+    ///
+    /// # Errors
+    /// When they cannot be read, or when the stage would stop at one.
+    pub(crate) fn new(stage: &'a Sample, context: &'a Context<'a>) -> Result<Sampling<'a>> {
+        Ok(Sampling { stage, context, work: WorkList::read(stage, context)?, decoder: None })
     }
-    let rejected = run_shards(context, "prompts", &shards, |shard, output| {
+
+    fn load(&self) -> Result<Decoder> {
+        let device = lm::open_device(self.context.device).map_err(lm_error)?;
+        self.stage.dtype.warning(&device).into_iter().for_each(|text| self.context.warn(text));
+        Decoder::load_in(&self.context.model("model")?.path, &device, self.stage.dtype).map_err(lm_error)
+    }
+}
+
+impl Sharded for Sampling<'_> {
+    fn unit(&self) -> &'static str {
+        "prompts"
+    }
+
+    /// The refused rows go with the first shard, which is there even where every prompt was refused.
+    fn shards(&self) -> Vec<Range<usize>> {
+        let shards = shard_ranges(std::iter::repeat_n(1, self.work.prompts.len()), self.stage.shard_rows);
+        if shards.is_empty() { std::iter::once(0..0).collect() } else { shards }
+    }
+
+    fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
+        if self.decoder.is_none() && !shard.is_empty() {
+            self.decoder = Some(self.load()?);
+        }
+        let Sampling { stage, context, work, decoder } = self;
         if shard.start == 0 {
             work.refused.iter().for_each(|reject| output.reject(reject.clone()));
         }
-        if decoder.is_none() && !shard.is_empty() {
-            let device = lm::open_device(context.device).map_err(lm_error)?;
-            stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
-            decoder = Some(Decoder::load_in(&model.path, &device, stage.dtype).map_err(lm_error)?);
-        }
+        let (model, rules) = (context.model("model")?.digest.short(16), stage.sampling_rules());
         let mut rows = Vec::new();
         let mut done = shard.start;
         for prompts in batches(&work.prompts[shard], stage) {
@@ -36,7 +63,7 @@ pub(crate) fn sample(stage: &Sample, context: &Context<'_>) -> Result<Outcome> {
                 decoder.generate(&work.text, &requests, &rules, stage.tokens_per_batch).map_err(lm_error)
             })?;
             for (prompt, generations) in prompts.iter().zip(generated) {
-                let (responses, empty) = responses(prompt, generations, &model.digest.short(16));
+                let (responses, empty) = responses(prompt, generations, &model);
                 rows.extend(responses);
                 empty.into_iter().for_each(|reject| output.reject(reject));
             }
@@ -44,22 +71,25 @@ pub(crate) fn sample(stage: &Sample, context: &Context<'_>) -> Result<Outcome> {
             context.progress(done as u64, work.prompts.len() as u64, "prompts", String::new());
         }
         output.write("responses", &rows)
-    })?;
-    complete_port::<Response>(context, "responses")?;
-    let figures = Figures::read(context)?;
-    let (refused, drawn) = (work.refused.len() as u64, (work.prompts.len() * stage.k) as u64);
-    let empty = rejected - refused;
-    let outcome = Outcome::default()
-        .balance("from", work.rows, work.rows - refused, refused)
-        .balance("samples", drawn, drawn - empty, empty)
-        .figure("prompts", work.prompts.len())
-        .figure("distinct responses", figures.distinct);
-    Ok(if figures.samples == 0 {
-        outcome
-    } else {
+    }
+
+    fn finish(&mut self, rejected: u64) -> Result<Outcome> {
+        let work = &self.work;
+        complete_port::<Response>(self.context, "responses")?;
+        let figures = Figures::read(self.context)?;
+        let (refused, drawn) = (work.refused.len() as u64, (work.prompts.len() * self.stage.k) as u64);
+        let empty = rejected - refused;
+        let outcome = Outcome::default()
+            .balance("from", work.rows, work.rows - refused, refused)
+            .balance("samples", drawn, drawn - empty, empty)
+            .figure("prompts", work.prompts.len())
+            .figure("distinct responses", figures.distinct);
+        if figures.samples == 0 {
+            return Ok(outcome);
+        }
         let share = |part: u64| (part as f64 / figures.samples as f64 * 1e6).round() / 1e6;
-        outcome.figure("mean tokens", share(figures.tokens)).figure("share cut by max_tokens", share(figures.cut))
-    })
+        Ok(outcome.figure("mean tokens", share(figures.tokens)).figure("share cut by max_tokens", share(figures.cut)))
+    }
 }
 
 /// Cuts the prompts of a shard into batches; a kill costs the one in work.

@@ -3,14 +3,33 @@
 use std::path::Path;
 
 use kit::{
-    Ahead, Amount, Context, DistinctPrompts, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Rendering,
-    Result, Stage, Table,
+    Ahead, Amount, Context, DistinctPrompts, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result,
+    Stage, Table,
 };
 
 use crate::config::Sample;
-use crate::sampling::sample;
+use crate::sampling::Sampling;
 use crate::work::WorkList;
 use crate::{ahead, rendering};
+
+impl Sample {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        let work = WorkList::read(self, context)?;
+        let prompt_tokens: usize = work.prompts.iter().map(|prompt| prompt.sequence.ids.len()).sum();
+        let most = prompt_tokens + work.prompts.len() * self.k * self.max_tokens;
+        Ok(Forecast {
+            rows: Amount::at_most((work.prompts.len() * self.k) as u64),
+            tokens: Some(Amount::at_most(most as u64)),
+            too_long: Some(Amount::exact(work.too_long)),
+            notes: vec![
+                "equal responses to a prompt become one row".to_owned(),
+                format!("{prompt_tokens} tokens of prompts, and at most {} each response", self.max_tokens),
+            ],
+            ..Forecast::default()
+        })
+    }
+}
 
 impl Stage for Sample {
     fn version(&self) -> String {
@@ -48,28 +67,12 @@ impl Stage for Sample {
         true
     }
 
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        let work = WorkList::read(self, context)?;
-        let prompt_tokens: usize = work.prompts.iter().map(|prompt| prompt.sequence.ids.len()).sum();
-        let most = prompt_tokens + work.prompts.len() * self.k * self.max_tokens;
-        Ok(Forecast {
-            rows: Amount::at_most((work.prompts.len() * self.k) as u64),
-            tokens: Some(Amount::at_most(most as u64)),
-            too_long: Some(Amount::exact(work.too_long)),
-            notes: vec![
-                "equal responses to a prompt become one row".to_owned(),
-                format!("{prompt_tokens} tokens of prompts, and at most {} each response", self.max_tokens),
-            ],
-            ..Forecast::default()
-        })
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(ahead::estimate(self, ahead)), |context| self.count(context))
     }
 
-    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
-        Ok(ahead::expect(self, ahead))
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        sample(self, context)
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::sharded(Sampling::new(self, context)?))
     }
 
     fn rendered_inputs(&self) -> &'static [&'static str] {

@@ -126,7 +126,7 @@ fn prompts_without_room_for_a_response_are_rejected_and_foretold() {
     let refused = rejects.iter().filter(|reject| reject.reason == "too_long").count() as u64;
     assert!(refused > 0 && refused < 24);
     assert_eq!(outcome.balance[0].rejected, refused);
-    let forecast = place.run("forecast", |context| stage.forecast(context)).unwrap();
+    let forecast = place.run("forecast", |context| harness::counted(&stage, context)).unwrap();
     assert_eq!((forecast.too_long, forecast.rows), (Some(Amount::exact(refused)), Amount::at_most(24 - refused)));
     let none = serde_json::from_value::<Sample>(
         json!({"from": "d", "model": "m/l", "k": 1, "temperature": 1.0, "max_tokens": 1024}),

@@ -1,6 +1,8 @@
 //! The stage.
 
-use kit::{Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Result, Stage, Table};
+use kit::{
+    Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage, Table,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +18,34 @@ pub enum Sandbox {
     World(World),
     /// Says what is true of responses and verdicts.
     Truth(Truth),
+}
+
+impl Sandbox {
+    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
+        match self {
+            Sandbox::World(world) => world.run(context),
+            Sandbox::Truth(truth) => truth.run(context),
+        }
+    }
+}
+
+impl Sandbox {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        let rows = match self {
+            Sandbox::World(world) => world.rows(),
+            Sandbox::Truth(truth) => truth.rows(context)?,
+        };
+        Ok(Forecast::of_rows(Amount::exact(rows)))
+    }
+
+    /// The same from what the inputs are expected to hold, and what the ports will.
+    fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        Ok(match self {
+            Sandbox::World(world) => world.estimate(),
+            Sandbox::Truth(truth) => truth.estimate(ahead),
+        })
+    }
 }
 
 impl Stage for Sandbox {
@@ -58,25 +88,11 @@ impl Stage for Sandbox {
         matches!(self, Sandbox::World(_))
     }
 
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        let rows = match self {
-            Sandbox::World(world) => world.rows(),
-            Sandbox::Truth(truth) => truth.rows(context)?,
-        };
-        Ok(Forecast::of_rows(Amount::exact(rows)))
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(self.estimate(ahead), |context| self.count(context))
     }
 
-    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
-        Ok(match self {
-            Sandbox::World(world) => world.expect(),
-            Sandbox::Truth(truth) => truth.expect(ahead),
-        })
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        match self {
-            Sandbox::World(world) => world.run(context),
-            Sandbox::Truth(truth) => truth.run(context),
-        }
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || self.compute(context)))
     }
 }

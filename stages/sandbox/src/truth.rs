@@ -51,7 +51,7 @@ impl Truth {
         Ok(rows)
     }
 
-    pub(crate) fn expect(&self, ahead: &Ahead) -> Outlook {
+    pub(crate) fn estimate(&self, ahead: &Ahead<'_>) -> Outlook {
         let (responses, verdicts) = (ahead.rows("responses"), ahead.rows("verdicts"));
         let Some(rows) = responses.into_iter().chain(verdicts).reduce(Amount::plus) else { return Outlook::default() };
         let outlook = Outlook::of(Forecast::of_rows(rows));

@@ -135,7 +135,7 @@ impl World {
     }
 
     /// What the ports will hold: the number of rows exactly, their lengths about.
-    pub(crate) fn expect(&self) -> Outlook {
+    pub(crate) fn estimate(&self) -> Outlook {
         let prompts = |rows: u32| {
             let rows = Amount::exact(rows.into());
             let prompt_tokens = Some(REQUEST_TOKENS);

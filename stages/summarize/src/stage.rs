@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use kit::commit::commit_bytes;
 use kit::rows::{Reject, ResultRow};
-use kit::{Amount, Context, Error, Finding, Forecast, InputPort, Outcome, OutputPort, Result, Stage, Table};
+use kit::{
+    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
+    Table,
+};
 
 use crate::cells::{Cells, Figures, Setting};
 use crate::config::{Best, Summarize};
@@ -45,28 +48,8 @@ impl Summarize {
     }
 }
 
-impl Stage for Summarize {
-    fn version(&self) -> String {
-        "1".to_owned()
-    }
-
-    fn inputs(&self) -> Vec<InputPort> {
-        vec![InputPort::new("from", &self.from, Table::Summary)]
-    }
-
-    fn outputs(&self) -> Vec<OutputPort> {
-        vec![OutputPort::new(Table::Results), OutputPort::new(Table::Pages), OutputPort::new(Table::Rejects)]
-    }
-
-    fn check(&self) -> Vec<Finding> {
-        self.findings()
-    }
-
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        Ok(Forecast::of_rows(Amount::exact(context.count_rows_of(&["from"])?)))
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+impl Summarize {
+    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
         let cells = Cells::read(self, context)?;
         let mut outcome = Outcome::default().balance("from", cells.rows, cells.rows, 0);
         let mut rows = self.means(&cells);
@@ -105,6 +88,39 @@ impl Stage for Summarize {
         writer.finish()?;
         context.write_rejects(Vec::<Reject>::new())?;
         Ok(outcome)
+    }
+}
+
+impl Summarize {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        Ok(Forecast::of_rows(Amount::exact(context.count_rows_of(&["from"])?)))
+    }
+}
+
+impl Stage for Summarize {
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        vec![InputPort::new("from", &self.from, Table::Summary)]
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        vec![OutputPort::new(Table::Results), OutputPort::new(Table::Pages), OutputPort::new(Table::Rejects)]
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        self.findings()
+    }
+
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(Outlook::default()), |context| self.count(context))
+    }
+
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || self.compute(context)))
     }
 }
 

@@ -4,7 +4,7 @@ use kit::{Ahead, Forecast, Work};
 use lm::{Dtype, Estimate, Load, Purpose};
 
 /// The estimate for the model of an input, where its configuration is known.
-pub fn model(ahead: &Ahead, key: &str, dtype: Dtype) -> Option<Estimate> {
+pub fn model(ahead: &Ahead<'_>, key: &str, dtype: Dtype) -> Option<Estimate> {
     ahead.model(key).and_then(|config| Estimate::of(config, dtype, &ahead.device).ok())
 }
 

@@ -11,7 +11,7 @@ const ROW_BYTES: f64 = 900.0;
 /// Bytes of a token in memory.
 const TOKEN_BYTES: f64 = 4.0;
 
-pub(crate) fn expect(stage: &Train, ahead: &Ahead) -> Outlook {
+pub(crate) fn estimate(stage: &Train, ahead: &Ahead<'_>) -> Outlook {
     let policy = || Expected::of_model(ahead.model("model").cloned());
     let Some((from, rows)) = ahead.input("from").and_then(|from| Some((from.clone(), from.rows?))) else {
         return Outlook::default().port("policy", policy());

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Outcome, Outlook, OutputPort, Rendering, Result, Stage, Table,
+    Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Rendering, Result, Stage,
+    Table,
 };
 
 use tokens::rendering::{Shown, of_rows};
@@ -12,6 +13,45 @@ use crate::checkpoint::Checkpoints;
 use crate::config::Train;
 use crate::run::from_adapter;
 use crate::{ahead, read};
+
+impl Train {
+    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
+        self.train(context)
+    }
+}
+
+impl Train {
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        let plan = self.plan(context)?;
+        let done = Checkpoints::open(context).done()?.min(plan.batches);
+        let mut notes = vec![match done {
+            0 => format!("{} steps", plan.batches),
+            _ => format!("{} steps, of which the checkpoint has {done}", plan.batches),
+        }];
+        if let Some(value) = self.objective.value_at_zero(1.0) {
+            notes.push(format!("where policy = reference, the loss at p_hat = 1 is {value:.4}"));
+        }
+        for dataset in std::iter::once(&plan.dataset).chain(plan.held_out.iter().map(|held_out| &held_out.dataset)) {
+            if let (mismatched @ 1.., _) = dataset.mismatched() {
+                notes.push(format!("`{}`: {mismatched} sequences whose prompt is not a token prefix", dataset.input));
+            }
+            notes.extend(dataset.displaced_remark());
+            notes.extend(dataset.stopped.remark().map(|text| format!("`{}`: {text}", dataset.input)));
+        }
+        // All passes have about as many tokens as the first.
+        let pass = plan.order.pass(0);
+        let tokens: usize = pass.iter().map(|rows| plan.dataset.tokens(rows)).sum();
+        let passes = (plan.batches - done) as f64 / pass.len().max(1) as f64;
+        Ok(Forecast {
+            rows: Amount::exact(plan.dataset.read),
+            tokens: Some(Amount::about((tokens as f64 * passes).ceil() as u64)),
+            too_long: Some(Amount::exact(plan.dataset.too_long(self.tokens.too_long))),
+            notes,
+            ..Forecast::default()
+        })
+    }
+}
 
 impl Stage for Train {
     fn version(&self) -> String {
@@ -110,42 +150,12 @@ impl Stage for Train {
         true
     }
 
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast> {
-        let plan = self.plan(context)?;
-        let done = Checkpoints::open(context).done()?.min(plan.batches);
-        let mut notes = vec![match done {
-            0 => format!("{} steps", plan.batches),
-            _ => format!("{} steps, of which the checkpoint has {done}", plan.batches),
-        }];
-        if let Some(value) = self.objective.value_at_zero(1.0) {
-            notes.push(format!("where policy = reference, the loss at p_hat = 1 is {value:.4}"));
-        }
-        for dataset in std::iter::once(&plan.dataset).chain(plan.held_out.iter().map(|held_out| &held_out.dataset)) {
-            if let (mismatched @ 1.., _) = dataset.mismatched() {
-                notes.push(format!("`{}`: {mismatched} sequences whose prompt is not a token prefix", dataset.input));
-            }
-            notes.extend(dataset.displaced_remark());
-            notes.extend(dataset.stopped.remark().map(|text| format!("`{}`: {text}", dataset.input)));
-        }
-        // All passes have about as many tokens as the first.
-        let pass = plan.order.pass(0);
-        let tokens: usize = pass.iter().map(|rows| plan.dataset.tokens(rows)).sum();
-        let passes = (plan.batches - done) as f64 / pass.len().max(1) as f64;
-        Ok(Forecast {
-            rows: Amount::exact(plan.dataset.read),
-            tokens: Some(Amount::about((tokens as f64 * passes).ceil() as u64)),
-            too_long: Some(Amount::exact(plan.dataset.too_long(self.tokens.too_long))),
-            notes,
-            ..Forecast::default()
-        })
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(ahead::estimate(self, ahead)), |context| self.count(context))
     }
 
-    fn expect(&self, ahead: &Ahead) -> Result<Outlook> {
-        Ok(ahead::expect(self, ahead))
-    }
-
-    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
-        self.train(context)
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || self.compute(context)))
     }
 
     fn rendered_inputs(&self) -> &'static [&'static str] {

@@ -47,8 +47,11 @@ pub struct Known {
     /// What a row says.
     pub read: fn(&mut Row<'_>) -> Result<Vec<Record>, BadRow>,
     /// What rows say that say nothing alone, in place of `read`: gets all rows of all files, gives the part of each.
-    pub join: Option<fn(&mut [Row<'_>]) -> Vec<Result<Part, BadRow>>>,
+    pub join: Option<Join>,
 }
+
+/// All rows of all files to the part of each.
+pub type Join = fn(&mut [Row<'_>]) -> Vec<Result<Part, BadRow>>;
 
 /// What a row has to do with what all rows say together.
 pub enum Part {

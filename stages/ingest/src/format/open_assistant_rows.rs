@@ -92,7 +92,7 @@ fn node(row: &mut Row<'_>) -> Result<Node, BadRow> {
     })
 }
 
-fn message<'a>(nodes: &'a [Result<Node, BadRow>], at: usize) -> &'a Message {
+fn message(nodes: &[Result<Node, BadRow>], at: usize) -> &Message {
     &nodes[at].as_ref().expect("what is above a message was read").message
 }
 

@@ -14,6 +14,7 @@ use crate::commit::batches::Batches;
 use crate::commit::{Sealed, commit_sealed, read_sealed};
 use crate::contract::context::{Context, SCRATCH};
 use crate::contract::event::Event;
+use crate::contract::stage::Outcome;
 use crate::error::Result;
 use crate::table::row::Row;
 use crate::table::rows::Reject;
@@ -91,23 +92,79 @@ pub fn shard_ranges(groups: impl IntoIterator<Item = usize>, size: usize) -> Vec
     ranges
 }
 
-/// Computes every shard that is not committed yet, in order. `compute` gets the shard's range of the work list.
-///
-/// Rejects go to the port `rejects`. Gives the number of rejected rows over all shards. The stage calls
-/// [`complete_port`] for its other ports afterwards.
+/// Row-wise work: a list of units that is a pure function of the inputs, cut into shards. Any process can compute any
+/// shard, in any order.
+pub trait Sharded {
+    /// The word for units, such as `sequences`.
+    fn unit(&self) -> &'static str;
+
+    /// The shards as consecutive ranges of units.
+    fn shards(&self) -> Vec<Range<usize>>;
+
+    /// Computes one of them: writes the rows of each port, rejects the others.
+    ///
+    /// # Errors
+    /// Whatever went wrong; shards that were committed stay.
+    fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()>;
+
+    /// What the stage did, once every shard is there; `rejected` counts the rejected rows of all. Ports that no shard
+    /// wrote are completed here.
+    ///
+    /// # Errors
+    /// When the ports cannot be read or written.
+    fn finish(&mut self, rejected: u64) -> Result<Outcome>;
+}
+
+/// What a stage does when it runs.
+pub enum Job<'a> {
+    /// Work on whole tables.
+    Whole(Box<dyn FnOnce() -> Result<Outcome> + 'a>),
+    /// Work row by row.
+    Sharded(Box<dyn Sharded + 'a>),
+}
+
+impl<'a> Job<'a> {
+    /// Work on whole tables.
+    pub fn whole(work: impl FnOnce() -> Result<Outcome> + 'a) -> Job<'a> {
+        Job::Whole(Box::new(work))
+    }
+
+    /// Work row by row.
+    pub fn sharded(work: impl Sharded + 'a) -> Job<'a> {
+        Job::Sharded(Box::new(work))
+    }
+
+    /// Does all of it in this process, shard after shard.
+    ///
+    /// # Errors
+    /// As [`Sharded::compute`].
+    pub fn run(self, context: &Context<'_>) -> Result<Outcome> {
+        match self {
+            Job::Whole(work) => work(),
+            Job::Sharded(mut work) => {
+                let shards = work.shards().len();
+                let rejected = compute_shards(context, &mut *work, 0..shards)?;
+                finish_shards(context, &mut *work, rejected)
+            }
+        }
+    }
+}
+
+/// Computes those of some shards that are not committed yet, in order. Gives the rejected rows of all of them by reason.
 ///
 /// # Errors
-/// What `compute` gives, or when files cannot be written, or when a signal asks to stop between shards.
-pub fn run_shards(
+/// What the work gives, or when files cannot be written, or when a signal asks to stop between shards.
+pub fn compute_shards(
     context: &Context<'_>,
-    unit: &'static str,
-    ranges: &[Range<usize>],
-    mut compute: impl FnMut(Range<usize>, &mut ShardOutput<'_>) -> Result<()>,
-) -> Result<u64> {
+    work: &mut dyn Sharded,
+    which: Range<usize>,
+) -> Result<BTreeMap<String, u64>> {
+    let (unit, ranges) = (work.unit(), work.shards());
     let total = ranges.last().map_or(0, |range| range.end) as u64;
     let mut rejected = BTreeMap::new();
     let mut resumed = 0;
-    for (shard, range) in ranges.iter().enumerate() {
+    for shard in which {
+        let range = &ranges[shard];
         let record = match whole_shard(context, shard, range)? {
             Some(record) => {
                 resumed += 1;
@@ -122,7 +179,7 @@ pub fn run_shards(
                 let (units, batches) = (range.clone(), None);
                 let mut output =
                     ShardOutput { context, shard, units, batches, ports: BTreeMap::new(), rejects: Vec::new() };
-                compute(range.clone(), &mut output)?;
+                work.compute(range.clone(), &mut output)?;
                 let rejects = std::mem::take(&mut output.rejects);
                 let mut counts = BTreeMap::new();
                 rejects.iter().for_each(|reject| *counts.entry(reject.reason.clone()).or_insert(0) += 1);
@@ -138,10 +195,22 @@ pub fn run_shards(
         record.rejects.into_iter().for_each(|(reason, rows)| *rejected.entry(reason).or_insert(0) += rows);
         context.progress(range.end as u64, total, unit, String::new());
     }
+    Ok(rejected)
+}
+
+/// Ends work of which every shard is committed.
+///
+/// # Errors
+/// As [`Sharded::finish`].
+pub fn finish_shards(
+    context: &Context<'_>,
+    work: &mut dyn Sharded,
+    rejected: BTreeMap<String, u64>,
+) -> Result<Outcome> {
     complete_port::<Reject>(context, "rejects")?;
     let all = rejected.values().sum();
     rejected.into_iter().for_each(|(reason, rows)| context.emit(Event::RowsRejected { reason, rows }));
-    Ok(all)
+    work.finish(all)
 }
 
 /// The name of a shard's record in the stage's folder.
@@ -200,9 +269,30 @@ mod tests {
             events: &told,
             interrupt: Interrupt::default(),
         };
-        let mut computed = Vec::new();
-        run_shards(&context, "rows", &[0..2, 2..4, 4..6], |range, output| {
-            computed.push(range.start / 2);
+        let mut work = Rows::default();
+        let rejected = compute_shards(&context, &mut work, 0..3).unwrap();
+        let outcome = finish_shards(&context, &mut work, rejected).unwrap();
+        assert_eq!(outcome.figures["rejected"], 3);
+        (work.computed, events.into_inner().unwrap())
+    }
+
+    /// Rows in shards of two, of which the first is rejected; and the shards that were computed.
+    #[derive(Default)]
+    struct Rows {
+        computed: Vec<usize>,
+    }
+
+    impl Sharded for Rows {
+        fn unit(&self) -> &'static str {
+            "rows"
+        }
+
+        fn shards(&self) -> Vec<Range<usize>> {
+            vec![0..2, 2..4, 4..6]
+        }
+
+        fn compute(&mut self, range: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
+            self.computed.push(range.start / 2);
             let prompt = |row: usize| Prompt {
                 prompt_id: format!("p{row}"),
                 messages: Vec::new(),
@@ -218,10 +308,31 @@ mod tests {
                 source_line: None,
             });
             output.write("prompts", &range.map(prompt).collect::<Vec<_>>())
-        })
-        .unwrap();
-        drop(context);
-        (computed, events.into_inner().unwrap())
+        }
+
+        fn finish(&mut self, rejected: u64) -> Result<Outcome> {
+            Ok(Outcome::default().figure("rejected", rejected))
+        }
+    }
+
+    #[test]
+    fn shards_can_be_computed_in_any_order_by_anyone() {
+        let store = tempfile::tempdir().unwrap();
+        let folder = store.path().join("sample-1.partial");
+        std::fs::create_dir(&folder).unwrap();
+        let silent = |_| {};
+        let context = Context {
+            seed: Seed(1),
+            device: "cpu",
+            folder: &folder,
+            inputs: BTreeMap::new(),
+            events: &silent,
+            interrupt: Interrupt::default(),
+        };
+        for which in [2..3, 0..2] {
+            compute_shards(&context, &mut Rows::default(), which).unwrap();
+        }
+        assert_eq!(three_shards(&folder).0, Vec::<usize>::new());
     }
 
     #[test]

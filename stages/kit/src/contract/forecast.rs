@@ -125,6 +125,16 @@ impl Forecast {
         Forecast { rows, ..Forecast::default() }
     }
 
+    /// What was counted, with the memory and the work of an estimate: those of the tokens that were counted.
+    pub fn instead_of(self, estimated: &Forecast) -> Forecast {
+        let share = match (self.tokens, estimated.tokens) {
+            (Some(counted), Some(estimated)) if estimated.value > 0 => counted.value as f64 / estimated.value as f64,
+            _ => 1.0,
+        };
+        let work = estimated.work.map(|work| Work { operations: work.operations * share, ..work });
+        Forecast { work: self.work.or(work), memory: self.memory.or(estimated.memory), ..self }
+    }
+
     /// With a remark.
     pub fn note(mut self, text: impl Into<String>) -> Forecast {
         self.notes.push(text.into());

@@ -8,9 +8,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::commit::shard::Job;
 use crate::contract::context::Context;
 use crate::contract::expected::Ahead;
-use crate::contract::forecast::{Forecast, Outlook};
+use crate::contract::forecast::Outlook;
 use crate::contract::port::{InputPort, OutputPort};
 use crate::contract::rendering::Rendering;
 use crate::error::Result;
@@ -111,27 +112,27 @@ pub trait Stage: Send + Sync {
         Ok(())
     }
 
-    /// What the stage will have to do and what it will write, from what its inputs are expected to hold. It is asked
-    /// before those are there, so no input is read.
+    /// What the stage will have to do and what its ports will hold: estimated from what its inputs are expected to hold,
+    /// and counted where they are there ([`Ahead::counted`]). Nothing of it is computed.
     ///
     /// # Errors
-    /// When a file that the configuration names cannot be read.
-    fn expect(&self, _ahead: &Ahead) -> Result<Outlook> {
-        Ok(Outlook::default())
-    }
+    /// When an input, or a file that the configuration names, cannot be read.
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook>;
 
-    /// What the stage will have to do, from its inputs; nothing of it is computed. Memory and time need not be told
-    /// again: those of [`Stage::expect`] are taken, with the tokens that are counted here.
+    /// The work: it reads `context.inputs` and writes every output port under `context.folder`. Row-wise kinds give their
+    /// shards, which an executor may compute anywhere.
     ///
     /// # Errors
-    /// When an input cannot be read.
-    fn forecast(&self, context: &Context<'_>) -> Result<Forecast>;
+    /// When the inputs cannot be read, or when the stage would stop at their rows.
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>>;
 
-    /// Does the work: reads `context.inputs`, writes every output port under `context.folder`.
+    /// All of the work in this process.
     ///
     /// # Errors
     /// Whatever went wrong; what was committed stays and is used when the stage runs again.
-    fn run(&self, context: &Context<'_>) -> Result<Outcome>;
+    fn run(&self, context: &Context<'_>) -> Result<Outcome> {
+        self.job(context)?.run(context)
+    }
 
     /// The inputs that [`Stage::render`] reads; none for a stage that feeds no model.
     fn rendered_inputs(&self) -> &'static [&'static str] {

@@ -210,7 +210,9 @@ impl Bench {
 
     /// What the stage expects to do.
     pub fn forecast(&self, config: &Value) -> Result<Forecast> {
-        self.with(config, "forecast", &|_| (), &Interrupt::default(), |stage, context| stage.forecast(context))
+        self.with(config, "forecast", &|_| (), &Interrupt::default(), |stage, context| {
+            stage.forecast(&kit::Ahead::of(context)).map(|outlook| outlook.forecast.expect("the rows are there"))
+        })
     }
 
     fn with<T>(

@@ -1,0 +1,24 @@
+//! Who computes the job of a stage.
+//!
+//! Shards can be computed by any process, in any order ([`kit::compute_shards`]), and ended by any ([`kit::finish_shards`]):
+//! another place to compute is another [`Executor`] in a file beside this one.
+
+use kit::{Context, Job, Outcome, Result};
+
+/// Computes jobs.
+pub trait Executor: Sync {
+    /// Does all of a job; its outputs lie under `context.folder` afterwards.
+    ///
+    /// # Errors
+    /// What the job gives. What was committed stays, and is not computed again by the next attempt.
+    fn execute(&self, job: Job<'_>, context: &Context<'_>) -> Result<Outcome>;
+}
+
+/// This process computes them, shard after shard; a model takes all threads.
+pub struct Here;
+
+impl Executor for Here {
+    fn execute(&self, job: Job<'_>, context: &Context<'_>) -> Result<Outcome> {
+        job.run(context)
+    }
+}
