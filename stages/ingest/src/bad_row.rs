@@ -37,6 +37,14 @@ pub fn shown(value: &serde_json::Value) -> String {
         Value::String(text) if text.chars().count() <= 40 => format!("the text {text:?}"),
         Value::String(text) => format!("a text of {} bytes", text.len()),
         Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(_) if is_infinite(value) => {
+            format!("the number {}", if value.get("Infinity").is_some() { "Infinity" } else { "-Infinity" })
+        }
         Value::Object(fields) => format!("an object of {} fields", fields.len()),
     }
+}
+
+/// Whether a value stands for an infinity, which JSON does not have and Python writes.
+pub fn is_infinite(value: &serde_json::Value) -> bool {
+    value.as_object().is_some_and(|it| it.len() == 1 && (it.contains_key("Infinity") || it.contains_key("-Infinity")))
 }

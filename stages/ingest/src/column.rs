@@ -157,7 +157,7 @@ columns! {
 }
 
 /// Words in the names of columns that hold labels.
-const LABELS: [&str; 22] = [
+const LABELS: [&str; 26] = [
     "label",
     "labels",
     "score",
@@ -180,6 +180,10 @@ const LABELS: [&str; 22] = [
     "choice",
     "weight",
     "helpfulness",
+    "margin",
+    "confidence",
+    "agreement",
+    "certainty",
 ];
 /// Words in the names of columns that hold responses.
 const RESPONSES: [&str; 14] = [

@@ -14,7 +14,7 @@ pub struct Head<'a> {
     rows: &'a [Map<String, Value>],
     /// The names of the columns that `columns:` does not take.
     pub names: BTreeSet<&'a str>,
-    /// Those that hold something. Parquet rows of the hub carry columns that are null throughout.
+    /// Those that hold something. Rows of other tools carry columns that are null or empty throughout.
     filled: BTreeSet<&'a str>,
     given: &'a Given,
 }
@@ -24,10 +24,19 @@ impl<'a> Head<'a> {
     pub fn new(rows: &'a [Map<String, Value>], given: &'a Given) -> Head<'a> {
         let mut names: BTreeSet<&str> = rows.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
         let cells = rows.iter().flat_map(Map::iter);
-        let filled = cells.filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str()).collect();
+        let filled = cells.filter(|(_, value)| !is_empty(value)).map(|(name, _)| name.as_str()).collect();
         // What `columns:` names is taken as it says and serves as nothing else.
         given.values().flatten().for_each(|theirs| _ = names.remove(theirs.as_str()));
         Head { rows, names, filled, given }
+    }
+
+    /// The same without the columns that hold nothing: these have no part in finding the format. Where all are so, as in
+    /// a table without rows, their names count.
+    pub fn told(mut self) -> Head<'a> {
+        if !self.filled.is_empty() {
+            self.names.retain(|name| self.filled.contains(name));
+        }
+        self
     }
 
     /// The name in the file of a column, where it has one.
@@ -67,7 +76,7 @@ impl<'a> Head<'a> {
         values.peek().is_some() && values.all(is)
     }
 
-    /// Whether a column of the file is null throughout, where others are not.
+    /// Whether a column of the file is null or empty throughout, where others are not.
     pub fn is_hollow(&self, name: &str) -> bool {
         !self.filled.is_empty() && !self.filled.contains(name)
     }
@@ -80,5 +89,16 @@ impl<'a> Head<'a> {
     /// All names of the file.
     pub fn all_names(&self) -> BTreeSet<&'a str> {
         self.rows.iter().flat_map(|row| row.keys().map(String::as_str)).collect()
+    }
+}
+
+/// Whether a value says nothing: null, no text but white space, an empty list or object, also where that is JSON as text.
+pub fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => ["", "[]", "{}"].contains(&text.trim()),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
     }
 }

@@ -23,6 +23,8 @@ pub struct Layout {
     pub columns: Places,
     /// Columns of the file and fields of its messages that are not read, as far as its head shows.
     pub unread: Vec<String>,
+    /// Columns that are null or empty throughout its head and are not read.
+    pub empty: Vec<String>,
     /// Columns that `columns:` leaves out.
     pub left_out: Vec<String>,
     /// Whether prompts or responses of its head are plain strings.
@@ -40,12 +42,18 @@ impl Layout {
         self.columns.contains_key(&column)
     }
 
-    /// Columns with labels and weights that the head of the file lacks, with the names that they could have further on.
-    pub(crate) fn late_columns(&self) -> impl Iterator<Item = (Column, &'static str)> {
+    /// Columns with labels and weights that the head of the file lacks, with the names that they could have further on,
+    /// and prompts and responses that are empty in the head and would be left out where they are not.
+    pub(crate) fn late_columns(&self) -> impl Iterator<Item = (Column, &str)> {
         let reads = self.format.known().reads;
         let absent = reads.iter().filter(|column| column.all_or_none() && !self.has(**column));
         let names = absent.flat_map(|column| column.names().iter().map(|name| (*column, *name)));
-        names.filter(|(_, name)| !self.is_known(name))
+        let said = |column: &&Column| column.is_said() && **column != Column::Messages && !self.has(**column);
+        let empty = self.empty.iter().filter_map(move |name| {
+            let column = Column::ALL.iter().filter(said).find(|column| column.names().contains(&name.as_str()))?;
+            Some((*column, name.as_str()))
+        });
+        names.filter(|(_, name)| !self.is_known(name)).chain(empty)
     }
 
     /// Whether the head of the file has a column of this name.
@@ -55,7 +63,7 @@ impl Layout {
     }
 
     /// The names of [`Layout::late_columns`].
-    pub(crate) fn late(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn late(&self) -> impl Iterator<Item = &str> {
         self.late_columns().map(|(_, name)| name)
     }
 
@@ -75,20 +83,25 @@ impl Layout {
         let mut warnings = Vec::new();
         let labels = unread(is_label);
         if !labels.is_empty() {
-            let reads = known.reads.iter().filter(|column| is_label(column.name())).map(|column| column.name());
-            warnings.push(format!(
-                "what looks like labels is not read: {}; if it is what you train on, name it with `columns:` (format `{}` \
-                 reads {})",
-                list(labels),
-                self.format.name(),
-                list(reads)
-            ));
+            let reads = list(known.reads.iter().filter(|it| is_label(it.name())).map(|column| column.name()));
+            let format = self.format.name();
+            let way = match reads.as_str() {
+                "" => format!("name the responses too, with `columns:`: format `{format}` reads no labels"),
+                reads => format!("name it with `columns:` (format `{format}` reads {reads})"),
+            };
+            let labels = list(labels);
+            warnings.push(format!("what looks like labels is not read: {labels}; if it is what you train on, {way}"));
         }
         let responses = unread(is_response);
         if self.format == Format::Prompts && !responses.is_empty() {
             warnings.push(format!(
                 "prompts alone are read, and {} look like responses; say what they are with `columns:` and `format:`",
                 list(responses)
+            ));
+        }
+        if let Some(name) = self.unread.iter().find(|name| Column::Embedding.names().contains(&name.as_str())) {
+            warnings.push(format!(
+                "`{name}` is not read beside responses; read it in a stage of its own, with `format: embeddings`"
             ));
         }
         if self.unread.iter().any(|name| name == "tools") {
@@ -109,7 +122,7 @@ impl std::fmt::Display for Layout {
                 write!(f, "{comma}{} from `{theirs}`", column.name())?;
             }
         }
-        for (what, names) in [("not read", &self.unread), ("left out", &self.left_out)] {
+        for (what, names) in [("not read", &self.unread), ("empty", &self.empty), ("left out", &self.left_out)] {
             if !names.is_empty() {
                 write!(f, "; {what}: {}", names.join(", "))?;
             }
@@ -137,14 +150,15 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
     }
     let format = match asked {
         Format::Auto => {
-            let fits = |format: &&Format| (format.known().detect)(&head);
-            *Format::ALL.iter().find(fits).ok_or_else(|| no_format(&head))?
+            let told = Head::new(rows, given).told();
+            let fits = |format: &&Format| (format.known().detect)(&told);
+            *Format::ALL.iter().find(fits).ok_or_else(|| no_format(&told))?
         }
         asked => asked,
     };
     let given = with_row_id(given, format)?;
     let head = Head::new(rows, &given);
-    let (columns, empty) = places(&head, format, form);
+    let columns = places(&head, format, form);
     let known = format.known();
     let has = |column: &Column| columns.contains_key(column);
     let mut missing: Vec<Column> = known.needs.iter().copied().filter(|column| !has(column)).collect();
@@ -165,12 +179,22 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
     if let Some((column, _)) = given.iter().find(|(column, theirs)| theirs.is_some() && !known.reads.contains(column)) {
         return Err(format!("`columns: {}` has no effect: format `{}` does not read it", column.name(), format.name()));
     }
+    for column in [Column::PHat, Column::Weight].iter().filter(|column| known.reads.contains(column) && !has(column)) {
+        let name = head.find(*column).filter(|name| head.is_hollow(name) && !given.contains_key(column));
+        if let Some(name) = name {
+            let ours = column.name();
+            return Err(format!(
+                "column `{name}` is empty (null, NaN) in the first rows, and what it should say is not guessed; mend it, \
+                 or leave it out with `columns: {{{ours}: null}}`"
+            ));
+        }
+    }
     let read: BTreeSet<&str> = columns.values().map(String::as_str).collect();
     let ours = given.iter().filter(|(_, theirs)| theirs.is_none()).flat_map(|(column, _)| column.names());
     let ours: BTreeSet<&str> = ours.copied().collect();
-    let rest = head.names.iter().filter(|name| !read.contains(**name) && !empty.contains(**name));
-    let (left_out, mut unread): (Vec<String>, Vec<String>) =
-        rest.map(|name| (*name).to_owned()).partition(|name| ours.contains(name.as_str()));
+    let rest = head.names.iter().filter(|name| !read.contains(**name)).map(|name| (*name).to_owned());
+    let (left_out, rest): (Vec<String>, Vec<String>) = rest.partition(|name| ours.contains(name.as_str()));
+    let (empty, mut unread): (Vec<String>, Vec<String>) = rest.into_iter().partition(|name| head.is_hollow(name));
     let said: Vec<&String> = columns.iter().filter(|(column, _)| column.is_said()).map(|(_, name)| name).collect();
     let values = || said.iter().flat_map(|name| head.values_of((*name).clone()).map(move |value| (name, value)));
     let fields: BTreeSet<String> = values()
@@ -178,7 +202,7 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
         .collect();
     unread.extend(fields);
     let plain = values().any(|(_, value)| value.as_str().is_some_and(|text| look(text) == Stored::Text));
-    Ok(Layout { format, columns, unread, left_out, plain })
+    Ok(Layout { format, columns, unread, empty, left_out, plain })
 }
 
 /// What is given, with `id` as the format's column for it.
@@ -200,10 +224,10 @@ fn with_row_id(given: &Given, format: Format) -> Result<Given, String> {
     }
 }
 
-/// Where the columns of a format are, and columns of the file that are as good as absent.
-fn places(head: &Head<'_>, format: Format, form: Form) -> (Places, BTreeSet<String>) {
+/// Where the columns of a format are.
+fn places(head: &Head<'_>, format: Format, form: Form) -> Places {
     let known = format.known();
-    let (mut columns, mut empty) = (Places::new(), BTreeSet::new());
+    let mut columns = Places::new();
     let is_text = |value: &Value| value.as_str().is_some_and(|text| look(text) == Stored::Text);
     let messages = known.reads.iter().filter(|column| column.is_said()).any(|column| {
         let mut values = head.values(*column);
@@ -223,10 +247,9 @@ fn places(head: &Head<'_>, format: Format, form: Form) -> (Places, BTreeSet<Stri
             continue;
         }
         if let Some(theirs) = head.find(column) {
-            // A column of nulls is as good as absent; if it holds something further on, that row is refused.
-            if head.is_hollow(&theirs) && column.all_or_none() && !known.needs.contains(&column) {
-                empty.insert(theirs);
-            } else {
+            // An empty column is as good as absent; if it holds something further on, that row is refused.
+            let hollow = head.is_hollow(&theirs) && !head.is_given(column);
+            if !(hollow && column.all_or_none() && !known.needs.contains(&column)) {
                 columns.insert(column, theirs);
             }
         }
@@ -237,7 +260,7 @@ fn places(head: &Head<'_>, format: Format, form: Form) -> (Places, BTreeSet<Stri
         columns.insert(id, "id".to_owned());
     }
     (known.settle)(head, &mut columns);
-    (columns, empty)
+    columns
 }
 
 #[cfg(test)]
@@ -257,7 +280,7 @@ mod tests {
         check(r#"{"prompt":"p","chosen":"a","rejected":"b"}"#, "preference: prompt, chosen, rejected");
         check(r#"{"chosen":"pa","rejected":"pb","p_hat":0.7}"#, "preference: chosen, rejected, p_hat");
         check(
-            r#"{"prompt":"p","prompt_id":"1","chosen":[],"rejected":[],"messages":[],"score_chosen":8,"score_rejected":2}"#,
+            r#"{"prompt":"p","prompt_id":"1","chosen":[1],"rejected":[1],"messages":[1],"score_chosen":8,"score_rejected":2}"#,
             "preference: prompt, chosen, rejected, chosen_score from `score_chosen`, \
              rejected_score from `score_rejected`, prompt_id; not read: messages",
         );

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kit::{JsonText, Message};
 use serde_json::{Map, Value};
 
-use crate::bad_row::{BadRow, shown};
+use crate::bad_row::{BadRow, is_infinite, shown};
 use crate::format::Form;
 use crate::stored::{Stored, look};
 
@@ -48,7 +48,7 @@ impl Said {
                 messages.collect::<Result<_, _>>().map(Said::Messages)
             }
             // LLaMA-Factory's preferences have one message and no list.
-            Value::Object(_) => Ok(Said::Messages(vec![message(column, 0, value)?])),
+            Value::Object(_) if !is_infinite(&value) => Ok(Said::Messages(vec![message(column, 0, value)?])),
             other => Err(BadRow::value(column, shown(&other), "text or messages")),
         }
     }

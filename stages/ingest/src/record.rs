@@ -9,6 +9,7 @@ use crate::bad_row::BadRow;
 use crate::column::Column;
 use crate::dialogue::dialogue;
 use crate::format::{Form, Part};
+use crate::head::is_empty;
 use crate::layout::Layout;
 use crate::messages::{Said, Split, with_tools};
 use crate::row::Row;
@@ -102,11 +103,17 @@ pub struct Reading {
 /// What is wrong with it.
 pub fn read(fields: Map<String, Value>, layout: &Layout, form: Form) -> Result<Reading, BadRow> {
     let mut row = Row { fields, layout, form, prompt_elsewhere: false, counts: BTreeMap::new() };
-    if let Some(name) = layout.late().find(|name| row.fields.get(*name).is_some_and(|value| !value.is_null())) {
-        return Err(BadRow::new(
-            "late_column",
-            format!("column `{name}` is not in the first rows of the file, so it would count for some rows only"),
-        ));
+    if let Some(name) = layout.late().find(|name| row.fields.get(*name).is_some_and(|value| !is_empty(value))) {
+        let detail = match layout.empty.iter().any(|empty| empty == name) {
+            true => format!(
+                "column `{name}` is empty in the first rows of the file and was left out; say what it is, or that it is \
+                 left out, with `columns:`, and `format:` where it is not clear then"
+            ),
+            false => {
+                format!("column `{name}` is not in the first rows of the file, so it would count for some rows only")
+            }
+        };
+        return Err(BadRow::new("late_column", detail));
     }
     let records = (layout.format.known().read)(&mut row)?;
     Ok(Reading { records, prompt_elsewhere: row.prompt_elsewhere, counts: row.counts })

@@ -132,6 +132,26 @@ fn lines_beyond_the_limit_are_rejected() {
 }
 
 #[test]
+fn a_file_without_line_ends_is_given_up_soon() {
+    for (name, text) in [("b.csv", ""), ("c.json", "[\""), ("d.jsonl", "{\"prompt\":\"p\"}\n")] {
+        let data = Data::of(name, text);
+        std::fs::OpenOptions::new().append(true).open(data.path(name)).unwrap().set_len(20 << 30).unwrap();
+        let begun = std::time::Instant::now();
+        let told = match data.check(&[name], json!({})) {
+            found if found.is_empty() => data.run(&[name], json!({})).err().unwrap(),
+            found => found[0].text.clone(),
+        };
+        let what = match name {
+            "b.csv" => "the header, line 1: line_too_long: more than 67108864 bytes",
+            _ => "line_too_long: no end of this row within 268435456 bytes",
+        };
+        assert!(told.contains(what), "{name}: {told}");
+        // A sixtieth of the file is read; all of it takes minutes here.
+        assert!(begun.elapsed().as_secs() < 60, "{name}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn broken_csv() {
     let text = "prompt,chosen,rejected\n\
                 p,a,b\n\

@@ -75,6 +75,57 @@ fn hh_transcripts() {
 }
 
 #[test]
+fn empty_columns_have_no_part_in_finding_the_format() {
+    let plain = json!({
+        "chosen": "\n\nHuman: What is 1?\n\nAssistant: It is three.",
+        "rejected": "\n\nHuman: What is 1?\n\nAssistant: It is blue.",
+    });
+    let names = ["prompt", "instruction", "question", "query", "context", "history", "input", "messages", "system"];
+    let names = names.iter().chain(&["completion", "embedding", "label", "response_0", "chosen_prompt", "tools"]);
+    for name in names {
+        for empty in [json!(null), json!(""), json!(" \n"), json!([])] {
+            let mut row = plain.clone();
+            row[name] = empty;
+            let done = Data::of("a.jsonl", format!("{row}\n")).run(&["a.jsonl"], json!({"form": "chat"})).unwrap();
+            let pair = done.rows::<Pair>("pairs").remove(0);
+            let said = [say(&pair.chosen_prompt), say(&pair.chosen), say(&pair.rejected)];
+            assert_eq!(said, ["user: What is 1?", "assistant: It is three.", "assistant: It is blue."], "{row}");
+            assert_eq!(done.outcome.figures["columns"], format!("hh: chosen, rejected; empty: {name}"));
+        }
+    }
+    // As CSV has it; and where it is not empty further on, its row is refused.
+    let csv = |more: &str| {
+        let cell = |answer: &str| format!("\"\n\nHuman: q\n\nAssistant: {answer}\"");
+        let row = |i: usize, question: &str| format!("{i},{},{},{question}\n", cell(&i.to_string()), cell("no"));
+        let rows: String = (0..60).map(|i| row(i, if i == 59 { more } else { "" })).collect();
+        Data::of("a.csv", format!("Unnamed: 0,chosen,rejected,question\n{rows}")).run(&["a.csv"], json!({}))
+    };
+    assert_eq!(
+        csv("").unwrap().outcome.figures["columns"],
+        "hh: chosen, rejected; not read: Unnamed: 0; empty: question"
+    );
+    let error = csv("What?").err().unwrap();
+    assert!(error.contains("late_column: column `question` is empty in the first rows"), "{error}");
+}
+
+#[test]
+fn embeddings_beside_responses_are_an_addition() {
+    for (row, format) in [
+        (json!({"prompt": "q", "chosen": "a", "rejected": "b", "embedding": [1, 2]}), "preference"),
+        (json!({"prompt": "q", "chosen": "a", "rejected": "b", "embedding": null}), "preference"),
+        (json!({"prompt": "q", "completion": "a", "label": true, "embedding": [1, 2]}), "unpaired"),
+        (json!({"prompt": "q", "response_0": "a", "response_1": "b", "embeddings": [1, 2]}), "jpo_judge"),
+        (json!({"prompt": "q", "embedding": [1, 2], "response": null}), "embeddings"),
+    ] {
+        let done = ingest(&row.to_string(), json!({}));
+        let layout = done.outcome.figures["columns"].as_str().unwrap().to_owned();
+        assert!(layout.starts_with(&format!("{format}: ")), "{layout}");
+        let warned = done.events.iter().any(|event| format!("{event:?}").contains("is not read beside responses"));
+        assert_eq!(warned, layout.contains("not read: embedding"), "{layout}");
+    }
+}
+
+#[test]
 fn alpaca_and_orca() {
     let alpaca = r#"{"instruction":"Add.","input":"1 and 2","chosen":"3","rejected":"4"}"#;
     check(alpaca, json!({}), ["text: Add.\n1 and 2", "text: 3", "text: 4", "1"]);

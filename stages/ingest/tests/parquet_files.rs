@@ -95,7 +95,7 @@ fn a_column_of_nulls_is_as_good_as_absent() {
     assert_eq!([say(&pair.chosen_prompt), say(&pair.chosen)], ["text: p", "text:  a"]);
     write(&data.path("a.parquet"), columns(Some("late")));
     let error = data.run(&["a.parquet"], json!({})).err().unwrap();
-    assert!(error.contains("a.parquet:60: late_column: column `prompt` is not in the first rows"), "{error}");
+    assert!(error.contains("a.parquet:60: late_column: column `prompt` is empty in the first rows"), "{error}");
 }
 
 #[test]
@@ -182,7 +182,8 @@ fn a_column_that_nobody_reads_has_no_part_in_finding_the_format() {
             ["user: What is one plus two?", "assistant: It is three."],
             "{name}"
         );
-        assert_eq!(columns, "hh: chosen, rejected; not read: unread", "{name}");
+        let what = if name == "nan" { "empty" } else { "not read" };
+        assert_eq!(columns, format!("hh: chosen, rejected; {what}: unread"), "{name}");
     };
     pairs("stamped", Arc::new(TimestampMicrosecondArray::from(vec![1, 2, 3])));
     pairs("nan", Arc::new(Float32Array::from(vec![f32::NAN; 3])));

@@ -104,10 +104,19 @@ fn numbers_that_json_does_not_have_are_absent() {
     assert_eq!(scores, [None, None, Some(1.5)]);
     let data = Data::of("a.jsonl", row("a", "1", "Infinity"));
     let error = data.run(&["a.jsonl"], json!({})).err().unwrap();
-    assert!(error.contains("column `score_chosen` is the text \"Infinity\", wanted a number"), "{error}");
+    assert!(error.contains("column `score_chosen` is the number Infinity, wanted a number"), "{error}");
+    let text = r#"{"prompt":"p","chosen":"a","rejected":-Infinity}"#;
+    let error = Data::of("a.jsonl", text).run(&["a.jsonl"], json!({})).err().unwrap();
+    assert!(error.contains("column `rejected` is the number -Infinity, wanted text or messages"), "{error}");
     let row = |chosen: &str, p_hat: &str| {
         format!("{{\"prompt\":\"p\",\"chosen\":\"{chosen}\",\"rejected\":\"b\",\"p_hat\":{p_hat}}}\n")
     };
+    for empty in ["NaN", "null", "\"\""] {
+        let found = Data::of("a.jsonl", row("a", empty)).check(&["a.jsonl"], json!({}));
+        assert!(found[0].text.contains("leave it out with `columns: {p_hat: null}`"), "{empty}: {found:?}");
+    }
+    let left = Data::of("a.jsonl", row("a", "NaN")).run(&["a.jsonl"], json!({"columns": {"p_hat": null}})).unwrap();
+    assert_eq!(left.rows::<kit::rows::Pair>("pairs")[0].p_hat, 1.0);
     let late = row("a", "0.9") + &row("c", "NaN");
     let error = Data::of("a.jsonl", late).run(&["a.jsonl"], json!({})).err().unwrap();
     assert!(error.contains("a.jsonl:2: missing: column `p_hat` is null"), "{error}");
@@ -118,7 +127,19 @@ fn what_is_no_data_is_called_what_it_is() {
     let mut tar = vec![0; 1024];
     tar[257..262].copy_from_slice(b"ustar");
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea423c2713d436b5ee50593a9640e0018c1550b5a0002f74190d6caea8\nsize 123456789\n";
-    let cases: [(&str, &[u8], &str); 12] = [
+    let wide = |order: fn(u32) -> [u8; 4]| "{\"a\": 1}".chars().flat_map(|it| order(it.into())).collect::<Vec<_>>();
+    let (little, big) = (wide(u32::to_le_bytes), wide(u32::to_be_bytes));
+    let cases: [(&str, &[u8], &str); 18] = [
+        ("a.jsonl", &little, "UTF-32; write it as UTF-8: iconv -f utf-32le -t utf-8"),
+        ("a.jsonl", &[&[0xff, 0xfe, 0, 0], &little[..]].concat(), "UTF-32; write it as UTF-8: iconv -f utf-32le"),
+        ("a.jsonl", &[&[0, 0, 0xfe, 0xff], &big[..]].concat(), "UTF-32; write it as UTF-8: iconv -f utf-32be"),
+        ("a.jsonl", &big, "UTF-32; write it as UTF-8: iconv -f utf-32be"),
+        ("a.jsonl.gz", &gzip(&gzip(b"{\"prompt\":\"p\"}")), "packed twice; unpack it once"),
+        (
+            "a.json",
+            br#"{"columns":["prompt"],"index":[0],"data":[["p"]]}"#,
+            "pandas writes with orient=\"split\"; write rows instead: to_json(orient=\"records\", lines=True)",
+        ),
         ("a.jsonl", b"<!DOCTYPE html>\n<html>", "a web page; the download gave a page in place of the data"),
         ("a.parquet", b"\n<HTML lang=\"en\">", "a web page"),
         (

@@ -4,12 +4,16 @@ use kit::Table;
 
 use super::Known;
 use crate::bad_row::BadRow;
-use crate::column::Column::{Embedding, Input, Prompt, PromptId, System, Tools};
+use crate::column::Column::*;
 use crate::record::Record;
 use crate::row::Row;
 
 pub const FORMAT: Known = Known {
-    detect: |head| head.has(&[Embedding]),
+    // Beside responses, embeddings are an addition.
+    detect: |head| {
+        let said = [Chosen, Rejected, Completion, Response0, Response1, Responses, Messages];
+        head.has(&[Embedding]) && !said.iter().any(|column| head.has(&[*column]))
+    },
     needs: &[Embedding],
     needs_one_of: &[&[PromptId], &[Prompt]],
     reads: &[PromptId, Prompt, Input, System, Tools, Embedding],

@@ -16,7 +16,11 @@ use crate::row::Row;
 use crate::tables::comparisons;
 
 pub const FORMAT: Known = Known {
-    detect: |head| head.has(&[MessageId, ParentId, Text, Role]),
+    // The first rows may all begin a conversation, without a parent.
+    detect: |head| {
+        let parents = || head.all_names().iter().any(|name| ParentId.names().contains(name));
+        head.has(&[MessageId, Text, Role]) && (head.has(&[ParentId]) || parents())
+    },
     needs: &[MessageId, ParentId, Text, Role, Rank],
     reads: &[MessageId, ParentId, Text, Role, Rank, Model],
     aside: &["labels"],

@@ -29,6 +29,12 @@ pub fn begun(start: &[u8]) -> Result<Option<Around>, String> {
         }
         keys.push(key);
     });
+    let has = |name: &str| keys.iter().any(|key| key == name);
+    if has("columns") && has("data") && keys.iter().all(|key| ["columns", "index", "data"].contains(&key.as_str())) {
+        return Err("an object of columns and data, as pandas writes with orient=\"split\"; write rows instead: \
+                    to_json(orient=\"records\", lines=True)"
+            .to_owned());
+    }
     let known = keys.iter().any(|key| is_known(key));
     if !objects.is_empty() && objects.len() == keys.len() {
         let every = |holds: fn(&str) -> bool| objects.iter().all(|key| key.as_deref().is_some_and(holds));

@@ -54,6 +54,7 @@ impl Records {
         let wrong = |what: String| Error::data(format!("{}: the header, line 1: {what}", path.display()));
         match records.record()? {
             Some(Record { fields: Ok(names), .. }) => records.names = names,
+            // Nothing goes on without a header, so that the file need not be read further.
             Some(Record { fields: Err(bad), .. }) => return Err(wrong(bad.to_string())),
             None => {}
         }
@@ -86,7 +87,7 @@ impl Records {
         };
         let (line, mut bytes) = (first.number, first.bytes);
         if first.too_long {
-            return Ok(Some(Record { line, bytes, fields: Err(too_long(bytes)) }));
+            return Ok(Some(Record { line, bytes, fields: Err(too_long()) }));
         }
         let mut parser = Parser::new(self.delimiter);
         let mut more = Vec::new();

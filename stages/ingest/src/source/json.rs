@@ -8,7 +8,7 @@ use kit::{Error, Result};
 use super::SourceRow;
 use super::around::Around;
 use super::bytes::{Position, Text, failed, open};
-use super::lines::{LONGEST, LineReader, too_long};
+use super::lines::{FURTHER, LONGEST, LineReader, too_long, without_end};
 use crate::bad_row::BadRow;
 
 pub use super::values::{Wanted, parse};
@@ -41,7 +41,7 @@ impl Iterator for Lines {
             };
             let text = line.text.trim_ascii();
             let fields = if line.too_long {
-                Err(too_long(line.bytes))
+                Err(too_long())
             } else if text.is_empty() {
                 self.buffer = line.text;
                 continue;
@@ -137,7 +137,7 @@ impl Elements {
         let mut element = Vec::new();
         let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
         let parsed = |element: &[u8], length: u64, wanted: &Wanted| match length > LONGEST as u64 {
-            true => Err(too_long(length)),
+            true => Err(too_long()),
             false => parse(element.trim_ascii(), wanted),
         };
         let fields = loop {
@@ -161,6 +161,8 @@ impl Elements {
             self.take(byte);
             if element.len() <= LONGEST {
                 element.push(byte);
+            } else if self.bytes - start > LONGEST as u64 + FURTHER {
+                return Err(without_end(&self.path, line));
             }
             if self.around == Around::Nothing && depth == 0 && (before == 1 || byte == b'\n') {
                 break parsed(&element, self.bytes - start, &self.wanted);

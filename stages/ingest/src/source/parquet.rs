@@ -6,7 +6,7 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use arrow_schema::DataType;
 use kit::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cells::named;
 use super::{Fields, SourceRow};
@@ -22,7 +22,7 @@ pub struct Rows {
     /// Rows handed out.
     rows: u64,
     bytes_per_row: u64,
-    /// The columns that are not read; in the first rows, which tell what a file is, their cells are nulls.
+    /// The columns that are not read; in the first rows, which tell what a file is, they have their names.
     skipped: Option<Vec<String>>,
 }
 
@@ -74,13 +74,17 @@ fn row(batch: &RecordBatch, row: usize) -> Result<Fields, BadRow> {
     columns.map(|(field, column)| Ok((field.name().clone(), named(field.name(), field, column, row)?))).collect()
 }
 
-/// A row of those that tell what a file is: a cell that cannot be read says nothing about that.
+/// A row of those that tell what a file is: a cell that cannot be read says nothing about that. It is no empty cell.
 fn first(batch: &RecordBatch, row: usize, skipped: &[String]) -> Fields {
+    let unread = |name: &str| if is_known(name) { Value::Null } else { json!({"unread": null}) };
     let schema = batch.schema();
     let columns = schema.fields().iter().zip(batch.columns());
-    let read =
-        columns.map(|(field, column)| (field.name(), named(field.name(), field, column, row).unwrap_or(Value::Null)));
-    read.chain(skipped.iter().map(|name| (name, Value::Null))).map(|(name, value)| (name.clone(), value)).collect()
+    let read = columns.map(|(field, column)| {
+        let name = field.name();
+        (name, named(name, field, column, row).unwrap_or_else(|_| unread(name)))
+    });
+    let skipped = skipped.iter().map(|name| (name, unread(name)));
+    read.chain(skipped).map(|(name, value)| (name.clone(), value)).collect()
 }
 
 fn is_binary(kind: &DataType) -> bool {

@@ -60,6 +60,9 @@ pub fn encoding(path: &Path) -> Result<(Encoding, bool)> {
     if packed && let Some(what) = foreign(&start) {
         return Err(wrong(format!("packed, and inside: {what}")));
     }
+    if packed && (start.starts_with(GZIP) || start.starts_with(ZSTD)) {
+        return Err(wrong("packed twice; unpack it once (gunzip, unzstd)".to_owned()));
+    }
     if packed && start.starts_with(b"PAR1") {
         return Err(wrong("Parquet that is packed once more; unpack it first (gunzip, unzstd)".to_owned()));
     }
@@ -118,6 +121,19 @@ fn foreign(start: &[u8]) -> Option<String> {
     }
     if head.starts_with("<?xml") {
         return Some("XML; write it as JSON Lines".to_owned());
+    }
+    // Text in four bytes a letter, with the mark or without it.
+    let wide = |zeros: [usize; 3]| {
+        let mut letters = start.as_chunks::<4>().0.iter().take(16).peekable();
+        letters.peek().is_some() && letters.all(|letter| zeros.iter().all(|at| letter[*at] == 0))
+    };
+    let marked = |mark: [u8; 4]| start.starts_with(&mark);
+    for (name, mark, zeros) in
+        [("utf-32le", [0xff, 0xfe, 0, 0], [1, 2, 3]), ("utf-32be", [0, 0, 0xfe, 0xff], [0, 1, 2])]
+    {
+        if marked(mark) || (wide(zeros) && start.iter().take(64).any(|byte| *byte != 0)) {
+            return Some(format!("UTF-32; write it as UTF-8: iconv -f {name} -t utf-8"));
+        }
     }
     // Text in two bytes a letter, without the mark that would say so.
     let every_second = |from: usize| start.len() > 3 && start[from..].iter().take(64).step_by(2).all(|byte| *byte == 0);

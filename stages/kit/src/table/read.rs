@@ -85,12 +85,25 @@ pub(crate) fn part_schema(path: &Path) -> Result<(u64, SchemaRef)> {
 fn guarded<T>(path: &Path, failure: &Failure, read: impl FnOnce() -> Result<T, String>) -> Result<T> {
     let torn = |text: String| match failure.take() {
         Some(source) => Error::Io { path: path.to_owned(), source },
-        None => Error::data(format!("{}: not readable as Parquet: {text}", path.display())),
+        None => match unread_codec(&text) {
+            Some(codec) => Error::data(format!(
+                "{}: its columns are packed with {codec}; zstd, snappy, gzip and unpacked ones are read; write it anew, such \
+                 as by pyarrow.parquet.write_table(table, file, compression=\"zstd\")",
+                path.display()
+            )),
+            None => Error::data(format!("{}: not readable as Parquet: {text}", path.display())),
+        },
     };
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(result) => result.map_err(torn),
         Err(_) => Err(torn("the reader panicked, the file is damaged".to_owned())),
     }
+}
+
+/// The codec of a file's pages where it is one that is not built in, by what the reader says.
+fn unread_codec(text: &str) -> Option<&str> {
+    let named = ["Disabled feature at compile time: ", "The codec type "].iter().find_map(|it| text.split_once(it));
+    named?.1.split_whitespace().next()
 }
 
 /// A reader, and what tells why it failed.
