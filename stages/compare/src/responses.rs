@@ -8,7 +8,7 @@ use arrow_array::types::Float32Type;
 use kit::rows::Embedding;
 use kit::{Cell, Context, Digest, Error, Result};
 use polars::prelude::{
-    DataFrame, IntoColumn, IntoLazy, JoinArgs, JoinType, NamedFrom, PolarsResult, Series, UniqueKeepStrategy, col,
+    DataFrame, DataFrameJoinOps, IntoColumn, JoinArgs, JoinType, NamedFrom, PolarsResult, Series, SortOptions,
 };
 
 use crate::config::{Against, Compare, Within};
@@ -149,20 +149,10 @@ fn numbered(ids: Vec<String>) -> PolarsResult<(Vec<String>, Vec<u32>)> {
     if ids.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let height = ids.len();
-    let rows = Series::new("row".into(), (0..height as u32).collect::<Vec<u32>>()).into_column();
-    let frame = DataFrame::new(height, vec![Series::new("id".into(), ids).into_column(), rows])?.lazy();
-    let distinct = frame.clone().select([col("id")]).unique(None, UniqueKeepStrategy::Any);
-    let distinct = distinct.sort(["id"], Default::default()).with_row_index("number", None).collect()?;
-    let joined = join(frame, distinct.clone().lazy())?;
-    let names = distinct.column("id")?.str()?.iter().flatten().map(str::to_owned).collect();
-    Ok((names, joined.column("number")?.u32()?.into_no_null_iter().collect()))
-}
-
-/// The rows of `frame` whose `id` is in `distinct`, with its number, in the order of `row`.
-fn join(frame: polars::prelude::LazyFrame, distinct: polars::prelude::LazyFrame) -> PolarsResult<DataFrame> {
-    let joined = frame.join(distinct, [col("id")], [col("id")], JoinArgs::new(JoinType::Inner));
-    joined.sort(["row"], Default::default()).select([col("row"), col("number")]).collect()
+    let distinct = Series::new("id".into(), &ids).unique()?.sort(SortOptions::default())?;
+    let names: Vec<String> = distinct.str()?.iter().flatten().map(str::to_owned).collect();
+    let numbers = matched(ids, &names)?.into_iter().map(|(_, number)| number).collect();
+    Ok((names, numbers))
 }
 
 /// The embeddings of prompts.
@@ -242,14 +232,16 @@ fn matched(ids: Vec<String>, prompts: &[String]) -> PolarsResult<Vec<(u32, u32)>
     if ids.is_empty() || prompts.is_empty() {
         return Ok(Vec::new());
     }
-    let frame = |name: &str, ids: Vec<String>| {
-        let height = ids.len();
-        let numbers = Series::new(name.into(), (0..height as u32).collect::<Vec<u32>>()).into_column();
-        PolarsResult::Ok(DataFrame::new(height, vec![Series::new("id".into(), ids).into_column(), numbers])?.lazy())
+    let frame = |name: &str, ids: &[String]| {
+        let numbers = Series::new(name.into(), (0..ids.len() as u32).collect::<Vec<u32>>()).into_column();
+        DataFrame::new(ids.len(), vec![Series::new("id".into(), ids).into_column(), numbers])
     };
-    let joined = join(frame("row", ids)?, frame("number", prompts.to_vec())?)?;
+    let inner = JoinArgs::new(JoinType::Inner);
+    let joined = frame("row", &ids)?.join(&frame("number", prompts)?, ["id"], ["id"], inner, None)?;
     let (rows, numbers) = (joined.column("row")?.u32()?, joined.column("number")?.u32()?);
-    Ok(rows.into_no_null_iter().zip(numbers.into_no_null_iter()).collect())
+    let mut pairs: Vec<(u32, u32)> = rows.into_no_null_iter().zip(numbers.into_no_null_iter()).collect();
+    pairs.sort_unstable();
+    Ok(pairs)
 }
 
 fn number(digest: Digest) -> u128 {
