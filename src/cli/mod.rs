@@ -6,7 +6,7 @@ mod diff;
 mod doctor;
 mod export;
 mod file;
-mod foretold;
+mod forecasts;
 mod gc;
 mod init;
 mod inspect;

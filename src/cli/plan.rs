@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::file::{Choice, PipelineFile, load, remark, warn};
-use super::foretold::{Notes, Sum, Total, in_json};
+use super::forecasts::{Notes, Sum, Total, in_json};
 use super::shown::{sentences, shown};
 use crate::engine::forecast::{Forecaster, shortage};
 use crate::engine::plan::{Decision, Planned, Planner};

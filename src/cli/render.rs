@@ -90,7 +90,7 @@ pub fn render(work: &Path, args: Render) -> Result<()> {
     let count = |context: &Context<'_>| node.stage.forecast(&Ahead::of(context));
     let counted = planner.surroundings(stage, &planned, "cpu", count).and_then(|outlook| outlook.ok()?.forecast);
     if let Some(forecast) = counted {
-        text.push_str(&format!("all of it: {}\n", super::foretold::Sum::of(&forecast, None).words()));
+        text.push_str(&format!("all of it: {}\n", super::forecasts::Sum::of(&forecast, None).words()));
     }
     print_coloured(&text)
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 /// What is told of a stage.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct StageForecast {
     /// What it will do.
     pub forecast: Forecast,
     /// How long that takes; nothing where it is not known.
@@ -53,18 +53,18 @@ impl<'a> Forecaster<'a> {
 
     /// What each stage will do; nothing where it does not run, or where nothing can be told. Where no stage runs, nothing
     /// is looked at.
-    pub fn all(&mut self) -> Vec<Option<Result<Told>>> {
+    pub fn all(&mut self) -> Vec<Option<Result<StageForecast>>> {
         self.told_of_all(true)
     }
 
     /// As [`Forecaster::all`], without reading the inputs that are there: it takes no time.
-    pub fn estimates(&mut self) -> Vec<Option<Result<Told>>> {
+    pub fn estimates(&mut self) -> Vec<Option<Result<StageForecast>>> {
         self.told_of_all(false)
     }
 
-    fn told_of_all(&mut self, count_inputs: bool) -> Vec<Option<Result<Told>>> {
+    fn told_of_all(&mut self, count_inputs: bool) -> Vec<Option<Result<StageForecast>>> {
         let graph = self.planner.graph;
-        let mut told: Vec<Option<Result<Told>>> = (0..graph.nodes.len()).map(|_| None).collect();
+        let mut told: Vec<Option<Result<StageForecast>>> = (0..graph.nodes.len()).map(|_| None).collect();
         let mut outlooks: Vec<Outlook> = vec![Outlook::default(); graph.nodes.len()];
         for &stage in &graph.order {
             let runs = match self.planned[stage].decision {
@@ -107,14 +107,14 @@ impl<'a> Forecaster<'a> {
         self.speed.get()
     }
 
-    fn told(&self, forecast: Forecast, counted: bool) -> Told {
+    fn told(&self, forecast: Forecast, counted: bool) -> StageForecast {
         let work = forecast.work.filter(|_| self.device() == "cpu");
         let time = work.map(|work| {
             let speed = self.speed.get_or_init(|| device::speed(self.work));
             let seconds = work.operations / (speed.at(work.width) * EFFICIENCY);
             Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
         });
-        Told { forecast, time, counted }
+        StageForecast { forecast, time, counted }
     }
 
     /// What the inputs of a stage are expected to hold; nothing of those that cannot be looked at.

@@ -1,6 +1,6 @@
 //! What a run does: the plan, the forecast, the work on each stage.
 //!
-//! Read [`plan`], then [`run`], then [`work`].
+//! Read [`plan`], then [`scheduler`], then [`work`].
 
 pub mod device;
 pub mod executor;
@@ -9,5 +9,6 @@ pub mod machine;
 pub mod plan;
 pub mod resolved;
 pub mod run;
+pub mod scheduler;
 pub mod signals;
 pub mod work;

@@ -36,7 +36,7 @@ pub struct Work<'a> {
 }
 
 /// What came of it.
-pub enum Worked {
+pub enum WorkOutcome {
     /// The result is in the store.
     Finished {
         /// Its manifest.
@@ -61,14 +61,14 @@ pub enum Worked {
 
 impl Work<'_> {
     /// Does the work. Nothing is visible in the store until all of it is.
-    pub fn run(&self) -> Worked {
+    pub fn run(&self) -> WorkOutcome {
         // The scheduler waits for word from every stage, so that no panic may pass in silence.
         match catch_unwind(AssertUnwindSafe(|| self.attempt())) {
-            Ok(worked) => worked.unwrap_or_else(Worked::Stopped),
+            Ok(worked) => worked.unwrap_or_else(WorkOutcome::Stopped),
             Err(panic) => {
                 let text = panic_text(&*panic);
                 let bug = || Error::Bug(format!("stage `{}`: {text}", self.node.name));
-                Worked::Stopped(system_error(&text).map_or_else(bug, |source| self.stage_error(source)))
+                WorkOutcome::Stopped(system_error(&text).map_or_else(bug, |source| self.stage_error(source)))
             }
         }
     }
@@ -80,14 +80,14 @@ impl Work<'_> {
         }
     }
 
-    fn attempt(&self) -> Result<Worked> {
+    fn attempt(&self) -> Result<WorkOutcome> {
         let store = self.run.store;
         let entry = self.recipe.entry();
         let failed = |source| self.stage_error(source);
         let _lock = self.lock(&entry)?;
         if !self.forced {
             match store.condition(&self.recipe).map_err(failed)? {
-                Condition::Whole(manifest) => return Ok(Worked::Found(manifest)),
+                Condition::Whole(manifest) => return Ok(WorkOutcome::Found(manifest)),
                 Condition::Damaged(damage) => {
                     let moved = store.set_aside(&store.entry(&entry)).map_err(failed)?;
                     self.tell_damage(damage, &moved);
@@ -98,7 +98,7 @@ impl Work<'_> {
             match store.unnamed(&partial, &self.recipe).map_err(failed)? {
                 Condition::Whole(manifest) => {
                     store.publish(&partial, &manifest).map_err(failed)?;
-                    return Ok(Worked::Found(manifest));
+                    return Ok(WorkOutcome::Found(manifest));
                 }
                 Condition::Damaged(damage) => {
                     let moved = store.set_aside(&partial).map_err(failed)?;
@@ -110,7 +110,7 @@ impl Work<'_> {
         for (stage, manifest, ports) in &self.upstream {
             let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
             if let Some(damage) = store.verify(manifest, Some(&ports)).map_err(failed)? {
-                return Ok(Worked::DamagedInput { upstream: *stage, damage });
+                return Ok(WorkOutcome::DamagedInput { upstream: *stage, damage });
             }
         }
         let began = Instant::now();
@@ -155,7 +155,7 @@ impl Work<'_> {
         };
         let before = store.commit(&partial, &manifest).map_err(failed)?;
         let differing = before.map(|before| manifest.differing_ports(&before)).unwrap_or_default();
-        Ok(Worked::Finished { manifest: Box::new(manifest), seconds: began.elapsed().as_secs_f64(), differing })
+        Ok(WorkOutcome::Finished { manifest: Box::new(manifest), seconds: began.elapsed().as_secs_f64(), differing })
     }
 
     fn tell(&self, event: RunEvent) {

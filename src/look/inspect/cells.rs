@@ -82,3 +82,15 @@ fn column(array: &ArrayRef) -> Result<Vec<Value>> {
 fn float(value: f64) -> Value {
     Number::from_f64(value).map_or_else(|| Value::String(value.to_string()), Value::Number)
 }
+
+/// The text of a cell that is text or a conversation.
+pub fn is_text(cell: &Value) -> Option<String> {
+    match cell {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => {
+            let contents: Option<Vec<&str>> = items.iter().map(|item| item.get("content")?.as_str()).collect();
+            contents.filter(|contents| !contents.is_empty()).map(|contents| contents.join("\n"))
+        }
+        _ => None,
+    }
+}

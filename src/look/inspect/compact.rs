@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::rows::{Row, Rows, is_text};
+use super::cells::is_text;
+use super::rows::{Row, Rows};
 use crate::progress::aligned;
 
 /// A line is no wider.

@@ -3,7 +3,8 @@
 use arrow_schema::DataType;
 use serde_json::Value;
 
-use super::rows::{Rows, is_text};
+use super::cells::is_text;
+use super::rows::Rows;
 use crate::error::{Error, Result};
 
 /// A condition on one column.

@@ -9,10 +9,11 @@ mod show;
 mod stats;
 mod target;
 
+pub use cells::is_text;
 pub use compact::compact;
 pub use filter::Filter;
 pub use missing::{no_run, what_became};
-pub use rows::{Row, Rows, is_text};
+pub use rows::{Row, Rows};
 pub use show::{pretty, schema_table, table};
 pub use stats::stats_table;
 pub use target::{Target, latest_pipeline, resolve, resolve_noting};

@@ -160,15 +160,3 @@ impl Rows {
         self.parts.iter().map(|part| Ok(part.metadata().map_err(Error::io(part))?.len())).sum()
     }
 }
-
-/// The text of a cell that is text or a conversation.
-pub fn is_text(cell: &Value) -> Option<String> {
-    match cell {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(items) => {
-            let contents: Option<Vec<&str>> = items.iter().map(|item| item.get("content")?.as_str()).collect();
-            contents.filter(|contents| !contents.is_empty()).map(|contents| contents.join("\n"))
-        }
-        _ => None,
-    }
-}

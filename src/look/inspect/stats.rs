@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use kit::Result;
 use serde_json::{Value, json};
 
+use super::cells::is_text;
 use super::filter::Filter;
-use super::rows::{Rows, is_text};
+use super::rows::Rows;
 use crate::progress::aligned;
 
 /// Different texts are counted up to here.

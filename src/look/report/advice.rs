@@ -1,7 +1,7 @@
 //! What to do next, from what a run measured: each sentence names what was seen and a thing to try.
 
-use super::answers::STILL;
 use super::evidence::Evidence;
+use super::evidence::STILL;
 use super::view::{four, grouped};
 
 /// A training on fewer pairs than these says little of an objective.

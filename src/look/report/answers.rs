@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::advice::advice;
+use super::evidence::STILL;
 use super::evidence::{Evidence, Figure, Training};
 use super::view::{four, grouped};
 
@@ -40,8 +41,6 @@ const GAP: [f64; 2] = [0.05, 0.15];
 const FLIPS: [f64; 2] = [0.1, 0.25];
 const ERROR: [f64; 2] = [0.1, 0.2];
 const CALIBRATION: [f64; 2] = [0.05, 0.1];
-/// Margins that moved by less have hardly moved.
-pub const STILL: f64 = 0.02;
 
 /// The three answers.
 pub fn answers(evidence: &Evidence) -> Vec<Answer> {

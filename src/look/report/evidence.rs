@@ -9,6 +9,9 @@ use super::ROWS;
 use super::files::Found;
 use crate::store::{RunRecord, Store};
 
+/// Margins that moved by less have hardly moved.
+pub const STILL: f64 = 0.02;
+
 /// A label within this of one half says little; one this near to 0 or 1 says all.
 const NEAR_HALF: f64 = 0.1;
 const CERTAIN: f64 = 0.01;

@@ -1,13 +1,11 @@
 //! What judging with a model and judging through an endpoint have in common.
 
 use kit::rows::{Comparison, Reject, SummaryRow, Verdict};
-use kit::{Context, Error, Job, Outcome, Result, complete_port, id_of};
+use kit::{Context, Error, Outcome, Result, complete_port, id_of};
 use serde_json::json;
 
 use crate::config::{Judge, Orders};
-use crate::local::Local;
 use crate::mass::LowMass;
-use crate::remote::Remote;
 use crate::summary::Summary;
 use crate::template::Template;
 use crate::verdict::{Answer, p_hat};
@@ -25,19 +23,19 @@ pub(crate) struct Judging<'a> {
     pub(crate) low_mass: LowMass<'a>,
 }
 
-/// Reads the comparisons and sees to what only they can tell: weights are not loaded and nobody is asked before.
-pub(crate) fn job<'a>(stage: &'a Judge, context: &'a Context<'a>) -> Result<Job<'a>> {
-    let work = WorkList::read(context)?;
-    let wording = Wording::open(stage)?;
-    for first in work.first_of_each_form() {
-        let _ = wording.word(first)?;
+impl<'a> Judging<'a> {
+    /// Reads the comparisons and sees to what only they can tell: weights are not loaded and nobody is asked before.
+    ///
+    /// # Errors
+    /// When they cannot be read, or when the first of a form cannot be worded.
+    pub(crate) fn new(stage: &'a Judge, context: &'a Context<'a>, wording: &Wording) -> Result<Judging<'a>> {
+        let work = WorkList::read(context)?;
+        for first in work.first_of_each_form() {
+            let _ = wording.word(first)?;
+        }
+        let low_mass = LowMass::new(stage, &work);
+        Ok(Judging { stage, context, judge_id: judge_id(stage, context)?, work, low_mass })
     }
-    let low_mass = LowMass::new(stage, &work);
-    let judging = Judging { stage, context, judge_id: judge_id(stage, context)?, work, low_mass };
-    Ok(match &stage.endpoint {
-        Some(endpoint) => Job::sharded(Remote::new(judging, endpoint, wording)),
-        None => Job::sharded(Local::new(judging, wording)?),
-    })
 }
 
 impl Judging<'_> {

@@ -8,7 +8,9 @@ use kit::{
 
 use crate::config::{Judge, Orders};
 use crate::endpoint::Endpoint;
-use crate::judging;
+use crate::judging::Judging;
+use crate::local::Local;
+use crate::remote::Remote;
 use crate::template::{Form, Template};
 use crate::work::{Questions, Wording, WorkList};
 use crate::{ahead, rendering};
@@ -128,7 +130,12 @@ impl Stage for Judge {
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
-        judging::job(self, context)
+        let wording = Wording::open(self)?;
+        let judging = Judging::new(self, context, &wording)?;
+        Ok(match &self.endpoint {
+            Some(endpoint) => Job::sharded(Remote::new(judging, endpoint, wording)),
+            None => Job::sharded(Local::new(judging, wording)?),
+        })
     }
 
     fn rendered_inputs(&self) -> &'static [&'static str] {

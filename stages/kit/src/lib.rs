@@ -16,14 +16,16 @@ mod table;
 
 pub use commit::batches::Batches;
 pub use commit::shard::{Job, ShardOutput, Sharded, complete_port, compute_shards, finish_shards, shard_ranges};
+pub use contract::ahead::Ahead;
 pub use contract::context::{Context, Interrupt, Source};
 pub use contract::ending::{end_mean, is_mean_at_end, last_steps};
 pub use contract::event::{Event, Events};
-pub use contract::expected::{Ahead, CHARACTERS_PER_TOKEN, Expected, Lengths, tokens_of};
+pub use contract::expected::{CHARACTERS_PER_TOKEN, Expected, Lengths, tokens_of};
 pub use contract::forecast::{Amount, Certainty, Forecast, Outlook, Work};
+pub use contract::outcome::{Balance, Headline, Outcome};
 pub use contract::port::{Input, InputPort, OutputPort, Table};
 pub use contract::rendering::{Piece, Rendering};
-pub use contract::stage::{Balance, Configured, Finding, Headline, Kind, Outcome, Stage};
+pub use contract::stage::{Configured, Finding, Kind, Stage};
 pub use digest::{Digest, canonical, digest_file, digest_folder, id_bits, id_of};
 pub use error::{Error, Result};
 pub use file::{open_file, read_small};

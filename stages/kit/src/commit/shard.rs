@@ -14,7 +14,7 @@ use crate::commit::batches::Batches;
 use crate::commit::{Sealed, commit_sealed, read_sealed};
 use crate::contract::context::{Context, SCRATCH};
 use crate::contract::event::Event;
-use crate::contract::stage::Outcome;
+use crate::contract::outcome::Outcome;
 use crate::error::Result;
 use crate::table::row::Row;
 use crate::table::rows::Reject;

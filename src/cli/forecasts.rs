@@ -7,7 +7,7 @@ use kit::{Amount, CHARACTERS_PER_TOKEN, Forecast};
 use serde_json::{Value, json};
 
 use crate::engine::device::EFFICIENCY;
-use crate::engine::forecast::{Forecaster, Told};
+use crate::engine::forecast::{Forecaster, StageForecast};
 use crate::units::size;
 use crate::units::spoken;
 
@@ -26,7 +26,7 @@ impl Notes {
 }
 
 /// A stage's forecast in JSON.
-pub fn in_json(told: &Told) -> Value {
+pub fn in_json(told: &StageForecast) -> Value {
     let mut value = json!(told.forecast);
     value["seconds"] = json!(told.time.map(|time| time.as_secs_f64()));
     value["counted"] = json!(told.counted);
@@ -102,13 +102,17 @@ pub struct Total<'a> {
 
 impl<'a> Total<'a> {
     /// The total of some groups of stages.
-    pub fn of(sums: &[(&'a str, Sum)], told: &[Option<kit::Result<Told>>], forecaster: &Forecaster<'_>) -> Total<'a> {
-        let all: Vec<&Told> = told.iter().flatten().filter_map(|told| told.as_ref().ok()).collect();
+    pub fn of(
+        sums: &[(&'a str, Sum)],
+        told: &[Option<kit::Result<StageForecast>>],
+        forecaster: &Forecaster<'_>,
+    ) -> Total<'a> {
+        let all: Vec<&StageForecast> = told.iter().flatten().filter_map(|told| told.as_ref().ok()).collect();
         let work = all.iter().any(|told| told.forecast.work.is_some());
         let device = work.then(|| forecaster.device().to_owned());
         let time = sums.iter().filter_map(|(_, sum)| sum.time).reduce(Duration::saturating_add);
         let memory = sums.iter().filter_map(|(name, sum)| Some((sum.memory?, *name))).max();
-        let estimated = |told: &&&Told| !told.counted && told.forecast.tokens.is_some();
+        let estimated = |told: &&&StageForecast| !told.counted && told.forecast.tokens.is_some();
         let lengths_open = all.iter().filter(estimated).any(|told| told.forecast.too_long.is_none());
         let mut assumptions = Vec::new();
         if all.iter().any(|told| !told.counted) {
@@ -130,7 +134,7 @@ impl<'a> Total<'a> {
                 EFFICIENCY * 100.0
             ));
         } else if work {
-            assumptions.push("time: not foretold for a GPU".to_owned());
+            assumptions.push("time: not forecasts for a GPU".to_owned());
         }
         if memory.is_some() {
             assumptions.push("memory: from the sizes of the models, their precision and the tokens at once".to_owned());

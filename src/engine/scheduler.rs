@@ -1,0 +1,464 @@
+//! Running a pipeline: stages side by side where they can be, each result committed before anyone reads it.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::engine::plan::{Decision, Planned, Planner};
+use crate::engine::run::Run;
+use crate::engine::work::{Work, WorkOutcome};
+use crate::error::{Error, Result};
+use crate::pipeline::graph::{Node, Origin};
+use crate::progress::RunEvent;
+use crate::store::{Manifest, Recipe, RunRecord, RunState, StageRecord, StageState};
+
+/// Stages may recurse deeper than the two MiB of a plain thread allow.
+pub(crate) const STACK: usize = 16 << 20;
+
+/// What a stage is at, for the scheduler.
+enum Progress {
+    Waiting,
+    Running {
+        device: bool,
+        entry: String,
+    },
+    /// Its result is there.
+    Done(Box<Manifest>),
+    Skipped,
+    Stopped,
+}
+
+/// What the worker of a stage sends when it is done.
+struct Message {
+    stage: usize,
+    worked: WorkOutcome,
+}
+
+impl Run<'_> {
+    /// Runs what the plan says. The record tells what became of each stage, also after an error.
+    ///
+    /// # Errors
+    /// The first error of a stage; a selection that cannot run; files that cannot be written.
+    pub fn run(&self, number: u64, planned: Vec<Planned>) -> (RunRecord, Result<()>) {
+        let began = Instant::now();
+        let stages = self.graph.nodes.iter().map(|node| (node.name.clone(), StageRecord::new(StageState::Pending)));
+        let record = RunRecord {
+            pipeline: self.graph.name.clone(),
+            run: number,
+            file: self.graph.file.clone(),
+            command: self.options.command.clone(),
+            started: clock::now().to_string(),
+            finished: None,
+            state: RunState::Running,
+            order: self.graph.nodes.iter().map(|node| node.name.clone()).collect(),
+            stages: stages.collect(),
+        };
+        self.tell(
+            None,
+            RunEvent::RunStarted {
+                pipeline: record.pipeline.clone(),
+                run: number,
+                device: self.options.device.clone(),
+                stages: self.graph.nodes.len(),
+            },
+        );
+        let (mut record, mut failed) = match Planner::new(self.graph, self.store, self.records, Some(number)) {
+            Err(error) => (record, vec![Error::Kit(error)]),
+            Ok(planner) => {
+                let mut scheduler = Scheduler::new(self, planner, planned, record);
+                let scheduled = scheduler.schedule();
+                let Scheduler { record, mut failed, .. } = scheduler;
+                failed.extend(scheduled.err());
+                (record, failed)
+            }
+        };
+        // An error tells more than the interruption of the stages beside it.
+        failed.sort_by_key(|error| crate::exit::code(error) == crate::exit::AGAIN);
+        let again = |error: &Error| crate::exit::code(error) == crate::exit::AGAIN;
+        if failed.first().is_some_and(|first| !again(first)) {
+            failed.retain(|error| !again(error));
+        }
+        let error = match failed.len() {
+            0 | 1 => failed.pop(),
+            _ => Some(Error::Several(failed)),
+        };
+        record.state = match &error {
+            None => RunState::Done,
+            Some(error) if crate::exit::code(error) == crate::exit::AGAIN => RunState::Interrupted,
+            Some(_) => RunState::Failed,
+        };
+        record.finished = Some(clock::now().to_string());
+        let written = self.records.write(&record).and_then(|()| self.store.stats().save());
+        self.tell(None, RunEvent::RunFinished { state: record.state, seconds: began.elapsed().as_secs_f64() });
+        let result = match (error, written) {
+            (Some(error), _) => Err(error),
+            (None, written) => written.map_err(Error::Kit),
+        };
+        (record, result)
+    }
+}
+
+struct Scheduler<'a> {
+    run: &'a Run<'a>,
+    planner: Planner<'a>,
+    planned: Vec<Planned>,
+    progress: Vec<Progress>,
+    record: RunRecord,
+    failed: Vec<Error>,
+    /// Stages that have not seen all of their inputs that are there.
+    unchecked: BTreeSet<usize>,
+    /// Stages that were looked up and have to run, once the device is free.
+    want_device: BTreeSet<usize>,
+    /// Whether the record has changed since it was written.
+    unwritten: bool,
+    /// When it may be written again.
+    may_write: Instant,
+}
+
+impl<'a> Scheduler<'a> {
+    fn new(run: &'a Run<'a>, planner: Planner<'a>, planned: Vec<Planned>, record: RunRecord) -> Scheduler<'a> {
+        Scheduler {
+            run,
+            planner,
+            planned,
+            progress: run.graph.nodes.iter().map(|_| Progress::Waiting).collect(),
+            record,
+            failed: Vec::new(),
+            unchecked: (0..run.graph.nodes.len()).collect(),
+            want_device: BTreeSet::new(),
+            unwritten: false,
+            may_write: Instant::now(),
+        }
+    }
+
+    fn schedule(&mut self) -> Result<()> {
+        let (sender, receiver): (Sender<Message>, Receiver<Message>) = channel();
+        let run = self.run;
+        std::thread::scope(|scope| {
+            loop {
+                if self.failed.is_empty() && !run.interrupt.raised() {
+                    self.launch(scope, &sender)?;
+                }
+                if !self.progress.iter().any(|progress| matches!(progress, Progress::Running { .. })) {
+                    break;
+                }
+                let patience = match self.unwritten {
+                    true => self.may_write.saturating_duration_since(Instant::now()),
+                    false => Duration::MAX,
+                };
+                match receiver.recv_timeout(patience) {
+                    Ok(message) => self.settle(message.stage, message.worked)?,
+                    Err(RecvTimeoutError::Timeout) => self.write()?,
+                    Err(RecvTimeoutError::Disconnected) => unreachable!("a sender lives as long as the loop"),
+                }
+            }
+            let unfinished = self.progress.iter().any(|progress| matches!(progress, Progress::Waiting));
+            if unfinished && self.failed.is_empty() { Err(Error::Kit(kit::Error::Interrupted)) } else { Ok(()) }
+        })
+    }
+
+    /// Writes the record, for which it takes no more than a tenth of the time: that of thousands of stages is large.
+    fn write(&mut self) -> Result<()> {
+        let began = Instant::now();
+        self.unwritten = began < self.may_write;
+        if !self.unwritten {
+            self.run.records.write(&self.record).map_err(Error::Kit)?;
+            self.may_write = Instant::now() + 9 * began.elapsed();
+        }
+        Ok(())
+    }
+
+    fn manifest(&self, stage: usize) -> Option<&Manifest> {
+        match &self.progress[stage] {
+            Progress::Done(manifest) => Some(manifest),
+            _ => None,
+        }
+    }
+
+    /// Starts every stage that can start, and settles those that need no work.
+    fn launch<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, sender: &Sender<Message>) -> Result<()>
+    where
+        'a: 'scope,
+    {
+        let graph = self.run.graph;
+        loop {
+            let mut settled = false;
+            let mut busy = self.device_is_busy();
+            for &stage in &graph.order {
+                if !matches!(self.progress[stage], Progress::Waiting) {
+                    continue;
+                }
+                if let Decision::Skip(why) = &self.planned[stage].decision {
+                    let why = why.clone();
+                    self.skip(stage, why);
+                    settled = true;
+                    continue;
+                }
+                if busy && self.want_device.contains(&stage) {
+                    continue;
+                }
+                if graph.sources(stage).any(|source| self.manifest(source).is_none()) {
+                    continue;
+                }
+                if let Err((refusing, error)) = self.check_rows() {
+                    return self.settle(refusing, WorkOutcome::Stopped(error));
+                }
+                match self.launch_one(stage, scope, sender) {
+                    Ok(needed_no_work) => settled |= needed_no_work,
+                    Err(error) => return self.settle(stage, WorkOutcome::Stopped(error)),
+                }
+                busy = busy || self.device_is_busy();
+            }
+            if !settled {
+                return self.write();
+            }
+        }
+    }
+
+    /// Whether the stage needed no work.
+    fn launch_one<'scope>(
+        &mut self,
+        stage: usize,
+        scope: &'scope Scope<'scope, '_>,
+        sender: &Sender<Message>,
+    ) -> Result<bool>
+    where
+        'a: 'scope,
+    {
+        let run = self.run;
+        let node = &run.graph.nodes[stage];
+        let failed = |source| Error::Stage { stage: node.name.clone(), source };
+        if let Decision::Stale(manifest, why) = self.planned[stage].decision.clone() {
+            self.record_of(stage).why = Some(why);
+            self.done(stage, manifest, StageState::Stale, None).map_err(failed)?;
+            return Ok(true);
+        }
+        let manifest = |stage: usize| self.manifest(stage);
+        let recipe = self.planner.recipe(stage, &manifest).map_err(failed)?;
+        let forced = self.planned[stage].forced;
+        let reasons = match self.planner.look_up(stage, &recipe, forced).map_err(failed)? {
+            Decision::Reuse(found) => {
+                run.tell(Some(&node.name), reused(node, &found));
+                self.done(stage, found, StageState::Reused, None).map_err(failed)?;
+                return Ok(true);
+            }
+            // It was whole before in this run, and was set aside.
+            Decision::Run(_) if self.record.stages[&node.name].recipe.is_some() => {
+                vec!["its result is damaged".to_owned()]
+            }
+            Decision::Run(reasons) => reasons,
+            _ => unreachable!("a recipe is either there or to be made"),
+        };
+        if !self.planned[stage].selected {
+            // It was whole when the plan was made.
+            let text = format!("stage `{}` would have to run: {}", node.name, reasons.join("; "));
+            return Err(Error::Pipeline(text));
+        }
+        let entry = recipe.entry();
+        let needs_device = node.stage.needs_device();
+        if needs_device && self.device_is_busy() {
+            self.want_device.insert(stage);
+            return Ok(false);
+        }
+        let twin = |progress: &Progress| matches!(progress, Progress::Running { entry: other, .. } if *other == entry);
+        if self.progress.iter().any(twin) {
+            return Ok(false);
+        }
+        let work = self.work(stage, &recipe, forced, reasons);
+        let record = self.record_of(stage);
+        (record.state, record.entry, record.recipe) = (StageState::Running, Some(entry.clone()), Some(recipe));
+        record.why = Some(work.reasons.join("; "));
+        self.progress[stage] = Progress::Running { device: needs_device, entry };
+        let sender = sender.clone();
+        let worker = std::thread::Builder::new().name(node.name.clone()).stack_size(STACK);
+        let spawned = worker.spawn_scoped(scope, move || {
+            let worked = work.run();
+            // The receiver outlives all workers: the scope ends after them.
+            let _ = sender.send(Message { stage, worked });
+        });
+        if let Err(source) = spawned {
+            self.progress[stage] = Progress::Waiting;
+            return Err(failed(kit::Error::Io { path: "a thread".into(), source }));
+        }
+        Ok(false)
+    }
+
+    fn work(&self, stage: usize, recipe: &Recipe, forced: bool, reasons: Vec<String>) -> Work<'a> {
+        let manifest = |stage: usize| self.manifest(stage);
+        let graph = self.run.graph;
+        let node = &graph.nodes[stage];
+        let mut upstream: Vec<(usize, Manifest, Vec<String>)> = Vec::new();
+        for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
+            for origin in &edge.sources {
+                if let Origin::Port { stage: from, port, .. } = origin {
+                    match upstream.iter_mut().find(|(stage, ..)| stage == from) {
+                        Some((.., ports)) => ports.push(port.clone()),
+                        None => {
+                            let manifest = self.manifest(*from).expect("upstream is done").clone();
+                            upstream.push((*from, manifest, vec![port.clone()]));
+                        }
+                    }
+                }
+            }
+        }
+        Work {
+            run: self.run,
+            node,
+            sources: self.planner.sources(stage, recipe, &manifest),
+            recipe: recipe.clone(),
+            reasons,
+            forced,
+            upstream,
+        }
+    }
+
+    fn device_is_busy(&self) -> bool {
+        self.progress.iter().any(|progress| matches!(progress, Progress::Running { device: true, .. }))
+    }
+
+    fn record_of(&mut self, stage: usize) -> &mut StageRecord {
+        let name = &self.run.graph.nodes[stage].name;
+        self.record.stages.get_mut(name).expect("the record has every stage")
+    }
+
+    fn skip(&mut self, stage: usize, why: String) {
+        self.run.tell(Some(&self.run.graph.nodes[stage].name), RunEvent::StageSkipped { why: why.clone() });
+        let record = self.record_of(stage);
+        (record.state, record.why) = (StageState::Skipped, Some(why));
+        self.progress[stage] = Progress::Skipped;
+    }
+
+    fn done(
+        &mut self,
+        stage: usize,
+        manifest: Box<Manifest>,
+        state: StageState,
+        seconds: Option<f64>,
+    ) -> kit::Result<()> {
+        let ports: Vec<String> = manifest.ports.keys().cloned().collect();
+        let entry = manifest.recipe.entry();
+        let node = &self.run.graph.nodes[stage];
+        self.run.records.link(&self.run.graph.name, &node.name, &entry, &ports)?;
+        let rows = manifest.rows(&node.outputs);
+        let record = self.record_of(stage);
+        record.state = state;
+        (record.entry, record.recipe) = (Some(entry), Some(manifest.recipe.clone()));
+        (record.read, record.rows, record.rejected) = (manifest.read(), Some(rows), Some(manifest.rejected()));
+        (record.seconds, record.ports) = (seconds, ports);
+        record.figures = manifest.outcome.figures.clone();
+        record.headlines = manifest.outcome.headlines.clone();
+        self.progress[stage] = Progress::Done(manifest);
+        let graph = self.run.graph;
+        self.unchecked
+            .extend((0..graph.nodes.len()).filter(|reader| graph.sources(*reader).any(|source| source == stage)));
+        Ok(())
+    }
+
+    /// Lets the stages whose inputs grew look at what only rows can tell, before others compute on them. Gives the stage
+    /// that refuses.
+    fn check_rows(&mut self) -> std::result::Result<(), (usize, Error)> {
+        for stage in std::mem::take(&mut self.unchecked) {
+            let planned = &self.planned[stage];
+            if !planned.selected || matches!(planned.decision, Decision::Skip(_) | Decision::Reuse(_)) {
+                continue;
+            }
+            let node = &self.run.graph.nodes[stage];
+            let checked = self.planner.inputs_so_far(stage, &|stage| self.manifest(stage)).and_then(|inputs| {
+                let silent = |_: kit::Event| {};
+                node.stage.check_rows(&kit::Context {
+                    seed: kit::Seed(node.seed.unwrap_or_default()),
+                    device: &self.run.options.device,
+                    folder: self.run.store.root(),
+                    inputs,
+                    events: &silent,
+                    interrupt: self.run.interrupt.clone(),
+                })
+            });
+            checked.map_err(|source| (stage, Error::Stage { stage: node.name.clone(), source }))?;
+        }
+        Ok(())
+    }
+
+    /// Takes what a worker came to.
+    fn settle(&mut self, stage: usize, worked: WorkOutcome) -> Result<()> {
+        let run = self.run;
+        let name = &run.graph.nodes[stage].name;
+        let failed = |source| Error::Stage { stage: name.clone(), source };
+        match worked {
+            WorkOutcome::Finished { manifest, seconds, differing } => {
+                if !differing.is_empty() {
+                    run.tell(Some(name), RunEvent::BytesDiffered { ports: differing });
+                }
+                run.tell(
+                    Some(name),
+                    RunEvent::StageFinished {
+                        entry: manifest.recipe.entry(),
+                        read: manifest.read(),
+                        rows: manifest.rows(&run.graph.nodes[stage].outputs),
+                        rejected: manifest.rejected(),
+                        seconds,
+                        figures: manifest.outcome.figures.clone(),
+                    },
+                );
+                self.done(stage, manifest, StageState::Ran, Some(seconds)).map_err(failed)?;
+            }
+            WorkOutcome::Found(manifest) => {
+                run.tell(Some(name), reused(&run.graph.nodes[stage], &manifest));
+                self.done(stage, manifest, StageState::Reused, None).map_err(failed)?;
+            }
+            WorkOutcome::DamagedInput { upstream, damage } => {
+                // The writer of the damaged entry runs again; this stage waits for it anew.
+                self.progress[stage] = Progress::Waiting;
+                let record = self.record_of(stage);
+                (record.state, record.entry, record.recipe) = (StageState::Pending, None, None);
+                if let Err(error) = self.repair(upstream, &damage) {
+                    return self.settle(stage, WorkOutcome::Stopped(error));
+                }
+            }
+            WorkOutcome::Stopped(error) => {
+                let interrupted = crate::exit::code(&error) == crate::exit::AGAIN;
+                let record = self.record_of(stage);
+                record.state = if interrupted { StageState::Interrupted } else { StageState::Failed };
+                record.why = Some(error.to_string());
+                let event = match interrupted && !matches!(error, Error::Locked { .. }) {
+                    true => RunEvent::StageInterrupted,
+                    false => RunEvent::StageFailed { error: error.to_string() },
+                };
+                run.tell(Some(name), event);
+                self.progress[stage] = Progress::Stopped;
+                self.failed.push(error);
+            }
+        }
+        self.write()
+    }
+
+    fn repair(&mut self, stage: usize, damage: &str) -> Result<()> {
+        let run = self.run;
+        let name = &run.graph.nodes[stage].name;
+        let Some(manifest) = self.manifest(stage) else { return Ok(()) };
+        let entry = manifest.recipe.entry();
+        if !self.planned[stage].selected {
+            let text = format!("entry {entry} of stage `{name}`, which the selection leaves out, is damaged: {damage}");
+            return Err(Error::Damaged(format!("{text}; run `{name}` to compute it again")));
+        }
+        let moved = run.store.set_aside(&run.store.entry(&entry)).map_err(Error::Kit)?;
+        run.tell(
+            Some(name),
+            RunEvent::EntryDamaged { entry, damage: damage.to_owned(), moved: moved.display().to_string() },
+        );
+        self.progress[stage] = Progress::Waiting;
+        self.record_of(stage).state = StageState::Pending;
+        Ok(())
+    }
+}
+
+fn reused(node: &Node, manifest: &Manifest) -> RunEvent {
+    RunEvent::StageReused {
+        entry: manifest.recipe.entry(),
+        read: manifest.read(),
+        rows: manifest.rows(&node.outputs),
+        rejected: manifest.rejected(),
+    }
+}

@@ -1,0 +1,68 @@
+//! The inputs of a stage before it runs: what they are expected to hold, or the inputs themselves.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::contract::context::Context;
+use crate::contract::expected::Expected;
+use crate::contract::forecast::{Amount, Forecast, Outlook};
+use crate::contract::port::Table;
+use crate::error::Result;
+
+/// What is known of a stage's inputs ahead of its run.
+#[derive(Clone, Default)]
+pub struct Ahead<'a> {
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// The sources of each input that is read, by its key.
+    pub inputs: BTreeMap<&'static str, Vec<Expected>>,
+    /// The inputs themselves, where all are there and shall be counted.
+    pub context: Option<&'a Context<'a>>,
+}
+
+impl<'a> Ahead<'a> {
+    /// The inputs that are there, with nothing estimated of them.
+    pub fn of(context: &'a Context<'a>) -> Ahead<'a> {
+        Ahead { device: context.device.to_owned(), context: Some(context), ..Ahead::default() }
+    }
+
+    /// An estimate, with what is counted in its place where the inputs are there. The memory and the work of the estimate
+    /// stay, for the tokens that were counted.
+    ///
+    /// # Errors
+    /// When the estimate or the count fails.
+    pub fn counted(
+        &self,
+        estimate: Result<Outlook>,
+        count: impl FnOnce(&Context<'_>) -> Result<Forecast>,
+    ) -> Result<Outlook> {
+        let Some(context) = self.context else { return estimate };
+        let (counted, outlook) = (count(context)?, estimate.unwrap_or_default());
+        let forecast = match &outlook.forecast {
+            Some(estimated) => counted.instead_of(estimated),
+            None => counted,
+        };
+        Ok(Outlook { forecast: Some(forecast), ..outlook })
+    }
+
+    /// All sources of an input as one; nothing where it is not given.
+    pub fn input(&self, key: &str) -> Option<Expected> {
+        Expected::together(self.inputs.get(key)?)
+    }
+
+    /// The rows of an input, where they are known.
+    pub fn rows(&self, key: &str) -> Option<Amount> {
+        self.input(key)?.rows
+    }
+
+    /// The `config.json` of an input that is a model, where it is known.
+    pub fn model(&self, key: &str) -> Option<&Value> {
+        self.inputs.get(key)?.first()?.model.as_ref()
+    }
+
+    /// What an input is.
+    pub fn table_of(&self, key: &str) -> Option<Table> {
+        Some(self.inputs.get(key)?.first()?.table)
+    }
+}
