@@ -21,6 +21,7 @@ mod messages;
 mod pass;
 mod record;
 mod row;
+mod shared;
 mod source;
 mod stage;
 mod stored;

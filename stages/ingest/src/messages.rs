@@ -34,6 +34,17 @@ impl Said {
             Value::String(text) => match look(&text) {
                 Stored::Text => plain(column, text).map(Said::Text),
                 Stored::Messages(value) => Said::read(column, value),
+                Stored::Lines => Err(BadRow::new(
+                    "messages_apart",
+                    format!("column `{column}` holds messages one after another, wanted a list of them: [.., ..]"),
+                )),
+                Stored::Broken(error) => Err(BadRow::new(
+                    "broken_messages",
+                    format!(
+                        "column `{column}` holds messages as JSON that is cut off or broken: {error} of {} bytes",
+                        text.len()
+                    ),
+                )),
                 Stored::Python => Err(BadRow::new(
                     "python_list",
                     format!(
@@ -219,77 +230,10 @@ pub fn last_role(value: &Value) -> Option<String> {
 /// A prompt, and the chosen and the rejected response to it.
 pub type Split = (Said, Said, Said);
 
-/// Splits two texts or conversations into what they share at the beginning, the prompt, and two responses, as TRL's
-/// `extract_prompt` does: a space before the first difference goes with the responses, and where one side is the
-/// beginning of the other, its last character or message is its response.
-///
-/// # Errors
-/// When they share nothing, or one is text and the other messages.
-pub fn split_shared(chosen: Said, rejected: Said) -> Result<Split, BadRow> {
-    let nothing =
-        || BadRow::new("no_shared_prompt", "there is no prompt column, and `chosen` and `rejected` begin differently");
-    match (chosen, rejected) {
-        (Said::Text(chosen), Said::Text(rejected)) => {
-            let same = chosen.chars().zip(rejected.chars()).take_while(|(a, b)| a == b);
-            let mut at: usize = same.map(|(a, _)| a.len_utf8()).sum();
-            let before = |at: usize| chosen[..at].chars().next_back().map_or(0, char::len_utf8);
-            if at == chosen.len() || at == rejected.len() || chosen[..at].ends_with(' ') {
-                at -= before(at);
-            }
-            if at == 0 {
-                return Err(nothing());
-            }
-            let (prompt, chosen, rejected) = (&chosen[..at], &chosen[at..], &rejected[at..]);
-            Ok((Said::Text(prompt.to_owned()), Said::Text(chosen.to_owned()), Said::Text(rejected.to_owned())))
-        }
-        (Said::Messages(mut chosen), Said::Messages(mut rejected)) => {
-            let same = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
-            let at = same.min(chosen.len() - 1).min(rejected.len() - 1);
-            if at == 0 {
-                return Err(nothing());
-            }
-            let rejected = rejected.split_off(at);
-            let response = chosen.split_off(at);
-            Ok((Said::Messages(chosen), Said::Messages(response), Said::Messages(rejected)))
-        }
-        _ => Err(BadRow::new("mixed_sides", "one of `chosen` and `rejected` is text and the other messages")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::source::read_value;
-
-    fn text(text: &str) -> Said {
-        Said::Text(text.to_owned())
-    }
-
-    #[test]
-    fn what_both_texts_begin_with_is_the_prompt() {
-        let check = |chosen: &str, rejected: &str, expected: [&str; 3]| {
-            let (prompt, chosen, rejected) = split_shared(text(chosen), text(rejected)).unwrap();
-            assert_eq!([prompt, chosen, rejected], expected.map(text));
-        };
-        // The examples of TRL's documentation: the space goes with the responses.
-        check("The sky is blue.", "The sky is green.", ["The sky is", " blue.", " green."]);
-        check("Größe: ä", "Größe: ö", ["Größe:", " ä", " ö"]);
-        check("abc", "abcd", ["ab", "c", "cd"]);
-        assert_eq!(split_shared(text("x"), text("y")).unwrap_err().reason, "no_shared_prompt");
-        assert_eq!(split_shared(text(""), text("y")).unwrap_err().reason, "no_shared_prompt");
-    }
-
-    #[test]
-    fn shared_messages_are_the_prompt() {
-        let said = |texts: &[(&str, &str)]| {
-            Said::Messages(texts.iter().map(|(role, content)| Message::new(role, *content)).collect())
-        };
-        let split =
-            split_shared(said(&[("user", "q"), ("assistant", "a")]), said(&[("user", "q"), ("assistant", "b")]));
-        assert_eq!(split.unwrap(), (said(&[("user", "q")]), said(&[("assistant", "a")]), said(&[("assistant", "b")])));
-        let error = split_shared(said(&[("assistant", "a")]), said(&[("assistant", "b")])).unwrap_err();
-        assert_eq!(error.reason, "no_shared_prompt");
-    }
 
     #[test]
     fn messages_of_other_tools_are_understood() {

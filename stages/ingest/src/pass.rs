@@ -11,6 +11,7 @@ use crate::format::{Form, Part};
 use crate::intake::{Intake, Taken};
 use crate::ledger::Place;
 use crate::record::{Reading, Record, join, read, row_id};
+use crate::row::{Counts, Doubt};
 use crate::survey::Survey;
 
 /// Bad rows that a failure names one by one.
@@ -35,10 +36,10 @@ pub struct Pass<'a> {
     bad: u64,
     /// The first of them.
     named: Vec<String>,
-    /// Rows whose prompt is not among their messages.
-    elsewhere: u64,
     /// What is worth knowing about how rows were read, and how often.
-    counts: BTreeMap<&'static str, u64>,
+    counts: Counts,
+    /// What is perhaps not meant so, and in how many rows.
+    doubts: BTreeMap<Doubt, u64>,
 }
 
 impl<'a> Pass<'a> {
@@ -58,8 +59,8 @@ impl<'a> Pass<'a> {
             reasons: BTreeMap::new(),
             bad: 0,
             named: Vec::new(),
-            elsewhere: 0,
-            counts: BTreeMap::new(),
+            counts: Counts::new(),
+            doubts: BTreeMap::new(),
         })
     }
 
@@ -121,7 +122,7 @@ impl<'a> Pass<'a> {
             Ok(reading) => reading,
             Err(bad) => return self.refuse(bad, id, place),
         };
-        self.elsewhere += u64::from(reading.prompt_elsewhere);
+        reading.doubts.into_iter().for_each(|doubt| *self.doubts.entry(doubt).or_insert(0) += 1);
         reading.counts.into_iter().for_each(|(what, times)| *self.counts.entry(what).or_insert(0) += times);
         if reading.records.is_empty() {
             let detail = "there are not two responses with a score or rank under one prompt";
@@ -234,13 +235,9 @@ impl<'a> Pass<'a> {
                 outcome = outcome.figure(name, rows);
             }
         }
-        if self.elsewhere > 0 {
-            outcome = outcome.figure("prompt column is not in the messages", self.elsewhere);
-            self.context.warn(format!(
-                "{} rows have a prompt column that is none of the messages their conversations begin with; the messages \
-                 are used",
-                self.elsewhere
-            ));
+        for (doubt, rows) in &self.doubts {
+            outcome = outcome.figure(doubt.figure, *rows);
+            self.context.warn(format!("{rows} rows {}", doubt.warning));
         }
         if let Some(share) = self.stage.holdout {
             outcome = outcome.figure("held out", counts.held_out);

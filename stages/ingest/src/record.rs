@@ -1,6 +1,6 @@
 //! What a row says, whatever its format.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use kit::Message;
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use crate::format::{Form, Part};
 use crate::head::is_empty;
 use crate::layout::Layout;
 use crate::messages::{Said, Split, with_tools};
-use crate::row::Row;
+use crate::row::{Counts, Doubt, Row};
 
 /// A response to a prompt, as a row has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,10 +91,10 @@ pub enum Record {
 pub struct Reading {
     /// What it says; a row of several responses says several things.
     pub records: Vec<Record>,
-    /// Whether its `prompt` is none of the messages that its conversations begin with.
-    pub prompt_elsewhere: bool,
     /// What is worth knowing about how it was read, and how often.
-    pub counts: BTreeMap<&'static str, u64>,
+    pub counts: Counts,
+    /// What is perhaps not meant so.
+    pub doubts: BTreeSet<Doubt>,
 }
 
 /// Reads a row.
@@ -102,7 +102,7 @@ pub struct Reading {
 /// # Errors
 /// What is wrong with it.
 pub fn read(fields: Map<String, Value>, layout: &Layout, form: Form) -> Result<Reading, BadRow> {
-    let mut row = Row { fields, layout, form, prompt_elsewhere: false, counts: BTreeMap::new() };
+    let mut row = Row { fields, layout, form, counts: Counts::new(), doubts: BTreeSet::new() };
     if let Some(name) = layout.late().find(|name| row.fields.get(*name).is_some_and(|value| !is_empty(value))) {
         let detail = match layout.empty.iter().any(|empty| empty == name) {
             true => format!(
@@ -116,12 +116,12 @@ pub fn read(fields: Map<String, Value>, layout: &Layout, form: Form) -> Result<R
         return Err(BadRow::new("late_column", detail));
     }
     let records = (layout.format.known().read)(&mut row)?;
-    Ok(Reading { records, prompt_elsewhere: row.prompt_elsewhere, counts: row.counts })
+    Ok(Reading { records, counts: row.counts, doubts: row.doubts })
 }
 
 /// What rows say that say nothing alone, by their format's `join`: the part of each, in their order.
 pub fn join(rows: Vec<(Map<String, Value>, &Layout)>, form: Form) -> Vec<Result<Part, BadRow>> {
-    let row = |(fields, layout)| Row { fields, layout, form, prompt_elsewhere: false, counts: BTreeMap::new() };
+    let row = |(fields, layout)| Row { fields, layout, form, counts: Counts::new(), doubts: BTreeSet::new() };
     let mut rows: Vec<Row<'_>> = rows.into_iter().map(row).collect();
     let join = rows.first().and_then(|row| row.layout.format.known().join);
     join.map_or_else(Vec::new, |join| join(&mut rows))

@@ -1,6 +1,6 @@
 //! The values of a row, checked for type and range.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kit::Message;
 use serde_json::{Map, Value};
@@ -20,16 +20,33 @@ pub struct Row<'a> {
     pub layout: &'a Layout,
     /// What plain strings are.
     pub form: Form,
-    /// Whether its `prompt` is none of the messages that its conversations begin with.
-    pub prompt_elsewhere: bool,
     /// What is worth knowing about how it was read, and how often.
-    pub counts: BTreeMap<&'static str, u64>,
+    pub counts: Counts,
+    /// What is perhaps not meant so.
+    pub doubts: BTreeSet<Doubt>,
+}
+
+/// What is worth knowing about how rows were read, and how often.
+pub type Counts = BTreeMap<&'static str, u64>;
+
+/// What is perhaps not meant so in some rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Doubt {
+    /// What the rows are called in the summary.
+    pub figure: &'static str,
+    /// What is said of them.
+    pub warning: &'static str,
 }
 
 impl Row<'_> {
     /// Counts something worth knowing.
     pub fn count(&mut self, what: &'static str) {
         *self.counts.entry(what).or_insert(0) += 1;
+    }
+
+    /// Notes that something is perhaps not meant so.
+    pub fn doubt(&mut self, doubt: Doubt) {
+        self.doubts.insert(doubt);
     }
 
     /// Takes a value; null counts as absent.

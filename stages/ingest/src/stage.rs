@@ -94,7 +94,7 @@ impl Ingest {
 
 impl Stage for Ingest {
     fn version(&self) -> String {
-        "4".to_owned()
+        "5".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {

@@ -13,24 +13,55 @@ pub enum Stored {
     Messages(Value),
     /// Messages as Python prints them.
     Python,
+    /// Messages as JSON, one after another.
+    Lines,
+    /// Messages as JSON that cannot be read, and why.
+    Broken(String),
 }
 
-/// Looks into a text: JSON that is one message or a list of messages stands for them.
+/// Looks into a text: JSON that is one message or a list of messages stands for them, also where it is written as a JSON
+/// text once more.
 pub fn look(text: &str) -> Stored {
     let trimmed = text.trim();
+    if let Some(inner) = trimmed.strip_prefix('"').filter(|inner| inner.starts_with(['[', '{', '\\'])) {
+        return match serde_json::from_str::<String>(trimmed) {
+            Ok(inner) => look(&inner),
+            Err(_) if is_begun(inner.replace('\\', "").trim_start_matches('"')) => {
+                Stored::Broken("JSON as a text in JSON".to_owned())
+            }
+            Err(_) => Stored::Text,
+        };
+    }
     if !trimmed.starts_with(['[', '{']) && !trimmed.starts_with("array([") {
         return Stored::Text;
     }
     match read_value(trimmed) {
         Ok(value) if crate::messages::is_messages(&value) => Stored::Messages(value),
         Ok(_) => Stored::Text,
-        Err(_) if is_python(trimmed) => Stored::Python,
+        Err(error) if is_begun(trimmed) => {
+            let mut values = serde_json::Deserializer::from_str(trimmed).into_iter::<Value>();
+            let python = ["None", "True", "False"].map(|word| format!(": {word}"));
+            if values.all(|value| value.is_ok_and(|value| crate::messages::is_messages(&value))) {
+                Stored::Lines
+            } else if trimmed.starts_with("array(") || single(trimmed) || python.iter().any(|it| trimmed.contains(it)) {
+                Stored::Python
+            } else {
+                let what = error.to_string();
+                let what = what.split(" at line ").next().unwrap_or_default();
+                Stored::Broken(format!("{what}, at line {} column {}", error.line(), error.column()))
+            }
+        }
         Err(_) => Stored::Text,
     }
 }
 
-/// Whether a text begins as Python prints a list of messages: `[{'role': ...`.
-fn is_python(text: &str) -> bool {
+/// Whether the first quote is a single one.
+fn single(text: &str) -> bool {
+    text.find('\'').is_some_and(|at| !text[..at].contains('"'))
+}
+
+/// Whether a text begins as a list of messages in JSON or as Python prints it: `[{'role': ...`.
+fn is_begun(text: &str) -> bool {
     let inner = text.trim_start_matches("array(").trim_start_matches('[').trim_start();
     let Some(key) = inner.strip_prefix('{').map(str::trim_start) else { return false };
     ["role", "content", "from", "value"].iter().any(|name| {
@@ -68,7 +99,26 @@ mod tests {
         ] {
             assert_eq!(look(python), Stored::Python, "{python}");
         }
-        for text in ["[1, 2]", "{\"a\": 1}", "[{'a': 1}]", "{ x", "[]", "[\"role\"]", "plain", "{'role'"] {
+        assert_eq!(look(&serde_json::to_string(messages).unwrap()), look(messages));
+        let twice = serde_json::to_string(&serde_json::to_string(messages).unwrap()).unwrap();
+        assert_eq!(look(&twice), look(messages));
+        let message = r#"{"role": "user", "content": "q"}"#;
+        assert_eq!(look(&format!("{message}\n{message}")), Stored::Lines);
+        for broken in [&messages[..20], &messages[..messages.len() - 1], "\"[{\\\"role\\\": \\\"us", &twice[..30]] {
+            assert!(matches!(look(broken), Stored::Broken(_)), "{broken}: {:?}", look(broken));
+        }
+        for text in [
+            "\"[sic]\" he said",
+            "\"{\"",
+            "[1, 2]",
+            "{\"a\": 1}",
+            "[{'a': 1}]",
+            "{ x",
+            "[]",
+            "[\"role\"]",
+            "plain",
+            "{'role'",
+        ] {
             assert_eq!(look(text), Stored::Text, "{text}");
         }
     }

@@ -75,6 +75,116 @@ fn hh_transcripts() {
 }
 
 #[test]
+fn dialogues_with_other_marks_are_read_as_such() {
+    let row = |chosen: String, rejected: String| json!({"chosen": chosen, "rejected": rejected}).to_string();
+    for (shared, ends) in [
+        ("Human: What?\nAssistant: ", ""),
+        ("\n\nHUMAN: What?\n\nAssistant: ", ""),
+        ("User: What?\n\nAssistant: ", ""),
+        ("### Human: What?\n### Assistant: ", ""),
+        ("### Instruction:\nWhat?\n\n### Response:\n", ""),
+        ("<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
+        ("[INST] What? [/INST] ", "</s>"),
+    ] {
+        let side = |answer: &str| format!("{shared}It is {answer}.{ends}");
+        let text = row(side("three"), side("blue"));
+        check(
+            &text,
+            json!({"form": "chat"}),
+            ["user: What?", "assistant: It is three.", "assistant: It is blue.", "1"],
+        );
+        let [prompt, chosen, ..] = pair(&text, json!({}));
+        assert_eq!(prompt.trim_end(), format!("text: {}", shared.trim_end()));
+        assert_eq!(format!("{prompt}{}", chosen.strip_prefix("text: ").unwrap()), format!("text: {}", side("three")));
+        // What cannot be one is refused.
+        let other = side("blue").replace("What?", "What now?");
+        for form in ["chat", "text"] {
+            let error = Data::of("a.jsonl", row(side("three"), other.clone())).run(&["a.jsonl"], json!({"form": form}));
+            assert!(error.err().unwrap().contains("prompts_differ"), "{shared}");
+        }
+    }
+    for (shared, reason) in [
+        ("A chat. USER: What? ASSISTANT: ", "no_transcript"),
+        ("User: What?\nRobot: ", "no_transcript"),
+        ("Some words.\n\nHuman: What?\n\nAssistant: ", "no_transcript"),
+        ("What?\n<extra_id_1>Assistant\n", "no_transcript"),
+    ] {
+        let text = row(format!("{shared}It is three."), format!("{shared}It is blue."));
+        for form in ["chat", "text"] {
+            let error = Data::of("a.jsonl", &text).run(&["a.jsonl"], json!({"form": form})).err().unwrap();
+            assert!(error.contains(&format!("a.jsonl:1: {reason}: ")) && error.contains("give the prompt"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn transcripts_beside_plain_rows_and_beside_their_prompt() {
+    let talk = |answer: &str| format!("\n\nHuman: What?\n\nAssistant: It is {answer}.");
+    let rows = [
+        json!({"chosen": talk("three"), "rejected": talk("blue")}),
+        json!({"chosen": "plain text a", "rejected": "plain text b"}),
+    ];
+    for rows in [[&rows[0], &rows[1]], [&rows[1], &rows[0]]] {
+        let done = ingest(&format!("{}\n{}\n", rows[0], rows[1]), json!({"form": "chat"}));
+        let mut said: Vec<_> =
+            done.rows::<Pair>("pairs").iter().map(|it| [say(&it.chosen_prompt), say(&it.chosen)].join(" | ")).collect();
+        said.sort();
+        assert_eq!(said, ["user: What? | assistant: It is three.", "user: plain text | assistant:  a"]);
+        assert_eq!(done.outcome.figures["prompts that end inside a sentence"], 1);
+        assert_eq!(done.outcome.figures["pairs of dialogues as text, split at their last answers"], 1);
+    }
+    let expected = ["user: What?", "assistant: It is three.", "assistant: It is blue.", "1"];
+    for prompt in ["\n\nHuman: What?\n\nAssistant:", "\n\nHuman: What?\n\nAssistant: ", "What?", "else"] {
+        let row = json!({"prompt": prompt, "chosen": talk("three"), "rejected": talk("blue")}).to_string();
+        let done = ingest(&row, json!({"form": "chat"}));
+        let elsewhere = done.outcome.figures.contains_key("prompt column is not in the messages");
+        assert_eq!(elsewhere, prompt == "else", "{prompt}");
+        check(&row, json!({"form": "chat"}), expected);
+    }
+    let twice = json!({"prompt": "What is it?", "chosen": "What is it? Three.", "rejected": "What is it? Blue."});
+    let done = ingest(&twice.to_string(), json!({}));
+    assert_eq!(done.outcome.figures["responses that begin with their prompt"], 1);
+}
+
+#[test]
+fn no_response_begins_inside_a_word_or_json() {
+    let row = |chosen: &str, rejected: &str| json!({"chosen": chosen, "rejected": rejected}).to_string();
+    check(&row("It is blue.", "It is black."), json!({}), ["text: It is", "text:  blue.", "text:  black.", "1"]);
+    let json = row("Say it. {\"a\": \"one x\"}", "Say it. {\"a\": \"one y\"}");
+    let expected = ["text: Say it.", "text:  {\"a\": \"one x\"}", "text:  {\"a\": \"one y\"}", "1"];
+    check(&json, json!({}), expected);
+    let talk = |answer: &str| {
+        json!([{"role": "user", "content": "What?"}, {"role": "assistant", "content": format!("It is {answer}.")}])
+            .to_string()
+    };
+    // Written as JSON text once, twice and three times.
+    let again = |text: &str| serde_json::to_string(text).unwrap();
+    let [mut chosen, mut rejected] = [talk("three"), talk("blue")];
+    for _ in 0..3 {
+        let expected = ["user: What?", "assistant: It is three.", "assistant: It is blue.", "1"];
+        check(&row(&chosen, &rejected), json!({"form": "chat"}), expected);
+        [chosen, rejected] = [again(&chosen), again(&rejected)];
+    }
+    let fenced = |text: &str| format!("```json\n{text}\n```");
+    let lines = |answer: &str| talk(answer).replace("},{", "}\n{").replace(['[', ']'], "");
+    let [three, blue] = [talk("three"), talk("blue")];
+    for (chosen, rejected, reason) in [
+        (fenced(&three), fenced(&blue), "inside_json"),
+        (format!("Here: {three}"), format!("Here: {blue}"), "inside_json"),
+        (again(&three)[..60].to_owned(), again(&blue)[..50].to_owned(), "broken_messages"),
+        (three[..three.len() - 2].to_owned(), blue[..blue.len() - 2].to_owned(), "broken_messages"),
+        (lines("three"), lines("blue"), "messages_apart"),
+        ("[{\"a\": \"It is 3\"}]".to_owned(), "[{\"a\": \"It is 4\"}]".to_owned(), "inside_json"),
+    ] {
+        for form in ["chat", "text"] {
+            let data = Data::of("a.jsonl", row(&chosen, &rejected));
+            let error = data.run(&["a.jsonl"], json!({"form": form})).err().unwrap();
+            assert!(error.contains(&format!("a.jsonl:1: {reason}: ")), "{chosen}: {error}");
+        }
+    }
+}
+
+#[test]
 fn empty_columns_have_no_part_in_finding_the_format() {
     let plain = json!({
         "chosen": "\n\nHuman: What is 1?\n\nAssistant: It is three.",

@@ -116,7 +116,7 @@ fn numbers_that_json_does_not_have_are_absent() {
         assert!(found[0].text.contains("leave it out with `columns: {p_hat: null}`"), "{empty}: {found:?}");
     }
     let left = Data::of("a.jsonl", row("a", "NaN")).run(&["a.jsonl"], json!({"columns": {"p_hat": null}})).unwrap();
-    assert_eq!(left.rows::<kit::rows::Pair>("pairs")[0].p_hat, 1.0);
+    assert_eq!(left.rows::<Pair>("pairs")[0].p_hat, 1.0);
     let late = row("a", "0.9") + &row("c", "NaN");
     let error = Data::of("a.jsonl", late).run(&["a.jsonl"], json!({})).err().unwrap();
     assert!(error.contains("a.jsonl:2: missing: column `p_hat` is null"), "{error}");

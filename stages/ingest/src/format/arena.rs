@@ -6,7 +6,7 @@ use super::Known;
 use crate::bad_row::{BadRow, shown};
 use crate::column::Column::{self, *};
 use crate::head::Head;
-use crate::messages::{Said, is_messages, split_shared};
+use crate::messages::{Said, is_messages};
 use crate::record::Record;
 use crate::row::Row;
 use crate::stored::list_in;
@@ -60,12 +60,18 @@ fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
                 })?;
                 turns(row.name(column), &prompts, &answers)
             };
-            split_shared(side(Response0)?, side(Response1)?)?
+            let (a, b) = (side(Response0)?, side(Response1)?);
+            row.split_shared(a, b)?
         }
-        None => split_shared(row.said(Response0)?, row.said(Response1)?).map_err(|bad| BadRow {
-            detail: "there is no prompt column, and the conversations of both sides begin differently".to_owned(),
-            ..bad
-        })?,
+        None => {
+            let (a, b) = (row.said(Response0)?, row.said(Response1)?);
+            row.split_shared(a, b).map_err(|bad| match bad.reason {
+                "no_shared_prompt" => {
+                    BadRow { detail: "there is no prompt column, and both sides begin differently".to_owned(), ..bad }
+                }
+                _ => bad,
+            })?
+        }
         Some(_) => {
             let prompt = prompt.expect("it was just looked at");
             (row.read_said(Prompt, prompt)?, row.said(Response0)?, row.said(Response1)?)

@@ -3,7 +3,7 @@
 use super::Known;
 use crate::bad_row::BadRow;
 use crate::column::Column::*;
-use crate::dialogue::{is_transcript, split_transcripts};
+use crate::dialogue::is_transcript;
 use crate::messages::Said;
 use crate::record::Record;
 use crate::row::Row;
@@ -39,6 +39,6 @@ fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
     let (Said::Text(chosen), Said::Text(rejected)) = (row.said(Chosen)?, row.said(Rejected)?) else {
         return Err(BadRow::new("no_transcript", "`chosen` and `rejected` are messages, wanted transcripts"));
     };
-    let said = split_transcripts(&chosen, &rejected, row.form)?;
+    let said = row.split_dialogues(&chosen, &rejected)?;
     Ok(vec![row.preference(said)?])
 }

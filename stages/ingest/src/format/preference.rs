@@ -1,14 +1,27 @@
 //! TRL's preferences and their kin: a chosen and a rejected response under one prompt.
 
+use kit::Message;
 use serde_json::Value;
 
 use super::Known;
 use crate::bad_row::BadRow;
 use crate::column::Column::*;
-use crate::messages::{Said, Split, split_shared};
+use crate::dialogue::dialogue;
+use crate::messages::{Said, Split};
 use crate::record::Record;
-use crate::row::Row;
+use crate::row::{Doubt, Row};
+use crate::shared::is_dialogue;
 use crate::tables::PAIRS;
+
+const ELSEWHERE: Doubt = Doubt {
+    figure: "prompt column is not in the messages",
+    warning: "have a prompt column that is none of the messages their conversations begin with; the messages are used",
+};
+const TWICE: Doubt = Doubt {
+    figure: "responses that begin with their prompt",
+    warning: "have responses that both begin with the whole prompt, which a model then sees twice; take it out of them, or \
+              leave the column out with `columns: {prompt: null}`",
+};
 
 pub const FORMAT: Known = Known {
     detect: |head| head.has(&[Chosen, Rejected]),
@@ -68,17 +81,17 @@ fn sides(row: &mut Row<'_>) -> Result<Split, BadRow> {
         return Err(BadRow::new("mixed_sides", "one of `chosen` and `rejected` is text and the other messages"));
     }
     Ok(match (given, chosen, rejected) {
-        (None, chosen, rejected) => split_shared(chosen, rejected)?,
+        (None, chosen, rejected) => row.split_shared(chosen, rejected)?,
         // UltraFeedback: the conversations begin with the prompt, which stands in its column once more.
         (Some(Said::Text(prompt)), Said::Messages(chosen), Said::Messages(rejected))
             if chosen.len() > 1 && rejected.len() > 1 =>
         {
-            let split = split_shared(Said::Messages(chosen), Said::Messages(rejected)).map_err(|bad| BadRow {
+            let split = row.split_shared(Said::Messages(chosen), Said::Messages(rejected)).map_err(|bad| BadRow {
                 detail: "the conversations in `chosen` and `rejected` begin differently".to_owned(),
                 ..bad
             })?;
             let Said::Messages(shared) = &split.0 else { unreachable!("messages are split into messages") };
-            row.prompt_elsewhere = !shared.iter().any(|message| message.content.trim() == prompt.trim());
+            row.compare_prompts(&prompt, shared);
             split
         }
         (Some(Said::Messages(prompt)), Said::Messages(chosen), Said::Messages(rejected))
@@ -87,10 +100,49 @@ fn sides(row: &mut Row<'_>) -> Result<Split, BadRow> {
                 && chosen.starts_with(&prompt)
                 && rejected.starts_with(&prompt) =>
         {
-            let cut = |side: Vec<kit::Message>| Said::Messages(side[prompt.len()..].to_vec());
+            let cut = |side: Vec<Message>| Said::Messages(side[prompt.len()..].to_vec());
             let (chosen, rejected) = (cut(chosen), cut(rejected));
             (Said::Messages(prompt), chosen, rejected)
         }
+        (Some(Said::Text(prompt)), Said::Text(chosen), Said::Text(rejected)) => {
+            repeated(row, prompt, chosen, rejected)?
+        }
         (Some(prompt), chosen, rejected) => (prompt, chosen, rejected),
     })
+}
+
+/// A prompt beside texts, which perhaps begin with it once more.
+fn repeated(row: &mut Row<'_>, prompt: String, chosen: String, rejected: String) -> Result<Split, BadRow> {
+    if is_dialogue(&chosen) && is_dialogue(&rejected) {
+        let split = row.split_dialogues(&chosen, &rejected)?;
+        match &split.0 {
+            Said::Messages(shared) => {
+                let turns = dialogue(&prompt);
+                let same = turns.as_ref().is_some_and(|turns| turns == shared);
+                let prompt = if same { shared.last().map_or("", |last| &last.content) } else { prompt.as_str() };
+                row.compare_prompts(prompt, shared);
+            }
+            Said::Text(shared) if shared.contains(prompt.trim()) => {}
+            Said::Text(_) => row.doubt(ELSEWHERE),
+        }
+        return Ok(split);
+    }
+    let begins = |side: &str| {
+        let rest = side.trim_start().strip_prefix(prompt.trim());
+        rest.is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(char::is_alphanumeric))
+    };
+    if !prompt.trim().is_empty() && begins(&chosen) && begins(&rejected) {
+        row.doubt(TWICE);
+    }
+    let text = Said::Text;
+    Ok((text(prompt), text(chosen), text(rejected)))
+}
+
+impl Row<'_> {
+    /// Doubts a prompt that is none of the messages that both sides begin with.
+    fn compare_prompts(&mut self, prompt: &str, shared: &[Message]) {
+        if !shared.iter().any(|message| message.content.trim() == prompt.trim()) {
+            self.doubt(ELSEWHERE);
+        }
+    }
 }
