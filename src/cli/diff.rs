@@ -34,7 +34,7 @@ pub fn diff(work: &Path, args: Diff) -> Result<()> {
     let (store, records) = (Store::open(work), Records::new(work));
     let [first, second] = chosen(&records, &args)?;
     [&first, &second].into_iter().for_each(|record| note_unfinished(&records, record));
-    let (a, b) = (Side { store: &store, record: &first }, Side { store: &store, record: &second });
+    let (a, b) = (Side::of(&store, &first)?, Side::of(&store, &second)?);
     let (stages, labels, figures) = (stages(&a, &b), labels(&a, &b)?, figures(&a, &b)?);
     let removed: Vec<(&RunRecord, &str)> =
         [&a, &b].iter().flat_map(|side| side.removed().into_iter().map(|stage| (side.record, stage))).collect();
@@ -88,7 +88,8 @@ fn chosen(records: &Records, args: &Diff) -> Result<[RunRecord; 2]> {
         }
         _ => {
             let name = default()?;
-            let mut runs = records.runs(&name)?.into_iter().filter_map(|run| records.read(&name, run)).peekable();
+            let runs = records.runs(&name)?.into_iter().filter_map(|run| records.read(&name, run).transpose());
+            let mut runs = runs.collect::<kit::Result<Vec<_>>>()?.into_iter().peekable();
             let latest = runs.peek().cloned().ok_or_else(|| no_run(records, &name, None))?;
             // A run that ended early has little to compare.
             let mut good = runs.filter(|run| run.state == RunState::Done);

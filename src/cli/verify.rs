@@ -42,7 +42,7 @@ pub fn verify(work: &Path, args: Verify) -> Result<()> {
     let (mut files, mut bytes) = (0, 0);
     for name in &names {
         let path = store.entry(name);
-        let Some(manifest) = store.manifest(name) else {
+        let Some(manifest) = store.manifest(name)? else {
             damaged.push(format!("{}: manifest.json is missing or torn", path.display()));
             continue;
         };

@@ -242,7 +242,8 @@ impl<'a> Planner<'a> {
 
     /// The newest result of a stage that is whole. Attempts that came to nothing and damaged entries are passed over.
     fn latest_whole(&self, name: &str) -> Result<Option<Box<Manifest>>> {
-        for (_, record) in self.history.attempts(name) {
+        for attempt in self.history.attempts(name) {
+            let (_, record) = attempt?;
             if let Some(recipe) = &record.recipe
                 && let Condition::Whole(manifest) = self.store.condition(recipe)?
             {
@@ -330,13 +331,13 @@ impl<'a> Planner<'a> {
         Ok(match self.store.condition(recipe)? {
             Condition::Whole(manifest) => Decision::Reuse(manifest),
             Condition::Damaged(damage) => Decision::Run(vec![format!("entry {} is damaged: {damage}", recipe.entry())]),
-            Condition::Missing => Decision::Run(self.reasons(stage, recipe)),
+            Condition::Missing => Decision::Run(self.reasons(stage, recipe)?),
         })
     }
 
-    fn reasons(&self, stage: usize, recipe: &Recipe) -> Vec<String> {
+    fn reasons(&self, stage: usize, recipe: &Recipe) -> Result<Vec<String>> {
         let pipeline = &self.graph.name;
-        let mut reasons = match self.history.attempts(&self.graph.nodes[stage].name).next() {
+        let mut reasons = match self.history.attempts(&self.graph.nodes[stage].name).next().transpose()? {
             None => vec!["never run".to_owned()],
             Some((run, record)) => {
                 let changes = record.recipe.as_ref().map(|before| recipe.changes_since(before)).unwrap_or_default();
@@ -356,7 +357,7 @@ impl<'a> Planner<'a> {
         if self.store.partial(&recipe.entry(), false).exists() {
             reasons.push("goes on with unfinished work".to_owned());
         }
-        reasons
+        Ok(reasons)
     }
 
     /// The sources of each input that is read, for a context.

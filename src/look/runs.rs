@@ -11,7 +11,7 @@ use crate::streams::say;
 pub fn record_of(records: &Records, pipeline: Option<String>, run: Option<u64>) -> Result<RunRecord> {
     let name = pipeline.map_or_else(|| latest_pipeline(records), |text| pipeline_name(&text))?;
     let record = match run {
-        Some(run) => records.read(&name, run),
+        Some(run) => records.read(&name, run)?,
         None => records.latest(&name)?,
     };
     record.ok_or_else(|| no_run(records, &name, run))
@@ -27,7 +27,7 @@ pub fn run_of(records: &Records, text: &str, default: impl Fn() -> Result<String
         (None, None) => (pipeline_name(text)?, None),
     };
     let found = match number {
-        Some(run) => records.read(&name, run),
+        Some(run) => records.read(&name, run)?,
         None => records.latest(&name)?,
     };
     found.ok_or_else(|| no_run(records, &name, number))

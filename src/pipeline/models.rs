@@ -23,7 +23,12 @@ pub fn check(graph: &Graph, wanted: impl Fn(usize) -> bool) -> Result<Vec<Proble
                     Ok(None) => {}
                     Ok(Some(text)) if reads_conversations(graph, stage) => problems.push(problem(text, Fault::Data)),
                     Ok(Some(text)) => remarks.push(problem(text, Fault::Data)),
-                    Err(text) => problems.push(problem(text, Fault::Data)),
+                    Err(error) => {
+                        // The pipeline names it rightly, whatever is wrong with it.
+                        let fault = Fault::of(&error);
+                        let fault = if fault == Fault::System { fault } else { Fault::Data };
+                        problems.push(problem(error.to_string(), fault));
+                    }
                 }
             }
         }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::lock::{Attempt, Lock};
 use super::manifest::{Manifest, Recipe};
 use super::statcache::StatCache;
+use super::unless_torn;
 
 /// The file that makes a folder an entry.
 const MANIFEST: &str = "manifest.json";
@@ -112,8 +113,11 @@ impl Store {
     }
 
     /// The manifest of an entry, if it is there and as it was written.
-    pub fn manifest(&self, name: &str) -> Option<Manifest> {
-        Manifest::open(&self.entry(name).join(MANIFEST)).ok().flatten()
+    ///
+    /// # Errors
+    /// When it is there and the system cannot read it.
+    pub fn manifest(&self, name: &str) -> Result<Option<Manifest>> {
+        unless_torn(Manifest::open(&self.entry(name).join(MANIFEST)))
     }
 
     /// What is found under the name that a recipe gives: manifest, sizes, and digests of files that changed since they
@@ -235,7 +239,7 @@ impl Store {
         sync_folder(partial)?;
         let name = manifest.recipe.entry();
         let entry = self.entry(&name);
-        let before = self.manifest(&name);
+        let before = self.manifest(&name)?;
         if entry.exists() {
             match renameat_with(CWD, partial, CWD, &entry, RenameFlags::EXCHANGE) {
                 Ok(()) => {}

@@ -33,7 +33,7 @@ pub fn garbage(store: &Store, records: &Records, keep: usize) -> Result<Vec<Garb
         let runs = records.runs(&pipeline)?;
         for (index, run) in runs.iter().enumerate() {
             if index < keep || records.alive(&pipeline, *run) {
-                let record = records.read(&pipeline, *run);
+                let record = records.read(&pipeline, *run)?;
                 kept.extend(record.into_iter().flat_map(|record| record.stages).filter_map(|(_, stage)| stage.entry));
             } else {
                 add(&mut garbage, records.run(&pipeline, *run), "run record")?;
@@ -67,7 +67,7 @@ pub fn garbage(store: &Store, records: &Records, keep: usize) -> Result<Vec<Garb
             Some(_) => continue,
         };
         // Beside a whole entry nobody goes on with unfinished work: a killed `--force` left it.
-        let over = what == "damaged entry" || (what == "unfinished work" && store.manifest(entry).is_some());
+        let over = what == "damaged entry" || (what == "unfinished work" && store.manifest(entry)?.is_some());
         if (over || !kept.contains(entry)) && !Lock::is_held(&store.lock_path(entry)) {
             add(&mut garbage, path, what)?;
         }

@@ -32,12 +32,18 @@ impl History {
         })
     }
 
-    /// The records of a stage whose recipe was known, each with its run, the latest first.
-    pub fn attempts(&self, stage: &str) -> impl Iterator<Item = (u64, &StageRecord)> {
+    /// The records of a stage whose recipe was known, each with its run, the latest first; an error where the system
+    /// cannot read one.
+    pub fn attempts(&self, stage: &str) -> impl Iterator<Item = Result<(u64, &StageRecord)>> {
         self.runs.iter().filter_map(move |(run, stages)| {
-            let read = || self.records.read(&self.pipeline, *run).map(|record| record.stages).unwrap_or_default();
-            let record = stages.get_or_init(read).get(stage)?;
-            record.recipe.is_some().then_some((*run, record))
+            if stages.get().is_none() {
+                match self.records.read(&self.pipeline, *run) {
+                    Ok(record) => _ = stages.set(record.map(|record| record.stages).unwrap_or_default()),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            let record = stages.get()?.get(stage)?;
+            record.recipe.is_some().then_some(Ok((*run, record)))
         })
     }
 }

@@ -12,6 +12,8 @@ mod manifest;
 mod records;
 mod statcache;
 
+use kit::{Error, Result};
+
 pub use digests::Digests;
 pub use entry::{Condition, Store};
 pub use gc::{garbage, leftovers};
@@ -19,3 +21,11 @@ pub use history::History;
 pub use lock::{Attempt, Lock, Owner};
 pub use manifest::{Difference, InputDigest, Manifest, Part, Recipe};
 pub use records::{Records, RunRecord, RunState, StageRecord, StageState};
+
+/// What was read; what is torn is as good as absent. What the system cannot read is neither.
+fn unless_torn<T>(read: Result<Option<T>>) -> Result<Option<T>> {
+    match read {
+        Err(Error::Data(_)) => Ok(None),
+        read => read,
+    }
+}

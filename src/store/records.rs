@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::lock::{Attempt, Lock};
 use super::manifest::Recipe;
+use super::unless_torn;
 use crate::clock;
 
 /// Where a stage keeps TensorBoard event files in its entry: beside the ports, since they tell times.
@@ -204,16 +205,24 @@ impl Records {
     }
 
     /// The record of a run; nothing where it is torn or was never written.
-    pub fn read(&self, pipeline: &str, run: u64) -> Option<RunRecord> {
-        read_json(&self.run(pipeline, run).join("stages.json")).ok().flatten()
+    ///
+    /// # Errors
+    /// When it is there and the system cannot read it.
+    pub fn read(&self, pipeline: &str, run: u64) -> Result<Option<RunRecord>> {
+        unless_torn(read_json(&self.run(pipeline, run).join("stages.json")))
     }
 
     /// The latest run of a pipeline that has a record.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// When the folder or a record cannot be read.
     pub fn latest(&self, pipeline: &str) -> Result<Option<RunRecord>> {
-        Ok(self.runs(pipeline)?.into_iter().find_map(|run| self.read(pipeline, run)))
+        for run in self.runs(pipeline)? {
+            if let Some(record) = self.read(pipeline, run)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
     }
 
     /// Begins a run: the next free number, its folder, and a lock that says it is alive.
@@ -278,7 +287,8 @@ impl Records {
                 Err(TryLockError::WouldBlock) => return,
             }
         };
-        if let Some(mut record) = self.read(pipeline, run).filter(|record| record.state == RunState::Running) {
+        let record = self.read(pipeline, run).ok().flatten();
+        if let Some(mut record) = record.filter(|record| record.state == RunState::Running) {
             record.state = RunState::Interrupted;
             record.finished = Some(clock::now().to_string());
             let at_work = record.stages.values_mut().filter(|stage| stage.state == StageState::Running);

@@ -31,7 +31,7 @@ fn a_run_leaves_tables_links_and_a_record() {
     assert_eq!((texts.len(), texts[0].as_str()), (9, "say 0!!"));
     let link = std::fs::read_link(world.path("work/runs/test/b/prompts")).unwrap();
     assert!(link.starts_with("../../../store"), "{link:?}");
-    let record = world.records().read("test", 1).unwrap();
+    let record = world.records().read("test", 1).unwrap().unwrap();
     let of_b = &record.stages["b"];
     assert_eq!((of_b.read, of_b.rows, of_b.rejected), (Some(10), Some(9), Some(1)));
     assert_eq!((record.stages["a"].read, record.stages["a"].rows), (None, Some(10)));
@@ -82,7 +82,7 @@ fn an_interrupted_stage_goes_on_where_it_was() {
     assert!(resumed.heard.iter().any(|(_, happened)| format!("{happened:?}").contains("3 of 8 shards")));
     let whole = World::new();
     whole.run(&text("")).result.unwrap();
-    let manifest = |world: &World| world.store().manifest(&entry_of(world, "a")).unwrap();
+    let manifest = |world: &World| world.store().manifest(&entry_of(world, "a")).unwrap().unwrap();
     assert_eq!(manifest(&world), manifest(&whole));
 }
 
@@ -93,7 +93,7 @@ fn a_killed_stage_is_told_from_one_at_work() {
     world.run(&text(", stop_after: 3"));
     // As a killed process leaves its record.
     let (records, plan) = (world.records(), || world.plan(&text(""), &Selection::default()).unwrap());
-    let mut record = records.read("test", 1).unwrap();
+    let mut record = records.read("test", 1).unwrap().unwrap();
     record.stages.get_mut("a").unwrap().state = crate::store::StageState::Running;
     records.write(&record).unwrap();
     assert_eq!(plan(), ["a: run: was killed before; goes on with unfinished work"]);

@@ -94,3 +94,36 @@ fn several_runs_stand_in_one_page() {
     );
     assert_eq!(project.done(&["report", "--compare", "1", "2", "--out", "both.html"]), "both.html\n");
 }
+
+/// A link to this fails when it is read, as a broken disk does.
+const BROKEN: &str = "/proc/self/mem";
+
+#[test]
+#[cfg(target_os = "linux")]
+fn records_that_the_system_cannot_read_are_its_failure() {
+    let project = project();
+    project.done(&["run", "pipeline.yaml"]);
+    let stages = project.path(".halftone/runs/test/1/stages.json");
+    let pairs = project.path(".halftone/runs/test/pairs/pairs").canonicalize().unwrap();
+    let replaced = |path: &std::path::Path, target: &str| {
+        let _ = std::fs::remove_file(path);
+        std::os::unix::fs::symlink(target, path).unwrap();
+    };
+    let whole = std::fs::read(&stages).unwrap();
+    for target in [BROKEN, "stages.json"] {
+        replaced(&stages, target);
+        for command in
+            [&["inspect", "pairs"][..], &["report"], &["status"], &["gc"], &["diff"], &["verify", "--pipeline", "test"]]
+        {
+            let said = project.fails(command, 74);
+            assert!(said.contains("stages.json"), "{command:?}: {said}");
+        }
+    }
+    std::fs::remove_file(&stages).unwrap();
+    std::fs::write(&stages, whole).unwrap();
+    replaced(&pairs.parent().unwrap().join("manifest.json"), BROKEN);
+    for command in [&["verify"][..], &["report"], &["diff", "1", "1"], &["run", "pipeline.yaml"]] {
+        let said = project.fails(command, 74);
+        assert!(said.contains("manifest.json"), "{command:?}: {said}");
+    }
+}

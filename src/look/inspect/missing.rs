@@ -76,7 +76,8 @@ pub fn what_became(records: &Records, record: &RunRecord) -> String {
 /// The last run of the same pipeline before this one that ended well.
 fn last_good(records: &Records, record: &RunRecord) -> Option<u64> {
     let runs = records.runs(&record.pipeline).ok()?;
-    let done = |run: &u64| records.read(&record.pipeline, *run).is_some_and(|it| it.state == RunState::Done);
+    let done =
+        |run: &u64| records.read(&record.pipeline, *run).ok().flatten().is_some_and(|it| it.state == RunState::Done);
     runs.into_iter().filter(|run| *run < record.run).find(done)
 }
 

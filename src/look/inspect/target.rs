@@ -62,7 +62,7 @@ pub fn resolve_noting(
         None => latest_pipeline(records)?,
     };
     let record = match run {
-        Some(run) => records.read(&name, run),
+        Some(run) => records.read(&name, run)?,
         None => records.latest(&name)?,
     };
     let record = record.ok_or_else(|| no_run(records, &name, run))?;

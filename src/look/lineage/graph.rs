@@ -57,8 +57,11 @@ impl Lineage {
         let manifests: BTreeMap<&str, Manifest> = record
             .stages
             .iter()
-            .filter_map(|(name, stage)| Some((name.as_str(), store.manifest(stage.entry.as_ref()?)?)))
-            .collect();
+            .filter_map(|(name, stage)| {
+                let manifest = store.manifest(stage.entry.as_ref()?).transpose()?;
+                Some(manifest.map(|manifest| (name.as_str(), manifest)))
+            })
+            .collect::<kit::Result<_>>()?;
         let mut links = Vec::new();
         for declared in &pipeline.stages {
             let Some(manifest) = manifests.get(declared.name.as_str()) else { continue };

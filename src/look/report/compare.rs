@@ -34,13 +34,14 @@ pub fn view(store: &Store, records: &Records, records_of_runs: &[RunRecord], fol
     };
     let runs: Vec<Run<'_>> = records_of_runs
         .iter()
-        .map(|record| Run { name: name(record), record, found: files::found(store, record) })
-        .collect();
+        .map(|record| Ok(Run { name: name(record), record, found: files::found(store, record)? }))
+        .collect::<Result<_>>()?;
     let heads = runs.iter().map(|run| {
         let own = records.run(&run.record.pipeline, run.record.run);
         head(run.record, &own, folder).among(run.name.clone(), &own.join(super::FILE), folder)
     });
-    let sections = [answered(store, &runs)?, decided(store, &runs), figures(&runs)?, trainings(&runs)?, labels(&runs)?];
+    let sections =
+        [answered(store, &runs)?, decided(store, &runs)?, figures(&runs)?, trainings(&runs)?, labels(&runs)?];
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = if one_pipeline { records_of_runs[0].pipeline.clone() } else { "runs".to_owned() };
     Ok(View {
@@ -79,12 +80,12 @@ fn answered(store: &Store, runs: &[Run<'_>]) -> Result<Option<Section>> {
 }
 
 /// What of the configuration differs between the first run and any other.
-fn decided(store: &Store, runs: &[Run<'_>]) -> Option<Section> {
-    let first = Side { store, record: runs[0].record };
+fn decided(store: &Store, runs: &[Run<'_>]) -> Result<Option<Section>> {
+    let first = Side::of(store, runs[0].record)?;
     // (stage, key) with the values of the first run and of each other one that differs.
     let mut rows: Vec<(String, String, String, Vec<Option<String>>)> = Vec::new();
     for (at, run) in runs.iter().enumerate().skip(1) {
-        let other = Side { store, record: run.record };
+        let other = Side::of(store, run.record)?;
         for differing in stages(&first, &other) {
             let decides = |it: &&Difference| !matches!(it.part, Decides::Input | Decides::File);
             for difference in differing.differences.iter().filter(decides) {
@@ -109,12 +110,12 @@ fn decided(store: &Store, runs: &[Run<'_>]) -> Option<Section> {
         true => Part { facts: "no setting differs".to_owned(), ..Part::default() },
         false => Part { table: Some(table), ..Part::default() },
     };
-    Some(Section {
+    Ok(Some(Section {
         id: "settings",
         title: "What differs",
         note: "Settings after defaults, seeds and versions of the stages that the runs have in common.",
         parts: vec![part],
-    })
+    }))
 }
 
 /// The figures of each table of figures, a line each.

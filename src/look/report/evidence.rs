@@ -193,7 +193,7 @@ fn is_trained_on(store: &Store, record: &RunRecord, table: &Found) -> bool {
 
 /// The digest of what a stage of the run wrote.
 fn digest_of(store: &Store, record: &RunRecord, stage: &str, port: &str) -> Option<String> {
-    let manifest = store.manifest(record.stages.get(stage)?.entry.as_ref()?)?;
+    let manifest = store.manifest(record.stages.get(stage)?.entry.as_ref()?).ok()??;
     Some(manifest.ports.get(port)?.digest().to_string())
 }
 

@@ -101,12 +101,15 @@ pub fn parts(groups: &[Group<'_>], make: impl Fn(&Found) -> Result<Part>) -> Res
 }
 
 /// All ports of the stages of a run, in the order of the pipeline.
-pub fn found(store: &Store, record: &RunRecord) -> Vec<Found> {
+///
+/// # Errors
+/// When the system cannot read a manifest.
+pub fn found(store: &Store, record: &RunRecord) -> Result<Vec<Found>> {
     let mut all = Vec::new();
     for stage in &record.order {
         let entry = record.stages.get(stage).filter(|record| !record.ports.is_empty());
         let Some(entry) = entry.and_then(|record| record.entry.as_ref()) else { continue };
-        let Some(manifest) = store.manifest(entry) else { continue };
+        let Some(manifest) = store.manifest(entry)? else { continue };
         for (port, files) in manifest.ports {
             all.push(Found {
                 stage: stage.clone(),
@@ -117,7 +120,7 @@ pub fn found(store: &Store, record: &RunRecord) -> Vec<Found> {
             });
         }
     }
-    all
+    Ok(all)
 }
 
 /// The way from a folder to a path, for links that go on working when the work folder moves.

@@ -161,7 +161,8 @@ fn places(store: &Store, record: &RunRecord, declared: &BTreeMap<String, Vec<Str
         if urgency(stage.state) > urgency(places[place].state) {
             places[place].state = stage.state;
         }
-        if let Some(manifest) = stage.entry.as_ref().and_then(|entry| store.manifest(entry)) {
+        // What cannot be read ended the report before it came here.
+        if let Some(manifest) = stage.entry.as_ref().and_then(|entry| store.manifest(entry).ok()?) {
             for files in manifest.ports.values().filter(|files| files.rows > 0 || files.table == Table::Model) {
                 wrote.entry(files.digest().to_string()).or_insert(place);
             }

@@ -43,7 +43,7 @@ pub fn path(records: &Records, record: &RunRecord) -> PathBuf {
 /// # Errors
 /// When a table cannot be read or the file not be written.
 pub fn write(store: &Store, records: &Records, record: &RunRecord, out: &Path) -> Result<()> {
-    let found = files::found(store, record);
+    let found = files::found(store, record)?;
     let run = records.run(&record.pipeline, record.run);
     to_file(out, |folder| sections::view(store, record, &found, &run, folder))
 }
@@ -100,7 +100,7 @@ pub fn of_run(store: &Store, records: &Records, record: &RunRecord) -> Result<Pa
 /// The run whose report is linked.
 fn linked(records: &Records, record: &RunRecord) -> Option<RunRecord> {
     let target = std::fs::read_link(records.pipeline(&record.pipeline).join(FILE)).ok()?;
-    records.read(&record.pipeline, target.parent()?.to_str()?.parse().ok()?)
+    records.read(&record.pipeline, target.parent()?.to_str()?.parse().ok()?).ok()?
 }
 
 /// What a run's stages led to.

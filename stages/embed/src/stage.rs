@@ -8,6 +8,7 @@ use kit::{
 };
 use lm::{Load, Purpose};
 use tokens::cost;
+use tokens::lm_error;
 
 use crate::config::Embed;
 use crate::embedding::Embedding;
@@ -64,8 +65,8 @@ impl Stage for Embed {
         self.findings()
     }
 
-    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
-        lm::check_sentence_encoder(model).map(|()| None)
+    fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
+        lm::check_sentence_encoder(model).map(|()| None).map_err(lm_error)
     }
 
     fn remarks(&self) -> Vec<Finding> {

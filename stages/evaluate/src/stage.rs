@@ -7,6 +7,7 @@ use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
     Table,
 };
+use tokens::lm_error;
 
 use crate::config::Evaluate;
 use crate::pairs::Pairs;
@@ -122,8 +123,8 @@ impl Stage for Evaluate {
         self.bootstrap.is_some()
     }
 
-    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
-        lm::check_decoder(model).map(|usable| usable.no_messages)
+    fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
+        lm::check_decoder(model).map(|usable| usable.no_messages).map_err(lm_error)
     }
 
     fn remarks(&self) -> Vec<Finding> {

@@ -120,11 +120,12 @@ impl Judge {
             let file = Template::file(name);
             from_file |= file.is_some();
             // A missing file is found with the other files that the configuration names.
-            if file.is_none_or(|path| path.is_file()) {
+            if file.is_none_or(|path| path.exists()) {
                 let asks_for = if name.contains('/') { self.asks_for } else { None };
                 match Template::open(name, joint, asks_for) {
                     Ok(_) => {}
                     Err(error @ Error::Data(_)) => findings.push(Finding::at(key, error.to_string()).in_data()),
+                    Err(error @ Error::Io { .. }) => findings.push(Finding::at(key, error.to_string()).in_system()),
                     Err(error) => findings.push(Finding::at(key, error.to_string())),
                 }
             }

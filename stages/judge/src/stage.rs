@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result, Stage, Table,
+    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result, Stage, Table,
 };
+use tokens::lm_error;
 
 use crate::config::{Judge, Orders};
 use crate::endpoint::Endpoint;
@@ -108,11 +109,11 @@ impl Stage for Judge {
         self.templates().filter_map(|(_, name, _)| Template::file(name)).collect()
     }
 
-    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
-        let usable = lm::check_decoder(model)?;
+    fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
+        let usable = lm::check_decoder(model).map_err(lm_error)?;
         // Every question is a message under the chat template.
         match usable.no_messages.filter(|_| self.form == Form::Chat) {
-            Some(text) => Err(text),
+            Some(text) => Err(Error::data(text)),
             None => Ok(None),
         }
     }

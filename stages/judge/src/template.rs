@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kit::{Digest, Error, Message, Result};
-use lm::bounded::{Bounded, is_beyond};
+use lm::bounded::{Bounded, is_beyond, system_error};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{UndefinedBehavior, Value, context};
 use schemars::JsonSchema;
@@ -70,6 +70,9 @@ const BUILTIN: [Builtin; 7] = [
     builtin!("summary-joint", 1, true, Better),
 ];
 
+/// A file of more bytes is not read whole; templates that are compiled are shorter still.
+const LONGEST: u64 = 16 << 20;
+
 /// A compiled template.
 pub struct Template {
     /// Name and version, or file name and digest of the text.
@@ -99,7 +102,7 @@ impl Template {
     /// built-in one, or when its text is not a minijinja template; [`Error::Data`] when it passes a bound.
     pub(crate) fn open(name: &str, joint: bool, asks_for: Option<AsksFor>) -> Result<Template> {
         if let Some(path) = Template::file(name) {
-            let source = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+            let source = kit::read_small(&path, LONGEST)?;
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let id = format!("{stem}@{}", Digest::of(source.as_bytes()).short(12));
             return Template::compile(id, &source, asks_for.unwrap_or(AsksFor::Better), &path);
@@ -130,7 +133,10 @@ impl Template {
         // A misspelt variable is an error, not an empty place in the question.
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         let name = path.to_string_lossy();
-        let text = Bounded::compile(environment, SyntaxConfig::default(), &name, source).map_err(of_template)?;
+        let text = Bounded::compile(environment, SyntaxConfig::default(), &name, source).map_err(|error| {
+            let said = system_error(&error);
+            said.map_or_else(|| of_template(error), Error::io(path))
+        })?;
         Ok(Template { id, asks_for, text })
     }
 
@@ -264,6 +270,28 @@ mod tests {
         assert!(error.contains("there are helpful, harmless, harmful, summary"), "{error}");
         let error = Template::open("helpful-joint", false, None).err().unwrap().to_string();
         assert!(error.contains("belongs under `joint_template`"), "{error}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_cannot_be_read_is_not_a_wrong_template() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |target: &str| {
+            let path = folder.path().join("mine.jinja");
+            let _ = std::fs::remove_file(&path);
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            Template::open(&path.to_string_lossy(), false, None).err().unwrap()
+        };
+        for target in ["/proc/self/mem", "mine.jinja"] {
+            assert!(matches!(open(target), Error::Io { .. }), "{target}");
+        }
+        for (target, kind) in [("/dev/zero", "a device"), ("/proc", "a folder")] {
+            let error = open(target);
+            let said = error.to_string().ends_with(&format!("is {kind}, wanted a file"));
+            assert!(said && matches!(error, Error::Data(_)), "{error}");
+        }
+        std::fs::write(folder.path().join("binary"), [0xff]).unwrap();
+        assert!(matches!(open("binary"), Error::Data(_)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Opening files that others name.
 
 use std::fs::{File, FileType};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -25,7 +25,11 @@ pub fn open_file(path: &Path) -> Result<File> {
 /// As [`open_file`], and when it is no text or has more than `most` bytes.
 pub fn read_small(path: &Path, most: u64) -> Result<String> {
     let mut text = String::new();
-    open_file(path)?.take(most + 1).read_to_string(&mut text).map_err(Error::io(path))?;
+    open_file(path)?.take(most + 1).read_to_string(&mut text).map_err(|error| match error.kind() {
+        // A text that is cut within a character is too long.
+        ErrorKind::InvalidData => Error::data(format!("{} is no text in UTF-8, or too long for one", path.display())),
+        _ => Error::io(path)(error),
+    })?;
     match text.len() as u64 > most {
         true => Err(Error::data(format!("{} has more than {most} bytes", path.display()))),
         false => Ok(text),

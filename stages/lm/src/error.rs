@@ -88,6 +88,17 @@ impl Error {
     }
 }
 
+/// What the system said to the tensor library while it read a file; nothing where the file's content is at fault.
+pub(crate) fn system_error(error: &candle_core::Error) -> Option<std::io::Error> {
+    use candle_core::Error::{Context, Io, WithBacktrace, WithPath};
+    match error {
+        // A file that ends too soon or holds something else is no failure of the system.
+        Io(source) => source.raw_os_error().map(|_| std::io::Error::new(source.kind(), source.to_string())),
+        Context { inner, .. } | WithPath { inner, .. } | WithBacktrace { inner, .. } => system_error(inner),
+        _ => None,
+    }
+}
+
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Error {
         let text = error.to_string();
@@ -96,6 +107,16 @@ impl From<candle_core::Error> for Error {
             return Error::OutOfMemory(text.lines().next().unwrap_or_default().to_owned());
         }
         Error::Tensor(error)
+    }
+}
+
+/// Whether a file is there. What the system cannot look at is an error: it is not a file that is absent.
+pub(crate) fn is_there(path: &Path) -> Result<bool> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match path.metadata() {
+        Ok(found) => Ok(found.is_file()),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(false),
+        Err(error) => Err(Error::io(path)(error)),
     }
 }
 

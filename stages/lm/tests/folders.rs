@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{DType, safetensors};
 use common::{MODELS, numbers, oracle, rows};
-use lm::{Decoder, DecoderConfig, Device, Sequence};
+use lm::{Decoder, DecoderConfig, Device, Error, Sequence};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -216,5 +216,36 @@ fn an_exported_model_is_the_same_model_in_the_dtype_it_had() {
         }
         let again = Decoder::load_as(to.path(), &Device::Cpu, dtype).unwrap();
         assert_eq!(scores(&again, &sequences), scores(&decoder, &sequences));
+    }
+}
+
+/// A link to this fails when it is read, as a broken disk does.
+const BROKEN: &str = "/proc/self/mem";
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_the_system_cannot_read_is_its_error_and_not_the_models() {
+    let from = oracle("llama");
+    for name in ["tokenizer.json", "config.json", "chat_template.jinja", "model.safetensors", "tokenizer_config.json"] {
+        // A disk that fails, and a name that cannot even be looked at.
+        for target in [BROKEN, name] {
+            let folder = tempfile::tempdir().unwrap();
+            for entry in std::fs::read_dir(&from).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+            }
+            let path = folder.path().join(name);
+            let _ = std::fs::remove_file(&path);
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            let error = lm::check_decoder(folder.path()).unwrap_err();
+            let is_systems = matches!(&error, Error::Io { path: at, .. } if *at == path);
+            assert!(is_systems, "{name} -> {target}: {error}");
+            // Once it can be read again, it is.
+            std::fs::remove_file(&path).unwrap();
+            if from.join(name).exists() {
+                std::fs::copy(from.join(name), &path).unwrap();
+            }
+            lm::check_decoder(folder.path()).unwrap();
+        }
     }
 }

@@ -7,6 +7,7 @@ use kit::{
     Table,
 };
 use tokens::SequenceReader;
+use tokens::lm_error;
 use tokens::rendering::{Shown, of_rows};
 
 use crate::ahead;
@@ -68,8 +69,8 @@ impl Stage for Reference {
         self.findings()
     }
 
-    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
-        lm::check_decoder(model).map(|usable| usable.no_messages)
+    fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
+        lm::check_decoder(model).map(|usable| usable.no_messages).map_err(lm_error)
     }
 
     fn remarks(&self) -> Vec<Finding> {

@@ -6,6 +6,7 @@ use kit::{
     Ahead, Amount, Context, DistinctPrompts, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result,
     Stage, Table,
 };
+use tokens::lm_error;
 
 use crate::config::Sample;
 use crate::sampling::Sampling;
@@ -55,8 +56,8 @@ impl Stage for Sample {
         self.temperature > 0.0
     }
 
-    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
-        lm::check_decoder(model).map(|usable| usable.no_messages)
+    fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
+        lm::check_decoder(model).map(|usable| usable.no_messages).map_err(lm_error)
     }
 
     fn remarks(&self) -> Vec<Finding> {

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Rendering, Result, Stage,
+    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Rendering, Result, Stage,
     Table,
 };
-
+use tokens::lm_error;
 use tokens::rendering::{Shown, of_rows};
 
 use crate::checkpoint::Checkpoints;
@@ -134,12 +134,12 @@ impl Stage for Train {
         self.batch.shuffle || self.adapter.is_some()
     }
 
-    fn check_model(&self, _key: &str, model: &Path) -> std::result::Result<Option<String>, String> {
-        let usable = lm::check_decoder(model)?;
-        lm::base_of(model)
-            .map_err(|error| error.to_string())?
-            .map_or(Ok(()), |_| Err(from_adapter(&model.display())))?;
-        Ok(usable.no_messages)
+    fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
+        let usable = lm::check_decoder(model).map_err(lm_error)?;
+        match lm::base_of(model).map_err(lm_error)? {
+            Some(_) => Err(Error::data(from_adapter(&model.display()))),
+            None => Ok(usable.no_messages),
+        }
     }
 
     fn remarks(&self) -> Vec<Finding> {

@@ -74,7 +74,7 @@ pub trait Stage: Send + Sync {
     ///
     /// # Errors
     /// What the stage would stop at before its first number.
-    fn check_model(&self, _key: &str, _model: &Path) -> std::result::Result<Option<String>, String> {
+    fn check_model(&self, _key: &str, _model: &Path) -> Result<Option<String>> {
         Ok(None)
     }
 

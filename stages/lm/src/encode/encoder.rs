@@ -13,7 +13,7 @@ use tokenizers::{NormalizerWrapper, Tokenizer, TruncationParams};
 
 use crate::encode::bert::Bert;
 use crate::encode::pooling::{self, Pooling};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_there};
 use crate::model::adapter_folder::{model_part, tokenizer_part};
 use crate::model::config::LIMITS;
 use crate::model::decoder::Decoder;
@@ -258,7 +258,7 @@ impl Layout {
         let modules_file = folder.join("modules.json");
         let mut transformer = folder.to_owned();
         let mut pooling = vec![Pooling::Mean];
-        if modules_file.is_file() {
+        if is_there(&modules_file)? {
             let modules = read_json(&modules_file)?;
             let modules = modules.as_array().ok_or_else(|| Error::file(&modules_file, "is not a list of modules"))?;
             for module in modules {
@@ -284,7 +284,7 @@ impl Layout {
         }
         let optional = |file: &str| {
             let file = transformer.join(file);
-            if file.is_file() { read_json(&file) } else { Ok(Json::Null) }
+            if is_there(&file)? { read_json(&file) } else { Ok(Json::Null) }
         };
         let settings = optional("sentence_bert_config.json")?;
         let tokenizer = optional("tokenizer_config.json")?;
@@ -352,7 +352,7 @@ fn bert_config(config: &Json, file: &Path) -> Result<Config> {
 /// The file of a BERT model's weights, whole by its header.
 fn bert_weights(folder: &Path) -> Result<PathBuf> {
     let weights = folder.join("model.safetensors");
-    if !weights.is_file() {
+    if !is_there(&weights)? {
         let text = "is missing; weights in another format (pytorch_model.bin, shards) are not read";
         return Err(Error::file(&weights, text));
     }
@@ -364,8 +364,8 @@ fn bert_weights(folder: &Path) -> Result<PathBuf> {
 fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device, dtype: Dtype) -> Result<(Model, usize)> {
     let bert = bert_config(config, file)?;
     let weights = bert_weights(folder)?;
-    let tensors = candle_core::safetensors::load(&weights, device).map_err(Error::at(&weights))?;
-    let tensors = tensors.into_iter().collect::<HashMap<_, _>>();
+    let on_device = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_device(device)?));
+    let tensors = weights::read_all(&weights)?.into_iter().map(on_device).collect::<Result<HashMap<_, _>>>()?;
     if matches!(device, Device::Cpu) {
         let products = if dtype == Dtype::Bf16 { Products::Rounded } else { Products::Exact };
         let positions = bert.max_position_embeddings;

@@ -1,5 +1,6 @@
 //! Adapters in PEFT's folders: `adapter_config.json` and `adapter_model.safetensors` beside a tokenizer.
 
+use crate::error::is_there;
 use crate::model::gguf::folder_of;
 use crate::model::lora::{Lora, TARGETS, is_adapter};
 use crate::model::weights;
@@ -19,7 +20,7 @@ pub const BASE_INSIDE: &str = "base_in_store.txt";
 /// Errors name the file: no base is named, or it is not there.
 pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
     let path = folder.join(CONFIG);
-    if !path.is_file() {
+    if !is_there(&path)? {
         return Ok(None);
     }
     let config = read_config(&path)?;
@@ -29,11 +30,11 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
     };
     let revision = config.get("revision").and_then(Value::as_str);
     let base = beside(folder, named, revision);
-    if base.join(CONFIG).is_file() {
+    if is_there(&base.join(CONFIG))? {
         let what = format!("its base `{named}` is an adapter itself; merge that one first (`halftone export model`)");
         return Err(Error::file(&path, what));
     }
-    if !base.join("config.json").is_file() {
+    if !is_there(&base.join("config.json"))? {
         let what = format!(
             "this adapter's base model `{named}` is not there (no config.json in it); put it there, or write the \
              folder where it is now into `base_model_name_or_path`"
@@ -85,7 +86,7 @@ pub(crate) fn model_part(folder: &Path) -> Result<PathBuf> {
 /// The folder that holds the tokenizer: its own, the base's for an adapter without one, or the one of a GGUF file.
 pub(crate) fn tokenizer_part(folder: &Path) -> Result<PathBuf> {
     let folder = folder_of(folder);
-    if folder.join("tokenizer.json").is_file() { Ok(folder.to_owned()) } else { model_part(folder) }
+    if is_there(&folder.join("tokenizer.json"))? { Ok(folder.to_owned()) } else { model_part(folder) }
 }
 
 fn read_config(path: &Path) -> Result<Map<String, Value>> {

@@ -1,5 +1,6 @@
 //! The form of a decoder, read from the `config.json` of a Hugging Face folder and written back to it.
 
+use crate::error::is_there;
 use crate::model::adapter_folder::model_part;
 use crate::model::families;
 use crate::model::family::{Family, Multipliers};
@@ -126,7 +127,7 @@ impl DecoderConfig {
         let json: Map<String, Value> = serde_json::from_str(&text).map_err(Error::at(&path))?;
         let mut config = DecoderConfig::from_json(json).map_err(Error::at(&path))?;
         let path = folder.join("generation_config.json");
-        if path.exists() {
+        if is_there(&path)? {
             let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
             let generation: Map<String, Value> = serde_json::from_str(&text).map_err(Error::at(&path))?;
             let eos = Keys(&generation).ids("eos_token_id").map_err(Error::at(&path))?;

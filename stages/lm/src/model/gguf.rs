@@ -1,6 +1,7 @@
 //! Quantised models in GGUF files: their form, and their weights, which become numbers block by block.
 
 use crate::device::quietly;
+use crate::error::system_error;
 use crate::model::config::DecoderConfig;
 use crate::model::families::FAMILIES;
 use crate::model::family::{Family, Window};
@@ -57,7 +58,7 @@ impl Quantised {
         for (stored, name) in names {
             let tensor = quietly(|| content.tensor(&mut file, stored, device))
                 .ok_or_else(|| Error::file(path, format!("tensor {stored} cannot be read; copy the file again")))?;
-            let tensor = tensor.map_err(|error| Error::file(path, format!("tensor {stored}: {error}")))?;
+            let tensor = tensor.map_err(|error| unread(path, &error, format!("tensor {stored}: {error}")))?;
             tensors.insert(name, tensor);
         }
         let interleaved = config.family.gguf.interleaved.then_some(config.head_dim);
@@ -173,7 +174,12 @@ fn head(path: &Path) -> Result<Content> {
     weights::refuse_pointer(path)?;
     quietly(|| Content::read(&mut file))
         .ok_or_else(|| Error::file(path, "not a GGUF file"))?
-        .map_err(|error| Error::file(path, format!("not a GGUF file that is read here ({error})")))
+        .map_err(|error| unread(path, &error, format!("not a GGUF file that is read here ({error})")))
+}
+
+/// The system's error where it could not read a file, else what is wrong with the file.
+fn unread(path: &Path, error: &candle_core::Error, what: String) -> Error {
+    system_error(error).map_or_else(|| Error::file(path, what), |source| Error::io(path)(source))
 }
 
 /// The family of a file: the first of its architecture, and with windows where the file has a window.

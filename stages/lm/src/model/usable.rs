@@ -17,20 +17,29 @@ pub struct Usable {
 }
 
 /// What was found once holds for the process: a matrix of stages names one model many times.
+/// What the system refused is looked at again.
 static SEEN: Mutex<BTreeMap<PathBuf, Result<Usable, String>>> = Mutex::new(BTreeMap::new());
 
 /// Checks the configuration, the tokenizer, the template and the headers of the weights of a decoder.
 ///
 /// Errors have the text that loading it would have.
-pub fn check_decoder(path: &Path) -> Result<Usable, String> {
+pub fn check_decoder(path: &Path) -> Result<Usable> {
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let look = || look(path).map_err(|error| error.to_string());
-    seen.entry(path.to_owned()).or_insert_with(look).clone()
+    if let Some(known) = seen.get(path) {
+        return known.clone().map_err(Error::Input);
+    }
+    let found = look(path);
+    match &found {
+        Err(Error::Io { .. }) => {}
+        Err(error) => _ = seen.insert(path.to_owned(), Err(error.to_string())),
+        Ok(usable) => _ = seen.insert(path.to_owned(), Ok(usable.clone())),
+    }
+    found
 }
 
 /// The same for a sentence encoder.
-pub fn check_sentence_encoder(path: &Path) -> Result<(), String> {
-    check_encoder(path).map_err(|error| error.to_string())
+pub fn check_sentence_encoder(path: &Path) -> Result<()> {
+    check_encoder(path)
 }
 
 fn look(path: &Path) -> Result<Usable> {

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use serde_json::Value as Json;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_there};
 use crate::model::weights::refuse_pointer;
 
 /// The special tokens of a model folder.
@@ -285,7 +285,7 @@ fn token_of(value: Option<&Json>, name: &str, file: &Path) -> Result<Option<Adde
 
 /// `eos_token_id` of a config file: one id, a list, null or absent. No such file: none.
 fn eos_of(file: &Path) -> Result<Vec<u32>> {
-    if !file.is_file() {
+    if !is_there(file)? {
         return Ok(Vec::new());
     }
     let config = read_json(file)?;

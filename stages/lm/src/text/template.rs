@@ -7,9 +7,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use serde_json::Value as Json;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_there};
 use crate::model::weights::refuse_pointer;
-use crate::text::bounded::{Bounded, STEPS, unbounded};
+use crate::text::bounded::{Bounded, STEPS, system_error, unbounded};
 use crate::text::scored::Borders;
 
 /// What `strftime_now` gives to templates: 26 July 2024, the date that Llama 3's template falls back to. Today's date
@@ -45,7 +45,7 @@ impl ChatTemplate {
     /// tokens (`bos_token`, ...) that `transformers` hands to the template.
     pub(crate) fn load(folder: &Path, config: &Json, tokens: Vec<(String, String)>) -> Result<Option<ChatTemplate>> {
         let own_file = folder.join("chat_template.jinja");
-        if own_file.is_file() {
+        if is_there(&own_file)? {
             refuse_pointer(&own_file)?;
             let source = std::fs::read_to_string(&own_file).map_err(Error::io(&own_file))?;
             return Self::compile(source, own_file, tokens).map(Some);
@@ -94,8 +94,11 @@ impl ChatTemplate {
         });
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         let syntax = syntax.expect("the usual delimiters");
-        let template = Bounded::compile(environment, syntax, NAME, &source)
-            .map_err(|error| Error::file(&path, format!("not a chat template: {}", chain(&error))))?;
+        let template =
+            Bounded::compile(environment, syntax, NAME, &source).map_err(|error| match system_error(&error) {
+                Some(source) => Error::io(&path)(source),
+                None => Error::file(&path, format!("not a chat template: {}", chain(&error))),
+            })?;
         Ok(ChatTemplate { template, tokens, path, marks_scored })
     }
 

@@ -1,5 +1,6 @@
 //! The files that make a tokenizer, for model folders that are written.
 
+use crate::error::is_there;
 use crate::model::adapter_folder::tokenizer_part;
 use crate::{Error, Result};
 use std::path::Path;
@@ -24,7 +25,7 @@ const FILES: [&str; 10] = [
 /// Errors name the file: no `tokenizer.json`, or reading and writing failed.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     let from = &tokenizer_part(from)?;
-    if !from.join(FILES[0]).exists() {
+    if !is_there(&from.join(FILES[0]))? {
         return Err(Error::file(from, "no tokenizer.json here"));
     }
     for name in FILES {
@@ -35,7 +36,7 @@ pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
 
 /// Copies a file that may be absent. Content only: a read-only original gives a copy that can be replaced.
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    if from.is_file() {
+    if is_there(from)? {
         let bytes = std::fs::read(from).map_err(Error::io(from))?;
         std::fs::write(to, bytes).map_err(Error::io(to))?;
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
 use crate::device::quietly;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_there};
 use crate::model::adapter_folder::{model_part, tokenizer_part};
 use crate::model::gguf::folder_of;
 use crate::model::weights::refuse_pointer;
@@ -64,7 +64,7 @@ impl Text {
         let (ends, folder) = (&model_part(folder_of(folder))?, &tokenizer_part(folder)?);
         let mut tokenizer = load_tokenizer(folder)?;
         let config_file = folder.join("tokenizer_config.json");
-        let config = if config_file.is_file() { read_json(&config_file)? } else { serde_json::json!({}) };
+        let config = if is_there(&config_file)? { read_json(&config_file)? } else { serde_json::json!({}) };
         let special = SpecialTokens::load(folder, ends, &mut tokenizer, &config)?;
         let template = ChatTemplate::load(folder, &config, special.named.clone())?;
         Ok(Text { folder: folder.to_owned(), tokenizer, special, template })

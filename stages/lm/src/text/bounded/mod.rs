@@ -32,6 +32,8 @@ const RECURSION: usize = 200;
 const STACK: usize = 256 << 20;
 /// How the text of an error begins that says that a bound was passed.
 const BEYOND: &str = "a template may not ";
+/// What an error says whose source is the system's.
+const NO_THREAD: &str = "no thread to compile it";
 
 /// A compiled template whose renderings are bounded.
 pub struct Bounded {
@@ -72,7 +74,7 @@ impl Bounded {
         let (name, source) = (kept(name), kept(source));
         // On a stack of its own: parsing, copying and dropping a tree take a frame a level.
         let compiling = std::thread::Builder::new().stack_size(STACK).spawn(move || compile(name, source, syntax));
-        let compiling = compiling.map_err(|error| failed(&format!("no thread to compile it: {error}")))?;
+        let compiling = compiling.map_err(|error| failed(NO_THREAD).with_source(error))?;
         let code = compiling.join().map_err(|_| failed("the template's compiler panicked"))??;
         Ok(Bounded { environment, code })
     }
@@ -96,6 +98,12 @@ impl Bounded {
 pub fn is_beyond(error: &Error) -> bool {
     let said = |text: &str| error.detail().is_some_and(|detail| detail.contains(text));
     error.kind() == ErrorKind::OutOfFuel || said(BEYOND) || said("recursion limit")
+}
+
+/// What the system said, where it is at fault and not the template.
+pub fn system_error(error: &Error) -> Option<std::io::Error> {
+    let source = std::error::Error::source(error)?.downcast_ref::<std::io::Error>()?;
+    Some(std::io::Error::new(source.kind(), format!("{NO_THREAD}: {source}")))
 }
 
 /// `what` goes on from "a template may not".

@@ -160,3 +160,11 @@ fn a_template_stands_alone_and_errors_have_their_line() {
     let error = compile("\n{% if %}").err().unwrap();
     assert!(error.to_string().contains("(in the.jinja:2)"), "{error}");
 }
+
+#[test]
+fn a_thread_that_the_system_refuses_is_its_fault() {
+    let refused = std::io::Error::from(std::io::ErrorKind::WouldBlock);
+    let said = system_error(&failed(NO_THREAD).with_source(refused)).unwrap();
+    assert_eq!((said.kind(), said.to_string().contains("no thread")), (std::io::ErrorKind::WouldBlock, true));
+    assert!(system_error(&compile("{% if %}").err().unwrap()).is_none());
+}
