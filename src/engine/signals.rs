@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first asks for a stop, the second stops at once. What is on disk is safe either way, and the
+//! SIGINT, SIGTERM and SIGHUP (a terminal that is gone): the first asks for a stop, the second stops at once. What is on disk is safe either way, and the
 //! record of the run says that it was interrupted.
 
 use std::io::Result;
@@ -8,7 +8,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use kit::Interrupt;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::exit;
@@ -49,6 +49,9 @@ impl Listener {
 /// When the system refuses.
 pub fn listen() -> Result<Listener> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    if !outlives_terminal() {
+        signals.add_signal(SIGHUP)?;
+    }
     let listener = Listener(Arc::new(OnceLock::new()));
     let heard = listener.clone();
     Builder::new().name("signals".to_owned()).spawn(move || {
@@ -77,6 +80,16 @@ pub fn listen() -> Result<Listener> {
         }
     })?;
     Ok(listener)
+}
+
+/// Whether the process was begun to go on when its terminal is gone, as `nohup` does it: SIGHUP is ignored.
+fn outlives_terminal() -> bool {
+    let ignored = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?.trim().to_owned();
+        Some(u64::from_str_radix(&line, 16).ok()? >> (SIGHUP - 1) & 1 == 1)
+    };
+    // Where the system does not say, SIGHUP does what it always does.
+    std::fs::read_to_string("/proc/self/status").ok().and_then(ignored).unwrap_or(true)
 }
 
 /// Lets a file beyond the limit on sizes be an error of writing, as a full disk is, and not the death of the process.
