@@ -201,7 +201,10 @@ fn foreseen(
     let mut course = Vec::new();
     for &stage in &graph.order {
         let (node, told) = (&graph.nodes[stage], told[stage].as_ref().and_then(|told| told.as_ref().ok()));
-        course.push((node.name.clone(), told.and_then(|told| told.time)));
+        // What nobody asked for is no part of the way.
+        if !matches!(planned[stage].decision, Decision::Skip(_)) {
+            course.push((node.name.clone(), told.and_then(|told| told.time)));
+        }
         let text = told.and_then(|told| shortage(&told.forecast, &node.settings, device));
         short.extend(text.map(|text| (node.name.clone(), text)));
     }

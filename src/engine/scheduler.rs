@@ -61,7 +61,7 @@ impl Run<'_> {
                 pipeline: record.pipeline.clone(),
                 run: number,
                 device: self.options.device.clone(),
-                stages: self.graph.nodes.len(),
+                stages: planned.iter().filter(|planned| !matches!(planned.decision, Decision::Skip(_))).count(),
             },
         );
         let (mut record, mut failed) = match Planner::new(self.graph, self.store, self.records, Some(number)) {

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use super::course::Course;
 use super::detail::{Detail, resident};
 use super::event::{Happened, Reporter, RunEvent};
+use super::fit::{Part, bar, fitted, named, width};
 use super::lines::{is_told, rounded, sentence};
 use crate::streams::say;
 use crate::streams::visible;
@@ -27,24 +28,31 @@ pub struct Bars {
 /// A stage's bar, and what stands beside it.
 struct Bar {
     bar: ProgressBar,
+    /// Nothing before the stage has counted.
+    counted: Arc<Mutex<Option<Counted>>>,
     /// The step of its latest checkpoint.
     checkpoint: Option<u64>,
 }
+
+/// How far a stage is.
+#[derive(Clone)]
+struct Counted {
+    done: u64,
+    total: u64,
+    unit: &'static str,
+    detail: String,
+    checkpoint: Option<u64>,
+}
+
+/// Room for the spinner and the time beside a name.
+const ELAPSED: usize = 10;
 
 impl Bars {
     /// Bars on stderr.
     pub fn new(course: Course, detail: Detail) -> Bars {
         let all = MultiProgress::new();
         let course = Arc::new(Mutex::new(course));
-        let told = course.clone();
         let whole = all.add(ProgressBar::new_spinner());
-        let state = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
-            let course = told.lock().expect("no thread panics while it draws");
-            // Writing into a bar's line cannot fail.
-            let _ = out.write_str(&whole_run(&course, Instant::now(), resident()));
-        };
-        let style = ProgressStyle::with_template("{prefix:.bold} {state}").expect("the template is right");
-        whole.set_style(style.with_key("state", state));
         Bars { all, whole, bars: Mutex::new(HashMap::new()), course, detail }
     }
 
@@ -52,15 +60,29 @@ impl Bars {
         let mut bars = self.bars.lock().expect("no thread panics while it draws");
         let fresh = || {
             let bar = self.all.insert_before(&self.whole, ProgressBar::new_spinner());
-            bar.set_style(
-                ProgressStyle::with_template("{prefix:.bold} {spinner} {elapsed}").expect("the template is right"),
-            );
-            let place = self.course.lock().expect("no thread panics while it draws").place(stage);
-            bar.set_prefix(format!("{place} {stage}"));
+            let style = ProgressStyle::with_template("{prefix:.bold} {spinner} {elapsed}");
+            bar.set_style(style.expect("the template is right"));
+            bar.set_prefix(fitted(vec![Part::kept(self.name(stage))], width().saturating_sub(ELAPSED)));
             bar.enable_steady_tick(Duration::from_millis(200));
-            Bar { bar, checkpoint: None }
+            Bar { bar, counted: Arc::default(), checkpoint: None }
         };
         change(bars.entry(stage.to_owned()).or_insert_with(fresh));
+    }
+
+    /// The line of a stage that counts.
+    fn counting(&self, stage: &str, counted: Arc<Mutex<Option<Counted>>>) -> ProgressStyle {
+        let (course, name) = (self.course.clone(), stage.to_owned());
+        let parts = move |width| {
+            let pace = course.lock().expect("no thread panics while it draws").pace(&name);
+            let counted = counted.lock().expect("no thread panics while it draws");
+            counted.as_ref().map_or_else(Vec::new, |counted| parts_of(counted, pace, width))
+        };
+        drawn(self.name(stage), parts)
+    }
+
+    /// `7/19 policy`.
+    fn name(&self, stage: &str) -> String {
+        format!("{} {stage}", self.course.lock().expect("no thread panics while it draws").place(stage))
     }
 
     fn drop_bar(&self, stage: &str) {
@@ -71,13 +93,46 @@ impl Bars {
     }
 }
 
-/// `7 of 19 stages done, 12 min left, 1.2 GiB of memory`.
-fn whole_run(course: &Course, now: Instant, memory: Option<u64>) -> String {
-    let (over, all) = course.over();
-    let mut words = vec![format!("{over} of {all} stages done")];
-    words.extend(course.left(now).map(|left| format!("{} left in all", spoken(left))));
-    words.extend(memory.map(|bytes| format!("{} of memory", size(bytes))));
-    words.join(", ")
+/// What the line of the run says beside its name: `7 of 19 stages done, 12 min left in all, 1.2 GiB of memory`.
+fn whole_run(course: &Course, now: Instant, memory: Option<u64>) -> Vec<Part> {
+    let (done, all) = course.done();
+    let mut parts = vec![Part::kept(format!(" {done} of {all} stages done"))];
+    parts.extend(course.left(now).map(|left| Part::new(90, format!(", {} left in all", spoken(left)))));
+    parts.extend(memory.map(|bytes| Part::new(10, format!(", {} of memory", size(bytes)))));
+    parts
+}
+
+/// What the line of a stage says beside its name: a bar, `10/128 steps, 1.2/s, 3 min left`, and what the stage tells.
+fn parts_of(counted: &Counted, pace: Option<(f64, Duration)>, width: usize) -> Vec<Part> {
+    let Counted { done, total, unit, detail, checkpoint } = counted;
+    let mut parts = vec![
+        Part::new(50, format!(" {}", bar(*done, *total, width))),
+        Part::new(90, format!(" {done}/{total}")),
+        Part::new(70, format!(" {unit}")),
+    ];
+    if let Some((rate, left)) = pace {
+        parts.push(Part::new(40, format!(", {}/s", rounded(rate))));
+        parts.push(Part::new(80, format!(", {} left", spoken(left))));
+    }
+    // What a stage tells first tells most.
+    let facts = detail.split(", ").filter(|fact| !fact.is_empty()).take(20);
+    parts.extend((0..).zip(facts).map(|(at, fact): (u8, _)| Part::new(35 - at, format!(", {fact}"))));
+    parts.extend(checkpoint.map(|step| Part::new(10, format!(", checkpoint at step {step}"))));
+    parts
+}
+
+/// A style that draws a line anew each time, as wide as the terminal is then: a name in bold, and parts beside it.
+pub(super) fn drawn(name: String, parts: impl Fn(usize) -> Vec<Part> + Clone + Send + Sync + 'static) -> ProgressStyle {
+    let line = move || {
+        let width = width();
+        named(&name, parts(width), width)
+    };
+    let (first, second) = (line.clone(), line);
+    // Writing into a bar's line cannot fail.
+    let name = move |_: &ProgressState, out: &mut dyn std::fmt::Write| _ = out.write_str(&first().0);
+    let rest = move |_: &ProgressState, out: &mut dyn std::fmt::Write| _ = out.write_str(&second().1);
+    let style = ProgressStyle::with_template("{name:.bold}{rest}").expect("the template is right");
+    style.with_key("name", name).with_key("rest", rest)
 }
 
 impl Reporter for Bars {
@@ -85,7 +140,13 @@ impl Reporter for Bars {
         let name = stage.unwrap_or_default();
         self.course.lock().expect("no thread panics while it draws").see(stage, happened, Instant::now());
         match happened {
-            Happened::Run(RunEvent::RunStarted { pipeline, .. }) => self.whole.set_prefix(pipeline.clone()),
+            Happened::Run(RunEvent::RunStarted { pipeline, .. }) => {
+                let course = self.course.clone();
+                let parts = move |_| {
+                    whole_run(&course.lock().expect("no thread panics while it draws"), Instant::now(), resident())
+                };
+                self.whole.set_style(drawn(pipeline.clone(), parts));
+            }
             Happened::Run(RunEvent::StageStarted { .. }) => {
                 // A run in which everything is reused is over before anyone looks.
                 self.whole.enable_steady_tick(Duration::from_millis(500));
@@ -99,15 +160,14 @@ impl Reporter for Bars {
             ) => self.drop_bar(name),
             Happened::Run(RunEvent::RunFinished { .. }) => self.whole.finish_and_clear(),
             Happened::Work(kit::Event::Progressed { done, total, unit, detail }) => {
-                self.with_bar(name, |Bar { bar, checkpoint }| {
-                    if bar.length() != Some(*total) {
-                        bar.set_style(counting(unit));
-                        bar.set_length(*total);
-                        bar.reset_eta();
+                let detail = visible(&kit::redact(detail));
+                self.with_bar(name, |Bar { bar, counted, checkpoint }| {
+                    let now = Counted { done: *done, total: *total, unit, detail, checkpoint: *checkpoint };
+                    let before = counted.lock().expect("no thread panics while it draws").replace(now);
+                    if before.is_none() {
+                        bar.set_style(self.counting(name, counted.clone()));
                     }
                     bar.set_position(*done);
-                    let kept = checkpoint.map(|step| format!(" (checkpoint at step {step})")).unwrap_or_default();
-                    bar.set_message(format!("{}{kept}", visible(&kit::redact(detail))));
                 });
                 return;
             }
@@ -129,16 +189,6 @@ impl Reporter for Bars {
     }
 }
 
-/// The bar of work whose amount is known.
-fn counting(unit: &str) -> ProgressStyle {
-    let template = "{prefix:.bold} {bar:30} {pos}/{len} UNIT, {rate}/s, {eta} left {msg}".replace("UNIT", unit);
-    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        // Writing into a bar's line cannot fail.
-        let _ = out.write_str(&rounded(state.per_sec()));
-    };
-    ProgressStyle::with_template(&template).expect("the template is right").with_key("rate", rate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,11 +197,49 @@ mod tests {
     fn the_line_of_the_run_tells_stages_time_and_memory() {
         let stages = [("a", Some(90)), ("b", None)];
         let course = Course::new(stages.map(|(name, time)| (name.to_owned(), time.map(Duration::from_secs))));
-        let line = whole_run(&course, Instant::now(), Some(3 << 29));
-        assert_eq!(line, "0 of 2 stages done, 1 min 30 s left in all, 1.5 GiB of memory");
-        assert_eq!(whole_run(&Course::new([]), Instant::now(), None), "0 of 0 stages done");
+        let line = |width| {
+            let (name, rest) = named("test", whole_run(&course, Instant::now(), Some(3 << 29)), width);
+            name + &rest
+        };
+        assert_eq!(line(80), "test 0 of 2 stages done, 1 min 30 s left in all, 1.5 GiB of memory");
+        assert_eq!(line(60), "test 0 of 2 stages done, 1 min 30 s left in all");
+        assert_eq!(line(40), "test 0 of 2 stages done");
+        assert_eq!(fitted(whole_run(&Course::new([]), Instant::now(), None), 80), " 0 of 0 stages done");
         if cfg!(target_os = "linux") {
             assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
+        }
+    }
+    #[test]
+    fn the_line_of_a_stage_fits_and_keeps_what_tells_most() {
+        let counted = Counted {
+            done: 64,
+            total: 128,
+            unit: "steps",
+            detail: "loss 0.6931, accuracy 0.5".to_owned(),
+            checkpoint: Some(60),
+        };
+        let line = |width: usize| {
+            let pace = Some((1.25, Duration::from_secs(51)));
+            let (name, rest) = named("10/19 policy@beta=0.1", parts_of(&counted, pace, width), width);
+            name + &rest
+        };
+        let (half, quarter) = (bar(1, 2, 80), bar(1, 2, 40));
+        let long = bar(1, 2, 140);
+        for (width, wanted) in [
+            (
+                139,
+                format!(
+                    "10/19 policy@beta=0.1 {long} 64/128 steps, 1.25/s, 51 s left, loss 0.6931, accuracy 0.5, \
+                     checkpoint at step 60"
+                ),
+            ),
+            (99, format!("10/19 policy@beta=0.1 {long} 64/128 steps, 1.25/s, 51 s left, loss 0.6931")),
+            (79, format!("10/19 policy@beta=0.1 {half} 64/128 steps, 1.25/s, 51 s left")),
+            (59, format!("10/19 policy@beta=0.1 {quarter} 64/128 steps, 51 s left")),
+            (39, "10/19 policy@beta=0.1 64/128, 51 s left".to_owned()),
+            (20, "10/19 policy\u{2026} 64/128".to_owned()),
+        ] {
+            assert_eq!(line(width), wanted);
         }
     }
 }

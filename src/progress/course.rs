@@ -16,13 +16,23 @@ struct Step {
     name: String,
     /// Seconds that it was forecast to take.
     forecast: Option<f64>,
+    /// Its number among those that were begun or are done, from 1.
+    place: Option<usize>,
     at: At,
 }
 
 enum At {
     Waiting,
-    Running { since: Instant, pace: Option<Pace> },
-    Over { seconds: Option<f64> },
+    Running {
+        since: Instant,
+        pace: Option<Pace>,
+    },
+    Over {
+        /// What it took, where it did its work in this run.
+        seconds: Option<f64>,
+        /// Whether its result is there.
+        done: bool,
+    },
 }
 
 /// Units done between two moments.
@@ -36,41 +46,58 @@ struct Pace {
 }
 
 impl Course {
-    /// The stages with their forecasts; those that do not run have none.
+    /// The stages that are asked for with their forecasts; those whose results are there have none.
     pub fn new(stages: impl IntoIterator<Item = (String, Option<Duration>)>) -> Course {
         let step = |(name, forecast): (String, Option<Duration>)| Step {
             name,
             forecast: forecast.map(|time| time.as_secs_f64()),
+            place: None,
             at: At::Waiting,
         };
         Course { stages: stages.into_iter().map(step).collect() }
     }
 
-    /// `7/19`: the place of a stage among all.
+    /// `7/19`: as the how manieth a stage was begun, of all.
     pub fn place(&self, stage: &str) -> String {
-        match self.stages.iter().position(|step| step.name == stage) {
-            Some(place) => format!("{}/{}", place + 1, self.stages.len()),
+        match self.stages.iter().find(|step| step.name == stage).and_then(|step| step.place) {
+            Some(place) => format!("{place}/{}", self.stages.len()),
             None => String::new(),
         }
     }
 
-    /// How many stages are over, and how many there are.
-    pub fn over(&self) -> (usize, usize) {
-        (self.stages.iter().filter(|step| matches!(step.at, At::Over { .. })).count(), self.stages.len())
+    /// How many stages are done, and how many there are.
+    pub fn done(&self) -> (usize, usize) {
+        (self.stages.iter().filter(|step| matches!(step.at, At::Over { done: true, .. })).count(), self.stages.len())
+    }
+
+    /// How fast a stage at work is, in units a second, and the time that is left for what it counts.
+    pub fn pace(&self, stage: &str) -> Option<(f64, Duration)> {
+        let step = self.stages.iter().find(|step| step.name == stage)?;
+        let At::Running { pace: Some(pace), .. } = step.at else { return None };
+        let left = Duration::try_from_secs_f64(pace.left()?).ok()?;
+        Some((pace.rate()?, left))
     }
 
     /// Takes what a stage tells.
     pub fn see(&mut self, stage: Option<&str>, happened: &Happened, now: Instant) {
+        let begun = self.stages.iter().filter(|step| step.place.is_some()).count();
         let Some(step) = self.stages.iter_mut().find(|step| Some(step.name.as_str()) == stage) else { return };
+        let mut over = |seconds, done| {
+            if done {
+                step.place.get_or_insert(begun + 1);
+            }
+            step.at = At::Over { seconds, done };
+        };
         match happened {
-            Happened::Run(RunEvent::StageStarted { .. }) => step.at = At::Running { since: now, pace: None },
-            Happened::Run(RunEvent::StageFinished { seconds, .. }) => step.at = At::Over { seconds: Some(*seconds) },
+            Happened::Run(RunEvent::StageStarted { .. }) => {
+                step.place.get_or_insert(begun + 1);
+                step.at = At::Running { since: now, pace: None };
+            }
+            Happened::Run(RunEvent::StageFinished { seconds, .. }) => over(Some(*seconds), true),
+            Happened::Run(RunEvent::StageReused { .. }) => over(None, true),
             Happened::Run(
-                RunEvent::StageReused { .. }
-                | RunEvent::StageSkipped { .. }
-                | RunEvent::StageFailed { .. }
-                | RunEvent::StageInterrupted,
-            ) => step.at = At::Over { seconds: None },
+                RunEvent::StageSkipped { .. } | RunEvent::StageFailed { .. } | RunEvent::StageInterrupted,
+            ) => over(None, false),
             Happened::Work(kit::Event::Progressed { done, total, .. }) => {
                 if let At::Running { pace, .. } = &mut step.at {
                     // What counts something else begins anew.
@@ -107,7 +134,7 @@ impl Course {
         for step in &self.stages {
             let Some(forecast) = step.forecast else { continue };
             match &step.at {
-                At::Over { seconds: Some(seconds) } => {
+                At::Over { seconds: Some(seconds), .. } => {
                     took += seconds;
                     told += forecast;
                 }
@@ -126,10 +153,15 @@ impl Course {
 }
 
 impl Pace {
+    /// Units a second.
+    fn rate(self) -> Option<f64> {
+        let (units, seconds) = ((self.done - self.first) as f64, (self.now - self.began).as_secs_f64());
+        (units > 0.0 && seconds > 0.0).then(|| units / seconds)
+    }
+
     /// Seconds for the rest at this pace.
     fn left(self) -> Option<f64> {
-        let (units, seconds) = ((self.done - self.first) as f64, (self.now - self.began).as_secs_f64());
-        (units > 0.0 && seconds > 0.0).then(|| self.total.saturating_sub(self.done) as f64 * seconds / units)
+        self.rate().map(|rate| self.total.saturating_sub(self.done) as f64 / rate)
     }
 }
 
@@ -164,7 +196,7 @@ mod tests {
         let stage = |name: &str, seconds: Option<u64>| (name.to_owned(), seconds.map(Duration::from_secs));
         let mut course = Course::new([stage("data", None), stage("a", Some(10)), stage("b", Some(100))]);
         assert_eq!(course.left(at(0)), Some(Duration::from_secs(110)));
-        assert_eq!((course.place("b"), course.over()), ("3/3".to_owned(), (0, 3)));
+        assert_eq!((course.place("b"), course.done()), (String::new(), (0, 3)));
         course.see(Some("data"), &finished(1.0), at(0));
         course.see(Some("a"), &started(), at(0));
         assert_eq!(course.left(at(4)), Some(Duration::from_secs(106)));
@@ -177,7 +209,29 @@ mod tests {
         course.see(Some("b"), &progressed(40), at(80));
         assert_eq!(course.left(at(80)), Some(Duration::from_secs(120)));
         course.see(Some("b"), &finished(180.0), at(200));
-        assert_eq!((course.left(at(200)), course.over()), (None, (3, 3)));
+        assert_eq!((course.left(at(200)), course.done()), (None, (3, 3)));
+    }
+
+    #[test]
+    fn the_place_of_a_stage_is_one_more_than_what_was_begun_before() {
+        let now = Instant::now();
+        let mut course = Course::new(["a", "b", "c", "d"].map(|name| (name.to_owned(), None)));
+        let (reused, failed) = (
+            RunEvent::StageReused { entry: String::new(), read: None, rows: 1, rejected: 0 },
+            RunEvent::StageInterrupted,
+        );
+        for (stage, happened, place, done) in [
+            ("c", Happened::Run(reused), "1/4", 1),
+            ("a", started(), "2/4", 1),
+            ("d", started(), "3/4", 1),
+            ("d", finished(1.0), "3/4", 2),
+            ("b", started(), "4/4", 2),
+            ("a", Happened::Run(failed), "2/4", 2),
+            ("none", started(), "", 2),
+        ] {
+            course.see(Some(stage), &happened, now);
+            assert_eq!((course.place(stage).as_str(), course.done()), (place, (done, 4)), "{stage}");
+        }
     }
 
     #[test]
@@ -189,5 +243,8 @@ mod tests {
         course.see(Some("a"), &progressed(0), now);
         course.see(Some("a"), &progressed(50), now + Duration::from_secs(5));
         assert_eq!(course.left(now + Duration::from_secs(5)), Some(Duration::from_secs(5)));
+        // The line of the stage says what the line of the run adds up.
+        assert_eq!(course.pace("a"), Some((10.0, Duration::from_secs(5))));
+        assert_eq!(course.pace("b"), None);
     }
 }

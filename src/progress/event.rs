@@ -20,7 +20,7 @@ pub enum RunEvent {
         run: u64,
         /// Where models compute.
         device: String,
-        /// Stages in all.
+        /// Stages that are asked for.
         stages: usize,
     },
     /// A stage began its work.

@@ -25,10 +25,8 @@ struct State {
     pace: HashMap<String, Pace>,
 }
 
-/// How a stage gets on.
+/// What was told of a stage.
 struct Pace {
-    began: Instant,
-    first: u64,
     told: Instant,
     /// The step of a checkpoint that no line has told.
     checkpoint: Option<u64>,
@@ -45,7 +43,7 @@ impl Reporter for Lines {
             }
             // It stands in the next line of the stage.
             Happened::Work(kit::Event::CheckpointWritten { step }) if self.detail < Detail::Full => {
-                state.pace.entry(name.to_owned()).or_insert_with(|| Pace::new(now, *step)).checkpoint = Some(*step);
+                state.pace.entry(name.to_owned()).or_insert_with(|| Pace::new(now)).checkpoint = Some(*step);
                 None
             }
             other if is_told(other, self.detail) => sentence(other),
@@ -66,8 +64,8 @@ impl Lines {
 }
 
 impl Pace {
-    fn new(now: Instant, done: u64) -> Pace {
-        Pace { began: now, first: done, told: now, checkpoint: None }
+    fn new(now: Instant) -> Pace {
+        Pace { told: now, checkpoint: None }
     }
 }
 
@@ -87,15 +85,13 @@ impl State {
         unit: &str,
         detail: &str,
     ) -> Option<String> {
-        let pace = self.pace.entry(stage.to_owned()).or_insert_with(|| Pace::new(now, done));
+        let pace = self.pace.entry(stage.to_owned()).or_insert_with(|| Pace::new(now));
         if now - pace.told < EVERY {
             return None;
         }
         pace.told = now;
-        let rate = (done - pace.first.min(done)) as f64 / (now - pace.began).as_secs_f64();
         let mut line = format!("stage {}, {done} of {total} {unit}", self.course.place(stage));
-        if rate > 0.0 {
-            let left = Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).min(1e9));
+        if let Some((rate, left)) = self.course.pace(stage) {
             line.push_str(&format!(", {} {unit}/s, {} left", rounded(rate), spoken(left)));
         }
         if let Some(left) = self.course.left(now) {

@@ -6,6 +6,7 @@ mod detail;
 mod ending;
 mod event;
 mod fetching;
+mod fit;
 mod json;
 mod lines;
 mod recorder;

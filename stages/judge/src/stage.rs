@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result, Stage, Table,
+    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result, Stage,
+    Table,
 };
 use tokens::lm_error;
 

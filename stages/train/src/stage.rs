@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Rendering, Result, Stage,
-    Table,
+    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Rendering, Result,
+    Stage, Table,
 };
 use tokens::lm_error;
 use tokens::rendering::{Shown, of_rows};
