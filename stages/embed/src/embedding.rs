@@ -8,7 +8,7 @@ use kit::{Context, DistinctPrompts, Error, Outcome, Result, ShardOutput, Sharded
 use lm::SentenceEncoder;
 
 use crate::config::Embed;
-use tokens::lm_error;
+use tokens::{lm_error, open_device};
 
 /// Texts between two looks at the interrupt; enough of them that those of similar length can go together.
 const TEXTS_PER_CALL: usize = 256;
@@ -50,8 +50,7 @@ impl<'a> Embedding<'a> {
     }
 
     fn load(&self) -> Result<SentenceEncoder> {
-        let device = lm::open_device(self.context.device).map_err(lm_error)?;
-        self.stage.dtype.warning(&device).into_iter().for_each(|text| self.context.warn(text));
+        let device = open_device(self.context, self.stage.dtype)?;
         SentenceEncoder::load_in(&self.context.model("model")?.path, &device, self.stage.dtype).map_err(lm_error)
     }
 }

@@ -9,7 +9,7 @@ use objective::{Batch, Edge, Mixture, SequenceLogps};
 
 use crate::config::Evaluate;
 use crate::pairs::{PairTokens, Pairs, SideTokens};
-use tokens::lm_error;
+use tokens::{lm_error, load_decoder};
 
 /// Scores the pairs; the rows are sorted by pair id.
 pub(crate) fn score(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> Result<Vec<Score>> {
@@ -37,9 +37,7 @@ fn log_probs(
     key: &str,
     (place, of): (u64, u64),
 ) -> Result<Vec<(f64, f64)>> {
-    let device = lm::open_device(context.device).map_err(lm_error)?;
-    stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
-    let decoder = Decoder::load_in(&context.model(key)?.path, &device, stage.dtype).map_err(lm_error)?;
+    let decoder = load_decoder(context, key, stage.dtype)?;
     let total = 2 * pairs.kept.len() as u64;
     let mut result = Vec::new();
     let mut finished = Batches::open(context, &format!("{key}.jsonl"), key)?;

@@ -12,7 +12,7 @@ use crate::labels::log_sum;
 use crate::mass::{self, LOW_MASS};
 use crate::verdict::Answer;
 use crate::work::{Asked, Question, Questions, Unit, Wording};
-use tokens::lm_error;
+use tokens::{lm_error, load_decoder};
 
 /// The comparisons as questions, and the model once a shard needs it.
 pub(crate) struct Local<'a> {
@@ -31,13 +31,6 @@ impl<'a> Local<'a> {
         }
         Ok(Local { judging, questions, decoder: None })
     }
-
-    fn load(&self) -> Result<Decoder> {
-        let Judging { stage, context, .. } = self.judging;
-        let device = lm::open_device(context.device).map_err(lm_error)?;
-        stage.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
-        Decoder::load_in(&context.model("model")?.path, &device, stage.dtype).map_err(lm_error)
-    }
 }
 
 impl Sharded for Local<'_> {
@@ -51,7 +44,8 @@ impl Sharded for Local<'_> {
 
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
         if self.decoder.is_none() {
-            self.decoder = Some(self.load()?);
+            let Judging { stage, context, .. } = &self.judging;
+            self.decoder = Some(load_decoder(context, "model", stage.dtype)?);
         }
         let Local { judging, questions, decoder } = self;
         let Judging { stage, context, work, judge_id, low_mass } = judging;

@@ -6,7 +6,7 @@ use kit::rows::ReferenceRow;
 use kit::{Context, Error, Outcome, Result, ShardOutput, Sharded, complete_port};
 use lm::{Decoder, Sequence};
 
-use tokens::lm_error;
+use tokens::{lm_error, load_decoder};
 
 use crate::config::Reference;
 use crate::work::{Task, Unit, WorkList};
@@ -23,12 +23,6 @@ impl<'a> Scoring<'a> {
     pub(crate) fn new(stage: &'a Reference, context: &'a Context<'a>, work: WorkList) -> Scoring<'a> {
         Scoring { stage, context, work, decoder: None }
     }
-
-    fn load(&self) -> Result<Decoder> {
-        let device = lm::open_device(self.context.device).map_err(lm_error)?;
-        self.stage.dtype.warning(&device).into_iter().for_each(|text| self.context.warn(text));
-        Decoder::load_in(&self.context.model("model")?.path, &device, self.stage.dtype).map_err(lm_error)
-    }
 }
 
 impl Sharded for Scoring<'_> {
@@ -42,7 +36,7 @@ impl Sharded for Scoring<'_> {
 
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
         if self.decoder.is_none() {
-            self.decoder = Some(self.load()?);
+            self.decoder = Some(load_decoder(self.context, "model", self.stage.dtype)?);
         }
         let Scoring { stage, context, work, decoder } = self;
         let decoder = decoder.as_ref().expect("loaded above");

@@ -8,7 +8,7 @@ use lm::{Decoder, GenerateRequest, Generation};
 
 use crate::config::Sample;
 use crate::work::{PromptTokens, WorkList};
-use tokens::lm_error;
+use tokens::{lm_error, load_decoder};
 
 /// The distinct prompts, and the model once a shard needs it.
 pub(crate) struct Sampling<'a> {
@@ -26,12 +26,6 @@ impl<'a> Sampling<'a> {
     pub(crate) fn new(stage: &'a Sample, context: &'a Context<'a>) -> Result<Sampling<'a>> {
         Ok(Sampling { stage, context, work: WorkList::read(stage, context)?, decoder: None })
     }
-
-    fn load(&self) -> Result<Decoder> {
-        let device = lm::open_device(self.context.device).map_err(lm_error)?;
-        self.stage.dtype.warning(&device).into_iter().for_each(|text| self.context.warn(text));
-        Decoder::load_in(&self.context.model("model")?.path, &device, self.stage.dtype).map_err(lm_error)
-    }
 }
 
 impl Sharded for Sampling<'_> {
@@ -47,7 +41,7 @@ impl Sharded for Sampling<'_> {
 
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
         if self.decoder.is_none() && !shard.is_empty() {
-            self.decoder = Some(self.load()?);
+            self.decoder = Some(load_decoder(self.context, "model", self.stage.dtype)?);
         }
         let Sampling { stage, context, work, decoder } = self;
         if shard.start == 0 {

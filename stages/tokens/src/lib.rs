@@ -7,10 +7,12 @@
 
 pub mod cost;
 mod error;
+mod model;
 mod reader;
 pub mod rendering;
 mod rules;
 
 pub use error::lm_error;
+pub use model::{load_decoder, open_device};
 pub use reader::{DatasetRow, ItemSequences, Mismatched, RefusedRow, SequenceKey, SequenceReader, turns};
 pub use rules::{PromptRules, QuestionRules, RowRules};

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use kit::rows::{Contrast, Metric, Split, StepRow};
 use kit::{Context, Error, Outcome, Result, Table};
-use lm::{AdamW, Decoder, Kept, Memory, Training};
+use lm::{AdamW, Kept, Memory, Training};
 use objective::Mixture;
-use tokens::{SequenceReader, lm_error};
+use tokens::{SequenceReader, lm_error, load_decoder};
 
 use crate::checkpoint::Checkpoints;
 use crate::config::{MemorySchedule, Train};
@@ -100,9 +100,7 @@ impl Train {
     }
 
     fn training(&self, context: &Context<'_>) -> Result<Training> {
-        let device = lm::open_device(context.device).map_err(lm_error)?;
-        self.dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
-        let mut decoder = Decoder::load_in(&context.model("model")?.path, &device, self.dtype).map_err(lm_error)?;
+        let mut decoder = load_decoder(context, "model", self.dtype)?;
         if let Some(adapter) = &self.adapter {
             adapter.lora().and_then(|lora| decoder.add_adapter(&lora, context.seed.0)).map_err(lm_error)?;
         }

@@ -1,0 +1,25 @@
+//! The model of a stage, on the device of the run.
+
+use kit::{Context, Result};
+use lm::{Decoder, Device, Dtype};
+
+use crate::error::lm_error;
+
+/// Opens the device of the run; warns where a precision is slow there.
+///
+/// # Errors
+/// When there is no such device.
+pub fn open_device(context: &Context<'_>, dtype: Dtype) -> Result<Device> {
+    let device = lm::open_device(context.device).map_err(lm_error)?;
+    dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
+    Ok(device)
+}
+
+/// Loads the decoder of an input there, an adapter with its base.
+///
+/// # Errors
+/// When there is no such device, or when the folder cannot be read.
+pub fn load_decoder(context: &Context<'_>, input: &str, dtype: Dtype) -> Result<Decoder> {
+    let device = open_device(context, dtype)?;
+    Decoder::load_in(&context.model(input)?.path, &device, dtype).map_err(lm_error)
+}
