@@ -11,6 +11,7 @@ mod bad_row;
 mod column;
 mod config;
 mod dialogue;
+mod faults;
 mod files;
 mod format;
 mod head;

@@ -7,6 +7,7 @@ use kit::{Context, Error, Event, Outcome, Result};
 
 use crate::bad_row::BadRow;
 use crate::config::{Ingest, OnBadRow};
+use crate::faults::Faults;
 use crate::format::{Form, Part};
 use crate::intake::{Intake, Taken};
 use crate::ledger::Place;
@@ -14,8 +15,6 @@ use crate::record::{Reading, Record, join, read, row_id};
 use crate::row::{Counts, Doubt};
 use crate::survey::Survey;
 
-/// Bad rows that a failure names one by one.
-const NAMED: usize = 20;
 /// Rows between two looks at whether to stop.
 const ROWS_PER_LOOK: u64 = 1024;
 
@@ -34,8 +33,8 @@ pub struct Pass<'a> {
     reasons: BTreeMap<&'static str, u64>,
     /// Rows that are at fault.
     bad: u64,
-    /// The first of them.
-    named: Vec<String>,
+    /// What is wrong with them.
+    faults: Faults,
     /// What is worth knowing about how rows were read, and how often.
     counts: Counts,
     /// What is perhaps not meant so, and in how many rows.
@@ -58,7 +57,7 @@ impl<'a> Pass<'a> {
             read: 0,
             reasons: BTreeMap::new(),
             bad: 0,
-            named: Vec::new(),
+            faults: Faults::default(),
             counts: Counts::new(),
             doubts: BTreeMap::new(),
         })
@@ -152,9 +151,7 @@ impl<'a> Pass<'a> {
     fn refuse(&mut self, why: BadRow, row_id: String, place: Place) -> Result<()> {
         self.read += 1;
         self.bad += 1;
-        if self.named.len() < NAMED {
-            self.named.push(format!("{}:{}: {why}", self.survey.files[place.file as usize].name, place.line));
-        }
+        self.faults.note(format!("{}:{}", self.survey.files[place.file as usize].name, place.line), &why);
         if self.stage.max_rejects.is_some_and(|most| self.bad > most) {
             return Err(self.too_many());
         }
@@ -176,20 +173,18 @@ impl<'a> Pass<'a> {
     fn too_many(&self) -> Error {
         let most = self.stage.max_rejects.unwrap_or_default();
         let text = format!("more than {most} bad rows (`max_rejects`) within {} rows; the first:", self.read);
-        Error::data(format!("{text}\n  {}", self.named.join("\n  ")))
+        Error::data(format!("{text}\n  {}", self.faults.lines(&self.survey.layouts[0]).join("\n  ")))
     }
 
     fn finish(self, layouts: Vec<String>) -> Result<Outcome> {
         let names: Vec<&str> = self.stage.files.0.iter().map(String::as_str).collect();
         let names = names.join(", ");
         if self.stage.on_bad_row == OnBadRow::Fail && self.bad > 0 {
-            let more = self.bad - self.named.len() as u64;
-            let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
             return Err(Error::data(format!(
-                "{} of {} rows cannot be taken:\n  {}{more}\nmend them, or go on without them with `on_bad_row: reject`",
+                "{} of {} rows cannot be taken:\n  {}\nmend them, or go on without them with `on_bad_row: reject`",
                 self.bad,
                 self.read,
-                self.named.join("\n  ")
+                self.faults.lines(&self.survey.layouts[0]).join("\n  ")
             )));
         }
         let rejected: u64 = self.reasons.values().sum();
@@ -197,7 +192,7 @@ impl<'a> Pass<'a> {
         if kept == 0 {
             let why: Vec<String> = self.reasons.iter().map(|(reason, rows)| format!("{rows} {reason}")).collect();
             let why = if self.read == 0 { "there are none".to_owned() } else { why.join(", ") };
-            let first = self.named.first().map_or(String::new(), |first| format!("; the first: {first}"));
+            let first = self.faults.first().map_or(String::new(), |first| format!("; the first: {first}"));
             return Err(Error::data(format!("{names}: no row is left to go on with: {why}{first}")));
         }
         self.rejects.finish()?;

@@ -310,3 +310,26 @@ fn a_footer_that_claims_gibibytes_takes_none() {
     let error = data.run(&["a.parquet"], json!({})).err().unwrap();
     assert!(error.contains("its footer claims 2147483647 bytes, at most 268435456 are read"), "{error}");
 }
+
+#[test]
+fn what_is_no_number_is_refused() {
+    let data = Data::new();
+    let text = |text: &'static str| -> ArrayRef { Arc::new(LargeStringArray::from(vec![text])) };
+    let number = |number: f32| -> ArrayRef { Arc::new(Float32Array::from(vec![number])) };
+    let with = |name: &'static str, column: ArrayRef| {
+        let mut columns = vec![("prompt", text("p")), ("chosen", text("a")), ("rejected", text("b"))];
+        columns.retain(|(other, _)| *other != name);
+        columns.push((name, column));
+        write(&data.path("a.parquet"), columns);
+        match data.check(&["a.parquet"], json!({})) {
+            found if found.is_empty() => data.run(&["a.parquet"], json!({})).err().unwrap(),
+            found => found[0].text.clone(),
+        }
+    };
+    let told = with("chosen", number(f32::INFINITY));
+    assert!(told.contains("column `chosen` is the number Infinity, wanted text or messages"), "{told}");
+    let told = with("p_hat", number(f32::NEG_INFINITY));
+    assert!(told.contains("column `p_hat` is the number -Infinity, wanted a number"), "{told}");
+    let told = with("p_hat", number(f32::NAN));
+    assert!(told.contains("leave it out with `columns: {p_hat: null}`"), "{told}");
+}

@@ -7,7 +7,7 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, ArrayRef, StructArray};
 use arrow_schema::{DataType, Field, FieldRef, Fields};
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, json};
 
 use super::values::{KEPT_AS_TEXT, read_value};
 use crate::bad_row::BadRow;
@@ -42,7 +42,7 @@ fn cell(column: &str, field: &Field, array: &dyn Array, row: usize) -> Result<Va
     }
 }
 
-/// A cell. NaN is null, as in files of pandas; an infinity is text, which no column of numbers takes.
+/// A cell. NaN is null, as in files of pandas; an infinity is what neither columns of numbers nor of texts take.
 ///
 /// # Errors
 /// When its type is neither text nor a number, a truth value, or lists and structs of them.
@@ -139,7 +139,8 @@ fn float(number: f64) -> Value {
     match Number::from_f64(number) {
         Some(number) => Value::Number(number),
         None if number.is_nan() => Value::Null,
-        None => Value::String(number.to_string()),
+        None if number > 0.0 => json!({"Infinity": null}),
+        None => json!({"-Infinity": null}),
     }
 }
 
