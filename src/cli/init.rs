@@ -6,7 +6,7 @@ use ingest::{Files, Form, Format, Found, Ingest, OnBadRow};
 use kit::Table;
 
 use crate::error::{Error, Result};
-use crate::init::{Holds, OBJECTIVES, Objective, Wish, text};
+use crate::init::{Holds, OBJECTIVES, Objective, Wish, in_line, text};
 use crate::kinds::KINDS;
 use crate::pipeline::check::check_file;
 use crate::pipeline::problem::did_you_mean;
@@ -61,8 +61,10 @@ pub fn init(work: &Path, args: Init) -> Result<()> {
     let judge = args.judge.clone().or(holds.needs_judge().then(|| "./models/judge".to_owned()));
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let plain = |letter: char| if letter.is_ascii_alphanumeric() || "-_".contains(letter) { letter } else { '-' };
+    let name: String = stem.chars().map(plain).collect();
+    let name = name.trim_matches(['-', '_']);
     let wish = Wish {
-        name: stem.chars().map(plain).collect(),
+        name: if name.is_empty() { "pipeline" } else { name }.to_owned(),
         file: path.display().to_string(),
         data: args.data.clone().unwrap_or_else(|| format!("./data/{}.jsonl", example(holds))),
         holds,
@@ -81,7 +83,7 @@ pub fn init(work: &Path, args: Init) -> Result<()> {
         path.file_name().ok_or_else(|| Error::Usage(format!("`{}` is not the name of a file", path.display())))?;
     let schema = work.join("schema.json");
     kit::commit::commit_bytes(&schema, super::schema::of_pipelines().as_bytes())?;
-    let text = format!("# yaml-language-server: $schema={}\n{}", way(parent, &schema)?, text(&wish));
+    let text = format!("# yaml-language-server: $schema={}\n{}", in_line(&way(parent, &schema)?), text(&wish));
     kit::commit::commit_bytes(&parent.join(name), text.as_bytes())?;
     print(&told(&wish, path))
 }
@@ -100,15 +102,16 @@ fn way(folder: &Path, file: &Path) -> Result<String> {
 fn told(wish: &Wish, path: &Path) -> String {
     let mut told = String::new();
     if let Some(found) = &wish.found {
-        told.push_str(&format!("{}: {found}\n", wish.data));
+        told.push_str(&format!("{}: {}\n", in_line(&wish.data), in_line(found)));
     }
     let judge = if wish.judge.is_some() { " and a judge" } else { "" };
-    told.push_str(&format!("{}: {}{judge}, objective {}\n", path.display(), wish.holds.words(), wish.objective.name));
+    let file = in_line(&wish.file);
+    told.push_str(&format!("{file}: {}{judge}, objective {}\n", wish.holds.words(), wish.objective.name));
     if !wish.chat {
         told.push_str(&format!("{} has no chat template: strings are raw text\n", wish.policy));
     }
     match check_file(path, &[], KINDS) {
-        Ok(_) => told.push_str(&format!("next: halftone plan {}\n", path.display())),
+        Ok(_) => told.push_str(&format!("next: halftone plan {file}\n")),
         Err(problems) => {
             told.push_str("still to be done:\n");
             told.extend(problems.iter().map(|problem| format!("  {}\n", problem.line(path))));

@@ -6,4 +6,4 @@ mod yaml;
 
 pub use objective::{OBJECTIVES, Objective};
 pub use plan::{Holds, Wish};
-pub use yaml::text;
+pub use yaml::{in_line, text};

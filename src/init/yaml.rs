@@ -59,14 +59,15 @@ pub fn text(wish: &Wish) -> String {
 
 fn head(wish: &Wish) -> String {
     let judge = if wish.judge.is_some() { ", judged by a model" } else { "" };
-    let mut text = format!("# {}: {}{judge}, then {}.\n#\n", wish.name, wish.holds.words(), wish.objective.name);
-    text.push_str(&format!("#     halftone plan {}    # what would run: rows, tokens, what is too long\n", wish.file));
-    text.push_str(&format!("#     halftone run {}\n#\n", wish.file));
+    let (name, file) = (&wish.name, in_line(&wish.file));
+    let mut text = format!("# {name}: {}{judge}, then {}.\n#\n", wish.holds.words(), wish.objective.name);
+    text.push_str(&format!("#     halftone plan {file}    # what would run: rows, tokens, what is too long\n"));
+    text.push_str(&format!("#     halftone run {file}\n#\n"));
     match &wish.found {
-        Some(found) => text.push_str(&format!("# {}: {found}.\n", wish.data)),
+        Some(found) => text.push_str(&format!("# {}: {}.\n", in_line(&wish.data), in_line(found))),
         None => text.push_str("# Put your own data and models under `vars`.\n"),
     }
-    text.push_str(&format!("\nname: {}\n", wish.name));
+    text.push_str(&format!("\nname: {}\n", word(name)));
     text.push_str(&lines(&[("seed: 17", "everything random follows from it"), ("", ""), ("vars:", "")]));
     let entry = |key: &str, value: &str| format!("  {key}: {}", scalar(value));
     let data = "JSON Lines, CSV or Parquet";
@@ -223,9 +224,53 @@ fn lines(all: &[(&str, &str)]) -> String {
     all.iter().map(line).collect()
 }
 
-/// A text as a YAML value.
+/// A text as a YAML value that stands for itself: `${` begins a reference, and YAML 1.1 ends a line at more letters than
+/// JSON does.
 fn scalar(text: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_./@-".contains(letter);
     let path = text.contains('/') && text.chars().all(plain) && !text.starts_with(['@', '-']);
-    if path { text.to_owned() } else { serde_json::to_string(text).expect("text can be written as JSON") }
+    if path {
+        return text.to_owned();
+    }
+    let json = serde_json::to_string(&text.replace("${", "$${")).expect("text can be written as JSON");
+    in_line(&json)
+}
+
+/// A name as a YAML value: a word of letters, digits, `-` and `_` that is no number and no other word of YAML.
+fn word(name: &str) -> String {
+    let words = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let plain =
+        name.starts_with(|first: char| first.is_ascii_alphabetic()) && !words.contains(&name.to_lowercase().as_str());
+    if plain { name.to_owned() } else { scalar(name) }
+}
+
+/// A text as a part of a comment or of a quoted value: what ends a line, or is no letter, as `\u000a` and the like.
+pub fn in_line(text: &str) -> String {
+    let code = |letter: char| {
+        let mut units = [0; 2];
+        letter.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>()
+    };
+    let unseen = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            || matches!(u32::from(letter) & 0xffff, 0xfffe | 0xffff)
+    };
+    text.chars().map(|letter| if unseen(letter) { code(letter) } else { letter.to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_stands_for_itself_in_a_value_and_in_a_comment() {
+        let check =
+            |text: &str, value: &str, comment: &str| assert_eq!([scalar(text), in_line(text)], [value, comment]);
+        check("./data/x.jsonl", "./data/x.jsonl", "./data/x.jsonl");
+        check("org/model", "org/model", "org/model");
+        check("a\nb: {c}", r#""a\nb: {c}""#, r"a\u000ab: {c}");
+        check("a${x}$${y}", r#""a$${x}$$${y}""#, "a${x}$${y}");
+        check("a\u{85}\u{2028}\u{1b}[2J", r#""a\u0085\u2028\u001b[2J""#, r"a\u0085\u2028\u001b[2J");
+        assert_eq!(["x-1", "no", "1e3", "-"].map(word), ["x-1", r#""no""#, r#""1e3""#, r#""-""#]);
+    }
 }

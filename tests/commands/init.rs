@@ -137,3 +137,33 @@ fn an_objective_that_the_data_cannot_serve_says_how_prompts_can() {
     // Without data nothing is known of them.
     assert!(project.done(&["init", "y.yaml", "--objective", "rpo", "--prompts-only"]).contains("objective rpo"));
 }
+
+#[test]
+fn names_of_the_data_and_of_files_are_no_yaml() {
+    let evil = "x\nstages: {evil: {kind: ingest}}\nname: evil\n#\u{1b}[2J\u{85}\u{2028}y";
+    let row =
+        serde_json::json!({"prompt": "q", "chosen": "an apple", "rejected": "a stone", evil: 1}).to_string() + "\n";
+    let model = model();
+    for name in [
+        "plain.jsonl",
+        "a${x}b.jsonl",
+        "a$${vars.data}.jsonl",
+        "a\nname: evil.jsonl",
+        "a'\"#: [.jsonl",
+        "ä\u{85}\u{1b}.jsonl",
+    ] {
+        let project = Project::new(&[(name, row.as_str())]);
+        for file in ["x.yaml", "x\nname: evil.yaml", "${x}.yaml", "true.yaml", "1e3.yaml"] {
+            let told = project.done(&["init", file, "--data", name, "--policy", &model]);
+            assert!(told.contains("next: halftone plan"), "{name} {file}: {told}");
+            assert!(!told.contains("\nname: evil") && !told.contains('\u{1b}'), "{told}");
+            let text = std::fs::read_to_string(project.path(file)).unwrap();
+            assert!(
+                text.contains("\nstages:\n") && !text.contains("\nname: evil") && !text.contains(&evil[..10]),
+                "{text}"
+            );
+            assert!(text.chars().all(|letter| letter == '\n' || !letter.is_control()), "{text:?}");
+            assert!(project.done(&["check", file]).contains("nothing wrong"), "{name} {file}");
+        }
+    }
+}
