@@ -291,7 +291,7 @@ mod tests {
         let check = |shared: &str, ends: &str, expected: &[(&str, &str)]| {
             let side = |answer: &str| format!("{shared}It is {answer}.{ends}");
             let (chosen, rejected) = (side("three"), side("blue"));
-            let messages = expected.iter().map(|(role, content)| Message::new(*role, *content)).collect();
+            let messages = expected.iter().map(|&(role, content)| Message::new(role, content)).collect();
             let split = split_dialogues(&chosen, &rejected, Form::Chat).unwrap();
             let expected = ((Said::Messages(messages), text("It is three."), text("It is blue.")), false);
             assert_eq!(split, expected, "{shared}");
