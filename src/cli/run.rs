@@ -155,7 +155,7 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
     let tell = |text: &str| if args.json { Ok(()) } else { print(text) };
     match detail {
         Detail::Quiet => {}
-        Detail::Short => tell(&ending(&record, &records, work))?,
+        Detail::Short => tell(&ending(&record, &records, work, false))?,
         Detail::Full => tell(&summary(&record, &records))?,
     }
     if result.is_ok() {

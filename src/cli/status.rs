@@ -58,7 +58,7 @@ pub fn status(work: &Path, args: Status) -> Result<()> {
         }
         text.push_str(&match args.verbose {
             true => summary(&record, &records),
-            false => ending(&record, &records, work),
+            false => ending(&record, &records, work, true),
         });
         text.push('\n');
     }

@@ -32,9 +32,14 @@ pub struct Unreadable {
 /// When the file cannot be read, is too large, or is not UTF-8.
 pub fn text_of(file: &Path) -> Result<String, Unreadable> {
     let by_system = |error: std::io::Error| Unreadable { text: error.to_string(), fault: Fault::of_system(&error) };
-    let mut bytes = Vec::new();
-    std::fs::File::open(file).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(by_system)?;
     let refused = |text: String| Unreadable { text, fault: Fault::Pipeline };
+    let file = kit::open_file(file).map_err(|error| match error {
+        kit::Error::Io { source, .. } => by_system(source),
+        // A pipe may never end.
+        error => refused(error.to_string()),
+    })?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(by_system)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(refused(format!("a pipeline file has at most {MAX_BYTES} bytes")));
     }

@@ -471,6 +471,15 @@ impl Checker<'_> {
         if accepts == [Table::Model] {
             return wrong(format!("`{}` is no model folder: it has no config.json", path.display()));
         }
+        if kit::is_model(path) {
+            let scored = "; name a stage of the kind `reference`, which scores the rows with this model";
+            return wrong(format!(
+                "`{}` is a model folder, wanted {}{}",
+                path.display(),
+                tables(accepts),
+                if accepts == [Table::Reference] { scored } else { "" }
+            ));
+        }
         let columns = kit::columns_of(path).map_err(|error| (error.to_string(), Fault::of(&error)))?;
         let Some(&table) =
             accepts.iter().find(|table| **table != Table::Model && lacking(**table, &columns).is_empty())

@@ -95,23 +95,25 @@ pub fn without_consequences(first: &[Problem], later: &mut Vec<Problem>) {
     later.retain(|problem| !placed.contains(&problem.at));
 }
 
-/// Sorts problems and says each once: what is wrong with a variable of the environment at its first place, with how many
-/// there are.
+/// Sorts problems and says each once: what is wrong with a variable at its first place, with how many there are.
 pub fn once(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.sort();
     problems.dedup();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
-    let unset = |problem: &Problem| problem.text.starts_with(UNSET);
+    let unset = |problem: &Problem| problem.text.starts_with(UNSET) || problem.text.starts_with(UNKNOWN);
     problems.iter().filter(|it| unset(it)).for_each(|it| *places.entry(it.text.clone()).or_default() += 1);
     let mut said = BTreeSet::new();
     problems.retain(|problem| !unset(problem) || said.insert(problem.text.clone()));
     for problem in problems.iter_mut().filter(|it| unset(it)) {
         if let Some(count) = places.get(&problem.text).filter(|count| **count > 1) {
-            problem.text.push_str(&format!(", which {count} values need"));
+            problem.text.push_str(&format!(" ({count} values need it)"));
         }
     }
     problems
 }
+
+/// How the problem of a variable begins that is not declared.
+pub const UNKNOWN: &str = "unknown variable `";
 
 /// How the problem of a variable of the environment begins that is not set.
 pub const UNSET: &str = "the environment variable `";

@@ -168,6 +168,9 @@ impl Reporter for Bars {
                         bar.set_style(self.counting(name, counted.clone()));
                     }
                     bar.set_position(*done);
+                    // Both lines are drawn from one moment, or their times would not agree.
+                    bar.set_message("");
+                    self.whole.set_message("");
                 });
                 return;
             }

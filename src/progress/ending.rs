@@ -20,11 +20,12 @@ struct Shown<'a> {
     members: Vec<&'a StageRecord>,
 }
 
-/// The end of a run, or how far one is.
-pub fn ending(record: &RunRecord, records: &Records, work: &Path) -> String {
+/// The end of a run, or how far one is; and why stages failed, where nothing else tells it.
+pub fn ending(record: &RunRecord, records: &Records, work: &Path, tells_why: bool) -> String {
     let all = shown(record);
     let is_idle = |shown: &&Shown<'_>| shown.members.iter().all(|stage| idle(stage.state));
-    let rows: Vec<Vec<String>> = all.iter().filter(|shown| !is_idle(shown)).map(line).collect();
+    let rows: Vec<Vec<String>> =
+        all.iter().filter(|shown| !is_idle(shown)).map(|shown| line(shown, tells_why)).collect();
     let mut text = String::new();
     if !rows.is_empty() {
         let titles = ["stage", "state", "read", "rows", "rejected", "time", ""].map(str::to_owned).to_vec();
@@ -67,7 +68,7 @@ fn shown(record: &RunRecord) -> Vec<Shown<'_>> {
 }
 
 /// A stage that did something.
-fn line(shown: &Shown<'_>) -> Vec<String> {
+fn line(shown: &Shown<'_>, tells_why: bool) -> Vec<String> {
     let members = &shown.members;
     let name = match members.len() {
         1 => shown.name.to_owned(),
@@ -88,7 +89,11 @@ fn line(shown: &Shown<'_>) -> Vec<String> {
         true => String::new(),
         false => spoken(Duration::from_secs_f64(seconds.iter().sum())),
     };
-    let ended = |stage: &&&StageRecord| matches!(stage.state, StageState::Failed | StageState::Stale);
+    // The end of a run is followed by its error.
+    let ended = |stage: &&&StageRecord| match stage.state {
+        StageState::Failed => tells_why,
+        state => matches!(state, StageState::Stale),
+    };
     let why = members.iter().find(ended).and_then(|stage| stage.why.as_deref()).map(head).unwrap_or_default();
     vec![name, state, sum(|it| it.read), sum(|it| it.rows), sum(|it| it.rejected), time, why.to_owned()]
 }
@@ -171,7 +176,13 @@ fn next(record: &RunRecord, records: &Records, work: &Path) -> String {
     }
     asks.push(format!("all figures with `halftone status {} -v{folder}`", record.pipeline));
     text.push_str(&format!("look: {}\n", asks.join(", ")));
-    if matches!(record.state, RunState::Failed | RunState::Interrupted) {
+    let has_result = |stage: &StageRecord| matches!(stage.state, StageState::Ran | StageState::Reused);
+    // What an interrupted stage has done is kept too.
+    let kept = match record.state {
+        RunState::Failed => record.stages.values().any(has_result),
+        state => matches!(state, RunState::Interrupted),
+    };
+    if kept {
         text.push_str("what is done is kept: the same command goes on from there\n");
     }
     text
@@ -227,7 +238,7 @@ mod tests {
     }
 
     fn told(record: &RunRecord) -> String {
-        ending(record, &Records::new(Path::new("w")), Path::new("w"))
+        ending(record, &Records::new(Path::new("w")), Path::new("w"), true)
     }
 
     #[test]

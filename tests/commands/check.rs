@@ -40,6 +40,52 @@ fn two_precisions_are_found() {
 }
 
 #[test]
+fn two_ways_to_tokens_are_found() {
+    check(
+        "  data: {kind: ingest, files: pairs.jsonl}
+  reference: {kind: reference, from: data.pairs, model: MODEL, tokens: {max_tokens: 64}}
+  policy: {kind: train, from: data.pairs, reference: reference, objective: {name: dpo, beta: 0.1}, batch: {pairs: 4}, TRAINING}
+",
+        "`reference` has `tokens: {max_tokens: 64, on_prefix_mismatch: stop",
+    );
+    check(
+        "  data: {kind: ingest, files: pairs.jsonl}
+  reference: {kind: reference, from: data.pairs, model: MODEL, max_tokens: 64}
+",
+        "unknown key `max_tokens`; it stands under `tokens`: `tokens: {max_tokens: ...}`",
+    );
+}
+
+#[test]
+fn a_batch_of_pairs_over_items_is_found() {
+    check(
+        "  data: {kind: ingest, files: items.jsonl}
+  policy: {kind: train, from: data.items, objective: {name: sft}, batch: {pairs: 4}, TRAINING}
+",
+        "`data.items` holds items, `from` wants pairs",
+    );
+}
+
+#[test]
+fn a_model_is_no_reference_table() {
+    check(
+        "  data: {kind: ingest, files: pairs.jsonl}
+  policy: {kind: train, from: data.pairs, reference: MODEL, objective: {name: dpo, beta: 0.1}, batch: {pairs: 4}, TRAINING}
+",
+        "name a stage of the kind `reference`, which scores the rows with this model",
+    );
+}
+
+#[test]
+fn a_pipe_is_no_pipeline_file() {
+    let project = Project::new(&[]);
+    let pipe = project.path("x.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let told = project.fails(&["check", "x.yaml"], 78);
+    assert!(told.contains("is a pipe, wanted a file"), "{told}");
+}
+
+#[test]
 fn the_best_response_needs_scores() {
     check(
         "  data: {kind: ingest, files: pairs.jsonl}

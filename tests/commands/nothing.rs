@@ -136,7 +136,7 @@ stages:
     let told = project.fails(&["check", "unset.yaml"], 78);
     assert_eq!(told.matches("error").count(), 1, "{told}");
     assert!(told.contains("unset.yaml:4:"), "{told}");
-    assert!(told.contains("the environment variable `HALFTONE_TEST_UNSET` is not set, which 5 values need"), "{told}");
+    assert!(told.contains("the environment variable `HALFTONE_TEST_UNSET` is not set (5 values need it)"), "{told}");
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float16Type, Float32Type, Float64Type, Int64Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch, make_array};
 use arrow_cast::cast;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::DataType;
 use kit::{Error, Result};
 use serde_json::{Map, Number, Value};
+
+/// The zone in which moments are shown.
+const UTC: &str = "+00:00";
 
 /// The rows of a batch, each a JSON object in the order of the columns.
 ///
@@ -68,6 +71,12 @@ fn column(array: &ArrayRef) -> Result<Vec<Value>> {
                 cells.filter(|(name, cell)| shown(name, cell)).collect()
             };
             (0..array.len()).map(|row| if array.is_null(row) { Value::Null } else { object(row).into() }).collect()
+        }
+        // The moment is the same in every zone, and the names of zones are not known here: UTC.
+        DataType::Timestamp(unit, Some(zone)) if **zone != *UTC => {
+            let in_utc = DataType::Timestamp(*unit, Some(UTC.into()));
+            let data = array.to_data().into_builder().data_type(in_utc).build().map_err(unreadable)?;
+            column(&make_array(data))?
         }
         _ => {
             let formatter = ArrayFormatter::try_new(array, &FormatOptions::default()).map_err(unreadable)?;

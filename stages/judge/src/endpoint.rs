@@ -183,7 +183,7 @@ impl Endpoint {
                 find("url", "holds a name or password; give a key by `api_key_env` or `api_key_file`".to_owned());
             }
             Some(_) if self.url.contains('#') || self.address().parse::<ureq::http::Uri>().is_err() => {
-                find("url", "is no URL of an endpoint".to_owned());
+                find("url", "`url` is no URL of an endpoint; wanted one such as `http://localhost:8000/v1`".to_owned());
             }
             Some(_) => {}
         }
@@ -209,7 +209,7 @@ impl Endpoint {
                 }
                 _ => "is said by the stage itself; leave it out",
             };
-            find(&format!("body.{key}"), text.to_owned());
+            find(&format!("body.{key}"), format!("`body.{key}` {text}"));
         }
         if self.body.get("stream").is_some_and(|stream| *stream != Value::Bool(false)) {
             find("body.stream", "an answer is read whole; `false` or nothing".to_owned());
@@ -225,13 +225,13 @@ impl Endpoint {
                 "is said by the stage itself; leave it out"
             } else if name.eq_ignore_ascii_case("authorization") || name.eq_ignore_ascii_case(&self.api_key_header) {
                 "carries the key, which is named by `api_key_env` or `api_key_file`"
-            } else if ureq::http::HeaderValue::from_str(value).is_err() {
+            } else if !value.chars().all(|letter| letter.is_ascii_graphic() || letter == ' ') {
                 // Not repeated here: it may be a secret.
-                "its value cannot stand in a header: wanted visible ASCII on one line"
+                "has a value that cannot stand in a header: wanted visible ASCII on one line"
             } else {
                 continue;
             };
-            find(&format!("headers.{name}"), text.to_owned());
+            find(&format!("headers.{name}"), format!("`headers.{name}` {text}"));
         }
         if self.give_up_after == 0 {
             find("give_up_after", "got 0, wanted 1 or more runs".to_owned());
@@ -249,6 +249,13 @@ impl Endpoint {
             }
         }
         findings
+    }
+
+    /// Says that the variable of the key is not set; only a run that asks needs it.
+    pub(crate) fn unset_key(&self) -> Option<Finding> {
+        let name = self.api_key_env.as_ref().filter(|name| !name.is_empty() && std::env::var_os(name).is_none())?;
+        let text = format!("the environment variable `{name}` is not set; a run that asks the endpoint needs it");
+        Some(Finding::at("endpoint.api_key_env", text))
     }
 
     /// Reads the key by its name.

@@ -120,7 +120,8 @@ impl Stage for Judge {
     }
 
     fn remarks(&self) -> Vec<Finding> {
-        self.dtype.remark().map(|text| Finding::at("dtype", text)).into_iter().collect()
+        let dtype = self.dtype.remark().map(|text| Finding::at("dtype", text));
+        dtype.into_iter().chain(self.endpoint.as_ref().and_then(Endpoint::unset_key)).collect()
     }
 
     fn needs_device(&self) -> bool {

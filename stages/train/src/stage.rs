@@ -61,7 +61,9 @@ impl Stage for Train {
     fn inputs(&self) -> Vec<InputPort> {
         let objective = &self.objective;
         let name = objective.name();
-        let (pairs, items) = (objective.reads().pairs(), objective.reads().items());
+        // A batch that counts the one is no batch of the other.
+        let pairs = objective.reads().pairs() && !(self.batch.items.is_some() && objective.reads().items());
+        let items = objective.reads().items() && !(self.batch.pairs.is_some() && objective.reads().pairs());
         let mut from = match pairs {
             true => InputPort::new("from", &self.from, Table::Pairs),
             false => InputPort::new("from", &self.from, Table::Items),
@@ -94,7 +96,7 @@ impl Stage for Train {
         if let Some(eval_pairs) = &self.eval_pairs {
             let port = InputPort::new("eval_pairs", eval_pairs, Table::Pairs);
             let idle = format!("`{name}` as configured is computed on items, not on pairs");
-            inputs.push(if pairs { port } else { port.idle(idle) });
+            inputs.push(if objective.reads().pairs() { port } else { port.idle(idle) });
         }
         inputs
     }

@@ -278,6 +278,25 @@ impl Keys<'_> {
             Some(value) => Some(("rope_parameters", value)),
             None => self.get("rope_scaling").map(|value| ("rope_scaling", value)),
         };
+        // Beside each other they have to say the same: which of them a model was trained with is not known here.
+        if let (Some(Value::Object(new)), Some(Value::Object(old))) =
+            (self.get("rope_parameters"), self.get("rope_scaling"))
+        {
+            let of = |table: &Map<String, Value>, key: &str| match key {
+                "type" | "rope_type" => {
+                    let kind = table.get("rope_type").or_else(|| table.get("type"));
+                    Some(kind.cloned().unwrap_or_else(|| "default".into()))
+                }
+                _ => table.get(key).cloned(),
+            };
+            let differs = |key: &&String| !old[*key].is_null() && of(new, key) != of(old, key);
+            if let Some(key) = old.keys().find(differs) {
+                let text = "`rope_scaling` and `rope_parameters` differ in";
+                return Err(Error::input(format!(
+                    "{text} `{key}`; leave only the one that the model was trained with"
+                )));
+            }
+        }
         let empty = Map::new();
         let (name, inner) = match table {
             Some((name, Value::Object(inner))) => (name, inner),
@@ -446,6 +465,12 @@ mod tests {
             json!({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}),
             "partial_rotary_factor",
         );
+        let default = json!({"rope_type": "default", "rope_theta": 10000.0});
+        let both = |old| json!({"rope_parameters": default, "rope_scaling": old});
+        check(both(json!({"type": "yarn", "factor": 4.0})), "differ in");
+        check(both(json!({"rope_type": "llama3"})), "differ in `rope_type`");
+        check(both(json!({"factor": 8.0})), "differ in `factor`");
+        assert!(parse(both(json!({"type": "default"}))).is_ok() && parse(both(json!(null))).is_ok());
         check(json!({"quantization_config": {"bits": 4}}), "quantization_config");
         check(json!({"num_key_value_heads": 3}), "4 query heads cannot share 3");
         check(json!({"num_hidden_layers": 0}), "`num_hidden_layers` is 0");
