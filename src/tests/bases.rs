@@ -217,7 +217,7 @@ fn a_base_that_cannot_be_read_is_named_where_it_is_asked_for() {
         ("HERE/broken.yaml", "broken.yaml:3:1: not YAML: while parsing a flow sequence, expected ',' or ']'"),
         ("HERE/bytes.yaml", "p.yaml:2:7: `bytes.yaml` cannot be read: not UTF-8 in line 2"),
         ("HERE/large.yaml", "p.yaml:2:7: `large.yaml` cannot be read: a pipeline file has at most 1048576 bytes"),
-        ("HERE", "p.yaml:2:7: `HERE` cannot be read: Is a directory (os error 21)"),
+        ("HERE", "p.yaml:2:7: `HERE` cannot be read: HERE is a folder, wanted a file"),
         ("HERE/lost.yaml", "lost.yaml:2:7: there is no file or folder `nowhere.yaml`"),
         ("[HERE/one.yaml]", "p.yaml:2:7: `base` is the path of a pipeline file, got [\"one.yaml\"]"),
         ("", "p.yaml:2:5: `base` is the path of a pipeline file, got null"),
