@@ -1,10 +1,11 @@
 //! `check`: all that is wrong with a pipeline file.
 
+use clap::Args;
+
 use super::file::{PipelineFile, load, remark, warn};
 use crate::error::Result;
 use crate::pipeline::models;
 use crate::streams::print;
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Check {

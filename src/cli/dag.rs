@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use clap::Args;
 use clap::ValueEnum;
 
 use super::file::{PipelineFile, load};
@@ -12,7 +13,6 @@ use crate::look::draw::boxes;
 use crate::pipeline::graph::{Graph, Origin};
 use crate::store::{Records, StageState, Store};
 use crate::streams::print;
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Dag {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -11,7 +12,6 @@ use crate::look::runs::{note_unfinished, pipeline_name, run_of};
 use crate::progress::aligned;
 use crate::store::{Difference, Records, RunRecord, RunState, Store};
 use crate::streams::print;
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Diff {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use clap::Args;
 use serde_json::{Value, json};
 
 use crate::engine::work::cpu_level;
@@ -12,7 +13,6 @@ use crate::progress::aligned;
 use crate::store::{Records, Store};
 use crate::streams::print;
 use crate::units::size;
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Doctor {

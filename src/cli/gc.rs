@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use clap::Args;
+
 use crate::error::{Error, Result};
 use crate::progress::aligned;
 use crate::store::{Attempt, Records, Store, garbage};
 use crate::streams::print;
 use crate::units::size;
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Gc {

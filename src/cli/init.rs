@@ -1,7 +1,9 @@
 //! `init`: a first pipeline for one's own data.
 
 use std::path::Path;
+use std::path::PathBuf;
 
+use clap::Args;
 use ingest::{Files, Form, Format, Found, Ingest, OnBadRow};
 use kit::Table;
 
@@ -11,8 +13,6 @@ use crate::kinds::KINDS;
 use crate::pipeline::check::check_file;
 use crate::pipeline::problem::did_you_mean;
 use crate::streams::print;
-use clap::Args;
-use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct Init {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use clap::Args;
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -12,7 +13,6 @@ use crate::store::Records;
 use crate::streams::print;
 use crate::streams::say;
 use crate::units::size;
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Inspect {

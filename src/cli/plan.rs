@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::file::{Choice, PipelineFile, load, remark, warn};
@@ -17,7 +18,6 @@ use crate::pipeline::models;
 use crate::progress::aligned;
 use crate::store::{Records, Store};
 use crate::streams::print;
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Plan {

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
+use clap::Args;
 use kit::{Ahead, Context, Interrupt, Rendering, Seed};
 use serde_json::json;
 
@@ -13,7 +14,6 @@ use crate::pipeline::problem::did_you_mean;
 use crate::store::{Records, Store};
 use crate::streams::visible;
 use crate::streams::{print, print_coloured};
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Render {

@@ -1,6 +1,9 @@
 //! `report`: a run, or several side by side, as one HTML file.
 
 use std::path::Path;
+use std::path::PathBuf;
+
+use clap::Args;
 
 use crate::error::Result;
 use crate::look::inspect::latest_pipeline;
@@ -8,8 +11,6 @@ use crate::look::report;
 use crate::look::runs::{note_unfinished, pipeline_name, record_of, run_of};
 use crate::store::{Records, RunRecord, Store};
 use crate::streams::print;
-use clap::Args;
-use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct Report {

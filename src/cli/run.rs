@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 
+use clap::Args;
+use clap::builder::FalseyValueParser;
 use kit::Interrupt;
 
 use super::file::{Choice, PipelineFile, load, warn};
@@ -25,8 +27,6 @@ use crate::progress::{
 };
 use crate::store::{Attempt, Records, Store};
 use crate::streams::print;
-use clap::Args;
-use clap::builder::FalseyValueParser;
 
 #[derive(Debug, Args)]
 pub struct Run {

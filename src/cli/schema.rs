@@ -1,5 +1,6 @@
 //! `schema`, `kinds` and `completions`: what an editor, a reader or a shell wants to know.
 
+use clap::Args;
 use clap::CommandFactory;
 use serde_json::Value;
 
@@ -10,7 +11,6 @@ use crate::pipeline;
 use crate::pipeline::problem::did_you_mean;
 use crate::progress::aligned;
 use crate::streams::print;
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Schema {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use clap::Args;
+use clap::builder::FalseyValueParser;
 use serde_json::Value;
 
 use crate::error::Result;
@@ -10,8 +12,6 @@ use crate::look::runs::{pipeline_name, state_of};
 use crate::progress::{ending, summary};
 use crate::store::{Records, RunRecord, RunState, StageState};
 use crate::streams::print;
-use clap::Args;
-use clap::builder::FalseyValueParser;
 
 #[derive(Debug, Args)]
 pub struct Status {

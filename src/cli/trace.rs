@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use clap::Args;
 use serde_json::json;
 
 use crate::error::{Error, Result};
@@ -11,7 +12,6 @@ use crate::look::lineage::{self, Lineage};
 use crate::look::runs::record_of;
 use crate::store::{Records, Store};
 use crate::streams::print;
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Trace {

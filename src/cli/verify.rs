@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use clap::Args;
+
 use crate::error::{Error, Result};
 use crate::store::{Records, Store, leftovers};
 use crate::streams::print;
 use crate::units::size;
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Verify {

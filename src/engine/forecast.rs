@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kit::{Ahead, Context, Expected, Forecast, Outlook, Result, Table};
+use serde_json::Value;
+
 use crate::engine::device::{self, EFFICIENCY, Speed};
 use crate::engine::machine;
 use crate::engine::plan::{Decision, Planned, Planner};
 use crate::pipeline::graph::{Node, Origin};
 use crate::units::size;
-use kit::{Ahead, Context, Expected, Forecast, Outlook, Result, Table};
-use serde_json::Value;
 
 /// What is told of a stage.
 #[derive(Debug, Clone)]

@@ -8,11 +8,10 @@ use clap::ValueEnum;
 use kit::rows::{Item, Pair};
 use kit::{RowReader, TableWriter};
 
-use crate::error::{Error, Result};
-
 use super::example::{Example, Implicit, Made, Preference, Prompted, Scored, Unpaired, WithTools};
 use super::reference::Reference;
 use super::text::{Conversation, Text, WithCalls};
+use crate::error::{Error, Result};
 
 /// The files of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,7 +1,6 @@
 //! Models on their way: a bar on a terminal, a line per file elsewhere.
 
 use std::cell::RefCell;
-
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 

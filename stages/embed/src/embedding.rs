@@ -6,9 +6,9 @@ use std::ops::Range;
 use kit::rows::{self, Reject};
 use kit::{Context, DistinctPrompts, Error, Outcome, Result, ShardOutput, Sharded, complete_port, shard_ranges};
 use lm::SentenceEncoder;
+use tokens::{lm_error, open_device};
 
 use crate::config::Embed;
-use tokens::{lm_error, open_device};
 
 /// Texts between two looks at the interrupt; enough of them that those of similar length can go together.
 const TEXTS_PER_CALL: usize = 256;

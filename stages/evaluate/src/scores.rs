@@ -6,10 +6,10 @@ use kit::rows::{ReferenceRow, Score};
 use kit::{Batches, Context, Error, Result, Table};
 use lm::{Decoder, LogProbs, Sequence};
 use objective::{Batch, Edge, Mixture, SequenceLogps};
+use tokens::{lm_error, load_decoder};
 
 use crate::config::Evaluate;
 use crate::pairs::{PairTokens, Pairs, SideTokens};
-use tokens::{lm_error, load_decoder};
 
 /// Scores the pairs; the rows are sorted by pair id.
 pub(crate) fn score(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> Result<Vec<Score>> {

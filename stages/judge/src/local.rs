@@ -5,6 +5,7 @@ use std::ops::Range;
 use kit::{Outcome, Result, ShardOutput, Sharded};
 use lm::{Decoder, GenerateRequest, SamplingRules, Sequence, Text};
 use serde::{Deserialize, Serialize};
+use tokens::{lm_error, load_decoder};
 
 use crate::config::Judge;
 use crate::judging::{Judging, reject, verdict};
@@ -12,7 +13,6 @@ use crate::labels::log_sum;
 use crate::mass::{self, LOW_MASS};
 use crate::verdict::Answer;
 use crate::work::{Asked, Question, Questions, Unit, Wording};
-use tokens::{lm_error, load_decoder};
 
 /// The comparisons as questions, and the model once a shard needs it.
 pub(crate) struct Local<'a> {

@@ -26,18 +26,16 @@ pub(crate) struct Remote<'a> {
     endpoint: &'a Endpoint,
     wording: Wording,
     asking: Option<Asking>,
-    /// Comparisons without a verdict for [`REASONS`] in this process.
+    /// The most comparisons that may end without a verdict for [`REASONS`].
+    limit: u64,
+    /// Those that did in this process.
     unheard: u64,
 }
 
 impl<'a> Remote<'a> {
     pub(crate) fn new(judging: Judging<'a>, endpoint: &'a Endpoint, wording: Wording) -> Remote<'a> {
-        Remote { judging, endpoint, wording, asking: None, unheard: 0 }
-    }
-
-    /// The most comparisons that may end without a verdict for [`REASONS`].
-    fn limit(&self) -> u64 {
-        (self.endpoint.max_rejects * self.judging.work.comparisons().count() as f64).ceil() as u64
+        let limit = (endpoint.max_rejects * judging.work.comparisons().count() as f64).ceil() as u64;
+        Remote { judging, endpoint, wording, asking: None, limit, unheard: 0 }
     }
 
     fn open(&self) -> Result<Asking> {
@@ -61,11 +59,10 @@ impl Sharded for Remote<'_> {
     }
 
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
-        let (limit, shards) = (self.limit(), self.shards());
         if self.asking.is_none() {
             self.asking = Some(self.open()?);
         }
-        let Remote { judging, endpoint, wording, asking, unheard } = self;
+        let Remote { judging, endpoint, wording, asking, limit, unheard } = self;
         let Judging { stage, context, work, judge_id, low_mass } = judging;
         let asking = asking.as_mut().expect("opened above");
         let total = work.units.len() as u64;
@@ -81,7 +78,7 @@ impl Sharded for Remote<'_> {
         let heard = ask(asking, &shard, &questions)?;
         if asking.check().is_err() {
             // The answers of the shards to come are not held up by questions that fail here.
-            for later in shards.iter().filter(|later| later.start > shard.start) {
+            for later in work.shards(stage.shard_rows).iter().filter(|later| later.start > shard.start) {
                 ask(asking, later, &Questions::of(&work.units[later.clone()], endpoint, wording)?)?;
             }
         }
@@ -98,8 +95,8 @@ impl Sharded for Remote<'_> {
                 Err((reason, detail)) => {
                     low_mass.count(reason, &detail);
                     *unheard += u64::from(REASONS.contains(&reason));
-                    if *unheard > limit {
-                        return Err(too_many(endpoint, *unheard, limit, reason, &detail));
+                    if unheard > limit {
+                        return Err(too_many(endpoint, *unheard, *limit, reason, &detail));
                     }
                     output.reject(reject(question.comparison, reason.to_owned(), detail));
                 }
@@ -110,7 +107,7 @@ impl Sharded for Remote<'_> {
     }
 
     fn finish(&mut self, rejected: u64) -> Result<Outcome> {
-        let (limit, mut unheard) = (self.limit(), 0);
+        let (limit, mut unheard) = (self.limit, 0);
         // Shards of earlier processes count too.
         for row in RowReader::<Reject>::open(&[self.judging.context.port("rejects")])? {
             let row = row?;

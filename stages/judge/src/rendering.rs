@@ -1,50 +1,72 @@
 //! The questions to the judge, before it is asked.
 
-use crate::config::Judge;
-use crate::work::{Questions, Wording};
 use kit::rows::Comparison;
 use kit::{Context, Rendering, Result};
 use tokens::lm_error;
 use tokens::rendering::of_sequence;
 
+use crate::config::Judge;
+use crate::endpoint::Endpoint;
+use crate::work::{Questions, Refused, Wording};
+
 /// The questions of the first comparisons in both orders: what stands before the label, and the labels that count.
 pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
     let wording = Wording::open(stage)?;
-    let questions = match stage.endpoint {
-        Some(_) => None,
-        None => Some(Questions::open(stage, context, Wording::open(stage)?)?),
-    };
+    let comparisons = context.rows::<Comparison>("comparisons")?.take(rows);
+    match &stage.endpoint {
+        Some(endpoint) => of_endpoint(endpoint, &wording, comparisons),
+        None => of_model(&Questions::open(stage, context, wording)?, comparisons),
+    }
+}
+
+/// What an endpoint is sent.
+fn of_endpoint(
+    endpoint: &Endpoint,
+    wording: &Wording,
+    comparisons: impl Iterator<Item = Result<Comparison>>,
+) -> Result<Vec<Rendering>> {
     let mut renderings = Vec::new();
-    for row in context.rows::<Comparison>("comparisons")?.take(rows) {
+    for row in comparisons {
         let row = row?;
-        let title = |order: &str| format!("comparison {}, {order} first", row.comparison_id);
-        let refused = |(reason, detail): (String, String)| {
-            Rendering::refused(format!("comparison {}", row.comparison_id), &reason, &detail)
-        };
-        match &questions {
-            Some(questions) => match questions.ask(&row)? {
-                Ok(asked) => {
-                    for (order, question) in [("a", Some(&asked.ab)), ("b", asked.ba.as_ref())] {
-                        let Some(question) = question else { continue };
-                        renderings.push(of_question(questions, title(order), &question.sequences)?);
-                    }
-                }
-                Err(reason) => renderings.push(refused(reason)),
-            },
-            None => match wording.word(&row)? {
-                Ok(worded) => {
-                    let texts = worded.questions().zip(["a", "b"]);
-                    let of_endpoint = |question: &str| match &stage.endpoint {
-                        Some(endpoint) => endpoint.request(question),
-                        None => question.to_owned(),
-                    };
-                    renderings.extend(texts.map(|(text, order)| Rendering::of_text(title(order), of_endpoint(text))));
-                }
-                Err(reason) => renderings.push(refused(reason)),
-            },
+        match wording.word(&row)? {
+            Ok(worded) => {
+                let texts = worded.questions().zip(["a", "b"]);
+                renderings
+                    .extend(texts.map(|(text, order)| Rendering::of_text(title(&row, order), endpoint.request(text))));
+            }
+            Err(reason) => renderings.push(refused(&row, reason)),
         }
     }
     Ok(renderings)
+}
+
+/// What a model in this process is fed.
+fn of_model(
+    questions: &Questions<'_>,
+    comparisons: impl Iterator<Item = Result<Comparison>>,
+) -> Result<Vec<Rendering>> {
+    let mut renderings = Vec::new();
+    for row in comparisons {
+        let row = row?;
+        match questions.ask(&row)? {
+            Ok(asked) => {
+                for (order, question) in [("a", Some(&asked.ab)), ("b", asked.ba.as_ref())] {
+                    let Some(question) = question else { continue };
+                    renderings.push(of_question(questions, title(&row, order), &question.sequences)?);
+                }
+            }
+            Err(reason) => renderings.push(refused(&row, reason)),
+        }
+    }
+    Ok(renderings)
+}
+
+fn title(row: &Comparison, order: &str) -> String {
+    format!("comparison {}, {order} first", row.comparison_id)
+}
+
+fn refused(row: &Comparison, (reason, detail): Refused) -> Rendering {
+    Rendering::refused(format!("comparison {}", row.comparison_id), &reason, &detail)
 }
 
 /// The question with its first spelling of a label; the others stand in the facts.

@@ -6,13 +6,13 @@ use std::ops::Range;
 use kit::rows::{Comparison, Reject};
 use kit::{Context, Error, Result, shard_ranges};
 use lm::{Sequence, Text, Turn};
+use tokens::SequenceReader;
+use tokens::cost::shared_tokens;
 
 use crate::config::{Judge, Orders};
 use crate::labels::{LabelTokens, Labels};
 use crate::template::Form;
 use crate::template::{AsksFor, Side, Template};
-use tokens::SequenceReader;
-use tokens::cost::shared_tokens;
 
 /// What is done for one row of the input.
 pub(crate) enum Unit {

@@ -16,12 +16,12 @@ mod table;
 
 pub use commit::batches::Batches;
 pub use commit::shard::{Job, ShardOutput, Sharded, complete_port, compute_shards, finish_shards, shard_ranges};
-pub use contract::ahead::Ahead;
+pub use contract::ahead::{Ahead, Outlook};
 pub use contract::context::{Context, Interrupt, Source};
 pub use contract::ending::{end_mean, is_mean_at_end, last_steps};
 pub use contract::event::{Event, Events};
 pub use contract::expected::{CHARACTERS_PER_TOKEN, Expected, Lengths, tokens_of};
-pub use contract::forecast::{Amount, Certainty, Forecast, Outlook, Work};
+pub use contract::forecast::{Amount, Certainty, Forecast, Work};
 pub use contract::outcome::{Balance, Headline, Outcome};
 pub use contract::port::{Input, InputPort, OutputPort, Table};
 pub use contract::rendering::{Piece, Rendering};

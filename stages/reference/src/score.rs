@@ -5,7 +5,6 @@ use std::ops::Range;
 use kit::rows::ReferenceRow;
 use kit::{Context, Error, Outcome, Result, ShardOutput, Sharded, complete_port};
 use lm::{Decoder, Sequence};
-
 use tokens::{lm_error, load_decoder};
 
 use crate::config::Reference;

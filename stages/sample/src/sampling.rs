@@ -5,10 +5,10 @@ use std::ops::Range;
 use kit::rows::{Message, Reject, Response};
 use kit::{Context, Outcome, Result, ShardOutput, Sharded, complete_port, ids, shard_ranges};
 use lm::{Decoder, GenerateRequest, Generation};
+use tokens::{lm_error, load_decoder};
 
 use crate::config::Sample;
 use crate::work::{PromptTokens, WorkList};
-use tokens::{lm_error, load_decoder};
 
 /// The distinct prompts, and the model once a shard needs it.
 pub(crate) struct Sampling<'a> {

@@ -9,9 +9,9 @@ use kit::rows::{Contrast, Metric, Split, StepRow};
 use kit::{Context, Error, Event, Part, Result, part_record, read_rows, write_part};
 use lm::Training;
 use serde::{Deserialize, Serialize};
+use tokens::lm_error;
 
 use crate::log::{Counters, Log};
-use tokens::lm_error;
 
 /// The folder of the model's and the optimizer's state within a checkpoint.
 const STATE: &str = "state";

@@ -4,11 +4,11 @@ use kit::rows::Metric;
 use kit::{Interrupt, Result};
 use lm::{Decoder, Sequence};
 use objective::{Batch, Mixture};
+use tokens::lm_error;
 
 use crate::dataset::Dataset;
 use crate::order::Order;
 use crate::step::objective_error;
-use tokens::lm_error;
 
 /// Held-out pairs, in batches like those of training: RPO's matrix has the same size on both.
 pub(crate) struct HeldOut {

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use kit::Result;
 use lm::SavedDtype;
-
 use tokens::lm_error;
 
 /// Writes the model of a folder into another, existing one: config, weights, tokenizer and template. It loads in

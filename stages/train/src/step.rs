@@ -3,10 +3,10 @@
 use kit::{Error, Interrupt, Result};
 use lm::{LogProbs, Sequence, Training};
 use objective::{Batch, Evaluation, Mixture};
+use tokens::lm_error;
 
 use crate::dataset::Dataset;
 use crate::micro::{Assembled, Part};
-use tokens::lm_error;
 
 /// What a step gave.
 pub(crate) struct Step {

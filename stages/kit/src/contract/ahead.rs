@@ -1,4 +1,4 @@
-//! The inputs of a stage before it runs: what they are expected to hold, or the inputs themselves.
+//! The inputs of a stage before it runs: what they are expected to hold, or the inputs themselves; and what follows from them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::contract::context::Context;
 use crate::contract::expected::Expected;
-use crate::contract::forecast::{Amount, Forecast, Outlook};
+use crate::contract::forecast::{Amount, Forecast};
 use crate::contract::port::Table;
 use crate::error::Result;
 
@@ -64,5 +64,27 @@ impl<'a> Ahead<'a> {
     /// What an input is.
     pub fn table_of(&self, key: &str) -> Option<Table> {
         Some(self.inputs.get(key)?.first()?.table)
+    }
+}
+
+/// What can be told of a stage from what its inputs are expected to hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outlook {
+    /// What it will do; nothing where too little is known of its inputs.
+    pub forecast: Option<Forecast>,
+    /// What its ports will hold, as far as that is known.
+    pub outputs: BTreeMap<String, Expected>,
+}
+
+impl Outlook {
+    /// An outlook that tells nothing yet of the outputs.
+    pub fn of(forecast: Forecast) -> Outlook {
+        Outlook { forecast: Some(forecast), outputs: BTreeMap::new() }
+    }
+
+    /// With what a port will hold.
+    pub fn port(mut self, name: impl Into<String>, expected: Expected) -> Outlook {
+        self.outputs.insert(name.into(), expected);
+        self
     }
 }

@@ -1,10 +1,6 @@
 //! What a stage will have to do, told before it runs.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
-
-use crate::contract::expected::Expected;
 
 /// How an amount is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,28 +134,6 @@ impl Forecast {
     /// With a remark.
     pub fn note(mut self, text: impl Into<String>) -> Forecast {
         self.notes.push(text.into());
-        self
-    }
-}
-
-/// What can be told of a stage from what its inputs are expected to hold.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Outlook {
-    /// What it will do; nothing where too little is known of its inputs.
-    pub forecast: Option<Forecast>,
-    /// What its ports will hold, as far as that is known.
-    pub outputs: BTreeMap<String, Expected>,
-}
-
-impl Outlook {
-    /// An outlook that tells nothing yet of the outputs.
-    pub fn of(forecast: Forecast) -> Outlook {
-        Outlook { forecast: Some(forecast), outputs: BTreeMap::new() }
-    }
-
-    /// With what a port will hold.
-    pub fn port(mut self, name: impl Into<String>, expected: Expected) -> Outlook {
-        self.outputs.insert(name.into(), expected);
         self
     }
 }

@@ -8,9 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::commit::shard::Job;
-use crate::contract::ahead::Ahead;
+use crate::contract::ahead::{Ahead, Outlook};
 use crate::contract::context::Context;
-use crate::contract::forecast::Outlook;
 use crate::contract::outcome::Outcome;
 use crate::contract::port::{InputPort, OutputPort};
 use crate::contract::rendering::Rendering;
