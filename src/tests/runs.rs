@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 
 use kit::Interrupt;
 
-use super::kinds::UNSTABLE;
+use super::kinds::{KINDS, UNSTABLE};
 use super::world::World;
 use crate::engine::plan::Selection;
+use crate::look::lineage::Lineage;
 use crate::progress::RunEvent;
 use crate::store::{Attempt, Condition, garbage};
 
@@ -261,6 +262,15 @@ fn a_forced_attempt_replaces_the_entry_and_tells_what_differs() {
     assert!(ran.said(|event| matches!(event, RunEvent::BytesDiffered { ports } if ports == &["prompts"])));
     assert_eq!(ran.states(), "a ran, b ran");
     assert_eq!(world.texts("b", "prompts")[0], "say 1!!");
+    // The rows of the first run no longer follow from what the store holds, and that is said.
+    let changed = |run: u64| -> Vec<String> {
+        let resolved = world.records().run("test", run).join("resolved.yaml");
+        std::fs::write(resolved, crate::engine::resolved::yaml(&world.graph(text))).unwrap();
+        let record = world.records().read("test", run).unwrap().unwrap();
+        let lineage = Lineage::of(&world.store(), &world.records(), &record, KINDS).unwrap();
+        lineage.links.into_iter().flat_map(|link| link.changed).collect()
+    };
+    assert_eq!((changed(1), changed(3)), (vec!["a.prompts".to_owned()], Vec::new()));
     let entry = entry_of(&world, "a");
     assert!(!world.store().partial(&entry, true).exists());
 }
