@@ -3,8 +3,8 @@
 //!
 //! - 1, 2: kills during judging and training: `tests/pipelines/main.rs`, `stages/train/tests/resume.rs`.
 //! - 3, swap the objective: `tests/pipelines/main.rs`; what decides nothing and a changed template: here.
-//! - 5, a remote judge with faults: `stages/judge/tests/endpoint.rs`, `tests/services/main.rs`.
-//! - 6, position bias: `stages/judge/tests/endpoint.rs`, `stages/judge/src/verdict.rs`.
+//! - 5, a remote judge with faults: `stages/judge/tests/endpoint/`, `tests/services/main.rs`.
+//! - 6, position bias: `stages/judge/tests/endpoint/`, `stages/judge/src/verdict.rs`.
 //! - 7, calibration: `stages/calibrate/tests/stage.rs`, `tests/claims/calibration.rs`.
 //! - 8, 9, broken rows and duplicates: here, and every case in `stages/ingest/tests`.
 //! - 11, chat templates: `stages/lm/tests/text.rs`.
