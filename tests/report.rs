@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use requirement::{Requirement, missing};
+use harness::{Requirement, missing};
 
 const PIPELINE: &str = "
 name: test
@@ -108,7 +108,7 @@ fn a_browser_shows_it_and_runs_nothing() {
 /// A run with a judge, a matrix of trainings, and one that weighs by embeddings.
 fn judged_and_trained() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama");
+    let model = harness::oracle("llama");
     let train = "optimizer: {lr: 1.0e-3, schedule: cosine, warmup_steps: 0, weight_decay: 0.0, clip_norm: 1.0}, \
                  batch: {pairs: 4, shuffle: true}, epochs: 2";
     let pipeline = format!(

@@ -1,7 +1,5 @@
 //! A file over a base, in every command that reads a pipeline file.
 
-use std::path::Path;
-
 use crate::project::Project;
 
 const BASE: &str = "\
@@ -39,7 +37,7 @@ fn project() -> Project {
     std::fs::create_dir(project.path("shared")).unwrap();
     project.write("shared/base.yaml", BASE);
     std::fs::create_dir(project.path("models")).unwrap();
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama");
+    let model = harness::oracle("llama");
     std::os::unix::fs::symlink(model, project.path("models/policy")).unwrap();
     project
 }

@@ -1,7 +1,5 @@
 //! `check`: what edges between stages need, with the fix.
 
-use std::path::Path;
-
 use crate::project::Project;
 
 const ITEMS: &str = r#"{"prompt": "name a fruit", "completion": "an apple", "label": true}"#;
@@ -9,7 +7,7 @@ const PAIRS: &str = r#"{"prompt": "name a fruit", "chosen": "an apple", "rejecte
 
 fn check(stages: &str, wanted: &str) {
     let project = Project::new(&[("items.jsonl", ITEMS), ("pairs.jsonl", PAIRS)]);
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama");
+    let model = harness::oracle("llama");
     let training = "model: \"${vars.model}\", optimizer: {lr: 0.1}, epochs: 1";
     let stages = stages.replace("TRAINING", training).replace("MODEL", "\"${vars.model}\"");
     project.write("x.yaml", &format!("name: x\nseed: 1\nvars: {{model: {}}}\nstages:\n{stages}", model.display()));
@@ -98,7 +96,7 @@ fn the_best_response_needs_scores() {
 /// What a model folder lacks or has too much of, with a part of what is said of it.
 #[test]
 fn models_that_cannot_be_used_are_found_before_anything_runs() {
-    let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama");
+    let oracle = harness::oracle("llama");
     let project = Project::new(&[("pairs.jsonl", PAIRS)]);
     let text = "name: x\nseed: 1\nstages:\n  data: {kind: ingest, files: ./pairs.jsonl, form: chat}\n  \
                 reference: {kind: reference, from: data.pairs, model: ./m}\n";

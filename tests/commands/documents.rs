@@ -1,7 +1,7 @@
 //! The pages that people read name what is there: files, kinds, objectives, formats, commands and their options.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -216,7 +216,7 @@ fn the_pipelines_on_pages_are_right() {
             project.write("data/helpful.jsonl", &format!("{pair}\n"));
             std::os::unix::fs::symlink(root().join("pipelines"), project.path("pipelines")).unwrap();
             std::fs::create_dir(project.path("models")).unwrap();
-            let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama");
+            let model = harness::oracle("llama");
             for name in ["models/policy", "models/judge"] {
                 std::os::unix::fs::symlink(&model, project.path(name)).unwrap();
             }

@@ -102,7 +102,7 @@ fn what_is_no_pair_is_refused() {
 
 #[test]
 fn reference_log_probs_go_along() {
-    let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama");
+    let model = harness::oracle("llama");
     let text = format!(
         "{}  reference: {{kind: reference, from: data.pairs, model: \"{}\", tokens: {{max_tokens: 60, too_long: reject}}}}\n",
         pipeline("text"),

@@ -1,17 +1,12 @@
 //! A quantised judge in a GGUF file, from its file to verdicts.
 
-#[path = "../harness/gguf.rs"]
-mod file;
-
-use std::path::Path;
-
 use serde_json::Value;
 
 use crate::project::Project;
 
 #[test]
 fn a_judge_of_eight_bits_says_nearly_what_its_model_says() {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama");
+    let model = harness::oracle("llama");
     let rows: String = (0..12)
         .map(|n| format!("{{\"prompt\": \"say {n}\", \"chosen\": \" {n} it is\", \"rejected\": \" no {}\"}}\n", n * 7))
         .collect();
@@ -28,7 +23,7 @@ fn a_judge_of_eight_bits_says_nearly_what_its_model_says() {
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         std::fs::write(project.path("eight").join(name), std::fs::read(model.join(name)).unwrap()).unwrap();
     }
-    file::write_q8(&model, "llama", &project.path("eight/judge.gguf"));
+    harness::gguf::write_q8(&model, "llama", &project.path("eight/judge.gguf"));
     let verdicts = |args: &[&str]| -> Vec<Value> {
         project.done(&[&["run", "pipeline.yaml", "--device", "cpu"], args].concat());
         let text = project.done(&["inspect", "verdicts", "--json", "-n", "99"]);

@@ -1,7 +1,5 @@
 //! `init`: pipelines that pass `check` and `plan` for whatever the data hold.
 
-use std::path::Path;
-
 use crate::project::Project;
 
 const DATA: [(&str, &str); 8] = [
@@ -17,7 +15,7 @@ const DATA: [(&str, &str); 8] = [
 
 /// A tiny language model of the oracles.
 fn model() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama").display().to_string()
+    harness::oracle("llama").display().to_string()
 }
 
 fn project() -> Project {

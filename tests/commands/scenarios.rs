@@ -11,15 +11,13 @@
 //! - 12, leaving for other tools: `tests/commands/export.rs`, `stages/lm/tests/lora.rs`, `stages/reference/tests/oracles.rs`.
 //! - 15, two people and a full disk: `tests/engine.rs`.
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use crate::project::Project;
 
 /// A tiny language model of the oracles.
 fn model() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles/llama").display().to_string()
+    harness::oracle("llama").display().to_string()
 }
 
 /// The decisions of `plan`, by stage.

@@ -1,15 +1,11 @@
 //! What other tools make of what is written here. Needs a Python with TRL 1.16:
 //! `HALFTONE_PYTHON=/path/to/python cargo test --test interop`; `HALFTONE_REQUIRE=trl` makes its absence a failure.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
-use requirement::{Requirement, missing};
+use harness::{Requirement, missing, oracle};
 use serde_json::{Value, json};
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles")
-}
 
 fn said(output: Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -30,11 +26,11 @@ fn trl_trains_on_the_reference_columns() {
         return missing(Requirement::Trl, "HALFTONE_PYTHON names no Python with TRL 1.16");
     };
     let place = tempfile::tempdir().unwrap();
-    let model = fixtures().join("llama");
+    let model = oracle("llama");
     let pipeline = json!({
         "name": "export",
         "stages": {
-            "data": {"kind": "ingest", "files": fixtures().join("pairs.jsonl"), "form": "text"},
+            "data": {"kind": "ingest", "files": oracle("pairs.jsonl"), "form": "text"},
             "reference": {"kind": "reference", "from": "data.pairs", "model": model},
         },
     });

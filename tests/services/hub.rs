@@ -42,7 +42,7 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 impl Hub {
     /// Serves a model of the oracles under a name.
     pub fn start(name: &str, oracle: &str) -> Hub {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracles").join(oracle);
+        let folder = harness::oracle(oracle);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));

@@ -1,7 +1,5 @@
 //! The built binary with services on the loopback interface: a judge's endpoint, and a hub.
 
-#[path = "../harness/server.rs"]
-mod endpoint;
 mod hub;
 #[path = "../pipelines/place.rs"]
 #[allow(dead_code, reason = "made for the pipeline tests")]
@@ -13,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use endpoint::{Server, Treatment};
+use harness::server::{Server, Treatment};
 use hub::{Asked, Hub};
 use kit::rows::Verdict;
 use place::{Place, ran, states, stderr};

@@ -2,7 +2,8 @@
 
 use std::process::Output;
 
-use crate::endpoint::{Server, Treatment};
+use harness::server::{Server, Treatment};
+
 use crate::place::{Place, ran, states, stderr};
 use crate::{contains, judging};
 

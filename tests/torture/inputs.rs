@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use harness::mutations::mutated;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::mutations::mutated;
 use crate::place::{Place, TOO_LONG};
 use crate::table::Table;
 
@@ -87,7 +87,7 @@ fn readers() -> Vec<Reader> {
     good.write("judge.yaml", &pipeline(&judge.replace("MODEL", "./model")));
     add("judge template", &good, "judge.jinja", "run judge.yaml --device cpu");
     std::fs::create_dir(good.path("gguf")).unwrap();
-    crate::gguf::write(&good.path("model"), "llama", &good.path("gguf/model.gguf"));
+    harness::gguf::write(&good.path("model"), "llama", &good.path("gguf/model.gguf"));
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         std::fs::copy(good.path("model").join(file), good.path("gguf").join(file)).unwrap();
     }

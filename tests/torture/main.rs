@@ -12,13 +12,6 @@ mod points;
 mod servers;
 mod table;
 
-#[path = "../harness/gguf.rs"]
-mod gguf;
-#[path = "../harness/mutations.rs"]
-mod mutations;
-#[path = "../harness/server.rs"]
-mod server;
-
 use std::process::ExitCode;
 use std::time::Instant;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use harness::{Requirement, missing};
 use rand::{Rng, SeedableRng};
-use requirement::{Requirement, missing};
 
 use crate::place::{Place, binary, finish};
 use crate::table::{Form, Table};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
+use harness::server::{Server, Treatment};
 use kit::rows::Verdict;
 
 use crate::place::{Place, binary, finish};
-use crate::server::{Server, Treatment};
 use crate::table::Table;
 
 /// Pairs to judge: each is asked about twice.

@@ -1,8 +1,5 @@
 //! The stage end to end, with a tiny decoder as encoder.
 
-#[path = "../../../tests/harness/mod.rs"]
-mod harness;
-
 use embed::Embed;
 use harness::{Place, pairs};
 use kit::rows::{Embedding, Message, Prompt, Reject};
@@ -10,9 +7,7 @@ use kit::{Outcome, Stage};
 use serde_json::{Value, json};
 
 fn stage(settings: Value) -> Embed {
-    let mut all = json!({"from": "data", "model": "models/llama"});
-    all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-    serde_json::from_value(all).unwrap()
+    serde_json::from_value(harness::with(json!({"from": "data", "model": "models/llama"}), &settings)).unwrap()
 }
 
 fn prompts() -> Vec<Prompt> {
@@ -27,8 +22,7 @@ fn prompts() -> Vec<Prompt> {
 }
 
 fn run(place: &Place, name: &str, stage: &Embed) -> Outcome {
-    assert_eq!(stage.check(), []);
-    place.run(name, |context| stage.run(context)).unwrap()
+    place.stage(name, stage).unwrap()
 }
 
 fn embedded(place: &Place, name: &str, stage: &Embed) -> Vec<Embedding> {

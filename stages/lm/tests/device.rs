@@ -6,8 +6,8 @@ mod common;
 use std::hash::{Hash, Hasher};
 
 use common::{MODELS, numbers, oracle, rows};
+use harness::{Requirement, missing};
 use lm::{AdamW, Decoder, Device, Dtype, GenerateRequest, LogProbs, Memory, SamplingRules, Sequence, Text, Training};
-use requirement::{Requirement, missing};
 
 fn device() -> Option<Device> {
     match std::env::var("HALFTONE_TEST_DEVICE") {

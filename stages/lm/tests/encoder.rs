@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use harness::{Requirement, missing, oracle};
 use lm::{Decoder, Device, SentenceEncoder};
-use requirement::{Requirement, missing};
 use serde_json::{Value as Json, json};
 
 fn fixture(name: &str) -> PathBuf {
@@ -163,7 +163,7 @@ fn what_is_not_known_is_named() {
 /// The mean of the final states over all tokens, worked out from `states` here.
 #[test]
 fn a_decoder_serves_where_there_is_no_encoder() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/oracles/qwen2");
+    let folder = oracle("qwen2");
     let texts = ["Where can I buy dry ice?".to_owned(), "A".to_owned(), "Where can I buy paint?".to_owned()];
     let got = encode(&folder, &texts, 4096);
     let decoder = Decoder::load(&folder, &Device::Cpu).unwrap();

@@ -1,11 +1,9 @@
 //! Families beside the first ones, against transformers and PEFT: `fixtures/families/make_families.py` asked them.
 
-#[path = "../../../tests/harness/gguf.rs"]
-mod gguf;
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use harness::gguf;
 use lm::{AdamW, DType, Decoder, Device, Dtype, Estimate, GenerateRequest, Load, LogProbs, Lora, Memory};
 use lm::{SamplingRules, SavedDtype, Sequence, Text, Training};
 use serde::Deserialize;

@@ -1,13 +1,10 @@
 //! Generation against transformers, against `score`, and against itself in other batches.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use harness::oracle;
 use lm::{Decoder, Device, Finish, GenerateRequest, Generation, SamplingRules, Sequence, Text};
 use serde_json::Value as Json;
-
-fn oracle(model: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/oracles").join(model)
-}
 
 fn greedy(max_tokens: usize) -> SamplingRules {
     SamplingRules { temperature: 0.0, top_p: None, top_k: None, max_tokens, stop: Vec::new() }

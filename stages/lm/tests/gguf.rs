@@ -1,19 +1,11 @@
 //! A quantised file gives the numbers of the folder that it was made from.
 
-#[path = "../../../tests/harness/gguf.rs"]
-mod gguf;
-#[path = "../../../tests/harness/mutations.rs"]
-mod mutations;
+use std::path::Path;
 
-use std::path::{Path, PathBuf};
-
+use harness::{gguf, mutations, oracle};
 use lm::{AdamW, Decoder, DecoderConfig, Device, Dtype, Memory, Sequence, Training};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-
-fn oracle(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/oracles").join(name)
-}
 
 /// One token and several, prompts in common and not, one prompt twice in a row and again later.
 fn sequences() -> Vec<Sequence> {

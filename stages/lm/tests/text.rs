@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use harness::oracle;
 use lm::{PromptMismatch, Refusal, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
 use serde_json::Value as Json;
 
@@ -10,10 +11,6 @@ const RULES: TextRules = TextRules {
     too_long: TooLong::Reject,
     on_prefix_mismatch: PromptMismatch::Keep,
 };
-
-fn oracles() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/oracles")
-}
 
 fn chats() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat")
@@ -45,12 +42,12 @@ fn check_oracle(sequence: &Sequence, expected: &Json, place: &str) {
 #[test]
 fn oracle_ids_are_equal() {
     for model in ["llama", "llama3", "qwen2", "qwen3", "mistral"] {
-        let text = Text::load(&oracles().join(model)).unwrap();
+        let text = Text::load(&oracle(model)).unwrap();
         assert_eq!(text.eos_ids(), [2]);
-        let expected = json(oracles().join(format!("{model}.json")));
+        let expected = json(oracle(format!("{model}.json")));
         for (table, file) in [("pairs", "pairs.jsonl"), ("joint", "joint.jsonl")] {
             for (form, roles) in [("text", ["text", "text"]), ("chat", ["user", "assistant"])] {
-                for (row, data) in lines(oracles().join(file)).iter().enumerate() {
+                for (row, data) in lines(oracle(file)).iter().enumerate() {
                     let of = |key: &str| data[key].as_str();
                     let prompt = |side: &str| of(&format!("{side}_prompt")).or_else(|| of("prompt")).unwrap();
                     let side =
@@ -184,7 +181,7 @@ fn special_text_in_messages() {
 #[test]
 fn escaped_text_is_tokenised_as_if_the_token_were_none() {
     // With `|` and `<` the ordinary tokens around the span may merge with it, exactly as in a text without the token.
-    let text = Text::load(&oracles().join("llama")).unwrap();
+    let text = Text::load(&oracle("llama")).unwrap();
     let escaped = text.prompt(&[turn("user", "a <|im_end|> b")], &RULES, 1024).unwrap().unwrap();
     let ordinary = text.prompt(&[turn("user", "a <|im_EnD|> b")], &RULES, 1024).unwrap().unwrap();
     assert_eq!(escaped.ids.iter().filter(|id| **id == 2).count(), ordinary.ids.iter().filter(|id| **id == 2).count());
@@ -219,7 +216,7 @@ fn a_token_that_is_a_whole_word_cannot_be_escaped() {
 
 #[test]
 fn too_long() {
-    let text = Text::load(&oracles().join("llama")).unwrap();
+    let text = Text::load(&oracle("llama")).unwrap();
     let prompt = [turn("text", "one two three four five six seven eight nine ten")];
     let (short, long) = ([turn("text", " yes")], [turn("text", " no, never in a hundred years")]);
     let whole = text.pair((&prompt, &short), (&prompt, &long), &RULES, 1024).unwrap().unwrap();
@@ -262,7 +259,7 @@ fn too_long() {
 
 #[test]
 fn a_pair_starts_at_the_shorter_common_prefix() {
-    let text = Text::load(&oracles().join("llama")).unwrap();
+    let text = Text::load(&oracle("llama")).unwrap();
     // "th" + "e" merges, "th" + "!" does not.
     let prompt = [turn("text", "all of th")];
     let (merging, other) = ([turn("text", "e rest")], [turn("text", "! no")]);
@@ -281,7 +278,7 @@ fn a_pair_starts_at_the_shorter_common_prefix() {
 
 #[test]
 fn continuations_are_tokenised_with_the_prompt() {
-    let text = Text::load(&oracles().join("llama")).unwrap();
+    let text = Text::load(&oracle("llama")).unwrap();
     let prompt = [turn("user", "Which is better?")];
     let alone = text.prompt(&prompt, &RULES, 64).unwrap().unwrap();
     let labels = text.continuations(&prompt, &["A", " A", "B"], &RULES, 64).unwrap().unwrap();
@@ -299,7 +296,7 @@ fn continuations_are_tokenised_with_the_prompt() {
 
 #[test]
 fn forms() {
-    let text = Text::load(&oracles().join("llama")).unwrap();
+    let text = Text::load(&oracle("llama")).unwrap();
     let user = [turn("user", "Hi")];
     // Raw text after a generation prompt ends with the EOS and without the template's newline.
     let chat = text.single(&user, &[turn("assistant", "Yes")], &RULES, 64).unwrap().unwrap();
@@ -316,7 +313,7 @@ fn forms() {
 fn copy_with(name: &str, change: impl Fn(&Path)) -> tempdir::Folder {
     let folder = tempdir::Folder::new(name);
     for file in ["tokenizer.json", "tokenizer_config.json"] {
-        std::fs::copy(oracles().join("llama").join(file), folder.path().join(file)).unwrap();
+        std::fs::copy(oracle("llama").join(file), folder.path().join(file)).unwrap();
     }
     change(folder.path());
     folder
@@ -349,7 +346,7 @@ mod tempdir {
 
 #[test]
 fn a_malformed_tokenizer_is_an_error_that_names_the_file() {
-    let whole = std::fs::read_to_string(oracles().join("llama/tokenizer.json")).unwrap();
+    let whole = std::fs::read_to_string(oracle("llama/tokenizer.json")).unwrap();
     let with = |path: &[&str], value: Json| {
         let mut tokenizer: Json = serde_json::from_str(&whole).unwrap();
         let mut place = &mut tokenizer;

@@ -1,8 +1,5 @@
 //! The stage against PyTorch's numbers, and what must not change them.
 
-#[path = "../../../tests/harness/mod.rs"]
-mod harness;
-
 use std::collections::BTreeMap;
 
 use harness::{Place, lines, oracles, pairs};
@@ -12,9 +9,7 @@ use reference::Reference;
 use serde_json::{Value, json};
 
 fn stage(settings: Value) -> Reference {
-    let mut all = json!({"from": "pairs", "model": "models/llama"});
-    all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-    serde_json::from_value(all).unwrap()
+    serde_json::from_value(harness::with(json!({"from": "pairs", "model": "models/llama"}), &settings)).unwrap()
 }
 
 fn place(rows: Vec<Pair>) -> Place {

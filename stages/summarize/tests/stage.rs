@@ -1,8 +1,5 @@
 //! The stage end to end on tables made here.
 
-#[path = "../../../tests/harness/mod.rs"]
-mod harness;
-
 use harness::Place;
 use kit::rows::{ResultRow, SummaryRow};
 use kit::{Error, Stage};
@@ -49,16 +46,14 @@ fn grid(seeds: &[u32]) -> Grid {
 
 fn stage(labels: &[Value], settings: Value) -> Summarize {
     let from: Vec<String> = (0..labels.len()).map(|index| format!("t{index}")).collect();
-    let mut all =
+    let all =
         json!({"from": from, "labels": labels, "over": "seed", "compare": "objective", "metrics": ["utility/test"]});
-    all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-    serde_json::from_value(all).unwrap()
+    serde_json::from_value(harness::with(all, &settings)).unwrap()
 }
 
 fn run(grid: &Grid, settings: Value) -> kit::Result<Vec<ResultRow>> {
     let stage = stage(&grid.labels, settings);
-    assert_eq!(stage.check(), []);
-    grid.place.run("out", |context| stage.run(context))?;
+    grid.place.stage("out", &stage)?;
     Ok(grid.place.rows("out/results"))
 }
 

@@ -3,22 +3,18 @@
 mod answers;
 mod failures;
 mod faults;
-#[path = "../../../../tests/harness/mod.rs"]
-mod harness;
 mod requests;
-#[path = "../../../../tests/harness/server.rs"]
-mod server;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use harness::Place;
+use harness::server::{self, Server, Treatment};
 use judge::Judge;
 use kit::rows::{Comparison, Message, Reject, SummaryRow, Verdict};
 use kit::{Amount, Digest, Error, Event, Outcome, Result, Stage};
 use serde_json::{Value, json};
-use server::{Server, Treatment};
 
 const KEY: &str = "sk-canary-4fd1c0ffee";
 
@@ -40,17 +36,15 @@ impl Files {
     }
 
     fn stage(&self, url: &str, endpoint: Value, more: Value) -> Judge {
-        let mut settings = json!({
+        let settings = json!({
             "url": url, "model": "stub", "api_key_file": self.path("key"), "concurrency": 4, "timeout_seconds": 0.5,
             "retries": 8, "backoff_seconds": 0.002, "max_rejects": 1.0,
         });
-        settings.as_object_mut().unwrap().extend(endpoint.as_object().unwrap().clone());
-        let mut all = json!({
-            "comparisons": "data", "endpoint": settings, "template": self.path("sides.jinja"), "debias": "logit",
+        let all = json!({
+            "comparisons": "data", "endpoint": harness::with(settings, &endpoint), "template": self.path("sides.jinja"), "debias": "logit",
             "max_low_mass": 1.0,
         });
-        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let stage: Judge = serde_json::from_value(all).unwrap();
+        let stage: Judge = serde_json::from_value(harness::with(all, &more)).unwrap();
         assert_eq!(stage.check(), []);
         stage
     }
@@ -83,11 +77,8 @@ fn place(rows: Vec<Comparison>) -> Place {
 }
 
 fn run(place: &Place, name: &str, stage: &Judge) -> Result<Outcome> {
-    let outcome = place.run(name, |context| stage.run(context))?;
-    let balance = &outcome.balance[0];
-    assert_eq!(balance.read, balance.kept + balance.rejected);
-    assert_eq!(balance.rejected as usize, place.rows::<Reject>(&format!("{name}/rejects")).len());
-    assert_eq!(balance.kept as usize, place.rows::<Verdict>(&format!("{name}/verdicts")).len());
+    let outcome = place.stage(name, stage)?;
+    assert_eq!(outcome.balance[0].kept as usize, place.rows::<Verdict>(&format!("{name}/verdicts")).len());
     Ok(outcome)
 }
 

@@ -134,9 +134,8 @@ fn settings_are_checked_and_nothing_is_asked_before_the_run() {
         stage.check().iter().map(|finding| format!("{}: {}", finding.path.join("."), finding.text)).collect()
     };
     let with = |endpoint: Value, more: Value| {
-        let mut all = json!({"comparisons": "data", "endpoint": endpoint, "template": "helpful", "debias": "logit"});
-        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        findings(all)
+        let all = json!({"comparisons": "data", "endpoint": endpoint, "template": "helpful", "debias": "logit"});
+        findings(harness::with(all, &more))
     };
     let found = with(
         json!({"url": "http://user:secret@host/v1", "model": "", "api_key_env": "sk-secret", "top_logprobs": 21,

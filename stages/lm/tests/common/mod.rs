@@ -1,16 +1,13 @@
 //! The models and numbers of `tests/fixtures/oracles`, made with PyTorch and transformers.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use std::collections::HashMap;
+
+pub use harness::oracle;
 use lm::Sequence;
 use serde::Deserialize;
-use std::collections::HashMap;
-use std::path::PathBuf;
 
 pub const MODELS: [&str; 5] = ["llama", "llama3", "qwen2", "qwen3", "mistral"];
-
-pub fn oracle(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/oracles").join(name)
-}
 
 #[derive(Deserialize)]
 pub struct Scored {
@@ -32,7 +29,7 @@ impl Scored {
 pub type Numbers = HashMap<String, HashMap<String, HashMap<String, Vec<Scored>>>>;
 
 pub fn numbers(model: &str) -> Numbers {
-    let text = std::fs::read_to_string(oracle(&format!("{model}.json"))).unwrap();
+    let text = std::fs::read_to_string(oracle(format!("{model}.json"))).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 

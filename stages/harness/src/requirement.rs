@@ -1,4 +1,4 @@
-//! Programs and files that some tests need and not every machine has. For tests alone; the crate depends on nothing.
+//! Programs and files that some tests need and not every machine has.
 //!
 //! A test that lacks one says so and ends. Where the environment variable `HALFTONE_REQUIRE` names it, as CI's does, the
 //! test fails instead: `HALFTONE_REQUIRE=emulator,browser cargo test --workspace`. Read [`Requirement`] first.
@@ -83,7 +83,7 @@ mod tests {
     fn a_skip_passes_unless_it_is_required() {
         let run = |required: &str| {
             let mut test = std::process::Command::new(std::env::current_exe().unwrap());
-            test.args(["--exact", "tests::skips", "--ignored"]).env("HALFTONE_REQUIRE", required);
+            test.args(["--exact", "requirement::tests::skips", "--ignored"]).env("HALFTONE_REQUIRE", required);
             let output = test.output().unwrap();
             (output.status.success(), [output.stdout, output.stderr].concat())
         };

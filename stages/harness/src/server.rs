@@ -1,5 +1,4 @@
-//! An OpenAI-compatible endpoint on the loopback interface that misbehaves as told; for tests.
-#![allow(dead_code, reason = "each test takes what it needs")]
+//! An OpenAI-compatible endpoint on the loopback interface that misbehaves as told.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -32,10 +31,13 @@ pub enum Treatment {
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub struct Asked {
+    /// The content of its first message.
     pub question: String,
+    /// The whole request.
     pub body: Value,
+    /// The header of that name.
     pub authorization: Option<String>,
-    /// What stands behind the host.
+    /// The part of the address behind the host.
     pub path: String,
     /// All headers, their names in small letters.
     pub headers: BTreeMap<String, String>,
@@ -43,6 +45,7 @@ pub struct Asked {
     pub probe: bool,
     /// How often this question came before.
     pub before: usize,
+    /// The treatment it got.
     pub treatment: Treatment,
     /// Log-probs were sent whole with status 200: they are paid for.
     pub billed: bool,
@@ -53,7 +56,9 @@ pub const PROBE: &str = "Answer with the letter A.";
 
 type Behaviour = dyn Fn(&str, &Value, usize, &[Asked]) -> Treatment + Send + Sync;
 
+/// An endpoint that runs until it is dropped.
 pub struct Server {
+    /// The address for `endpoint.url`.
     pub url: String,
     asked: Arc<Mutex<Vec<Asked>>>,
     closed: Arc<AtomicBool>,

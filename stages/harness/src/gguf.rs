@@ -1,5 +1,4 @@
-//! GGUF files made from model folders, as llama.cpp's converter does; for tests.
-#![allow(dead_code, reason = "each test takes what it needs")]
+//! GGUF files made from model folders, as llama.cpp's converter does.
 
 use std::path::Path;
 

@@ -1,28 +1,34 @@
-//! A stage's surroundings in a temporary folder, and the oracle data; for the tests of the crates under `stages`.
-#![allow(dead_code, reason = "each test takes what it needs")]
+//! A stage's surroundings in a temporary folder.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use kit::rows::{Message, Pair};
-use kit::{Context, Digest, Event, Interrupt, Row, Seed, Source, Table, TableWriter};
-use serde_json::Value;
+use kit::rows::Reject;
+use kit::{
+    Ahead, Context, Digest, Error, Event, Forecast, Interrupt, Outcome, Result, Row, Seed, Source, Stage, Table,
+    TableWriter,
+};
+
+use crate::oracle;
 
 /// Inputs on disk, and room for outputs.
 pub struct Place {
+    /// The folder that inputs and outputs lie below.
     pub folder: tempfile::TempDir,
     inputs: BTreeMap<&'static str, Vec<Source>>,
-    /// What the stage told.
+    /// Events of the stage so far.
     pub events: Mutex<Vec<Event>>,
     /// A stop is asked for after so many shards.
     pub stop_after: Mutex<Option<usize>>,
-    /// A stop is asked for when a stage has told its progress so many times more.
+    /// A stop is asked for after so many reports of progress more.
     pub stop_at_progress: Mutex<usize>,
     interrupt: Interrupt,
 }
 
 impl Place {
+    /// A place without inputs.
+    #[expect(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Place {
         Place {
             folder: tempfile::tempdir().unwrap(),
@@ -46,7 +52,7 @@ impl Place {
 
     /// Adds a model folder: the name of an oracle's, or a path.
     pub fn model(self, key: &'static str, name: impl AsRef<Path>) -> Place {
-        self.source(key, oracles().join(name), Table::Model)
+        self.source(key, oracle(name), Table::Model)
     }
 
     fn source(mut self, key: &'static str, path: PathBuf, table: Table) -> Place {
@@ -88,6 +94,20 @@ impl Place {
         })
     }
 
+    /// Runs a stage whose settings have no findings in the output folder `name`. Each input's rows are kept or stand in
+    /// `rejects`.
+    pub fn stage(&self, name: &str, stage: &dyn Stage) -> Result<Outcome> {
+        assert_eq!(stage.check(), []);
+        let outcome = self.run(name, |context| stage.run(context))?;
+        let has_rejects = stage.outputs().iter().any(|port| port.table == Reject::TABLE);
+        let rejects: Vec<Reject> = if has_rejects { self.rows(&format!("{name}/rejects")) } else { Vec::new() };
+        for balance in &outcome.balance {
+            let rejected = rejects.iter().filter(|reject| reject.input == balance.input).count() as u64;
+            assert_eq!((balance.read, balance.rejected), (balance.kept + balance.rejected, rejected), "{balance:?}");
+        }
+        Ok(outcome)
+    }
+
     /// Goes on after an interrupt, as a new process would.
     pub fn restarted(mut self) -> Place {
         self.interrupt = Interrupt::default();
@@ -95,8 +115,8 @@ impl Place {
     }
 
     /// Runs `work` in the output folder `name` in processes of which each is stopped after one batch more than the one
-    /// before, until it is done. Gives what came of it and the number of processes.
-    pub fn run_in_pieces<T>(mut self, name: &str, work: impl Fn(&Context<'_>) -> kit::Result<T>) -> (Place, T, usize) {
+    /// before, until it is done. Returns the outcome and the number of processes.
+    pub fn run_in_pieces<T>(mut self, name: &str, work: impl Fn(&Context<'_>) -> Result<T>) -> (Place, T, usize) {
         for process in 1..1000 {
             *self.stop_at_progress.lock().unwrap() = process;
             let outcome = self.run(name, &work);
@@ -109,13 +129,14 @@ impl Place {
             let resumed = what.is_none_or(|what| events.contains(&Event::Resumed { what }));
             assert!(resumed, "process {process} did not take up what the one before left: {events:?}");
             match outcome {
-                Err(kit::Error::Interrupted) => self = self.restarted(),
+                Err(Error::Interrupted) => self = self.restarted(),
                 outcome => return (self, outcome.unwrap(), process),
             }
         }
         panic!("it is never done");
     }
 
+    /// The rows of an output port.
     pub fn rows<R: Row>(&self, port: &str) -> Vec<R> {
         kit::read_rows(&self.folder.path().join(port)).unwrap()
     }
@@ -130,59 +151,8 @@ impl Place {
     }
 }
 
-/// The folder of the oracles.
-pub fn oracles() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/oracles")
-}
-
-/// The rows of a JSON Lines file of the oracles.
-pub fn lines(name: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(oracles().join(name)).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// The oracles' pairs, `same` or `joint`, as chat or as raw text.
-pub fn pairs(form: &str, chat: bool) -> Vec<Pair> {
-    let (ask, answer) = if chat { ("user", "assistant") } else { ("text", "text") };
-    let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
-    let rows = lines(if form == "joint" { "joint.jsonl" } else { "pairs.jsonl" });
-    let pair = |(index, row): (usize, Value)| {
-        let (c, r) = if form == "joint" { ("chosen_", "rejected_") } else { ("", "") };
-        let (chosen_id, rejected_id) = (text(&row, &format!("{c}prompt_id")), text(&row, &format!("{r}prompt_id")));
-        Pair {
-            pair_id: format!("{form}{index:02}"),
-            comparison_id: None,
-            form: form.to_owned(),
-            chosen_response_id: format!("{chosen_id}-chosen"),
-            chosen_prompt_id: chosen_id,
-            chosen_prompt: vec![Message::new(ask, text(&row, &format!("{c}prompt")))],
-            chosen: vec![Message::new(answer, text(&row, "chosen"))],
-            rejected_response_id: format!("{rejected_id}-rejected"),
-            rejected_prompt_id: rejected_id,
-            rejected_prompt: vec![Message::new(ask, text(&row, &format!("{r}prompt")))],
-            rejected: vec![Message::new(answer, text(&row, "rejected"))],
-            p_hat: row["p_hat"].as_f64().unwrap(),
-            weight: 1.0,
-            source_file: Some("pairs.jsonl".to_owned()),
-            source_line: Some(index as u64 + 1),
-        }
-    };
-    rows.into_iter().enumerate().map(pair).collect()
-}
-
-/// Holds a kind's output to the digest that stands beside its version. The numbers are rounded, so that it is the same
-/// on every CPU; a change that this shows is a change that users see.
-pub fn check_golden(stage: &dyn kit::Stage, lines: impl Iterator<Item = String>, version: &str, digest: &str) {
-    let text: String = lines.map(|line| line + "\n").collect();
-    assert_eq!(
-        (stage.version().as_str(), Digest::of(text.as_bytes()).short(12).as_str()),
-        (version, digest),
-        "the output changed: raise the version, then put version and digest here\n{text}"
-    );
-}
-
-/// What a stage will do, counted from its inputs.
-pub fn counted(stage: &dyn kit::Stage, context: &Context<'_>) -> kit::Result<kit::Forecast> {
-    let outlook = stage.forecast(&kit::Ahead::of(context))?;
+/// The forecast of a stage, counted from its inputs.
+pub fn counted(stage: &dyn Stage, context: &Context<'_>) -> Result<Forecast> {
+    let outlook = stage.forecast(&Ahead::of(context))?;
     Ok(outlook.forecast.expect("the inputs are there"))
 }

@@ -1,4 +1,4 @@
-//! Bytes that are nearly right; for tests.
+//! Bytes that are nearly right.
 
 use rand::Rng;
 use rand::rngs::StdRng;

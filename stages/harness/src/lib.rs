@@ -1,0 +1,20 @@
+//! Surroundings for tests: stages in a temporary folder, the oracle data, a judge's endpoint that fails on request, files
+//! that are nearly right, and what a machine lacks. For tests alone.
+//!
+//! It knows `kit` and no stage. Read [`Place`] first.
+
+#[cfg(feature = "gguf")]
+pub mod gguf;
+mod golden;
+pub mod mutations;
+mod oracles;
+mod place;
+mod requirement;
+pub mod server;
+mod settings;
+
+pub use golden::check_golden;
+pub use oracles::{lines, oracle, oracles, pairs};
+pub use place::{Place, counted};
+pub use requirement::{Requirement, missing};
+pub use settings::with;
