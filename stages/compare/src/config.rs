@@ -1,4 +1,4 @@
-//! What a pipeline file says about the stage.
+//! The stage's configuration.
 
 use kit::{Finding, Input};
 use schemars::JsonSchema;
@@ -65,7 +65,7 @@ pub enum Against {
     Model(String),
 }
 
-/// What becomes of two responses that say the same.
+/// Treatment of two responses with equal texts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EqualTexts {
@@ -93,17 +93,17 @@ pub enum Joint {
 }
 
 impl Compare {
-    /// Whether the responses of another input are compared with.
+    /// True where the responses of another input are compared with.
     pub(crate) fn has_baseline(&self) -> bool {
         self.within == Some(Within::Against(Against::Baseline))
     }
 
-    /// Whether embeddings are read.
+    /// True where embeddings are read.
     pub(crate) fn needs_embeddings(&self) -> bool {
         matches!(self.joint, Some(Joint::Nearest(_)))
     }
 
-    /// What is wrong beyond types and unknown keys.
+    /// Findings beyond types and unknown keys.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut wrong = |path: &str, text: &str| findings.push(Finding::at(path, text));

@@ -1,4 +1,4 @@
-//! What the stage decides on: which responses there are, of which prompts, and where those prompts lie.
+//! The input of a selection: the responses, their prompts, and the embeddings of those prompts.
 
 use std::ops::Range;
 

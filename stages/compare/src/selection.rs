@@ -62,7 +62,7 @@ impl Reason {
     }
 }
 
-/// What was chosen and what was left.
+/// The chosen comparisons, and the reason for each response that is in none.
 #[derive(Debug, Default)]
 pub(crate) struct Selection {
     /// The comparisons, in no particular order.

@@ -79,7 +79,7 @@ impl Compare {
 }
 
 impl Compare {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let mut forecast = Forecast::of_rows(Amount::exact(context.count_rows_of(&INPUTS)?));
         if self.needs_embeddings() {

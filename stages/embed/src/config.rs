@@ -70,7 +70,7 @@ fn shard_rows() -> usize {
 }
 
 impl Embed {
-    /// What is wrong with the values.
+    /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let at_least_one = [("tokens_per_batch", self.tokens_per_batch), ("shard_rows", self.shard_rows)];
         let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);

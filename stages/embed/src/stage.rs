@@ -1,4 +1,4 @@
-//! What the engine asks of a configured `embed`.
+//! The stage contract of `embed`: ports, checks, forecast, run.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::config::Embed;
 use crate::embedding::Embedding;
 
 impl Embed {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let prompts = DistinctPrompts::read(context, "from")?;
         let texts = prompts.messages.values().filter_map(|messages| self.text.of(messages));

@@ -1,4 +1,4 @@
-//! What an objective sees of a batch.
+//! One batch as an objective sees it: edges, items and the log-probs of their sequences.
 
 use crate::error::{Error, Result};
 

@@ -1,4 +1,4 @@
-//! What only the data can tell: the forms of its pairs and the labels of its items.
+//! Checks against the data: the forms of its pairs and the labels of its items.
 
 use crate::list::Objective;
 
@@ -12,10 +12,10 @@ pub struct Forms {
 }
 
 impl Objective {
-    /// Whether the objective means something on pairs of these forms.
+    /// Checks that the objective means something on pairs of these forms.
     ///
     /// # Errors
-    /// What is wrong and what to do: a lowercase fragment.
+    /// The reason and the remedy, as a lowercase fragment.
     pub fn check_forms(&self, forms: Forms, allow_same_prompt: bool) -> Result<(), String> {
         let name = self.name();
         if self.needs_prompt_part() {
@@ -39,10 +39,10 @@ impl Objective {
         Ok(())
     }
 
-    /// Whether the objective can take an item with this label.
+    /// Checks that the objective can take an item with this label.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason, as a lowercase fragment.
     pub fn accepts_label(&self, label: f64) -> Result<(), &'static str> {
         self.formula().accepts_label(label)
     }

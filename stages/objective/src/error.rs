@@ -1,4 +1,4 @@
-//! What a batch can lack.
+//! Errors: batches that lack something, and settings out of range.
 
 /// The result of an evaluation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -31,9 +31,9 @@ pub enum Error {
     OutOfRange {
         /// Which number, such as `weight of edge 3`.
         what: String,
-        /// What was found.
+        /// Value found.
         got: f64,
-        /// What would do.
+        /// Range of the values that are accepted.
         wanted: &'static str,
     },
     /// The matrix of prompt similarities is missing or has another shape.
@@ -43,7 +43,7 @@ pub enum Error {
         rows: usize,
         /// Rejected sides.
         columns: usize,
-        /// What was given.
+        /// Form of the data that was given.
         got: String,
     },
     /// KTO without the sequences that estimate its KL term.
@@ -66,7 +66,7 @@ pub enum Error {
         item: usize,
         /// Its label.
         label: f64,
-        /// What the objective wants.
+        /// Form that the objective wants, and the reason.
         why: &'static str,
     },
 }

@@ -86,8 +86,8 @@ impl Objective {
         }
     }
 
-    /// What the sum of weighted terms is divided by: the sum of the weights, for `sft` of weights times tokens. It
-    /// needs no log-probs.
+    /// Divisor of the sum of weighted terms: the sum of the weights, for `sft` of weights times tokens. It needs no
+    /// log-probs.
     pub fn denominator(&self, batch: &Batch) -> f64 {
         match self.formula().terms() {
             Terms::Edges(_) => batch.edges.iter().map(|edge| edge.weight).sum(),

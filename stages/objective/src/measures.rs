@@ -1,4 +1,4 @@
-//! What trainers log beside the loss, under TRL's names.
+//! Measures that trainers log beside the loss, under TRL's names.
 
 use crate::batch::{Batch, SequenceLogps};
 use crate::formula::Score;
@@ -30,8 +30,8 @@ pub struct Measures {
 }
 
 impl Objective {
-    /// What a sequence counts for in margins: its log-ratio, without a reference its log-prob, each per token where the
-    /// objective divides by length. (`simpo` and `orpo` divide log-probs; against a reference they are measured as
+    /// A sequence's share of a margin: its log-ratio, or its log-prob without a reference; per token where the
+    /// objective divides by length. (`simpo` and `orpo` divide log-probs; against a reference they are measured as the
     /// others are.)
     pub fn score(&self, sequence: &SequenceLogps) -> f64 {
         let side = Side::of(sequence, self.needs_prompt_part());

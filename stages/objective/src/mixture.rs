@@ -1,4 +1,4 @@
-//! What is trained: one objective, or several added up.
+//! The `objective` of a training: one objective, or a weighted sum of several.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ pub struct Mixture {
 pub struct Part {
     /// The objective.
     pub objective: Objective,
-    /// What its loss is multiplied with.
+    /// Factor of its loss.
     pub weight: f64,
 }
 
@@ -77,7 +77,7 @@ impl Mixture {
         self.parts.iter().map(said).collect::<Vec<_>>().join(" + ")
     }
 
-    /// What is wrong with the knobs or with the mixture: the path below `objective` and a lowercase fragment.
+    /// Findings about the knobs and the mixture: the path below `objective` and a lowercase fragment.
     pub fn check(&self) -> Vec<(String, String)> {
         let mut findings = Vec::new();
         if self.parts.is_empty() {
@@ -106,53 +106,53 @@ impl Mixture {
         findings
     }
 
-    /// Whether a part measures against a frozen reference.
+    /// True where a part measures against a frozen reference.
     pub fn needs_reference(&self) -> bool {
         self.any(Objective::needs_reference)
     }
 
-    /// Whether a part scores the prompt too.
+    /// True where a part scores the prompt too.
     pub fn needs_prompt_part(&self) -> bool {
         self.any(Objective::needs_prompt_part)
     }
 
-    /// Whether a part weighs by how alike prompts are.
+    /// True where a part weighs by the similarity of prompts.
     pub fn needs_similarities(&self) -> bool {
         self.any(Objective::needs_similarities)
     }
 
-    /// Whether a part needs the mismatched sequences of KTO.
+    /// True where a part needs the mismatched sequences of KTO.
     pub fn needs_kl(&self) -> bool {
         self.any(Objective::needs_kl)
     }
 
-    /// What all parts can be computed on.
+    /// The rows that all parts can be computed on.
     pub fn reads(&self) -> Reads {
         let narrow = self.parts.iter().map(|part| part.objective.reads()).find(|reads| *reads != Reads::Both);
         narrow.unwrap_or(Reads::Both)
     }
 
-    /// Whether a part looks at the rejected side.
+    /// True where a part reads the rejected side.
     pub fn reads_rejected(&self) -> bool {
         self.any(Objective::reads_rejected)
     }
 
-    /// Whether the degree of a preference matters to a part.
+    /// True where a part reads the degree of a preference, not its direction alone.
     pub fn reads_p_hat(&self) -> bool {
         self.any(Objective::reads_p_hat)
     }
 
-    /// Whether weights other than 0 and 1 mean something to all parts.
+    /// True where weights other than 0 and 1 mean something to every part.
     pub fn reads_weights(&self) -> bool {
         self.all(Objective::reads_weights)
     }
 
-    /// Whether swapping an edge's sides together with p_hat -> 1 - p_hat changes nothing.
+    /// True where swapping an edge's sides together with p_hat -> 1 - p_hat changes nothing.
     pub fn swap_symmetric(&self) -> bool {
         self.all(Objective::swap_symmetric)
     }
 
-    /// Whether it can go micro-batch by micro-batch.
+    /// True where it can be computed micro-batch by micro-batch.
     pub fn separable(&self) -> bool {
         self.all(Objective::separable)
     }
@@ -162,18 +162,18 @@ impl Mixture {
         self.parts.iter().map(|part| Some(part.weight * part.objective.value_at_zero(p_hat)?)).sum()
     }
 
-    /// Whether the objective means something on pairs of these forms, to each part.
+    /// Checks that the objective means something on pairs of these forms, to each part.
     ///
     /// # Errors
-    /// What is wrong and what to do: a lowercase fragment.
+    /// The reason and the remedy, as a lowercase fragment.
     pub fn check_forms(&self, forms: Forms, allow_same_prompt: bool) -> Result<(), String> {
         self.parts.iter().try_for_each(|part| part.objective.check_forms(forms, allow_same_prompt))
     }
 
-    /// Whether any part can take an item with this label.
+    /// Checks that at least one part can take an item with this label.
     ///
     /// # Errors
-    /// Why the first one does not, where none does.
+    /// The first part's reason, where no part can.
     pub fn accepts_label(&self, label: f64) -> Result<(), &'static str> {
         let mut refused = Ok(());
         for part in &self.parts {
@@ -191,7 +191,7 @@ impl Mixture {
         reasons.collect::<Option<Vec<_>>>()?.first().copied()
     }
 
-    /// What each part's sum of weighted terms is divided by. It needs no log-probs.
+    /// Divisor of each part's sum of weighted terms. It needs no log-probs.
     pub fn denominators(&self, batch: &Batch) -> Vec<f64> {
         self.parts.iter().map(|part| part.objective.denominator(&part.view(batch))).collect()
     }
@@ -261,7 +261,7 @@ impl Mixture {
 }
 
 impl Part {
-    /// What the objective reads of a batch: items only with labels that it takes.
+    /// The batch as the objective reads it: of its items, those with a label that the objective takes.
     fn view<'a>(&self, batch: &'a Batch) -> Cow<'a, Batch> {
         let takes = |label: f64| self.objective.accepts_label(label).is_ok();
         if batch.items.iter().all(|item| takes(item.label)) {

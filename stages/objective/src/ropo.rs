@@ -51,7 +51,7 @@ fn bounded(alpha: f64, gamma: f64, scale: f64, margin: f64) -> Slope {
     Slope { loss: alpha * miss + gamma * softplus(-z), slope: -scale * miss * (alpha * sigmoid(z) + gamma) }
 }
 
-/// What is wrong with the weights of the two parts.
+/// Findings about the weights of the two parts.
 fn weights(alpha: f64, gamma: f64) -> Vec<Finding> {
     let one = finding(alpha != 0.0 || gamma != 0.0, "gamma", gamma, "a number above 0 where alpha is 0");
     [at_least_0("alpha", alpha), at_least_0("gamma", gamma), one].into_iter().flatten().collect()

@@ -28,7 +28,7 @@ pub struct Rpo {
     /// code takes 0.8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagonal_weight: Option<f64>,
-    /// Whether the sides come from pairs, or from items with labels of their own.
+    /// Source of the sides: pairs, or items with labels of their own.
     #[serde(default)]
     pub form: RpoForm,
 }

@@ -14,7 +14,7 @@ use crate::formula::{BatchObjective, Facts, Formula, Reads, Terms};
 pub struct Sft {}
 
 impl Sft {
-    /// What is demonstrated: sequence and weight of each edge's chosen side, then of each item.
+    /// The demonstrations: sequence and weight of each edge's chosen side, then of each item.
     fn demonstrations(batch: &Batch) -> impl Iterator<Item = (usize, f64)> + '_ {
         let edges = batch.edges.iter().map(|edge| (edge.chosen, edge.weight));
         edges.chain(batch.items.iter().map(|item| (item.sequence, item.weight)))

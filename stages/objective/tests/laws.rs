@@ -1,4 +1,4 @@
-//! What holds for objectives whatever the numbers.
+//! Laws of objectives that hold for all numbers.
 
 mod common;
 

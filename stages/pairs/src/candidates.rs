@@ -1,4 +1,4 @@
-//! What the rules decide on: ids and labels, without texts.
+//! Candidates for pairs, as the rules see them: ids and labels, without texts.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;

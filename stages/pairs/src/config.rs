@@ -1,4 +1,4 @@
-//! What a pipeline file says about the stage.
+//! The stage's configuration.
 
 use kit::{Finding, Input};
 use schemars::JsonSchema;
@@ -74,7 +74,7 @@ pub struct Pairs {
     pub order: Order,
 }
 
-/// What happens to the same two responses seen again.
+/// Treatment of two responses that were compared before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Duplicates {
@@ -107,7 +107,7 @@ pub enum NoiseKind {
     SAve,
 }
 
-/// What happens to ties.
+/// Treatment of ties.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ties {
@@ -162,7 +162,7 @@ pub enum Weights {
     Certainty,
 }
 
-/// What is written.
+/// Rows that the stage writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Write {
@@ -173,7 +173,7 @@ pub enum Write {
     Items,
 }
 
-/// What becomes of a response in several pairs.
+/// Treatment of a response that stands in several pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Repeats {
@@ -195,7 +195,7 @@ pub enum Order {
 }
 
 impl Pairs {
-    /// What is wrong beyond types and unknown keys.
+    /// Findings beyond types and unknown keys.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut wrong = |path: &str, text: String| findings.push(Finding::at(path, text));

@@ -34,7 +34,7 @@ impl Key {
         seed.derive(purpose, &self.hex(), 0)
     }
 
-    /// Whether an event of this probability happens.
+    /// True with this probability, drawn from the seed and the purpose.
     pub(crate) fn happens(self, seed: Seed, purpose: &str, probability: f64) -> bool {
         // The upper 53 bits are a number in [0, 1) that f64 holds exactly.
         ((self.draw(seed, purpose) >> 11) as f64) < probability * (1u64 << 53) as f64

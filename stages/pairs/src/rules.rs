@@ -9,7 +9,7 @@ use crate::config::{Duplicates, Labels, Mix, Noise, NoiseKind, Pairs, Shape, Tie
 use crate::draw::Key;
 use crate::groups::first_rows;
 
-/// What differs from 1/2 by less is rounding.
+/// Tolerance of a label of 1/2: smaller differences are rounding.
 const EXACT: f64 = 1e-12;
 /// Where `skewed` cuts, and the bins of `stairs` (arXiv 2409.06691, section 4).
 const SKEWED_BELOW: f64 = 0.8;
@@ -54,7 +54,7 @@ impl Reason {
     }
 }
 
-/// What became of a row.
+/// The rules' decision on a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fate {
     /// It stays.

@@ -27,7 +27,7 @@ impl Pairs {
 }
 
 impl Pairs {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         if context.table_of("from") == Some(Table::Items) {
             grouped::group_of(self)?;

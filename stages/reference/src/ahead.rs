@@ -1,4 +1,4 @@
-//! What will have to be scored, before the rows are there.
+//! The forecast of scoring, from what the inputs are expected to hold.
 
 use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table};
 use lm::{Load, Purpose};

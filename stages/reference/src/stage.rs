@@ -1,4 +1,4 @@
-//! What the engine asks of a configured `reference`.
+//! The stage contract of `reference`: ports, checks, forecast, run.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ impl Reference {
 }
 
 impl Reference {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let work = self.work_list(context)?;
         let mut notes = vec![format!("{} distinct sequences", work.sequences())];

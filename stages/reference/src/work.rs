@@ -10,7 +10,7 @@ use tokens::cost::shared_tokens;
 use tokens::rendering::displaced_remark;
 use tokens::{DatasetRow, ItemSequences, Mismatched, RefusedRow, SequenceKey, SequenceReader};
 
-/// What one shard entry does. Units of one prompt stand together.
+/// The sequences of one row, scored together. Units of one prompt stand next to each other.
 pub(crate) struct Unit {
     /// The group: shards and batches do not cut it.
     pub(crate) prompt_id: String,
@@ -73,7 +73,7 @@ impl WorkList {
         Ok(builder.finish(rows))
     }
 
-    /// What there is to say of prompts that the template writes in another way when an answer follows.
+    /// A remark on prompts that the template writes in another way when an answer follows; none where there are none.
     pub(crate) fn displaced_remark(&self) -> Option<String> {
         displaced_remark(self.counts.displaced)
     }
@@ -137,7 +137,7 @@ impl WorkList {
 struct Builder<'a> {
     reader: &'a SequenceReader,
     distinct: BTreeMap<SequenceKey, Sequence>,
-    /// What each (prompt id, response id) stands for, as a digest of both texts.
+    /// Digest of both texts, by (prompt id, response id).
     texts: BTreeMap<(String, String), String>,
     refused: Vec<(String, Reject)>,
     stopped: Displaced,

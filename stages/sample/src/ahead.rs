@@ -1,4 +1,4 @@
-//! What will have to be answered, before the prompts are there.
+//! The forecast of sampling, from what the inputs are expected to hold.
 
 use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table};
 use lm::{Load, Purpose};

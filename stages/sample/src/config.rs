@@ -70,7 +70,7 @@ impl Sample {
 }
 
 impl Sample {
-    /// What is wrong with the values.
+    /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         let at_least_one = [

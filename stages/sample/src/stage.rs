@@ -1,4 +1,4 @@
-//! What the engine asks of a configured `sample`.
+//! The stage contract of `sample`: ports, checks, forecast, run.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::work::WorkList;
 use crate::{ahead, rendering};
 
 impl Sample {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let work = WorkList::read(self, context)?;
         let prompt_tokens: usize = work.prompts.iter().map(|prompt| prompt.sequence.ids.len()).sum();

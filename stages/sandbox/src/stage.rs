@@ -30,7 +30,7 @@ impl Sandbox {
 }
 
 impl Sandbox {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let rows = match self {
             Sandbox::World(world) => world.rows(),

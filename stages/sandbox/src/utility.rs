@@ -1,4 +1,4 @@
-//! What is true in the sandbox: how good an answer is, and how likely it is preferred.
+//! The sandbox's ground truth: the utility of an answer, and the probability that it is preferred.
 
 use crate::words::Request;
 

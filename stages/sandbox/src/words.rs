@@ -1,13 +1,13 @@
-//! What can be asked for and answered in the sandbox: ten categories of ten words, and the ways to ask for some.
+//! The sandbox's vocabulary: ten categories of ten words, and the phrasings of a request for some of them.
 
 use rand::Rng;
 
 /// A category and the words that belong to it. No word belongs to two.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Category {
-    /// What one of them is called.
+    /// Name of one of them.
     pub one: &'static str,
-    /// What several are called.
+    /// Name of several of them.
     pub several: &'static str,
     /// The words.
     pub words: [&'static str; 10],

@@ -134,7 +134,7 @@ impl World {
         [self.prompts, self.holdout_prompts, self.demonstrations, self.judge_rows].map(u64::from).iter().sum()
     }
 
-    /// What the ports will hold: the number of rows exactly, their lengths about.
+    /// The expected content of the ports: the number of rows exactly, their lengths about.
     pub(crate) fn estimate(&self) -> Outlook {
         let prompts = |rows: u32| {
             let rows = Amount::exact(rows.into());

@@ -42,7 +42,7 @@ pub struct Summarize {
 pub struct Choose {
     /// The figure that decides, by its mean over the runs. It should be of data that no reported figure is of.
     pub metric: String,
-    /// Whether the `highest` or the `lowest` is best.
+    /// Direction of the metric: the `highest` or the `lowest` value is best.
     pub best: Best,
 }
 
@@ -57,7 +57,7 @@ pub enum Best {
 }
 
 impl Summarize {
-    /// What is wrong with the values.
+    /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         if self.metrics.is_empty() {

@@ -1,4 +1,4 @@
-//! What the engine asks of a configured `summarize`.
+//! The stage contract of `summarize`: ports, checks, forecast, run.
 
 use std::collections::BTreeMap;
 
@@ -92,7 +92,7 @@ impl Summarize {
 }
 
 impl Summarize {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         Ok(Forecast::of_rows(Amount::exact(context.count_rows_of(&["from"])?)))
     }

@@ -1,4 +1,4 @@
-//! What passes of a model over sequences take.
+//! Operations and memory of a model's passes over sequences.
 
 use kit::{Ahead, Forecast, Work};
 use lm::{Dtype, Estimate, Load, Purpose};

@@ -13,14 +13,14 @@ use crate::rules::RowRules;
 pub struct SequenceReader {
     /// The tokenizer and template.
     pub text: Text,
-    /// What is done with texts that do not become sequences as they stand.
+    /// Rules for texts that do not become sequences as they stand.
     pub rules: TextRules,
     /// The longest sequence in tokens.
     pub limit: usize,
 }
 
-/// What makes a sequence distinct. The same response has another start where its pair tokenises with a shorter common
-/// prefix, and another length where its pair was cut.
+/// Identity of a sequence. The same response has another start where its pair tokenises with a shorter common prefix,
+/// and another length where its pair was cut.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SequenceKey {
     /// The prompt.

@@ -7,7 +7,7 @@ use lm::{Refusal, Sequence, Text};
 use crate::error::lm_error;
 use crate::reader::SequenceReader;
 
-/// What of training rows is shown.
+/// The training rows that a rendering shows.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown {
     /// The rejected side of pairs.
@@ -116,7 +116,8 @@ fn remarks(sequence: &Sequence, pieces: &[Piece], bos: Option<usize>) -> (Vec<St
     (facts, warnings)
 }
 
-/// What there is to say of sequences whose prompt the template writes in another way when an answer follows.
+/// A remark on sequences whose prompt the template writes in another way when an answer follows; none where there are
+/// none.
 pub fn displaced_remark(sequences: u64) -> Option<String> {
     let text = "whose prompt the chat template writes in another way when an answer follows; look at some with \
                 `halftone render`";

@@ -57,7 +57,7 @@ impl RowRules {
         format!("{{{}}}", words.join(", "))
     }
 
-    /// Whether the limit is none.
+    /// A finding where the limit is 0.
     pub fn findings(&self) -> Option<Finding> {
         at_least_one(self.max_tokens)
     }
@@ -91,7 +91,7 @@ impl PromptRules {
         TextRules { special_text: self.special_text, too_long: self.too_long, on_prefix_mismatch }
     }
 
-    /// Whether the limit is none.
+    /// A finding where the limit is 0.
     pub fn findings(&self) -> Option<Finding> {
         at_least_one(self.max_tokens)
     }
@@ -136,7 +136,7 @@ impl QuestionRules {
         }
     }
 
-    /// Whether the limit is none.
+    /// A finding where the limit is 0.
     pub fn findings(&self) -> Option<Finding> {
         at_least_one(self.max_tokens)
     }

@@ -1,4 +1,4 @@
-//! What training will take, before the rows are there.
+//! The forecast of a training from what its inputs are expected to hold.
 
 use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table, Work};
 use lm::{Load, Purpose};

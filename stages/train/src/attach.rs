@@ -1,4 +1,4 @@
-//! What other stages know about the rows: reference log-probs of sequences and embeddings of prompts.
+//! Columns joined from other stages: reference log-probs of sequences and embeddings of prompts.
 
 use std::collections::BTreeMap;
 

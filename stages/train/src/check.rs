@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, before any data is seen.
+//! Checks of the configuration, before any data is read.
 
 use kit::Finding;
 

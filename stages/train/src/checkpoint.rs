@@ -18,7 +18,7 @@ const STATE: &str = "state";
 /// The file with the record.
 const RECORD: &str = "counters.json";
 
-/// What makes a folder a checkpoint: written last.
+/// The record of a checkpoint, written last: a folder without it is no checkpoint.
 #[derive(Serialize, Deserialize)]
 struct Record {
     counters: Counters,
@@ -46,7 +46,8 @@ impl Checkpoints {
         Checkpoints { folder, latest: None, since: Instant::now(), took: Duration::ZERO }
     }
 
-    /// Whether so many minutes have gone since the latest one, and enough that writing takes a tenth of the time at most.
+    /// True where so many minutes have passed since the latest checkpoint, and writing takes a tenth of the time at
+    /// most.
     pub(crate) fn due(&self, minutes: f64) -> bool {
         let gone = self.since.elapsed();
         gone.as_secs_f64() >= 60.0 * minutes && gone >= self.took * REST

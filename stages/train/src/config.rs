@@ -25,7 +25,7 @@ pub struct Train {
     /// Held-out pairs: loss, accuracy and margin on them every `eval_every` steps and at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_pairs: Option<Input>,
-    /// What is made small: `{name: gdpo, beta: 0.1}`. Each objective has its own knobs. A list,
+    /// The objective: `{name: gdpo, beta: 0.1}`. Each objective has its own knobs. A list,
     /// `[{name: gdpo, beta: 0.1}, {name: sft, weight: 0.2}]`, adds the losses of several, each normalised for itself.
     pub objective: Mixture,
     /// Trains a low-rank adapter beside the weights, which stay as they are, in place of all weights. `policy` is then a
@@ -34,7 +34,7 @@ pub struct Train {
     pub adapter: Option<Adapter>,
     /// How steps are made from gradients.
     pub optimizer: Optimizer,
-    /// What makes a batch, and what of it is computed at once.
+    /// Size and order of batches, and how much of one is computed at once.
     pub batch: BatchOptions,
     /// Passes over the rows; either this or `steps`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,7 +53,7 @@ pub struct Train {
     /// these. 0 writes one after each step. It does not change the result.
     #[serde(default = "checkpoint_minutes")]
     pub checkpoint_minutes: f64,
-    /// What is kept between forward and backward, and how much memory that may take.
+    /// Intermediate values kept between forward and backward, and the memory that they may take.
     #[serde(default)]
     pub memory: MemoryOptions,
     /// The precision of matrix products, `f32` or `bf16`; the reference has to be scored in the same. Weights are trained
@@ -135,7 +135,7 @@ pub enum Schedule {
     Cosine,
 }
 
-/// What makes a batch: exactly one of `pairs`, `prompts` and `items`. The last batch of a pass may be smaller.
+/// Size and order of batches: exactly one of `pairs`, `prompts` and `items`. The last batch of a pass may be smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchOptions {
@@ -152,7 +152,7 @@ pub struct BatchOptions {
     /// Tokens computed at once, shared prompts counted once. More needs more memory.
     #[serde(default = "tokens_per_micro_batch")]
     pub tokens_per_micro_batch: usize,
-    /// Whether each pass has an order of its own, drawn from the run's seed; else rows come as they stand in the table.
+    /// Draws a new order of the rows for each pass from the run's seed; `false` keeps the order of the table.
     #[serde(default = "shuffle")]
     pub shuffle: bool,
 }
@@ -174,7 +174,7 @@ pub struct SaveOptions {
     pub dtype: SavedDtype,
 }
 
-/// What is kept between forward and backward.
+/// Intermediate values kept between forward and backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryOptions {

@@ -13,7 +13,7 @@ pub(crate) struct Dataset {
     pub(crate) input: &'static str,
     /// Distinct token sequences.
     pub(crate) sequences: Vec<Sequence>,
-    /// What each sequence is.
+    /// Keys of the sequences, in their order.
     pub(crate) keys: Vec<SequenceKey>,
     /// Ids of the distinct prompts.
     pub(crate) prompts: Vec<String>,
@@ -41,7 +41,7 @@ pub(crate) enum Example {
         chosen: usize,
         /// The rejected side's.
         rejected: usize,
-        /// Whether its form is `joint`.
+        /// True where the row's form is `joint`.
         joint: bool,
         /// The chosen side's prompt.
         chosen_prompt: usize,
@@ -163,7 +163,7 @@ impl Dataset {
         (count(|sequence| sequence.start < sequence.prompt_tokens), count(|sequence| sequence.displaced))
     }
 
-    /// What there is to say of prompts that the template writes in another way when an answer follows.
+    /// A remark on prompts that the template writes in another way when an answer follows; none where there are none.
     pub(crate) fn displaced_remark(&self) -> Option<String> {
         let (_, displaced) = self.mismatched();
         displaced_remark(displaced as u64).map(|text| format!("`{}`: {text}", self.input))

@@ -1,4 +1,4 @@
-//! What a run has measured so far: the rows of its tables, and its counters.
+//! The measurements of a run so far: the rows of its tables, and its counters.
 
 use std::collections::BTreeMap;
 

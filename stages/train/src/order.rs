@@ -11,7 +11,7 @@ use crate::dataset::{Dataset, Example};
 pub(crate) struct Order {
     units: Vec<Vec<usize>>,
     size: usize,
-    /// Whether `size` counts rows (and units may exceed it) rather than units.
+    /// True where `size` counts rows (and units may exceed it) rather than units.
     by_rows: bool,
     shuffle: Option<Seed>,
 }

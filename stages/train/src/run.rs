@@ -35,7 +35,7 @@ impl Train {
         SequenceReader::of_rows(&context.model("model")?.path, &self.tokens)
     }
 
-    /// Whether steps are also told by form and label of their pairs.
+    /// True where steps are also logged by form and label of their pairs.
     pub(crate) fn has_splits(&self) -> bool {
         let reads = self.objective.reads();
         reads.pairs() && !reads.items()
@@ -88,7 +88,7 @@ impl Train {
         Ok(Plan { dataset, held_out, order, batches })
     }
 
-    /// What is kept between forward and backward.
+    /// Intermediate values kept between forward and backward.
     pub(crate) fn kept(&self) -> Memory {
         let gib = self.memory.budget_gib.unwrap_or(BUDGET_GIB);
         match self.memory.schedule {
@@ -296,7 +296,7 @@ impl Train {
     }
 }
 
-/// What there is to say to a `model` that is an adapter.
+/// The remark on a `model` that is an adapter.
 pub(crate) fn from_adapter(folder: &dyn std::fmt::Display) -> String {
     format!(
         "`model` is an adapter ({folder}); training starts from whole weights: merge it with `halftone export model \

@@ -1,4 +1,4 @@
-//! What the engine asks of a configured `train`.
+//! The stage contract of `train`: ports, checks, forecast, run.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ impl Train {
 }
 
 impl Train {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let plan = self.plan(context)?;
         let done = Checkpoints::open(context).done()?.min(plan.batches);

@@ -8,7 +8,7 @@ use tokens::lm_error;
 use crate::dataset::Dataset;
 use crate::micro::{Assembled, Part};
 
-/// What a step gave.
+/// The results of one optimizer step.
 pub(crate) struct Step {
     /// The batch with the policy's log-probs.
     pub(crate) batch: Batch,
@@ -21,7 +21,7 @@ pub(crate) struct Step {
     pub(crate) tokens: u64,
 }
 
-/// What a step works with.
+/// The inputs of an optimizer step: model, data and settings.
 pub(crate) struct Stepper<'a> {
     pub(crate) dataset: &'a Dataset,
     pub(crate) objective: &'a Mixture,

@@ -1,4 +1,4 @@
-//! What the stage does with configurations and data, apart from numbers.
+//! Checks of configurations and data, apart from numbers.
 
 mod common;
 

@@ -107,7 +107,7 @@ pub fn tokenise(pairs: &[Pair]) -> Vec<(Sequence, Sequence)> {
     pairs.iter().map(tokenise).collect()
 }
 
-/// What `reference` writes for these pairs.
+/// The rows that `reference` writes for these pairs.
 pub fn reference(pairs: &[Pair]) -> Vec<ReferenceRow> {
     reference_in(pairs, Dtype::F32)
 }
@@ -208,7 +208,7 @@ impl Bench {
         self.with(config, entry, events, interrupt, |stage, context| stage.run(context))
     }
 
-    /// What the stage expects to do.
+    /// The stage's forecast.
     pub fn forecast(&self, config: &Value) -> Result<Forecast> {
         self.with(config, "forecast", &|_| (), &Interrupt::default(), |stage, context| {
             stage.forecast(&kit::Ahead::of(context)).map(|outlook| outlook.forecast.expect("the rows are there"))
