@@ -1,5 +1,5 @@
-//! What `halftone --version` and `halftone doctor` tell of the build: the commit, and the versions of the libraries that
-//! decide numbers.
+//! Facts of the build that `halftone --version` and `halftone doctor` show: the commit, and the versions of the
+//! libraries that decide numbers.
 
 use std::path::Path;
 use std::process::Command;
@@ -25,7 +25,7 @@ fn main() {
     println!("cargo::rustc-env=HALFTONE_PROFILE={}", std::env::var("PROFILE").unwrap_or_default());
 }
 
-/// What git says of this folder; nothing where these are not its sources' own commits, as in a package.
+/// The output of git for this folder; none where these are not its sources' own commits, as in a package.
 fn git(args: &[&str]) -> Option<String> {
     if !Path::new(".git").exists() {
         return None;

@@ -1,4 +1,4 @@
-//! What can end a command.
+//! The errors that end a command.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub enum Error {
         /// All of them, sorted.
         problems: Vec<Problem>,
     },
-    /// What was asked for cannot be run as the pipeline stands.
+    /// The request cannot be run as the pipeline stands.
     #[error("{0}")]
     Pipeline(String),
     /// A stage failed.
@@ -34,7 +34,7 @@ pub enum Error {
     Stage {
         /// The stage.
         stage: String,
-        /// What it said.
+        /// The stage's error.
         source: kit::Error,
     },
     /// A stage panicked.
@@ -48,7 +48,7 @@ pub enum Error {
     /// Another process holds a lock, and we were not to wait.
     #[error("{what} is being worked on by {}; run the same command again later", owner.as_ref().map_or("another process".to_owned(), Owner::to_string))]
     Locked {
-        /// What is locked.
+        /// The thing that is locked.
         what: String,
         /// Who holds it, where that is known.
         owner: Option<Owner>,
@@ -77,13 +77,13 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }
 
-/// What the system said, where a library made a panic of it: no more threads, no room, a broken device.
+/// The system's error, where a library made a panic of it: no more threads, no room, a broken device.
 pub fn system_error(panic: &str) -> Option<kit::Error> {
     use rustix::io::Errno;
     let (said, rest) = panic.split_once("Os { code: ")?;

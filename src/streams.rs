@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::error::Result;
 
-/// Whether the process began without a standard output. Rust's runtime puts `/dev/null` in the place of one that is
+/// True where the process began without a standard output. Rust's runtime puts `/dev/null` in the place of one that is
 /// closed, before `main`, so that writes seem to succeed.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 

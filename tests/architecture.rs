@@ -107,7 +107,7 @@ fn the_engine_knows_no_tensors_and_no_frames() {
     }
 }
 
-/// Whether a file means its own module of that name, as `crate::check` or `super::pairs` would.
+/// True where a file means its own module of that name, as `crate::check` or `super::pairs` would.
 fn own_module(text: &str, name: &str) -> bool {
     let path = format!("{name}::");
     text.match_indices(&path).all(|(at, _)| text[..at].ends_with(|c: char| c == ':' || c == '_' || c.is_alphanumeric()))

@@ -98,7 +98,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What a command says when it fails, with its exit code.
+/// Checks the message and the exit code of a command that fails.
 fn fails(output: &Output, code: i32, wanted: &str) {
     let text = stderr(output);
     assert_eq!(output.status.code(), Some(code), "{text}");

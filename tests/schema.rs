@@ -25,7 +25,7 @@ fn validator() -> Validator {
     jsonschema::validator_for(&schema).unwrap()
 }
 
-/// What does not fit, one line each. Anchors and merges of YAML are laid open, as editors do.
+/// The misfits, one line each. Anchors and merges of YAML are expanded, as editors do.
 fn misfits(validator: &Validator, text: &str) -> Vec<String> {
     // What a reference merges is not known to them.
     let mut document: serde_yaml::Value = serde_yaml::from_str(&text.replace("<<: \"${", "MERGED: \"${")).unwrap();

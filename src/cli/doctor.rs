@@ -78,7 +78,7 @@ fn facts(work: &Path) -> Result<Vec<(&'static str, Vec<String>)>> {
     ])
 }
 
-/// What models would compute on, and the GPUs that are there.
+/// The device that models would compute on, and the GPUs that are there.
 fn gpu() -> Vec<String> {
     let gpus = machine::gpus();
     let names = gpus

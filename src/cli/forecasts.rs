@@ -77,7 +77,7 @@ impl Sum {
         }
     }
 
-    /// What people read.
+    /// The forecast in words for people.
     pub fn words(&self) -> String {
         let mut words = vec![format!("{} rows", self.rows)];
         words.extend(self.requests.map(|requests| format!("{requests} requests")));
@@ -89,14 +89,14 @@ impl Sum {
     }
 }
 
-/// What the whole plan takes, and what was assumed.
+/// The totals of the whole plan, and the assumptions behind them.
 pub struct Total<'a> {
     time: Option<Duration>,
     /// The most that a stage takes, and the stage.
     memory: Option<(u64, &'a str)>,
     device: Option<String>,
     assumptions: Vec<String>,
-    /// Whether too long rows of some stage are not known yet.
+    /// True while the number of too long rows of some stage is unknown.
     lengths_open: bool,
 }
 

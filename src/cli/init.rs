@@ -34,7 +34,7 @@ pub struct Init {
     /// A sentence encoder, for objectives that read embeddings
     #[arg(long, value_name = "MODEL")]
     pub encoder: Option<String>,
-    /// What to train with [default: what suits the data]
+    /// Objective to train with [default: what suits the data]
     #[arg(long, value_name = "NAME")]
     pub objective: Option<String>,
     /// Write over a file that is there
@@ -98,7 +98,7 @@ fn way(folder: &Path, file: &Path) -> Result<String> {
     Ok(up.chain(down).collect::<Vec<_>>().join("/"))
 }
 
-/// What was written, and what is still to be done.
+/// The files that were written, and the steps that remain.
 fn told(wish: &Wish, path: &Path) -> String {
     let mut told = String::new();
     if let Some(found) = &wish.found {
@@ -120,7 +120,7 @@ fn told(wish: &Wish, path: &Path) -> String {
     told
 }
 
-/// What the data file holds.
+/// The content of the data file.
 fn found(data: &str, prompts_only: bool) -> Result<Found> {
     let ingest = Ingest {
         files: Files(vec![data.to_owned()]),
@@ -197,7 +197,7 @@ fn model(text: &str) -> String {
     if !text.contains('/') && Path::new(text).exists() { format!("./{text}") } else { text.to_owned() }
 }
 
-/// Whether a model may have a chat template: all but folders that are here and have none.
+/// True where a model may have a chat template: all but local folders without one.
 fn may_have_template(model: &str) -> bool {
     let folder = Path::new(model);
     let config = || std::fs::read_to_string(folder.join("tokenizer_config.json")).unwrap_or_default();

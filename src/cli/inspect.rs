@@ -18,7 +18,7 @@ use crate::units::size;
 pub struct Inspect {
     /// `stage.port` or `stage` of a pipeline's latest run, or a path: a Parquet file or a folder of them
     pub table: String,
-    /// What to show
+    /// View of the table
     #[arg(value_enum, default_value_t = View::Head)]
     pub view: View,
     /// The pipeline whose latest run is meant, if it is not the one that ran last
@@ -45,14 +45,14 @@ pub struct Inspect {
 const NARROW: usize = 20;
 const WIDE: usize = 5;
 
-/// What to show of a table.
+/// The views of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum View {
     /// Its columns
     Schema,
     /// Its first rows
     Head,
-    /// What its columns hold
+    /// A summary of each column
     Stats,
     /// Rows from all over it
     Sample,

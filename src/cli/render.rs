@@ -95,7 +95,7 @@ pub fn render(work: &Path, args: Render) -> Result<()> {
     print_coloured(&text)
 }
 
-/// What to run first for a missing input.
+/// The command to run first for a missing input.
 fn first(args: &Render, missing: &Missing) -> String {
     let file = args.file.pipeline.display();
     let sets: String = args.file.set.iter().map(|set| format!(" --set '{set}'")).collect();

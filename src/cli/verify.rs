@@ -68,7 +68,7 @@ pub fn verify(work: &Path, args: Verify) -> Result<()> {
     print(&format!("{entries}{}", beside(&store, &records)?))
 }
 
-/// What lies in the store beside its entries.
+/// The content of the store beside its entries.
 fn beside(store: &Store, records: &Records) -> Result<String> {
     let (mut unfinished, mut damaged) = (0, 0);
     if store.folder().is_dir() {

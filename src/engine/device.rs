@@ -42,7 +42,7 @@ struct Kept {
     speed: Speed,
 }
 
-/// What the speed depends on, as far as it can be told: the processor's name and the threads.
+/// Key of the machine's speed: the processor's name and the number of threads, as far as they are known.
 fn machine() -> String {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{} x {threads}", crate::engine::machine::processor())

@@ -10,7 +10,7 @@ pub trait Executor: Sync {
     /// Does all of a job; its outputs lie under `context.folder` afterwards.
     ///
     /// # Errors
-    /// What the job gives. What was committed stays, and is not computed again by the next attempt.
+    /// The job's error. Work that was committed stays, and the next attempt does not compute it again.
     fn execute(&self, job: Job<'_>, context: &Context<'_>) -> Result<Outcome>;
 }
 

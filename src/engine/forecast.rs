@@ -1,5 +1,5 @@
-//! What the stages of a plan will have to do: counted where their inputs are there, else estimated from what the stages
-//! before them will write.
+//! Forecasts of a plan's stages: counted where their inputs are there, else estimated from the outputs expected of the
+//! stages before them.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use crate::engine::plan::{Decision, Planned, Planner};
 use crate::pipeline::graph::{Node, Origin};
 use crate::units::size;
 
-/// What is told of a stage.
+/// The forecast of one stage of a plan.
 #[derive(Debug, Clone)]
 pub struct StageForecast {
-    /// What it will do.
+    /// Its work, time and memory.
     pub forecast: Forecast,
     /// How long that takes; nothing where it is not known.
     pub time: Option<Duration>,
-    /// Whether it was counted from its inputs.
+    /// True where it was counted from the inputs, false where it was estimated.
     pub counted: bool,
 }
 
@@ -34,7 +34,7 @@ pub struct Forecaster<'a> {
     asked_device: &'a str,
     speed: OnceCell<Speed>,
     work: &'a Path,
-    /// What tables on disk are like, each looked at once.
+    /// Expected content of tables on disk; each is read once.
     on_disk: BTreeMap<PathBuf, Expected>,
 }
 
@@ -52,8 +52,8 @@ impl<'a> Forecaster<'a> {
         }
     }
 
-    /// What each stage will do; nothing where it does not run, or where nothing can be told. Where no stage runs, nothing
-    /// is looked at.
+    /// The forecast of each stage; none where it does not run, or where too little is known. Where no stage runs, no
+    /// file is read.
     pub fn all(&mut self) -> Vec<Option<Result<StageForecast>>> {
         self.told_of_all(true)
     }
@@ -118,7 +118,7 @@ impl<'a> Forecaster<'a> {
         StageForecast { forecast, time, counted }
     }
 
-    /// What the inputs of a stage are expected to hold; nothing of those that cannot be looked at.
+    /// The expected content of a stage's inputs; inputs that cannot be read are left out.
     fn ahead(&mut self, stage: usize, outlooks: &[Outlook]) -> Ahead<'static> {
         let node: &Node = &self.planner.graph.nodes[stage];
         let mut ahead = Ahead { device: self.device().to_owned(), ..Ahead::default() };

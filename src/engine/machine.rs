@@ -1,4 +1,4 @@
-//! What this machine has: memory, processor, GPUs. Asked of the system, nothing is measured.
+//! The machine's memory, processor and GPUs, as the system states them; nothing is measured.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -76,7 +76,7 @@ pub fn processor() -> String {
     name.trim_start_matches([' ', '\t', ':']).trim_end().to_owned()
 }
 
-/// Whether the processor multiplies in bf16 by itself: vectors, matrices; nothing where it does not.
+/// The processor's bf16 units: vectors, matrices; empty where it has none.
 pub fn bf16_units() -> Vec<&'static str> {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = cpus.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a run does: the plan, the forecast, the work on each stage.
+//! Runs of a pipeline: the plan, the forecast, the work on each stage.
 //!
 //! Read [`plan`], then [`scheduler`], then [`work`].
 

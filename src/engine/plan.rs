@@ -1,4 +1,5 @@
-//! What a run would do with each stage, and why. Deciding looks at recipes, manifests and records; it changes nothing.
+//! The decision on each stage of a run, with its reason. Deciding reads recipes, manifests and records; it changes
+//! nothing.
 
 use std::path::PathBuf;
 
@@ -25,7 +26,7 @@ pub struct Selection {
     pub stale: bool,
 }
 
-/// What happens to a stage.
+/// The decision on a stage.
 #[derive(Debug, Clone)]
 pub enum Decision {
     /// An earlier result serves.
@@ -34,7 +35,7 @@ pub enum Decision {
     Stale(Box<Manifest>, String),
     /// It does its work, for these reasons.
     Run(Vec<String>),
-    /// What it will do shows when these stages are done.
+    /// Open until these stages are done.
     Depends(Vec<String>),
     /// It does not run, for this reason.
     Skip(String),
@@ -64,20 +65,20 @@ impl Decision {
 /// A stage's decision, with the recipe where all its inputs are known.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// What happens.
+    /// The decision.
     pub decision: Decision,
-    /// What its result is made from.
+    /// The inputs of its result: configuration, seed, version and contents.
     pub recipe: Option<Recipe>,
-    /// Whether the command is about this stage.
+    /// True where the command selects this stage.
     pub selected: bool,
-    /// Whether it runs although its result could be used again.
+    /// True where it runs although its result could be reused.
     pub forced: bool,
 }
 
 /// The sources of a stage's inputs, by key.
 pub type Inputs = std::collections::BTreeMap<&'static str, Vec<Source>>;
 
-/// What has to be there first.
+/// A result that has to exist first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Missing {
     /// The result of a stage.
@@ -107,7 +108,7 @@ impl<'a> Planner<'a> {
         Ok(Planner { graph, store, records, history: History::of(records, &graph.name, now)? })
     }
 
-    /// What a run would do with each stage.
+    /// The decision on each stage.
     ///
     /// # Errors
     /// When the selection names unknown stages, or leaves out a stage that would have to run first.
@@ -285,7 +286,7 @@ impl<'a> Planner<'a> {
         Ok(Planned { decision, recipe: Some(recipe), selected, forced })
     }
 
-    /// What a stage's result is made from. `manifest` gives the results of upstream stages, which all are there.
+    /// The recipe of a stage's result. `manifest` gives the results of upstream stages, which all exist.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -320,7 +321,7 @@ impl<'a> Planner<'a> {
         Ok(recipe)
     }
 
-    /// Whether the store has a result for a recipe, and if not, why not.
+    /// The decision whether the store has a result for a recipe; where it has none, with the reason.
     ///
     /// # Errors
     /// When a file of the store cannot be read.

@@ -15,7 +15,7 @@ pub struct Options {
     pub selection: Selection,
     /// Where models compute: `cpu` or `cuda:N`.
     pub device: String,
-    /// Whether to leave rather than wait where another process makes the same entry.
+    /// Fails rather than waits where another process makes the same entry.
     pub no_wait: bool,
     /// The command line, for the record.
     pub command: Vec<String>,

@@ -17,7 +17,7 @@ use crate::store::{Manifest, Recipe, RunRecord, RunState, StageRecord, StageStat
 /// Stages may recurse deeper than the two MiB of a plain thread allow.
 pub(crate) const STACK: usize = 16 << 20;
 
-/// What a stage is at, for the scheduler.
+/// The state of a stage in the scheduler.
 enum Progress {
     Waiting,
     Running {
@@ -30,7 +30,7 @@ enum Progress {
     Stopped,
 }
 
-/// What the worker of a stage sends when it is done.
+/// The result that the worker of a stage sends when it is done.
 struct Message {
     stage: usize,
     worked: WorkOutcome,
@@ -111,7 +111,7 @@ struct Scheduler<'a> {
     unchecked: BTreeSet<usize>,
     /// Stages that were looked up and have to run, once the device is free.
     want_device: BTreeSet<usize>,
-    /// Whether the record has changed since it was written.
+    /// True where the record has changed since it was written.
     unwritten: bool,
     /// When it may be written again.
     may_write: Instant,
@@ -217,7 +217,7 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Whether the stage needed no work.
+    /// Starts the worker of a stage. True where the stage needed no work.
     fn launch_one<'scope>(
         &mut self,
         stage: usize,

@@ -17,7 +17,7 @@ use crate::streams::say;
 /// After a first signal the process is gone within ten seconds, whatever its stages do.
 const PATIENCE: Duration = Duration::from_millis(9_500);
 
-/// What there is to stop.
+/// The work that a signal stops.
 struct AtWork {
     interrupt: Interrupt,
     told: Box<dyn Fn() + Send + Sync>,
@@ -82,7 +82,7 @@ pub fn listen() -> Result<Listener> {
     Ok(listener)
 }
 
-/// Whether the process was begun to go on when its terminal is gone, as `nohup` does it: SIGHUP is ignored.
+/// True where the process was started to outlive its terminal, as `nohup` does it: SIGHUP is ignored.
 fn outlives_terminal() -> bool {
     let ignored = |status: String| {
         let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?.trim().to_owned();

@@ -25,17 +25,17 @@ pub struct Work<'a> {
     pub node: &'a Node,
     /// Its inputs.
     pub sources: BTreeMap<&'static str, Vec<Source>>,
-    /// What its result is made from.
+    /// The inputs of its result: configuration, seed, version and contents.
     pub recipe: Recipe,
     /// Why it runs.
     pub reasons: Vec<String>,
-    /// Whether it runs although its result is there.
+    /// True where it runs although its result exists.
     pub forced: bool,
     /// The entries it reads, each with its stage and the ports in question.
     pub upstream: Vec<(usize, Manifest, Vec<String>)>,
 }
 
-/// What came of it.
+/// The outcome of a stage's work.
 pub enum WorkOutcome {
     /// The result is in the store.
     Finished {
@@ -52,7 +52,7 @@ pub enum WorkOutcome {
     DamagedInput {
         /// The stage that wrote it.
         upstream: usize,
-        /// What is wrong.
+        /// The fault.
         damage: String,
     },
     /// It stopped.
@@ -215,7 +215,7 @@ impl Work<'_> {
         }
     }
 
-    /// What the stage reads from outside the store and is not what it was when the recipe was made.
+    /// The first path outside the store that the stage reads and that changed after the recipe was made.
     fn changed(&self) -> kit::Result<Option<PathBuf>> {
         let digests = Digests::new(self.run.store.stats());
         let is = |digest: kit::Result<Digest>, known: Option<&Digest>| match digest {

@@ -47,7 +47,7 @@ pub struct Options {
     pub format: Format,
     /// Where the prompt of a pair stands.
     pub prompt: Option<Prompt>,
-    /// What the frozen reference said of the pairs, where that is to be written too.
+    /// Log-probs of the pairs under the frozen reference, where they are to be written too.
     pub reference: Option<Reference>,
 }
 
@@ -62,10 +62,10 @@ pub struct Rows {
     pub unscored: u64,
 }
 
-/// What was written.
+/// The dataset that was written.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dataset {
-    /// What TRL calls it, such as `preference` and `conversational`.
+    /// TRL's words for it, such as `preference` and `conversational`.
     pub form: (&'static str, &'static str),
     /// Its columns.
     pub columns: Vec<String>,
@@ -138,7 +138,7 @@ fn of_text<T: Text>(shape: Shape, splits: &[Split], options: &Options, folder: &
     }
 }
 
-/// What the text of a table is.
+/// The form of a table's text.
 enum Kind {
     /// Strings.
     Raw,
@@ -176,7 +176,7 @@ enum Shape {
     Items,
 }
 
-/// What a table holds, by its columns.
+/// The shape of a table, by its columns.
 fn table_of(split: &Split) -> Result<Shape> {
     let columns = kit::columns_of(&split.path)?;
     let has = |name: &str| columns.iter().any(|(column, _)| column == name);

@@ -10,7 +10,7 @@ use kit::{Cell, JsonText, Message, Row, Table};
 use super::reference::Reference;
 use super::text::{Json, Text};
 
-/// What a row comes to.
+/// The result of converting a row.
 pub enum Made<E> {
     /// A row of the dataset.
     Example(E),
@@ -50,11 +50,11 @@ impl Prompted for Item {
 
 /// A row of a dataset, made of a row of a table.
 pub trait Example: Row + Clone {
-    /// What it is made of.
+    /// The row it is made from.
     type From: Prompted;
-    /// What TRL calls it.
+    /// TRL's name for it.
     const NAME: &'static str;
-    /// What TRL calls its text.
+    /// TRL's name for its text.
     const TEXT: &'static str;
 
     /// The id of a row, for messages.

@@ -1,4 +1,4 @@
-//! What the frozen reference said of responses, as TRL takes it in place of scoring them again.
+//! Log-probs of responses under the frozen reference, as TRL takes them in place of scoring again.
 
 use std::collections::BTreeMap;
 use std::path::Path;

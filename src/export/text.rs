@@ -35,9 +35,9 @@ fn quoted(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).expect("text and numbers can be written as JSON")
 }
 
-/// What a prompt or a response is written as.
+/// The written form of a prompt or a response.
 pub trait Text: Cell + Clone + Json + Send + 'static {
-    /// What TRL calls a dataset of it.
+    /// TRL's name for a dataset of it.
     const NAME: &'static str;
 
     /// Some messages in this form; nothing where they are of the other.

@@ -50,10 +50,10 @@ pub fn home() -> PathBuf {
     })
 }
 
-/// What a model cannot be read without, beside its weights.
+/// The files that a model needs beside its weights.
 pub const DESCRIPTIONS: [&str; 2] = ["config.json", "tokenizer.json"];
 
-/// Whether a folder has a configuration, a tokenizer and all the weights that its index names.
+/// True where a folder has a configuration, a tokenizer and all the weights that its index names.
 fn is_whole(folder: &Path) -> bool {
     if DESCRIPTIONS.iter().any(|file| !folder.join(file).is_file()) {
         return false;

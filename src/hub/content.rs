@@ -1,4 +1,4 @@
-//! What the content of a file should be, by the tag that the hub gives it, and whether it is that.
+//! The expected content of a file, by the tag that the hub gives it, and its check.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,7 +7,7 @@ use std::path::Path;
 use kit::{Error, Result};
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
-/// What a tag says of a file's content.
+/// A file's content as a tag identifies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// The SHA-256 of a large file.
@@ -28,7 +28,7 @@ impl Content {
         }
     }
 
-    /// Whether a file has this content.
+    /// True where a file has this content.
     ///
     /// # Errors
     /// When it cannot be read.

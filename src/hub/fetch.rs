@@ -19,7 +19,7 @@ use super::{ModelName, endpoint, token};
 const RETRIES: u32 = 4;
 /// How often a file whose content is wrong is fetched anew.
 const ATTEMPTS: u32 = 1;
-/// What a try has to bring so that those before it no longer count.
+/// Bytes that a try has to bring so that the failures before it no longer count.
 const PROGRESS: u64 = 1 << 20;
 /// Less than this in [`WINDOW`] is no progress either.
 const SLOWEST: u64 = 64 << 10;
@@ -113,7 +113,7 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && text.len() <= 200 && !text.starts_with('.') && text.chars().all(good)
 }
 
-/// Whether a file's name stays inside its folder.
+/// True where a file's name stays inside its folder.
 fn is_safe(file: &str) -> bool {
     file.split('/').all(is_word)
 }
@@ -163,7 +163,7 @@ impl Hub {
         Error::Unreachable(format!("{} {what}; is it a Hugging Face hub?", self.endpoint))
     }
 
-    /// What the hub says of a file's content. Where it leads elsewhere for the bytes, it alone knows.
+    /// The hub's identification of a file's content. Where the hub redirects for the bytes, only the hub knows it.
     fn content(&self, name: &ModelName, url: &str) -> Result<Option<Content>, Failed> {
         let tag_of = |headers: &HeaderMap| {
             let header = |key: &str| headers.get(key).and_then(|value| value.to_str().ok());
@@ -194,7 +194,7 @@ impl Hub {
         )
     }
 
-    /// Whether the token may go there: to the scheme, the host and the port of the hub.
+    /// True where the token may be sent there: to the scheme, the host and the port of the hub.
     fn is_own(&self, url: &str) -> bool {
         Origin::of(url).is_some_and(|origin| Some(origin) == Origin::of(&self.endpoint))
     }

@@ -21,7 +21,7 @@ pub fn endpoint() -> String {
     given.unwrap_or_else(|| "https://huggingface.co".to_owned()).trim_end_matches('/').to_owned()
 }
 
-/// Whether the hub must not be asked (`HF_HUB_OFFLINE`).
+/// True where the hub must not be asked (`HF_HUB_OFFLINE`).
 pub fn offline() -> bool {
     let given = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_lowercase();
     ["1", "true", "yes", "on"].contains(&given.as_str())

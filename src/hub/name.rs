@@ -1,4 +1,4 @@
-//! What counts as the name of a model on the hub.
+//! The form of a model's name on the hub.
 
 use std::fmt;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! What is asked for, and what the data holds.
+//! The request, and the content of the data.
 
 use super::Objective;
 
-/// What data hold.
+/// The content of a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holds {
     /// Two responses to one prompt, one of them better.
@@ -22,17 +22,17 @@ pub enum Holds {
 }
 
 impl Holds {
-    /// Whether the sides of a row have prompts of their own.
+    /// True where the sides of a row have prompts of their own.
     pub fn joint(self) -> bool {
         matches!(self, Holds::JointPairs | Holds::JointComparisons)
     }
 
-    /// Whether rows come with the label of a pair.
+    /// True where rows come with the label of a pair.
     pub fn labelled(self) -> bool {
         matches!(self, Holds::Pairs | Holds::JointPairs)
     }
 
-    /// Whether nothing can be trained on before a judge has spoken.
+    /// True where a judge has to label the data before anything can be trained on it.
     pub fn needs_judge(self) -> bool {
         matches!(self, Holds::Comparisons | Holds::JointComparisons | Holds::Prompts)
     }
@@ -60,19 +60,19 @@ pub struct Wish {
     pub file: String,
     /// The data file, and what was found in it.
     pub data: String,
-    /// What it holds.
+    /// Its content.
     pub holds: Holds,
     /// The format and rows that were found, where there is a file.
     pub found: Option<String>,
-    /// Whether only prompts are to be read.
+    /// True where only prompts are to be read.
     pub prompts_only: bool,
-    /// Whether plain strings are messages that models see through their chat template.
+    /// True where plain strings are messages that models see through their chat template.
     pub chat: bool,
     /// The model to train.
     pub policy: String,
     /// The judge, where there is one.
     pub judge: Option<String>,
-    /// Whether the judge has a chat template.
+    /// True where the judge has a chat template.
     pub judge_chat: bool,
     /// The sentence encoder.
     pub encoder: String,

@@ -1,4 +1,4 @@
-//! What reads the store and changes nothing: tables, two runs side by side, one row's lineage, the report.
+//! Views of the store that change nothing: tables, two runs side by side, one row's lineage, the report.
 
 pub mod diff;
 pub mod draw;

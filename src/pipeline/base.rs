@@ -20,9 +20,9 @@ const MAX_BASES: usize = 16;
 
 /// Why a file cannot be read.
 pub struct Unreadable {
-    /// What is wrong with it.
+    /// The fault.
     pub text: String,
-    /// What is at fault.
+    /// The origin of the fault.
     pub fault: Fault,
 }
 

@@ -104,7 +104,7 @@ struct Checker<'a> {
     matrices: HashSet<&'a str>,
     /// Names that were held against wrong ones.
     compared: Cell<usize>,
-    /// What is said of a wrong name: thousands of stages may read from the same one.
+    /// Suggestions for wrong names: thousands of stages may read from the same one.
     near: RefCell<HashMap<String, String>>,
     /// The schema of each kind's configuration.
     schemas: BTreeMap<&'static str, Rc<Value>>,
@@ -177,7 +177,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What stages remark on themselves on this machine.
+    /// Remarks of the stages on their settings on this machine.
     fn remarks(&self, configured: &[Option<Configured>]) -> Vec<Problem> {
         let mut remarks = Vec::new();
         for (declared, configured) in self.pipeline.stages.iter().zip(configured) {
@@ -202,7 +202,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What is wrong with a stage, looked at alone.
+    /// Findings about a stage, checked alone.
     fn found_in(&self, declared: &Declared, stage: &dyn Stage) -> Vec<Finding> {
         let mut found = stage.check();
         let word = declared.kind.as_deref().unwrap_or_default();
@@ -284,7 +284,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether a reference names a stage, and one of its ports where it names one.
+    /// Checks that a reference names a stage, and one of its ports where it names one.
     fn named_port(&self, text: &str, configured: &[Option<Configured>]) -> Result<(), String> {
         match self.writer(text)? {
             Some(Reference { stage, name, port: Some(port) }) => match &configured[stage] {
@@ -331,7 +331,7 @@ impl Checker<'_> {
         Edge { key: input.key, idle: input.idle, sources, at }
     }
 
-    /// Whether a text can only mean a model of the hub.
+    /// True where a text can only mean a model of the hub.
     fn is_model_name(&self, text: &str) -> bool {
         let beside = paths::beside(Path::new(text), &self.pipeline.file);
         beside.is_none() && ModelName::read(text).is_ok_and(|name| name.is_some())
@@ -576,7 +576,7 @@ impl Checker<'_> {
     }
 }
 
-/// Whether a text names a file, a folder or a model, rather than a stage.
+/// True where a text names a file, a folder or a model, rather than a stage.
 fn names_path(text: &str) -> bool {
     text.contains('/') || text.starts_with(ModelName::PREFIX)
 }
@@ -609,7 +609,7 @@ fn plain_port<'a>(stage: &str, outputs: &'a [OutputPort], accepts: &[Table]) -> 
     }
 }
 
-/// What to do about a missing column, where the stage knows.
+/// The remedy for a missing column, where the stage knows one.
 fn fix(input: &InputPort) -> String {
     input.fix.as_ref().map_or(String::new(), |fix| format!(": {fix}"))
 }

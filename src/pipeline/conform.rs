@@ -9,9 +9,9 @@ use crate::pipeline::problem::{did_you_mean, nearest};
 pub struct Mismatch {
     /// The keys that lead there.
     pub path: Vec<String>,
-    /// Whether the key itself is unknown, rather than its value wrong.
+    /// True where the key itself is unknown, rather than its value wrong.
     pub unknown_key: bool,
-    /// What is wrong.
+    /// The fault and the remedy: a lowercase fragment.
     pub text: String,
 }
 
@@ -216,7 +216,7 @@ fn is_anything(branch: &Map<String, Value>) -> bool {
     !["type", "const", "enum", "properties", "required", "items"].iter().any(|key| branch.contains_key(*key))
 }
 
-/// Whether the class of the value (text, number, ...) and, for words, the word itself fits.
+/// True where the class of the value (text, number, ...) and, for words, the word itself fits.
 fn takes(branch: &Map<String, Value>, value: &Value) -> bool {
     if let Some(only) = branch.get("const") {
         return only == value;
@@ -378,7 +378,7 @@ mod tests {
     #[serde(deny_unknown_fields)]
     #[expect(dead_code, reason = "only its schema is used")]
     struct Part {
-        /// What it is called, such as 0.1. Anything goes.
+        /// Its name, such as 0.1. Any text is accepted.
         name: String,
     }
 
@@ -420,7 +420,7 @@ mod tests {
                 "step: unknown key `step`; did you mean `steps`?",
                 "tags.0.name: got the number 3, wanted text",
                 "tags.1.nam: unknown key `nam`; did you mean `name`?",
-                "tags.1: `name` is missing (What it is called, such as 0.1)",
+                "tags.1: `name` is missing (Its name, such as 0.1)",
                 "ties: unknown value `drpo`; did you mean `drop`?",
             ],
         );

@@ -52,7 +52,7 @@ pub struct Pipeline {
     pub stages: Vec<Declared>,
     /// The file over its bases, with overrides and without variables replaced: where everything stands.
     pub document: Node,
-    /// What is not wrong and hardly meant.
+    /// Warnings: settings that are allowed and rarely intended.
     pub warnings: Vec<Problem>,
 }
 
@@ -204,7 +204,7 @@ impl Reader<'_> {
         stages
     }
 
-    /// What is said besides of a stage without `kind` that stands over no stage of a base.
+    /// The hint on a stage without `kind` that overrides no stage of a base.
     fn unknown_to_bases(&self, name: &str) -> String {
         let stages = self.document.get("stages").and_then(Node::mapping);
         let complete = stages.into_iter().flat_map(Mapping::iter).filter(|entry| entry.value.get("kind").is_some());
@@ -254,7 +254,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a text can be a folder's name everywhere.
+/// True where a text can be a folder's name on every system.
 fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 100

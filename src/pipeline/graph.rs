@@ -21,7 +21,7 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// The stages' numbers, each after those it reads from; otherwise in the order of the file.
     pub order: Vec<usize>,
-    /// What is not wrong and hardly meant.
+    /// Warnings: settings that are allowed and rarely intended.
     pub warnings: Vec<Problem>,
     /// The same, of stages on this machine.
     pub remarks: Vec<Problem>,
@@ -43,7 +43,7 @@ pub struct Node {
     pub group: Option<Group>,
     /// Where it reads from.
     pub inputs: Vec<Edge>,
-    /// What it writes.
+    /// Its output ports.
     pub outputs: Vec<OutputPort>,
 }
 
@@ -69,7 +69,7 @@ pub enum Origin {
         stage: usize,
         /// The port's name.
         port: String,
-        /// What it carries.
+        /// The table it carries.
         table: Table,
     },
     /// A model that is to be fetched from the hub before it can be planned with.
@@ -81,13 +81,13 @@ pub enum Origin {
     Path {
         /// As the pipeline file names it.
         path: PathBuf,
-        /// What it is taken for.
+        /// The table that the stage reads it as.
         table: Table,
     },
 }
 
 impl Origin {
-    /// What flows.
+    /// The table that flows along the edge.
     pub fn table(&self) -> Table {
         match self {
             Origin::Port { table, .. } | Origin::Path { table, .. } => *table,

@@ -107,7 +107,7 @@ impl<'a> Groups<'a> {
         problems
     }
 
-    /// What a reference to a matrix means; nothing where it is none.
+    /// The stages that a reference to a matrix means; none where it is not such a reference.
     fn references(&self, text: &str, reader: &Declared) -> Option<Result<Vec<String>, String>> {
         if text.contains('/') {
             return None;

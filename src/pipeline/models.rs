@@ -43,7 +43,7 @@ pub fn check(graph: &Graph, wanted: impl Fn(usize) -> bool) -> Result<Vec<Proble
     }
 }
 
-/// Whether data that a stage reads, over other stages, are read as conversations by what their `form` says.
+/// True where data that a stage reads, also by way of other stages, are read as conversations because of their `form`.
 fn reads_conversations(graph: &Graph, stage: usize) -> bool {
     let mut seen = vec![false; graph.nodes.len()];
     let mut waiting = vec![stage];

@@ -12,11 +12,11 @@ use crate::pipeline::problem::At;
 pub struct Node {
     /// Where it stands.
     pub at: At,
-    /// What it holds.
+    /// Its content.
     pub content: Content,
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     /// No value at all: `key:`. As JSON it is null.
@@ -69,7 +69,7 @@ impl Mapping {
         self.entries.iter().map(|entry| entry.key.as_str())
     }
 
-    /// Whether there is no key.
+    /// True where there is no key.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -159,7 +159,7 @@ impl Node {
         self.mapping()?.get(key)
     }
 
-    /// Whether it is null, written or not.
+    /// True where it is null, written or not.
     pub fn is_null(&self) -> bool {
         matches!(self.content, Content::Empty | Content::Null)
     }

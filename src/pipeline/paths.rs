@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// What is said of a path that leads nowhere, with where it was looked for.
+/// The message about a path that does not exist, with the folder in which it was looked for.
 pub fn absent(path: &Path, pipeline: &Path) -> String {
     let text = format!("there is no file or folder `{}`", path.display());
     let Some(folder) = elsewhere(path, pipeline) else { return text };

@@ -1,4 +1,4 @@
-//! What is wrong with a pipeline file, and where.
+//! Problems of a pipeline file, with their places.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -34,16 +34,16 @@ pub struct Problem {
     pub at: At,
     /// The stage it concerns.
     pub stage: Option<String>,
-    /// What, and what to do: a lowercase fragment.
+    /// The problem and the remedy: a lowercase fragment.
     pub text: String,
-    /// What is at fault.
+    /// The origin of the fault.
     pub fault: Fault,
 }
 
-/// What is at fault where something is wrong with a pipeline.
+/// The origin of a problem with a pipeline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// What the pipeline file or the command line says.
+    /// The pipeline file or the command line.
     #[default]
     Pipeline,
     /// A file that the pipeline names rightly and that cannot be read.
@@ -53,7 +53,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What is at fault where a table or a model outside the store cannot be looked at.
+    /// The origin of the fault where a table or a model outside the store cannot be read.
     pub fn of(error: &kit::Error) -> Fault {
         match error {
             kit::Error::Io { source, .. } => Fault::of_system(source),
@@ -62,7 +62,7 @@ impl Fault {
         }
     }
 
-    /// What is at fault where the system refuses a file that the pipeline names.
+    /// The origin of the fault where the system refuses a file that the pipeline names.
     pub fn of_system(error: &std::io::Error) -> Fault {
         use std::io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound};
         match error.kind() {

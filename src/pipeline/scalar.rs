@@ -25,7 +25,7 @@ pub fn value(text: &str, plain: bool, tag: Option<&str>) -> Result<Content, Stri
     value.ok_or_else(|| format!("the tag says {wanted}, and `{text}` is not"))
 }
 
-/// What is wrong with a tag, if anything is: those of one file alone mean nothing here.
+/// The finding about a tag, if there is one: tags that a single file defines have no meaning here.
 pub fn meaningless(tag: &str) -> Option<String> {
     tag.starts_with('!').then(|| format!("the tag `{tag}` has no meaning here"))
 }

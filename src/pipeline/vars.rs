@@ -20,7 +20,7 @@ const BYTES_PER_VALUE: usize = 32;
 /// Variables that lead to each other in a row, at most.
 const MOST_NESTED: usize = 64;
 
-/// What is left of [`MOST_BYTES`].
+/// The rest of [`MOST_BYTES`].
 #[derive(Debug)]
 pub struct Budget(Cell<usize>);
 
@@ -108,9 +108,9 @@ pub struct Replacer<'a> {
     vars: Option<&'a Node>,
     environment: Environment<'a>,
     budget: &'a Budget,
-    /// What `${labels.x}` stands for, where it may stand.
+    /// The values of `${labels.x}`, where it is allowed.
     pub labels: Option<&'a BTreeMap<String, Vec<Labels>>>,
-    /// What `${matrix.x}` stands for, in a stage with a matrix.
+    /// The values of `${matrix.x}`, in a stage with a matrix.
     pub item: Option<&'a Mapping>,
     /// The variables being replaced, to see those that lead back to themselves.
     within: Vec<String>,
@@ -253,7 +253,7 @@ impl<'a> Replacer<'a> {
     }
 }
 
-/// What a value counts in a [`Budget`].
+/// The cost of a value in a [`Budget`], in bytes.
 fn weight(value: &Node) -> usize {
     BYTES_PER_VALUE
         + match &value.content {

@@ -85,7 +85,7 @@ fn quoted(text: &str) -> String {
     json.chars().map(escaped).collect()
 }
 
-/// Whether a text is one of several lines that stand as they are.
+/// True where a text is one of several lines that can be written literally, as a block.
 fn is_block(text: &str) -> bool {
     let printable = |c: char| matches!(c, '\n' | ' '..='~') || (c.is_alphanumeric() && c > '\u{a0}');
     text.trim_end_matches('\n').contains('\n')
@@ -190,7 +190,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What is written is read as it was, by this reader and by another.
+        /// A value that is written is read back equal, by this reader and by another.
         #[test]
         fn what_is_written_is_read_again(value in values()) {
             let text = written(&value);

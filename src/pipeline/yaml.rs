@@ -28,7 +28,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Whether an alias names a value, or one below it.
+    /// True where an alias names the value, or one below it.
     pub fn is_aliased(&self, node: &Node) -> bool {
         self.aliased.contains(&node.at)
             || match &node.content {

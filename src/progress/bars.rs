@@ -93,7 +93,7 @@ impl Bars {
     }
 }
 
-/// What the line of the run says beside its name: `7 of 19 stages done, 12 min left in all, 1.2 GiB of memory`.
+/// The parts of the run's line beside its name: `7 of 19 stages done, 12 min left in all, 1.2 GiB of memory`.
 fn whole_run(course: &Course, now: Instant, memory: Option<u64>) -> Vec<Part> {
     let (done, all) = course.done();
     let mut parts = vec![Part::kept(format!(" {done} of {all} stages done"))];
@@ -102,7 +102,7 @@ fn whole_run(course: &Course, now: Instant, memory: Option<u64>) -> Vec<Part> {
     parts
 }
 
-/// What the line of a stage says beside its name: a bar, `10/128 steps, 1.2/s, 3 min left`, and what the stage tells.
+/// The parts of a stage's line beside its name: a bar, `10/128 steps, 1.2/s, 3 min left`, and the stage's own values.
 fn parts_of(counted: &Counted, pace: Option<(f64, Duration)>, width: usize) -> Vec<Part> {
     let Counted { done, total, unit, detail, checkpoint } = counted;
     let mut parts = vec![

@@ -28,9 +28,9 @@ enum At {
         pace: Option<Pace>,
     },
     Over {
-        /// What it took, where it did its work in this run.
+        /// Seconds of its work, where it was computed in this run.
         seconds: Option<f64>,
-        /// Whether its result is there.
+        /// True where its result is there.
         done: bool,
     },
 }

@@ -5,15 +5,15 @@
 pub enum Detail {
     /// Errors alone.
     Quiet,
-    /// What runs, what matters, and where to look next.
+    /// The stages that run, warnings, and where to look next.
     Short,
     /// Everything: every stage with all of its figures.
     Full,
 }
 
 impl Detail {
-    /// What `--quiet` and `--verbose` mean together. Each may be set by a variable of the environment as well; what the
-    /// command line says counts for more.
+    /// The detail that `--quiet` and `--verbose` mean together. Each may be set by a variable of the environment as
+    /// well; the command line takes precedence.
     pub fn of(quiet: bool, verbose: bool) -> Detail {
         match (quiet, verbose) {
             (true, true) if std::env::var_os("HALFTONE_QUIET").is_some() => Detail::Full,

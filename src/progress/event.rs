@@ -33,7 +33,7 @@ pub enum RunEvent {
         entry: String,
         /// Where it computes.
         device: String,
-        /// Whether unfinished work was there.
+        /// True where unfinished work was found.
         resumed: bool,
     },
     /// A stage's earlier result serves.
@@ -69,7 +69,7 @@ pub enum RunEvent {
         rejected: u64,
         /// How long it took.
         seconds: f64,
-        /// What the stage says it did.
+        /// The figures of the stage's outcome.
         figures: BTreeMap<String, Value>,
     },
     /// A stage stopped with an error.
@@ -88,7 +88,7 @@ pub enum RunEvent {
     EntryDamaged {
         /// The entry.
         entry: String,
-        /// What is wrong with it.
+        /// The fault.
         damage: String,
         /// Where it is now.
         moved: String,

@@ -62,7 +62,7 @@ impl Fetching {
     }
 }
 
-/// What the line says beside the model's name.
+/// The parts of the line beside the model's name.
 fn parts_of(arrived: &Arrived, now: Instant, width: usize) -> Vec<Part> {
     let Arrived { file, done, total, first: (first, began) } = arrived;
     let mut parts = vec![

@@ -12,7 +12,7 @@ const USUAL: usize = 80;
 pub struct Part {
     /// How much it tells, from 0; nothing where the line is worth nothing without it.
     tells: Option<u8>,
-    /// What it says, with what stands between it and the part before.
+    /// Its text, with the separator from the part before.
     text: String,
 }
 

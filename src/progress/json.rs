@@ -14,7 +14,8 @@ pub struct Json {
 }
 
 impl Json {
-    /// Whether every event was printed. A run goes on without; only in the end it has not done all that was asked for.
+    /// Checks that every event was printed. A run goes on without; in the end it fails, as it has not done all that was
+    /// requested.
     ///
     /// # Errors
     /// When stdout is closed, or full.

@@ -25,7 +25,7 @@ struct State {
     pace: HashMap<String, Pace>,
 }
 
-/// What was told of a stage.
+/// The line last printed about a stage.
 struct Pace {
     told: Instant,
     /// The step of a checkpoint that no line has told.
@@ -69,7 +69,7 @@ impl Pace {
     }
 }
 
-/// Whether an event is told where so much is wanted: what needs no work is a line at the end of the run.
+/// True where an event is printed at this detail: a stage that needs no work is one line at the end of the run.
 pub(super) fn is_told(happened: &Happened, detail: Detail) -> bool {
     let idle = matches!(happened, Happened::Run(RunEvent::StageReused { .. } | RunEvent::StageSkipped { .. }));
     detail == Detail::Full || !idle

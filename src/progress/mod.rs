@@ -1,4 +1,4 @@
-//! What happens during a run, and those who tell it.
+//! Events of a run, and the reporters that print them.
 
 mod bars;
 mod course;

@@ -24,7 +24,7 @@ pub struct Store {
     stats: StatCache,
 }
 
-/// What is found under an entry's name.
+/// The state of the folder under an entry's name.
 #[derive(Debug)]
 pub enum Condition {
     /// Nothing.
@@ -40,13 +40,13 @@ pub enum Condition {
 pub struct Begun {
     /// The place.
     pub folder: PathBuf,
-    /// Whether unfinished work is there.
+    /// True where unfinished work was found.
     pub resumed: bool,
-    /// What was wrong with unfinished work that was there, and where it is now.
+    /// The fault of unfinished work that was found, and the folder it was moved to.
     pub damaged: Option<(String, PathBuf)>,
 }
 
-/// What a work in progress is bound to; a stage never mixes devices.
+/// The device and the processor that work in progress is bound to; a stage never mixes devices.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Bound {
     device: String,
@@ -120,7 +120,7 @@ impl Store {
         unless_torn(Manifest::open(&self.entry(name).join(MANIFEST)))
     }
 
-    /// What is found under the name that a recipe gives: manifest, sizes, and digests of files that changed since they
+    /// The state of the folder under a recipe's name: manifest, sizes, and digests of the files that changed since they
     /// were last read.
     ///
     /// # Errors
@@ -161,8 +161,8 @@ impl Store {
         })
     }
 
-    /// What is wrong with the bytes of an entry; every file of it is read. `ports` are those of interest, or all. What is
-    /// found is remembered, so that a damaged entry is not used again although its files look untouched.
+    /// The fault in the bytes of an entry; none where it is whole. Every file is read. `ports` are those of interest,
+    /// or all. A fault is recorded, so that a damaged entry is not used again although its files look untouched.
     ///
     /// # Errors
     /// When a file is there and cannot be read.
@@ -268,7 +268,7 @@ impl Store {
 /// The digest of a file, as far as somebody wants to know it.
 type Digester<'a> = &'a dyn Fn(&Path) -> Result<Option<kit::Digest>>;
 
-/// What is wrong with the files that a manifest names.
+/// The first fault in the files that a manifest names.
 fn damage(folder: &Path, manifest: &Manifest, ports: Option<&[&str]>, digest: Digester<'_>) -> Result<Option<String>> {
     for (port, files) in &manifest.ports {
         if ports.is_some_and(|ports| !ports.contains(&port.as_str())) {
@@ -308,7 +308,8 @@ fn stranger(folder: &Path, manifest: &Manifest) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Whether a file is one that is renamed once it is written: ours, or of the library that writes weights.
+/// True for the name of a temporary file, which is renamed once it is written: one of ours, or of the library that
+/// writes weights.
 pub(super) fn is_temporary(name: &str) -> bool {
     name.starts_with(".tmp")
 }

@@ -1,4 +1,4 @@
-//! What in the store no recent run needs.
+//! Content of the store that no recent run needs.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use super::statcache;
 pub struct Garbage {
     /// The folder or link.
     pub path: PathBuf,
-    /// What it is: `entry`, `unfinished work`, `damaged entry`, `run record`, `leftover`, `dangling link`, `lock`.
+    /// The kind of content: `entry`, `unfinished work`, `damaged entry`, `run record`, `leftover`, `dangling link`,
+    /// `lock`.
     pub what: &'static str,
     /// Its size in bytes.
     pub bytes: u64,
@@ -129,7 +130,7 @@ pub fn leftovers(store: &Store, records: &Records) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether a file is one of fixed name that takes another's place once it is written.
+/// True for the temporary name of a file that replaces another once it is written.
 fn is_exchanged(name: &str) -> bool {
     [".stages.json", ".statcache.json"].contains(&name) || (name.starts_with('.') && name.ends_with(".next"))
 }

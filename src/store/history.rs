@@ -1,4 +1,4 @@
-//! What earlier runs of a pipeline came to, stage by stage.
+//! Results of earlier runs of a pipeline, stage by stage.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;

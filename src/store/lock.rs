@@ -33,7 +33,7 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// What came of asking for a lock.
+/// The result of trying to take a lock.
 #[derive(Debug)]
 pub enum Attempt {
     /// We hold it.
@@ -59,8 +59,8 @@ impl Lock {
         Lock::ask(path, FlockOperation::NonBlockingLockShared)
     }
 
-    /// Whether somebody holds the lock at `path` alone. Asking takes a share for the moment, so that many may ask at
-    /// once, and makes no file.
+    /// True where another process holds the lock at `path` exclusively. Asking takes a shared lock for a moment, so
+    /// that many may ask at once, and makes no file.
     pub fn is_held(path: &Path) -> bool {
         let Ok(file) = File::open(path) else { return false };
         matches!(rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK))

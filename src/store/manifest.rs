@@ -1,4 +1,4 @@
-//! What an entry of the store holds and what it was made from.
+//! The manifest of a store entry: its content and the recipe that it was made from.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ const SEAL: &str = "seal";
 /// The content of one source of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputDigest {
-    /// What it holds.
+    /// The table it holds.
     pub table: Table,
     /// The digest of its content.
     pub digest: Digest,
@@ -59,12 +59,12 @@ impl Recipe {
         format!("{}-{}", self.kind, self.key().short(16))
     }
 
-    /// What changed since another recipe of the same stage, one fragment each.
+    /// The changes since another recipe of the same stage, one fragment each.
     pub fn changes_since(&self, before: &Recipe) -> Vec<String> {
         self.differences(before).iter().map(ToString::to_string).collect()
     }
 
-    /// What differs from another recipe of the same stage, key by key.
+    /// The differences from another recipe of the same stage, key by key.
     pub fn differences(&self, before: &Recipe) -> Vec<Difference> {
         let mut all = Vec::new();
         let text = |text: &str| Some(Value::from(text));
@@ -124,13 +124,13 @@ pub enum Part {
 /// One way in which two recipes differ. Contents are told by their digests.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
-    /// What kind of thing.
+    /// The part of the recipe that differs.
     pub part: Part,
     /// Which of them, such as `optimizer.lr`; empty where there is one only.
     pub key: String,
-    /// What it was; none where it was not there.
+    /// The value before; none where there was none.
     pub before: Option<Value>,
-    /// What it is.
+    /// The value now; none where there is none.
     pub after: Option<Value>,
 }
 
@@ -139,7 +139,7 @@ impl Difference {
         Difference { part, key: key.to_owned(), before, after }
     }
 
-    /// What it is about, such as `optimizer.lr`, `seed` or ``input `from` ``.
+    /// The name of the part, such as `optimizer.lr`, `seed` or ``input `from` ``.
     pub fn label(&self) -> String {
         match self.part {
             Part::Kind => "kind".to_owned(),
@@ -222,7 +222,7 @@ fn settings_differences(before: Option<&Value>, now: Option<&Value>, path: &str,
 pub struct Manifest {
     /// The digest of the recipe.
     pub key: Digest,
-    /// What it was made from.
+    /// The recipe that it was made from.
     pub recipe: Recipe,
     /// Where it was computed: `cpu` or `cuda:N`.
     pub device: String,
@@ -230,9 +230,9 @@ pub struct Manifest {
     pub cpu: String,
     /// The version of halftone.
     pub halftone: String,
-    /// What each port holds.
+    /// The files of each port.
     pub ports: BTreeMap<String, PortFiles>,
-    /// What the stage says it did.
+    /// The stage's outcome: balance and figures.
     pub outcome: Outcome,
 }
 

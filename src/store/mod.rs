@@ -22,7 +22,7 @@ pub use lock::{Attempt, Lock, Owner};
 pub use manifest::{Difference, InputDigest, Manifest, Part, Recipe};
 pub use records::{Records, RunRecord, RunState, StageRecord, StageState};
 
-/// What was read; what is torn is as good as absent. What the system cannot read is neither.
+/// The value that was read; none where the file is torn. A file that the system cannot read is an error.
 fn unless_torn<T>(read: Result<Option<T>>) -> Result<Option<T>> {
     match read {
         Err(Error::Data(_)) => Ok(None),

@@ -24,7 +24,7 @@ static WRITING: Mutex<()> = Mutex::new(());
 /// A process that ends waits no longer for it.
 const SOON: Duration = Duration::from_millis(300);
 
-/// What a stage of a run came to.
+/// The state of a stage of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageState {
@@ -68,7 +68,7 @@ impl StageState {
 /// A stage in a run record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StageRecord {
-    /// What it came to.
+    /// Its state.
     pub state: StageState,
     /// Why: what changed, or why it was skipped, or how it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,7 @@ pub struct StageRecord {
     /// Seconds of work in this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// What the stage says it did.
+    /// The figures of the stage's outcome.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, Value>,
     /// The few of them that people look for first.
@@ -249,7 +249,7 @@ impl Records {
         }
     }
 
-    /// Whether the process of a run is alive.
+    /// True while the process of a run is alive.
     pub fn alive(&self, pipeline: &str, run: u64) -> bool {
         Lock::is_held(&self.run(pipeline, run).join(".alive"))
     }

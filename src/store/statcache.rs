@@ -17,8 +17,7 @@ pub(super) const LOCK: &str = "statcache";
 /// A file changed less than this before it was read may change again within one tick of the file system's clock.
 const SETTLED_NANOS: i128 = 20_000_000;
 
-/// What `stat` says about a file. The time of modification can be set back to what it was; that of the last change of
-/// the inode cannot.
+/// A file's `stat`. The time of modification can be set back; that of the last change of the inode cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Stat {
     size: u64,
@@ -67,7 +66,7 @@ pub struct StatCache {
 #[derive(Debug)]
 struct Files {
     known: BTreeMap<PathBuf, Known>,
-    /// What this process learned.
+    /// The files that this process digested.
     learned: BTreeMap<PathBuf, Known>,
 }
 
@@ -108,10 +107,10 @@ impl StatCache {
         Ok(files.known.get(&absolute).filter(|known| known.stat == stat).map(|known| known.digest))
     }
 
-    /// Whether a file that was read before is not the same any more.
+    /// True where a file that was read before is not the same any more.
     ///
     /// # Errors
-    /// When `stat` fails; a missing file did not change.
+    /// When `stat` fails; a missing file counts as unchanged.
     pub fn changed(&self, path: &Path) -> Result<bool> {
         if !path.exists() {
             return Ok(false);

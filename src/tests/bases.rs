@@ -41,7 +41,7 @@ fn here(world: &World) -> String {
     world.folder.path().display().to_string()
 }
 
-/// What is found in a text over the files of a world.
+/// Findings about a text over the files of a world.
 fn findings(world: &World, text: &str, sets: &[&str]) -> Vec<String> {
     let (file, text) = (world.path("p.yaml"), text.replace("HERE", &here(world)));
     std::fs::write(&file, &text).unwrap();

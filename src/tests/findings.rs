@@ -1,4 +1,4 @@
-//! What the check finds, and where.
+//! Findings of the check, with their places.
 
 use std::path::Path;
 

@@ -39,19 +39,19 @@ pub struct Count {
     /// A file whose content counts.
     #[serde(default)]
     pub note: Option<std::path::PathBuf>,
-    /// Whether that file is written to while the stage runs.
+    /// True where that file is written to while the stage runs.
     #[serde(default)]
     pub rewrites_note: bool,
-    /// Whether the seed counts.
+    /// True where the seed counts.
     #[serde(default)]
     pub draws: bool,
-    /// Whether its bytes change from run to run.
+    /// True where its bytes change from run to run.
     #[serde(default)]
     pub unstable: bool,
 }
 
 impl Count {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, _: &Context<'_>) -> Result<Forecast> {
         Ok(Forecast::of_rows(Amount::exact(self.rows)))
     }
@@ -148,7 +148,7 @@ fn prompt(number: u64) -> Prompt {
 pub struct Shout {
     /// The prompts.
     pub from: Input,
-    /// What is added.
+    /// The column that is added.
     pub how: How,
     /// Read only with `how: {name: extra}`.
     #[serde(default)]
@@ -156,15 +156,15 @@ pub struct Shout {
     /// Rejects rows whose id ends so.
     #[serde(default)]
     pub drop: Option<String>,
-    /// Whether it needs to know where a row came from.
+    /// True where it needs to know where a row came from.
     #[serde(default)]
     pub sources: bool,
-    /// Whether it holds a model.
+    /// True where it holds a model.
     #[serde(default)]
     pub device: bool,
 }
 
-/// What is added.
+/// The column that is added.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
 pub enum How {
@@ -181,7 +181,7 @@ pub enum How {
 }
 
 impl Shout {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         Ok(Forecast::of_rows(Amount::exact(context.rows::<Prompt>("from")?.count() as u64)))
     }
@@ -273,7 +273,7 @@ fn reject(id: &str) -> Reject {
 pub struct Twins {}
 
 impl Twins {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, _: &Context<'_>) -> Result<Forecast> {
         Ok(Forecast::default())
     }
@@ -319,7 +319,7 @@ pub struct Misbehave {
     pub by: Misdeed,
 }
 
-/// What a stage must not do, and how stages fail.
+/// Ways in which a stage breaks its contract or fails.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Misdeed {
@@ -340,7 +340,7 @@ pub enum Misdeed {
 }
 
 impl Misbehave {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, _: &Context<'_>) -> Result<Forecast> {
         Ok(Forecast::default())
     }

@@ -1,4 +1,4 @@
-//! What runs again, and why.
+//! Stages that run again, and the reasons.
 
 use kit::Interrupt;
 

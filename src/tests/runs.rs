@@ -1,4 +1,4 @@
-//! What a run leaves behind, also when it does not go well.
+//! Files and records that a run leaves, also when it fails.
 
 use std::sync::atomic::Ordering;
 

@@ -30,7 +30,7 @@ impl Reporter for Heard {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 pub struct Ran {
     pub record: RunRecord,
     pub result: Result<()>,

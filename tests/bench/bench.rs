@@ -1,4 +1,4 @@
-//! What halftone computes in a second, with how much memory, and next to other tools on the same machine in one run:
+//! Speed and memory of halftone, next to other tools on the same machine in one run:
 //!
 //!     cargo bench                                         # all workloads, on a model and texts made for it
 //!     cargo bench -- training judge --peer PYTHON         # two of them, next to a Python with torch, trl, ...
@@ -49,7 +49,7 @@ struct Args {
     /// Add the figures to tests/bench/results.jsonl
     #[arg(long)]
     keep: bool,
-    /// What cargo adds
+    /// Flag that cargo adds
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -1,4 +1,4 @@
-//! What the workloads work on: a model, preference data and texts, made from a seed unless one brings one's own.
+//! Inputs of the workloads: a model, preference data and texts, made from a seed or given on the command line.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -18,7 +18,7 @@ pub struct Peer {
     arguments: &'static [&'static str],
 }
 
-/// What a peer came to.
+/// Measurements of a peer.
 pub struct Measured {
     /// The tool.
     pub name: &'static str,

@@ -22,7 +22,7 @@ pub fn compute_on(device: String) {
     DEVICE.set(device).expect("said once");
 }
 
-/// What a stage came to.
+/// Measurements of a stage.
 pub struct Timed {
     /// Seconds of the stage's work.
     pub seconds: f64,
@@ -30,7 +30,7 @@ pub struct Timed {
     pub rows: f64,
     /// The process's largest resident memory.
     pub mib: f64,
-    /// What the stage said of itself.
+    /// The figures of the stage's outcome.
     pub figures: BTreeMap<String, Value>,
 }
 

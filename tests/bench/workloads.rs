@@ -10,7 +10,7 @@ use crate::stage::{self, Timed, timed, whole};
 pub struct Workload {
     /// Its name on the command line.
     pub name: &'static str,
-    /// What is counted in a second.
+    /// Unit of the speed, per second.
     pub unit: &'static str,
     /// Does it.
     pub measure: fn(&Material) -> Figures,
@@ -18,7 +18,7 @@ pub struct Workload {
     pub peers: &'static [Peer],
 }
 
-/// What a workload came to.
+/// Measurements of a workload.
 pub struct Figures {
     /// Units a second.
     pub rate: f64,

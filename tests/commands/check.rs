@@ -93,7 +93,7 @@ fn the_best_response_needs_scores() {
     );
 }
 
-/// What a model folder lacks or has too much of, with a part of what is said of it.
+/// Model folders that lack something or have too much, each with a part of the message about it.
 #[test]
 fn models_that_cannot_be_used_are_found_before_anything_runs() {
     let oracle = harness::oracle("llama");

@@ -86,7 +86,7 @@ fn links_lead_somewhere() {
     assert!(count >= 30, "{count} links");
 }
 
-/// Whether a page names something as code.
+/// True where a page names something as code.
 fn names(text: &str, word: &str) -> bool {
     text.split(&format!("`{word}")).skip(1).any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
 }

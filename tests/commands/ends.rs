@@ -1,4 +1,4 @@
-//! What people read at the end of a run, of it and of its tables.
+//! The text at the end of a run: the run's line and its tables.
 
 use crate::project::Project;
 

@@ -1,4 +1,4 @@
-//! What `plan` foretells, against what comes.
+//! Forecasts of `plan` against the measured run.
 
 use std::path::Path;
 

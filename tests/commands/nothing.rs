@@ -1,4 +1,4 @@
-//! What commands say where what they are asked for is not there.
+//! Messages of commands whose target does not exist.
 
 use crate::project::Project;
 

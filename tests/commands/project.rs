@@ -30,14 +30,14 @@ impl Project {
         command.args(args).current_dir(self.folder.path()).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// What a command that succeeds prints.
+    /// The stdout of a command that succeeds.
     pub fn done(&self, args: &[&str]) -> String {
         let output = self.halftone(args);
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What a command that fails with this exit code says.
+    /// The stderr of a command that fails with this exit code.
     pub fn fails(&self, args: &[&str], code: i32) -> String {
         let output = self.halftone(args);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -45,7 +45,7 @@ impl Project {
         text
     }
 
-    /// What a command that succeeds says on stderr.
+    /// The stderr of a command that succeeds.
     pub fn says(&self, args: &[&str]) -> String {
         let output = self.halftone(args);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();

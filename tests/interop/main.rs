@@ -1,4 +1,4 @@
-//! What other tools make of what is written here. Needs a Python with TRL 1.16:
+//! Other tools read the files that halftone writes. Needs a Python with TRL 1.16:
 //! `HALFTONE_PYTHON=/path/to/python cargo test --test interop`; `HALFTONE_REQUIRE=trl` makes its absence a failure.
 
 use std::path::Path;

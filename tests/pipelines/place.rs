@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use kit::Digest;
 
-/// What makes the quickstart small.
+/// Settings that make the quickstart small.
 pub const SMALL: [&str; 16] = [
     "world.prompts=12",
     "world.holdout_prompts=8",
@@ -97,12 +97,12 @@ fn names(folder: &Path) -> Vec<String> {
     folders.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
 }
 
-/// What a run said on stderr.
+/// The stderr of a run.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What a run with `--json` did with each stage: `ran`, `reused` or `skipped`.
+/// The state of each stage after a run with `--json`: `ran`, `reused` or `skipped`.
 pub fn states(output: &Output) -> BTreeMap<String, &'static str> {
     let mut states = BTreeMap::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {

@@ -18,20 +18,21 @@ pub struct Asked {
 
 pub struct Hub {
     pub url: String,
-    /// What it serves.
+    /// The folder that it serves.
     pub folder: PathBuf,
     asked: Arc<Mutex<Vec<Asked>>>,
     faults: Arc<Mutex<Faults>>,
 }
 
-/// What is wrong with what is served.
+/// Faults that the server makes.
 #[derive(Debug, Clone, Default)]
 struct Faults {
     /// The file of the list that is not there.
     missing: Option<String>,
     /// How often the weights still arrive with a wrong byte.
     wrong: usize,
-    /// What never ends: `description`, a file of the list, or `weights`, which break off at the half each time.
+    /// The file that never ends: `description`, a file of the list, or `weights`, which break off at the half each
+    /// time.
     endless: Option<String>,
     /// Where the bytes of the weights lie instead.
     elsewhere: Option<String>,

@@ -1,4 +1,4 @@
-//! What is secret is in no record and no message; what data says moves no cursor.
+//! Secrets stand in no record and no message; control characters of data move no cursor.
 
 use std::process::Output;
 

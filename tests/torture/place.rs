@@ -81,12 +81,12 @@ pub fn binary() -> PathBuf {
     std::env::var_os("TORTURE_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_halftone").into(), PathBuf::from)
 }
 
-/// What a process came to.
+/// The result of a process.
 #[derive(Debug)]
 pub struct Ran {
     /// Its exit code; 128 and the signal's number where it died of one.
     pub code: i32,
-    /// What it said.
+    /// Its stderr.
     pub err: String,
 }
 
@@ -261,7 +261,7 @@ impl Place {
     }
 }
 
-/// Whether a file is of those that a kill leaves and nobody reads.
+/// True where a file is one of those that a kill leaves and nobody reads.
 fn leftover(name: &str) -> bool {
     let parts: Vec<&str> = name.split('/').collect();
     let temporary = |part: &&str| part.starts_with(".tmp") || part.ends_with(".next") || part.contains(".partial");

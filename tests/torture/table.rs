@@ -15,7 +15,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// What `TORTURE` asks for.
+    /// The form that `TORTURE` names.
     pub fn of_environment() -> Form {
         match std::env::var("TORTURE").as_deref() {
             Ok("long") => Form::Long,
@@ -44,7 +44,7 @@ struct Row {
     bad: Vec<String>,
 }
 
-/// What was tried so far.
+/// The trials so far.
 pub struct Table {
     /// How much is tried.
     pub form: Form,
@@ -59,7 +59,7 @@ impl Table {
         Table { form, names, rows: Vec::new(), left_out: Vec::new() }
     }
 
-    /// Whether a row is wanted.
+    /// True where a row is selected.
     pub fn wants(&self, name: &str) -> bool {
         self.names.is_empty() || self.names.iter().any(|part| name.contains(part.as_str()))
     }
@@ -90,7 +90,7 @@ impl Table {
         self.rows.push(Row { name: name.to_owned(), holds, tried: cases.len(), bad });
     }
 
-    /// Whether everything held.
+    /// True where every check passed.
     pub fn good(&self) -> bool {
         self.rows.iter().all(|row| row.bad.is_empty() && row.tried > 0)
     }

@@ -14,9 +14,9 @@ use crate::look::inspect::Rows;
 pub struct Figures {
     /// The table.
     pub table: String,
-    /// Whether both runs used one result.
+    /// True where both runs used one result.
     pub same_result: bool,
-    /// What the figures are, where that is not said by their names.
+    /// A note on the figures, where their names do not say enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// The figures in the order of the table.

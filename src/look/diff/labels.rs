@@ -23,7 +23,7 @@ const PAIRS: [&str; 5] =
 pub struct Labels {
     /// The table.
     pub table: String,
-    /// Whether both runs used one result.
+    /// True where both runs used one result.
     pub same_result: bool,
     /// Rows in both.
     pub rows: u64,

@@ -1,4 +1,4 @@
-//! What decided the results of two runs: configurations after defaults, seeds, versions and contents.
+//! The settings that decided the results of two runs: configurations after defaults, seeds, versions and contents.
 
 use serde::Serialize;
 
@@ -12,9 +12,9 @@ pub struct Stages {
     pub stage: String,
     /// How many stages it stands for.
     pub count: usize,
-    /// What differs, key by key.
+    /// The differences, key by key.
     pub differences: Vec<Difference>,
-    /// What both runs say of it, where one has no recipe for it: (first, second).
+    /// The stage's state in each run, where one has no recipe for it: (first, second).
     pub states: Option<(String, String)>,
 }
 

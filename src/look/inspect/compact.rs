@@ -13,8 +13,8 @@ const ID: usize = 12;
 /// A text has at least so much room.
 const LEAST: usize = 16;
 
-/// What is shown of pairs, items, verdicts, comparisons, responses and prompts. A table is the first of these whose first
-/// two columns it has.
+/// The columns shown of pairs, items, verdicts, comparisons, responses and prompts. A table is the first of these whose
+/// first two columns it has.
 const VIEWS: [&[&str]; 6] = [
     &["pair_id", "p_hat", "weight", "chosen_prompt", "rejected_prompt", "chosen", "rejected"],
     &["item_id", "label", "weight", "prompt", "response"],

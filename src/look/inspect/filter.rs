@@ -66,7 +66,7 @@ impl Filter {
         Ok(Filter { column, relation, value })
     }
 
-    /// Whether a row meets the condition. Null equals only `null` and is neither above nor below anything.
+    /// True where a row meets the condition. Null equals only `null` and is neither above nor below anything.
     pub fn lets_through(&self, cells: &[Value]) -> bool {
         let cell = &cells[self.column];
         let equal = || match cell {

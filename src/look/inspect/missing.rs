@@ -1,4 +1,4 @@
-//! What to say where something that was asked for is not there: what there is, and what to do.
+//! Messages where something requested is missing: the names that exist, and the next step.
 
 use std::path::{Path, PathBuf};
 
@@ -46,8 +46,8 @@ pub fn no_run(records: &Records, name: &str, run: Option<u64>) -> Error {
     Error::Usage(format!("no run{number} of `{name}` in {}{hint}", records.work().display()))
 }
 
-/// What became of a run that is not done, and the last one before it that is: a fragment that goes on a sentence. Empty
-/// where the run is done.
+/// The outcome of a run that is not done, and the last finished run before it: a fragment that continues a sentence.
+/// Empty where the run is done.
 pub fn what_became(records: &Records, record: &RunRecord) -> String {
     let number = record.run;
     let mut text = match record.state {

@@ -1,4 +1,4 @@
-//! What a table's columns hold, in a line each.
+//! The content of a table's columns, one line each.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const MOST_DISTINCT: usize = 10_000;
 /// Columns with at most this many different texts show how often each occurs.
 const FEW: usize = 6;
 
-/// What one column holds.
+/// The content of one column.
 #[derive(Debug, Default)]
 struct Column {
     rows: u64,

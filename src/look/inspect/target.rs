@@ -1,4 +1,4 @@
-//! What `inspect` is pointed at.
+//! The target of `inspect`: a stage, a port, a run or a path.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ pub enum Target {
     Page(PathBuf),
 }
 
-/// What stages write beside the table that they are there for.
+/// Tables that stages write beside their main table.
 const BESIDE: [Table; 9] = [
     Table::Rejects,
     Table::Summary,

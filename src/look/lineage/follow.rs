@@ -107,7 +107,7 @@ pub fn follow(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<F
     Ok(Followed { pipeline: pipeline.to_owned(), run, id, sides, stages, notes, changed })
 }
 
-/// What rows are looked for by.
+/// The ids that rows are searched by.
 struct Trail {
     sides: Vec<Side>,
     /// Ids of comparisons, pairs and items about these sides.
@@ -135,8 +135,8 @@ impl Trail {
         Ok(trail)
     }
 
-    /// Whether a row is about the same: both sides of a pair in either order, any side where one response is followed;
-    /// a side of it; its prompt; or one of the rows by its id.
+    /// True where a row is about the same: both sides of a pair in either order, any side where one response is
+    /// followed; a side of it; its prompt; or one of the rows by its id.
     fn holds(&self, ids: &Ids, cells: &[&str]) -> bool {
         match (self.sides.as_slice(), ids.sides(cells).as_slice()) {
             ([one, other], [a, b]) => (a, b) == (one, other) || (a, b) == (other, one),
@@ -208,7 +208,7 @@ fn unknown(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Error {
     Error::Usage(format!("no pair, item, comparison or response `{id}` in run {run} of `{pipeline}`; {hint}"))
 }
 
-/// Whether a cell is a list of messages.
+/// True where a cell is a list of messages.
 fn is_conversation(cell: &Value) -> bool {
     let first = cell.as_array().and_then(|items| items.first());
     first.is_some_and(|message| message.get("role").is_some() && message.get("content").is_some())

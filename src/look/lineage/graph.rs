@@ -23,7 +23,7 @@ pub struct Link {
     pub name: String,
     /// Its kind.
     pub kind: String,
-    /// What it left.
+    /// The manifest of its result.
     pub manifest: Manifest,
     /// Where.
     pub folder: PathBuf,

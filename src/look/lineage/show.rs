@@ -1,4 +1,4 @@
-//! What was followed, as text.
+//! The lineage of a row, as text.
 
 use kit::Message;
 use serde_json::Value;
@@ -51,7 +51,7 @@ pub fn text(followed: &Followed) -> String {
     out
 }
 
-/// What of a row is worth showing beside the sides: no nulls, no prompt that all sides share, and for the id of a
+/// The columns of a row to show beside the sides: no nulls, no prompt that all sides share, and for the id of a
 /// response its role.
 fn shown(row: &StoredRow, sides: &[Text], shared: bool) -> StoredRow {
     let mut cells = Vec::new();

@@ -1,4 +1,4 @@
-//! What to do next, from what a run measured: each sentence names what was seen and a thing to try.
+//! Advice on the next step, from the measurements of a run: each sentence names an observation and a remedy.
 
 use super::evidence::Evidence;
 use super::evidence::STILL;
@@ -13,7 +13,7 @@ const LOST: f64 = -0.5;
 /// Sentences that are shown at most: who has ten things to do does none.
 const MOST: usize = 6;
 
-/// What stands out, the most pressing first.
+/// The observations that stand out, the most pressing first.
 pub fn advice(evidence: &Evidence) -> Vec<String> {
     let mut all = Vec::new();
     labels(evidence, &mut all);

@@ -31,7 +31,7 @@ pub struct Answer {
     pub mark: Mark,
     /// The answer, a sentence.
     pub answer: String,
-    /// What it rests on, a sentence each.
+    /// The facts that it rests on, one sentence each.
     pub facts: Vec<String>,
 }
 
@@ -130,7 +130,7 @@ fn with_interval(figure: &Figure) -> String {
     }
 }
 
-/// What a training did, in a sentence.
+/// The result of a training, in a sentence.
 fn told(training: &Training) -> Option<String> {
     let (first, last) = training.loss?;
     let mut words = vec![format!("loss {} to {}", four(first), four(last))];
@@ -231,7 +231,7 @@ fn marked(size: f64, [good, bad]: [f64; 2]) -> Mark {
     }
 }
 
-/// What next?
+/// Answer to "What next?".
 fn next(evidence: &Evidence) -> Answer {
     let question = "What next?";
     let mut advice = advice(evidence);

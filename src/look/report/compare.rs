@@ -79,7 +79,7 @@ fn answered(store: &Store, runs: &[Run<'_>]) -> Result<Option<Section>> {
     }))
 }
 
-/// What of the configuration differs between the first run and any other.
+/// The differences between the configurations of the first run and the others.
 fn decided(store: &Store, runs: &[Run<'_>]) -> Result<Option<Section>> {
     let first = Side::of(store, runs[0].record)?;
     // (stage, key) with the values of the first run and of each other one that differs.

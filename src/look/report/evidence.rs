@@ -1,4 +1,4 @@
-//! What the tables of a run say of its success: figures by stage, ends of trainings, labels, lengths and rejects.
+//! Evidence of a run's success in its tables: figures by stage, ends of trainings, labels, lengths and rejects.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub const STILL: f64 = 0.02;
 const NEAR_HALF: f64 = 0.1;
 const CERTAIN: f64 = 0.01;
 
-/// What is known of a run.
+/// The evidence collected from a run.
 #[derive(Debug, Default)]
 pub struct Evidence {
     /// The figures of `evaluate`, `judge` and `calibrate`.
@@ -31,7 +31,7 @@ pub struct Evidence {
     pub cut: Vec<(String, f64)>,
     /// Rows that stages rejected: the stage, rejected, read.
     pub rejected: Vec<(String, u64, u64)>,
-    /// Whether a stage judged.
+    /// True where a stage judged.
     pub judged: bool,
 }
 
@@ -184,7 +184,7 @@ fn training(table: &Found) -> Result<Training> {
     })
 }
 
-/// Whether a training reads a table, by the digest of what it read.
+/// True where a training reads the table, compared by the digest of its input.
 fn is_trained_on(store: &Store, record: &RunRecord, table: &Found) -> bool {
     let digest = digest_of(store, record, &table.stage, &table.port);
     let trainings = record.stages.keys().filter(|name| kind_of(record, name) == "train");

@@ -16,7 +16,7 @@ pub struct Found {
     pub stage: String,
     /// The port.
     pub port: String,
-    /// What it holds.
+    /// The table it holds.
     pub table: Table,
     /// The folder.
     pub path: PathBuf,

@@ -80,7 +80,7 @@ fn drawing(places: &[Place]) -> String {
     )
 }
 
-/// What is drawn, and how much room it takes.
+/// The drawing, and the room it takes.
 #[derive(Default)]
 struct Picture {
     body: String,

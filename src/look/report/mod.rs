@@ -103,7 +103,7 @@ fn linked(records: &Records, record: &RunRecord) -> Option<RunRecord> {
     records.read(&record.pipeline, target.parent()?.to_str()?.parse().ok()?).ok()?
 }
 
-/// What a run's stages led to.
+/// The stages of a run with the entry of each result.
 fn entries(record: &RunRecord) -> Vec<(&String, &Option<String>)> {
     record.order.iter().filter_map(|name| Some((name, &record.stages.get(name)?.entry))).collect()
 }

@@ -17,7 +17,7 @@ const GRID: Ink = Ink(1);
 pub struct Ink(pub u8);
 
 impl Ink {
-    /// What is plotted: the page has six colours for it, and goes round.
+    /// The colour of a series; the page has six, used in turn.
     pub fn series(number: usize) -> Ink {
         Ink(2 + (number % 6) as u8)
     }
@@ -33,7 +33,7 @@ impl Ink {
     }
 }
 
-/// What is drawn.
+/// The shape of a plotted series.
 pub enum Mark {
     /// Points with lines between them.
     Line(Vec<(f64, f64)>),
@@ -57,9 +57,9 @@ pub struct Frame {
     pub x: Range<f64>,
     /// The range upwards.
     pub y: Range<f64>,
-    /// What x is.
+    /// Name of the x axis.
     pub x_name: &'static str,
-    /// What y is, where the title does not say it.
+    /// Name of the y axis, where the title does not give it.
     pub y_name: &'static str,
 }
 

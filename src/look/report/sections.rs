@@ -25,7 +25,7 @@ const BESIDE: usize = 4;
 pub struct View {
     /// The heading.
     pub title: String,
-    /// What stands beside it, such as `run 3`.
+    /// The name beside it, such as `run 3`.
     pub name: String,
     /// The run, or the runs that are compared.
     pub runs: Vec<RunHead>,
@@ -89,7 +89,7 @@ pub fn view(store: &Store, record: &RunRecord, found: &[Found], run: &Path, fold
     })
 }
 
-/// What is said of a run as a whole; `run` is its folder, `folder` is where links start.
+/// The head of a run's report; `run` is its folder, links are relative to `folder`.
 pub fn head(record: &RunRecord, run: &Path, folder: &Path) -> RunHead {
     let seconds: f64 = record.stages.values().filter_map(|stage| stage.seconds).sum();
     let command = std::iter::once("halftone").chain(record.command.iter().skip(1).map(String::as_str));

@@ -1,4 +1,4 @@
-//! What training did: its curves, the held-out pairs under what came of it, and the contrasts of RPO.
+//! The section on training: its curves, the held-out pairs with the results on them, and the contrasts of RPO.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,13 +19,13 @@ const POINTS: usize = 200;
 const POOLS: usize = 40;
 /// Rows of `splits` that are read.
 const SPLITS: usize = 100_000;
-/// What is drawn of `splits`: its column among those that are read, the name, and whether its axis is a share.
+/// The plots of `splits`: the column's index among those that are read, the name, and whether its axis is a share.
 const SPLIT: [(usize, &str, bool); 3] =
     [(4, "loss by label", false), (5, "rewards/margins by label", false), (6, "rewards/accuracies by label", true)];
 /// Training pairs that are looked through for the texts of contrasts.
 const TEXTS: usize = 20_000;
 
-/// What is drawn of `metrics`: the column, and whether its axis is a share.
+/// The plots of `metrics`: the column, and whether its axis is a share.
 const CURVES: [(&str, bool); 8] = [
     ("loss", false),
     ("rewards/margins", false),
@@ -63,7 +63,7 @@ pub fn drawings<'a>(tables: impl IntoIterator<Item = (String, &'a Found)>) -> Re
     Ok(parts)
 }
 
-/// What each training of a run did.
+/// The curves of each training of a run.
 pub fn curves(found: &[Found]) -> Result<Option<Section>> {
     let mut parts = drawings(found.iter().map(|table| (table.stage.clone(), table)))?;
     parts.extend(files::parts(&groups(found, &[Table::Splits]), split)?);

@@ -1,4 +1,5 @@
-//! What the template is given: sections of figures, tables and examples. Everything but a drawing is escaped there.
+//! The values that the template is given: sections of figures, tables and examples. The template escapes everything but
+//! drawings.
 
 use serde::Serialize;
 
@@ -11,9 +12,9 @@ pub struct Section {
     pub id: &'static str,
     /// Its heading.
     pub title: &'static str,
-    /// What a reader should know first.
+    /// A note to read first.
     pub note: &'static str,
-    /// What it shows.
+    /// Its parts, in order.
     pub parts: Vec<Part>,
 }
 
@@ -39,7 +40,7 @@ pub struct Figure {
     svg: String,
     image: String,
     legend: Vec<(String, String)>,
-    /// What the strength of an ink means: the ink, what it is at none and at all of it.
+    /// The scale of an ink's strength: the ink, its value at zero strength and at full strength.
     scale: Option<(String, String, String)>,
 }
 

@@ -28,7 +28,7 @@ fn write_as(folder: &Path, family: &str, matrices: GgmlDType, to: &Path) {
     write_all(folder, family, matrices, &[], to);
 }
 
-/// What a matrix is after it was written in blocks of eight bits.
+/// The values of a matrix after a round trip through blocks of eight bits.
 pub fn rounded(tensor: &Tensor) -> Tensor {
     let tensor = tensor.to_dtype(candle_core::DType::F32).unwrap();
     match tensor.rank() {

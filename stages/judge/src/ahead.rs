@@ -1,4 +1,4 @@
-//! What will have to be asked, before the comparisons are there.
+//! The forecast of judging, from what the inputs are expected to hold.
 
 use kit::{Ahead, Amount, CHARACTERS_PER_TOKEN, Forecast, Outlook, Result, Table};
 use lm::{Load, Purpose};

@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How often a signal is looked for.
 const POLL: Duration = Duration::from_millis(50);
 
-/// What is done by a worker.
+/// A worker's task.
 enum Job {
     /// To find out what the endpoint takes.
     Settle,
@@ -28,13 +28,13 @@ enum Job {
     Ask(String, String),
 }
 
-/// What is heard from a worker, with the number of requests it sent.
+/// A worker's result, with the number of requests it sent.
 enum Done {
     Settled(Option<Reply>, u32),
     Asked(String, Reply, u32),
 }
 
-/// What was heard to a request.
+/// The answer to a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Heard {
     /// The evidence of a verdict.
@@ -120,9 +120,9 @@ impl Asking {
         self.journal.len()
     }
 
-    /// What is heard to each request (its digest and its question), from the journal or from the endpoint; nothing to
-    /// those that fail while others are answered, which [`Asking::check`] tells. `tell` gets the number of requests that
-    /// are done.
+    /// The answer to each request (its digest and its question), from the journal or from the endpoint; none to those
+    /// that fail while others are answered, which [`Asking::check`] reports. `tell` gets the number of finished
+    /// requests.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when a request failed too often, [`Error::Pipeline`] when none can succeed,

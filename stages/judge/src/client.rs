@@ -30,7 +30,7 @@ pub(crate) const SERVER_ERROR: &str = "server_error";
 /// How much of what an endpoint says about an error is repeated.
 const MAX_SAID: usize = 300;
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub(crate) enum Reply {
     /// It was answered.
@@ -58,7 +58,7 @@ enum Try {
     },
 }
 
-/// What a request that may be sent again has come to.
+/// The failure of a request that may be sent again.
 #[derive(Clone, Copy)]
 enum Failure {
     /// The endpoint asks to wait.
@@ -78,7 +78,7 @@ pub(crate) struct Client {
     key: Option<Key>,
     labels: Labels,
     backoff: Duration,
-    /// What the endpoint takes, when that is known.
+    /// The parameters that the endpoint accepts, once known.
     taken: OnceLock<Taken>,
 }
 
@@ -227,7 +227,7 @@ impl Client {
         }
     }
 
-    /// What a status from 400 on means, be it the reply's own or named in its body.
+    /// The meaning of a status from 400 on, be it the reply's own or named in its body.
     fn failed_with(&self, status: u16, after: Option<Duration>, body: &[u8]) -> Try {
         let said = self.shown(body);
         // An endpoint that took the first question knows the key and the model; what it forbids then is the question.
@@ -262,7 +262,7 @@ impl Client {
         }
     }
 
-    /// What an endpoint said, short, on one line, and without secrets.
+    /// An excerpt of the endpoint's reply: short, on one line, and without secrets.
     fn shown(&self, said: &[u8]) -> String {
         let value = json::read(said).ok();
         let message = value.as_ref().and_then(|value| {

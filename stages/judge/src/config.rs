@@ -18,7 +18,7 @@ use crate::verdict::Debias;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
-    /// What is judged.
+    /// The comparisons to judge.
     pub comparisons: Input,
     /// The judge: a decoder folder in the Hugging Face format, or a GGUF file with its `tokenizer.json` and chat
     /// template beside it, of a family in `stages/lm/README.md`. Either this or `endpoint`.
@@ -38,7 +38,8 @@ pub struct Judge {
     /// `summary-joint`, or the path of a minijinja file. It sees `a_prompt` and `b_prompt`, not `prompt`.
     #[serde(default)]
     pub joint_template: Option<String>,
-    /// What a template from a file asks for: the `better` side (so it is without this key), or the `worse` one.
+    /// The side that a template from a file asks for: the `better` side (so it is without this key), or the `worse`
+    /// one.
     #[serde(default)]
     pub asks_for: Option<AsksFor>,
     /// `chat`: the question becomes a user message under the judge's chat template. `text`: it stands alone and the
@@ -112,7 +113,7 @@ fn shard_rows() -> usize {
 }
 
 impl Judge {
-    /// What is wrong with the values.
+    /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut from_file = false;

@@ -104,13 +104,13 @@ fn max_rejects() -> f64 {
 
 /// The longest file that can hold a key, bytes.
 const LONGEST_KEY: u64 = 1 << 16;
-/// What a request says by itself; `body` cannot.
+/// Fields of a request that the stage sets itself; `body` cannot set them.
 const OURS: [&str; 8] =
     ["model", "messages", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens", "temperature", "n"];
 /// Headers that are set by themselves.
 const OUR_HEADERS: [&str; 5] = ["content-type", "content-length", "host", "transfer-encoding", "connection"];
 
-/// What an endpoint takes, as far as endpoints differ in it.
+/// The parameters that an endpoint accepts, as far as endpoints differ in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
     /// The limit of tokens goes by the name `max_completion_tokens`.
@@ -119,7 +119,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// What is tried, in this order.
+    /// The variants, in the order in which they are tried.
     pub(crate) const ALL: [Taken; 4] = [
         Taken { newer_limit: false, temperature: true },
         Taken { newer_limit: true, temperature: true },

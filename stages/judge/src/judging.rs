@@ -1,4 +1,4 @@
-//! What judging with a model and judging through an endpoint have in common.
+//! The common part of judging with a model and judging through an endpoint.
 
 use kit::rows::{Comparison, Reject, SummaryRow, Verdict};
 use kit::{Context, Error, Outcome, Result, complete_port, id_of};
@@ -14,7 +14,7 @@ use crate::work::{Wording, WorkList};
 /// Mean label mass below which the numbers rest on a small part of what the judge would have said.
 const LOW_MEAN: f64 = 0.2;
 
-/// What judging needs with either judge.
+/// The inputs of judging with either judge.
 pub(crate) struct Judging<'a> {
     pub(crate) stage: &'a Judge,
     pub(crate) context: &'a Context<'a>,
@@ -39,7 +39,7 @@ impl<'a> Judging<'a> {
 }
 
 impl Judging<'_> {
-    /// What the judging came to, over all shards.
+    /// The outcome of the judging, over all shards.
     pub(crate) fn finish(&mut self, rejected: u64) -> Result<Outcome> {
         let Judging { stage, context, work, low_mass, .. } = self;
         // Shards of other processes count too.

@@ -110,14 +110,14 @@ fn likeliest(decoder: &Decoder, text: &Text, sequence: &Sequence) -> Result<Opti
     Ok(Some((token, first.logp.exp())))
 }
 
-/// What judging a batch takes.
+/// The inputs of judging a batch.
 struct Scorer<'a> {
     stage: &'a Judge,
     decoder: &'a Decoder,
     text: &'a Text,
 }
 
-/// What the judge said of a comparison.
+/// The judge's verdict on a comparison.
 #[derive(Serialize, Deserialize)]
 enum Judged {
     /// The evidence in the order a first, and in the other where it was asked.
@@ -139,7 +139,7 @@ impl<'a> Batch<'a> {
         self.asked.push(asked);
     }
 
-    /// What is said of each comparison, in their order.
+    /// The verdict on each comparison, in their order.
     fn judge(&self, scorer: &Scorer<'_>) -> Result<Vec<Judged>> {
         let Scorer { stage, decoder, .. } = scorer;
         let questions: Vec<&Question> = self.asked.iter().flat_map(Asked::questions).collect();

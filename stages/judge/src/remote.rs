@@ -122,7 +122,7 @@ impl Sharded for Remote<'_> {
     }
 }
 
-/// What is asked for some rows.
+/// The questions about some rows.
 #[derive(Default)]
 struct Questions<'a> {
     /// Comparisons in words, each with the digests of its requests.

@@ -19,7 +19,7 @@ pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Resul
     }
 }
 
-/// What an endpoint is sent.
+/// The request that an endpoint is sent.
 fn of_endpoint(
     endpoint: &Endpoint,
     wording: &Wording,
@@ -40,7 +40,7 @@ fn of_endpoint(
     Ok(renderings)
 }
 
-/// What a model in this process is fed.
+/// The tokens that a model in this process is fed.
 fn of_model(
     questions: &Questions<'_>,
     comparisons: impl Iterator<Item = Result<Comparison>>,

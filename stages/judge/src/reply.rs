@@ -1,4 +1,4 @@
-//! What the endpoint said, read as log-probs of the two labels.
+//! The endpoint's reply, read as log-probs of the two labels.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::json;
 use crate::labels::{Labels, log_sum};
 
-/// What the body of a reply comes to.
+/// The content of a reply's body.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Said {
     /// A completion with alternatives: the evidence of a verdict.
@@ -43,7 +43,7 @@ pub(crate) struct LabelLogps {
     pub(crate) second_bounded: bool,
 }
 
-/// What OpenAI returns in place of a log-prob that it does not know.
+/// The value that OpenAI returns in place of a log-prob that it does not know.
 const UNKNOWN: f64 = -9999.0;
 /// How far returned probabilities may add up above 1, by rounding.
 const EXCESS: f64 = 1e-2;
@@ -173,7 +173,7 @@ fn status_of(error: &Value) -> Option<u16> {
     named.filter_map(number).find_map(|code| u16::try_from(code).ok().filter(|code| (400..600).contains(code)))
 }
 
-/// What a body that is not JSON is.
+/// A description of a body that is not JSON.
 fn what_it_is(text: &str) -> String {
     let start = text.trim_start();
     if start.is_empty() {

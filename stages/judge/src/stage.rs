@@ -1,4 +1,4 @@
-//! What the engine asks of a configured `judge`.
+//! The stage contract of `judge`: ports, checks, forecast, run.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,7 @@ impl Judge {
 }
 
 impl Judge {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let work = WorkList::read(context)?;
         let wording = Wording::open(self)?;

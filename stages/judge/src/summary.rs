@@ -13,7 +13,7 @@ const Z: f64 = 1.959_963_984_540_054;
 /// Groups of the length curve, with equally many verdicts in each.
 const GROUPS: usize = 5;
 
-/// What was measured over a table of verdicts.
+/// The measurements over a table of verdicts.
 #[derive(Default)]
 pub(crate) struct Summary {
     verdicts: u64,
@@ -75,7 +75,8 @@ impl Summary {
         (self.mass.rows > 0.0).then(|| self.mass.value())
     }
 
-    /// What one order can tell of the judge's bias for the first place, as words to go on with.
+    /// The estimate of the bias for the first place from one order: a fragment that continues a sentence, empty without
+    /// data.
     pub(crate) fn first_place(&self) -> String {
         match self.first.interval() {
             None => String::new(),

@@ -28,7 +28,7 @@ impl Form {
     }
 }
 
-/// What a template's question asks for.
+/// The side that a template's question asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AsksFor {
@@ -77,7 +77,7 @@ const LONGEST: u64 = 16 << 20;
 pub struct Template {
     /// Name and version, or file name and digest of the text.
     pub id: String,
-    /// What its question asks for.
+    /// The side that its question asks for.
     pub asks_for: AsksFor,
     text: Bounded,
 }

@@ -16,7 +16,7 @@ pub enum Debias {
     Logit,
 }
 
-/// What the judge said in one order of presentation.
+/// The judge's answer in one order of presentation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Log of the probability of the label that says a is better.
@@ -26,7 +26,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Whether both log-probs are numbers.
+    /// True where both log-probs are finite.
     pub fn is_finite(&self) -> bool {
         self.logp_a.is_finite() && self.logp_b.is_finite()
     }

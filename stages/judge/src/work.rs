@@ -14,7 +14,7 @@ use crate::labels::{LabelTokens, Labels};
 use crate::template::Form;
 use crate::template::{AsksFor, Side, Template};
 
-/// What is done for one row of the input.
+/// The work on one row of the input.
 pub(crate) enum Unit {
     Judge(Box<Comparison>),
     Refuse(Reject),
@@ -271,7 +271,7 @@ impl Asked<'_> {
         shared_tokens(self.questions().flat_map(|question| &question.sequences).map(|sequence| &*sequence.ids))
     }
 
-    /// Whether a question lost its beginning.
+    /// True where a question lost its beginning.
     pub(crate) fn cut(&self) -> bool {
         self.questions().flat_map(|question| &question.sequences).any(|sequence| sequence.cut > 0)
     }

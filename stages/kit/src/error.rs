@@ -1,4 +1,4 @@
-//! What can go wrong in a stage, sorted by what the user can do about it. The engine maps each case to an exit code.
+//! Errors of a stage, by the user's remedy. The engine maps each case to an exit code.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A promise of our own was broken.

@@ -1,4 +1,4 @@
-//! What makes a folder a model: a model of its own, or an adapter that names its base.
+//! The files of a model folder: those of a full model, or of an adapter that names its base.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::{Error, Result};
 
 const ADAPTER: &str = "adapter_config.json";
 
-/// Whether a folder holds a model or an adapter of one.
+/// True where a folder holds a model or an adapter.
 pub fn is_model(folder: &Path) -> bool {
     folder.join("config.json").is_file() || folder.join(ADAPTER).is_file()
 }

@@ -151,8 +151,8 @@ fn escape(ahead: &[u8]) -> Option<(char, usize)> {
     }
 }
 
-/// What base64 makes of a secret that begins at the first, second or third of three bytes, without the characters that
-/// depend on what stands before and after it; in the alphabets of files and of URLs.
+/// The base64 forms of a secret that begins at the first, second or third of three bytes, without the characters that
+/// depend on the text before and after it; in the alphabets of files and of URLs.
 fn base64_cores(secret: &[u8]) -> Vec<String> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let core = |before: usize| -> String {

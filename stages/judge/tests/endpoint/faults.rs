@@ -2,7 +2,7 @@
 
 use crate::*;
 
-/// What a question always gets, by seed; nothing where it is answered well in the end.
+/// The lasting treatment of a question, by seed; none where it is answered well in the end.
 fn lasting(seed: &str, question: &str) -> Option<(&'static str, Treatment)> {
     Some(match (draw(&["lasting", seed, question]) * 40.0) as u32 {
         0 => ("bad_answer", Treatment::Body(b"<html>this question is blocked</html>".to_vec())),

@@ -74,8 +74,8 @@ impl<'a> Batches<'a> {
     /// The result of the next batch: as an earlier process recorded it, else computed and recorded.
     ///
     /// # Errors
-    /// What `compute` gives, [`Error::Interrupted`] before a batch that has to be computed, or when the file cannot be
-    /// written.
+    /// The error of `compute`, [`Error::Interrupted`] before a batch that has to be computed, or when the file cannot
+    /// be written.
     pub fn next<T: Serialize + DeserializeOwned>(&mut self, compute: impl FnOnce() -> Result<T>) -> Result<T> {
         if let Some(json) = self.known.pop_front() {
             if let Ok(result) = serde_json::from_slice(&json) {

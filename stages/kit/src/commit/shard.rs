@@ -20,7 +20,7 @@ use crate::table::row::Row;
 use crate::table::rows::Reject;
 use crate::table::write::{Part, part_name, write_part};
 
-/// What a shard left on disk.
+/// The record of a committed shard.
 #[derive(Debug, Serialize, Deserialize)]
 struct ShardRecord {
     /// Units of the work list.
@@ -107,7 +107,7 @@ pub trait Sharded {
     /// Whatever went wrong; shards that were committed stay.
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()>;
 
-    /// What the stage did, once every shard is there; `rejected` counts the rejected rows of all. Ports that no shard
+    /// The stage's outcome, once every shard is there; `rejected` counts the rejected rows of all. Ports that no shard
     /// wrote are completed here.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ pub trait Sharded {
     fn finish(&mut self, rejected: u64) -> Result<Outcome>;
 }
 
-/// What a stage does when it runs.
+/// The work of a stage: whole, or in shards.
 pub enum Job<'a> {
     /// Work on whole tables.
     Whole(Box<dyn FnOnce() -> Result<Outcome> + 'a>),
@@ -150,10 +150,11 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Computes those of some shards that are not committed yet, in order. Gives the rejected rows of all of them by reason.
+/// Computes those of some shards that are not committed yet, in order. Gives the rejected rows of all of them by
+/// reason.
 ///
 /// # Errors
-/// What the work gives, or when files cannot be written, or when a signal asks to stop between shards.
+/// The error of the work, or when files cannot be written, or when a signal asks to stop between shards.
 pub fn compute_shards(
     context: &Context<'_>,
     work: &mut dyn Sharded,

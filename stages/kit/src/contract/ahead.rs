@@ -10,7 +10,7 @@ use crate::contract::forecast::{Amount, Forecast};
 use crate::contract::port::Table;
 use crate::error::Result;
 
-/// What is known of a stage's inputs ahead of its run.
+/// The inputs of a stage before its run: expected content, or the tables themselves.
 #[derive(Clone, Default)]
 pub struct Ahead<'a> {
     /// `cpu` or `cuda:N`.
@@ -61,18 +61,18 @@ impl<'a> Ahead<'a> {
         self.inputs.get(key)?.first()?.model.as_ref()
     }
 
-    /// What an input is.
+    /// The table of an input.
     pub fn table_of(&self, key: &str) -> Option<Table> {
         Some(self.inputs.get(key)?.first()?.table)
     }
 }
 
-/// What can be told of a stage from what its inputs are expected to hold.
+/// The outlook of a stage: its forecast, and the expected content of its ports.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outlook {
-    /// What it will do; nothing where too little is known of its inputs.
+    /// Its work, time and memory; none where too little is known of its inputs.
     pub forecast: Option<Forecast>,
-    /// What its ports will hold, as far as that is known.
+    /// Expected content of its ports, as far as it is known.
     pub outputs: BTreeMap<String, Expected>,
 }
 

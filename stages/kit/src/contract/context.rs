@@ -1,4 +1,4 @@
-//! What a running stage has at hand: its inputs, its folder, its seed, the device, and a way to speak.
+//! The context of a running stage: its inputs, its folder, its seed, the device, and the listener to its events.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ impl Interrupt {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a stop was asked for.
+    /// True once a stop was requested.
     pub fn raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
@@ -48,7 +48,7 @@ impl Interrupt {
 pub struct Source {
     /// The folder, or a single Parquet file.
     pub path: PathBuf,
-    /// What it holds.
+    /// The table it holds.
     pub table: Table,
     /// Digest of its content.
     pub digest: Digest,
@@ -78,7 +78,7 @@ impl Context<'_> {
         self.inputs.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// What an input holds, once known: the table of its first source.
+    /// The table of an input, once known: that of its first source.
     pub fn table_of(&self, key: &str) -> Option<Table> {
         self.sources(key).first().map(|source| source.table)
     }

@@ -16,8 +16,8 @@ pub fn end_mean(values: &[f64]) -> Option<(f64, usize)> {
     (last > 0).then(|| (end.iter().sum::<f64>() / last as f64, last))
 }
 
-/// Whether the end of a column of `metrics` is a mean over the last steps. Evaluations are of all held-out pairs, and
-/// what is counted or set is what it is at the last step.
+/// True where the end of a column of `metrics` is a mean over the last steps. Evaluations are of all held-out pairs,
+/// and counts and settings keep their value at the last step.
 pub fn is_mean_at_end(column: &str) -> bool {
     !column.starts_with("eval_") && !["step", "epoch", "num_tokens", "learning_rate"].contains(&column)
 }

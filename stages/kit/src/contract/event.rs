@@ -1,4 +1,4 @@
-//! What stages tell while they work. Reporters of the engine print it; stages never print.
+//! Events of a stage at work. Reporters of the engine print them; stages never print.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ pub enum Event {
         done: u64,
         /// Units in all.
         total: u64,
-        /// What is counted.
+        /// Unit that is counted, in the plural.
         unit: &'static str,
         /// Short figures to show beside the bar, such as `loss 0.61`.
         detail: String,
@@ -28,7 +28,7 @@ pub enum Event {
     },
     /// Earlier work was found and is kept.
     Resumed {
-        /// What was found, such as `12 of 40 shards`.
+        /// The work that was found, such as `12 of 40 shards`.
         what: String,
     },
     /// A training checkpoint is on disk.

@@ -1,4 +1,4 @@
-//! What an input will hold, before it is there: how many rows, how long they are, what the model is like.
+//! Expected content of an input, before it exists: number of rows, lengths of texts, size of the model.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,10 +18,10 @@ pub const CHARACTERS_PER_TOKEN: f64 = 4.0;
 /// Rows that are looked at to tell how long all of them are.
 const LOOKED_AT: usize = 256;
 
-/// What a table or a model that is not there yet, or that is not worth reading whole, will be like.
+/// Expected content of a table or a model that does not exist yet, or that is not worth reading whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expected {
-    /// What it is.
+    /// The table it is.
     pub table: Table,
     /// Its rows.
     pub rows: Option<Amount>,
@@ -69,8 +69,8 @@ impl Expected {
         Expected { table, rows, model: None, ..self.clone() }
     }
 
-    /// What lies on disk: the rows of a table from the footers of its files, their lengths from the first of them, or a
-    /// model's `config.json`.
+    /// The content of a path on disk: the rows of a table from the footers of its files, their lengths from the first
+    /// of them, or a model's `config.json`.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -146,7 +146,7 @@ impl Lengths {
         }
     }
 
-    /// What a table of such rows is like.
+    /// The expected content of a table of such rows.
     pub fn expected(&self, table: Table, rows: Amount) -> Expected {
         let mean = |(sum, count): (f64, f64)| (count > 0.0).then(|| sum / count);
         let share = |part: usize| part as f64 / self.rows.max(1) as f64;

@@ -1,4 +1,4 @@
-//! What a stage will have to do, told before it runs.
+//! Forecast of a stage's work, before it runs.
 
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +96,7 @@ pub struct Work {
     pub width: u64,
 }
 
-/// What a stage expects to do.
+/// The forecast of a stage's work.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
     /// Units of work (rows, sequences, comparisons).
@@ -109,7 +109,7 @@ pub struct Forecast {
     pub requests: Option<Amount>,
     /// Peak memory, bytes.
     pub memory: Option<u64>,
-    /// What takes the time.
+    /// The work that takes the time.
     pub work: Option<Work>,
     /// Assumptions and remarks.
     pub notes: Vec<String>,
@@ -121,7 +121,7 @@ impl Forecast {
         Forecast { rows, ..Forecast::default() }
     }
 
-    /// What was counted, with the memory and the work of an estimate: those of the tokens that were counted.
+    /// The counted forecast, with the memory of an estimate, and its work scaled to the tokens that were counted.
     pub fn instead_of(self, estimated: &Forecast) -> Forecast {
         let share = match (self.tokens, estimated.tokens) {
             (Some(counted), Some(estimated)) if estimated.value > 0 => counted.value as f64 / estimated.value as f64,

@@ -1,4 +1,4 @@
-//! What a stage is to the engine: its ports, its context, its events, its forecast.
+//! The contract between a stage and the engine: ports, context, events, forecast.
 
 pub mod ahead;
 pub mod context;

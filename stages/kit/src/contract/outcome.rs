@@ -1,11 +1,11 @@
-//! What a stage did: its balance of rows, its figures.
+//! The outcome of a stage: its balance of rows, its figures.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What came of the rows of one input.
+/// The balance of one input's rows: read, kept and rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balance {
     /// The input's key.
@@ -18,7 +18,7 @@ pub struct Balance {
     pub rejected: u64,
 }
 
-/// What a stage did, for its manifest and for people.
+/// The outcome of a stage, for its manifest and for people.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Rows read = kept + rejected, for each input that is read row by row. The engine checks it.
@@ -40,7 +40,7 @@ pub struct Headline {
     /// The ends of its 95 % interval, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<(f64, f64)>,
-    /// What it is: what the mean is over, what it is held against. A fragment, or empty.
+    /// A note on the figure: the population of a mean, the baseline of a comparison. A fragment, or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
 }

@@ -1,8 +1,8 @@
-//! What flows between stages.
+//! Ports: the tables and models that flow between stages.
 
 use serde::{Deserialize, Serialize};
 
-/// What a port carries: a table with known columns, or a model folder.
+/// Content of a port: a table with known columns, or a model folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is described by its row type in `rows`")]
@@ -121,7 +121,7 @@ impl schemars::JsonSchema for Input {
 pub struct InputPort {
     /// The key in the stage's configuration, such as `from`.
     pub key: &'static str,
-    /// What the configuration says stands there.
+    /// The source that the configuration names.
     pub from: Input,
     /// The tables that will do, the preferred one first.
     pub accepts: Vec<Table>,
@@ -131,7 +131,7 @@ pub struct InputPort {
     pub fix: Option<String>,
     /// Settings that the stage which writes the table has to share with this one: key and value.
     pub shares: Vec<(&'static str, String)>,
-    /// Whether a GGUF file will do where a model folder would.
+    /// True where a GGUF file is accepted in place of a model folder.
     pub gguf: bool,
     /// Why the stage does not read this input with its present configuration. An idle input is outside the
     /// fingerprint, and stages that feed only idle inputs do not run.
@@ -195,7 +195,7 @@ impl InputPort {
 pub struct OutputPort {
     /// The port's name; its files lie in a folder of that name.
     pub name: String,
-    /// What it carries.
+    /// The table it carries.
     pub table: Table,
     /// The optional columns of the table that this stage leaves empty.
     pub without: Vec<&'static str>,

@@ -1,17 +1,17 @@
-//! What a model is going to be fed, for people to read before anything is computed.
+//! Renderings: the tokens that a model will be fed, for people to read before anything is computed.
 
 use serde::Serialize;
 
 /// A sequence, or a question to a judge.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Rendering {
-    /// What it is of, such as `pair 3f2a, chosen`.
+    /// Its title, such as `pair 3f2a, chosen`.
     pub title: String,
     /// The text in order, special tokens written out; empty for a row that is refused.
     pub pieces: Vec<Piece>,
     /// Counts and remarks.
     pub facts: Vec<String>,
-    /// What probably is not wanted, such as a second BOS token, and why a row is refused.
+    /// Things that are probably unwanted, such as a second BOS token, and the reason of a refused row.
     pub warnings: Vec<String>,
 }
 
@@ -22,7 +22,7 @@ pub struct Piece {
     pub text: String,
     /// Their ids; none where the tokens are made elsewhere.
     pub ids: Vec<u32>,
-    /// Whether they are scored or learned from; else they are what comes before.
+    /// True where they are scored or learned from; false where they only come before.
     pub scored: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a stage is.
+//! The stage contract.
 
 use std::path::{Path, PathBuf};
 
@@ -20,11 +20,11 @@ use crate::error::Result;
 pub struct Finding {
     /// The keys that lead to the value within the stage, such as `["optimizer", "lr"]`.
     pub path: Vec<String>,
-    /// What is wrong and what to do: a lowercase fragment.
+    /// The problem and the remedy: a lowercase fragment.
     pub text: String,
-    /// Whether the content of a file that the configuration names rightly is at fault.
+    /// True where the content of a file is at fault, which the configuration names rightly.
     pub in_data: bool,
-    /// Whether the system is, which could not read one.
+    /// True where the system is at fault, which could not read a file.
     pub in_system: bool,
 }
 
@@ -63,21 +63,21 @@ pub trait Stage: Send + Sync {
     /// The outputs with this configuration. Every stage that reads rows has the port `rejects`.
     fn outputs(&self) -> Vec<OutputPort>;
 
-    /// What is wrong beyond types and unknown keys: values out of range, keys without effect.
+    /// Findings beyond types and unknown keys: values out of range, keys without effect.
     fn check(&self) -> Vec<Finding> {
         Vec::new()
     }
 
-    /// Whether the model of an input, a folder or file that is there, can be used, from everything but its weights. Gives
-    /// what the stage would say to conversations, where the model takes none.
+    /// Checks that the model of an input, an existing folder or file, can be used, from everything but its weights.
+    /// Gives the error that conversations would meet, where the model takes none.
     ///
     /// # Errors
-    /// What the stage would stop at before its first number.
+    /// The error that the stage would stop with before its first number.
     fn check_model(&self, _key: &str, _model: &Path) -> Result<Option<String>> {
         Ok(None)
     }
 
-    /// What is not wrong and hardly meant on this machine.
+    /// Remarks on settings that are allowed and rarely intended on this machine.
     fn remarks(&self) -> Vec<Finding> {
         Vec::new()
     }
@@ -92,18 +92,18 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
-    /// Whether results depend on the run's seed.
+    /// True where results depend on the run's seed.
     fn draws(&self) -> bool {
         false
     }
 
-    /// Whether it holds a model, so that it needs the device for itself.
+    /// True where it holds a model, so that it needs the device for itself.
     fn needs_device(&self) -> bool {
         false
     }
 
-    /// What only the rows of an input can tell, such as the forms of pairs. Called as soon as an input is there and before
-    /// the stages that compute on it run; `context` has the inputs that are there so far.
+    /// Checks that need the rows of an input, such as the forms of pairs. Called as soon as an input is there and
+    /// before the stages that compute on it run; `context` has the inputs that are there so far.
     ///
     /// # Errors
     /// When the stage would stop at these rows.
@@ -111,8 +111,8 @@ pub trait Stage: Send + Sync {
         Ok(())
     }
 
-    /// What the stage will have to do and what its ports will hold: estimated from what its inputs are expected to hold,
-    /// and counted where they are there ([`Ahead::counted`]). Nothing of it is computed.
+    /// Forecast of the work and expected content of the ports: estimated from the expected content of the inputs, and
+    /// counted where the inputs exist ([`Ahead::counted`]). No work is done.
     ///
     /// # Errors
     /// When an input, or a file that the configuration names, cannot be read.
@@ -138,8 +138,8 @@ pub trait Stage: Send + Sync {
         &[]
     }
 
-    /// What the model will be fed for the first rows of the input, in the order of the input; `context` has the inputs
-    /// named by [`Stage::rendered_inputs`] and nothing else. No weights are read.
+    /// The tokens that the model will be fed for the first rows of the input, in the order of the input; `context` has
+    /// the inputs named by [`Stage::rendered_inputs`] and nothing else. No weights are read.
     ///
     /// # Errors
     /// When an input cannot be read, or when the stage would stop at these rows.

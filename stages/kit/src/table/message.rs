@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Message {
     /// `system`, `user`, `assistant`, ..., or `text`.
     pub role: String,
-    /// What is said; empty where a message has tool calls alone.
+    /// The text; empty where a message has tool calls alone.
     pub content: String,
     /// The other fields that a chat template reads, as the text of a JSON object: `tool_calls` of an assistant,
     /// `tool_call_id` and `name` of a tool's answer, `reasoning_content`, `reasoning` or `thinking`; `"content": null`
@@ -38,7 +38,7 @@ impl Message {
         self.extra.as_ref().map(parse).unwrap_or_default()
     }
 
-    /// What is said, for readers that know no tools: the content, and below it the tool calls as JSON.
+    /// The text for readers that know no tools: the content, and below it the tool calls as JSON.
     pub fn text(&self) -> Cow<'_, str> {
         match self.extra_fields().remove("tool_calls") {
             None => Cow::Borrowed(&self.content),

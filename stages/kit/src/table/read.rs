@@ -205,7 +205,7 @@ struct OpenPiece {
     before: u64,
 }
 
-/// What is read of a file.
+/// A part of a file to read: some or all of its row groups.
 struct Piece {
     path: PathBuf,
     /// Row groups; all of them where none are named.
@@ -453,7 +453,7 @@ fn items_of(data_type: &DataType) -> Option<Arc<Field>> {
     }
 }
 
-/// Whether a cast between the types keeps the meaning: text to text, number to number, list to list.
+/// True where a cast between the types keeps the meaning: text to text, number to number, list to list.
 fn alike(got: &DataType, wanted: &DataType) -> bool {
     use DataType::{Boolean, Dictionary, LargeUtf8, Null, Struct, Utf8, Utf8View};
     match (got, wanted) {

@@ -39,7 +39,7 @@ pub struct Missing {
 
 /// A value in a column.
 pub trait Cell: Sized {
-    /// Whether the column may hold nulls.
+    /// True where the column may hold nulls.
     const NULLABLE: bool;
     /// The Arrow type of the column.
     fn data_type() -> DataType;

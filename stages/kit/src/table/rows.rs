@@ -298,7 +298,8 @@ rows! {
         dtype: Option<String>,
     }
 
-    /// What one optimizer step of training measured, under TRL's names. Evaluations during training have `eval/loss` and its kin.
+    /// The measurements of one optimizer step of training, under TRL's names. Evaluations during training have
+    /// `eval/loss` and the other `eval/` columns.
     Metric in Metrics {
         /// Optimizer steps done, this one included.
         step: u64,
@@ -340,7 +341,7 @@ rows! {
         mean_token_logp: Option<f64>,
     }
 
-    /// What one optimizer step measured on the pairs of one form whose soft labels lie in one tenth of [0, 1].
+    /// The measurements of one optimizer step on the pairs of one form whose soft labels lie in one tenth of [0, 1].
     Split in Splits {
         /// The optimizer step.
         step: u64,
@@ -410,19 +411,19 @@ rows! {
         margin: f64,
         /// The objective's loss for the pair, where an objective is given.
         loss: Option<f64>,
-        /// Whether the margin is above 0.
+        /// True where the margin is above 0.
         correct: bool,
     }
 
-    /// What several runs of one setting came to, or how two settings compare run by run.
+    /// Summary of several runs of one setting, or the comparison of two settings run by run.
     ResultRow in Results {
         /// `mean` (of every setting), `best` (of the chosen ones) or `difference` (between chosen ones).
         part: String,
         /// The labels within which is chosen and compared, such as `data=stairs`.
         block: String,
-        /// What was measured.
+        /// Name of the measure.
         metric: String,
-        /// What is compared, such as the objective.
+        /// The value that is compared, such as the name of the objective.
         group: String,
         /// The other labels, such as `beta=0.3`.
         setting: String,
@@ -440,13 +441,13 @@ rows! {
         runs: u64,
         /// Their values, in the order of their labels.
         values: Vec<f64>,
-        /// What a reader has to know: which interval, how it was chosen.
+        /// A note on the figure: the kind of interval, the way it was chosen.
         note: String,
     }
 
     /// One figure with its interval.
     SummaryRow in Summary {
-        /// What was measured, such as `accuracy` or `utility/after`.
+        /// Name of the measure, such as `accuracy` or `utility/after`.
         metric: String,
         /// The estimate.
         value: f64,
@@ -456,7 +457,7 @@ rows! {
         high: Option<f64>,
         /// Rows it rests on.
         rows: u64,
-        /// What a reader has to know: which rows, which interval.
+        /// A note on the figure: the rows it covers, the kind of interval.
         note: String,
     }
 
@@ -504,7 +505,7 @@ rows! {
         rows: u64,
         /// Steps of Newton's method.
         newton_steps: u32,
-        /// Whether the optimum was found within bounds.
+        /// True where the optimum was found within bounds.
         converged: bool,
     }
 

@@ -43,7 +43,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// What is wrong with the file on disk; nothing where it is as it was committed.
+    /// The fault of the file on disk; none where it is as it was committed.
     ///
     /// # Errors
     /// When the file is there and cannot be read.
@@ -62,10 +62,10 @@ impl Part {
     }
 }
 
-/// What a port holds.
+/// The files of a port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortFiles {
-    /// What it carries.
+    /// The table it carries.
     pub table: Table,
     /// Rows over all parts.
     pub rows: u64,
@@ -107,7 +107,7 @@ pub fn write_part<R: Row>(path: &Path, rows: &[R]) -> Result<Part> {
 /// rows. A part should have [`ROWS_PER_PART`] rows, as [`TableWriter`] makes them, and each item [`ROWS_PER_GROUP`].
 ///
 /// # Errors
-/// What an item gives, or when the file system refuses.
+/// The error of an item, or when the file system refuses.
 pub fn write_columns<R: Row>(
     folder: &Path,
     part: usize,
@@ -142,7 +142,7 @@ fn parquet_writer<R: Row, W: std::io::Write + Send>(file: W) -> Result<ArrowWrit
     ArrowWriter::try_new(file, schema_of::<R>(), Some(properties.build())).map_err(internal)
 }
 
-/// Whether most values of a column differ from one another, so that a dictionary of them would save nothing.
+/// True where most values of a column differ from one another, so that a dictionary of them would save nothing.
 fn mostly_differs(column: &str) -> bool {
     column == "content" || column.ends_with("_id")
 }
@@ -186,7 +186,7 @@ pub struct TableWriter<R: Row> {
     thread: Option<JoinHandle<Result<()>>>,
 }
 
-/// What the thread of a writer is given to do.
+/// A request to the thread of a writer.
 enum Work<R> {
     Rows(Vec<R>),
     /// These are the last ones.
