@@ -126,6 +126,8 @@ fn found(data: &str, prompts_only: bool) -> Result<Found> {
         files: Files(vec![data.to_owned()]),
         format: if prompts_only { Format::Prompts } else { Format::Auto },
         columns: std::collections::BTreeMap::new(),
+        votes: None,
+        keep: Vec::new(),
         form: Form::Chat,
         on_bad_row: OnBadRow::Fail,
         max_rejects: None,

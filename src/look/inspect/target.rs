@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kit::Table;
 
-use super::missing::{near_path, near_tables, no_run, nothing_here, unfinished_note};
+use super::missing::{near_path, near_tables, no_run, nothing_here, what_became};
 use crate::error::{Error, Result};
 use crate::pipeline::problem::did_you_mean;
 use crate::store::{Manifest, Records, RunRecord};
@@ -21,11 +21,12 @@ pub enum Target {
 }
 
 /// Tables that stages write beside their main table.
-const BESIDE: [Table; 9] = [
+const BESIDE: [Table; 10] = [
     Table::Rejects,
     Table::Summary,
     Table::Calibration,
     Table::Reliability,
+    Table::Annotators,
     Table::Metrics,
     Table::Steps,
     Table::Contrasts,
@@ -78,14 +79,14 @@ pub fn resolve_noting(
     let ports = if run.is_some() { found.ports.clone() } else { written(&record, stage, records) };
     if ports.is_empty() {
         let why = found.why.as_deref().and_then(|why| why.lines().next()).unwrap_or("it has not run");
-        let note = unfinished_note(records, &record);
-        return Err(Error::Usage(format!("stage `{stage}` has no result: {}, {why}{note}", found.state.word())));
+        let became = what_became(records, &record);
+        return Err(Error::Usage(format!("stage `{stage}` has no result: {}, {why}{became}", found.state.word())));
     }
     let earlier = found.ports.is_empty().then(|| {
         let run = record.run;
         format!(
             "run {run} has not come to `{stage}`: this is the result of an earlier run{}",
-            unfinished_note(records, &record)
+            what_became(records, &record)
         )
     });
     let target = match port {

@@ -19,8 +19,10 @@ pub(crate) fn estimate(stage: &Ingest, survey: &Survey) -> Result<Outlook> {
     let mut lengths = Lengths::default();
     let (mut looked_at, mut records) = (0, 0);
     let layout = &survey.layouts[0];
+    let mut votes = 0;
     let mut look = |all: &[Record]| {
         records += all.len() as u64;
+        votes += all.iter().map(votes_of).sum::<u64>();
         all.iter().for_each(|record| look_at(record, &mut lengths));
     };
     let mut together = Vec::new();
@@ -42,7 +44,10 @@ pub(crate) fn estimate(stage: &Ingest, survey: &Survey) -> Result<Outlook> {
     let rows = if records > looked_at { Amount::about(rows.value * records / looked_at) } else { rows };
     let outlook = Outlook::of(Forecast::of_rows(rows));
     Ok(survey.tables.iter().fold(outlook, |outlook, table| {
-        let all = filled(&lengths, *table, rows);
+        let all = match table {
+            Table::Votes => Expected::of_rows(*table, Amount::about(rows.value * votes / records.max(1))),
+            _ => filled(&lengths, *table, rows),
+        };
         let Some(share) = stage.holdout else { return outlook.port(table.name(), all) };
         let part = |share: f64| {
             let of = |amount: Amount| Amount::about((amount.value as f64 * share).round() as u64);
@@ -73,14 +78,24 @@ fn filled(lengths: &Lengths, table: Table, rows: Amount) -> Expected {
     }
 }
 
+fn votes_of(record: &Record) -> u64 {
+    match record {
+        Record::Votes { ballots, .. } => ballots.len() as u64,
+        _ => 0,
+    }
+}
+
+fn look_at_sides([one, other]: &[Side; 2], lengths: &mut Lengths) {
+    let ids = [&one.prompt, &other.prompt].map(|prompt| kit::ids::prompt_id(prompt));
+    lengths.row(&[&ids[0], &ids[1]], &[&one.prompt, &other.prompt], &[&one.response, &other.response]);
+}
+
 fn look_at(record: &Record, lengths: &mut Lengths) {
     let id = |messages: &[Message]| kit::ids::prompt_id(messages);
     match record {
-        Record::Pair { sides, .. } | Record::Comparison { sides, .. } => {
-            let [one, other]: &[Side; 2] = sides;
-            let ids = [id(&one.prompt), id(&other.prompt)];
-            lengths.row(&[&ids[0], &ids[1]], &[&one.prompt, &other.prompt], &[&one.response, &other.response]);
-        }
+        Record::Pair { sides, .. } | Record::Comparison { sides, .. } => look_at_sides(sides, lengths),
+        Record::Votes { sides: None, .. } => {}
+        Record::Votes { sides: Some(sides), .. } => look_at_sides(sides, lengths),
         Record::Item { side, .. } => lengths.row(&[&id(&side.prompt)], &[&side.prompt], &[&side.response]),
         Record::Prompt { messages, .. } => lengths.row(&[&id(messages)], &[messages], &[]),
         Record::Embedding { messages: Some(messages), .. } => lengths.row(&[&id(messages)], &[messages], &[]),

@@ -68,6 +68,16 @@ columns! {
     WinnerModelB ["winner_model_b"]
     /// 1 where neither is.
     WinnerTie ["winner_tie"]
+    /// A vote of each annotator: one value, a list, an object of annotators, or counts; `columns:` takes a list of names.
+    Votes ["votes", "vote", "annotator_votes", "human_votes"]
+    /// Who voted, where a row is a vote.
+    Annotator ["annotator", "annotator_id", "rater", "rater_id", "voter", "voter_id", "worker_id"]
+    /// How many votes the first response got.
+    VotesA ["votes_a", "votes_first", "num_votes_a", "n_votes_a"]
+    /// How many votes the second response got.
+    VotesB ["votes_b", "votes_second", "num_votes_b", "n_votes_b"]
+    /// How many votes neither got.
+    VotesTie ["ties", "votes_tie", "num_ties", "n_ties"]
     /// The response.
     Completion ["completion", "response", "output", "answer", "gold_response", "generation"]
     /// Several responses: a list of texts, of messages, or of objects with a text and a score or a rank.
@@ -227,7 +237,8 @@ impl Column {
         let label =
             matches!(self, Feedback | Preference | FirstIsBetter | Strength | Label | Helpfulness | PHat | Weight);
         let score = matches!(self, Score | ChosenScore | RejectedScore | Score0 | Score1 | Scores | Ranks | Rank);
-        label || score || matches!(self, Embedding | WinnerModelA | WinnerModelB | WinnerTie)
+        let count = matches!(self, VotesA | VotesB | VotesTie);
+        label || score || count || matches!(self, Embedding | WinnerModelA | WinnerModelB | WinnerTie)
     }
 
     /// The column of the first response where this is that of the second: one column of a file is not both.
@@ -238,6 +249,7 @@ impl Column {
             Prompt1 => Prompt0,
             Score1 => Score0,
             Model1 => Model0,
+            VotesB => VotesA,
             PromptId1 => PromptId0,
             ResponseId1 => ResponseId0,
             _ => return None,

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::column::Column;
 use crate::files::Files;
 use crate::format::{Form, Format};
+use crate::names::Names;
+use crate::scale::VoteScale;
 
 /// Reads data files and writes what they hold: `pairs`, `verdicts`, `comparisons`, `items`, `responses`, `prompts`,
-/// `embeddings`; with `holdout`, each once more as `holdout_pairs` and so on.
+/// `votes`, `embeddings`; with `holdout`, each once more as `holdout_pairs` and so on.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ingest {
@@ -25,9 +27,13 @@ pub struct Ingest {
     pub format: Format,
     /// What the columns are called in the files, ours on the left: `{prompt: question, chosen: better}`. What stands
     /// here is never guessed. `null` leaves a column out that would be found: `{id: null}` where several rows share an
-    /// `id`.
+    /// `id`. An id can be put together from columns, `{id: "natural/{i}"}`; `votes` can be several: `{votes: [anna, ben]}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub columns: BTreeMap<Column, Option<String>>,
+    pub columns: BTreeMap<Column, Option<Names>>,
+    /// What the values of votes mean: `{first: 1, second: 2, tie: 0}`. Without it they are found where they can mean one
+    /// thing alone, such as `A`, `B` and `tie`; the summary says how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub votes: Option<VoteScale>,
     /// What plain strings are: raw `text`, as in TRL, or the messages of a `chat`, which models see through their chat
     /// template. Values that are messages already stay messages.
     #[serde(default = "text")]
@@ -39,6 +45,11 @@ pub struct Ingest {
     /// With `on_bad_row: reject`, the most bad rows to put up with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rejects: Option<u64>,
+    /// Rows to keep that else are set aside: `empty` (a response without a word), `identical` (both responses are the same
+    /// text), `repeated` (the two responses of an earlier row, in either order; each row needs an id of its own). Without
+    /// `repeated`, the votes of such rows are added to those of the earlier one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<Kept>,
     /// The share of prompts to hold out, in (0, 1). A prompt's id decides, so that it falls to the same side in every
     /// file, order and pipeline. Joint pairs across the split are rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +72,18 @@ pub enum OnBadRow {
     Fail,
     /// They go to the port `rejects`, counted by reason.
     Reject,
+}
+
+/// Rows that are set aside unless they are to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kept {
+    /// A response without a word.
+    Empty,
+    /// Both responses are the same text.
+    Identical,
+    /// The two responses of an earlier row.
+    Repeated,
 }
 
 impl Ingest {

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use crate::ballot::is_structured;
 use crate::column::Column;
+use crate::names::{Names, parts};
 
-/// What `columns:` says: the file's name of a column, or nothing for one that is to be left out.
-pub type Given = BTreeMap<Column, Option<String>>;
+/// What `columns:` says: the file's names of a column, or nothing for one that is to be left out.
+pub type Given = BTreeMap<Column, Option<Names>>;
 
 /// The first rows of a file, and what the user says about its columns.
 pub struct Head<'a> {
@@ -26,7 +28,7 @@ impl<'a> Head<'a> {
         let cells = rows.iter().flat_map(Map::iter);
         let filled = cells.filter(|(_, value)| !is_empty(value)).map(|(name, _)| name.as_str()).collect();
         // What `columns:` names is taken as it says and serves as nothing else.
-        given.values().flatten().for_each(|theirs| _ = names.remove(theirs.as_str()));
+        given.values().flatten().flat_map(Names::all).for_each(|theirs| _ = names.remove(theirs.as_str()));
         Head { rows, names, filled, given }
     }
 
@@ -42,7 +44,7 @@ impl<'a> Head<'a> {
     /// The name in the file of a column, where it has one.
     pub fn find(&self, column: Column) -> Option<String> {
         if let Some(given) = self.given.get(&column) {
-            return given.clone();
+            return given.as_ref().map(|names| names.first().to_owned());
         }
         let first = column.of_the_first().and_then(|first| self.find(first));
         let found = || {
@@ -52,6 +54,32 @@ impl<'a> Head<'a> {
         // Of several, one that holds something.
         let name = found().find(|name| self.filled.contains(**name)).or_else(|| found().next());
         name.map(|name| (*name).to_owned())
+    }
+
+    /// The columns that hold votes: those that are given; else a column for each annotator (`annotator1`, `rater_2`); else
+    /// one of a known name.
+    pub fn votes(&self) -> Vec<String> {
+        if let Some(given) = self.given.get(&Column::Votes) {
+            return given.iter().flat_map(Names::all).cloned().collect();
+        }
+        let numbered = |stem: &str| {
+            let of = |name: &&&str| {
+                let rest = name.strip_prefix(stem).map(|rest| rest.trim_start_matches(['_', '-', ' ']));
+                rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+            };
+            let mut names: Vec<String> = self.names.iter().filter(of).map(|name| (*name).to_owned()).collect();
+            // `annotator10` comes after `annotator2`.
+            names.sort_by_key(|name| (name.len(), name.clone()));
+            let plain = |name: &String| self.values_of(name.clone()).all(|value| !is_structured(value));
+            (names.len() > 1 && names.iter().all(plain)).then_some(names)
+        };
+        let each = ["annotator", "rater", "voter", "worker", "vote", "annotator_vote"].into_iter().find_map(numbered);
+        each.unwrap_or_else(|| self.find(Column::Votes).into_iter().collect())
+    }
+
+    /// Whether a name of a column is put together from others.
+    pub fn is_composed(&self, column: Column, name: &str) -> bool {
+        column.is_id() && !self.all_names().contains(name) && !parts(name).is_empty()
     }
 
     /// Whether the file has all of some columns.

@@ -1,13 +1,15 @@
 //! Where records become rows of tables: ids, duplicates, the split.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response};
+use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, Vote};
 use kit::{Context, Message, Result, Table, ids};
 
 use crate::answer::{Answer, held_out, prompt_ids};
 use crate::bad_row::BadRow;
-use crate::ledger::{Ids, Key, Labels, Place, joined, key};
+use crate::ballot::Ballot;
+use crate::config::{Ingest, Kept};
+use crate::ledger::{Ids, Key, Labels, Place, joined, key, unordered};
 use crate::record::{Record, Side};
 use crate::source::SourceFile;
 use crate::tables::{Tables, push, recount, verdict};
@@ -34,6 +36,12 @@ pub struct Counts {
     pub forms: BTreeMap<&'static str, u64>,
     /// Rows held out.
     pub held_out: u64,
+    /// Votes.
+    pub votes: u64,
+    /// Different names of annotators.
+    pub annotators: u64,
+    /// Rows whose votes went to an earlier comparison of the same two responses.
+    pub joined: u64,
     /// Prompts whose text stands on both sides of the split, under several ids.
     pub on_both_sides: u64,
 }
@@ -41,13 +49,16 @@ pub struct Counts {
 /// Takes records in the order of their rows.
 pub struct Intake<'a> {
     files: &'a [SourceFile],
-    holdout: Option<f64>,
+    stage: &'a Ingest,
     tables: Tables,
     held_out: Option<Tables>,
     prompts: Ids,
     responses: Ids,
     rows: Ids,
     labels: Labels,
+    /// The comparisons that votes are about, by what they are about: their ids and first sides.
+    voted: HashMap<Key, (String, Key)>,
+    annotators: BTreeSet<String>,
     embeddings: Ids,
     /// With a hold-out, the side on which a prompt's text was first seen.
     sides: HashMap<Key, bool>,
@@ -65,18 +76,20 @@ impl<'a> Intake<'a> {
         context: &Context<'_>,
         files: &'a [SourceFile],
         tables: &[Table],
-        holdout: Option<f64>,
+        stage: &'a Ingest,
     ) -> Result<Intake<'a>> {
-        let held_out = holdout.map(|_| Tables::create(context, tables, "holdout_")).transpose()?;
+        let held_out = stage.holdout.map(|_| Tables::create(context, tables, "holdout_")).transpose()?;
         Ok(Intake {
             files,
-            holdout,
+            stage,
             tables: Tables::create(context, tables, "")?,
             held_out,
             prompts: Ids::default(),
             responses: Ids::default(),
             rows: Ids::default(),
             labels: Labels::default(),
+            voted: HashMap::new(),
+            annotators: BTreeSet::new(),
             embeddings: Ids::default(),
             sides: HashMap::new(),
             width: None,
@@ -96,6 +109,12 @@ impl<'a> Intake<'a> {
             Record::Comparison { sides, p_hat, weight, judge, id } => {
                 self.sides(*sides, p_hat, weight, id, judge, place, true)
             }
+            Record::Votes { sides: Some(sides), ballots, id } => self.votes(*sides, ballots, id, place),
+            Record::Votes { sides: None, ballots, id } => {
+                let id = id.expect("votes without responses have an id");
+                self.write_votes(&id, ballots, false, place)?;
+                Ok(Taken::Kept)
+            }
             Record::Item { side, label, weight, id } => self.item(*side, label, weight, id, place),
             Record::Prompt { messages, id } => self.prompt(messages, id, place),
             Record::Embedding { messages, id, embedding } => self.embedding(messages, id, embedding, place),
@@ -106,7 +125,8 @@ impl<'a> Intake<'a> {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn finish(self, context: &Context<'_>) -> Result<(Counts, usize, usize)> {
+    pub fn finish(mut self, context: &Context<'_>) -> Result<(Counts, usize, usize)> {
+        self.counts.annotators = self.annotators.len() as u64;
         let ports = if self.held_out.is_some() { vec!["responses", "holdout_responses"] } else { vec!["responses"] };
         let has_responses = self.tables.responses.is_some();
         self.tables.finish()?;
@@ -131,7 +151,7 @@ impl<'a> Intake<'a> {
     /// Whether a prompt is held out: by a digest of its id, so that it falls to the same side in every file, order
     /// and pipeline.
     fn is_held_out(&self, prompt_id: &str) -> bool {
-        self.holdout.is_some_and(|share| held_out(prompt_id, share))
+        self.stage.holdout.is_some_and(|share| held_out(prompt_id, share))
     }
 
     fn tables(&mut self, held_out: bool) -> &mut Tables {
@@ -170,7 +190,7 @@ impl<'a> Intake<'a> {
     /// Takes note of a new prompt, and of whether the other side of the split has its text too.
     fn note_prompt(&mut self, id: Key, content: Key, held_out: bool, place: Place) {
         self.prompts.note(id, content, place);
-        if self.holdout.is_some() {
+        if self.stage.holdout.is_some() {
             let side = *self.sides.entry(content).or_insert(held_out);
             self.counts.on_both_sides += u64::from(side != held_out);
         }
@@ -233,36 +253,12 @@ impl<'a> Intake<'a> {
         judged: bool,
     ) -> Result<Taken> {
         let (a, b) = (Answer::new(a), Answer::new(b));
-        for answer in [&a, &b] {
-            if let Err(bad) = self.check_answer(answer) {
-                return Ok(Taken::Bad(bad));
-            }
-        }
-        // Both may be new and at odds with each other.
-        if (a.prompt == b.prompt && a.prompt_content != b.prompt_content)
-            || (a.response == b.response && a.response_content != b.response_content)
-        {
-            return Ok(Taken::Bad(BadRow::new("id_conflict", "both sides have one id and different texts")));
-        }
-        let content = joined(&[a.key(), b.key()]);
-        if let Err(bad) = self.check_row(&id, content) {
-            return Ok(Taken::Bad(bad));
-        }
-        let form = if a.prompt == b.prompt { "same" } else { "joint" };
-        if form == "same" && a.response_content == b.response_content {
-            let detail = "both responses are the same text, so neither is better";
-            return Ok(Taken::SetAside(BadRow::new("identical", detail)));
-        }
-        if let Some(empty) = empty(&a).or_else(|| empty(&b)) {
-            return Ok(Taken::SetAside(empty));
-        }
-        let held_out = self.is_held_out(&a.prompt_id);
-        if held_out != self.is_held_out(&b.prompt_id) {
-            let detail =
-                format!("one of the prompts `{}` and `{}` is held out, the other not", a.prompt_id, b.prompt_id);
-            return Ok(Taken::SetAside(BadRow::new("across_split", detail)));
-        }
-        if let Some(earlier) = self.labels.about(a.key(), b.key()) {
+        let (form, held_out) = match self.admit(&a, &b, &id) {
+            Ok(admitted) => admitted,
+            Err(taken) => return Ok(taken),
+        };
+        let repeated = self.labels.about(a.key(), b.key());
+        if let Some(earlier) = repeated.filter(|_| !self.is_row_of_its_own(&id)) {
             let said = |p_hat: Option<f64>| p_hat.map_or(String::new(), |p| format!(" (P(first better) = {p})"));
             let (reversed, here) = (earlier.first != a.key(), said(p_hat));
             let there = format!("{}{}", self.at(earlier.place), said(earlier.label));
@@ -283,31 +279,16 @@ impl<'a> Intake<'a> {
                 BadRow::new("duplicate", format!("the same two responses stand at {there}"))
             }));
         }
-        self.labels.note(a.key(), b.key(), p_hat, place);
-        self.note_row(&id, content, place);
-        self.note_answer(&a, held_out, place)?;
-        self.note_answer(&b, held_out, place)?;
-        *self.counts.forms.entry(form).or_insert(0) += 1;
-        self.counts.held_out += u64::from(held_out);
-
+        if repeated.is_none() {
+            self.labels.note(a.key(), b.key(), p_hat, place);
+        }
+        self.note_sides(&a, &b, &id, (form, held_out), place)?;
         let (source_file, source_line) = self.source(place);
-        let made = ids::comparison_id(a.ids(), b.ids());
+        let given = id.clone().filter(|_| judged || repeated.is_some());
+        let comparison_id = given.unwrap_or_else(|| ids::comparison_id(a.ids(), b.ids()));
         // A labelled pair's comparison must not tell by its order which side was chosen.
         let (first, second) = if !judged && b.ids() < a.ids() { (&b, &a) } else { (&a, &b) };
-        let comparison = Comparison {
-            comparison_id: if judged { id.clone().unwrap_or(made) } else { made },
-            form: form.to_owned(),
-            a_prompt_id: first.prompt_id.clone(),
-            a_response_id: first.response_id.clone(),
-            a_prompt: first.side.prompt.clone(),
-            a_response: first.side.response.clone(),
-            b_prompt_id: second.prompt_id.clone(),
-            b_response_id: second.response_id.clone(),
-            b_prompt: second.side.prompt.clone(),
-            b_response: second.side.response.clone(),
-            source_file: source_file.clone(),
-            source_line,
-        };
+        let comparison = self.compared(comparison_id, form, first, second, place);
         let comparison_id = comparison.comparison_id.clone();
         if let (true, Some(p_hat)) = (judged, p_hat) {
             push(&mut self.tables(held_out).verdicts, verdict(comparison.clone(), p_hat, judge))?;
@@ -317,7 +298,11 @@ impl<'a> Intake<'a> {
             let (chosen, rejected, p) = if p_hat < 0.5 { (b, a, 1.0 - p_hat) } else { (a, b, p_hat) };
             self.counts.reoriented += u64::from(p_hat < 0.5);
             self.counts.ties += u64::from(p_hat == 0.5);
-            let made = ids::pair_id(chosen.ids(), rejected.ids());
+            let made = match (&repeated, &id) {
+                // The same two sides have a pair already.
+                (Some(_), Some(id)) => kit::id_of(&["pair", id]),
+                _ => ids::pair_id(chosen.ids(), rejected.ids()),
+            };
             let row = Pair {
                 pair_id: if judged { made } else { id.unwrap_or(made) },
                 comparison_id: Some(comparison_id),
@@ -338,6 +323,128 @@ impl<'a> Intake<'a> {
             push(&mut self.tables(held_out).pairs, row)?;
         }
         Ok(Taken::Kept)
+    }
+
+    /// The form of two sides and whether they are held out; or why they are not taken.
+    fn admit(&self, a: &Answer, b: &Answer, id: &Option<String>) -> std::result::Result<(&'static str, bool), Taken> {
+        for answer in [a, b] {
+            self.check_answer(answer).map_err(Taken::Bad)?;
+        }
+        // Both may be new and at odds with each other.
+        if (a.prompt == b.prompt && a.prompt_content != b.prompt_content)
+            || (a.response == b.response && a.response_content != b.response_content)
+        {
+            return Err(Taken::Bad(BadRow::new("id_conflict", "both sides have one id and different texts")));
+        }
+        self.check_row(id, joined(&[a.key(), b.key()])).map_err(Taken::Bad)?;
+        let form = if a.prompt == b.prompt { "same" } else { "joint" };
+        let keeps = |kept| self.stage.keep.contains(&kept);
+        if form == "same" && a.response_content == b.response_content && !keeps(Kept::Identical) {
+            let detail = "both responses are the same text, so neither is better";
+            return Err(Taken::SetAside(BadRow::new("identical", detail)));
+        }
+        if let Some(empty) = empty(a).or_else(|| empty(b)).filter(|_| !keeps(Kept::Empty)) {
+            return Err(Taken::SetAside(empty));
+        }
+        let held_out = self.is_held_out(&a.prompt_id);
+        if held_out != self.is_held_out(&b.prompt_id) {
+            let detail =
+                format!("one of the prompts `{}` and `{}` is held out, the other not", a.prompt_id, b.prompt_id);
+            return Err(Taken::SetAside(BadRow::new("across_split", detail)));
+        }
+        Ok((form, held_out))
+    }
+
+    /// Whether a row about the two responses of an earlier one is a comparison by itself.
+    fn is_row_of_its_own(&self, id: &Option<String>) -> bool {
+        let new = |id: &String| self.rows.place(key(id)).is_none();
+        self.stage.keep.contains(&Kept::Repeated) && id.as_ref().is_some_and(new)
+    }
+
+    /// Takes note of two sides and writes their prompts and responses where they are new.
+    fn note_sides(
+        &mut self,
+        a: &Answer,
+        b: &Answer,
+        id: &Option<String>,
+        (form, held_out): (&'static str, bool),
+        place: Place,
+    ) -> Result<()> {
+        self.note_row(id, joined(&[a.key(), b.key()]), place);
+        self.note_answer(a, held_out, place)?;
+        self.note_answer(b, held_out, place)?;
+        *self.counts.forms.entry(form).or_insert(0) += 1;
+        self.counts.held_out += u64::from(held_out);
+        Ok(())
+    }
+
+    fn compared(&self, comparison_id: String, form: &str, a: &Answer, b: &Answer, place: Place) -> Comparison {
+        let (source_file, source_line) = self.source(place);
+        Comparison {
+            comparison_id,
+            form: form.to_owned(),
+            a_prompt_id: a.prompt_id.clone(),
+            a_response_id: a.response_id.clone(),
+            a_prompt: a.side.prompt.clone(),
+            a_response: a.side.response.clone(),
+            b_prompt_id: b.prompt_id.clone(),
+            b_response_id: b.response_id.clone(),
+            b_prompt: b.side.prompt.clone(),
+            b_response: b.side.response.clone(),
+            source_file,
+            source_line,
+        }
+    }
+
+    /// Votes on two responses. Rows about the same two are one comparison, unless each is to be one.
+    fn votes(
+        &mut self,
+        [a, b]: [Side; 2],
+        mut ballots: Vec<Ballot>,
+        id: Option<String>,
+        place: Place,
+    ) -> Result<Taken> {
+        let (a, b) = (Answer::new(a), Answer::new(b));
+        let (form, held_out) = match self.admit(&a, &b, &id) {
+            Ok(admitted) => admitted,
+            Err(taken) => return Ok(taken),
+        };
+        let apart = self.stage.keep.contains(&Kept::Repeated);
+        let about = match id.as_ref().filter(|_| apart) {
+            Some(id) => key(id),
+            None => unordered(a.key(), b.key()),
+        };
+        if let Some((comparison_id, first)) = self.voted.get(&about).cloned() {
+            if first != a.key() {
+                ballots.iter_mut().for_each(|ballot| ballot.vote = 1.0 - ballot.vote);
+            }
+            self.note_row(&id, joined(&[a.key(), b.key()]), place);
+            self.counts.joined += 1;
+            self.counts.held_out += u64::from(held_out);
+            self.write_votes(&comparison_id, ballots, held_out, place)?;
+            return Ok(Taken::Kept);
+        }
+        let comparison_id = id.clone().unwrap_or_else(|| ids::comparison_id(a.ids(), b.ids()));
+        self.voted.insert(about, (comparison_id.clone(), a.key()));
+        self.note_sides(&a, &b, &id, (form, held_out), place)?;
+        let comparison = self.compared(comparison_id.clone(), form, &a, &b, place);
+        push(&mut self.tables(held_out).comparisons, comparison)?;
+        self.write_votes(&comparison_id, ballots, held_out, place)?;
+        Ok(Taken::Kept)
+    }
+
+    fn write_votes(&mut self, comparison_id: &str, ballots: Vec<Ballot>, held_out: bool, place: Place) -> Result<()> {
+        self.counts.votes += ballots.len() as u64;
+        for Ballot { annotator, vote, weight } in ballots {
+            if let Some(annotator) = annotator.as_ref().filter(|name| !self.annotators.contains(*name)) {
+                self.annotators.insert(annotator.clone());
+            }
+            let (source_file, source_line) = self.source(place);
+            let comparison_id = comparison_id.to_owned();
+            let row = Vote { comparison_id, annotator, vote, log_odds: None, weight, source_file, source_line };
+            push(&mut self.tables(held_out).votes, row)?;
+        }
+        Ok(())
     }
 
     fn item(&mut self, side: Side, label: f64, weight: f64, id: Option<String>, place: Place) -> Result<Taken> {

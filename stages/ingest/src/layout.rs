@@ -9,18 +9,26 @@ use crate::column::{Column, is_label, is_response};
 use crate::format::{Form, Format};
 use crate::head::{Given, Head};
 use crate::messages::unread_fields;
+use crate::names::{Names, parts};
+use crate::scale::Scale;
 use crate::stored::{Stored, look};
 
 /// Our columns and the names they have in the file.
 pub type Places = BTreeMap<Column, String>;
 
 /// The format of a file and where its columns are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Layout {
     /// Not `auto`.
     pub format: Format,
     /// Where the columns are.
     pub columns: Places,
+    /// Ids that are put together from columns: their texts in `columns` have names in braces.
+    pub composed: BTreeSet<Column>,
+    /// The columns of votes.
+    pub votes: Vec<String>,
+    /// What their values mean; absent where they hold counts alone.
+    pub scale: Option<Scale>,
     /// Columns of the file and fields of its messages that are not read, as far as its head shows.
     pub unread: Vec<String>,
     /// Columns that are null or empty throughout its head and are not read.
@@ -35,6 +43,15 @@ impl Layout {
     /// The name in the file of a column, where it has one.
     pub fn get(&self, column: Column) -> Option<&str> {
         self.columns.get(&column).map(String::as_str)
+    }
+
+    /// The names of all columns of the file that are read, and what is read there.
+    pub fn reads(&self) -> impl Iterator<Item = (&str, Column)> {
+        let columns = self.columns.iter().flat_map(|(column, name)| {
+            let names = if self.composed.contains(column) { parts(name) } else { vec![name.as_str()] };
+            names.into_iter().map(move |name| (name, *column))
+        });
+        columns.chain(self.votes.iter().map(|name| (name.as_str(), Column::Votes)))
     }
 
     /// Whether the file has a column.
@@ -116,11 +133,16 @@ impl std::fmt::Display for Layout {
         write!(f, "{}: ", self.format.name())?;
         for (i, (column, theirs)) in self.columns.iter().enumerate() {
             let comma = if i > 0 { ", " } else { "" };
-            if column.name() == theirs {
+            if *column == Column::Votes && self.votes.len() > 1 {
+                write!(f, "{comma}{} from {}", column.name(), list(self.votes.iter().map(String::as_str)))?;
+            } else if column.name() == theirs {
                 write!(f, "{comma}{theirs}")?;
             } else {
                 write!(f, "{comma}{} from `{theirs}`", column.name())?;
             }
+        }
+        if let Some(scale) = &self.scale {
+            write!(f, "; a vote of {scale}")?;
         }
         for (what, names) in [("not read", &self.unread), ("empty", &self.empty), ("left out", &self.left_out)] {
             if !names.is_empty() {
@@ -141,8 +163,17 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
     if all.is_empty() {
         return Err("it holds no rows".to_owned());
     }
-    let absent = |(column, theirs): (&Column, &Option<String>)| {
-        theirs.clone().filter(|theirs| !all.contains(theirs.as_str())).map(|theirs| (*column, theirs))
+    let several = |(_, theirs): &(&Column, &Option<Names>)| theirs.as_ref().is_some_and(|names| names.all().len() > 1);
+    if let Some((column, _)) = given.iter().filter(|(column, _)| **column != Column::Votes).find(several) {
+        return Err(format!("`columns: {}` is a list; only `votes` can stand in several columns", column.name()));
+    }
+    let absent = |(column, theirs): (&Column, &Option<Names>)| {
+        let names = theirs.iter().flat_map(Names::all);
+        let mut read = names.flat_map(|name| match head.is_composed(*column, name) {
+            true => parts(name),
+            false => vec![name.as_str()],
+        });
+        read.find(|name| !all.contains(name)).map(|name| (*column, name.to_owned()))
     };
     if let Some((column, theirs)) = given.iter().find_map(absent) {
         let found = list(all.iter().copied());
@@ -158,12 +189,21 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
     };
     let given = with_row_id(given, format)?;
     let head = Head::new(rows, &given);
-    let columns = places(&head, format, form);
+    let mut columns = places(&head, format, form);
     let known = format.known();
+    let votes = if known.reads.contains(&Column::Votes) { head.votes() } else { Vec::new() };
+    match votes.first() {
+        Some(first) => _ = columns.insert(Column::Votes, first.clone()),
+        None => _ = columns.remove(&Column::Votes),
+    }
     let has = |column: &Column| columns.contains_key(column);
     let mut missing: Vec<Column> = known.needs.iter().copied().filter(|column| !has(column)).collect();
     if !known.needs_one_of.is_empty() && !known.needs_one_of.iter().any(|group| group.iter().all(has)) {
         missing.push(known.needs_one_of[0][0]);
+    }
+    let counts = [Column::VotesA, Column::VotesB];
+    if known.reads.contains(&Column::Votes) && votes.is_empty() && !counts.iter().all(has) {
+        missing.push(Column::Votes);
     }
     if let Some(first) = missing.first() {
         let taken: BTreeSet<&str> = columns.values().map(String::as_str).collect();
@@ -189,7 +229,11 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
             ));
         }
     }
-    let read: BTreeSet<&str> = columns.values().map(String::as_str).collect();
+    let composed: BTreeSet<Column> =
+        columns.iter().filter(|(column, name)| head.is_composed(**column, name)).map(|(column, _)| *column).collect();
+    let of_ids = columns.iter().filter(|(column, _)| composed.contains(column)).flat_map(|(_, name)| parts(name));
+    let read = columns.values().map(String::as_str).chain(of_ids).chain(votes.iter().map(String::as_str));
+    let read: BTreeSet<&str> = read.collect();
     let ours = given.iter().filter(|(_, theirs)| theirs.is_none()).flat_map(|(column, _)| column.names());
     let ours: BTreeSet<&str> = ours.copied().collect();
     let rest = head.names.iter().filter(|name| !read.contains(**name)).map(|name| (*name).to_owned());
@@ -202,7 +246,7 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
         .collect();
     unread.extend(fields);
     let plain = values().any(|(_, value)| value.as_str().is_some_and(|text| look(text) == Stored::Text));
-    Ok(Layout { format, columns, unread, empty, left_out, plain })
+    Ok(Layout { format, columns, composed, votes, scale: None, unread, empty, left_out, plain })
 }
 
 /// What is given, with `id` as the format's column for it.
@@ -427,10 +471,10 @@ mod tests {
             assert_eq!(found.to_string(), "preference: prompt, chosen, rejected; left out: id, p_hat");
             assert_eq!(found.late().collect::<Vec<_>>(), ["weight"]);
         }
-        let given = Given::from([(Column::Id, Some("p_hat".to_owned()))]);
+        let given = Given::from([(Column::Id, Some("p_hat".into()))]);
         let found = layout(std::slice::from_ref(&row), Format::Auto, &given, Form::Text).unwrap();
         assert_eq!(found.get(Column::PairId), Some("p_hat"));
-        let both = Given::from([(Column::Id, None), (Column::PairId, Some("id".to_owned()))]);
+        let both = Given::from([(Column::Id, None), (Column::PairId, Some("id".into()))]);
         let error = layout(&[row], Format::Auto, &both, Form::Text).unwrap_err();
         assert_eq!(error, "`columns: id` and `columns: pair_id` are the same column; give one of them");
     }
@@ -450,7 +494,7 @@ mod tests {
         let row: Map<String, Value> =
             serde_json::from_str(r#"{"prompt":"not this","text":"p","good":"a","bad":"b"}"#).unwrap();
         let given = [(Column::Prompt, "text"), (Column::Chosen, "good"), (Column::Rejected, "bad")]
-            .map(|(c, n)| (c, Some(n.to_owned())));
+            .map(|(c, n)| (c, Some(n.into())));
         let found = layout(std::slice::from_ref(&row), Format::Auto, &given.clone().into(), Form::Text).unwrap();
         assert_eq!(
             found.to_string(),

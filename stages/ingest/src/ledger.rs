@@ -119,6 +119,7 @@ impl Labels {
     }
 }
 
-fn unordered(a: Key, b: Key) -> Key {
+/// The key of two things in any order.
+pub fn unordered(a: Key, b: Key) -> Key {
     if a <= b { joined(&[a, b]) } else { joined(&[b, a]) }
 }

@@ -8,6 +8,7 @@ mod advice;
 mod ahead;
 mod answer;
 mod bad_row;
+mod ballot;
 mod column;
 mod config;
 mod dialogue;
@@ -19,9 +20,11 @@ mod intake;
 mod layout;
 mod ledger;
 mod messages;
+mod names;
 mod pass;
 mod record;
 mod row;
+mod scale;
 mod shared;
 mod source;
 mod stage;
@@ -30,9 +33,11 @@ mod survey;
 mod tables;
 
 pub use column::Column;
-pub use config::{Ingest, OnBadRow};
+pub use config::{Ingest, Kept, OnBadRow};
 pub use files::Files;
 pub use format::{Form, Format};
+pub use names::Names;
+pub use scale::{Said, VoteScale};
 pub use survey::Found;
 
 /// What `kind: ingest` in a pipeline file names.

@@ -6,6 +6,7 @@ use kit::rows::Reject;
 use kit::{Context, Error, Event, Outcome, Result};
 
 use crate::bad_row::BadRow;
+use crate::column::Column;
 use crate::config::{Ingest, OnBadRow};
 use crate::faults::Faults;
 use crate::format::{Form, Part};
@@ -51,7 +52,7 @@ impl<'a> Pass<'a> {
             stage,
             context,
             survey,
-            intake: Intake::new(context, &survey.files, &survey.tables, stage.holdout)?,
+            intake: Intake::new(context, &survey.files, &survey.tables, stage)?,
             rejects: context.writer("rejects")?,
             rows: 0,
             read: 0,
@@ -221,6 +222,23 @@ impl<'a> Pass<'a> {
         }
         if responses > 0 {
             outcome = outcome.figure("responses", responses);
+        }
+        if counts.votes > 0 {
+            outcome = outcome.figure("votes", counts.votes);
+        }
+        if counts.annotators > 0 {
+            outcome = outcome.figure("annotators", counts.annotators);
+        }
+        if counts.joined > 0 {
+            outcome = outcome.figure("rows whose votes are added to an earlier row's", counts.joined);
+            // In a row for each vote that is what they are.
+            if !self.survey.layouts.iter().all(|layout| layout.has(Column::Annotator)) {
+                self.context.note(format!(
+                    "{} rows are about the two responses of an earlier row: their votes are added to its; `keep: [repeated]` \
+                     takes each as a comparison of its own",
+                    counts.joined
+                ));
+            }
         }
         for (form, rows) in counts.forms {
             outcome = outcome.figure(&format!("{form}-prompt pairs"), rows);

@@ -6,12 +6,14 @@ use kit::Message;
 use serde_json::{Map, Value};
 
 use crate::bad_row::BadRow;
+use crate::ballot::Ballot;
 use crate::column::Column;
 use crate::dialogue::dialogue;
 use crate::format::{Form, Part};
 use crate::head::is_empty;
 use crate::layout::Layout;
 use crate::messages::{Said, Split, with_tools};
+use crate::names::put_together;
 use crate::row::{Counts, Doubt, Row};
 
 /// A response to a prompt, as a row has it.
@@ -56,6 +58,15 @@ pub enum Record {
         /// Who gave the label.
         judge: Option<String>,
         /// Its id, where the data gives one.
+        id: Option<String>,
+    },
+    /// Votes on two responses.
+    Votes {
+        /// Both sides; absent where the row has their id alone.
+        sides: Option<Box<[Side; 2]>>,
+        /// The votes.
+        ballots: Vec<Ballot>,
+        /// The comparison's id, where the data gives one.
         id: Option<String>,
     },
     /// A response with a label of its own.
@@ -130,11 +141,17 @@ pub fn join(rows: Vec<(Map<String, Value>, &Layout)>, form: Form) -> Vec<Result<
 /// The id a row has of its own, for messages about rows that cannot be read.
 pub fn row_id(fields: &Map<String, Value>, layout: &Layout) -> String {
     use Column::{ComparisonId, ItemId, MessageId, PairId, PromptId};
-    let names = [PairId, ComparisonId, ItemId, MessageId, PromptId].into_iter().filter_map(|column| layout.get(column));
-    let mut ids = names.filter_map(|name| match fields.get(name)? {
-        Value::String(id) => Some(id.clone()),
-        Value::Number(id) => Some(id.to_string()),
-        _ => None,
+    let columns = [PairId, ComparisonId, ItemId, MessageId, PromptId].into_iter();
+    let mut ids = columns.filter_map(|column| {
+        let name = layout.get(column)?;
+        if layout.composed.contains(&column) {
+            return put_together(name, fields).ok();
+        }
+        match fields.get(name)? {
+            Value::String(id) => Some(id.clone()),
+            Value::Number(id) => Some(id.to_string()),
+            _ => None,
+        }
     });
     ids.next().unwrap_or_default()
 }

@@ -10,6 +10,7 @@ use crate::column::Column;
 use crate::format::Form;
 use crate::layout::Layout;
 use crate::messages::{Said, json_text, plain};
+use crate::names::put_together;
 use crate::stored::list_in;
 
 /// A row whose values are taken out one by one.
@@ -100,6 +101,13 @@ impl Row<'_> {
     }
 
     pub fn id(&mut self, column: Column) -> Result<Option<String>, BadRow> {
+        if self.layout.composed.contains(&column) {
+            let made = put_together(self.name(column), &self.fields).map(Some);
+            return made.map_err(|name| {
+                let detail = format!("column `{name}`, of which the id `{}` is made, has none", self.name(column));
+                BadRow::new("missing", detail)
+            });
+        }
         match self.take(column) {
             None => Ok(None),
             Some(Value::String(id)) if id.is_empty() => Err(BadRow::value(self.name(column), "empty", "an id")),

@@ -44,6 +44,7 @@ impl Ingest {
                 "bounded",
                 "template",
             ],
+            Table::Votes => vec!["log_odds"],
             Table::Items => vec!["kl_response_id", "kl_response", "kl_group"],
             _ => Vec::new(),
         }
@@ -94,7 +95,7 @@ impl Ingest {
 
 impl Stage for Ingest {
     fn version(&self) -> String {
-        "5".to_owned()
+        "6".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {

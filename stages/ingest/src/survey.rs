@@ -3,10 +3,13 @@
 use kit::{Error, Finding, Result, Table};
 use serde_json::{Map, Value};
 
+use crate::advice::list;
+use crate::ballot::tokens;
 use crate::column::Column;
-use crate::config::Ingest;
+use crate::config::{Ingest, Kept};
 use crate::format::Format;
 use crate::layout::{Layout, layout};
+use crate::scale::Scale;
 use crate::source::SourceFile;
 use crate::tables::tables_of;
 
@@ -65,6 +68,36 @@ impl Ingest {
         })
     }
 
+    /// What the votes of a file mean, as it is given or as their values can mean nothing else.
+    fn scale(&self, layout: &Layout, head: &[Map<String, Value>]) -> std::result::Result<Option<Scale>, String> {
+        if let Some(scale) = &self.votes {
+            return Scale::given(scale).map(Some);
+        }
+        let tokens = tokens(&layout.votes, head);
+        if tokens.is_empty() { Ok(None) } else { Scale::found(&tokens).map(Some) }
+    }
+
+    /// Whether the settings have something to say about a file.
+    fn fits(&self, layout: &Layout) -> std::result::Result<(), Finding> {
+        let format = layout.format.name();
+        let has = |column| layout.has(column);
+        let wrong = |key: &str, text: String| Err(Finding::at(key, text));
+        if self.votes.is_some() && layout.votes.is_empty() {
+            return wrong("votes", format!("it has no effect: format `{format}` reads no votes of that kind here"));
+        }
+        if self.holdout.is_some() && layout.format == Format::Votes && !has(Column::Response0) {
+            return wrong("holdout", "it splits by prompt, and the file has votes without prompts".to_owned());
+        }
+        let row_id = layout.format.known().row_id;
+        if self.keep.contains(&Kept::Repeated) && !row_id.is_some_and(has) {
+            return wrong(
+                "keep",
+                "`repeated` rows are told apart by their ids; name them: `columns: {id: THEIRS}`".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
     /// Looks at the heads of all files.
     pub(crate) fn survey(&self) -> std::result::Result<Survey, Finding> {
         let mut files = Vec::new();
@@ -91,10 +124,15 @@ impl Ingest {
                     bad.map_or("it holds no rows".to_owned(), |bad| format!("no row can be read; the first: {bad}"));
                 return Err(Finding::at("files", format!("{}: {why}", first.name)).in_data());
             }
-            let layout = layout(&head, self.format, &self.columns, self.form).map_err(|why| {
+            let mut layout = layout(&head, self.format, &self.columns, self.form).map_err(|why| {
                 let key = if why.starts_with("`columns:") { "columns" } else { "files" };
                 Finding::at(key, format!("{}: {why}", first.name))
             })?;
+            layout.scale = self.scale(&layout, &head).map_err(|why| {
+                let names = list(layout.votes.iter().map(String::as_str));
+                Finding::at("votes", format!("{}: the votes in {names}: {why}", first.name))
+            })?;
+            self.fits(&layout)?;
             if let Some(other) = layouts.first().filter(|other| tables_of(other) != tables_of(&layout)) {
                 let text = format!(
                     "`{}` is {} and `{name}` is {}; read them in stages of their own",

@@ -1,6 +1,6 @@
 //! The output tables, once or, with a hold-out, twice.
 
-use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, Verdict};
+use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, Verdict, Vote};
 use kit::{Context, Error, OutputPort, Result, Row, RowReader, Table, TableWriter};
 
 use crate::layout::Layout;
@@ -26,9 +26,10 @@ pub fn tables_of(layout: &Layout) -> Vec<Table> {
 }
 
 /// All tables that some format fills.
-pub const ALL: [Table; 7] = [
+pub const ALL: [Table; 8] = [
     Table::Pairs,
     Table::Verdicts,
+    Table::Votes,
     Table::Comparisons,
     Table::Items,
     Table::Responses,
@@ -53,6 +54,7 @@ pub struct Tables {
     pub prompts: Option<TableWriter<Prompt>>,
     pub responses: Option<TableWriter<Response>>,
     pub comparisons: Option<TableWriter<Comparison>>,
+    pub votes: Option<TableWriter<Vote>>,
     pub verdicts: Option<TableWriter<Verdict>>,
     pub pairs: Option<TableWriter<Pair>>,
     pub items: Option<TableWriter<Item>>,
@@ -70,6 +72,7 @@ impl Tables {
             prompts: open(context, tables, prefix)?,
             responses: open(context, tables, prefix)?,
             comparisons: open(context, tables, prefix)?,
+            votes: open(context, tables, prefix)?,
             verdicts: open(context, tables, prefix)?,
             pairs: open(context, tables, prefix)?,
             items: open(context, tables, prefix)?,
@@ -85,6 +88,7 @@ impl Tables {
         close(self.prompts)?;
         close(self.responses)?;
         close(self.comparisons)?;
+        close(self.votes)?;
         close(self.verdicts)?;
         close(self.pairs)?;
         close(self.items)?;

@@ -61,6 +61,16 @@ pub const FORMAT: Known = Known {
 };
 
 fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
+    let mut comparison = sides(row)?;
+    let label = label(row)?;
+    if let Record::Comparison { p_hat, .. } = &mut comparison {
+        *p_hat = label;
+    }
+    Ok(vec![comparison])
+}
+
+/// The two responses of a row, without a label.
+pub fn sides(row: &mut Row<'_>) -> Result<Record, BadRow> {
     let (a, b) = (row.said(Response0)?, row.said(Response1)?);
     let prompts = if row.layout.has(Prompt) {
         let (prompt, id) = (row.whole_prompt(Prompt)?, row.id(PromptId)?);
@@ -72,8 +82,7 @@ fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
     let [(prompt_a, id_a), (prompt_b, id_b)] = prompts;
     let [prompt_a, a] = row.exchange(&before, prompt_a, a)?;
     let [prompt_b, b] = row.exchange(&before, prompt_b, b)?;
-    let p_hat = label(row)?;
-    Ok(vec![row.comparison([(prompt_a, id_a), (prompt_b, id_b)], [a, b], p_hat)?])
+    row.comparison([(prompt_a, id_a), (prompt_b, id_b)], [a, b], None)
 }
 
 /// P(the first better), where the file says it.

@@ -14,6 +14,7 @@ mod prompt_completion;
 mod prompts;
 mod ranked;
 mod unpaired;
+mod votes;
 
 use kit::Table;
 use schemars::JsonSchema;
@@ -125,6 +126,10 @@ formats! {
     /// Open Assistant, a message a row: `message_id, parent_id, text, role, rank`, as on the hub. The trees are made from
     /// the parents, over all files of the stage; then as `open_assistant`.
     OpenAssistantRows in open_assistant_rows
+    /// Votes of several annotators: `response_0, response_1` with a column for each (`annotator1`, `annotator2`), a list or
+    /// an object `votes`, counts (`votes_a, votes_b, ties?`), or a row for each vote (`annotator, vote`); or, where the texts
+    /// stand elsewhere, `comparison_id` in their place. `votes:` says what their values mean.
+    Votes in votes
     /// LMSYS and Chatbot Arena: `response_0, response_1, winner?`, each side a conversation (`conversation_a`), or lists
     /// of texts beside a list of prompts (`response_a`), also where these are JSON as text; `winner` or
     /// `winner_model_a, winner_model_b, winner_tie`. The prompt is what both conversations begin with.

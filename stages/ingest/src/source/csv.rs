@@ -46,7 +46,7 @@ impl Records {
     pub fn open(path: &Path, delimiter: u8, layout: Option<&Layout>) -> Result<Records> {
         let columns = layout.map(|layout| {
             let late = layout.late_columns().map(|(column, name)| (name.to_owned(), column));
-            layout.columns.iter().map(|(column, name)| (name.clone(), *column)).chain(late).collect()
+            layout.reads().map(|(name, column)| (name.to_owned(), column)).chain(late).collect()
         });
         let lines = LineReader::open(path)?;
         let (names, pending) = (Vec::new(), VecDeque::new());

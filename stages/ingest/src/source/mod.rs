@@ -89,7 +89,7 @@ impl SourceFile {
     /// # Errors
     /// When the file cannot be opened.
     pub fn rows(&self, layout: &Layout) -> Result<SourceRows> {
-        let mut wanted: BTreeSet<String> = layout.columns.values().cloned().collect();
+        let mut wanted: BTreeSet<String> = layout.reads().map(|(name, _)| name.to_owned()).collect();
         // A label that only later rows have must not be overlooked.
         wanted.extend(layout.late().map(str::to_owned));
         self.open(Some(wanted), Some(layout))

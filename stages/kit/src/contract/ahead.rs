@@ -1,5 +1,4 @@
-//! The inputs of a stage before it runs: what they are expected to hold, or the inputs themselves; and what follows
-//! from them.
+//! The inputs of a stage before it runs: what they are expected to hold, or the inputs themselves; and what follows from them.
 
 use std::collections::BTreeMap;
 
@@ -28,8 +27,8 @@ impl<'a> Ahead<'a> {
         Ahead { device: context.device.to_owned(), context: Some(context), ..Ahead::default() }
     }
 
-    /// An estimate, with what is counted in its place where the inputs are there. The memory and the work of the
-    /// estimate stay, for the tokens that were counted.
+    /// An estimate, with what is counted in its place where the inputs are there. The memory and the work of the estimate
+    /// stay, for the tokens that were counted.
     ///
     /// # Errors
     /// When the estimate or the count fails.
@@ -78,7 +77,7 @@ pub struct Outlook {
 }
 
 impl Outlook {
-    /// An outlook with unknown outputs.
+    /// An outlook that tells nothing yet of the outputs.
     pub fn of(forecast: Forecast) -> Outlook {
         Outlook { forecast: Some(forecast), outputs: BTreeMap::new() }
     }

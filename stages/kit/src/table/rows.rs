@@ -89,6 +89,24 @@ rows! {
         source_line: Option<u64>,
     }
 
+    /// One person's or judge's opinion of a comparison.
+    Vote in Votes {
+        /// The comparison.
+        comparison_id: String,
+        /// Who voted; absent where the data counts votes without their voters.
+        annotator: Option<String>,
+        /// 1: side a is better; 0: side b; 1/2: neither; between, how sure the voter is.
+        vote: f64,
+        /// Log-odds of the vote where it comes from two scores: their difference times its scale, nothing cut.
+        log_odds: Option<f64>,
+        /// Votes that this row stands for, at least 0.
+        weight: f64,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
     /// A comparison with the judge's answer in both orders. The columns with `ab` are of the order a first, those
     /// with `ba` of the order b first.
     Verdict in Verdicts {
@@ -194,6 +212,75 @@ rows! {
         uncalibrated_p_hat: f64,
         /// The fit that corrected it, as the table `calibration` names it.
         calibrator: String,
+        /// The judge: a digest of its weights and settings, or a name from the data.
+        judge: Option<String>,
+        /// The id of the prompt template.
+        template: Option<String>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// A [`Verdict`] that several votes or sources came to: the same columns, with what each side got.
+    JuryVerdict in Verdicts {
+        /// The comparison.
+        comparison_id: String,
+        /// `same` or `joint`.
+        form: String,
+        /// Prompt of side a.
+        a_prompt_id: String,
+        /// Response of side a.
+        a_response_id: String,
+        /// Its prompt's messages.
+        a_prompt: Vec<Message>,
+        /// Its messages.
+        a_response: Vec<Message>,
+        /// Prompt of side b.
+        b_prompt_id: String,
+        /// Response of side b.
+        b_response_id: String,
+        /// Its prompt's messages.
+        b_prompt: Vec<Message>,
+        /// Its messages.
+        b_response: Vec<Message>,
+        /// Log of the probability of the label that says a is better (its variants summed), a shown first.
+        ab_logp_a: Option<f64>,
+        /// The same for b.
+        ab_logp_b: Option<f64>,
+        /// Probability of both labels together; what is missing to 1 went to other tokens.
+        ab_mass: Option<f64>,
+        /// P(a better), labels normalised, a shown first.
+        ab_p: Option<f64>,
+        /// As `ab_logp_a`, b shown first.
+        ba_logp_a: Option<f64>,
+        /// As `ab_logp_b`, b shown first.
+        ba_logp_b: Option<f64>,
+        /// As `ab_mass`, b shown first.
+        ba_mass: Option<f64>,
+        /// P(a better), labels normalised, b shown first.
+        ba_p: Option<f64>,
+        /// `ab_p - ba_p`: above 0 the judge favours what it sees first.
+        position_gap: Option<f64>,
+        /// Which of the four log-probs are upper bounds, because a remote judge did not return that label; their column
+        /// names with a comma between, such as `ab_logp_b`.
+        bounded: Option<String>,
+        /// P(a better), by all of them together.
+        p_hat: f64,
+        /// Its log-odds, nothing cut, where the method adds log-odds.
+        log_odds: Option<f64>,
+        /// Weight of the votes for side a.
+        votes_a: f64,
+        /// Weight of the votes for neither.
+        votes_tie: f64,
+        /// Weight of the votes for side b.
+        votes_b: f64,
+        /// Annotators and judges that spoke.
+        sources: u32,
+        /// `stack`: P(a better) before the terms for length and position were taken out.
+        unadjusted_p_hat: Option<f64>,
+        /// `stack`: the fit that gave it, as the table `annotators` names it.
+        fit: Option<String>,
         /// The judge: a digest of its weights and settings, or a name from the data.
         judge: Option<String>,
         /// The id of the prompt template.
@@ -525,6 +612,25 @@ rows! {
         mean_p: Option<f64>,
         /// The mean gold probability of the preferred side: what `mean_p` should be.
         mean_gold: Option<f64>,
+    }
+
+    /// A figure of one annotator or judge among several.
+    AnnotatorRow in Annotators {
+        /// Who.
+        annotator: String,
+        /// `votes`, `agreement`, `matrix` (P(vote | truth)), `weight` (factor of the log-odds) or `without` (log loss where
+        /// it is left out, less that with it).
+        measure: String,
+        /// `matrix`: the true class, as a vote.
+        truth: Option<f64>,
+        /// `matrix`: the vote.
+        vote: Option<f64>,
+        /// `weight`: the fit, `all` or the folds of prompts that it has not seen.
+        fit: Option<String>,
+        /// The figure.
+        value: f64,
+        /// Comparisons it rests on.
+        rows: u64,
     }
 
     /// A row that a stage did not take on, and why.

@@ -1,0 +1,179 @@
+//! The votes of a row: one value, a list, an object by annotator, or counts.
+
+use serde_json::{Map, Value};
+
+use crate::bad_row::{BadRow, shown};
+use crate::column::Column;
+use crate::row::Row;
+use crate::scale::{Scale, Token, plain_word};
+use crate::source::read_value;
+
+/// What an object of a list calls its vote, besides the names of the column.
+const VOTE: [&str; 6] = ["vote", "score", "preference", "label", "choice", "winner"];
+
+/// A vote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ballot {
+    /// Who gave it, where the data says so.
+    pub annotator: Option<String>,
+    /// P(the first better).
+    pub vote: f64,
+    /// Votes that it stands for.
+    pub weight: f64,
+}
+
+/// What a cell holds.
+enum Cell {
+    /// A vote.
+    One(Value),
+    /// Votes, with who gave each where the cell says so.
+    Several(Vec<(Option<String>, Value)>),
+    /// P(the first better) and how many votes said so.
+    Counts(Vec<(f64, f64)>),
+}
+
+/// Whether a value is a list or an object, also where that is JSON as text.
+pub fn is_structured(value: &Value) -> bool {
+    matches!(opened(value), Value::Array(_) | Value::Object(_))
+}
+
+/// A value, read where it is a list or an object as JSON text.
+fn opened(value: &Value) -> Value {
+    match value {
+        Value::String(text) if text.trim_start().starts_with(['[', '{']) => match read_value(text.trim()) {
+            Ok(read @ (Value::Array(_) | Value::Object(_))) => read,
+            _ => value.clone(),
+        },
+        other => other.clone(),
+    }
+}
+
+impl Cell {
+    fn of(name: &str, value: &Value) -> Result<Cell, BadRow> {
+        match opened(value) {
+            Value::Array(items) => {
+                let items = items.into_iter().enumerate();
+                let one = |(at, item): (usize, Value)| match item {
+                    Value::Object(item) => {
+                        let vote = VOTE.iter().find_map(|name| item.get(*name)).cloned();
+                        let vote = vote.ok_or_else(|| {
+                            let wanted = format!("an object with one of `{}`", VOTE.join("`, `"));
+                            BadRow::value(&format!("{name}[{at}]"), shown(&Value::Object(item.clone())), &wanted)
+                        })?;
+                        let who = Column::Annotator.names().iter().find_map(|name| text_of(item.get(*name)?));
+                        Ok((who.or(Some((at + 1).to_string())), vote))
+                    }
+                    item => Ok((Some((at + 1).to_string()), item)),
+                };
+                items.map(one).collect::<Result<_, BadRow>>().map(Cell::Several)
+            }
+            Value::Object(fields) => match counts(&fields) {
+                Some(counts) => Ok(Cell::Counts(counts)),
+                None => Ok(Cell::Several(fields.into_iter().map(|(who, vote)| (Some(who), vote)).collect())),
+            },
+            one => Ok(Cell::One(one)),
+        }
+    }
+}
+
+/// An id as text.
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Numbers by words that all say who is better.
+fn counts(fields: &Map<String, Value>) -> Option<Vec<(f64, f64)>> {
+    let count = |(word, value): (&String, &Value)| Some((plain_word(word)?, value.as_f64()?));
+    fields.iter().map(count).collect()
+}
+
+/// The values of votes in the first rows of a file, to find their scale. Counts have none.
+pub fn tokens<'a>(names: &'a [String], rows: &'a [Map<String, Value>]) -> Vec<Token> {
+    let cells = rows.iter().flat_map(|row| names.iter().filter_map(|name| Some((name, row.get(name)?))));
+    let values = cells.flat_map(|(name, value)| match Cell::of(name, value) {
+        Ok(Cell::One(one)) => vec![one],
+        Ok(Cell::Several(several)) => several.into_iter().map(|(_, value)| value).collect(),
+        Ok(Cell::Counts(_)) | Err(_) => Vec::new(),
+    });
+    values.filter_map(|value| Token::of(&value)).collect()
+}
+
+impl Row<'_> {
+    /// The votes of the row, each of some weight; none where all cells are null.
+    ///
+    /// # Errors
+    /// What is no vote on the scale, no count, or no name of an annotator.
+    pub fn ballots(&mut self, weight: f64) -> Result<Vec<Ballot>, BadRow> {
+        let who = self.id(Column::Annotator)?;
+        if self.layout.has(Column::Annotator) && who.is_none() {
+            return Err(self.missing(Column::Annotator));
+        }
+        let mut ballots = self.counted(weight)?;
+        let several = self.layout.votes.len() > 1;
+        for name in &self.layout.votes {
+            let Some(value) = self.fields.get(name).filter(|value| !value.is_null()) else { continue };
+            let named = |own: Option<String>| {
+                let parts = [who.clone(), several.then(|| name.clone()), own];
+                let parts: Vec<String> = parts.into_iter().flatten().collect();
+                (!parts.is_empty()).then(|| parts.join("/"))
+            };
+            match Cell::of(name, value)? {
+                Cell::One(value) => {
+                    let vote = read(self.layout.scale.as_ref(), name, &value)?;
+                    ballots.extend(vote.map(|vote| Ballot { annotator: named(None), vote, weight }));
+                }
+                Cell::Several(_) if who.is_some() => {
+                    let annotator = self.name(Column::Annotator);
+                    let wanted = format!("one vote beside `{annotator}`");
+                    return Err(BadRow::value(name, shown(value), &wanted));
+                }
+                Cell::Several(votes) => {
+                    for (own, value) in votes {
+                        let place = format!("{name}[{}]", own.as_deref().unwrap_or_default());
+                        let vote = read(self.layout.scale.as_ref(), &place, &value)?;
+                        ballots.extend(vote.map(|vote| Ballot { annotator: named(own), vote, weight }));
+                    }
+                }
+                Cell::Counts(counts) => {
+                    for (vote, count) in counts {
+                        ballots.extend(of_count(name, vote, count, weight)?);
+                    }
+                }
+            }
+        }
+        Ok(ballots)
+    }
+
+    /// The votes that columns count.
+    fn counted(&mut self, weight: f64) -> Result<Vec<Ballot>, BadRow> {
+        let mut ballots = Vec::new();
+        for (column, vote) in [(Column::VotesA, 1.0), (Column::VotesTie, 0.5), (Column::VotesB, 0.0)] {
+            if let Some(count) = self.number(column)? {
+                ballots.extend(of_count(self.name(column), vote, count, weight)?);
+            }
+        }
+        Ok(ballots)
+    }
+}
+
+fn of_count(name: &str, vote: f64, count: f64, weight: f64) -> Result<Option<Ballot>, BadRow> {
+    if !(count >= 0.0 && count.is_finite()) {
+        return Err(BadRow::value(name, count, "a number of votes, at least 0"));
+    }
+    Ok((count > 0.0).then(|| Ballot { annotator: None, vote, weight: weight * count }))
+}
+
+fn read(scale: Option<&Scale>, place: &str, value: &Value) -> Result<Option<f64>, BadRow> {
+    let Some(scale) = scale else {
+        let wanted = "counts or nothing, as in the first rows; `votes:` says what other values mean";
+        return Err(BadRow::value(place, shown(value), wanted));
+    };
+    let outside = |got: String| {
+        BadRow::new("outside_scale", format!("column `{place}` is {got}, which is not on the scale: {scale}"))
+    };
+    scale.read(value).map_err(outside)
+}
