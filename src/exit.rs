@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pipeline::problem::Fault;
 
-/// Every requested result exists.
+/// Everything asked for is there.
 pub const DONE: i32 = 0;
 /// The command line is wrong.
 pub const USAGE: i32 = 64;

@@ -10,6 +10,7 @@ pub const KINDS: &[Kind] = &[
     evaluate::KIND,
     ingest::KIND,
     judge::KIND,
+    jury::KIND,
     pairs::KIND,
     reference::KIND,
     sample::KIND,

@@ -51,7 +51,7 @@ impl Holds {
     }
 }
 
-/// The requested pipeline.
+/// The pipeline that is asked for.
 #[derive(Debug, Clone)]
 pub struct Wish {
     /// Its name.

@@ -1,4 +1,4 @@
-//! The forecast of measuring, from what the inputs are expected to hold.
+//! What will have to be measured, before it is there.
 
 use kit::{Ahead, Amount, Forecast, Outlook, Table};
 use lm::{Load, Purpose};

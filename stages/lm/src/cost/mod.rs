@@ -1,4 +1,4 @@
-//! The cost of a pass: operations, memory, time.
+//! What a pass takes: operations, memory, time.
 
 pub mod estimate;
 pub mod speed;

@@ -245,7 +245,7 @@ fn fitting<T: AsRef<[u32]>>(texts: &[T], budget_tokens: usize) -> usize {
     texts.iter().take_while(fits).count().max(1)
 }
 
-/// The layout of an encoder, as the files around the weights state it.
+/// What the files around the weights say.
 struct Layout {
     transformer: PathBuf,
     pooling: Vec<Pooling>,
@@ -296,7 +296,7 @@ impl Layout {
     }
 }
 
-/// True where a normalizer makes lower case already.
+/// Whether a normalizer makes lower case already.
 fn lowers(normalizer: &NormalizerWrapper) -> bool {
     match normalizer {
         NormalizerWrapper::Lowercase(_) => true,

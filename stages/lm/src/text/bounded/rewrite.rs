@@ -116,7 +116,7 @@ fn like<T, U>(old: &Spanned<U>, node: T) -> Spanned<T> {
     Spanned::new(node, old.span())
 }
 
-/// The target of an assignment.
+/// What is assigned to.
 fn target<'a>(old: &Expr<'a>) -> Expr<'a> {
     match old {
         Expr::GetAttr(it) => Expr::GetAttr(like(it, ast::GetAttr { expr: target(&it.expr), name: it.name })),

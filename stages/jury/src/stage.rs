@@ -1,0 +1,80 @@
+//! What the engine asks of a configured `jury`.
+
+use kit::{
+    Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage, Table,
+};
+
+use crate::bench::base;
+use crate::config::Jury;
+use crate::deliberating;
+
+impl Jury {
+    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
+        deliberating::deliberate(self, context)
+    }
+
+    /// What there is to do, from the inputs; nothing of it is computed.
+    fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        let votes = context.count_rows_of(&["votes"])?;
+        let forecast = Forecast::of_rows(Amount::exact(context.count_rows_of(&[base(self)])?));
+        Ok(if self.votes.is_some() { forecast.note(format!("{votes} votes")) } else { forecast })
+    }
+
+    /// The same from what the inputs are expected to hold, and what the ports will.
+    fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        let Some(comparisons) = ahead.input(base(self)) else { return Ok(Outlook::default()) };
+        let Some(rows) = comparisons.rows else { return Ok(Outlook::default()) };
+        let verdicts = comparisons.turned_into(Table::Verdicts, Some(rows.bounded()));
+        Ok(Outlook::of(Forecast::of_rows(rows)).port("verdicts", verdicts))
+    }
+}
+
+impl Stage for Jury {
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn inputs(&self) -> Vec<InputPort> {
+        let given = |key, from: &Option<kit::Input>, table| from.as_ref().map(|from| InputPort::new(key, from, table));
+        let inputs = [
+            given("votes", &self.votes, Table::Votes),
+            given("comparisons", &self.comparisons, Table::Comparisons),
+            given("verdicts", &self.verdicts, Table::Verdicts),
+        ];
+        inputs.into_iter().flatten().collect()
+    }
+
+    fn outputs(&self) -> Vec<OutputPort> {
+        let verdicts = [
+            "ab_logp_a",
+            "ab_logp_b",
+            "ab_mass",
+            "ab_p",
+            "ba_logp_a",
+            "ba_logp_b",
+            "ba_mass",
+            "ba_p",
+            "position_gap",
+            "bounded",
+            "template",
+        ];
+        vec![
+            verdicts.into_iter().fold(OutputPort::new(Table::Verdicts), OutputPort::without),
+            OutputPort::new(Table::Annotators),
+            OutputPort::new(Table::Summary),
+            OutputPort::new(Table::Rejects),
+        ]
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        self.findings()
+    }
+
+    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+        ahead.counted(self.estimate(ahead), |context| self.count(context))
+    }
+
+    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::whole(move || self.compute(context)))
+    }
+}

@@ -1,0 +1,118 @@
+//! The figures of a jury, and of each of its sources.
+
+use std::collections::BTreeSet;
+
+use kit::rows::{AnnotatorRow, SummaryRow};
+
+use crate::agreement::{Pair, Tally, fleiss, krippendorff};
+use crate::bench::Bench;
+use crate::dawid_skene::Fit;
+
+/// The kappas of more pairs than this are not told one by one.
+const MOST_PAIRS: usize = 300;
+
+fn row(metric: impl Into<String>, value: f64, rows: u64, note: &str) -> SummaryRow {
+    SummaryRow { metric: metric.into(), value, low: None, high: None, rows, note: note.to_owned() }
+}
+
+/// How the votes fall and how far their voters agree.
+pub fn agreement(bench: &Bench, pairs: &[Pair], tally: Tally) -> Vec<SummaryRow> {
+    let rows = tally.voted;
+    let sources = bench.sources.len() as f64;
+    let votes: f64 = bench.ballots.iter().flatten().map(|ballot| ballot.weight).sum();
+    let mut summary = vec![
+        row("sources", sources, rows, "annotators and judges with a name"),
+        row("votes", votes, rows, "by weight"),
+        row("unanimous", tally.unanimous as f64, rows, "comparisons whose votes, two or more, are all for one side"),
+        row("all_ties", tally.all_ties as f64, rows, "comparisons whose votes, two or more, are all ties"),
+        row("split", tally.split as f64, rows, "comparisons whose votes differ"),
+        row("no_majority", tally.no_majority as f64, rows, "split ones in which nothing has more votes than all else"),
+        row("single", tally.single as f64, rows, "comparisons with one vote"),
+    ];
+    let overlap: BTreeSet<&str> = bench
+        .ballots
+        .iter()
+        .filter(|ballots| ballots.iter().any(|one| one.source != ballots[0].source))
+        .flat_map(|ballots| ballots.iter().filter_map(|ballot| ballot.source))
+        .map(|source| bench.sources[source].as_str())
+        .collect();
+    summary.push(row("overlapping", overlap.len() as f64, rows, "sources that share a comparison with another"));
+    if let Some((alpha, units)) = krippendorff(&bench.ballots) {
+        summary.push(row("krippendorff_alpha", alpha, units, "nominal, comparisons with two votes or more"));
+    }
+    if let Some((kappa, units)) = fleiss(&bench.ballots) {
+        summary.push(row("fleiss_kappa", kappa, units, "every comparison has as many votes"));
+    }
+    if pairs.len() <= MOST_PAIRS {
+        for pair in pairs {
+            let names = format!("{}~{}", bench.sources[pair.one], bench.sources[pair.other]);
+            let note = "unweighted, comparisons that both voted on";
+            summary.extend(pair.kappa.map(|kappa| row(format!("cohen_kappa/{names}"), kappa, pair.rows, note)));
+            summary.push(row(format!("exact_agreement/{names}"), pair.exact, pair.rows, "share with the same vote"));
+        }
+    }
+    summary
+}
+
+/// What EM came to.
+pub fn dawid_skene(fit: &Fit, classes: &[f64], rows: u64) -> Vec<SummaryRow> {
+    let note = match fit.converged {
+        true => "until no posterior moved by 1e-10",
+        false => "stopped before the posteriors came to rest",
+    };
+    let mut summary = vec![
+        row("dawid_skene/iterations", f64::from(fit.rounds), rows, note),
+        row("dawid_skene/log_likelihood", fit.log_likelihood, rows, "of the votes, in nats, without the prior"),
+    ];
+    for (class, share) in classes.iter().zip(&fit.shares) {
+        summary.push(row(
+            format!("dawid_skene/share/{}", word(*class)),
+            *share,
+            rows,
+            "estimated share of comparisons",
+        ));
+    }
+    summary
+}
+
+/// A side in words.
+fn word(class: f64) -> &'static str {
+    match class {
+        1.0 => "a",
+        0.0 => "b",
+        _ => "tie",
+    }
+}
+
+/// The votes of each source and how often it agrees with the others; with a fit, its matrix.
+pub fn annotators(bench: &Bench, pairs: &[Pair], fit: Option<(&Fit, &[f64])>) -> Vec<AnnotatorRow> {
+    let mut table = Vec::new();
+    for (source, name) in bench.sources.iter().enumerate() {
+        let row = |measure: &str, truth, vote, value: f64, rows: u64| AnnotatorRow {
+            annotator: name.clone(),
+            measure: measure.to_owned(),
+            truth,
+            vote,
+            fit: None,
+            value,
+            rows,
+        };
+        let own = bench.ballots.iter().filter(|ballots| ballots.iter().any(|ballot| ballot.source == Some(source)));
+        let rows = own.count() as u64;
+        let ballots = bench.ballots.iter().flatten().filter(|ballot| ballot.source == Some(source));
+        table.push(row("votes", None, None, ballots.map(|ballot| ballot.weight).sum(), rows));
+        let with = pairs.iter().filter(|pair| pair.one == source || pair.other == source);
+        let (same, shared) =
+            with.fold((0.0, 0), |(same, shared), pair| (same + pair.exact * pair.rows as f64, shared + pair.rows));
+        if shared > 0 {
+            table.push(row("agreement", None, None, same / shared as f64, shared));
+        }
+        let Some((fit, classes)) = fit else { continue };
+        for (truth, of_truth) in classes.iter().zip(&fit.matrices[source]) {
+            for (vote, probability) in classes.iter().zip(of_truth) {
+                table.push(row("matrix", Some(*truth), Some(*vote), *probability, rows));
+            }
+        }
+    }
+    table
+}

@@ -1,0 +1,363 @@
+//! The stage end to end on tables made here.
+
+use harness::Place;
+use jury::Jury;
+use kit::rows::{AnnotatorRow, Comparison, JuryVerdict, Message, Reject, SummaryRow, Verdict, Vote};
+use kit::{Event, Outcome, Result, Stage};
+use serde_json::{Value, json};
+
+fn stage(settings: Value) -> Jury {
+    serde_json::from_value(harness::with(json!({"votes": "v", "comparisons": "c"}), &settings)).unwrap()
+}
+
+fn run(place: &Place, name: &str, stage: &Jury) -> Result<Outcome> {
+    place.stage(name, stage)
+}
+
+fn comparison(number: usize) -> Comparison {
+    let (prompt, a, b) = (format!("p{}", number / 2), format!("r{number}a"), format!("r{number}b"));
+    let text = |text: &str| vec![Message::new("text", text)];
+    Comparison {
+        comparison_id: format!("c{number}"),
+        form: "same".to_owned(),
+        a_prompt: text(&prompt),
+        b_prompt: text(&prompt),
+        a_response: text(&a),
+        b_response: text(&b),
+        a_prompt_id: prompt.clone(),
+        b_prompt_id: prompt,
+        a_response_id: a,
+        b_response_id: b,
+        source_file: Some("data.jsonl".to_owned()),
+        source_line: Some(number as u64 + 1),
+    }
+}
+
+fn vote(number: usize, annotator: &str, vote: f64) -> Vote {
+    Vote {
+        comparison_id: format!("c{number}"),
+        annotator: (!annotator.is_empty()).then(|| annotator.to_owned()),
+        vote,
+        log_odds: None,
+        weight: 1.0,
+        source_file: Some("votes.jsonl".to_owned()),
+        source_line: Some(number as u64 + 1),
+    }
+}
+
+fn verdict(row: Comparison, p_hat: f64) -> Verdict {
+    Verdict {
+        comparison_id: row.comparison_id,
+        form: row.form,
+        a_prompt_id: row.a_prompt_id,
+        a_response_id: row.a_response_id,
+        a_prompt: row.a_prompt,
+        a_response: row.a_response,
+        b_prompt_id: row.b_prompt_id,
+        b_response_id: row.b_response_id,
+        b_prompt: row.b_prompt,
+        b_response: row.b_response,
+        ab_logp_a: None,
+        ab_logp_b: None,
+        ab_mass: None,
+        ab_p: None,
+        ba_logp_a: None,
+        ba_logp_b: None,
+        ba_mass: None,
+        ba_p: None,
+        position_gap: None,
+        bounded: None,
+        p_hat,
+        judge: Some("j".to_owned()),
+        template: None,
+        source_file: row.source_file,
+        source_line: row.source_line,
+    }
+}
+
+fn exchanged(row: &Verdict) -> Verdict {
+    let row = row.clone();
+    Verdict {
+        a_prompt_id: row.b_prompt_id,
+        a_response_id: row.b_response_id,
+        a_prompt: row.b_prompt,
+        a_response: row.b_response,
+        b_prompt_id: row.a_prompt_id,
+        b_response_id: row.a_response_id,
+        b_prompt: row.a_prompt,
+        b_response: row.a_response,
+        p_hat: 1.0 - row.p_hat,
+        ..row
+    }
+}
+
+/// Votes of three people on seven comparisons; 2 is none.
+const VOTES: [[f64; 3]; 7] = [
+    [1.0, 1.0, 1.0],
+    [1.0, 1.0, 0.0],
+    [0.0, 0.0, 0.0],
+    [0.0, 0.5, 0.0],
+    [1.0, 1.0, 2.0],
+    [0.5, 0.5, 0.5],
+    [2.0, 0.0, 0.0],
+];
+
+/// What EM makes of them: maximum likelihood, and with one vote added to each cell.
+const ML: [f64; 7] = [1.0, 1.0, 0.0, 0.0, 1.0, 0.5, 0.0];
+const ADD_ONE: [f64; 7] =
+    [0.777012374488, 0.728699282123, 0.454102954907, 0.42859183138, 0.730825960336, 0.392115524242, 0.508771775266];
+const ROUNDS: [f64; 2] = [6.0, 456.0];
+const LIKELIHOODS: [f64; 2] = [-10.325534177382883, -19.16884027378641];
+
+fn votes(of: &[[f64; 3]]) -> Vec<Vote> {
+    let names = ["anna", "ben", "cleo"];
+    let row = |(number, row): (usize, &[f64; 3])| {
+        let said = row.iter().zip(names).filter(|(it, _)| **it <= 1.0);
+        said.map(|(it, name)| vote(number, name, *it)).collect::<Vec<_>>()
+    };
+    of.iter().enumerate().flat_map(row).collect()
+}
+
+fn place(votes: Vec<Vote>) -> Place {
+    let place = Place::new().table("votes", votes);
+    place.table("comparisons", (0..VOTES.len()).map(comparison).collect::<Vec<_>>())
+}
+
+fn labels(place: &Place, name: &str) -> Vec<f64> {
+    place.rows::<JuryVerdict>(&format!("{name}/verdicts")).iter().map(|row| row.p_hat).collect()
+}
+
+fn near(got: &[f64], wanted: &[f64]) {
+    assert_eq!(got.len(), wanted.len());
+    assert!(got.iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() < 1e-9), "{got:?}\n{wanted:?}");
+}
+
+fn figure(place: &Place, name: &str, metric: &str) -> f64 {
+    let rows: Vec<SummaryRow> = place.rows(&format!("{name}/summary"));
+    rows.iter().find(|row| row.metric == metric).unwrap_or_else(|| panic!("no {metric}")).value
+}
+
+fn warnings(place: &Place) -> Vec<String> {
+    let events = std::mem::take(&mut *place.events.lock().unwrap());
+    let warned = events.into_iter().filter_map(|event| match event {
+        Event::Warned { text } => Some(text),
+        _ => None,
+    });
+    warned.collect()
+}
+
+/// Each method with what it needs.
+fn methods() -> Vec<Value> {
+    vec![
+        json!({"method": "share"}),
+        json!({"method": "beta", "a": 0.5}),
+        json!({"method": "dawid_skene", "smoothing": 0}),
+        json!({"method": "dawid_skene", "smoothing": 1}),
+        json!({"method": "mean"}),
+        json!({"method": "mean_log_odds"}),
+    ]
+}
+
+#[test]
+fn shares_and_their_evidence() {
+    let place = place(votes(&VOTES));
+    let outcome = run(&place, "share", &stage(json!({"method": "share"}))).unwrap();
+    near(&labels(&place, "share"), &[1.0, 2.0 / 3.0, 0.0, 1.0 / 6.0, 1.0, 0.5, 0.0]);
+    let rows: Vec<JuryVerdict> = place.rows("share/verdicts");
+    let evidence = |row: &JuryVerdict| (row.votes_a, row.votes_tie, row.votes_b, row.sources);
+    assert_eq!(evidence(&rows[1]), (2.0, 0.0, 1.0, 3));
+    assert_eq!(evidence(&rows[4]), (2.0, 0.0, 0.0, 2));
+    assert_eq!((rows[0].judge.as_deref(), rows[0].source_line), (Some("jury/share"), Some(1)));
+    let metrics = ["sources", "votes", "unanimous", "all_ties", "split", "no_majority", "single"];
+    assert_eq!(metrics.map(|it| figure(&place, "share", it)), [3.0, 19.0, 4.0, 1.0, 2.0, 0.0, 0.0]);
+    assert_eq!(outcome.figures["split"], json!(2.0));
+    // Anna and Ben agree on 5 of 6: chance is (3*3 + 1*2 + 2*1) / 36 = 13/36.
+    let kappa = (5.0 / 6.0 - 13.0 / 36.0) / (1.0 - 13.0 / 36.0);
+    near(&[figure(&place, "share", "cohen_kappa/anna~ben")], &[kappa]);
+    near(&[figure(&place, "share", "exact_agreement/anna~ben")], &[5.0 / 6.0]);
+    run(&place, "beta", &stage(json!({"method": "beta", "a": 0.5}))).unwrap();
+    near(&labels(&place, "beta"), &[0.875, 2.5 / 4.0, 0.125, 0.25, 2.5 / 3.0, 0.5, 0.5 / 3.0]);
+    let table: Vec<AnnotatorRow> = place.rows("share/annotators");
+    let votes: Vec<_> =
+        table.iter().filter(|row| row.measure == "votes").map(|row| (&*row.annotator, row.value)).collect();
+    assert_eq!(votes, [("anna", 6.0), ("ben", 7.0), ("cleo", 6.0)]);
+}
+
+#[test]
+fn dawid_and_skene() {
+    let place = place(votes(&VOTES));
+    for (name, smoothing) in [("ml", 0), ("add_one", 1)] {
+        run(&place, name, &stage(json!({"method": "dawid_skene", "smoothing": smoothing}))).unwrap();
+    }
+    // The figures come from these lines of Python over classes (1, 1/2, 0), with s = 0 and s = 1:
+    //   P = shares of votes; loop: pi = (s + P.sum(0)) / (3 s + 7); T[k][c, v] = s + sum P[i, c] of votes v, rows / sum;
+    //   P[i] = pi * prod_k T[k][:, v], / sum; until abs(P - before).max() < 1e-10
+    near(&labels(&place, "ml"), &ML);
+    near(&labels(&place, "add_one"), &ADD_ONE);
+    let found = |name: &str, metric: &str| figure(&place, name, &format!("dawid_skene/{metric}"));
+    assert_eq!([found("ml", "iterations"), found("add_one", "iterations")], ROUNDS);
+    near(&[found("ml", "log_likelihood"), found("add_one", "log_likelihood")], &LIKELIHOODS);
+    let table: Vec<AnnotatorRow> = place.rows("add_one/annotators");
+    let matrix: Vec<_> = table.iter().filter(|row| row.measure == "matrix").collect();
+    assert_eq!(matrix.len(), 27);
+    for row in &matrix {
+        let of_truth = matrix.iter().filter(|it| it.annotator == row.annotator && it.truth == row.truth);
+        assert!((of_truth.map(|it| it.value).sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn laws_of_every_method() {
+    let straight = place(votes(&VOTES));
+    // Other names in another order, rows in another order.
+    let renamed = |name: &str| match name {
+        "anna" => "zoe",
+        "ben" => "abel",
+        _ => "mia",
+    };
+    let mut rows: Vec<Vote> = votes(&VOTES);
+    rows.iter_mut().for_each(|row| row.annotator = row.annotator.as_deref().map(|it| renamed(it).to_owned()));
+    rows.reverse();
+    let permuted = place(rows);
+    // All sides exchanged.
+    let mirrored = VOTES.map(|row| row.map(|it| if it > 1.0 { it } else { 1.0 - it }));
+    let mirrored = place(votes(&mirrored));
+    // A vote twice is a vote of weight two.
+    let mut rows = votes(&VOTES);
+    rows.push(rows[3].clone());
+    let twice = place(rows);
+    let mut rows = votes(&VOTES);
+    rows[3].weight = 2.0;
+    rows.push(Vote { weight: 0.0, ..rows[0].clone() });
+    let weighted = place(rows);
+    // One annotator alone is what it says.
+    let alone = place(votes(&VOTES.map(|[a, _, _]| [a, 2.0, 2.0])));
+    for (number, settings) in methods().into_iter().enumerate() {
+        let (name, stage) = (format!("out{number}"), stage(settings.clone()));
+        for place in [&straight, &permuted, &mirrored, &twice, &weighted] {
+            run(place, &name, &stage).unwrap();
+        }
+        let expected = labels(&straight, &name);
+        near(&labels(&permuted, &name), &expected);
+        near(&labels(&mirrored, &name), &expected.iter().map(|p| 1.0 - p).collect::<Vec<_>>());
+        near(&labels(&weighted, &name), &labels(&twice, &name));
+        let again = place(votes(&VOTES));
+        run(&again, &name, &stage).unwrap();
+        assert_eq!(again.bytes(&format!("{name}/verdicts")), straight.bytes(&format!("{name}/verdicts")), "{settings}");
+        let outcome = run(&alone, &name, &stage).unwrap();
+        if !["beta", "mean_log_odds"].contains(&settings["method"].as_str().unwrap()) && settings["smoothing"] != 1 {
+            near(&labels(&alone, &name), &[1.0, 1.0, 0.0, 0.0, 1.0, 0.5]);
+        }
+        // Nobody voted on the last comparison.
+        let rejects: Vec<Reject> = alone.rows(&format!("{name}/rejects"));
+        assert_eq!((rejects.len(), rejects[0].row_id.as_str(), rejects[0].reason.as_str()), (1, "c6", "no_vote"));
+        assert_eq!(outcome.figures["verdicts"], 6);
+        let warned = warnings(&alone);
+        assert!(warned.iter().any(|text| text.contains("all votes are of one source, `anna`")), "{warned:?}");
+    }
+}
+
+#[test]
+fn several_judges_are_matched_by_ids_and_turned() {
+    let first: Vec<Verdict> = (0..5).map(|at| verdict(comparison(at), 0.9)).collect();
+    let mut second: Vec<Verdict> = (1..6).map(|at| exchanged(&verdict(comparison(at), 0.5))).collect();
+    // Another id for the same sides.
+    second[0].comparison_id = "x".to_owned();
+    let place = Place::new().table("verdicts", first).table("verdicts", second);
+    let settings =
+        |method: &str| -> Jury { serde_json::from_value(json!({"verdicts": ["j", "k"], "method": method})).unwrap() };
+    run(&place, "mean", &settings("mean")).unwrap();
+    // Sources of a test have one name; the first comparison and the last have one judge.
+    near(&labels(&place, "mean"), &[0.9, 0.7, 0.7, 0.7, 0.7, 0.5]);
+    // With votes beside them.
+    let place = place.table("votes", vec![vote(0, "anna", 0.0)]);
+    let mut both = settings("mean_log_odds");
+    both.votes = Some(kit::Input(vec!["v".to_owned()]));
+    run(&place, "both", &both).unwrap();
+    let rows: Vec<JuryVerdict> = place.rows("both/verdicts");
+    // (ln 9 - ln(1e6 - 1)) / 2
+    let z = (9f64.ln() - (999_999f64).ln()) / 2.0;
+    near(&[rows[0].log_odds.unwrap(), rows[0].p_hat], &[z, 1.0 / (1.0 + (-z).exp())]);
+    assert_eq!((rows[0].votes_a, rows[0].votes_b, rows[0].sources), (1.0, 1.0, 2));
+}
+
+#[test]
+fn what_cannot_be_used_is_told() {
+    let findings = |settings: Value| -> Vec<String> {
+        let stage: Jury = serde_json::from_value(settings).unwrap();
+        stage.check().into_iter().map(|it| format!("{}: {}", it.path.join("."), it.text)).collect()
+    };
+    for (settings, expected) in [
+        (json!({"method": "share"}), "neither `votes` nor `verdicts`"),
+        (json!({"votes": "v", "method": "share"}), "votes: `votes` are about comparisons"),
+        (json!({"verdicts": "v", "method": "beta"}), "needs `a`: 0.5"),
+        (json!({"verdicts": "v", "method": "beta", "a": 0}), "a: got 0"),
+        (json!({"verdicts": "v", "method": "share", "a": 1}), "a: has no effect with `method: share`; `beta` reads it"),
+        (json!({"verdicts": "v", "method": "dawid_skene"}), "needs `smoothing`"),
+        (json!({"verdicts": "v", "method": "dawid_skene", "smoothing": -1}), "smoothing: got -1"),
+        (json!({"verdicts": "v", "method": "mean", "only": []}), "only: an empty list"),
+    ] {
+        let found = findings(settings.clone());
+        assert!(found.len() == 1 && found[0].contains(expected), "{settings}: {found:?}");
+    }
+    let share = stage(json!({"method": "share"}));
+    let error = |rows: Vec<Vote>, stage: &Jury| run(&place(rows), "out", stage).unwrap_err().to_string();
+    let wrong = error(vec![vote(0, "anna", 1.5)], &share);
+    assert_eq!(wrong, "comparison `c0` (votes.jsonl:1): `vote` is 1.5, wanted a vote in [0, 1]");
+    assert!(error(vec![vote(2, "anna", f64::NAN)], &share).contains("(votes.jsonl:3): `vote` is NaN"));
+    let weight = Vote { weight: -1.0, ..vote(2, "anna", 1.0) };
+    assert!(error(vec![weight], &share).contains("`weight` is -1, wanted a weight of at least 0"));
+    let none = error(vec![vote(99, "anna", 1.0)], &share);
+    assert!(none.contains("nothing of 8 rows says anything") && none.contains("no row of `comparisons` has"), "{none}");
+    let unnamed = error(vec![vote(0, "", 1.0)], &stage(json!({"method": "dawid_skene", "smoothing": 0})));
+    assert!(unnamed.contains("some votes have no annotator"), "{unnamed}");
+    // Votes on what is not there, votes of nobody to listen to, a comparison twice.
+    let rows = vec![vote(0, "anna", 1.0), vote(99, "anna", 1.0), vote(1, "ben", 0.0), vote(1, "bea", 1.0)];
+    let place = place(rows).table("comparisons", vec![comparison(0)]);
+    run(&place, "out", &stage(json!({"method": "share", "only": ["anna", "be?n", "b*a"]}))).unwrap();
+    let rejects: Vec<Reject> = place.rows("out/rejects");
+    let found: Vec<_> = rejects.iter().map(|it| (&*it.input, &*it.row_id, &*it.reason)).collect();
+    assert_eq!(
+        found[..3],
+        [("comparisons", "c0", "duplicate"), ("votes", "c99", "no_comparison"), ("votes", "c1", "not_asked")]
+    );
+    near(&labels(&place, "out"), &[1.0, 1.0]);
+}
+
+#[test]
+fn doubtful_votes_are_warned_of() {
+    let many: Vec<usize> = (0..40).collect();
+    let told = |rows: Vec<Vote>| {
+        let place =
+            Place::new().table("votes", rows).table("comparisons", many.iter().map(|at| comparison(*at)).collect());
+        run(&place, "out", &stage(json!({"method": "dawid_skene", "smoothing": 1}))).unwrap();
+        warnings(&place)
+    };
+    let of = |name: &str, said: fn(usize) -> bool| -> Vec<Vote> {
+        many.iter().map(|at| vote(*at, name, f64::from(u8::from(said(*at))))).collect()
+    };
+    // Two that are one, one that is their opposite, one that knows nothing.
+    let mut rows = of("judge/ab", |at| at % 2 == 0);
+    rows.extend(of("judge/ba", |at| at % 2 == 0));
+    rows.extend(of("contrary", |at| at % 2 == 1));
+    rows.extend(of("coin", |at| at % 4 < 2));
+    let warned = told(rows).join("\n");
+    assert!(warned.contains("agree little (Krippendorff's alpha -0.15") || warned.contains("agree little"), "{warned}");
+    assert!(
+        warned.contains("nearly one, by Cohen's kappa far above that of all: `judge/ab` and `judge/ba` (1.00)"),
+        "{warned}"
+    );
+    assert!(warned.contains("less often than by chance (mean kappa): `contrary` (-0.67)"), "{warned}");
+    // One who voted where nobody else did.
+    let mut rows: Vec<Vote> = of("anna", |at| at % 2 == 0).into_iter().take(30).collect();
+    rows.extend(of("ben", |at| at % 2 == 0).into_iter().take(30));
+    rows.extend(of("far", |at| at % 2 == 0).into_iter().skip(30));
+    let warned = told(rows);
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].starts_with("`far` voted on nothing that another source voted on"), "{warned:?}");
+    // People who agree are not suspected.
+    let mut rows = of("anna", |at| at % 2 == 0);
+    rows.extend(of("ben", |at| at % 2 == 0 || at == 1));
+    rows.extend(of("cleo", |at| at % 2 == 0 && at != 2));
+    assert_eq!(told(rows), [""; 0]);
+}
