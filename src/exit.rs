@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pipeline::problem::Fault;
 
-/// Everything asked for is there.
+/// Every requested result exists.
 pub const DONE: i32 = 0;
 /// The command line is wrong.
 pub const USAGE: i32 = 64;

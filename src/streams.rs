@@ -58,15 +58,15 @@ pub fn say(line: &str) {
 
 /// Says a line that has colours; what they are put around has to be [`visible`] before, and without secrets.
 pub fn say_coloured(line: &str) {
-    // There is nobody to tell that there is nobody to tell.
+    // Without stderr there is no place for the message.
     let _: io::Result<()> = writeln!(io::stderr(), "{line}");
 }
 
 /// A text with its control characters, but for the end of a line and tabs, as `\\u001b` and the like; and so what turns
 /// the direction of writing round. In JSON, where they stand in texts alone, it means the same as before.
 ///
-/// Data, models and servers are not ours: what they say could move the cursor, set the clipboard or hide a line. All that
-/// is printed passes through here, but for colours that are put around such a text afterwards.
+/// Data, models and servers are not ours: what they say could move the cursor, set the clipboard or hide a line. All
+/// that is printed passes through here, but for colours that are put around such a text afterwards.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {

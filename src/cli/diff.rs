@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::look::diff::{Figures, Labels, Side, Stages, figures, labels, stages};
-use crate::look::inspect::{latest_pipeline, no_run, what_became};
+use crate::look::inspect::{latest_pipeline, no_run, unfinished_note};
 use crate::look::runs::{note_unfinished, pipeline_name, run_of};
 use crate::progress::aligned;
 use crate::store::{Difference, Records, RunRecord, RunState, Store};
@@ -15,7 +15,8 @@ use crate::streams::print;
 
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// A run: its number, `PIPELINE:N`, or a pipeline's name or file for its latest [default: of the last two that are done, the earlier]
+    /// A run: its number, `PIPELINE:N`, or a pipeline's name or file for its latest [default: of the last two that are
+    /// done, the earlier]
     #[arg(value_name = "RUN_A")]
     pub first: Option<String>,
     /// The run to compare it with [default: the latest; without RUN_A, the latest that is done]
@@ -56,9 +57,9 @@ pub fn diff(work: &Path, args: Diff) -> Result<()> {
         true => format!("{}, {} and {}\n", first.pipeline, names[0], names[1]),
         false => format!("{} and {}\n", names[0], names[1]),
     };
-    text.push_str(&told_stages(&stages, &names));
-    text.push_str(&told_labels(&labels, &names));
-    text.push_str(&told_figures(&figures, &names));
+    text.push_str(&stages_text(&stages, &names));
+    text.push_str(&labels_text(&labels, &names));
+    text.push_str(&figures_text(&figures, &names));
     if !removed.is_empty() {
         text.push_str("\nnot compared, since `gc` removed them:\n");
         let rows: Vec<Vec<String>> = removed
@@ -70,8 +71,8 @@ pub fn diff(work: &Path, args: Diff) -> Result<()> {
     print(&text)
 }
 
-/// The two runs that are meant: `N` of the pipeline, `NAME:N`, or `NAME` for its latest; the last two that are done where
-/// none is named, and one against the latest.
+/// The two runs that are meant: `N` of the pipeline, `NAME:N`, or `NAME` for its latest; the last two that are done
+/// where none is named, and one against the latest.
 fn chosen(records: &Records, args: &Diff) -> Result<[RunRecord; 2]> {
     let default = || args.pipeline.as_deref().map_or_else(|| latest_pipeline(records), pipeline_name);
     let first = args.first.as_deref().map(|text| run_of(records, text, default)).transpose()?;
@@ -106,14 +107,14 @@ fn chosen(records: &Records, args: &Diff) -> Result<[RunRecord; 2]> {
                 ))),
                 _ => Err(Error::Usage(format!(
                     "`{name}` has no two runs that are done{}; name two runs: `halftone diff 1 2`",
-                    what_became(records, &latest)
+                    unfinished_note(records, &latest)
                 ))),
             }
         }
     }
 }
 
-fn told_stages(stages: &[Stages], names: &[String; 2]) -> String {
+fn stages_text(stages: &[Stages], names: &[String; 2]) -> String {
     if stages.is_empty() {
         return "\nconfiguration: no difference\n".to_owned();
     }
@@ -136,7 +137,7 @@ fn told_stages(stages: &[Stages], names: &[String; 2]) -> String {
     format!("\n{}", aligned(&rows, &[]))
 }
 
-fn told_labels(labels: &[Labels], names: &[String; 2]) -> String {
+fn labels_text(labels: &[Labels], names: &[String; 2]) -> String {
     let (same, other): (Vec<&Labels>, Vec<&Labels>) = labels.iter().partition(|labels| labels.same_result);
     let mut text = String::new();
     if !other.is_empty() {
@@ -160,7 +161,7 @@ fn told_labels(labels: &[Labels], names: &[String; 2]) -> String {
     text
 }
 
-fn told_figures(figures: &[Figures], names: &[String; 2]) -> String {
+fn figures_text(figures: &[Figures], names: &[String; 2]) -> String {
     let (same, other): (Vec<&Figures>, Vec<&Figures>) = figures.iter().partition(|figures| figures.same_result);
     let mut text = String::new();
     for figures in other {

@@ -21,7 +21,7 @@ pub struct Doctor {
     pub json: bool,
 }
 
-/// Variables of the environment that change what halftone does. Of the last ones only whether they are set is told.
+/// Variables of the environment that change what halftone does. Of the last ones only their presence is shown.
 const VARIABLES: [&str; 13] = [
     "HALFTONE_WORK",
     "HALFTONE_DEVICE",

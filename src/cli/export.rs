@@ -36,8 +36,8 @@ pub struct ExportModel {
     /// The new folder
     #[arg(long, value_name = "FOLDER")]
     pub to: PathBuf,
-    /// The precision of the weights: `f32`, `bf16`, or `as_loaded` [default: that of the model's own files; f32 where an
-    /// adapter is merged, since bf16 would leave most of what it adds out]
+    /// The precision of the weights: `f32`, `bf16`, or `as_loaded` [default: that of the model's own files; f32 where
+    /// an adapter is merged, since bf16 would leave most of what it adds out]
     #[arg(long, value_parser = saved_dtype)]
     pub dtype: Option<SavedDtype>,
     /// The pipeline whose latest run is meant, if it is not the one that ran last
@@ -77,7 +77,7 @@ pub fn saved_dtype(name: &str) -> std::result::Result<SavedDtype, String> {
     serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 
-/// Exports what is asked for.
+/// Exports a model or a dataset.
 pub fn export(work: &Path, args: Export) -> Result<()> {
     match args.what {
         ExportWhat::Model(args) => model(work, args),
@@ -135,21 +135,21 @@ fn dataset(work: &Path, args: ExportDataset) -> Result<()> {
     let options = Options { format: args.format, prompt: args.prompt, reference };
     let dataset = whole(&args.to, |partial| Dataset::write(&splits, &options, partial))?;
     let (kind, text) = dataset.form;
-    let mut told = format!("{}: TRL's {kind}, {text}\n", args.to.display());
+    let mut lines = format!("{}: TRL's {kind}, {text}\n", args.to.display());
     for (split, rows) in splits.iter().zip(&dataset.rows) {
-        told.push_str(&format!("  {:5} {} rows of {}", split.name, rows.written, split.given));
+        lines.push_str(&format!("  {:5} {} rows of {}", split.name, rows.written, split.given));
         let left_out = [(rows.undecided, "labels of 1/2"), (rows.unscored, "that the reference did not score")];
         for (count, what) in left_out.into_iter().filter(|(count, _)| *count > 0) {
-            told.push_str(&format!("; {count} {what} left out"));
+            lines.push_str(&format!("; {count} {what} left out"));
         }
-        told.push('\n');
+        lines.push('\n');
     }
-    told.push_str(&format!("  columns: {}\n", dataset.columns.join(", ")));
+    lines.push_str(&format!("  columns: {}\n", dataset.columns.join(", ")));
     if options.reference.is_some() {
-        told.push_str(TAKEN);
+        lines.push_str(TAKEN);
     }
-    told.push_str("TRL's trainers take each label as certain; `p_hat` says how certain it is.\n");
-    print(&told)
+    lines.push_str("TRL's trainers take each label as certain; `p_hat` says how certain it is.\n");
+    print(&lines)
 }
 
 /// Writes a folder that appears whole or not at all.

@@ -26,10 +26,10 @@ impl Notes {
 }
 
 /// A stage's forecast in JSON.
-pub fn in_json(told: &StageForecast) -> Value {
-    let mut value = json!(told.forecast);
-    value["seconds"] = json!(told.time.map(|time| time.as_secs_f64()));
-    value["counted"] = json!(told.counted);
+pub fn in_json(forecast: &StageForecast) -> Value {
+    let mut value = json!(forecast.forecast);
+    value["seconds"] = json!(forecast.time.map(|time| time.as_secs_f64()));
+    value["counted"] = json!(forecast.counted);
     value
 }
 
@@ -104,19 +104,20 @@ impl<'a> Total<'a> {
     /// The total of some groups of stages.
     pub fn of(
         sums: &[(&'a str, Sum)],
-        told: &[Option<kit::Result<StageForecast>>],
+        forecasts: &[Option<kit::Result<StageForecast>>],
         forecaster: &Forecaster<'_>,
     ) -> Total<'a> {
-        let all: Vec<&StageForecast> = told.iter().flatten().filter_map(|told| told.as_ref().ok()).collect();
-        let work = all.iter().any(|told| told.forecast.work.is_some());
+        let all: Vec<&StageForecast> =
+            forecasts.iter().flatten().filter_map(|forecast| forecast.as_ref().ok()).collect();
+        let work = all.iter().any(|one| one.forecast.work.is_some());
         let device = work.then(|| forecaster.device().to_owned());
         let time = sums.iter().filter_map(|(_, sum)| sum.time).reduce(Duration::saturating_add);
         let memory = sums.iter().filter_map(|(name, sum)| Some((sum.memory?, *name))).max();
-        let estimated = |told: &&&StageForecast| !told.counted && told.forecast.tokens.is_some();
-        let lengths_open = all.iter().filter(estimated).any(|told| told.forecast.too_long.is_none());
+        let estimated = |one: &&&StageForecast| !one.counted && one.forecast.tokens.is_some();
+        let lengths_open = all.iter().filter(estimated).any(|one| one.forecast.too_long.is_none());
         let mut assumptions = Vec::new();
-        if all.iter().any(|told| !told.counted) {
-            let text = "what a stage reads that is not there yet is told by the stages before it: nothing rejected, each \
+        if all.iter().any(|one| !one.counted) {
+            let text = "inputs that do not exist yet are estimated from the stages before them: nothing rejected, each \
                         response as long as it may be, texts";
             assumptions.push(format!("rows and tokens: {text} of {CHARACTERS_PER_TOKEN} characters a token"));
         }

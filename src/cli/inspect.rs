@@ -41,7 +41,7 @@ pub struct Inspect {
     pub json: bool,
 }
 
-/// Rows shown where none are asked for: of a table with a line each, and of rows one under the other.
+/// Rows shown by default: of a table with a line each, and of rows one under the other.
 const NARROW: usize = 20;
 const WIDE: usize = 5;
 

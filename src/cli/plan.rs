@@ -43,7 +43,7 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
     let runs = |stage: usize| matches!(planned[stage].decision, Decision::Run(_) | Decision::Depends(_));
     remark(&graph, &models::check(&graph, runs)?);
     let mut forecaster = Forecaster::new(&planner, &planned, &args.device, work);
-    let told = forecaster.all();
+    let forecasts = forecaster.all();
     let mut rows = Vec::new();
     let mut stages = Vec::new();
     let mut notes = Notes::default();
@@ -67,8 +67,8 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
             Decision::Skip(why) | Decision::Stale(_, why) => json!([why]),
             Decision::Reuse(_) => json!([]),
         };
-        let told = told[stage].as_ref().and_then(|told| told.as_ref().ok());
-        let forecast = told.map_or(Value::Null, in_json);
+        let forecast = forecasts[stage].as_ref().and_then(|forecast| forecast.as_ref().ok());
+        let forecast = forecast.map_or(Value::Null, in_json);
         let entry = plan.recipe.as_ref().map(|recipe| recipe.entry());
         stages.push(json!({"stage": node.name, "kind": node.kind, "decision": word, "why": why, "entry": entry, "forecast": forecast}));
     }
@@ -78,14 +78,14 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
     for group in &groups {
         let mut words: Vec<String> = Vec::new();
         let mut sum: Option<Sum> = None;
-        for told in group.members.iter().filter_map(|stage| told[*stage].as_ref()) {
-            match told {
-                Ok(told) => {
-                    told.forecast.notes.iter().for_each(|note| notes.add(&group.name, note));
+        for forecast in group.members.iter().filter_map(|stage| forecasts[*stage].as_ref()) {
+            match forecast {
+                Ok(forecast) => {
+                    forecast.forecast.notes.iter().for_each(|note| notes.add(&group.name, note));
                     let settings = &graph.nodes[group.members[0]].settings;
-                    let short = shortage(&told.forecast, settings, forecaster.device());
+                    let short = shortage(&forecast.forecast, settings, forecaster.device());
                     short.iter().for_each(|text| does_not_fit.add(&group.name, text));
-                    let one = Sum::of(&told.forecast, told.time);
+                    let one = Sum::of(&forecast.forecast, forecast.time);
                     sum = Some(sum.map_or(one.clone(), |sum| sum.plus(one)));
                 }
                 Err(error) => words.push(format!("no forecast: {error}")),
@@ -101,7 +101,7 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
     if work.exists() {
         store.stats().save()?;
     }
-    let total = Total::of(&sums, &told, &forecaster);
+    let total = Total::of(&sums, &forecasts, &forecaster);
     if args.json {
         let short: Vec<&str> = does_not_fit.0.lines().collect();
         let plan = json!({

@@ -22,7 +22,8 @@ pub struct Report {
     /// Runs side by side in one page: numbers of runs of the pipeline, `PIPELINE:N`, or names for the latest of each
     #[arg(long, value_name = "RUN", num_args = 2.., conflicts_with = "run")]
     pub compare: Vec<String>,
-    /// The HTML file [default: report.html in the folder of the run; of several runs, in the folder of the first's pipeline]
+    /// The HTML file [default: report.html in the folder of the run; of several runs, in the folder of the first's
+    /// pipeline]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }

@@ -23,7 +23,7 @@ use crate::look::report;
 use crate::pipeline::graph::{Graph, Node};
 use crate::pipeline::models;
 use crate::progress::{
-    Bars, Course, Detail, Fetching, Happened, Json, Lines, Recorder, Reporter, Reporters, RunEvent, ending, summary,
+    Bars, Course, Detail, Event, Fetching, Json, Lines, Recorder, Reporter, Reporters, RunEvent, ending, summary,
 };
 use crate::store::{Attempt, Records, Store};
 use crate::streams::print;
@@ -65,8 +65,8 @@ fn fetch(graph: &Graph, planned: &[Planned], detail: Detail) -> Result<bool> {
     let cache = Cache::of_user();
     for name in &names {
         let bar = (detail > Detail::Quiet).then(|| Fetching::new(name));
-        let tell = |file: &str, done, total| bar.iter().for_each(|bar| bar.tell(file, done, total));
-        hub::fetch(&cache, name, &mut |file, done, total| tell(file, done, total))?;
+        let update = |file: &str, done, total| bar.iter().for_each(|bar| bar.update(file, done, total));
+        hub::fetch(&cache, name, &mut |file, done, total| update(file, done, total))?;
         if cache.find(name).is_none() {
             return Err(kit::Error::internal(format!("`{name}` was fetched and is not in the cache")).into());
         }
@@ -124,22 +124,22 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
     std::fs::write(&resolved, crate::engine::resolved::yaml(&graph)).map_err(kit::Error::io(&resolved))?;
     let terminal = std::io::stderr().is_terminal();
     let json = Arc::new(Json::default());
-    let mut told: Vec<Box<dyn Reporter>> = vec![Box::new(Recorder::create(&folder.join("events.jsonl"))?)];
+    let mut reporters: Vec<Box<dyn Reporter>> = vec![Box::new(Recorder::create(&folder.join("events.jsonl"))?)];
     match (args.json, detail, terminal) {
-        (true, ..) => told.push(Box::new(json.clone())),
+        (true, ..) => reporters.push(Box::new(json.clone())),
         (false, Detail::Quiet, _) => {}
-        (false, _, true) => told.push(Box::new(Bars::new(course, detail))),
-        (false, _, false) => told.push(Box::new(Lines::new(course, detail))),
+        (false, _, true) => reporters.push(Box::new(Bars::new(course, detail))),
+        (false, _, false) => reporters.push(Box::new(Lines::new(course, detail))),
     }
-    let reporters = Arc::new(Reporters(told));
+    let reporters = Arc::new(Reporters(reporters));
     for (stage, text) in short {
-        reporters.tell(Some(&stage), &Happened::Work(kit::Event::Warned { text }));
+        reporters.report(Some(&stage), &Event::Work(kit::Event::Warned { text }));
     }
     let interrupt = Interrupt::default();
     let (first, last) = (reporters.clone(), (records.clone(), graph.name.clone()));
     listener.at_work(
         interrupt.clone(),
-        move || first.tell(None, &Happened::Run(RunEvent::StopRequested)),
+        move || first.report(None, &Event::Run(RunEvent::StopRequested)),
         move || last.0.mark_interrupted(&last.1, number),
     );
     let run = run::Run {
@@ -152,20 +152,20 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         interrupt: &interrupt,
     };
     let (record, result) = run.run(number, planned);
-    let tell = |text: &str| if args.json { Ok(()) } else { print(text) };
+    let print_text = |text: &str| if args.json { Ok(()) } else { print(text) };
     match detail {
         Detail::Quiet => {}
-        Detail::Short => tell(&ending(&record, &records, work, false))?,
-        Detail::Full => tell(&summary(&record, &records))?,
+        Detail::Short => print_text(&ending(&record, &records, work, false))?,
+        Detail::Full => print_text(&summary(&record, &records))?,
     }
     if result.is_ok() {
-        // A run that computed what was asked for is a good run, whatever becomes of its report.
+        // A run that computed every requested result is a good run, even where its report fails.
         let line = match guarded(|| Ok(report::of_run(&store, &records, &record)?)) {
             Ok(path) => format!("report: {}\n", path.display()),
             Err(error) => format!("no report: {error}\n"),
         };
         if detail > Detail::Quiet {
-            tell(&line)?;
+            print_text(&line)?;
         }
     }
     result?;
@@ -185,8 +185,8 @@ fn build_pool() -> Result<()> {
     }
 }
 
-/// The stages with their forecasts, estimated without reading their inputs; and those for which the memory is too small,
-/// with a sentence each.
+/// The stages with their forecasts, estimated without reading their inputs; and those for which the memory is too
+/// small, with a sentence each.
 fn foreseen(
     graph: &Graph,
     store: &Store,
@@ -196,16 +196,17 @@ fn foreseen(
 ) -> Result<(Course, Vec<(String, String)>)> {
     let planner = Planner::new(graph, store, records, None)?;
     let mut forecaster = Forecaster::new(&planner, planned, device, store.root());
-    let told = forecaster.estimates();
+    let forecasts = forecaster.estimates();
     let mut short = Vec::new();
     let mut course = Vec::new();
     for &stage in &graph.order {
-        let (node, told) = (&graph.nodes[stage], told[stage].as_ref().and_then(|told| told.as_ref().ok()));
-        // What nobody asked for is no part of the way.
+        let (node, forecast) =
+            (&graph.nodes[stage], forecasts[stage].as_ref().and_then(|forecast| forecast.as_ref().ok()));
+        // A stage outside the selection is no part of the progress.
         if !matches!(planned[stage].decision, Decision::Skip(_)) {
-            course.push((node.name.clone(), told.and_then(|told| told.time)));
+            course.push((node.name.clone(), forecast.and_then(|forecast| forecast.time)));
         }
-        let text = told.and_then(|told| shortage(&told.forecast, &node.settings, device));
+        let text = forecast.and_then(|forecast| shortage(&forecast.forecast, &node.settings, device));
         short.extend(text.map(|text| (node.name.clone(), text)));
     }
     Ok((Course::new(course), short))

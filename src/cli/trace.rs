@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::kinds::KINDS;
-use crate::look::inspect::what_became;
+use crate::look::inspect::unfinished_note;
 use crate::look::lineage::{self, Lineage};
 use crate::look::runs::record_of;
 use crate::store::{Records, Store};
@@ -34,7 +34,7 @@ pub fn trace(work: &Path, args: Trace) -> Result<()> {
     let record = record_of(&records, args.pipeline, args.run)?;
     let lineage = Lineage::of(&store, &records, &record, KINDS)?;
     let followed = lineage::follow(&lineage, &record.pipeline, record.run, &args.id).map_err(|error| match error {
-        Error::Usage(text) => Error::Usage(format!("{text}{}", what_became(&records, &record))),
+        Error::Usage(text) => Error::Usage(format!("{text}{}", unfinished_note(&records, &record))),
         other => other,
     })?;
     print(&match args.json {

@@ -15,27 +15,27 @@ pub fn resolve(word: &str) -> Result<String> {
     reference::resolve_device(word).map_err(|error| Error::Usage(format!("--device {word}: {error}")))
 }
 
-/// How fast this machine multiplies matrices: as it was measured before for the work folder, else measured now and kept
-/// there. A folder that went to another machine is measured again.
+/// How fast this machine multiplies matrices: as it was measured before for the work folder, else measured now and
+/// stored there. A folder that went to another machine is measured again.
 pub fn speed(work: &Path) -> Speed {
     let (path, machine) = (work.join("speed.json"), machine());
-    let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
-    if let Some(kept) = known.filter(|kept| kept.machine == machine && kept.measured == MEASURED) {
-        return kept.speed;
+    let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<StoredSpeed>(&text).ok());
+    if let Some(stored) = known.filter(|stored| stored.machine == machine && stored.measured == MEASURED) {
+        return stored.speed;
     }
-    let kept = Kept { machine, measured: MEASURED.to_owned(), speed: Speed::measure() };
+    let stored = StoredSpeed { machine, measured: MEASURED.to_owned(), speed: Speed::measure() };
     if work.exists() {
         // Lost, it costs a tenth of a second.
-        let _ = kit::commit::commit_bytes(&path, &serde_json::to_vec(&kept).expect("numbers can be written as JSON"));
+        let _ = kit::commit::commit_bytes(&path, &serde_json::to_vec(&stored).expect("numbers can be written as JSON"));
     }
-    kept.speed
+    stored.speed
 }
 
 /// How speeds are measured; one that was measured in another way is measured again.
 const MEASURED: &str = "by the time of one thread";
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredSpeed {
     machine: String,
     #[serde(default)]
     measured: String,

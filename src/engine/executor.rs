@@ -1,7 +1,7 @@
 //! Who computes the job of a stage.
 //!
-//! Shards can be computed by any process, in any order ([`kit::compute_shards`]), and ended by any ([`kit::finish_shards`]):
-//! another place to compute is another [`Executor`] in a file beside this one.
+//! Shards can be computed by any process, in any order ([`kit::compute_shards`]), and ended by any
+//! ([`kit::finish_shards`]): another place to compute is another [`Executor`] in a file beside this one.
 
 use kit::{Context, Job, Outcome, Result};
 

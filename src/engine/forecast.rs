@@ -55,17 +55,17 @@ impl<'a> Forecaster<'a> {
     /// The forecast of each stage; none where it does not run, or where too little is known. Where no stage runs, no
     /// file is read.
     pub fn all(&mut self) -> Vec<Option<Result<StageForecast>>> {
-        self.told_of_all(true)
+        self.forecasts_of_all(true)
     }
 
     /// As [`Forecaster::all`], without reading the inputs that are there: it takes no time.
     pub fn estimates(&mut self) -> Vec<Option<Result<StageForecast>>> {
-        self.told_of_all(false)
+        self.forecasts_of_all(false)
     }
 
-    fn told_of_all(&mut self, count_inputs: bool) -> Vec<Option<Result<StageForecast>>> {
+    fn forecasts_of_all(&mut self, count_inputs: bool) -> Vec<Option<Result<StageForecast>>> {
         let graph = self.planner.graph;
-        let mut told: Vec<Option<Result<StageForecast>>> = (0..graph.nodes.len()).map(|_| None).collect();
+        let mut forecasts: Vec<Option<Result<StageForecast>>> = (0..graph.nodes.len()).map(|_| None).collect();
         let mut outlooks: Vec<Outlook> = vec![Outlook::default(); graph.nodes.len()];
         for &stage in &graph.order {
             let runs = match self.planned[stage].decision {
@@ -80,7 +80,7 @@ impl<'a> Forecaster<'a> {
                 true => self.planner.surroundings(stage, self.planned, self.device(), count),
                 false => None,
             };
-            // What cannot be told now is told by the run.
+            // An error here is reported by the run.
             let estimated = || kind.forecast(&ahead).unwrap_or_default();
             let is_counted = counted.is_some();
             let (outlook, failed) = match counted {
@@ -88,18 +88,18 @@ impl<'a> Forecaster<'a> {
                 Some(Err(error)) => (estimated(), Some(error)),
                 None => (estimated(), None),
             };
-            told[stage] = match failed {
+            forecasts[stage] = match failed {
                 Some(error) => Some(Err(error)),
-                None => outlook.forecast.clone().map(|forecast| Ok(self.told(forecast, is_counted))),
+                None => outlook.forecast.clone().map(|forecast| Ok(self.with_time(forecast, is_counted))),
             };
             outlooks[stage] = outlook;
         }
-        told
+        forecasts
     }
 
     /// The device that models will compute on.
     pub fn device(&self) -> &str {
-        // A device that is not there is told by `run`.
+        // A device that is not there is reported by `run`.
         self.device.get_or_init(|| device::resolve(self.asked_device).unwrap_or_else(|_| "cpu".to_owned()))
     }
 
@@ -108,7 +108,7 @@ impl<'a> Forecaster<'a> {
         self.speed.get()
     }
 
-    fn told(&self, forecast: Forecast, counted: bool) -> StageForecast {
+    fn with_time(&self, forecast: Forecast, counted: bool) -> StageForecast {
         let work = forecast.work.filter(|_| self.device() == "cpu");
         let time = work.map(|work| {
             let speed = self.speed.get_or_init(|| device::speed(self.work));
@@ -199,7 +199,7 @@ mod tests {
              smaller `batch.tokens_per_micro_batch`, `memory: {schedule: two_pass}`, an `adapter`, `dtype: bf16` or a \
              smaller model"
         );
-        let told = too_small(51 << 30, 23 << 30, &serde_json::json!({"tokens_per_batch": 4096}), "cuda:0").unwrap();
-        assert!(told.contains("cuda:0 has 23.0 GiB; less is needed with a smaller `tokens_per_batch`"), "{told}");
+        let text = too_small(51 << 30, 23 << 30, &serde_json::json!({"tokens_per_batch": 4096}), "cuda:0").unwrap();
+        assert!(text.contains("cuda:0 has 23.0 GiB; less is needed with a smaller `tokens_per_batch`"), "{text}");
     }
 }

@@ -502,8 +502,7 @@ fn not_fetched(name: &ModelName) -> kit::Error {
     kit::Error::internal(format!("the model `{name}` was not fetched before its stage was planned"))
 }
 
-/// Takes a key, dotted where it is nested, out of a configuration.
-/// Settings in which a text from the environment is named and told apart by its digest: recipes are kept.
+/// Settings in which a text from the environment is named, with its digest: recipes are kept.
 fn named(settings: Value) -> Value {
     match settings {
         Value::String(text) => {

@@ -5,7 +5,7 @@ use kit::Interrupt;
 use crate::engine::executor::Executor;
 use crate::engine::plan::Selection;
 use crate::pipeline::graph::Graph;
-use crate::progress::{Happened, Reporter, RunEvent};
+use crate::progress::{Event, Reporter, RunEvent};
 use crate::store::{Records, Store};
 
 /// How to run.
@@ -33,14 +33,14 @@ pub struct Run<'a> {
     pub options: &'a Options,
     /// Who computes the jobs of stages.
     pub executor: &'a dyn Executor,
-    /// Who is told.
+    /// The reporter of events.
     pub reporter: &'a dyn Reporter,
     /// Raised by a signal.
     pub interrupt: &'a Interrupt,
 }
 
 impl Run<'_> {
-    pub(crate) fn tell(&self, stage: Option<&str>, event: RunEvent) {
-        self.reporter.tell(stage, &Happened::Run(event));
+    pub(crate) fn emit(&self, stage: Option<&str>, event: RunEvent) {
+        self.reporter.report(stage, &Event::Run(event));
     }
 }

@@ -37,7 +37,7 @@ struct Message {
 }
 
 impl Run<'_> {
-    /// Runs what the plan says. The record tells what became of each stage, also after an error.
+    /// Runs what the plan says. The record has the state of each stage, also after an error.
     ///
     /// # Errors
     /// The first error of a stage; a selection that cannot run; files that cannot be written.
@@ -55,7 +55,7 @@ impl Run<'_> {
             order: self.graph.nodes.iter().map(|node| node.name.clone()).collect(),
             stages: stages.collect(),
         };
-        self.tell(
+        self.emit(
             None,
             RunEvent::RunStarted {
                 pipeline: record.pipeline.clone(),
@@ -74,7 +74,7 @@ impl Run<'_> {
                 (record, failed)
             }
         };
-        // An error tells more than the interruption of the stages beside it.
+        // An error says more than the interruption of the stages beside it.
         failed.sort_by_key(|error| crate::exit::code(error) == crate::exit::AGAIN);
         let again = |error: &Error| crate::exit::code(error) == crate::exit::AGAIN;
         if failed.first().is_some_and(|first| !again(first)) {
@@ -91,7 +91,7 @@ impl Run<'_> {
         };
         record.finished = Some(clock::now().to_string());
         let written = self.records.write(&record).and_then(|()| self.store.stats().save());
-        self.tell(None, RunEvent::RunFinished { state: record.state, seconds: began.elapsed().as_secs_f64() });
+        self.emit(None, RunEvent::RunFinished { state: record.state, seconds: began.elapsed().as_secs_f64() });
         let result = match (error, written) {
             (Some(error), _) => Err(error),
             (None, written) => written.map_err(Error::Kit),
@@ -240,7 +240,7 @@ impl<'a> Scheduler<'a> {
         let forced = self.planned[stage].forced;
         let reasons = match self.planner.look_up(stage, &recipe, forced).map_err(failed)? {
             Decision::Reuse(found) => {
-                run.tell(Some(&node.name), reused(node, &found));
+                run.emit(Some(&node.name), reused(node, &found));
                 self.done(stage, found, StageState::Reused, None).map_err(failed)?;
                 return Ok(true);
             }
@@ -324,7 +324,7 @@ impl<'a> Scheduler<'a> {
     }
 
     fn skip(&mut self, stage: usize, why: String) {
-        self.run.tell(Some(&self.run.graph.nodes[stage].name), RunEvent::StageSkipped { why: why.clone() });
+        self.run.emit(Some(&self.run.graph.nodes[stage].name), RunEvent::StageSkipped { why: why.clone() });
         let record = self.record_of(stage);
         (record.state, record.why) = (StageState::Skipped, Some(why));
         self.progress[stage] = Progress::Skipped;
@@ -356,7 +356,7 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    /// Lets the stages whose inputs grew look at what only rows can tell, before others compute on them. Gives the stage
+    /// Lets the stages whose inputs grew make the checks that need rows, before others compute on them. Gives the stage
     /// that refuses.
     fn check_rows(&mut self) -> std::result::Result<(), (usize, Error)> {
         for stage in std::mem::take(&mut self.unchecked) {
@@ -389,9 +389,9 @@ impl<'a> Scheduler<'a> {
         match worked {
             WorkOutcome::Finished { manifest, seconds, differing } => {
                 if !differing.is_empty() {
-                    run.tell(Some(name), RunEvent::BytesDiffered { ports: differing });
+                    run.emit(Some(name), RunEvent::BytesDiffered { ports: differing });
                 }
-                run.tell(
+                run.emit(
                     Some(name),
                     RunEvent::StageFinished {
                         entry: manifest.recipe.entry(),
@@ -405,7 +405,7 @@ impl<'a> Scheduler<'a> {
                 self.done(stage, manifest, StageState::Ran, Some(seconds)).map_err(failed)?;
             }
             WorkOutcome::Found(manifest) => {
-                run.tell(Some(name), reused(&run.graph.nodes[stage], &manifest));
+                run.emit(Some(name), reused(&run.graph.nodes[stage], &manifest));
                 self.done(stage, manifest, StageState::Reused, None).map_err(failed)?;
             }
             WorkOutcome::DamagedInput { upstream, damage } => {
@@ -426,7 +426,7 @@ impl<'a> Scheduler<'a> {
                     true => RunEvent::StageInterrupted,
                     false => RunEvent::StageFailed { error: error.to_string() },
                 };
-                run.tell(Some(name), event);
+                run.emit(Some(name), event);
                 self.progress[stage] = Progress::Stopped;
                 self.failed.push(error);
             }
@@ -444,7 +444,7 @@ impl<'a> Scheduler<'a> {
             return Err(Error::Damaged(format!("{text}; run `{name}` to compute it again")));
         }
         let moved = run.store.set_aside(&run.store.entry(&entry)).map_err(Error::Kit)?;
-        run.tell(
+        run.emit(
             Some(name),
             RunEvent::EntryDamaged { entry, damage: damage.to_owned(), moved: moved.display().to_string() },
         );

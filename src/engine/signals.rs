@@ -1,5 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP (a terminal that is gone): the first asks for a stop, the second stops at once. What is on disk is safe either way, and the
-//! record of the run says that it was interrupted.
+//! SIGINT, SIGTERM and SIGHUP (a terminal that is gone): the first asks for a stop, the second stops at once. What is
+//! on disk is safe either way, and the record of the run says that it was interrupted.
 
 use std::io::Result;
 use std::sync::atomic::AtomicBool;
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(9_500);
 /// The work that a signal stops.
 struct AtWork {
     interrupt: Interrupt,
-    told: Box<dyn Fn() + Send + Sync>,
+    on_first: Box<dyn Fn() + Send + Sync>,
     /// Called where the process ends before its work.
     last: Arc<dyn Fn() + Send + Sync>,
 }
@@ -30,16 +30,16 @@ struct AtWork {
 pub struct Listener(Arc<OnceLock<AtWork>>);
 
 impl Listener {
-    /// From now on there are stages to be stopped; `told` is called on the first signal, `last` before the process ends
+    /// Registers the stages to stop; `on_first` is called on the first signal, `last` before the process ends
     /// without waiting for them.
     pub fn at_work(
         &self,
         interrupt: Interrupt,
-        told: impl Fn() + Send + Sync + 'static,
+        on_first: impl Fn() + Send + Sync + 'static,
         last: impl Fn() + Send + Sync + 'static,
     ) {
         // A process works once.
-        let _ = self.0.set(AtWork { interrupt, told: Box::new(told), last: Arc::new(last) });
+        let _ = self.0.set(AtWork { interrupt, on_first: Box::new(on_first), last: Arc::new(last) });
     }
 }
 
@@ -56,7 +56,7 @@ pub fn listen() -> Result<Listener> {
     let heard = listener.clone();
     Builder::new().name("signals".to_owned()).spawn(move || {
         for _ in signals.forever() {
-            let Some(AtWork { interrupt, told, last }) = heard.0.get() else {
+            let Some(AtWork { interrupt, on_first, last }) = heard.0.get() else {
                 say("error: interrupted before the first stage; run the same command again");
                 signal_hook::low_level::exit(exit::AGAIN)
             };
@@ -65,7 +65,7 @@ pub fn listen() -> Result<Listener> {
                 signal_hook::low_level::exit(exit::AGAIN);
             }
             interrupt.raise();
-            told();
+            on_first();
             let at_end = last.clone();
             let patience = Builder::new().name("patience".to_owned()).spawn(move || {
                 std::thread::sleep(PATIENCE);

@@ -11,7 +11,7 @@ use kit::{Context, Digest, Outcome, PortFiles, Seed, Source, Table, read_port};
 use crate::engine::run::Run;
 use crate::error::{Error, Result, panic_text, system_error};
 use crate::pipeline::graph::{Node, Origin};
-use crate::progress::{Happened, RunEvent};
+use crate::progress::{Event, RunEvent};
 use crate::store::{Attempt, Condition, Digests, Lock, Manifest, Recipe};
 
 /// How often a waiting process looks at a lock.
@@ -90,7 +90,7 @@ impl Work<'_> {
                 Condition::Whole(manifest) => return Ok(WorkOutcome::Found(manifest)),
                 Condition::Damaged(damage) => {
                     let moved = store.set_aside(&store.entry(&entry)).map_err(failed)?;
-                    self.tell_damage(damage, &moved);
+                    self.emit_damage(damage, &moved);
                 }
                 Condition::Missing => {}
             }
@@ -102,7 +102,7 @@ impl Work<'_> {
                 }
                 Condition::Damaged(damage) => {
                     let moved = store.set_aside(&partial).map_err(failed)?;
-                    self.tell_damage(damage, &moved);
+                    self.emit_damage(damage, &moved);
                 }
                 Condition::Missing => {}
             }
@@ -117,10 +117,10 @@ impl Work<'_> {
         let device = if self.node.stage.needs_device() { self.run.options.device.as_str() } else { "cpu" };
         let begun = store.begin(&entry, self.forced, device, cpu_level()).map_err(failed)?;
         if let Some((damage, moved)) = begun.damaged {
-            self.tell_damage(damage, &moved);
+            self.emit_damage(damage, &moved);
         }
         let (partial, resumed) = (begun.folder, begun.resumed);
-        self.tell(RunEvent::StageStarted {
+        self.emit(RunEvent::StageStarted {
             kind: self.node.kind,
             why: self.reasons.clone(),
             entry,
@@ -132,8 +132,8 @@ impl Work<'_> {
         if let Some(path) = self.changed().map_err(failed)? {
             std::fs::remove_dir_all(&partial).map_err(kit::Error::io(&partial)).map_err(failed)?;
             if !matches!(outcome, Err(Error::Kit(kit::Error::Interrupted))) {
-                let told = "changed while it was read, nothing was stored; run again when nothing writes to it";
-                return Err(failed(kit::Error::Io { path, source: std::io::Error::other(told) }));
+                let text = "changed while it was read, nothing was stored; run again when nothing writes to it";
+                return Err(failed(kit::Error::Io { path, source: std::io::Error::other(text) }));
             }
         }
         let outcome = outcome?;
@@ -142,7 +142,7 @@ impl Work<'_> {
         for balance in outcome.balance.iter().filter(|balance| balance.read > 0 && balance.kept == 0) {
             let (input, read, name) = (&balance.input, balance.read, &self.node.name);
             let text = format!("none of the {read} rows of `{input}` is left: see `halftone inspect {name}.rejects`");
-            self.run.reporter.tell(Some(name), &Happened::Work(kit::Event::Warned { text }));
+            self.run.reporter.report(Some(name), &Event::Work(kit::Event::Warned { text }));
         }
         let manifest = Manifest {
             key: self.recipe.key(),
@@ -158,13 +158,13 @@ impl Work<'_> {
         Ok(WorkOutcome::Finished { manifest: Box::new(manifest), seconds: began.elapsed().as_secs_f64(), differing })
     }
 
-    fn tell(&self, event: RunEvent) {
-        self.run.tell(Some(&self.node.name), event);
+    fn emit(&self, event: RunEvent) {
+        self.run.emit(Some(&self.node.name), event);
     }
 
-    fn tell_damage(&self, damage: String, moved: &Path) {
+    fn emit_damage(&self, damage: String, moved: &Path) {
         let (entry, moved) = (self.recipe.entry(), moved.display().to_string());
-        self.tell(RunEvent::EntryDamaged { entry, damage, moved });
+        self.emit(RunEvent::EntryDamaged { entry, damage, moved });
     }
 
     fn lock(&self, entry: &str) -> Result<Lock> {
@@ -178,7 +178,7 @@ impl Work<'_> {
                         return Err(Error::Locked { what, owner });
                     }
                     if !waited {
-                        self.tell(RunEvent::StageWaited { owner });
+                        self.emit(RunEvent::StageWaited { owner });
                         waited = true;
                     }
                     self.run.interrupt.check()?;
@@ -190,7 +190,7 @@ impl Work<'_> {
 
     fn run_stage(&self, folder: &Path, device: &str) -> Result<Outcome> {
         let name = self.node.name.as_str();
-        let events = |event: kit::Event| self.run.reporter.tell(Some(name), &Happened::Work(event));
+        let events = |event: kit::Event| self.run.reporter.report(Some(name), &Event::Work(event));
         let context = Context {
             seed: Seed(self.recipe.seed.unwrap_or_default()),
             device,

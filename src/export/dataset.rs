@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use kit::rows::{Item, Pair};
 use kit::{RowReader, TableWriter};
 
-use super::example::{Example, Implicit, Made, Preference, Prompted, Scored, Unpaired, WithTools};
+use super::example::{Conversion, Example, Implicit, Preference, Prompted, Scored, Unpaired, WithTools};
 use super::reference::Reference;
 use super::text::{Conversation, Text, WithCalls};
 use crate::error::{Error, Result};
@@ -77,7 +77,8 @@ impl Dataset {
     /// Writes tables of pairs or items into a folder.
     ///
     /// # Errors
-    /// When a table holds neither, holds no rows, or has a row that TRL has no form for; its id and the way out are named.
+    /// When a table holds neither, holds no rows, or has a row that TRL has no form for; its id and the way out are
+    /// named.
     pub fn write(splits: &[Split], options: &Options, folder: &Path) -> Result<Dataset> {
         let first = &splits[0];
         let (prompt, scored) = (options.prompt, options.reference.is_some());
@@ -207,9 +208,9 @@ fn written<E: Example>(splits: &[Split], options: &Options, folder: &Path) -> Re
             let row = row?;
             number += 1;
             match E::of(&row, reference) {
-                Ok(Made::Example(example)) => out.push(example)?,
-                Ok(Made::Undecided) => counts.undecided += 1,
-                Ok(Made::Unscored) => counts.unscored += 1,
+                Ok(Conversion::Example(example)) => out.push(example)?,
+                Ok(Conversion::Undecided) => counts.undecided += 1,
+                Ok(Conversion::Unscored) => counts.unscored += 1,
                 Err(text) => {
                     let place = format!("`{}`, row {number} ({})", split.given, E::id(&row));
                     return Err(kit::Error::data(format!("{place}: {text}")).into());

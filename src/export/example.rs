@@ -11,7 +11,7 @@ use super::reference::Reference;
 use super::text::{Json, Text};
 
 /// The result of converting a row.
-pub enum Made<E> {
+pub enum Conversion<E> {
     /// A row of the dataset.
     Example(E),
     /// Its label says neither yes nor no, and TRL's labels say one of them.
@@ -63,7 +63,7 @@ pub trait Example: Row + Clone {
     ///
     /// # Errors
     /// Why the row has no such form.
-    fn of(from: &Self::From, reference: &Reference) -> Result<Made<Self>, String>;
+    fn of(from: &Self::From, reference: &Reference) -> Result<Conversion<Self>, String>;
     /// Its columns with their JSON.
     fn members(&self) -> Vec<(&'static str, String)>;
 }
@@ -106,7 +106,7 @@ impl<E: Example> Example for WithTools<E> {
         E::id(from)
     }
 
-    fn of(from: &E::From, reference: &Reference) -> Result<Made<Self>, String> {
+    fn of(from: &E::From, reference: &Reference) -> Result<Conversion<Self>, String> {
         let mut from = from.clone();
         let tools: Vec<Option<String>> = from.prompts().into_iter().map(|prompt| take_tools(prompt)).collect();
         if tools.iter().any(|other| *other != tools[0]) {
@@ -116,9 +116,9 @@ impl<E: Example> Example for WithTools<E> {
         }
         let tools = tools.into_iter().next().flatten();
         Ok(match E::of(&from, reference)? {
-            Made::Example(example) => Made::Example(WithTools { example, tools }),
-            Made::Undecided => Made::Undecided,
-            Made::Unscored => Made::Unscored,
+            Conversion::Example(example) => Conversion::Example(WithTools { example, tools }),
+            Conversion::Undecided => Conversion::Undecided,
+            Conversion::Unscored => Conversion::Unscored,
         })
     }
 
@@ -230,13 +230,13 @@ impl<T: Text> Example for Preference<T> {
         self.columns()
     }
 
-    fn of(pair: &Pair, _: &Reference) -> Result<Made<Self>, String> {
+    fn of(pair: &Pair, _: &Reference) -> Result<Conversion<Self>, String> {
         if pair.chosen_prompt != pair.rejected_prompt {
             return Err("it has two prompts, and TRL's explicit prompt is one; `--prompt implicit` writes both sides \
                         with the prompts they have"
                 .to_owned());
         }
-        Ok(Made::Example(Preference {
+        Ok(Conversion::Example(Preference {
             prompt: written(&pair.chosen_prompt, "prompt")?,
             chosen: written(&pair.chosen, "chosen")?,
             rejected: written(&pair.rejected, "rejected")?,
@@ -260,15 +260,15 @@ impl<T: Text> Example for Scored<T> {
         self.columns()
     }
 
-    fn of(pair: &Pair, reference: &Reference) -> Result<Made<Self>, String> {
-        let Made::Example(Preference { prompt, chosen, rejected, p_hat, weight, pair_id }) =
+    fn of(pair: &Pair, reference: &Reference) -> Result<Conversion<Self>, String> {
+        let Conversion::Example(Preference { prompt, chosen, rejected, p_hat, weight, pair_id }) =
             Preference::of(pair, reference)?
         else {
-            return Ok(Made::Undecided);
+            return Ok(Conversion::Undecided);
         };
-        let Some([ref_chosen_logps, ref_rejected_logps]) = reference.of(pair) else { return Ok(Made::Unscored) };
+        let Some([ref_chosen_logps, ref_rejected_logps]) = reference.of(pair) else { return Ok(Conversion::Unscored) };
         let scored = Scored { prompt, chosen, rejected, ref_chosen_logps, ref_rejected_logps, p_hat, weight, pair_id };
-        Ok(Made::Example(scored))
+        Ok(Conversion::Example(scored))
     }
 }
 
@@ -285,11 +285,11 @@ impl<T: Text> Example for Implicit<T> {
         self.columns()
     }
 
-    fn of(pair: &Pair, _: &Reference) -> Result<Made<Self>, String> {
+    fn of(pair: &Pair, _: &Reference) -> Result<Conversion<Self>, String> {
         let side = |prompt, response, name| -> Result<T, String> {
             Ok(written::<T>(prompt, "prompt")?.joined(written(response, name)?))
         };
-        Ok(Made::Example(Implicit {
+        Ok(Conversion::Example(Implicit {
             chosen: side(&pair.chosen_prompt, &pair.chosen, "chosen")?,
             rejected: side(&pair.rejected_prompt, &pair.rejected, "rejected")?,
             p_hat: pair.p_hat,
@@ -312,11 +312,11 @@ impl<T: Text> Example for Unpaired<T> {
         self.columns()
     }
 
-    fn of(item: &Item, _: &Reference) -> Result<Made<Self>, String> {
+    fn of(item: &Item, _: &Reference) -> Result<Conversion<Self>, String> {
         if item.label == 0.5 {
-            return Ok(Made::Undecided);
+            return Ok(Conversion::Undecided);
         }
-        Ok(Made::Example(Unpaired {
+        Ok(Conversion::Example(Unpaired {
             prompt: written(&item.prompt, "prompt")?,
             completion: written(&item.response, "response")?,
             label: item.label > 0.5,

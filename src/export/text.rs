@@ -109,8 +109,8 @@ impl Cell for Conversation {
     }
 }
 
-/// A conversation whose messages have tool calls, names or thoughts too. Each is the text of a JSON object: a struct would
-/// give every message the fields of all, and every call the arguments of all.
+/// A conversation whose messages have tool calls, names or thoughts too. Each is the text of a JSON object: a struct
+/// would give every message the fields of all, and every call the arguments of all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WithCalls(Vec<String>);
 

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_are_told_apart_and_hold_a_file_to_its_content() {
+    fn tags_are_distinguished_and_hold_a_file_to_its_content() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, "hello\n").unwrap();

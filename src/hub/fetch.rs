@@ -238,8 +238,8 @@ impl Hub {
         }
     }
 
-    /// Tries until it works or nothing more comes of it. `work` says how many bytes there were before it failed: only what
-    /// goes beyond all tries before counts as progress.
+    /// Tries until it works or nothing more comes of it. `work` says how many bytes there were before it failed: only
+    /// what goes beyond all tries before counts as progress.
     fn persist<T>(&self, what: &str, mut work: impl FnMut(&mut u64) -> Result<T, Failed>) -> Result<T> {
         let (mut failures, mut furthest) = (0, 0);
         loop {

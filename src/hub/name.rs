@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_paths_are_told_apart() {
+    fn names_and_paths_are_distinguished() {
         let read = |text: &str| ModelName::read(text).map(|name| name.map(|name| name.to_string()));
         assert_eq!(read("Qwen/Qwen2.5-0.5B"), Ok(Some("Qwen/Qwen2.5-0.5B".to_owned())));
         assert_eq!(read("hf:gpt2"), Ok(Some("gpt2".to_owned())));

@@ -51,7 +51,7 @@ impl Holds {
     }
 }
 
-/// The pipeline that is asked for.
+/// The requested pipeline.
 #[derive(Debug, Clone)]
 pub struct Wish {
     /// Its name.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::look::inspect::{latest_pipeline, no_run, what_became};
+use crate::look::inspect::{latest_pipeline, no_run, unfinished_note};
 use crate::store::{Records, RunRecord, RunState};
 use crate::streams::say;
 
@@ -55,10 +55,10 @@ pub fn state_of(records: &Records, record: &RunRecord) -> &'static str {
     }
 }
 
-/// Says on stderr what became of a run that is not done; what is shown of it is not all.
+/// Warns on stderr that a run is not done, so that its tables are not complete.
 pub fn note_unfinished(records: &Records, record: &RunRecord) {
-    let became = what_became(records, record);
-    if let Some(text) = became.strip_prefix("; ") {
+    let note = unfinished_note(records, record);
+    if let Some(text) = note.strip_prefix("; ") {
         say(&format!("note: {text}"));
     }
 }

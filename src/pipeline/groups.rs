@@ -12,7 +12,7 @@ use crate::pipeline::{Declared, Group, Selection};
 /// The stages of each matrix.
 pub struct Groups<'a> {
     members: BTreeMap<&'a str, Members<'a>>,
-    /// The names of all stages, to tell a port from the rest of a name.
+    /// The names of all stages, to separate a port from the rest of a name.
     names: HashSet<&'a str>,
 }
 

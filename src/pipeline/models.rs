@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::pipeline::graph::{Graph, Origin};
 use crate::pipeline::problem::{Fault, Problem};
 
-/// Checks the models that some stages read and that are there: everything but their weights. Gives what is not wrong and
-/// hardly meant.
+/// Checks the models that some stages read and that are there: everything but their weights. Gives what is not wrong
+/// and hardly meant.
 ///
 /// # Errors
 /// All that these stages would stop at, sorted by place.

@@ -16,7 +16,8 @@ pub fn absent(path: &Path, pipeline: &Path) -> String {
     }
 }
 
-/// The path from the working folder of what a path means from the folder of the pipeline file, where only that is there.
+/// The path from the working folder of what a path means from the folder of the pipeline file, where only that is
+/// there.
 pub fn beside(path: &Path, pipeline: &Path) -> Option<PathBuf> {
     let there = elsewhere(path, pipeline)?.join(path.strip_prefix(".").unwrap_or(path));
     (there.exists() && !path.exists()).then_some(there)

@@ -87,8 +87,8 @@ impl Problem {
     }
 }
 
-/// Takes out of `later` what stands at the place of something in `first`: a value that could not be replaced is not also
-/// one that is wrong.
+/// Takes out of `later` what stands at the place of something in `first`: a value that could not be replaced is not
+/// also one that is wrong.
 pub fn without_consequences(first: &[Problem], later: &mut Vec<Problem>) {
     let placed: BTreeSet<&At> =
         first.iter().map(|problem| &problem.at).filter(|at| matches!(at, At::Place(_))).collect();
@@ -130,7 +130,7 @@ pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Opti
         let (other_length, other_letters) = length_and_letters(other);
         let allowed = ((length.max(other_length) + 1) / 3).max(1);
         let begins = other.starts_with(name) || name.starts_with(other);
-        // An edit changes the length by one at most, and takes away or adds one letter: most names are told apart by that.
+        // An edit changes the length by one at most, and takes away or adds one letter: that separates most names.
         let missing = (letters & !other_letters).count_ones().max((other_letters & !letters).count_ones());
         if !begins && length.abs_diff(other_length).max(missing as usize) > allowed {
             return None;

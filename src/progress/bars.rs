@@ -8,9 +8,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::course::Course;
 use super::detail::{Detail, resident};
-use super::event::{Happened, Reporter, RunEvent};
+use super::event::{Event, Reporter, RunEvent};
 use super::fit::{Part, bar, fitted, named, width};
-use super::lines::{is_told, rounded, sentence};
+use super::lines::{is_printed, rounded, sentence};
 use crate::streams::say;
 use crate::streams::visible;
 use crate::units::size;
@@ -114,7 +114,7 @@ fn parts_of(counted: &Counted, pace: Option<(f64, Duration)>, width: usize) -> V
         parts.push(Part::new(40, format!(", {}/s", rounded(rate))));
         parts.push(Part::new(80, format!(", {} left", spoken(left))));
     }
-    // What a stage tells first tells most.
+    // The first value that a stage reports is the most important.
     let facts = detail.split(", ").filter(|fact| !fact.is_empty()).take(20);
     parts.extend((0..).zip(facts).map(|(at, fact): (u8, _)| Part::new(35 - at, format!(", {fact}"))));
     parts.extend(checkpoint.map(|step| Part::new(10, format!(", checkpoint at step {step}"))));
@@ -136,30 +136,30 @@ pub(super) fn drawn(name: String, parts: impl Fn(usize) -> Vec<Part> + Clone + S
 }
 
 impl Reporter for Bars {
-    fn tell(&self, stage: Option<&str>, happened: &Happened) {
+    fn report(&self, stage: Option<&str>, event: &Event) {
         let name = stage.unwrap_or_default();
-        self.course.lock().expect("no thread panics while it draws").see(stage, happened, Instant::now());
-        match happened {
-            Happened::Run(RunEvent::RunStarted { pipeline, .. }) => {
+        self.course.lock().expect("no thread panics while it draws").see(stage, event, Instant::now());
+        match event {
+            Event::Run(RunEvent::RunStarted { pipeline, .. }) => {
                 let course = self.course.clone();
                 let parts = move |_| {
                     whole_run(&course.lock().expect("no thread panics while it draws"), Instant::now(), resident())
                 };
                 self.whole.set_style(drawn(pipeline.clone(), parts));
             }
-            Happened::Run(RunEvent::StageStarted { .. }) => {
+            Event::Run(RunEvent::StageStarted { .. }) => {
                 // A run in which everything is reused is over before anyone looks.
                 self.whole.enable_steady_tick(Duration::from_millis(500));
                 self.with_bar(name, |_| ());
             }
-            Happened::Run(
+            Event::Run(
                 RunEvent::StageFinished { .. }
                 | RunEvent::StageFailed { .. }
                 | RunEvent::StageInterrupted
                 | RunEvent::StageReused { .. },
             ) => self.drop_bar(name),
-            Happened::Run(RunEvent::RunFinished { .. }) => self.whole.finish_and_clear(),
-            Happened::Work(kit::Event::Progressed { done, total, unit, detail }) => {
+            Event::Run(RunEvent::RunFinished { .. }) => self.whole.finish_and_clear(),
+            Event::Work(kit::Event::Progressed { done, total, unit, detail }) => {
                 let detail = visible(&kit::redact(detail));
                 self.with_bar(name, |Bar { bar, counted, checkpoint }| {
                     let now = Counted { done: *done, total: *total, unit, detail, checkpoint: *checkpoint };
@@ -174,18 +174,18 @@ impl Reporter for Bars {
                 });
                 return;
             }
-            Happened::Work(kit::Event::CheckpointWritten { step }) => {
+            Event::Work(kit::Event::CheckpointWritten { step }) => {
                 self.with_bar(name, |bar| bar.checkpoint = Some(*step));
                 return;
             }
             _ => {}
         }
         // That a stage is at work shows its bar; what it came to, the end of the run.
-        let shown = matches!(happened, Happened::Run(RunEvent::StageStarted { .. } | RunEvent::StageFinished { .. }));
-        if (shown && self.detail < Detail::Full) || !is_told(happened, self.detail) {
+        let shown = matches!(event, Event::Run(RunEvent::StageStarted { .. } | RunEvent::StageFinished { .. }));
+        if (shown && self.detail < Detail::Full) || !is_printed(event, self.detail) {
             return;
         }
-        if let Some(line) = sentence(happened) {
+        if let Some(line) = sentence(event) {
             let stage = stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
             self.all.suspend(|| say(&format!("{stage}{line}")));
         }
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_of_the_run_tells_stages_time_and_memory() {
+    fn the_line_of_the_run_shows_stages_time_and_memory() {
         let stages = [("a", Some(90)), ("b", None)];
         let course = Course::new(stages.map(|(name, time)| (name.to_owned(), time.map(Duration::from_secs))));
         let line = |width| {
@@ -213,7 +213,7 @@ mod tests {
         }
     }
     #[test]
-    fn the_line_of_a_stage_fits_and_keeps_what_tells_most() {
+    fn the_line_of_a_stage_fits_and_keeps_what_matters_most() {
         let counted = Counted {
             done: 64,
             total: 128,

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::{Happened, RunEvent};
+use super::event::{Event, RunEvent};
 
 /// Forecasts that sum up to less say nothing of the machine, in seconds.
-const TELLING: f64 = 1.0;
+const MEANINGFUL: f64 = 1.0;
 
 /// The stages of a run in the order in which they come.
 pub struct Course {
@@ -46,7 +46,7 @@ struct Pace {
 }
 
 impl Course {
-    /// The stages that are asked for with their forecasts; those whose results are there have none.
+    /// The selected stages with their forecasts; those whose results are there have none.
     pub fn new(stages: impl IntoIterator<Item = (String, Option<Duration>)>) -> Course {
         let step = |(name, forecast): (String, Option<Duration>)| Step {
             name,
@@ -78,8 +78,8 @@ impl Course {
         Some((pace.rate()?, left))
     }
 
-    /// Takes what a stage tells.
-    pub fn see(&mut self, stage: Option<&str>, happened: &Happened, now: Instant) {
+    /// Takes in an event of a stage or of the run.
+    pub fn see(&mut self, stage: Option<&str>, event: &Event, now: Instant) {
         let begun = self.stages.iter().filter(|step| step.place.is_some()).count();
         let Some(step) = self.stages.iter_mut().find(|step| Some(step.name.as_str()) == stage) else { return };
         let mut over = |seconds, done| {
@@ -88,17 +88,17 @@ impl Course {
             }
             step.at = At::Over { seconds, done };
         };
-        match happened {
-            Happened::Run(RunEvent::StageStarted { .. }) => {
+        match event {
+            Event::Run(RunEvent::StageStarted { .. }) => {
                 step.place.get_or_insert(begun + 1);
                 step.at = At::Running { since: now, pace: None };
             }
-            Happened::Run(RunEvent::StageFinished { seconds, .. }) => over(Some(*seconds), true),
-            Happened::Run(RunEvent::StageReused { .. }) => over(None, true),
-            Happened::Run(
-                RunEvent::StageSkipped { .. } | RunEvent::StageFailed { .. } | RunEvent::StageInterrupted,
-            ) => over(None, false),
-            Happened::Work(kit::Event::Progressed { done, total, .. }) => {
+            Event::Run(RunEvent::StageFinished { seconds, .. }) => over(Some(*seconds), true),
+            Event::Run(RunEvent::StageReused { .. }) => over(None, true),
+            Event::Run(RunEvent::StageSkipped { .. } | RunEvent::StageFailed { .. } | RunEvent::StageInterrupted) => {
+                over(None, false)
+            }
+            Event::Work(kit::Event::Progressed { done, total, .. }) => {
                 if let At::Running { pace, .. } = &mut step.at {
                     // What counts something else begins anew.
                     let known = pace.filter(|pace| pace.total == *total && pace.done <= *done);
@@ -111,18 +111,18 @@ impl Course {
     }
 
     /// The time that is left for the whole run; nothing where no stage that is still to come has a forecast and none
-    /// at work tells how far it is.
+    /// at work reports its progress.
     pub fn left(&self, now: Instant) -> Option<Duration> {
         let factor = self.factor(now);
         let rest = self.stages.iter().filter_map(|step| match &step.at {
             At::Over { .. } => None,
             At::Waiting => step.forecast.map(|forecast| forecast * factor),
             At::Running { since, pace } => {
-                let told = || {
+                let forecast_left = || {
                     let elapsed = now.saturating_duration_since(*since).as_secs_f64();
                     step.forecast.map(|forecast| (forecast * factor - elapsed).max(0.0))
                 };
-                pace.and_then(Pace::left).or_else(told)
+                pace.and_then(Pace::left).or_else(forecast_left)
             }
         });
         rest.reduce(|sum, one| sum + one).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
@@ -130,25 +130,25 @@ impl Course {
 
     /// How much longer than forecast the work takes here and now.
     fn factor(&self, now: Instant) -> f64 {
-        let (mut took, mut told) = (0.0, 0.0);
+        let (mut took, mut expected) = (0.0, 0.0);
         for step in &self.stages {
             let Some(forecast) = step.forecast else { continue };
             match &step.at {
                 At::Over { seconds: Some(seconds), .. } => {
                     took += seconds;
-                    told += forecast;
+                    expected += forecast;
                 }
                 At::Running { since, pace: Some(pace) } => {
                     let elapsed = now.saturating_duration_since(*since).as_secs_f64();
                     if let Some(left) = pace.left() {
                         took += elapsed + left;
-                        told += forecast;
+                        expected += forecast;
                     }
                 }
                 _ => {}
             }
         }
-        if told < TELLING { 1.0 } else { took / told }
+        if expected < MEANINGFUL { 1.0 } else { took / expected }
     }
 }
 
@@ -169,8 +169,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn started() -> Happened {
-        Happened::Run(RunEvent::StageStarted {
+    fn started() -> Event {
+        Event::Run(RunEvent::StageStarted {
             kind: "train",
             why: Vec::new(),
             entry: String::new(),
@@ -179,14 +179,14 @@ mod tests {
         })
     }
 
-    fn finished(seconds: f64) -> Happened {
+    fn finished(seconds: f64) -> Event {
         let figures = Default::default();
         let entry = String::new();
-        Happened::Run(RunEvent::StageFinished { entry, read: None, rows: 1, rejected: 0, seconds, figures })
+        Event::Run(RunEvent::StageFinished { entry, read: None, rows: 1, rejected: 0, seconds, figures })
     }
 
-    fn progressed(done: u64) -> Happened {
-        Happened::Work(kit::Event::Progressed { done, total: 100, unit: "steps", detail: String::new() })
+    fn progressed(done: u64) -> Event {
+        Event::Work(kit::Event::Progressed { done, total: 100, unit: "steps", detail: String::new() })
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
         course.see(Some("data"), &finished(1.0), at(0));
         course.see(Some("a"), &started(), at(0));
         assert_eq!(course.left(at(4)), Some(Duration::from_secs(106)));
-        // Twice as slow as told: so will be the rest.
+        // Twice as slow as forecast: so will be the rest.
         course.see(Some("a"), &finished(20.0), at(20));
         assert_eq!(course.left(at(20)), Some(Duration::from_secs(200)));
         // At work, a stage's own pace counts: 10 of 100 were there before, 30 more took 60 s.
@@ -220,22 +220,22 @@ mod tests {
             RunEvent::StageReused { entry: String::new(), read: None, rows: 1, rejected: 0 },
             RunEvent::StageInterrupted,
         );
-        for (stage, happened, place, done) in [
-            ("c", Happened::Run(reused), "1/4", 1),
+        for (stage, event, place, done) in [
+            ("c", Event::Run(reused), "1/4", 1),
             ("a", started(), "2/4", 1),
             ("d", started(), "3/4", 1),
             ("d", finished(1.0), "3/4", 2),
             ("b", started(), "4/4", 2),
-            ("a", Happened::Run(failed), "2/4", 2),
+            ("a", Event::Run(failed), "2/4", 2),
             ("none", started(), "", 2),
         ] {
-            course.see(Some(stage), &happened, now);
+            course.see(Some(stage), &event, now);
             assert_eq!((course.place(stage).as_str(), course.done()), (place, (done, 4)), "{stage}");
         }
     }
 
     #[test]
-    fn without_forecasts_only_the_stage_at_work_tells() {
+    fn without_forecasts_only_the_stage_at_work_reports() {
         let now = Instant::now();
         let mut course = Course::new([("a".to_owned(), None), ("b".to_owned(), None)]);
         assert_eq!(course.left(now), None);

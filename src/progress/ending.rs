@@ -11,8 +11,8 @@ use super::table::{WIDTH, aligned, broken, digits};
 use crate::store::{Records, RunRecord, RunState, StageRecord, StageState};
 use crate::units::spoken;
 
-/// Ports that a person looks into first, the most telling first.
-const TELLING: [&str; 7] = ["summary", "results", "scores", "metrics", "verdicts", "pairs", "responses"];
+/// Ports that a person looks into first, the most important first.
+const MAIN_PORTS: [&str; 7] = ["summary", "results", "scores", "metrics", "verdicts", "pairs", "responses"];
 
 /// A stage, or all stages of a matrix.
 struct Shown<'a> {
@@ -20,12 +20,12 @@ struct Shown<'a> {
     members: Vec<&'a StageRecord>,
 }
 
-/// The end of a run, or how far one is; and why stages failed, where nothing else tells it.
-pub fn ending(record: &RunRecord, records: &Records, work: &Path, tells_why: bool) -> String {
+/// The end of a run, or how far one is; and the reasons of failed stages where `with_reasons`.
+pub fn ending(record: &RunRecord, records: &Records, work: &Path, with_reasons: bool) -> String {
     let all = shown(record);
     let is_idle = |shown: &&Shown<'_>| shown.members.iter().all(|stage| idle(stage.state));
     let rows: Vec<Vec<String>> =
-        all.iter().filter(|shown| !is_idle(shown)).map(|shown| line(shown, tells_why)).collect();
+        all.iter().filter(|shown| !is_idle(shown)).map(|shown| line(shown, with_reasons)).collect();
     let mut text = String::new();
     if !rows.is_empty() {
         let titles = ["stage", "state", "read", "rows", "rejected", "time", ""].map(str::to_owned).to_vec();
@@ -68,7 +68,7 @@ fn shown(record: &RunRecord) -> Vec<Shown<'_>> {
 }
 
 /// A stage that did something.
-fn line(shown: &Shown<'_>, tells_why: bool) -> Vec<String> {
+fn line(shown: &Shown<'_>, with_reasons: bool) -> Vec<String> {
     let members = &shown.members;
     let name = match members.len() {
         1 => shown.name.to_owned(),
@@ -91,7 +91,7 @@ fn line(shown: &Shown<'_>, tells_why: bool) -> Vec<String> {
     };
     // The end of a run is followed by its error.
     let ended = |stage: &&&StageRecord| match stage.state {
-        StageState::Failed => tells_why,
+        StageState::Failed => with_reasons,
         state => matches!(state, StageState::Stale),
     };
     let why = members.iter().find(ended).and_then(|stage| stage.why.as_deref()).map(head).unwrap_or_default();
@@ -127,8 +127,8 @@ fn together(all: &[Shown<'_>], state: StageState, word: &str, of: usize) -> Stri
 /// The figures that a stage names, in a line; of a matrix from the least to the greatest.
 fn figures(shown: &Shown<'_>) -> String {
     let mut names: Vec<&str> = Vec::new();
-    let told = shown.members.iter().flat_map(|stage| &stage.headlines);
-    told.for_each(|figure| {
+    let headlines = shown.members.iter().flat_map(|stage| &stage.headlines);
+    headlines.for_each(|figure| {
         if !names.contains(&figure.name.as_str()) {
             names.push(&figure.name)
         }
@@ -171,7 +171,7 @@ fn next(record: &RunRecord, records: &Records, work: &Path) -> String {
         other => format!(" --work {other}"),
     };
     let mut asks = Vec::new();
-    if let Some(table) = telling(record) {
+    if let Some(table) = main_table(record) {
         asks.push(format!("`halftone inspect {table}{folder}`"));
     }
     asks.push(format!("all figures with `halftone status {} -v{folder}`", record.pipeline));
@@ -188,9 +188,9 @@ fn next(record: &RunRecord, records: &Records, work: &Path) -> String {
     text
 }
 
-/// The table that tells most of a run, from its last stages.
-fn telling(record: &RunRecord) -> Option<String> {
-    TELLING.iter().find_map(|port| {
+/// The main table of a run, of its last stages.
+fn main_table(record: &RunRecord) -> Option<String> {
+    MAIN_PORTS.iter().find_map(|port| {
         let has = |stage: &&String| record.stages[*stage].ports.iter().any(|known| known == port);
         let stage = record.order.iter().rev().filter(|stage| record.stages.contains_key(*stage)).find(has)?;
         Some(if stage == port { stage.clone() } else { format!("{stage}.{port}") })
@@ -237,7 +237,7 @@ mod tests {
         }
     }
 
-    fn told(record: &RunRecord) -> String {
+    fn text(record: &RunRecord) -> String {
         ending(record, &Records::new(Path::new("w")), Path::new("w"), true)
     }
 
@@ -253,16 +253,16 @@ mod tests {
             ("single", Ran, &[("loss", 0.5), ("rewards/margins", 1.25)]),
             ("evaluation", Reused, &[("accuracy", 0.74003)]),
         ]);
-        insta::assert_snapshot!("end_of_a_run", told(&record));
+        insta::assert_snapshot!("end_of_a_run", text(&record));
     }
 
     #[test]
     fn a_run_in_which_nothing_ran_and_one_that_failed() {
         use StageState::{Failed, Pending, Reused};
         let mut idle = record(&[("data", Reused, &[]), ("evaluation", Reused, &[("accuracy", 0.5)])]);
-        insta::assert_snapshot!("end_of_an_idle_run", told(&idle));
+        insta::assert_snapshot!("end_of_an_idle_run", text(&idle));
         idle = record(&[("data", Failed, &[]), ("pairs", Pending, &[])]);
         idle.state = RunState::Failed;
-        insta::assert_snapshot!("end_of_a_failed_run", told(&idle));
+        insta::assert_snapshot!("end_of_a_failed_run", text(&idle));
     }
 }

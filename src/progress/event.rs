@@ -20,7 +20,7 @@ pub enum RunEvent {
         run: u64,
         /// Where models compute.
         device: String,
-        /// Stages that are asked for.
+        /// Number of selected stages.
         stages: usize,
     },
     /// A stage began its work.
@@ -77,7 +77,7 @@ pub enum RunEvent {
         /// The error.
         error: String,
     },
-    /// A stage stopped because a signal asked for it.
+    /// A stage stopped on a signal.
     StageInterrupted,
     /// A forced attempt gave other bytes than the entry it replaced.
     BytesDiffered {
@@ -93,7 +93,7 @@ pub enum RunEvent {
         /// Where it is now.
         moved: String,
     },
-    /// A signal asked for a stop.
+    /// A signal requested a stop.
     StopRequested,
     /// The run is over.
     RunFinished {
@@ -107,14 +107,14 @@ pub enum RunEvent {
 /// An event of the engine or of a stage at work.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
-pub enum Happened {
+pub enum Event {
     /// The engine's.
     Run(RunEvent),
     /// A stage's.
     Work(kit::Event),
 }
 
-impl Happened {
+impl Event {
     /// The event as one JSON object, with the time and the stage; without secrets that somebody repeated.
     pub fn json(&self, stage: Option<&str>) -> Value {
         let mut object = serde_json::Map::new();
@@ -129,15 +129,15 @@ impl Happened {
     }
 }
 
-/// Somebody who is told what happens.
+/// A reporter of events: prints, draws or records them.
 pub trait Reporter: Send + Sync {
     /// Takes one event, of a stage or of the run as a whole.
-    fn tell(&self, stage: Option<&str>, happened: &Happened);
+    fn report(&self, stage: Option<&str>, event: &Event);
 }
 
 impl<R: Reporter> Reporter for std::sync::Arc<R> {
-    fn tell(&self, stage: Option<&str>, happened: &Happened) {
-        (**self).tell(stage, happened);
+    fn report(&self, stage: Option<&str>, event: &Event) {
+        (**self).report(stage, event);
     }
 }
 
@@ -146,7 +146,7 @@ impl<R: Reporter> Reporter for std::sync::Arc<R> {
 pub struct Reporters(pub Vec<Box<dyn Reporter>>);
 
 impl Reporter for Reporters {
-    fn tell(&self, stage: Option<&str>, happened: &Happened) {
-        self.0.iter().for_each(|reporter| reporter.tell(stage, happened));
+    fn report(&self, stage: Option<&str>, event: &Event) {
+        self.0.iter().for_each(|reporter| reporter.report(stage, event));
     }
 }

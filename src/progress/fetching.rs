@@ -34,17 +34,17 @@ impl Fetching {
     pub fn new(name: &ModelName) -> Fetching {
         let bar = ProgressBar::new(0);
         let arrived: Arc<Mutex<Option<Arrived>>> = Arc::default();
-        let told = arrived.clone();
+        let shared = arrived.clone();
         let parts = move |width| {
-            let told = told.lock().expect("no thread panics while it draws");
-            told.as_ref().map_or_else(Vec::new, |told| parts_of(told, Instant::now(), width))
+            let state = shared.lock().expect("no thread panics while it draws");
+            state.as_ref().map_or_else(Vec::new, |state| parts_of(state, Instant::now(), width))
         };
         bar.set_style(drawn(name.to_string(), parts));
         Fetching { name: name.to_string(), bar, file: RefCell::new(String::new()), arrived }
     }
 
     /// `done` of `total` bytes of a file are here.
-    pub fn tell(&self, file: &str, done: u64, total: u64) {
+    pub fn update(&self, file: &str, done: u64, total: u64) {
         if *self.file.borrow() != file {
             file.clone_into(&mut self.file.borrow_mut());
             let arrived = Arrived { file: visible(file), done, total, first: (done, Instant::now()) };

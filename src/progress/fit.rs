@@ -1,4 +1,4 @@
-//! Lines that fit into a terminal: of a line that is too long the least telling parts go, and no word is cut.
+//! Lines that fit into a terminal: of a line that is too long the least important parts go, and no word is cut.
 
 use std::io::stderr;
 
@@ -10,39 +10,39 @@ const USUAL: usize = 80;
 /// A part of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// How much it tells, from 0; nothing where the line is worth nothing without it.
-    tells: Option<u8>,
+    /// Its importance, from 0; none for a part that always stays.
+    importance: Option<u8>,
     /// Its text, with the separator from the part before.
     text: String,
 }
 
 impl Part {
-    /// A part that goes before all that tell more.
-    pub fn new(tells: u8, text: impl Into<String>) -> Part {
-        Part { tells: Some(tells), text: text.into() }
+    /// A part that goes before all that are more important.
+    pub fn new(importance: u8, text: impl Into<String>) -> Part {
+        Part { importance: Some(importance), text: text.into() }
     }
 
     /// A part that stays.
     pub fn kept(text: impl Into<String>) -> Part {
-        Part { tells: None, text: text.into() }
+        Part { importance: None, text: text.into() }
     }
 }
 
-/// A name and what fits beside it into a width. A long name is cut before the most telling part goes.
+/// A name and what fits beside it into a width. A long name is cut before the most important part goes.
 pub fn named(name: &str, parts: Vec<Part>, width: usize) -> (String, String) {
-    let first = parts.iter().max_by_key(|part| part.tells.unwrap_or(u8::MAX)).map_or(0, |part| long(&part.text));
+    let first = parts.iter().max_by_key(|part| part.importance.unwrap_or(u8::MAX)).map_or(0, |part| long(&part.text));
     let name = cut(name, width.saturating_sub(first));
     let rest = fitted(parts, width.saturating_sub(long(&name)));
     (name, rest)
 }
 
-/// The parts that fit into a width, in their order: the least telling ones go first, of equal ones the last. What stays
-/// and is too long for itself is cut, with a mark.
+/// The parts that fit into a width, in their order: the least important ones go first, of equal ones the last. What
+/// stays and is too long for itself is cut, with a mark.
 pub fn fitted(mut parts: Vec<Part>, width: usize) -> String {
     loop {
         let long: usize = parts.iter().map(|part| long(&part.text)).sum();
-        let droppable = parts.iter().enumerate().rev().filter_map(|(place, part)| Some((part.tells?, place)));
-        match droppable.min_by_key(|(tells, _)| *tells) {
+        let droppable = parts.iter().enumerate().rev().filter_map(|(place, part)| Some((part.importance?, place)));
+        match droppable.min_by_key(|(importance, _)| *importance) {
             Some((_, place)) if long > width => _ = parts.remove(place),
             _ => break,
         }
@@ -72,8 +72,8 @@ fn columns(letter: char) -> usize {
 
 /// The width of the terminal behind stderr, in characters. The last stays free: some terminals begin a new line there.
 pub fn width() -> usize {
-    let told = tcgetwinsize(stderr()).map_or(0, |size| usize::from(size.ws_col));
-    if told == 0 { USUAL - 1 } else { told - 1 }
+    let columns = tcgetwinsize(stderr()).map_or(0, |size| usize::from(size.ws_col));
+    if columns == 0 { USUAL - 1 } else { columns - 1 }
 }
 
 /// A bar with so much of it filled: 30 characters wide, and less on a narrow terminal.
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_telling_parts_go_first() {
+    fn the_least_important_parts_go_first() {
         let parts = || vec![Part::kept("name"), Part::new(2, " 1 of 2"), Part::new(1, ", 3/s"), Part::new(1, ", slow")];
         for (width, wanted) in [
             (99, "name 1 of 2, 3/s, slow"),

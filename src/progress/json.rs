@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::event::{Happened, Reporter};
+use super::event::{Event, Reporter};
 use crate::error::{Error, Result};
 use crate::streams;
 
@@ -26,8 +26,8 @@ impl Json {
 }
 
 impl Reporter for Json {
-    fn tell(&self, stage: Option<&str>, happened: &Happened) {
-        if let Err(error) = streams::print(&format!("{}\n", happened.json(stage))) {
+    fn report(&self, stage: Option<&str>, event: &Event) {
+        if let Err(error) = streams::print(&format!("{}\n", event.json(stage))) {
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
     }

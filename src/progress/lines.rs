@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::course::Course;
 use super::detail::Detail;
-use super::event::{Happened, Reporter, RunEvent};
+use super::event::{Event, Reporter, RunEvent};
 use crate::store::RunState;
 use crate::streams::say;
 use crate::units::spoken;
 
-/// Progress of a stage is told at most this often.
+/// Shortest time between two progress lines of a stage.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Prints a line per event.
@@ -27,26 +27,26 @@ struct State {
 
 /// The line last printed about a stage.
 struct Pace {
-    told: Instant,
-    /// The step of a checkpoint that no line has told.
+    printed: Instant,
+    /// The step of a checkpoint that no line has named.
     checkpoint: Option<u64>,
 }
 
 impl Reporter for Lines {
-    fn tell(&self, stage: Option<&str>, happened: &Happened) {
+    fn report(&self, stage: Option<&str>, event: &Event) {
         let mut state = self.state.lock().expect("no thread panics while it prints");
         let (name, now) = (stage.unwrap_or_default(), Instant::now());
-        state.course.see(stage, happened, now);
-        let line = match happened {
-            Happened::Work(kit::Event::Progressed { done, total, unit, detail }) => {
+        state.course.see(stage, event, now);
+        let line = match event {
+            Event::Work(kit::Event::Progressed { done, total, unit, detail }) => {
                 state.progress(name, now, *done, *total, unit, detail)
             }
             // It stands in the next line of the stage.
-            Happened::Work(kit::Event::CheckpointWritten { step }) if self.detail < Detail::Full => {
+            Event::Work(kit::Event::CheckpointWritten { step }) if self.detail < Detail::Full => {
                 state.pace.entry(name.to_owned()).or_insert_with(|| Pace::new(now)).checkpoint = Some(*step);
                 None
             }
-            other if is_told(other, self.detail) => sentence(other),
+            other if is_printed(other, self.detail) => sentence(other),
             _ => None,
         };
         if let Some(line) = line {
@@ -65,13 +65,13 @@ impl Lines {
 
 impl Pace {
     fn new(now: Instant) -> Pace {
-        Pace { told: now, checkpoint: None }
+        Pace { printed: now, checkpoint: None }
     }
 }
 
 /// True where an event is printed at this detail: a stage that needs no work is one line at the end of the run.
-pub(super) fn is_told(happened: &Happened, detail: Detail) -> bool {
-    let idle = matches!(happened, Happened::Run(RunEvent::StageReused { .. } | RunEvent::StageSkipped { .. }));
+pub(super) fn is_printed(event: &Event, detail: Detail) -> bool {
+    let idle = matches!(event, Event::Run(RunEvent::StageReused { .. } | RunEvent::StageSkipped { .. }));
     detail == Detail::Full || !idle
 }
 
@@ -86,10 +86,10 @@ impl State {
         detail: &str,
     ) -> Option<String> {
         let pace = self.pace.entry(stage.to_owned()).or_insert_with(|| Pace::new(now));
-        if now - pace.told < EVERY {
+        if now - pace.printed < EVERY {
             return None;
         }
-        pace.told = now;
+        pace.printed = now;
         let mut line = format!("stage {}, {done} of {total} {unit}", self.course.place(stage));
         if let Some((rate, left)) = self.course.pace(stage) {
             line.push_str(&format!(", {} {unit}/s, {} left", rounded(rate), spoken(left)));
@@ -126,10 +126,10 @@ pub(super) fn head(error: &str) -> &str {
 }
 
 /// An event in words, if people want to read it as it happens.
-pub(super) fn sentence(happened: &Happened) -> Option<String> {
-    use kit::Event;
-    Some(match happened {
-        Happened::Run(event) => match event {
+pub(super) fn sentence(event: &Event) -> Option<String> {
+    use kit::Event as Work;
+    Some(match event {
+        Event::Run(event) => match event {
             RunEvent::RunStarted { pipeline, run, device, stages } => {
                 format!("run {run} of {pipeline}: {stages} stages, models on {device}")
             }
@@ -172,13 +172,13 @@ pub(super) fn sentence(happened: &Happened) -> Option<String> {
                 format!("{state} in {}", spoken(Duration::from_secs_f64(*seconds)))
             }
         },
-        Happened::Work(event) => match event {
-            Event::Resumed { what } => format!("keeps {what}"),
-            Event::CheckpointWritten { step } => format!("checkpoint at step {step}"),
-            Event::RowsRejected { reason, rows } => format!("{rows} rows rejected: {reason}"),
-            Event::Noted { text } => text.clone(),
-            Event::Warned { text } => format!("warning: {text}"),
-            Event::Progressed { .. } | Event::ShardCommitted { .. } => return None,
+        Event::Work(event) => match event {
+            Work::Resumed { what } => format!("keeps {what}"),
+            Work::CheckpointWritten { step } => format!("checkpoint at step {step}"),
+            Work::RowsRejected { reason, rows } => format!("{rows} rows rejected: {reason}"),
+            Work::Noted { text } => text.clone(),
+            Work::Warned { text } => format!("warning: {text}"),
+            Work::Progressed { .. } | Work::ShardCommitted { .. } => return None,
         },
     })
 }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_told_by_their_first_line() {
+    fn errors_are_shown_by_their_first_line() {
         check(
             "stage `data`: 2 of 5 rows cannot be taken:\n  a.jsonl:2: missing\nmend them",
             "2 of 5 rows cannot be taken",

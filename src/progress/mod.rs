@@ -16,7 +16,7 @@ pub use bars::Bars;
 pub use course::Course;
 pub use detail::Detail;
 pub use ending::ending;
-pub use event::{Happened, Reporter, Reporters, RunEvent};
+pub use event::{Event, Reporter, Reporters, RunEvent};
 pub use fetching::Fetching;
 pub use json::Json;
 pub use lines::Lines;

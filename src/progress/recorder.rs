@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kit::{Error, Result};
 
-use super::event::{Happened, Reporter};
+use super::event::{Event, Reporter};
 
 /// Progress of a stage is kept at most this often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -31,17 +31,17 @@ impl Recorder {
 }
 
 impl Reporter for Recorder {
-    fn tell(&self, stage: Option<&str>, happened: &Happened) {
+    fn report(&self, stage: Option<&str>, event: &Event) {
         let mut state = self.state.lock().expect("no thread panics while it records");
         let (file, last) = &mut *state;
-        if let (Happened::Work(kit::Event::Progressed { done, total, .. }), Some(stage)) = (happened, stage) {
-            let early = last.get(stage).is_some_and(|told| told.elapsed() < EVERY);
+        if let (Event::Work(kit::Event::Progressed { done, total, .. }), Some(stage)) = (event, stage) {
+            let early = last.get(stage).is_some_and(|written| written.elapsed() < EVERY);
             if early && done < total {
                 return;
             }
             last.insert(stage.to_owned(), Instant::now());
         }
         // A record that cannot be written does not stop the work it is about.
-        let _ = file.write_all(format!("{}\n", happened.json(stage)).as_bytes());
+        let _ = file.write_all(format!("{}\n", event.json(stage)).as_bytes());
     }
 }

@@ -34,11 +34,11 @@ pub fn aligned(rows: &[Vec<String>], right: &[usize]) -> String {
 /// Longer lines of figures are broken.
 pub(super) const WIDTH: usize = 110;
 
-/// A run as a table: what became of each stage; then its figures, and where its results are.
+/// A run as a table: the state of each stage, its figures, and the folder of its results.
 pub fn summary(record: &RunRecord, records: &Records) -> String {
     let titles = ["stage", "state", "read", "rows", "rejected", "time"].map(str::to_owned).to_vec();
     let mut rows = vec![titles];
-    let mut told = String::new();
+    let mut facts_text = String::new();
     let mut groups: BTreeMap<&str, Vec<&StageRecord>> = BTreeMap::new();
     for (name, stage) in &record.stages {
         // Only the stages of a matrix have an `@` in their names.
@@ -50,7 +50,7 @@ pub fn summary(record: &RunRecord, records: &Records) -> String {
             let Some(members) = groups.remove(group) else { continue };
             rows.push(line_of_group(group, &members));
             let whys = members.iter().filter(|stage| stage.state.word() == StageState::Failed.word());
-            told.extend(
+            facts_text.extend(
                 whys.filter_map(|stage| stage.why.as_ref()).map(|why| format!("{group}: failed: {}\n", head(why))),
             );
             continue;
@@ -72,11 +72,11 @@ pub fn summary(record: &RunRecord, records: &Records) -> String {
             facts.extend(stage.why.as_ref().map(|why| format!("{}: {}", stage.state.word(), head(why))));
         }
         if !facts.is_empty() {
-            told.push_str(&broken(name, &facts));
+            facts_text.push_str(&broken(name, &facts));
         }
     }
     let folder = records.pipeline(&record.pipeline);
-    format!("{}{told}results: {}/<stage>/<table>\n", aligned(&rows, &[2, 3, 4, 5]), folder.display())
+    format!("{}{facts_text}results: {}/<stage>/<table>\n", aligned(&rows, &[2, 3, 4, 5]), folder.display())
 }
 
 /// All stages of a matrix in one line.

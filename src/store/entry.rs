@@ -29,7 +29,7 @@ pub struct Store {
 pub enum Condition {
     /// Nothing.
     Missing,
-    /// A whole entry, as far as sizes and known digests tell.
+    /// A whole entry, as far as sizes and known digests show.
     Whole(Box<Manifest>),
     /// Something that is not what its manifest says.
     Damaged(String),
@@ -136,8 +136,8 @@ impl Store {
         }
     }
 
-    /// As [`Store::condition`], of a folder without its name: work that was complete when its process died. Every file of
-    /// it is read; without a manifest it is missing.
+    /// As [`Store::condition`], of a folder without its name: work that was complete when its process died. Every file
+    /// of it is read; without a manifest it is missing.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -243,7 +243,8 @@ impl Store {
         if entry.exists() {
             match renameat_with(CWD, partial, CWD, &entry, RenameFlags::EXCHANGE) {
                 Ok(()) => {}
-                // File systems without the exchange get two renames; a kill between them costs a run, never a wrong entry.
+                // File systems without the exchange get two renames; a kill between them costs a run, never a wrong
+                // entry.
                 Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                     let old = self.set_aside(&entry)?;
                     std::fs::rename(partial, &entry).map_err(Error::io(&entry))?;

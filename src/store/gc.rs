@@ -98,8 +98,8 @@ pub fn garbage(store: &Store, records: &Records, keep: usize) -> Result<Vec<Garb
     Ok(garbage)
 }
 
-/// Files that killed processes left and that nobody reads: written and not yet renamed. Unfinished work is swept when it
-/// is taken up. What a live process may be writing is none.
+/// Files that killed processes left and that nobody reads: written and not yet renamed. Unfinished work is swept when
+/// it is taken up. What a live process may be writing is none.
 ///
 /// # Errors
 /// When a folder cannot be read.

@@ -10,7 +10,7 @@ use super::records::{Records, StageRecord};
 /// A reason for running again is looked for in at most this many records.
 const RECENT: usize = 50;
 
-/// The earlier runs of a pipeline, the latest first. Each record is read once, when it is asked for: a pipeline of
+/// The earlier runs of a pipeline, the latest first. Each record is read once, on first use: a pipeline of
 /// thousands of stages has large ones.
 pub struct History {
     pipeline: String,

@@ -121,7 +121,7 @@ pub enum Part {
     File,
 }
 
-/// One way in which two recipes differ. Contents are told by their digests.
+/// One way in which two recipes differ. Contents are compared by their digests.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     /// The part of the recipe that differs.
@@ -273,8 +273,8 @@ impl Manifest {
         serde_json::to_value(self).expect("a manifest can be written as JSON")
     }
 
-    /// The rows of a result as people count them: those of the stage's main output, which is the first of `outputs`, and
-    /// of its rows that are held out; where that is a model, the rows that it was made from.
+    /// The rows of a result as people count them: those of the stage's main output, which is the first of `outputs`,
+    /// and of its rows that are held out; where that is a model, the rows that it was made from.
     pub fn rows(&self, outputs: &[OutputPort]) -> u64 {
         let main = outputs.first().filter(|output| output.table != Table::Model);
         match (main, self.outcome.balance.first()) {

@@ -16,7 +16,7 @@ use super::manifest::Recipe;
 use super::unless_torn;
 use crate::clock;
 
-/// Where a stage keeps TensorBoard event files in its entry: beside the ports, since they tell times.
+/// Where a stage keeps TensorBoard event files in its entry: beside the ports, since they contain times.
 const EVENT_FILES: &str = ".tensorboard";
 
 /// Held while a record is written, so that of two writers of this process the last has the word.
@@ -127,7 +127,7 @@ impl StageRecord {
 pub enum RunState {
     /// At work, or killed.
     Running,
-    /// Everything asked for is there.
+    /// Every requested result exists.
     Done,
     /// A stage failed.
     Failed,
@@ -275,8 +275,8 @@ impl Records {
         std::fs::rename(&temporary, &path).map_err(Error::io(&path))
     }
 
-    /// Says in the record of a run that it was interrupted, and its stages at work with it. Nothing is written after that by
-    /// this process, which is about to end: where the record cannot be had soon, it ends without.
+    /// Says in the record of a run that it was interrupted, and its stages at work with it. Nothing is written after
+    /// that by this process, which is about to end: where the record cannot be had soon, it ends without.
     pub fn mark_interrupted(&self, pipeline: &str, run: u64) {
         let began = Instant::now();
         let held = loop {
@@ -293,7 +293,7 @@ impl Records {
             record.finished = Some(clock::now().to_string());
             let at_work = record.stages.values_mut().filter(|stage| stage.state == StageState::Running);
             at_work.for_each(|stage| stage.state = StageState::Interrupted);
-            // Nobody is left to be told.
+            // No reporter is left.
             let _ = self.replace(&record);
         }
         std::mem::forget(held);

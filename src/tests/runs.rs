@@ -55,10 +55,10 @@ fn a_file_that_changes_while_it_is_read_makes_no_result() {
     for (how, code, state) in [("", 74, "a failed"), (", stop_after: 3", 75, "a interrupted")] {
         std::fs::write(&note, "one").unwrap();
         let ran = world.run(&text(&format!(", rewrites_note: true{how}")));
-        let told = ran.result.as_ref().unwrap_err().to_string();
-        assert_eq!((ran.code(), ran.states().as_str()), (code, state), "{told}");
-        let changed = told.contains("note.txt: changed while it was read, nothing was stored; run again");
-        assert_eq!(changed, code == 74, "{told}");
+        let text = ran.result.as_ref().unwrap_err().to_string();
+        assert_eq!((ran.code(), ran.states().as_str()), (code, state), "{text}");
+        let changed = text.contains("note.txt: changed while it was read, nothing was stored; run again");
+        assert_eq!(changed, code == 74, "{text}");
         let left = std::fs::read_dir(world.store().folder()).unwrap().count();
         assert_eq!(left, 0, "neither a result nor unfinished work");
     }
@@ -80,7 +80,7 @@ fn an_interrupted_stage_goes_on_where_it_was() {
     );
     let resumed = world.run(&text(""));
     assert!(resumed.said(|event| matches!(event, RunEvent::StageStarted { resumed: true, .. })));
-    assert!(resumed.heard.iter().any(|(_, happened)| format!("{happened:?}").contains("3 of 8 shards")));
+    assert!(resumed.heard.iter().any(|(_, event)| format!("{event:?}").contains("3 of 8 shards")));
     let whole = World::new();
     whole.run(&text("")).result.unwrap();
     let manifest = |world: &World| world.store().manifest(&entry_of(world, "a")).unwrap().unwrap();
@@ -88,7 +88,7 @@ fn an_interrupted_stage_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_killed_stage_is_told_from_one_at_work() {
+fn a_killed_stage_is_distinguished_from_one_at_work() {
     let world = World::new();
     let text = |stop: &str| format!("name: test\nstages:\n  a: {{kind: count, rows: 30{stop}}}\n");
     world.run(&text(", stop_after: 3"));

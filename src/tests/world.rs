@@ -12,7 +12,7 @@ use crate::engine::run::{Options, Run};
 use crate::error::{Error, Result};
 use crate::pipeline::check::check_file;
 use crate::pipeline::graph::Graph;
-use crate::progress::{Happened, Reporter, RunEvent};
+use crate::progress::{Event, Reporter, RunEvent};
 use crate::store::{Records, RunRecord, Store};
 
 /// A folder of its own for each test.
@@ -20,24 +20,24 @@ pub struct World {
     pub folder: tempfile::TempDir,
 }
 
-/// Collects what is told.
+/// Collects the events of a run.
 #[derive(Default)]
-pub struct Heard(pub Mutex<Vec<(String, Happened)>>);
+pub struct Collector(pub Mutex<Vec<(String, Event)>>);
 
-impl Reporter for Heard {
-    fn tell(&self, stage: Option<&str>, happened: &Happened) {
-        self.0.lock().unwrap().push((stage.unwrap_or_default().to_owned(), happened.clone()));
+impl Reporter for Collector {
+    fn report(&self, stage: Option<&str>, event: &Event) {
+        self.0.lock().unwrap().push((stage.unwrap_or_default().to_owned(), event.clone()));
     }
 }
 
 /// The result of a run.
-pub struct Ran {
+pub struct RunResult {
     pub record: RunRecord,
     pub result: Result<()>,
-    pub heard: Vec<(String, Happened)>,
+    pub heard: Vec<(String, Event)>,
 }
 
-impl Ran {
+impl RunResult {
     /// `stage state` of each stage, in the order of the file.
     pub fn states(&self) -> String {
         let states = self.record.order.iter().map(|name| format!("{name} {}", self.record.stages[name].state.word()));
@@ -49,7 +49,7 @@ impl Ran {
     }
 
     pub fn said(&self, wanted: impl Fn(&RunEvent) -> bool) -> bool {
-        self.heard.iter().any(|(_, happened)| matches!(happened, Happened::Run(event) if wanted(event)))
+        self.heard.iter().any(|(_, event)| matches!(event, Event::Run(event) if wanted(event)))
     }
 }
 
@@ -87,14 +87,14 @@ impl World {
         Ok(graph.order.iter().map(line).collect())
     }
 
-    pub fn run(&self, text: &str) -> Ran {
+    pub fn run(&self, text: &str) -> RunResult {
         self.run_with(text, Selection::default(), &Interrupt::default()).unwrap()
     }
 
     /// A run, or why it could not begin.
-    pub fn run_with(&self, text: &str, selection: Selection, interrupt: &Interrupt) -> Result<Ran, Error> {
+    pub fn run_with(&self, text: &str, selection: Selection, interrupt: &Interrupt) -> Result<RunResult, Error> {
         let graph = self.graph(text);
-        let (store, records, heard) = (self.store(), self.records(), Heard::default());
+        let (store, records, heard) = (self.store(), self.records(), Collector::default());
         let options = Options { selection, device: "cpu".to_owned(), no_wait: false, command: Vec::new() };
         let planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
         let (number, _alive) = records.begin(&graph.name)?;
@@ -108,7 +108,7 @@ impl World {
             interrupt,
         };
         let (record, result) = run.run(number, planned);
-        Ok(Ran { record, result, heard: heard.0.into_inner().unwrap() })
+        Ok(RunResult { record, result, heard: heard.0.into_inner().unwrap() })
     }
 
     /// The text of the messages in a stage's port, through the link of the latest run.

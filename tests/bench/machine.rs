@@ -51,7 +51,7 @@ pub fn matmul_gflops() -> f64 {
     2.0 * (N as f64).powi(3) / best / 1e9
 }
 
-/// The day, as `date` tells it.
+/// The day, as `date` prints it.
 pub fn date() -> String {
     let output = std::process::Command::new("date").args(["-u", "+%F"]).output().expect("`date` runs");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()

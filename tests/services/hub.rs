@@ -1,5 +1,5 @@
-//! A hub on the loopback interface with one model, whose weights break off the first time, and that tells the content of
-//! its files as the Hugging Face hub does.
+//! A hub on the loopback interface with one model, whose weights break off the first time, and that tells the content
+//! of its files as the Hugging Face hub does.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

@@ -83,14 +83,14 @@ pub fn binary() -> PathBuf {
 
 /// The result of a process.
 #[derive(Debug)]
-pub struct Ran {
+pub struct ProcessResult {
     /// Its exit code; 128 and the signal's number where it died of one.
     pub code: i32,
     /// Its stderr.
     pub err: String,
 }
 
-impl Ran {
+impl ProcessResult {
     /// The end of what it said, in one line.
     pub fn said(&self) -> String {
         let text = self.err.trim().replace('\n', " / ");
@@ -108,7 +108,7 @@ impl Ran {
 }
 
 /// Runs a command to its end, or stops it.
-pub fn finish(command: &mut Command) -> Ran {
+pub fn finish(command: &mut Command) -> ProcessResult {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
     let err = std::thread::spawn(move || {
@@ -130,7 +130,7 @@ pub fn finish(command: &mut Command) -> Ran {
         }
     };
     let code = status.map_or(TOO_LONG, |status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap()));
-    Ran { code, err: err.join().unwrap() }
+    ProcessResult { code, err: err.join().unwrap() }
 }
 
 /// A folder with a pipeline.
@@ -195,17 +195,17 @@ impl Place {
     }
 
     /// Runs the binary to its end.
-    pub fn halftone(&self, args: &[&str]) -> Ran {
+    pub fn halftone(&self, args: &[&str]) -> ProcessResult {
         finish(&mut self.command(binary(), args))
     }
 
     /// Runs the pipeline.
-    pub fn run(&self) -> Ran {
+    pub fn run(&self) -> ProcessResult {
         self.halftone(&["run", "pipeline.yaml", "--device", "cpu"])
     }
 
     /// Runs a line of the shell in which `halftone` is the binary.
-    pub fn shell(&self, line: &str) -> Ran {
+    pub fn shell(&self, line: &str) -> ProcessResult {
         let line = format!("halftone() {{ exec {} \"$@\"; }}; {line}", binary().display());
         finish(&mut self.command("bash", &["-c", &line]))
     }

@@ -67,8 +67,8 @@ pub fn figures(a: &Side<'_>, b: &Side<'_>) -> Result<Vec<Figures>> {
 /// Figures by name.
 type Named = Vec<(String, f64)>;
 
-/// The figures of a table. Of a training, the ends of its columns ([`kit::end_mean`]), and how many of its steps these are means
-/// over.
+/// The figures of a table. Of a training, the ends of its columns ([`kit::end_mean`]), and how many of its steps these
+/// are means over.
 fn read(path: &Path) -> Result<(Named, Option<String>)> {
     let rows = Rows::open(path)?;
     let names: Vec<&str> = rows.columns.iter().map(|(name, _)| name.as_str()).collect();
@@ -122,7 +122,8 @@ mod tests {
         let of =
             |rows: &[(&str, f64)]| rows.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect::<Vec<_>>();
         let rows = side_by_side(&of(&[("accuracy", 0.5), ("gone", 1.0)]), &of(&[("new", 2.0), ("accuracy", 0.75)]));
-        let told: Vec<(&str, Option<f64>)> = rows.iter().map(|row| (row.name.as_str(), row.difference)).collect();
-        assert_eq!(told, [("accuracy", Some(0.25)), ("gone", None), ("new", None)]);
+        let differences: Vec<(&str, Option<f64>)> =
+            rows.iter().map(|row| (row.name.as_str(), row.difference)).collect();
+        assert_eq!(differences, [("accuracy", Some(0.25)), ("gone", None), ("new", None)]);
     }
 }

@@ -48,7 +48,7 @@ pub fn no_run(records: &Records, name: &str, run: Option<u64>) -> Error {
 
 /// The outcome of a run that is not done, and the last finished run before it: a fragment that continues a sentence.
 /// Empty where the run is done.
-pub fn what_became(records: &Records, record: &RunRecord) -> String {
+pub fn unfinished_note(records: &Records, record: &RunRecord) -> String {
     let number = record.run;
     let mut text = match record.state {
         RunState::Done => return String::new(),
@@ -69,7 +69,7 @@ pub fn what_became(records: &Records, record: &RunRecord) -> String {
         Some(run) => format!("; the last good run is {run}: `--run {run}`"),
         None => "; no run before it was done".to_owned(),
     });
-    text.push_str(&format!("; `halftone status {}` tells more", record.pipeline));
+    text.push_str(&format!("; `halftone status {}` shows more", record.pipeline));
     text
 }
 

@@ -12,7 +12,7 @@ mod target;
 pub use cells::is_text;
 pub use compact::compact;
 pub use filter::Filter;
-pub use missing::{no_run, what_became};
+pub use missing::{no_run, unfinished_note};
 pub use rows::{Row, Rows};
 pub use show::{pretty, schema_table, table};
 pub use stats::stats_table;

@@ -116,8 +116,8 @@ pub fn stats_table(rows: &Rows, filters: &[Filter], as_json: bool) -> Result<Str
             text.push_str(&format!("{}\n", Value::Object(object)));
             continue;
         }
-        let told: Vec<String> = facts.iter().filter_map(|(name, value)| fact(name, value)).collect();
-        lines.push(vec![name.clone(), told.join(", ")]);
+        let texts: Vec<String> = facts.iter().filter_map(|(name, value)| fact(name, value)).collect();
+        lines.push(vec![name.clone(), texts.join(", ")]);
     }
     Ok(if as_json {
         text
@@ -161,11 +161,11 @@ mod tests {
     fn columns_are_summed_up() {
         let mut column = Column::default();
         [json!(0.5), json!(1.0), json!(null), json!(0.75)].iter().for_each(|cell| column.add(cell));
-        let told: Vec<String> = column.facts().iter().filter_map(|(name, value)| fact(name, value)).collect();
-        assert_eq!(told, ["1 null", "0.5 to 1, mean 0.75", "|█    █   █|"]);
+        let texts: Vec<String> = column.facts().iter().filter_map(|(name, value)| fact(name, value)).collect();
+        assert_eq!(texts, ["1 null", "0.5 to 1, mean 0.75", "|█    █   █|"]);
         let mut column = Column::default();
         ["same", "joint", "same"].iter().for_each(|text| column.add(&json!(text)));
-        let told: Vec<String> = column.facts().iter().filter_map(|(name, value)| fact(name, value)).collect();
-        assert_eq!(told, ["2 distinct", "\"same\" 2, \"joint\" 1"]);
+        let texts: Vec<String> = column.facts().iter().filter_map(|(name, value)| fact(name, value)).collect();
+        assert_eq!(texts, ["2 distinct", "\"same\" 2, \"joint\" 1"]);
     }
 }

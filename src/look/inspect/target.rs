@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kit::Table;
 
-use super::missing::{near_path, near_tables, no_run, nothing_here, what_became};
+use super::missing::{near_path, near_tables, no_run, nothing_here, unfinished_note};
 use crate::error::{Error, Result};
 use crate::pipeline::problem::did_you_mean;
 use crate::store::{Manifest, Records, RunRecord};
@@ -79,14 +79,14 @@ pub fn resolve_noting(
     let ports = if run.is_some() { found.ports.clone() } else { written(&record, stage, records) };
     if ports.is_empty() {
         let why = found.why.as_deref().and_then(|why| why.lines().next()).unwrap_or("it has not run");
-        let became = what_became(records, &record);
-        return Err(Error::Usage(format!("stage `{stage}` has no result: {}, {why}{became}", found.state.word())));
+        let note = unfinished_note(records, &record);
+        return Err(Error::Usage(format!("stage `{stage}` has no result: {}, {why}{note}", found.state.word())));
     }
     let earlier = found.ports.is_empty().then(|| {
         let run = record.run;
         format!(
             "run {run} has not come to `{stage}`: this is the result of an earlier run{}",
-            what_became(records, &record)
+            unfinished_note(records, &record)
         )
     });
     let target = match port {

@@ -6,7 +6,7 @@ use super::view::{four, grouped};
 
 /// A training on fewer pairs than these says little of an objective.
 const FEW_PAIRS: u64 = 300;
-/// An interval wider than this on either side does not tell settings apart.
+/// An interval wider than this on either side does not separate settings.
 const WIDE: f64 = 0.05;
 /// A mean reward of chosen sides below this means that they became rarer.
 const LOST: f64 = -0.5;

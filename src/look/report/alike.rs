@@ -114,9 +114,9 @@ fn neighbours(trainings: &[Weighing], found: &[Found], table: &Found) -> Result<
     let mut facts = vec![table.read_note(count, "prompts held against each other")];
     let mut figures = vec![Figure::new("All pairs of prompts", &frame, &[(Ink::series(0), Mark::Bars(bars))], &[])?];
     if count > 1 {
-        let (figure, told) = sizes(trainings, &cosines)?;
+        let (figure, size_facts) = sizes(trainings, &cosines)?;
         figures.push(figure);
-        facts.extend(told);
+        facts.extend(size_facts);
     }
     Ok(Part { title: table.name(), facts: facts.join(" · "), figures, table: Some(grid), ..Part::default() })
 }

@@ -1,5 +1,5 @@
-//! The answers at the top of a report: did it learn, can the labels be trusted, what next. Deciding is pure: from what the
-//! tables say to sentences.
+//! The answers at the top of a report: did it learn, can the labels be trusted, what next. Deciding is pure: from what
+//! the tables say to sentences.
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ pub enum Mark {
     Unknown,
     /// As it should be.
     Good,
-    /// It cannot be told, or needs a look.
+    /// Unknown, or in need of a look.
     Unsure,
     /// Not as it should be.
     Bad,
@@ -62,14 +62,14 @@ fn learned(evidence: &Evidence) -> Answer {
     measured.extend(of_all(accuracies, "accuracy on held-out pairs is", 0.5, "pairs"));
     let mut facts: Vec<String> = Vec::new();
     for training in &evidence.trainings {
-        facts.extend(told(training));
+        facts.extend(summary(training));
     }
     if let Some((mark, answer)) = measured.first().cloned() {
         facts.splice(0..0, measured.into_iter().skip(1).map(|(_, text)| sentence(&text)));
         let word = match mark {
             Mark::Good => "Yes",
             Mark::Bad => "No",
-            _ => "That cannot be told",
+            _ => "Unknown",
         };
         return Answer { question, mark, answer: format!("{word}: {answer}."), facts };
     }
@@ -131,7 +131,7 @@ fn with_interval(figure: &Figure) -> String {
 }
 
 /// The result of a training, in a sentence.
-fn told(training: &Training) -> Option<String> {
+fn summary(training: &Training) -> Option<String> {
     let (first, last) = training.loss?;
     let mut words = vec![format!("loss {} to {}", four(first), four(last))];
     // Where the policy is its reference, rounding alone makes a margin.
@@ -266,20 +266,21 @@ mod tests {
         }
     }
 
-    fn told(figures: Vec<Figure>) -> Vec<(Mark, String)> {
+    fn answers_to(figures: Vec<Figure>) -> Vec<(Mark, String)> {
         let evidence = Evidence { figures, judged: true, ..Evidence::default() };
         answers(&evidence).into_iter().map(|answer| (answer.mark, answer.answer)).collect()
     }
 
     #[test]
-    fn what_was_learned_is_told_with_its_interval() {
-        let better = told(vec![figure("evaluate", "utility/after-before", 0.174, 0.01)]);
+    fn the_learned_preference_is_shown_with_its_interval() {
+        let better = answers_to(vec![figure("evaluate", "utility/after-before", 0.174, 0.01)]);
         assert_eq!(better[0].0, Mark::Good);
         assert_eq!(better[0].1, "Yes: utility changed by 0.1740 (0.1640 to 0.1840), over 300 prompts.");
-        let unclear = told(vec![figure("evaluate", "win_rate", 0.52, 0.05)]);
+        let unclear = answers_to(vec![figure("evaluate", "win_rate", 0.52, 0.05)]);
         assert_eq!(unclear[0].0, Mark::Unsure);
-        assert!(unclear[0].1.starts_with("That cannot be told: the policy wins a share of 0.5200"), "{unclear:?}");
-        let worse = told(vec![figure("evaluate", "accuracy", 0.4, 0.05), figure("evaluate", "accuracy", 0.3, 0.05)]);
+        assert!(unclear[0].1.starts_with("Unknown: the policy wins a share of 0.5200"), "{unclear:?}");
+        let worse =
+            answers_to(vec![figure("evaluate", "accuracy", 0.4, 0.05), figure("evaluate", "accuracy", 0.3, 0.05)]);
         assert_eq!(worse[0].0, Mark::Bad);
         assert!(worse[0].1.contains("the best of 2; the least is 0.3000"), "{worse:?}");
     }
@@ -310,13 +311,13 @@ mod tests {
         let judge = |figures: &[(&str, f64)]| -> Vec<Figure> {
             figures.iter().map(|(metric, value)| figure("judge", metric, *value, 0.001)).collect()
         };
-        let all = told(judge(&good));
+        let all = answers_to(judge(&good));
         assert_eq!(all[1].0, Mark::Unsure);
         assert!(all[1].1.contains("Whether its labels are right was not measured"), "{all:?}");
         let mut figures = judge(&good);
         figures.push(figure("evaluate", "truth/mean_abs_error", 0.06, 0.003));
-        assert_eq!(told(figures)[1].0, Mark::Good);
-        let all = told(judge(&[("label_mass", 0.04), ("position/gap", 0.3)]));
+        assert_eq!(answers_to(figures)[1].0, Mark::Good);
+        let all = answers_to(judge(&[("label_mass", 0.04), ("position/gap", 0.3)]));
         assert_eq!(all[1].0, Mark::Bad);
         assert!(all[1].1.starts_with("No: `judge`"), "{all:?}");
         let own = Evidence {

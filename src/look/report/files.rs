@@ -49,7 +49,7 @@ impl Found {
 
 /// A port of a stage, or of all stages of a matrix.
 pub struct Group<'a> {
-    /// As [`Found::name`], without what tells the members apart.
+    /// As [`Found::name`], without the labels of the member.
     pub name: String,
     /// The tables, in the order of the pipeline.
     pub members: Vec<&'a Found>,

@@ -69,7 +69,8 @@ fn labels(table: &Found) -> Result<Part> {
     Ok(Part { title: table.name(), facts: facts.join(" · "), figures, ..Part::default() })
 }
 
-/// How many comparisons have no verdict since the judge says something else, and what it says, from the judge's summary.
+/// How many comparisons have no verdict since the judge says something else, and what it says, from the judge's
+/// summary.
 fn without_verdict(table: &Found) -> Result<Option<String>> {
     let summary = table.path.with_file_name("summary");
     if !summary.is_dir() {

@@ -1,8 +1,8 @@
 //! The report of a run: one HTML file with everything in it, for people.
 //!
-//! It answers first (`answers`, from `evidence`), then shows the details, each section only where the run has the tables
-//! for it. It asks nothing of the network and follows the reader's light or dark. Read [`write`] first; `sections` says
-//! what there is, `plots` draws, `compare` sets several runs side by side.
+//! It answers first (`answers`, from `evidence`), then shows the details, each section only where the run has the
+//! tables for it. It asks nothing of the network and follows the reader's light or dark. Read [`write`] first;
+//! `sections` says what there is, `plots` draws, `compare` sets several runs side by side.
 
 mod advice;
 mod alike;

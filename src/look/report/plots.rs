@@ -157,7 +157,7 @@ fn draw(frame: &Frame, marks: &[(Ink, Mark)], svg: &mut String) -> std::result::
     Ok(())
 }
 
-/// A number beside an axis of that span: as many digits as tell neighbours apart.
+/// A number beside an axis of that span: with the digits that distinguish neighbours.
 fn number(value: f64, span: f64) -> String {
     if value.abs() < span * 1e-9 {
         return "0".to_owned();
@@ -195,7 +195,8 @@ pub fn range(values: impl IntoIterator<Item = f64>) -> Range<f64> {
     floor..high + room
 }
 
-/// How many values fall into each of `bins` equal parts of a range, as steps to be drawn; values outside count at its ends.
+/// How many values fall into each of `bins` equal parts of a range, as steps to be drawn; values outside count at its
+/// ends.
 pub fn counts(values: impl IntoIterator<Item = f64>, over: Range<f64>, bins: usize) -> Vec<(f64, f64, f64)> {
     let width = (over.end - over.start) / bins as f64;
     let mut counts = vec![0.0; bins];

@@ -1,4 +1,4 @@
-//! The page as data: what ran, what came of it, and where everything lies.
+//! The page as data: the stages, their results, and the folders of everything.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -128,7 +128,7 @@ fn summaries(found: &[Found]) -> Result<Option<Section>> {
     }
     Ok((!parts.is_empty()).then_some(Section {
         id: "summary",
-        title: "What came of it",
+        title: "Results",
         note: "Low and high are the ends of the 95\u{a0}% interval. Shares are also drawn on a track from 0 to 1 with a tick at one half.",
         parts,
     }))

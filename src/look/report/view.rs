@@ -78,7 +78,7 @@ pub struct Example {
 }
 
 impl Figure {
-    /// Draws a figure; the legend tells what the inks are.
+    /// Draws a figure; the legend names the inks.
     ///
     /// # Errors
     /// As `plot`.

@@ -15,10 +15,10 @@ use crate::fit::Method;
 pub struct Calibrate {
     /// The soft labels to correct.
     pub verdicts: Input,
-    /// Better labels of some of the comparisons, hard (0 or 1) or soft: `verdicts` (as `ingest` makes them of a file with
-    /// two responses and `feedback`, `preference` or `p_hat`), `pairs` (of people's choices), or the sandbox's `truth`.
-    /// They are matched by the ids of both sides, or by the comparison's id, and turned where the sides are exchanged.
-    /// Several labels of one comparison are averaged. At least 30 comparisons have to match.
+    /// Better labels of some of the comparisons, hard (0 or 1) or soft: `verdicts` (as `ingest` makes them of a file
+    /// with two responses and `feedback`, `preference` or `p_hat`), `pairs` (of people's choices), or the sandbox's
+    /// `truth`. They are matched by the ids of both sides, or by the comparison's id, and turned where the sides are
+    /// exchanged. Several labels of one comparison are averaged. At least 30 comparisons have to match.
     pub gold: Input,
     /// `temperature` (one factor of the log-odds), `platt` (factor and offset), or `isotonic` (any non-decreasing
     /// curve; wants some hundreds of labels).
@@ -48,7 +48,7 @@ fn bins() -> u32 {
 }
 
 impl Calibrate {
-    /// What is wrong with the values.
+    /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         if self.folds < 2 {

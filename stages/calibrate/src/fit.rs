@@ -83,7 +83,7 @@ pub struct Fit {
     pub rows: u64,
     /// Newton's steps; 0 for isotonic curves, which are exact.
     pub steps: u32,
-    /// Whether the optimum was found inside the bounds.
+    /// True where the optimum was found inside the bounds.
     pub converged: bool,
 }
 

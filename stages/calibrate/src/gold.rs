@@ -182,7 +182,7 @@ impl GoldLabels {
     }
 }
 
-/// Whether a gold label's first side is the verdict's side b; nothing where that cannot be told.
+/// True where a gold label's first side is the verdict's side b; none where that cannot be decided.
 fn turned(gold: &Gold, [a, b]: &[Named; 2], p_hat: f64) -> Option<bool> {
     let Some([first, second]) = &gold.sides else {
         // Made from verdicts: from these, or from the same ones with sides exchanged.

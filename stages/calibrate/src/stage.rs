@@ -1,4 +1,4 @@
-//! What the engine asks of a configured `calibrate`.
+//! The stage contract of `calibrate`: ports, checks, forecast, run.
 
 use kit::{
     Ahead, Amount, Certainty, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
@@ -9,7 +9,7 @@ use crate::calibrating;
 use crate::config::{Calibrate, FEWEST};
 
 impl Calibrate {
-    /// What is told of so many verdicts and gold labels.
+    /// The forecast for so many verdicts and gold labels.
     fn told(verdicts: Amount, gold: Option<Amount>) -> Forecast {
         let forecast = Forecast::of_rows(verdicts);
         let Some(gold) = gold else { return forecast };
@@ -31,7 +31,7 @@ impl Calibrate {
 }
 
 impl Calibrate {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let gold = context.count_rows_of(&["gold"])?;
         Ok(Calibrate::told(Amount::exact(context.count_rows_of(&["verdicts"])?), Some(Amount::exact(gold))))

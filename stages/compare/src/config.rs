@@ -26,8 +26,8 @@ pub struct Compare {
     /// `responses` to compare with, for `within: {against: baseline}`.
     #[serde(default)]
     pub baseline: Option<Input>,
-    /// Two responses of one prompt that say the same: `drop` them, for nothing can be learned from them, or `keep` them,
-    /// for a contest in which they are ties. A judge that is asked in both orders gives them exactly 1/2.
+    /// Two responses of one prompt that say the same: `drop` them, for nothing can be learned from them, or `keep`
+    /// them, for a contest in which they are ties. A judge that is asked in both orders gives them exactly 1/2.
     #[serde(default, skip_serializing_if = "EqualTexts::is_default")]
     pub equal_texts: EqualTexts,
     /// `embeddings` of the prompts, for `joint: {nearest: k}`.

@@ -149,7 +149,7 @@ struct Chosen {
     joint: bool,
 }
 
-/// The nearest prompts, where they are asked for.
+/// The nearest prompts, where the settings want them.
 fn neighbours(settings: &Compare, context: &Context<'_>, responses: &Responses) -> Result<Neighbours> {
     let Some(Joint::Nearest(count)) = settings.joint else { return Ok(Vec::new()) };
     let inside =

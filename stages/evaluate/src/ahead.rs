@@ -1,4 +1,4 @@
-//! What will have to be measured, before it is there.
+//! The forecast of measuring, from what the inputs are expected to hold.
 
 use kit::{Ahead, Amount, Forecast, Outlook, Table};
 use lm::{Load, Purpose};

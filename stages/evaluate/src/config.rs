@@ -19,14 +19,14 @@ pub struct Evaluate {
     /// The policy that the pairs are scored with.
     #[serde(default)]
     pub model: Option<Input>,
-    /// What the policy is measured against: the reference model, or a `reference` table of these pairs. Without it
-    /// margins are of the policy's own log-probs.
+    /// The baseline of the policy: the reference model, or a `reference` table of these pairs. Without it margins are
+    /// of the policy's own log-probs.
     #[serde(default)]
     pub reference: Option<Input>,
-    /// The objective (or a list of objectives) whose loss is computed for each pair, with its knobs as in `train`. Those
-    /// that are functions of a whole batch (`rpo`, `aot`, `kto`) have no loss for a pair. Margins are of what it compares:
-    /// `jpo` and its kin add the prompt part, `ipo_norm`, `dpo_norm` and its kin (and without a reference `simpo` and
-    /// `orpo`) count per token.
+    /// The objective (or a list of objectives) whose loss is computed for each pair, with its knobs as in `train`.
+    /// Those that are functions of a whole batch (`rpo`, `aot`, `kto`) have no loss for a pair. Margins are of what it
+    /// compares: `jpo` and its kin add the prompt part, `ipo_norm`, `dpo_norm` and its kin (and without a reference
+    /// `simpo` and `orpo`) count per token.
     #[serde(default)]
     pub objective: Option<Mixture>,
     /// With it margins are also read as probabilities, sigmoid(beta margin), and compared with `p_hat`. Without it the
@@ -44,15 +44,15 @@ pub struct Evaluate {
     /// The side of all verdicts that is the policy's, in place of `baseline`.
     #[serde(default)]
     pub policy_side: Option<Side>,
-    /// What a tie counts in `win_rate`: a `win` (GDPO's evaluation), `half` (JPO's) or a `loss` (RPO's).
+    /// The points of a tie in `win_rate`: a `win` (GDPO's evaluation), `half` (JPO's) or a `loss` (RPO's).
     #[serde(default)]
     pub ties: Option<Ties>,
-    /// What is a tie: a `p_hat` of exactly one `half`, which a soft judge gives to equal texts only, or also verdicts whose
-    /// `orders_disagree` (JPO's evaluation).
+    /// The verdicts that count as ties: a `p_hat` of exactly one `half`, which a soft judge gives to equal texts only,
+    /// or also verdicts whose `orders_disagree` (JPO's evaluation).
     #[serde(default, skip_serializing_if = "TieWhen::is_default")]
     pub tie_when: TieWhen,
-    /// The judge's `rejects`: comparisons that it left without a verdict count as ties, as in RPO's evaluation, where they
-    /// are a loss for both sides. Without it they are left out.
+    /// The judge's `rejects`: comparisons that it left without a verdict count as ties, as in RPO's evaluation, where
+    /// they are a loss for both sides. Without it they are left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undecided: Option<Input>,
     /// Intervals of win rates from this many bootstrap resamples of whole prompts, in place of Wilson's and the normal
@@ -80,7 +80,7 @@ pub struct Evaluate {
     pub tokens_per_batch: usize,
 }
 
-/// What is a tie.
+/// The verdicts that count as ties.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TieWhen {
@@ -104,7 +104,7 @@ impl TieWhen {
     }
 }
 
-/// What a tie counts.
+/// The points of a tie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ties {
@@ -117,7 +117,7 @@ pub enum Ties {
 }
 
 impl Ties {
-    /// What a verdict counts: 1 for a win, 0 for a loss. A half is a tie in any case.
+    /// The points of a verdict: 1 for a win, 0 for a loss. A half is a tie in any case.
     pub fn points(self, p_better: f64, tie: bool) -> f64 {
         match (tie || p_better == 0.5, self) {
             (false, _) => f64::from(u8::from(p_better > 0.5)),
@@ -151,12 +151,12 @@ fn tokens_per_batch() -> usize {
 }
 
 impl Evaluate {
-    /// Whether prompts are scored too.
+    /// True where prompts are scored too.
     pub(crate) fn prompt_part(&self) -> bool {
         self.objective.as_ref().is_some_and(Mixture::needs_prompt_part)
     }
 
-    /// What margins are multiplied with for rewards, and whether that makes them log-odds.
+    /// The factor between margins and rewards, and whether it makes them log-odds.
     pub(crate) fn beta(&self) -> Option<(f64, bool)> {
         let lead = self.objective.as_ref().map(Mixture::lead);
         let given = self.beta.map(|beta| (beta, true));
@@ -235,7 +235,7 @@ impl Evaluate {
 }
 
 impl Evaluate {
-    /// What is wrong with the values.
+    /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut find = |key: &str, text: String| findings.push(Finding::at(key, text));

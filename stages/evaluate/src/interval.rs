@@ -45,9 +45,9 @@ pub fn mean(values: &[f64]) -> Option<Estimate> {
     Some(Estimate { value: mean, interval, rows: values.len() as u64 })
 }
 
-/// A mean with the percentile interval of a bootstrap that draws whole clusters (the rows of a prompt) with replacement:
-/// for rows that are alike within a cluster, which the other intervals take as independent. Nothing for no rows, no
-/// interval for one cluster.
+/// A mean with the percentile interval of a bootstrap that draws whole clusters (the rows of a prompt) with
+/// replacement: for rows that are alike within a cluster, which the other intervals take as independent. Nothing for no
+/// rows, no interval for one cluster.
 pub fn clustered_mean(rows: &[(&str, f64)], resamples: u32, rng: &mut impl Rng) -> Option<Estimate> {
     let mut clusters: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     for (cluster, value) in rows {

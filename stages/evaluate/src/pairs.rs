@@ -93,7 +93,7 @@ impl Pairs {
         Ok(())
     }
 
-    /// What there is to say of prompts that the template writes in another way when an answer follows.
+    /// A remark on prompts that the template writes in another way when an answer follows; none where there are none.
     pub(crate) fn displaced_remark(&self) -> Option<String> {
         displaced_remark(self.sides().filter(|side| side.sequence.displaced).count() as u64)
     }

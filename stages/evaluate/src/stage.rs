@@ -1,4 +1,4 @@
-//! What the engine asks of a configured `evaluate`.
+//! The stage contract of `evaluate`: ports, checks, forecast, run.
 
 use std::path::Path;
 
@@ -62,7 +62,7 @@ impl Evaluate {
 }
 
 impl Evaluate {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let tables = context.count_rows_of(&["verdicts", "truth", "utilities"])?;
         if self.pairs.is_none() {

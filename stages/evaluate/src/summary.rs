@@ -40,7 +40,7 @@ impl Summary {
         self.add(metric, estimate, BOOTSTRAP, note);
     }
 
-    /// What the policy is measured for, over all forms: accuracy, win rates, differences of utility, errors of labels.
+    /// The main measures, over all forms: accuracy, win rates, differences of utility, errors of labels.
     pub(crate) fn headlines(&self) -> impl Iterator<Item = &SummaryRow> {
         let wanted = |row: &&SummaryRow| {
             let difference = row.metric.starts_with("utility/") && row.note.starts_with(DIFFERENCE);

@@ -52,7 +52,7 @@ pub(crate) fn summarise(
     Ok(outcome.balance("utilities", rows, rows, 0))
 }
 
-/// What the second has over the first, by prompt.
+/// The second's values less the first's, by prompt.
 fn difference(first: &ByPrompt, second: &ByPrompt) -> Vec<f64> {
     second.iter().filter_map(|(prompt, utility)| Some(utility - first.get(prompt)?)).collect()
 }

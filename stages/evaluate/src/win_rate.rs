@@ -9,13 +9,13 @@ use crate::config::{Evaluate, Side, TieWhen, Ties};
 use crate::interval::clustered_mean;
 use crate::summary::{Summary, by_form};
 
-/// What one verdict says of the policy.
+/// One verdict's answer about the policy.
 struct Answer {
     form: String,
     prompt: String,
     /// P(the policy's response better); one half where the judge gave no verdict.
     p: f64,
-    /// Whether the two orders of presentation disagreed.
+    /// True where the two orders of presentation disagreed.
     flipped: Option<bool>,
     tie: bool,
     /// The judge gave no verdict.

@@ -1,5 +1,5 @@
-//! Surroundings for tests: stages in a temporary folder, the oracle data, a judge's endpoint that fails on request, files
-//! that are nearly right, and what a machine lacks. For tests alone.
+//! Surroundings for tests: stages in a temporary folder, the oracle data, a judge's endpoint that fails on request,
+//! files that are nearly right, and what a machine lacks. For tests alone.
 //!
 //! It knows `kit` and no stage. Read [`Place`] first.
 

@@ -19,9 +19,9 @@ pub struct Place {
     inputs: BTreeMap<&'static str, Vec<Source>>,
     /// Events of the stage so far.
     pub events: Mutex<Vec<Event>>,
-    /// A stop is asked for after so many shards.
+    /// Requests a stop after so many shards.
     pub stop_after: Mutex<Option<usize>>,
-    /// A stop is asked for after so many reports of progress more.
+    /// Requests a stop after so many further reports of progress.
     pub stop_at_progress: Mutex<usize>,
     interrupt: Interrupt,
 }

@@ -1,7 +1,7 @@
 //! Programs and files that some tests need and not every machine has.
 //!
-//! A test that lacks one says so and ends. Where the environment variable `HALFTONE_REQUIRE` names it, as CI's does, the
-//! test fails instead: `HALFTONE_REQUIRE=emulator,browser cargo test --workspace`. Read [`Requirement`] first.
+//! A test that lacks one says so and ends. Where the environment variable `HALFTONE_REQUIRE` names it, as CI's does,
+//! the test fails instead: `HALFTONE_REQUIRE=emulator,browser cargo test --workspace`. Read [`Requirement`] first.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! An OpenAI-compatible endpoint on the loopback interface that misbehaves as told.
+//! An OpenAI-compatible endpoint on the loopback interface that misbehaves on request.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

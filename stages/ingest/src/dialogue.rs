@@ -45,8 +45,8 @@ pub struct Dialogue<'a> {
 
 impl<'a> Dialogue<'a> {
     /// Finds the turns of a text that is a dialogue from its beginning on; with `### Instruction:`, words may stand
-    /// before. Known are `Human:` and `Assistant:` and their like at the beginnings of lines, also as headings, the marks
-    /// of ChatML, Llama, Gemma and Zephyr, and `[INST]`. Nothing where it is none, or nobody answers.
+    /// before. Known are `Human:` and `Assistant:` and their like at the beginnings of lines, also as headings, the
+    /// marks of ChatML, Llama, Gemma and Zephyr, and `[INST]`. Nothing where it is none, or nobody answers.
     pub fn find(text: &'a str) -> Option<Dialogue<'a>> {
         let marks = inst(text).or_else(|| brackets(text)).or_else(|| labels(text))?;
         let first = marks.first()?;
@@ -198,8 +198,8 @@ pub fn has_marks(text: &str) -> bool {
         || ["ASSISTANT:", "USER:", "HUMAN:"].iter().any(|word| inline(word))
 }
 
-/// The messages of a prompt that is a dialogue as text: one that ends with an open answer, as beside the responses of HH
-/// and Nectar, or one with the marks of HelpSteer 2. Nothing where it is plain text.
+/// The messages of a prompt that is a dialogue as text: one that ends with an open answer, as beside the responses of
+/// HH and Nectar, or one with the marks of HelpSteer 2. Nothing where it is plain text.
 pub fn dialogue(prompt: &str) -> Option<Vec<Message>> {
     let found = Dialogue::find(prompt.trim_end());
     if let Some(found) = found.filter(|found| found.last_answer() == found.text.len()) {
@@ -227,8 +227,8 @@ pub fn is_transcript(text: &str) -> bool {
     text.trim_start().starts_with("Human:") && text.contains("\n\nAssistant:")
 }
 
-/// Splits two dialogues at the mark of their last answers. As raw text the prompt ends with that mark, as in the code of
-/// the DPO paper; in chat form the turns become messages, without white space and marks of their ends. Tells besides
+/// Splits two dialogues at the mark of their last answers. As raw text the prompt ends with that mark, as in the code
+/// of the DPO paper; in chat form the turns become messages, without white space and marks of their ends. Tells besides
 /// whether the user speaks after the last answer of a side.
 ///
 /// # Errors

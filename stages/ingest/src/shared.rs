@@ -22,8 +22,8 @@ const GOES_ON: Doubt = Doubt {
 impl Row<'_> {
     /// Splits two texts or conversations into what they share at the beginning, the prompt, and two responses. Texts
     /// that are dialogues are split at the last answer; others as TRL's `extract_prompt` does, but never inside a word,
-    /// JSON or code: a space before the first difference goes with the responses, and where one side is the beginning of
-    /// the other, its last word or message is its response.
+    /// JSON or code: a space before the first difference goes with the responses, and where one side is the beginning
+    /// of the other, its last word or message is its response.
     ///
     /// # Errors
     /// When they share nothing, differ where no prompt can end, or one is text and the other messages.

@@ -19,8 +19,8 @@ pub enum Stored {
     Broken(String),
 }
 
-/// Looks into a text: JSON that is one message or a list of messages stands for them, also where it is written as a JSON
-/// text once more.
+/// Looks into a text: JSON that is one message or a list of messages stands for them, also where it is written as a
+/// JSON text once more.
 pub fn look(text: &str) -> Stored {
     let trimmed = text.trim();
     if let Some(inner) = trimmed.strip_prefix('"').filter(|inner| inner.starts_with(['[', '{', '\\'])) {

@@ -29,14 +29,14 @@ enum Job {
 }
 
 /// A worker's result, with the number of requests it sent.
-enum Done {
+enum WorkerResult {
     Settled(Option<Reply>, u32),
     Asked(String, Reply, u32),
 }
 
 /// The answer to a request.
 #[derive(Debug, Clone)]
-pub(crate) enum Heard {
+pub(crate) enum RequestResult {
     /// The evidence of a verdict.
     Answer(Answer),
     /// None: reason and detail.
@@ -51,7 +51,7 @@ pub(crate) struct Asking {
     journal: Journal,
     failing: Failing,
     jobs: Sender<Job>,
-    replies: Receiver<Done>,
+    replies: Receiver<WorkerResult>,
     settled: bool,
     stop: Arc<AtomicBool>,
     /// Requests that were answered in this process.
@@ -85,25 +85,25 @@ impl Asking {
                 loop {
                     let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(job) = job else { return };
-                    let heard = match job {
+                    let result = match job {
                         Job::Settle => {
                             let (reply, sent) = client.settle(&stop);
-                            Done::Settled(reply, sent)
+                            WorkerResult::Settled(reply, sent)
                         }
                         Job::Ask(request, question) => {
                             let (reply, sent) = client.ask(&question, &stop);
-                            Done::Asked(request, reply, sent)
+                            WorkerResult::Asked(request, reply, sent)
                         }
                     };
-                    // Here, so that no other worker sends one more until the failure is heard of.
-                    let (Done::Settled(Some(reply), _) | Done::Asked(_, reply, _)) = &heard else {
-                        _ = done.send(heard);
+                    // Here, so that no other worker sends one more until the failure is known.
+                    let (WorkerResult::Settled(Some(reply), _) | WorkerResult::Asked(_, reply, _)) = &result else {
+                        _ = done.send(result);
                         continue;
                     };
                     if matches!(reply, Reply::Hopeless(_) | Reply::Unreachable(_)) {
                         stop.store(true, Ordering::Relaxed);
                     }
-                    if done.send(heard).is_err() {
+                    if done.send(result).is_err() {
                         return;
                     }
                 }
@@ -132,12 +132,12 @@ impl Asking {
         context: &Context<'_>,
         requests: BTreeMap<String, String>,
         mut tell: impl FnMut(&Asking, usize),
-    ) -> Result<BTreeMap<String, Heard>> {
-        let mut heard = BTreeMap::new();
+    ) -> Result<BTreeMap<String, RequestResult>> {
+        let mut results = BTreeMap::new();
         let mut open = Vec::new();
         for (request, question) in requests {
             match self.journal.get(&request) {
-                Some(known) => _ = heard.insert(request, Heard::Answer(known.clone())),
+                Some(known) => _ = results.insert(request, RequestResult::Answer(known.clone())),
                 None => open.push(Job::Ask(request, question)),
             }
         }
@@ -150,24 +150,24 @@ impl Asking {
                 Reply::Answered(answer) => {
                     asking.answered += 1;
                     asking.journal.add(request.clone(), answer.clone())?;
-                    heard.insert(request, Heard::Answer(answer));
+                    results.insert(request, RequestResult::Answer(answer));
                 }
                 // Not recorded: another day the endpoint may answer it.
-                Reply::Nothing(reason, detail) => _ = heard.insert(request, Heard::Nothing(reason, detail)),
+                Reply::Nothing(reason, detail) => _ = results.insert(request, RequestResult::Nothing(reason, detail)),
                 Reply::Failing(why) => match asking.failing.note(&request, &why, &asking.endpoint)? {
                     Some(runs) => {
                         let detail = format!("in {runs} runs, while other questions were answered: {why}");
-                        heard.insert(request, Heard::Nothing(SERVER_ERROR, detail));
+                        results.insert(request, RequestResult::Nothing(SERVER_ERROR, detail));
                     }
                     None => return Ok(()),
                 },
                 Reply::Hopeless(_) | Reply::Unreachable(_) | Reply::Abandoned => return Ok(()),
             }
-            tell(asking, heard.len());
+            tell(asking, results.len());
             Ok(())
         })?;
         self.journal.sync()?;
-        Ok(heard)
+        Ok(results)
     }
 
     /// # Errors
@@ -206,9 +206,9 @@ impl Asking {
             };
             open -= 1;
             let (request, reply, sent) = match done {
-                Done::Settled(None, _) => continue,
-                Done::Settled(Some(reply), sent) => (String::new(), reply, sent),
-                Done::Asked(request, reply, sent) => (request, reply, sent),
+                WorkerResult::Settled(None, _) => continue,
+                WorkerResult::Settled(Some(reply), sent) => (String::new(), reply, sent),
+                WorkerResult::Asked(request, reply, sent) => (request, reply, sent),
             };
             self.repeated += u64::from(sent.saturating_sub(1));
             match &reply {

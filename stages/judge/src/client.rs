@@ -10,10 +10,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kit::Result;
 use ureq::Agent;
 
-use crate::endpoint::{Endpoint, Key, Taken};
+use crate::endpoint::{Endpoint, Key, Parameters};
 use crate::json;
 use crate::labels::Labels;
-use crate::reply::{Answer, Said};
+use crate::reply::{Answer, ReplyBody};
 
 /// The longest answer that is read; a completion of one token with its alternatives has a few kilobytes.
 const MAX_BODY: u64 = 1 << 20;
@@ -43,7 +43,7 @@ pub(crate) enum Reply {
     Unreachable(String),
     /// No request will succeed.
     Hopeless(String),
-    /// A stop was asked for before it was answered.
+    /// A stop was requested before the answer.
     Abandoned,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Client {
     labels: Labels,
     backoff: Duration,
     /// The parameters that the endpoint accepts, once known.
-    taken: OnceLock<Taken>,
+    parameters: OnceLock<Parameters>,
 }
 
 impl Client {
@@ -108,7 +108,7 @@ impl Client {
             key: endpoint.key()?,
             labels: labels.clone(),
             backoff: Duration::from_secs_f64(endpoint.backoff_seconds),
-            taken: OnceLock::new(),
+            parameters: OnceLock::new(),
         })
     }
 
@@ -117,15 +117,15 @@ impl Client {
     pub(crate) fn settle(&self, stop: &AtomicBool) -> (Option<Reply>, u32) {
         let mut all = 0;
         let mut refusals = Vec::new();
-        for taken in Taken::ALL {
-            let (reply, sent) = self.ask_as(Endpoint::PROBE, taken, stop);
+        for parameters in Parameters::ALL {
+            let (reply, sent) = self.ask_as(Endpoint::PROBE, parameters, stop);
             all += sent;
             match reply {
                 Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _) => {
-                    self.taken.set(taken).expect("it is settled once");
+                    self.parameters.set(parameters).expect("it is settled once");
                     return (None, all);
                 }
-                Reply::Nothing(_, detail) => refusals.push(format!("{taken}: {detail}")),
+                Reply::Nothing(_, detail) => refusals.push(format!("{parameters}: {detail}")),
                 other => return (Some(other), all),
             }
         }
@@ -140,11 +140,11 @@ impl Client {
 
     /// Sends a question until it is answered or hopeless. Gives the number of times it was sent, too.
     pub(crate) fn ask(&self, question: &str, stop: &AtomicBool) -> (Reply, u32) {
-        self.ask_as(question, *self.taken.get().expect("settled before the first question"), stop)
+        self.ask_as(question, *self.parameters.get().expect("settled before the first question"), stop)
     }
 
-    fn ask_as(&self, question: &str, taken: Taken, stop: &AtomicBool) -> (Reply, u32) {
-        let request = self.endpoint.request_as(question, taken);
+    fn ask_as(&self, question: &str, parameters: Parameters, stop: &AtomicBool) -> (Reply, u32) {
+        let request = self.endpoint.request_as(question, parameters);
         let mut sent = 0;
         loop {
             if stop.load(Ordering::Relaxed) {
@@ -157,7 +157,7 @@ impl Client {
             };
             if sent > self.endpoint.retries {
                 let others_are_answered = || {
-                    let probe = self.endpoint.request_as(Endpoint::PROBE, taken);
+                    let probe = self.endpoint.request_as(Endpoint::PROBE, parameters);
                     question != Endpoint::PROBE
                         && matches!(self.send(&probe), Try::Final(Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _)))
                 };
@@ -207,12 +207,12 @@ impl Client {
             200..=299 => match read {
                 Err(error) => broken(after, format!("the answer broke off: {error}")),
                 Ok(_) if body.len() as u64 > MAX_BODY => no_answer(format!("longer than {MAX_BODY} bytes")),
-                Ok(_) => match Said::read(&body, &self.labels) {
-                    Said::Answer(answer) => Try::Final(Reply::Answered(answer)),
-                    Said::NoEvidence(text) => Try::Final(Reply::Nothing(BAD_ANSWER, self.shown(text.as_bytes()))),
-                    Said::NoAnswer(text) => no_answer(text),
-                    Said::Error(Some(named)) => self.failed_with(named, after, &body),
-                    Said::Error(None) => {
+                Ok(_) => match ReplyBody::read(&body, &self.labels) {
+                    ReplyBody::Answer(answer) => Try::Final(Reply::Answered(answer)),
+                    ReplyBody::NoEvidence(text) => Try::Final(Reply::Nothing(BAD_ANSWER, self.shown(text.as_bytes()))),
+                    ReplyBody::NoAnswer(text) => no_answer(text),
+                    ReplyBody::Error(Some(named)) => self.failed_with(named, after, &body),
+                    ReplyBody::Error(None) => {
                         let why = format!("an error with status {status}: {}", self.shown(&body));
                         Try::Later { after, why, failure: Failure::Busy }
                     }
@@ -231,7 +231,7 @@ impl Client {
     fn failed_with(&self, status: u16, after: Option<Duration>, body: &[u8]) -> Try {
         let said = self.shown(body);
         // An endpoint that took the first question knows the key and the model; what it forbids then is the question.
-        let settled = self.taken.get().is_some();
+        let settled = self.parameters.get().is_some();
         match status {
             401 | 403 | 407 if !(status == 403 && settled) => {
                 let hint = match &self.key {

@@ -56,12 +56,12 @@ pub struct Judge {
     /// `both` orders, or `one`: a first only, with whatever bias for the first place the judge has.
     #[serde(default = "orders")]
     pub orders: Orders,
-    /// The least probability, 0 to 1, that both labels get together in each order. A comparison with less has no verdict:
-    /// it is rejected as `low_label_mass` with the token that the judge would rather begin with.
+    /// The least probability, 0 to 1, that both labels get together in each order. A comparison with less has no
+    /// verdict: it is rejected as `low_label_mass` with the token that the judge would rather begin with.
     #[serde(default = "least_mass")]
     pub least_mass: f64,
-    /// The largest share of comparisons, 0 to 1, that may have no verdict because the labels get less than `least_mass`, or
-    /// are not among an endpoint's alternatives at all; beyond it the stage stops.
+    /// The largest share of comparisons, 0 to 1, that may have no verdict because the labels get less than
+    /// `least_mass`, or are not among an endpoint's alternatives at all; beyond it the stage stops.
     #[serde(default = "max_low_mass")]
     pub max_low_mass: f64,
     /// How questions become tokens. Of a judge in this process alone; an endpoint makes the tokens itself.

@@ -13,13 +13,13 @@ use serde_json::Value;
 /// The endpoint returns the most likely tokens only. A label that is not among them is bounded by the smallest
 /// log-prob that was returned and by the probability that all of them leave, and the verdict says so in `bounded`.
 ///
-/// Before the first question one short request finds out what the endpoint takes: the limit of one token as `max_tokens`
-/// or as `max_completion_tokens`, and `temperature: 0` or none (log-probs do not depend on it).
+/// Before the first question one short request finds out what the endpoint takes: the limit of one token as
+/// `max_tokens` or as `max_completion_tokens`, and `temperature: 0` or none (log-probs do not depend on it).
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// The base, as OpenAI clients take it, such as `http://localhost:8000/v1`; `/chat/completions` is added to its path,
-    /// before a query such as `?api-version=2024-10-21`.
+    /// The base, as OpenAI clients take it, such as `http://localhost:8000/v1`; `/chat/completions` is added to its
+    /// path, before a query such as `?api-version=2024-10-21`.
     pub url: String,
     /// The model's name at the endpoint.
     pub model: String,
@@ -29,13 +29,14 @@ pub struct Endpoint {
     /// The file that holds the key, in place of `api_key_env`.
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,
-    /// The header that carries the key. `Authorization` carries it as `Bearer KEY`, any other, such as `api-key`, alone.
+    /// The header that carries the key. `Authorization` carries it as `Bearer KEY`, any other, such as `api-key`,
+    /// alone.
     #[serde(default = "api_key_header", skip_serializing_if = "is_authorization")]
     pub api_key_header: String,
     /// Further headers of each request, such as `{X-Project: judges}`. For a secret write `${env:X}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// How many alternatives are asked for, 2 to 20. More leave fewer labels to a bound.
+    /// Number of alternatives requested for each token, 2 to 20. More leave fewer labels to a bound.
     #[serde(default = "top_logprobs")]
     pub top_logprobs: usize,
     /// Further fields of the request, such as `{chat_template_kwargs: {enable_thinking: false}}`.
@@ -47,8 +48,8 @@ pub struct Endpoint {
     /// The longest that one request may take.
     #[serde(default = "timeout_seconds")]
     pub timeout_seconds: f64,
-    /// How often a request is sent again after a failure that may pass: 429 or 5xx as status or in the body, a timeout, a
-    /// broken connection, a reply that is no completion.
+    /// How often a request is sent again after a failure that may pass: 429 or 5xx as status or in the body, a timeout,
+    /// a broken connection, a reply that is no completion.
     #[serde(default = "retries")]
     pub retries: u32,
     /// The pause before a request is sent again; it doubles each time, up to a minute. A `Retry-After` comes first, and
@@ -56,12 +57,12 @@ pub struct Endpoint {
     #[serde(default = "backoff_seconds")]
     pub backoff_seconds: f64,
     /// In how many runs, 1 or more, a question may fail with 5xx, a timeout or a broken connection while the endpoint
-    /// answers others. Until then a run asks all other questions, keeps their answers and ends with exit code 69; in that
-    /// run the comparison is rejected as `server_error`.
+    /// answers others. Until then a run asks all other questions, keeps their answers and ends with exit code 69; in
+    /// that run the comparison is rejected as `server_error`.
     #[serde(default = "give_up_after")]
     pub give_up_after: u32,
-    /// The largest share of comparisons, 0 to 1, that the endpoint may refuse, answer without log-probs or fail to answer;
-    /// beyond it the stage stops.
+    /// The largest share of comparisons, 0 to 1, that the endpoint may refuse, answer without log-probs or fail to
+    /// answer; beyond it the stage stops.
     #[serde(default = "max_rejects")]
     pub max_rejects: f64,
 }
@@ -112,23 +113,23 @@ const OUR_HEADERS: [&str; 5] = ["content-type", "content-length", "host", "trans
 
 /// The parameters that an endpoint accepts, as far as endpoints differ in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub(crate) struct Parameters {
     /// The limit of tokens goes by the name `max_completion_tokens`.
     newer_limit: bool,
     temperature: bool,
 }
 
-impl Taken {
+impl Parameters {
     /// The variants, in the order in which they are tried.
-    pub(crate) const ALL: [Taken; 4] = [
-        Taken { newer_limit: false, temperature: true },
-        Taken { newer_limit: true, temperature: true },
-        Taken { newer_limit: false, temperature: false },
-        Taken { newer_limit: true, temperature: false },
+    pub(crate) const ALL: [Parameters; 4] = [
+        Parameters { newer_limit: false, temperature: true },
+        Parameters { newer_limit: true, temperature: true },
+        Parameters { newer_limit: false, temperature: false },
+        Parameters { newer_limit: true, temperature: false },
     ];
 }
 
-impl std::fmt::Display for Taken {
+impl std::fmt::Display for Parameters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let limit = if self.newer_limit { "`max_completion_tokens`" } else { "`max_tokens`" };
         let temperature = if self.temperature { "with" } else { "without" };
@@ -156,18 +157,18 @@ impl Endpoint {
 
     /// The body of a request, as it is known by. Each endpoint gets it in the form that it takes.
     pub(crate) fn request(&self, question: &str) -> String {
-        self.request_as(question, Taken::ALL[0])
+        self.request_as(question, Parameters::ALL[0])
     }
 
-    pub(crate) fn request_as(&self, question: &str, taken: Taken) -> String {
+    pub(crate) fn request_as(&self, question: &str, parameters: Parameters) -> String {
         let mut body: serde_json::Map<String, Value> = self.body.clone().into_iter().collect();
         body.insert("model".to_owned(), self.model.clone().into());
         body.insert("messages".to_owned(), serde_json::json!([{"role": "user", "content": question}]));
         body.insert("logprobs".to_owned(), true.into());
         body.insert("top_logprobs".to_owned(), self.top_logprobs.into());
-        let limit = if taken.newer_limit { "max_completion_tokens" } else { "max_tokens" };
+        let limit = if parameters.newer_limit { "max_completion_tokens" } else { "max_tokens" };
         body.insert(limit.to_owned(), 1.into());
-        if taken.temperature {
+        if parameters.temperature {
             body.insert("temperature".to_owned(), 0.into());
         }
         kit::canonical(&Value::Object(body))

@@ -1,7 +1,7 @@
 //! Questions to which an endpoint fails while it answers others, and the number of runs in which it did.
 //!
-//! The journal keeps answers only. This record keeps no answer: it tells a question that will never be answered from one
-//! that was asked at a bad time.
+//! The journal keeps answers only. This record keeps no answer: it separates a question that will never be answered
+//! from one that was asked at a bad time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

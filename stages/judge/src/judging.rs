@@ -24,7 +24,7 @@ pub(crate) struct Judging<'a> {
 }
 
 impl<'a> Judging<'a> {
-    /// Reads the comparisons and sees to what only they can tell: weights are not loaded and nobody is asked before.
+    /// Reads the comparisons and makes the checks that need them, before weights are loaded or requests are sent.
     ///
     /// # Errors
     /// When they cannot be read, or when the first of a form cannot be worded.

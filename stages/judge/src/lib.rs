@@ -1,9 +1,9 @@
 //! The stage kind `judge`: a language model's soft labels for comparisons, with the evidence they rest on.
 //!
 //! It knows how a question to the judge is worded ([`Template`]), which answers count ([`Labels`]) and how two orders
-//! become one probability ([`verdict`]); and how an OpenAI-compatible endpoint is asked ([`Endpoint`]) so that no answer is
-//! paid for twice and none is made up. It does not know how a model computes (that is `lm`), nor what becomes of the
-//! labels (that is `calibrate` and `pairs`). Read [`Judge`] first.
+//! become one probability ([`verdict`]); and how an OpenAI-compatible endpoint is asked ([`Endpoint`]) so that no
+//! answer is paid for twice and none is made up. It does not know how a model computes (that is `lm`), nor what becomes
+//! of the labels (that is `calibrate` and `pairs`). Read [`Judge`] first.
 
 mod ahead;
 mod asking;

@@ -12,7 +12,7 @@ use crate::judging::{Judging, reject, verdict};
 use crate::labels::log_sum;
 use crate::mass::{self, LOW_MASS};
 use crate::verdict::Answer;
-use crate::work::{Asked, Question, Questions, Unit, Wording};
+use crate::work::{JudgeInput, Question, Questions, Unit, Wording};
 
 /// The comparisons as questions, and the model once a shard needs it.
 pub(crate) struct Local<'a> {
@@ -63,8 +63,10 @@ impl Sharded for Local<'_> {
             for (asked, judged) in batch.asked.iter().zip(judged) {
                 let row = asked.comparison;
                 match judged {
-                    Judged::Verdict(ab, ba) => verdicts.push(verdict(stage, row, asked.template, (ab, ba), judge_id)?),
-                    Judged::Rejected(reason, detail) => {
+                    JudgeResult::Verdict(ab, ba) => {
+                        verdicts.push(verdict(stage, row, asked.template, (ab, ba), judge_id)?)
+                    }
+                    JudgeResult::Rejected(reason, detail) => {
                         low_mass.count(&reason, &detail);
                         output.reject(reject(row, reason, detail));
                     }
@@ -119,7 +121,7 @@ struct Scorer<'a> {
 
 /// The judge's verdict on a comparison.
 #[derive(Serialize, Deserialize)]
-enum Judged {
+enum JudgeResult {
     /// The evidence in the order a first, and in the other where it was asked.
     Verdict(Answer, Option<Answer>),
     /// Nothing that is a verdict: reason and detail.
@@ -129,25 +131,25 @@ enum Judged {
 /// Comparisons that are scored in one call.
 #[derive(Default)]
 struct Batch<'a> {
-    asked: Vec<Asked<'a>>,
+    asked: Vec<JudgeInput<'a>>,
     tokens: usize,
 }
 
 impl<'a> Batch<'a> {
-    fn push(&mut self, asked: Asked<'a>) {
+    fn push(&mut self, asked: JudgeInput<'a>) {
         self.tokens += asked.shared_tokens();
         self.asked.push(asked);
     }
 
     /// The verdict on each comparison, in their order.
-    fn judge(&self, scorer: &Scorer<'_>) -> Result<Vec<Judged>> {
+    fn judge(&self, scorer: &Scorer<'_>) -> Result<Vec<JudgeResult>> {
         let Scorer { stage, decoder, .. } = scorer;
-        let questions: Vec<&Question> = self.asked.iter().flat_map(Asked::questions).collect();
+        let questions: Vec<&Question> = self.asked.iter().flat_map(JudgeInput::questions).collect();
         let sequences: Vec<&Sequence> = questions.iter().flat_map(|question| &question.sequences).collect();
         let scores = decoder.score(&sequences, false, stage.tokens_per_batch).map_err(lm_error)?;
         let mut scores = scores.into_iter().map(|log_probs| log_probs.response);
-        let judge = |asked: &Asked<'_>| {
-            // Answers come in the order of `questions`; which of them is a first, its address tells.
+        let judge = |asked: &JudgeInput<'_>| {
+            // Answers come in the order of `questions`; the address of each tells which of them is a first.
             let (mut ab, mut ba) = (None, None);
             for question in asked.questions() {
                 let log_probs: Vec<f64> = scores.by_ref().take(question.sequences.len()).collect();
@@ -166,19 +168,19 @@ impl<'a> Batch<'a> {
 }
 
 impl Scorer<'_> {
-    fn judged(&self, asked: &Asked<'_>, ab: Answer, ba: Option<Answer>) -> Result<Judged> {
+    fn judged(&self, asked: &JudgeInput<'_>, ab: Answer, ba: Option<Answer>) -> Result<JudgeResult> {
         if let Some(answer) = [Some(ab), ba].into_iter().flatten().find(|answer| !answer.is_finite()) {
             let detail = format!("the judge's log-probs for a and b are {} and {}", answer.logp_a, answer.logp_b);
-            return Ok(Judged::Rejected("not_finite".to_owned(), detail));
+            return Ok(JudgeResult::Rejected("not_finite".to_owned(), detail));
         }
         let orders = [("a first", Some(ab), Some(&asked.ab)), ("b first", ba, asked.ba.as_ref())];
         let low = orders.into_iter().find_map(|(shown, answer, question)| {
             let mass = answer?.mass();
             (mass < self.stage.least_mass).then_some((shown, mass, question?))
         });
-        let Some((shown, mass, question)) = low else { return Ok(Judged::Verdict(ab, ba)) };
+        let Some((shown, mass, question)) = low else { return Ok(JudgeResult::Verdict(ab, ba)) };
         let likeliest = likeliest(self.decoder, self.text, &question.sequences[0])?;
         let likeliest = likeliest.as_ref().map(|(token, p)| (token.as_str(), *p));
-        Ok(Judged::Rejected(LOW_MASS.to_owned(), mass::too_little(self.stage, shown, mass, likeliest)))
+        Ok(JudgeResult::Rejected(LOW_MASS.to_owned(), mass::too_little(self.stage, shown, mass, likeliest)))
     }
 }

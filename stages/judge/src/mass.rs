@@ -15,7 +15,7 @@ use crate::work::WorkList;
 pub(crate) const LOW_MASS: &str = "low_label_mass";
 /// The reason of a comparison where an endpoint's alternatives had neither label.
 pub(crate) const NO_LABEL: &str = "no_label";
-/// How many first tokens are told.
+/// Number of first tokens in the message.
 const TOKENS: usize = 5;
 
 /// The detail of a reject, for one order.

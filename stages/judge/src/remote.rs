@@ -6,7 +6,7 @@ use std::ops::Range;
 use kit::rows::{Reject, Verdict};
 use kit::{Error, Outcome, Result, RowReader, ShardOutput, Sharded, id_of};
 
-use crate::asking::{Asking, Heard};
+use crate::asking::{Asking, RequestResult};
 use crate::client::{BAD_ANSWER, REFUSED, SERVER_ERROR};
 use crate::config::Judge;
 use crate::endpoint::Endpoint;
@@ -69,13 +69,13 @@ impl Sharded for Remote<'_> {
         let ask = |asking: &mut Asking, shard: &Range<usize>, questions: &Questions<'_>| {
             let requests = questions.requests.clone();
             let (start, rows, count) = (shard.start, questions.worded.len(), requests.len().max(1));
-            asking.ask(context, requests, |asking, heard| {
+            asking.ask(context, requests, |asking, results| {
                 let detail = format!("{} answers, {} requests repeated", asking.answered, asking.repeated);
-                context.progress((start + rows * heard / count) as u64, total, "comparisons", detail);
+                context.progress((start + rows * results / count) as u64, total, "comparisons", detail);
             })
         };
         let questions = Questions::of(&work.units[shard.clone()], endpoint, wording)?;
-        let heard = ask(asking, &shard, &questions)?;
+        let results = ask(asking, &shard, &questions)?;
         if asking.check().is_err() {
             // The answers of the shards to come are not held up by questions that fail here.
             for later in work.shards(stage.shard_rows).iter().filter(|later| later.start > shard.start) {
@@ -87,7 +87,7 @@ impl Sharded for Remote<'_> {
         refused.iter().for_each(|refused| output.reject(refused.clone()));
         let mut verdicts = Vec::new();
         for (question, ids) in worded {
-            match both(stage, question, ids, &heard) {
+            match both(stage, question, ids, &results) {
                 Ok((ab, ba, bounds)) => {
                     let row = verdict(stage, question.comparison, question.template, (ab, ba), judge_id)?;
                     verdicts.push(Verdict { bounded: bounds.columns(), ..row });
@@ -177,13 +177,13 @@ fn both(
     stage: &Judge,
     question: &Worded<'_>,
     ids: &[String],
-    heard: &BTreeMap<String, Heard>,
+    results: &BTreeMap<String, RequestResult>,
 ) -> Result<Both, (&'static str, String)> {
     let labels = |order: usize| {
         let shown = if order == 0 { "a first" } else { "b first" };
-        match &heard[&ids[order]] {
-            Heard::Nothing(reason, detail) => Err((*reason, format!("{shown}: {detail}"))),
-            Heard::Answer(answer) => {
+        match &results[&ids[order]] {
+            RequestResult::Nothing(reason, detail) => Err((*reason, format!("{shown}: {detail}"))),
+            RequestResult::Answer(answer) => {
                 let likeliest = Some((answer.likeliest.0.as_str(), answer.likeliest.1.exp()));
                 let Some(labels) = answer.labels else {
                     let what = format!("neither label is among the {} likeliest tokens", answer.alternatives);

@@ -8,7 +8,7 @@ use crate::labels::{Labels, log_sum};
 
 /// The content of a reply's body.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Said {
+pub(crate) enum ReplyBody {
     /// A completion with alternatives: the evidence of a verdict.
     Answer(Answer),
     /// A completion from which no verdict can be read.
@@ -47,31 +47,31 @@ pub(crate) struct LabelLogps {
 const UNKNOWN: f64 = -9999.0;
 /// How far returned probabilities may add up above 1, by rounding.
 const EXCESS: f64 = 1e-2;
-/// How much of what came is repeated.
+/// Characters of a reply that a message repeats.
 const WORDS: usize = 80;
 /// The longest token that is kept.
 const TOKEN: usize = 40;
 
-impl Said {
+impl ReplyBody {
     /// Reads the body of a chat completion.
-    pub(crate) fn read(body: &[u8], labels: &Labels) -> Said {
+    pub(crate) fn read(body: &[u8], labels: &Labels) -> ReplyBody {
         let value = match json::read(body) {
             Ok(value) => value,
-            Err(text) => return Said::NoAnswer(what_it_is(&text)),
+            Err(text) => return ReplyBody::NoAnswer(what_it_is(&text)),
         };
         let error = |at: &str| value.pointer(at).filter(|error| is_error(error));
         if let Some(error) = error("/error").or_else(|| error("/choices/0/error")) {
-            return Said::Error(status_of(error).or_else(|| status_of(&value)));
+            return ReplyBody::Error(status_of(error).or_else(|| status_of(&value)));
         }
         if value.get("object").and_then(Value::as_str) == Some("error") {
-            return Said::Error(status_of(&value));
+            return ReplyBody::Error(status_of(&value));
         }
         let Some(choice) = value.pointer("/choices/0").filter(|choice| choice.is_object()) else {
-            return Said::NoAnswer(format!("no `choices`: {}", words(&value.to_string())));
+            return ReplyBody::NoAnswer(format!("no `choices`: {}", words(&value.to_string())));
         };
         let Some(logprobs) = choice.get("logprobs").filter(|logprobs| logprobs.is_object()) else {
             let text = "no log-probs; the endpoint may not offer `logprobs` for this model";
-            return Said::NoEvidence(text.to_owned());
+            return ReplyBody::NoEvidence(text.to_owned());
         };
         let (alternatives, own) = match logprobs.pointer("/content/0") {
             Some(first) => (first.get("top_logprobs"), Some(first)),
@@ -88,18 +88,18 @@ impl Said {
                     "no alternatives to the first token (`top_logprobs`); the endpoint may not offer them for this model"
                 }
             };
-            return Said::NoEvidence(text.to_owned());
+            return ReplyBody::NoEvidence(text.to_owned());
         }
-        Said::of(&alternatives, labels)
+        ReplyBody::of(&alternatives, labels)
     }
 
     /// The labels' share of the returned alternatives; those without a log-prob are as if they were not returned.
-    fn of(alternatives: &[(String, Option<f64>)], labels: &Labels) -> Said {
+    fn of(alternatives: &[(String, Option<f64>)], labels: &Labels) -> ReplyBody {
         let is_label = |token: &String| labels.first.contains(token) || labels.second.contains(token);
         if let Some((token, Some(logp))) =
             alternatives.iter().find(|(token, logp)| is_label(token) && logp.is_some_and(|logp| logp > EXCESS))
         {
-            return Said::NoEvidence(format!("a log-prob of {logp} for {token:?}"));
+            return ReplyBody::NoEvidence(format!("a log-prob of {logp} for {token:?}"));
         }
         let known = |logp: &f64| (UNKNOWN..=EXCESS).contains(logp) && *logp > UNKNOWN;
         let top: Vec<(&str, f64)> =
@@ -117,18 +117,18 @@ impl Said {
             false => sum(&mut first.iter().chain(&second).map(|&at| &logps[at])),
         };
         let Some(likeliest) = top.iter().max_by(|one, other| one.1.total_cmp(&other.1)) else {
-            return Said::NoEvidence(format!("none of {} alternatives has a log-prob", alternatives.len()));
+            return ReplyBody::NoEvidence(format!("none of {} alternatives has a log-prob", alternatives.len()));
         };
         if matters > 1.0 + EXCESS {
-            return Said::NoEvidence(format!("{} alternatives with {matters:.4} of probability", top.len()));
+            return ReplyBody::NoEvidence(format!("{} alternatives with {matters:.4} of probability", top.len()));
         }
         let smallest = logps.iter().copied().fold(f64::INFINITY, f64::min);
-        // Where rounding leaves nothing, so little that no double tells it from nothing.
+        // Where rounding leaves nothing, so little that no double separates it from nothing.
         let bound = smallest.min((1.0 - all).max(f64::EPSILON).ln());
         let label = |found: &[usize]| if found.is_empty() { (bound, true) } else { (log_sum(&logps, found), false) };
         let ((first, first_bounded), (second, second_bounded)) = (label(&first), label(&second));
         let labels = LabelLogps { first, second, first_bounded, second_bounded };
-        Said::Answer(Answer {
+        ReplyBody::Answer(Answer {
             labels: (!(first_bounded && second_bounded)).then_some(labels),
             likeliest: (kit::redact(&likeliest.0.chars().take(TOKEN).collect::<String>()), likeliest.1),
             alternatives: top.len(),
@@ -180,7 +180,7 @@ fn what_it_is(text: &str) -> String {
         return "an empty body".to_owned();
     }
     let is = if ["data:", "event:", "id:", "retry:", ": "].iter().any(|field| start.starts_with(field)) {
-        "an event stream, which was not asked for (say `body: {stream: false}`)"
+        "an event stream, which was not requested (say `body: {stream: false}`)"
     } else if start.starts_with('<') {
         "a page of HTML or XML"
     } else {
@@ -206,17 +206,17 @@ mod tests {
         json!({"choices": [{"logprobs": {"content": [{"token": "x", "logprob": 0, "top_logprobs": top}]}}]}).to_string()
     }
 
-    fn read(body: &str) -> Said {
-        Said::read(body.as_bytes(), &Labels::default())
+    fn read(body: &str) -> ReplyBody {
+        ReplyBody::read(body.as_bytes(), &Labels::default())
     }
 
-    fn said(top: &[(&str, f64)]) -> Said {
+    fn said(top: &[(&str, f64)]) -> ReplyBody {
         read(&completion(top.iter().map(|(token, logp)| json!({"token": token, "logprob": logp})).collect()))
     }
 
-    fn labels(said: Said) -> LabelLogps {
+    fn labels(said: ReplyBody) -> LabelLogps {
         match said {
-            Said::Answer(Answer { labels: Some(labels), .. }) => labels,
+            ReplyBody::Answer(Answer { labels: Some(labels), .. }) => labels,
             other => panic!("{other:?}"),
         }
     }
@@ -293,7 +293,7 @@ mod tests {
         let at = broken.find("\"I\"").unwrap() + 1;
         let mut bytes = std::mem::take(&mut broken).into_bytes();
         bytes[at] = 0xff;
-        assert_eq!(labels(Said::read(&bytes, &Labels::default())).second, -1.5);
+        assert_eq!(labels(ReplyBody::read(&bytes, &Labels::default())).second, -1.5);
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
         let body = json!({"choices": [{"text": "A", "error": null, "logprobs": {
             "tokens": ["A"], "token_logprobs": [-0.4], "top_logprobs": [{"A": -0.4, "B": -1.5, "The": null}],
         }}], "error": null});
-        let Said::Answer(answer) = read(&body.to_string()) else { panic!("it was there") };
+        let ReplyBody::Answer(answer) = read(&body.to_string()) else { panic!("it was there") };
         assert_eq!((answer.likeliest, answer.alternatives), (("A".to_owned(), -0.4), 2));
         let labels = answer.labels.unwrap();
         assert_eq!((labels.first, labels.second, labels.second_bounded), (-0.4, -1.5, false));
@@ -309,14 +309,14 @@ mod tests {
 
     #[test]
     fn an_answer_without_labels_names_the_likeliest_token() {
-        let Said::Answer(answer) = said(&[("The", -0.1), ("I", -3.0)]) else { panic!("it was there") };
+        let ReplyBody::Answer(answer) = said(&[("The", -0.1), ("I", -3.0)]) else { panic!("it was there") };
         assert_eq!((answer.labels, answer.likeliest.0.as_str(), answer.alternatives), (None, "The", 2));
     }
 
     #[test]
     fn what_is_no_evidence_is_told() {
-        let no_evidence = |said: Said| match said {
-            Said::NoEvidence(text) => text,
+        let no_evidence = |said: ReplyBody| match said {
+            ReplyBody::NoEvidence(text) => text,
             other => panic!("{other:?}"),
         };
         assert!(no_evidence(said(&[("A", -9999.0)])).starts_with("none of 1 alternatives"));
@@ -339,7 +339,7 @@ mod tests {
             (r#"{"object": "error", "message": "too long", "code": 400}"#, Some(400)),
             (r#"{"choices": [{"error": {"code": 502}, "message": {}}]}"#, Some(502)),
         ] {
-            assert_eq!(read(body), Said::Error(status), "{body}");
+            assert_eq!(read(body), ReplyBody::Error(status), "{body}");
         }
         for (body, words) in [
             ("", "an empty body"),
@@ -351,7 +351,7 @@ mod tests {
             (r#"{"choices": null}"#, "no `choices`"),
         ] {
             match read(body) {
-                Said::NoAnswer(text) => assert!(text.starts_with(words), "{text}"),
+                ReplyBody::NoAnswer(text) => assert!(text.starts_with(words), "{text}"),
                 other => panic!("{body}: {other:?}"),
             }
         }

@@ -78,7 +78,7 @@ impl WorkList {
         })
     }
 
-    /// A comparison of each form that is there, to see early what only the data can tell.
+    /// One comparison of each form in the data, for early checks.
     pub(crate) fn first_of_each_form(&self) -> impl Iterator<Item = &Comparison> {
         [false, true].into_iter().filter_map(|joint| self.comparisons().find(|row| (row.form == "joint") == joint))
     }
@@ -191,7 +191,7 @@ pub(crate) struct Questions<'a> {
 pub(crate) type Refused = (String, String);
 
 /// A comparison as the judge sees it.
-pub(crate) struct Asked<'a> {
+pub(crate) struct JudgeInput<'a> {
     pub(crate) comparison: &'a Comparison,
     /// The order a first, and the order b first where it is asked.
     pub(crate) ab: Question,
@@ -220,8 +220,8 @@ impl<'a> Questions<'a> {
     /// Words and tokenises a comparison.
     ///
     /// # Errors
-    /// When its form has no template, when the template fails, or when the labels cannot be told apart.
-    pub(crate) fn ask<'b>(&'b self, row: &'b Comparison) -> Result<Result<Asked<'b>, Refused>> {
+    /// When its form has no template, when the template fails, or when the labels cannot be distinguished.
+    pub(crate) fn ask<'b>(&'b self, row: &'b Comparison) -> Result<Result<JudgeInput<'b>, Refused>> {
         let worded = match self.wording.word(row)? {
             Ok(worded) => worded,
             Err(refused) => return Ok(Err(refused)),
@@ -237,7 +237,7 @@ impl<'a> Questions<'a> {
             Some(Err(refused)) => return Ok(Err(refused)),
         };
         drop(questions);
-        Ok(Ok(Asked { comparison: row, ab, ba, template: worded.template }))
+        Ok(Ok(JudgeInput { comparison: row, ab, ba, template: worded.template }))
     }
 
     fn question(&self, row: &Comparison, question: &str) -> Result<Result<Question, Refused>> {
@@ -257,7 +257,7 @@ impl<'a> Questions<'a> {
     }
 }
 
-impl Asked<'_> {
+impl JudgeInput<'_> {
     /// The questions in an order that exchanging a and b does not change.
     pub(crate) fn questions(&self) -> impl Iterator<Item = &Question> {
         let (a, b) = sides(self.comparison);

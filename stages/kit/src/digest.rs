@@ -91,7 +91,8 @@ pub fn canonical(value: &serde_json::Value) -> String {
     }
 }
 
-/// An id made from content: 24 hexadecimal digits (96 bits). Parts are kept apart, so ("ab", "c") differs from ("a", "bc").
+/// An id made from content: 24 hexadecimal digits (96 bits). Parts are kept apart, so ("ab", "c") differs from ("a",
+/// "bc").
 pub fn id_of<S: AsRef<str>>(parts: &[S]) -> String {
     hash_of(parts).to_hex()[..24].to_owned()
 }

@@ -32,7 +32,7 @@ pub use file::{open_file, read_small};
 pub use model_folder::{base_of, is_model};
 pub use secret::{keep_secret, redact, redacted};
 pub use seed::Seed;
-pub use table::held::{Held, write_gathered};
+pub use table::cached_rows::{CachedRows, write_gathered};
 pub use table::message::{JsonText, Message};
 pub use table::prompts::{DistinctPrompts, PromptedRow};
 pub use table::read::{

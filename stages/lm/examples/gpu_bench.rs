@@ -1,4 +1,4 @@
-//! What a GPU makes of kernels and of whole models with random weights: a line of JSON for each figure.
+//! Speed of kernels and of whole models with random weights on a GPU: a line of JSON for each figure.
 //!
 //!     gpu_bench DEVICE TEXT PART SHAPE...      TEXT is a model folder with a tokenizer, for `decode`; PARTs are kernels,
 //!                                              training, prefill and decode; SHAPEs 0.5b, 1.5b and 7b

@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The precision of matrix products. Log-probabilities, gradients, optimizer state and master weights are f32 in any case.
+/// The precision of matrix products. Log-probabilities, gradients, optimizer state and master weights are f32 in any
+/// case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
@@ -54,18 +55,18 @@ impl Dtype {
         }
     }
 
-    /// Whether this is the precision that is taken where none is given.
+    /// True for the precision that is used where none is given.
     pub fn is_default(&self) -> bool {
         *self == Dtype::default()
     }
 
-    /// What a user should know who chose this for the device that is taken here where none is named.
+    /// A remark on this choice for the device that is used here where none is named.
     pub fn remark(self) -> Option<&'static str> {
         let is_cpu = || resolve_device("auto").is_ok_and(|device| device == "cpu");
         self.warning(&Device::Cpu).filter(|_| is_cpu())
     }
 
-    /// What a user should know who chose this for a device: nothing, where it has instructions for it.
+    /// A warning about this choice for a device; none where the device has instructions for it.
     pub fn warning(self, device: &Device) -> Option<&'static str> {
         self.on_cpu(rounded::is_fast()).filter(|_| matches!(device, Device::Cpu))
     }

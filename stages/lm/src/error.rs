@@ -1,4 +1,4 @@
-//! What can go wrong with a language model.
+//! The errors of a language model.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ pub enum Error {
     File {
         /// The file or folder.
         path: PathBuf,
-        /// What was found, what was wanted, and what to do.
+        /// The value found, the value wanted, and the remedy.
         what: String,
     },
     /// A file cannot be read or written, whatever it holds: a full disk, missing rights, a broken device.
@@ -21,7 +21,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The token sequences, texts or settings given to the model are at fault.
@@ -61,7 +61,8 @@ impl Error {
         move |source| Error::File { path, what: source.to_string() }
     }
 
-    /// Wraps what the system says of a file: `.map_err(Error::io(path))`. A file that is not there is the user's to mend.
+    /// Wraps what the system says of a file: `.map_err(Error::io(path))`. A file that is not there is the user's to
+    /// mend.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.as_ref().to_owned();
         move |source| match source.kind() {
@@ -82,13 +83,13 @@ impl Error {
         Error::Internal(text.into())
     }
 
-    /// Whether the user can mend it: false for failures of the tensor library and bugs of our own.
+    /// True where the user can fix it; false for failures of the tensor library and bugs of our own.
     pub fn is_data(&self) -> bool {
         !matches!(self, Error::Tensor(_) | Error::Internal(_))
     }
 }
 
-/// What the system said to the tensor library while it read a file; nothing where the file's content is at fault.
+/// The system's error while the tensor library read a file; none where the file's content is at fault.
 pub(crate) fn system_error(error: &candle_core::Error) -> Option<std::io::Error> {
     use candle_core::Error::{Context, Io, WithBacktrace, WithPath};
     match error {
@@ -110,7 +111,7 @@ impl From<candle_core::Error> for Error {
     }
 }
 
-/// Whether a file is there. What the system cannot look at is an error: it is not a file that is absent.
+/// True where a file is there. A path that the system cannot look at is an error: its file may exist.
 pub(crate) fn is_there(path: &Path) -> Result<bool> {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     match path.metadata() {

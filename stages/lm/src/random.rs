@@ -16,7 +16,8 @@ pub(crate) fn normal(seed: u64, name: &str, n: usize, deviation: f64) -> Vec<f32
     numbers
 }
 
-/// `n` numbers evenly distributed between -bound and bound. Each is a function of the seed, the name and its place alone.
+/// `n` numbers evenly distributed between -bound and bound. Each is a function of the seed, the name and its place
+/// alone.
 pub(crate) fn uniform(seed: u64, name: &str, n: usize, bound: f64) -> Vec<f32> {
     let key = mix(seed ^ mix(fnv(name)));
     let unit = |place: u64| ((bits(key, place) >> 11) as f64 + 0.5) / (1u64 << 53) as f64; // in (0, 1)

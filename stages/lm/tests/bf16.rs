@@ -61,8 +61,8 @@ fn train(dtype: Dtype, budget: usize) -> (Vec<[f64; 2]>, Training) {
     (told, training)
 }
 
-/// The promise: a policy that equals its reference in the first step exactly, with a gradient norm within 1 % of that in
-/// f32. Then weights part, and losses and norms stay within 5 %, at a learning rate that moves this small model far.
+/// The promise: a policy that equals its reference in the first step exactly, with a gradient norm within 1 % of that
+/// in f32. Then weights part, and losses and norms stay within 5 %, at a learning rate that moves this small model far.
 #[test]
 fn training_follows_that_in_f32() {
     let (exact, _) = train(Dtype::F32, 512);

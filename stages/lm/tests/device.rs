@@ -1,5 +1,5 @@
-//! Another device computes what the CPU computes. `HALFTONE_TEST_DEVICE=cuda:0` names it; without it there is nothing to
-//! compare, and the tests say so. `tests/gpu.sh` and `tests/gpu-carried.sh` run them where there is a GPU.
+//! Another device computes what the CPU computes. `HALFTONE_TEST_DEVICE=cuda:0` names it; without it there is nothing
+//! to compare, and the tests say so. `tests/gpu.sh` and `tests/gpu-carried.sh` run them where there is a GPU.
 
 mod common;
 
@@ -57,7 +57,7 @@ fn log_probabilities() {
     }
 }
 
-/// What six steps of DPO give: the gradient norm of each, then the log-probabilities of all sequences.
+/// The results of six steps of DPO: the gradient norm of each, then the log-probabilities of all sequences.
 fn trained(model: &str, device: &Device, dtype: Dtype, memory: Memory) -> (Vec<f64>, Vec<f64>) {
     let numbers = numbers(model);
     let of = |side: &str| &numbers["pairs"]["text"][side];
@@ -125,8 +125,8 @@ fn same_bytes() {
     }
 }
 
-/// Greedy tokens are those of the CPU. So are sampled ones from the same seeds, whether tokens are chosen on the device or
-/// (`top_p`) on the host, but for one response where rounding may have tipped a choice.
+/// Greedy tokens are those of the CPU. So are sampled ones from the same seeds, whether tokens are chosen on the device
+/// or (`top_p`) on the host, but for one response where rounding may have tipped a choice.
 #[test]
 fn generation() {
     let Some(device) = device() else { return };

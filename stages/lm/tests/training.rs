@@ -196,8 +196,8 @@ fn half_precision_trains_on_full_precision_masters() {
     assert!(config.contains("\"dtype\": \"bfloat16\""), "{config}");
 }
 
-/// The rule on `pad_token_id`: its input embedding is trained as any other where it stands in a text. (transformers never
-/// trains it: `nn.Embedding(padding_idx)`.) Here nothing is padded, so that elsewhere it has no gradient.
+/// The rule on `pad_token_id`: its input embedding is trained as any other where it stands in a text. (transformers
+/// never trains it: `nn.Embedding(padding_idx)`.) Here nothing is padded, so that elsewhere it has no gradient.
 #[test]
 fn the_padding_token_is_trained_where_it_stands_in_a_text() {
     let decoder = Decoder::load(&oracle("mistral"), &Device::Cpu).unwrap();

@@ -78,7 +78,7 @@ impl Objective {
         self.evaluate_part(batch, self.denominator(batch))
     }
 
-    /// Why a batch would move nothing, told from its weights and labels alone.
+    /// The reason why a batch would move nothing, from its weights and labels alone.
     pub fn no_step(&self, batch: &Batch) -> Option<NoStep> {
         match self.formula().terms() {
             Terms::Edges(_) => (self.denominator(batch) == 0.0).then_some(NoStep::ZeroWeight),

@@ -239,7 +239,7 @@ impl Mixture {
         Ok((sum, losses))
     }
 
-    /// The objective that rewards and margins are told by: the first part that looks at both sides.
+    /// The objective whose rewards and margins are logged: the first part that reads both sides.
     ///
     /// # Panics
     /// When there is no part, which [`Mixture::check`] finds.

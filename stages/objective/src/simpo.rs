@@ -13,7 +13,7 @@ use crate::stable::{sigmoid, softplus};
 pub struct Simpo {
     /// Scale of the difference of log-probs per token; above 0. The paper takes 2 to 10.
     pub beta: f64,
-    /// The margin asked for between the sides, in units of the scaled difference; at least 0.
+    /// The target margin between the sides, in units of the scaled difference; at least 0.
     pub gamma: f64,
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use arrow_array::cast::AsArray;
-use kit::{Error, Held, Result};
+use kit::{CachedRows, Error, Result};
 
 use crate::candidates::{Candidate, Ids, Layout};
 use crate::config::{Order, Pairs, Repeats};
 use crate::draw::Key;
 use crate::groups::first_rows;
-use crate::rules::Fate;
+use crate::rules::Decision;
 
 /// An item before it is written.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,12 +40,12 @@ pub(crate) type KlPlace = (u32, bool);
 pub(crate) fn items(
     settings: &Pairs,
     candidates: &[Candidate],
-    fates: &[Fate],
+    decisions: &[Decision],
     rows: &Ids,
     layout: &Layout,
-    ids: &Held,
+    ids: &CachedRows,
 ) -> Result<Vec<Item>> {
-    let mut items = sides(fates);
+    let mut items = sides(decisions);
     if settings.repeats.unwrap_or(Repeats::Mean) == Repeats::Mean {
         let keys: Vec<Key> =
             items.iter().map(|item| candidates[item.side.0 as usize].sides[usize::from(item.side.1)]).collect();
@@ -80,10 +80,10 @@ pub(crate) fn items(
 }
 
 /// Both sides of every kept pair, chosen first, in the order of the rows.
-fn sides(fates: &[Fate]) -> Vec<Item> {
+fn sides(decisions: &[Decision]) -> Vec<Item> {
     let mut items = Vec::new();
-    for (row, fate) in fates.iter().enumerate() {
-        if let Fate::Kept { swapped, p_hat, weight } = *fate {
+    for (row, decision) in decisions.iter().enumerate() {
+        if let Decision::Kept { swapped, p_hat, weight } = *decision {
             for (side, label) in [(swapped, p_hat), (!swapped, 1.0 - p_hat)] {
                 let side = (row as u32, side);
                 items.push(Item { side, label, weight, pairs: 1, mixed: false, id: String::new(), kl: None });
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn labels_of_a_response_are_averaged_by_weight() {
-        let kept = |swapped, p_hat, weight| Fate::Kept { swapped, p_hat, weight };
+        let kept = |swapped, p_hat, weight| Decision::Kept { swapped, p_hat, weight };
         // Response 0 wins with 0.9 (weight 3) and loses with 0.6 (label 0.4, weight 1).
         let items = merged(sides(&[kept(false, 0.9, 3.0), kept(true, 0.6, 1.0)]), &[0, 1, 2, 0]);
         let labels: Vec<_> =

@@ -56,7 +56,7 @@ impl Reason {
 
 /// The rules' decision on a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Fate {
+pub(crate) enum Decision {
     /// It stays.
     Kept {
         /// Side 1 is chosen.
@@ -82,7 +82,7 @@ struct Runner {
 ///
 /// # Errors
 /// When the mix asks for a form that the data does not have.
-pub(crate) fn decide(settings: &Pairs, seed: Seed, candidates: &[Candidate]) -> Result<Vec<Fate>> {
+pub(crate) fn decide(settings: &Pairs, seed: Seed, candidates: &[Candidate]) -> Result<Vec<Decision>> {
     let mut reasons: Vec<Option<Reason>> = vec![None; candidates.len()];
     let labels = distinct(settings.duplicates, candidates, &mut reasons)?;
     let mut runners: Vec<Runner> = Vec::new();
@@ -158,7 +158,8 @@ pub(crate) fn decide(settings: &Pairs, seed: Seed, candidates: &[Candidate]) -> 
         keep_drawn(&mut runners, &mut reasons, Reason::Budget, &drawn[..budget]);
     }
 
-    let mut fates: Vec<Option<Fate>> = reasons.into_iter().map(|reason| reason.map(Fate::Dropped)).collect();
+    let mut decisions: Vec<Option<Decision>> =
+        reasons.into_iter().map(|reason| reason.map(Decision::Dropped)).collect();
     for Runner { row, swapped, p_hat } in runners {
         let weight = match settings.weight {
             Weights::Given => candidates[row as usize].weight,
@@ -166,9 +167,9 @@ pub(crate) fn decide(settings: &Pairs, seed: Seed, candidates: &[Candidate]) -> 
             Weights::Certainty => candidates[row as usize].weight * (2.0 * p_hat - 1.0),
         };
         let p_hat = if settings.labels == Labels::Hard { 1.0 } else { p_hat };
-        fates[row as usize] = Some(Fate::Kept { swapped, p_hat, weight });
+        decisions[row as usize] = Some(Decision::Kept { swapped, p_hat, weight });
     }
-    Ok(fates.into_iter().map(|fate| fate.expect("a row stays or has a reason to go")).collect())
+    Ok(decisions.into_iter().map(|decision| decision.expect("a row stays or has a reason to go")).collect())
 }
 
 /// Finds rows of one response, and of two responses seen before. Gives P(side 0 better) for every row.
@@ -311,14 +312,14 @@ mod tests {
         settings
     }
 
-    fn words(fates: &[Fate]) -> Vec<String> {
-        let word = |fate: &Fate| match fate {
-            Fate::Kept { swapped, p_hat, weight } => {
+    fn words(decisions: &[Decision]) -> Vec<String> {
+        let word = |decision: &Decision| match decision {
+            Decision::Kept { swapped, p_hat, weight } => {
                 format!("{} {p_hat:.2} w{weight:.2}", if *swapped { "b" } else { "a" })
             }
-            Fate::Dropped(reason) => reason.word().to_owned(),
+            Decision::Dropped(reason) => reason.word().to_owned(),
         };
-        fates.iter().map(word).collect()
+        decisions.iter().map(word).collect()
     }
 
     /// Six rows of known labels, decided on with some settings.
@@ -397,13 +398,13 @@ mod tests {
 
         #[test]
         fn limits_hold_and_labels_are_oriented(rows in rows(), settings in any_settings()) {
-            let fates = decide(&settings, Seed(5), &rows).unwrap();
-            prop_assert_eq!(fates.len(), rows.len());
-            let kept: Vec<_> = fates.iter().zip(&rows).filter(|(fate, _)| matches!(fate, Fate::Kept { .. })).collect();
+            let decisions = decide(&settings, Seed(5), &rows).unwrap();
+            prop_assert_eq!(decisions.len(), rows.len());
+            let kept: Vec<_> = decisions.iter().zip(&rows).filter(|(decision, _)| matches!(decision, Decision::Kept { .. })).collect();
             let mut prompts: BTreeMap<Key, u32> = BTreeMap::new();
             let mut keys = std::collections::BTreeSet::new();
-            for (fate, row) in &kept {
-                let Fate::Kept { p_hat, .. } = fate else { unreachable!() };
+            for (decision, row) in &kept {
+                let Decision::Kept { p_hat, .. } = decision else { unreachable!() };
                 prop_assert!((0.5..=1.0).contains(p_hat));
                 prop_assert!(keys.insert(row.key()));
                 let mut sides = row.prompts.to_vec();
@@ -428,9 +429,9 @@ mod tests {
                 row
             }).collect();
             let sides = |rows: &[Candidate]| -> Vec<_> {
-                decide(&settings, Seed(5), rows).unwrap().into_iter().zip(rows).map(|(fate, row)| match fate {
-                    Fate::Kept { swapped, p_hat, .. } => Ok((row.keys[usize::from(swapped)], p_hat)),
-                    Fate::Dropped(reason) => Err(reason),
+                decide(&settings, Seed(5), rows).unwrap().into_iter().zip(rows).map(|(decision, row)| match decision {
+                    Decision::Kept { swapped, p_hat, .. } => Ok((row.keys[usize::from(swapped)], p_hat)),
+                    Decision::Dropped(reason) => Err(reason),
                 }).collect()
             };
             prop_assert_eq!(sides(&rows), sides(&mirrored));
@@ -442,10 +443,10 @@ mod tests {
         let rows: Vec<_> = (0..3000)
             .map(|row| candidate(&format!("p/{row}"), "p/x", 0.5 + (f64::from(row * 7919 % 3000) + 0.5) / 6000.0))
             .collect();
-        let fates = decide(&settings(serde_json::json!({"shape": "stairs"})), Seed(1), &rows).unwrap();
+        let decisions = decide(&settings(serde_json::json!({"shape": "stairs"})), Seed(1), &rows).unwrap();
         let mut bins = [0; STEPS];
-        for fate in fates {
-            if let Fate::Kept { p_hat, .. } = fate {
+        for decision in decisions {
+            if let Decision::Kept { p_hat, .. } = decision {
                 assert!((0.65..0.9).contains(&p_hat));
                 bins[(((p_hat - 0.65) / 0.05) as usize).min(STEPS - 1)] += 1;
             }
@@ -459,9 +460,9 @@ mod tests {
         let rows: Vec<_> =
             (0..40).map(|row| candidate(&format!("p/{row}"), if row < 30 { "p/x" } else { "q/x" }, 0.8)).collect();
         let count = |yaml| {
-            let fates = decide(&settings(yaml), Seed(1), &rows).unwrap();
+            let decisions = decide(&settings(yaml), Seed(1), &rows).unwrap();
             let kept = |range: std::ops::Range<usize>| {
-                fates[range].iter().filter(|fate| matches!(fate, Fate::Kept { .. })).count()
+                decisions[range].iter().filter(|decision| matches!(decision, Decision::Kept { .. })).count()
             };
             (kept(0..30), kept(30..40))
         };
@@ -471,8 +472,8 @@ mod tests {
         assert_eq!(count(serde_json::json!({"mix": {"same": 1.0, "joint": 0.0}})), (30, 0));
         assert_eq!(count(serde_json::json!({"budget": 7})).0 + count(serde_json::json!({"budget": 7})).1, 7);
         let yaml = serde_json::json!({"mix": {"same": 0.5, "joint": 0.5}, "budget": 8});
-        let fates = decide(&settings(yaml), Seed(1), &rows).unwrap();
-        let dropped = |reason| fates.iter().filter(|fate| **fate == Fate::Dropped(reason)).count();
+        let decisions = decide(&settings(yaml), Seed(1), &rows).unwrap();
+        let dropped = |reason| decisions.iter().filter(|decision| **decision == Decision::Dropped(reason)).count();
         // The shares allow 10 and 10 of 30 and 10, the budget 4 and 4 of these.
         assert_eq!((dropped(Reason::Mix), dropped(Reason::Budget)), (20, 12));
         let none = decide(&settings(serde_json::json!({"mix": {"same": 0.5, "joint": 0.5}})), Seed(1), &rows[..5]);
@@ -482,8 +483,9 @@ mod tests {
     #[test]
     fn ties_favour_no_side() {
         let rows: Vec<_> = (0..2000).map(|row| candidate(&format!("p/{row}"), "p/x", 0.5)).collect();
-        let fates = decide(&settings(serde_json::json!({})), Seed(1), &rows).unwrap();
-        let swapped = fates.iter().filter(|fate| matches!(fate, Fate::Kept { swapped: true, .. })).count();
+        let decisions = decide(&settings(serde_json::json!({})), Seed(1), &rows).unwrap();
+        let swapped =
+            decisions.iter().filter(|decision| matches!(decision, Decision::Kept { swapped: true, .. })).count();
         assert!((900..1100).contains(&swapped), "{swapped}");
     }
 }

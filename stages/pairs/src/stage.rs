@@ -2,7 +2,8 @@
 
 use kit::rows::{Pair, Verdict};
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, Held, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage, Table,
+    Ahead, Amount, CachedRows, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
+    Table,
 };
 use rayon::prelude::*;
 use serde_json::json;
@@ -10,7 +11,7 @@ use serde_json::json;
 use crate::candidates::{self, Candidate, Ids, Sides};
 use crate::config::{Order, Pairs, Repeats, Shape, Write};
 use crate::output::{self, Id, OrientedPair};
-use crate::rules::{Fate, Reason, decide};
+use crate::rules::{Decision, Reason, decide};
 use crate::{grouped, items};
 
 /// Bins of the histogram of labels, over [0.5, 1].
@@ -104,25 +105,26 @@ fn run<R: Sides>(settings: &Pairs, context: &Context<'_>) -> Result<Outcome> {
     if candidates.is_empty() {
         context.note(format!("no {} came in, so no pair goes out", R::TABLE));
     }
-    let fates = decide(settings, context.seed, &candidates)?;
-    context.reject_rows::<R>(&["from"], |row| match fates.get(row as usize) {
-        Some(Fate::Dropped(reason)) => {
+    let decisions = decide(settings, context.seed, &candidates)?;
+    context.reject_rows::<R>(&["from"], |row| match decisions.get(row as usize) {
+        Some(Decision::Dropped(reason)) => {
             Some((ids.get(row).to_owned(), reason.word(), detail(settings, &candidates, &ids, row, *reason)))
         }
         _ => None,
     })?;
-    let mut outcome = figures(&candidates, &fates);
+    let mut outcome = figures(&candidates, &decisions);
     match settings.write {
         Write::Pairs => {
-            let pairs = oriented::<R>(settings.order, &candidates, &fates, &ids)?;
+            let pairs = oriented::<R>(settings.order, &candidates, &decisions, &ids)?;
             output::write_pairs::<R>(context, &pairs)?;
         }
         Write::Items => {
             let layout = R::LAYOUT;
-            let wanted: Vec<bool> = fates.iter().map(|fate| matches!(fate, Fate::Kept { .. })).collect();
+            let wanted: Vec<bool> =
+                decisions.iter().map(|decision| matches!(decision, Decision::Kept { .. })).collect();
             let columns = [layout.first[0], layout.first[1], layout.second[0], layout.second[1]];
-            let names = Held::read(context.batches::<R>(&["from"])?.only(&columns), &wanted)?;
-            let items = items::items(settings, &candidates, &fates, &ids, &layout, &names)?;
+            let names = CachedRows::read(context.batches::<R>(&["from"])?.only(&columns), &wanted)?;
+            let items = items::items(settings, &candidates, &decisions, &ids, &layout, &names)?;
             drop(names);
             output::write_items::<R>(context, &items)?;
             let repeated = items.iter().filter(|item| item.pairs > 1).count();
@@ -139,13 +141,13 @@ fn run<R: Sides>(settings: &Pairs, context: &Context<'_>) -> Result<Outcome> {
 pub(crate) fn oriented<'a, R: Sides>(
     order: Order,
     candidates: &[Candidate],
-    fates: &[Fate],
+    decisions: &[Decision],
     ids: &'a Ids,
 ) -> Result<Vec<OrientedPair<'a>>> {
     let given = R::TABLE == Table::Pairs;
     let mut pairs = Vec::new();
-    for (row, fate) in fates.iter().enumerate() {
-        if let Fate::Kept { swapped, p_hat, weight } = *fate {
+    for (row, decision) in decisions.iter().enumerate() {
+        if let Decision::Kept { swapped, p_hat, weight } = *decision {
             let row = row as u32;
             let made = || candidates[row as usize].keys[usize::from(swapped)];
             let id = if given { Id::Given(ids.get(row)) } else { Id::Made(made()) };
@@ -186,20 +188,20 @@ pub(crate) fn detail(settings: &Pairs, candidates: &[Candidate], ids: &Ids, row:
     }
 }
 
-fn figures(candidates: &[Candidate], fates: &[Fate]) -> Outcome {
+fn figures(candidates: &[Candidate], decisions: &[Decision]) -> Outcome {
     let (mut kept, mut joint, mut flipped, mut sum) = (0_u64, 0_u64, 0_u64, 0.0);
     let mut histogram = [0_u64; BINS];
     let mut dropped = std::collections::BTreeMap::new();
-    for (candidate, fate) in candidates.iter().zip(fates) {
-        match *fate {
-            Fate::Kept { swapped, p_hat, .. } => {
+    for (candidate, decision) in candidates.iter().zip(decisions) {
+        match *decision {
+            Decision::Kept { swapped, p_hat, .. } => {
                 kept += 1;
                 joint += u64::from(candidate.joint);
                 flipped += u64::from(swapped);
                 sum += p_hat;
                 histogram[(((p_hat - 0.5) * 2.0 * BINS as f64) as usize).min(BINS - 1)] += 1;
             }
-            Fate::Dropped(reason) => *dropped.entry(reason.word()).or_insert(0_u64) += 1,
+            Decision::Dropped(reason) => *dropped.entry(reason.word()).or_insert(0_u64) += 1,
         }
     }
     let read = candidates.len() as u64;

@@ -18,7 +18,8 @@ pub fn joint(request_a: &str, a: &str, request_b: &str, b: &str) -> String {
     format!("{request_a}\nA:{a}\n{request_b}\nB:{b}\nbetter:")
 }
 
-/// An answer gone through word by word, each followed by whether it was asked for: the prompt and the response.
+/// An answer checked word by word: each word is followed by yes or no to "of the requested category?"; the prompt and
+/// the response.
 pub fn check_row(request: &Request, words: &[&str]) -> (String, String) {
     let verdict = |word: &&str| if request.category().words.contains(word) { "ok" } else { "no" };
     let checked: Vec<&str> = words.iter().flat_map(|word| [*word, verdict(word)]).collect();

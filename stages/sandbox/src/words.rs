@@ -67,7 +67,7 @@ pub const CATEGORIES: [Category; 10] = [
     },
 ];
 
-/// How many words can be asked for: one to four.
+/// Numbers of words that a prompt can ask for: one to four.
 pub const COUNTS: [&str; 4] = ["one", "two", "three", "four"];
 /// How a request begins.
 pub const VERBS: [&str; 6] = ["name", "list", "give", "write", "find", "pick"];

@@ -18,7 +18,7 @@ pub struct Summarize {
     /// The labels of each table, in the order of `from`: `${labels.STAGE}` for all stages of a matrix (or some, with
     /// brackets as in `from`), a list of these where `from` is a list.
     pub labels: Vec<BTreeMap<String, String>>,
-    /// The label that tells repetitions of one setting apart: `seed`.
+    /// The label that differs between repetitions of one setting: `seed`.
     pub over: String,
     /// The label whose values are compared: `objective`.
     pub compare: String,

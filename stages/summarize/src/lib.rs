@@ -1,8 +1,8 @@
 //! The stage kind `summarize`: what many runs of one pipeline came to.
 //!
-//! It reads the `summary` tables of runs that differ in known labels (an objective, a beta, a seed), takes means over the
-//! seeds, chooses the best setting by one figure and compares settings by another, seed by seed ([`student`]). It knows
-//! labels and figures, not what they mean. Read [`Summarize`] first.
+//! It reads the `summary` tables of runs that differ in known labels (an objective, a beta, a seed), takes means over
+//! the seeds, chooses the best setting by one figure and compares settings by another, seed by seed ([`student`]). It
+//! knows labels and figures, not what they mean. Read [`Summarize`] first.
 
 mod cells;
 mod config;

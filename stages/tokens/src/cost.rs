@@ -14,8 +14,8 @@ pub fn forward(forecast: &mut Forecast, model: &Estimate, load: Load, purpose: P
     forecast.memory = Some(model.bytes(purpose));
 }
 
-/// Tokens of the trie over some sequences, what they share at the start counted once: in lexical order, each adds what it
-/// does not share with its predecessor.
+/// Tokens of the trie over some sequences, what they share at the start counted once: in lexical order, each adds what
+/// it does not share with its predecessor.
 pub fn shared_tokens<'s>(sequences: impl Iterator<Item = &'s [u32]>) -> usize {
     let mut sequences: Vec<&[u32]> = sequences.collect();
     sequences.sort_unstable();

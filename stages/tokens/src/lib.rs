@@ -1,9 +1,9 @@
 //! Rows as token sequences: what stands between the tables of `kit` and the models of `lm`.
 //!
-//! `tokens` knows both rooms and no stage. Stages that hold a model read their rows through a [`SequenceReader`] under one
-//! `tokens:` block ([`RowRules`], [`PromptRules`], [`QuestionRules`]), so that `reference` and `train` cannot tokenise
-//! differently without a finding. It also renders sequences for people ([`rendering`]) and tells what passes over them
-//! cost ([`cost`]). Read [`SequenceReader`] first.
+//! `tokens` knows both rooms and no stage. Stages that hold a model read their rows through a [`SequenceReader`] under
+//! one `tokens:` block ([`RowRules`], [`PromptRules`], [`QuestionRules`]), so that `reference` and `train` cannot
+//! tokenise differently without a finding. It also renders sequences for people ([`rendering`]) and estimates what
+//! passes over them cost ([`cost`]). Read [`SequenceReader`] first.
 
 pub mod cost;
 mod error;

@@ -5,8 +5,8 @@ use lm::{PrefixMismatch, PromptMismatch, SpecialText, TextRules, TooLong};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How training rows become sequences. A `reference` stage and every stage that reads its log-probs take the same block:
-/// another one there is a finding.
+/// How training rows become sequences. A `reference` stage and every stage that reads its log-probs take the same
+/// block: another one there is a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RowRules {
@@ -17,10 +17,10 @@ pub struct RowRules {
     /// the row, `allow` encodes it as the special token.
     pub special_text: SpecialText,
     /// Rows whose prompt, tokenised by itself, is not what stands before its answer. The last token or two may always
-    /// differ, where they merge with the answer's. Where a chat template writes the prompt in another way when an answer
-    /// follows: `stop`, or `append` the answer, as the template writes it, to the prompt's own rendering, or `keep` the
-    /// whole and score whatever follows the common beginning. `reject` refuses every row whose prompt is not a prefix to
-    /// the last token.
+    /// differ, where they merge with the answer's. Where a chat template writes the prompt in another way when an
+    /// answer follows: `stop`, or `append` the answer, as the template writes it, to the prompt's own rendering, or
+    /// `keep` the whole and score whatever follows the common beginning. `reject` refuses every row whose prompt is not
+    /// a prefix to the last token.
     pub on_prefix_mismatch: PromptMismatch,
     /// Longest sequence in tokens; without it the model's positions.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +48,7 @@ impl RowRules {
         }
     }
 
-    /// The block as a port's setting, to be held equal between stages: the keys with their values.
+    /// The block as a port's setting, which has to be equal between stages: the keys with their values.
     pub fn setting(&self) -> String {
         let value = serde_json::to_value(self).expect("rules can be written as JSON");
         let keys = value.as_object().into_iter().flatten();
@@ -101,14 +101,14 @@ impl PromptRules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuestionRules {
-    /// Questions longer than the limit: `reject` their comparisons, `cut_left` (the question loses its beginning), or stop
-    /// with an `error`.
+    /// Questions longer than the limit: `reject` their comparisons, `cut_left` (the question loses its beginning), or
+    /// stop with an `error`.
     pub too_long: TooLong,
-    /// Text that looks like a special token inside a question: `escape` encodes it as ordinary text, `reject` refuses the
-    /// comparison, `allow` encodes it as the special token.
+    /// Text that looks like a special token inside a question: `escape` encodes it as ordinary text, `reject` refuses
+    /// the comparison, `allow` encodes it as the special token.
     pub special_text: SpecialText,
-    /// Questions whose tokens change when a label follows: `keep` scores from the common prefix on, `reject` refuses the
-    /// comparison.
+    /// Questions whose tokens change when a label follows: `keep` scores from the common prefix on, `reject` refuses
+    /// the comparison.
     pub on_prefix_mismatch: PrefixMismatch,
     /// Longest question with its label in tokens; without it the model's positions.
     #[serde(skip_serializing_if = "Option::is_none")]

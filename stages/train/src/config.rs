@@ -169,7 +169,7 @@ impl BatchOptions {
 #[serde(deny_unknown_fields)]
 pub struct SaveOptions {
     /// `f32` has all of the training; `as_loaded` (what `model` is stored in) and `bf16` take half of the space, and a small
-    /// learning rate may leave little of its updates there: the figures tell the share.
+    /// learning rate may leave little of its updates there: the figures show the share.
     #[serde(default)]
     pub dtype: SavedDtype,
 }

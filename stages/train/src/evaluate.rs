@@ -17,7 +17,8 @@ pub(crate) struct HeldOut {
 }
 
 impl HeldOut {
-    /// Puts loss, accuracy and margin into a metrics row. The loss is the mean over batches, weighted as their rows are.
+    /// Puts loss, accuracy and margin into a metrics row. The loss is the mean over batches, weighted as their rows
+    /// are.
     pub(crate) fn measure(
         &self,
         decoder: &Decoder,

@@ -1,7 +1,7 @@
 //! Messages of Open Assistant, one a row: the tables on the hub and the files `*.messages.jsonl.gz`.
 //!
-//! A row says the comparisons of its message with the ranked replies to the same message that stand before it. Other rows
-//! are in the prompts of those, or are left out.
+//! A row says the comparisons of its message with the ranked replies to the same message that stand before it. Other
+//! rows are in the prompts of those, or are left out.
 
 use std::collections::HashMap;
 

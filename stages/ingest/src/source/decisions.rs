@@ -1,5 +1,6 @@
-//! Files of decisions as JPO's evaluation writes them: one JSON object with an object for each run, in which a key joins
-//! prompt, reference answer and the run's answer by four `<SEP>`, and the value says who won: `model`, `gold` or `equal`.
+//! Files of decisions as JPO's evaluation writes them: one JSON object with an object for each run, in which a key
+//! joins prompt, reference answer and the run's answer by four `<SEP>`, and the value says who won: `model`, `gold` or
+//! `equal`.
 
 use std::io::Read;
 use std::path::Path;

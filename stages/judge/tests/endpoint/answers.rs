@@ -82,7 +82,7 @@ fn a_judge_that_says_something_else_gives_no_verdicts_and_stops_the_stage() {
         });
         let files = Files::new();
         let place = place(comparisons(40));
-        // A few are missing, and told.
+        // A few are missing, with a warning.
         let outcome = run(&place, "out", &files.stage(&server.url, json!({}), json!({"max_low_mass": 0.1}))).unwrap();
         assert_eq!((outcome.balance[0].kept, outcome.figures["share below least_mass"].clone()), (38, json!(0.05)));
         let quoted = json!(token).to_string();
@@ -137,7 +137,7 @@ fn a_bias_for_the_first_place_is_removed_and_measured() {
         }
         assert!(summary["position/gap"].low.unwrap() > 0.0 && summary["position/flip_rate"].value > 0.0);
         assert!((summary["label_mass"].value - 0.8).abs() < 1e-9);
-        // One order cannot tell the bias from quality, but for many rows.
+        // One order cannot separate the bias from quality, but for many rows.
         let place = crate::place(comparisons(100));
         let one = files.stage(&server.url, json!({}), json!({"orders": "one", "debias": null}));
         run(&place, "out", &one).unwrap();

@@ -107,7 +107,7 @@ fn concurrency_and_faults_change_no_byte() {
 fn what_was_answered_before_a_kill_is_not_asked_again() {
     let files = Files::new();
     let place = place(comparisons(60));
-    // After 50 answers the endpoint hangs, until it is told to go on.
+    // After 50 answers the endpoint hangs, until it is released.
     let server = Server::start(|question, _, asked| {
         let billed = asked.iter().filter(|asked| asked.billed).count();
         let hung = asked.iter().filter(|asked| asked.treatment == Treatment::Hang).count();

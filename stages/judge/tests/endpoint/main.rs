@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 const KEY: &str = "sk-canary-4fd1c0ffee";
 
-/// The sides of a question are told apart by their text.
+/// The sides of a question are recognised by their text.
 struct Files {
     folder: tempfile::TempDir,
 }

@@ -17,7 +17,7 @@ fn a_model_that_wants_the_newer_name_of_the_limit_is_asked_by_it() {
     let (newer, older): (Vec<_>, Vec<_>) =
         server.asked().into_iter().partition(|asked| asked.body.get("max_completion_tokens") == Some(&json!(1)));
     assert_eq!((newer.len(), older.len(), server.probes().len()), (60, 0, 2), "it is found out once, beforehand");
-    // What neither name satisfies is told.
+    // An endpoint that accepts neither name is an error.
     let server = Server::start_reading(move |_, _| {
         Treatment::Status(400, json!({"error": {"message": said}}).to_string(), None)
     });

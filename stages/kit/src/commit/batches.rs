@@ -1,7 +1,7 @@
 //! Results of finished batches, so that a kill costs no more than the batch in work.
 //!
-//! Work that is cut into the same batches in every process records the result of each before it uses it, and takes up what
-//! an earlier process recorded. A record is used only where its bytes are those that were written.
+//! Work that is cut into the same batches in every process records the result of each before it uses it, and takes up
+//! what an earlier process recorded. A record is used only where its bytes are those that were written.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -28,7 +28,7 @@ pub struct Batches<'a> {
     /// The work that is cut into batches; part of each checksum.
     work: String,
     file: File,
-    /// Lines of earlier processes that were not asked for yet.
+    /// Lines of earlier processes that were not requested yet.
     known: VecDeque<Vec<u8>>,
     /// Batches that have a result.
     done: usize,
@@ -155,7 +155,7 @@ mod tests {
     const NAME: &str = "00003.jsonl";
     const RESULTS: [&[f64]; 4] = [&[-1.0 / 3.0, 1e-310], &[], &[f64::MIN_POSITIVE], &[-0.0, 17.25]];
 
-    /// Takes the first `count` results; gives the numbers of those that were computed, and what was told.
+    /// Takes the first `count` results; gives the numbers of those that were computed, and the events.
     fn take(folder: &Path, work: &str, count: usize) -> (Vec<usize>, Vec<Event>) {
         let events = Mutex::new(Vec::new());
         let told = |event| events.lock().unwrap().push(event);

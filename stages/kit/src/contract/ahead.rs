@@ -1,4 +1,5 @@
-//! The inputs of a stage before it runs: what they are expected to hold, or the inputs themselves; and what follows from them.
+//! The inputs of a stage before it runs: what they are expected to hold, or the inputs themselves; and what follows
+//! from them.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +28,8 @@ impl<'a> Ahead<'a> {
         Ahead { device: context.device.to_owned(), context: Some(context), ..Ahead::default() }
     }
 
-    /// An estimate, with what is counted in its place where the inputs are there. The memory and the work of the estimate
-    /// stay, for the tokens that were counted.
+    /// An estimate, with what is counted in its place where the inputs are there. The memory and the work of the
+    /// estimate stay, for the tokens that were counted.
     ///
     /// # Errors
     /// When the estimate or the count fails.
@@ -77,7 +78,7 @@ pub struct Outlook {
 }
 
 impl Outlook {
-    /// An outlook that tells nothing yet of the outputs.
+    /// An outlook with unknown outputs.
     pub fn of(forecast: Forecast) -> Outlook {
         Outlook { forecast: Some(forecast), outputs: BTreeMap::new() }
     }

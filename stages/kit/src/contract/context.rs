@@ -34,7 +34,7 @@ impl Interrupt {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// An error where a stop was asked for.
+    /// An error once a stop was requested.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
@@ -162,7 +162,7 @@ impl Context<'_> {
         TableWriter::create(&self.port(port))
     }
 
-    /// Writes the table of rejects and tells their number by reason.
+    /// Writes the table of rejects and reports their number by reason.
     ///
     /// # Errors
     /// When it cannot be written.

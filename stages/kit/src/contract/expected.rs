@@ -15,7 +15,7 @@ use crate::table::rows::{Comparison, Item, Message, Pair, Prompt, Response, Verd
 
 /// Characters of a text in a token, where no tokenizer has seen it.
 pub const CHARACTERS_PER_TOKEN: f64 = 4.0;
-/// Rows that are looked at to tell how long all of them are.
+/// Rows from which the lengths of all are estimated.
 const LOOKED_AT: usize = 256;
 
 /// Expected content of a table or a model that does not exist yet, or that is not worth reading whole.
@@ -120,7 +120,7 @@ fn config_of(folder: &Path) -> Result<Value> {
     serde_json::from_slice(&text).map_err(|error| Error::data(format!("{}: {error}", path.display())))
 }
 
-/// Lengths of some rows, to tell those of all.
+/// Lengths of some rows, from which those of all are estimated.
 #[derive(Debug, Default)]
 pub struct Lengths {
     rows: usize,

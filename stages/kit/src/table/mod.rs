@@ -1,6 +1,6 @@
 //! Rows in Parquet: their types, how they are read, written and looked up.
 
-pub mod held;
+pub mod cached_rows;
 pub mod ids;
 pub mod message;
 pub mod prompts;

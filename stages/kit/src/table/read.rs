@@ -106,7 +106,7 @@ fn unread_codec(text: &str) -> Option<&str> {
     named?.1.split_whitespace().next()
 }
 
-/// A reader, and what tells why it failed.
+/// A reader, and the record of its failure.
 fn open(path: &Path) -> Result<(ParquetRecordBatchReaderBuilder<Watched>, Failure)> {
     let mut file = open_file(path)?;
     // The reader takes as much memory as the footer says that it has bytes.
@@ -164,7 +164,7 @@ pub fn read_batches(
 /// A batch of a table's rows in columns, and where they stand.
 #[derive(Debug, Clone)]
 pub struct TableBatch {
-    /// The columns that were asked for, in the types of the row type.
+    /// The requested columns, in the types of the row type.
     pub batch: RecordBatch,
     /// The file they were read from.
     pub path: PathBuf,
@@ -181,9 +181,9 @@ impl TableBatch {
     /// A column.
     ///
     /// # Panics
-    /// When it was not asked for.
+    /// When it was not requested.
     pub fn column(&self, name: &str) -> &ArrayRef {
-        self.batch.column_by_name(name).expect("a column that was asked for")
+        self.batch.column_by_name(name).expect("a requested column")
     }
 }
 

@@ -252,7 +252,7 @@ impl<R: Row> TableWriter<R> {
     fn send(&mut self, work: Work<R>) -> Result<()> {
         match &self.way {
             Some(way) if way.send(work).is_ok() => Ok(()),
-            // The thread ends early where it failed, and tells why once.
+            // The thread ends early where it failed, and gives the reason once.
             _ => self.join().and_then(|()| Err(Error::internal(format!("{} were not written", R::TABLE)))),
         }
     }
@@ -271,7 +271,7 @@ impl<R: Row> TableWriter<R> {
 impl<R: Row> Drop for TableWriter<R> {
     fn drop(&mut self) {
         self.way = None;
-        // Nothing is written behind the back of whoever comes next. Why it stopped was told, or something else was.
+        // Nothing is written behind the back of whoever comes next. The reason was reported, or another one was.
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }

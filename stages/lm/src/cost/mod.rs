@@ -1,4 +1,4 @@
-//! What a pass takes: operations, memory, time.
+//! The cost of a pass: operations, memory, time.
 
 pub mod estimate;
 pub mod speed;

@@ -245,7 +245,7 @@ fn fitting<T: AsRef<[u32]>>(texts: &[T], budget_tokens: usize) -> usize {
     texts.iter().take_while(fits).count().max(1)
 }
 
-/// What the files around the weights say.
+/// The layout of an encoder, as the files around the weights state it.
 struct Layout {
     transformer: PathBuf,
     pooling: Vec<Pooling>,
@@ -296,7 +296,7 @@ impl Layout {
     }
 }
 
-/// Whether a normalizer makes lower case already.
+/// True where a normalizer makes lower case already.
 fn lowers(normalizer: &NormalizerWrapper) -> bool {
     match normalizer {
         NormalizerWrapper::Lowercase(_) => true,

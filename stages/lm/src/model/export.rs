@@ -4,9 +4,9 @@ use crate::model::adapter_folder::base_of;
 use crate::{DType, Decoder, Device, Result, SavedDtype, copy_tokenizer};
 use std::path::Path;
 
-/// Writes the decoder of a folder into another, existing one, with tokenizer and template. An adapter is merged into its
-/// base: W + (alpha / rank) B A, computed in f32. Without a dtype the weights are written in the one that they have, and
-/// merged ones in f32: half of it would leave most of what an adapter adds out.
+/// Writes the decoder of a folder into another, existing one, with tokenizer and template. An adapter is merged into
+/// its base: W + (alpha / rank) B A, computed in f32. Without a dtype the weights are written in the one that they
+/// have, and merged ones in f32: half of it would leave most of what an adapter adds out.
 ///
 /// Errors name the file: what is missing, damaged, or of an architecture that is not computed here.
 pub fn export(from: &Path, to: &Path, dtype: Option<SavedDtype>) -> Result<()> {

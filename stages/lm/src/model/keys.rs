@@ -11,7 +11,7 @@ impl Keys<'_> {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether a key is there, be it null.
+    /// True where a key is there, be it null.
     pub fn names(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }

@@ -1,4 +1,5 @@
-//! Whether a model can be computed, from all of it but its weights: what a run would stop at before its first number.
+//! Checks that a model can be computed, from all of it but its weights: the errors that a run would stop with before
+//! its first number.
 
 use crate::encode::encoder::check_encoder;
 use crate::model::adapter_folder::{base_of, check_adapter, model_part};
@@ -9,15 +10,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// What a decoder folder or a GGUF file can be used for.
+/// The uses of a decoder folder or a GGUF file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usable {
     /// Why conversations cannot be given to it, where they cannot: it has no chat template.
     pub no_messages: Option<String>,
 }
 
-/// What was found once holds for the process: a matrix of stages names one model many times.
-/// What the system refused is looked at again.
+/// The results of the process so far: a matrix of stages names one model many times. A file that the system refused is
+/// checked again.
 static SEEN: Mutex<BTreeMap<PathBuf, Result<Usable, String>>> = Mutex::new(BTreeMap::new());
 
 /// Checks the configuration, the tokenizer, the template and the headers of the weights of a decoder.

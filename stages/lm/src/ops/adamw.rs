@@ -51,7 +51,7 @@ pub(crate) struct Step {
     pub beta2: f64,
     pub eps: f64,
     pub weight_decay: f64,
-    /// What gradients are multiplied by: below 1 where they are clipped.
+    /// Factor of the gradients: below 1 where they are clipped.
     pub clip: f64,
     /// The number of this step, from 1 on.
     pub t: u64,

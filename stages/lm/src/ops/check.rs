@@ -63,8 +63,8 @@ pub(crate) fn gradients<'a>(inputs: &[Tensor], forward: impl Fn(&[Tensor]) -> Re
     }
 }
 
-/// Checks that f32 kernels, those for GPUs (emulated, or on the device of the tests) and the plain form give what the f64
-/// kernels give.
+/// Checks that f32 kernels, those for GPUs (emulated, or on the device of the tests) and the plain form give what the
+/// f64 kernels give.
 pub(crate) fn plain_agrees(inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>) {
     let want = run(inputs).unwrap();
     let compare = |name: &str, got: Vec<Tensor>, tolerance: f64| {

@@ -48,7 +48,7 @@ impl<'a, T> MatrixMut<'a, T> {
     }
 }
 
-/// Whether a product starts from zero or adds to what is there.
+/// The target of a product: it starts from zero or adds to the values there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Into {
     Fresh,
@@ -63,7 +63,7 @@ pub(crate) enum By {
     One,
 }
 
-/// What becomes of the numbers of a product before they are multiplied.
+/// The precision of the operands of a product.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Products {
     /// Nothing.
@@ -112,8 +112,8 @@ pub(crate) fn multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, out: MatrixMut<T>, i
 /// out = a b, or out += a b, at an address.
 ///
 /// # Safety
-/// `out` must have room for [m, n] with rows `stride` >= n apart, overlap neither `a` nor `b`, and hold numbers where it
-/// is added to.
+/// `out` must have room for [m, n] with rows `stride` >= n apart, overlap neither `a` nor `b`, and hold numbers where
+/// it is added to.
 unsafe fn multiply_into<T: Real>(a: Matrix<T>, b: Matrix<T>, out: *mut T, stride: usize, into: Into, by: By) {
     let parallelism = if by == By::All { Parallelism::Rayon(0) } else { Parallelism::None };
     // SAFETY: the constructors checked that `a` and `b` lie within their slices; the caller answers for `out`.

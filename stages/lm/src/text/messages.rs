@@ -8,11 +8,11 @@ use crate::text::tokens::Turn;
 /// The field of a first message that is none of its own: what templates take beside the messages.
 const TOOLS: &str = "tools";
 
-/// What a message's thoughts are called; transformers gives templates the first one there is by the first two names.
+/// The names of a message's thoughts; transformers gives templates the first that exists by the first two names.
 const THOUGHTS: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// A message for a template, each of its texts through `mark`, and the tools that it names. Fields of null are left out,
-/// as transformers does.
+/// A message for a template, each of its texts through `mark`, and the tools that it names. Fields of null are left
+/// out, as transformers does.
 pub(crate) fn message(turn: &Turn, mark: &dyn Fn(&str) -> String) -> Result<(Value, Option<Value>)> {
     let mut fields =
         vec![("role".to_owned(), Value::from(turn.role)), ("content".to_owned(), mark(turn.content).into())];

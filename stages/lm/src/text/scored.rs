@@ -58,7 +58,7 @@ impl Borders {
         self.close.to_string()
     }
 
-    /// What stands in for an answer.
+    /// The stand-in for an answer.
     pub(crate) fn stand_in(&self) -> String {
         self.stand_in.to_string()
     }

@@ -11,10 +11,11 @@ pub struct Sequence {
     pub start: usize,
     /// The length of the tokenised prompt alone, which differs from `start` where the two tokenise jointly.
     pub prompt_tokens: usize,
-    /// The completion tokens that are not scored, in order, such as what a tool says; `ids` before `start` not among them.
+    /// The completion tokens that are not scored, in order, such as what a tool says; `ids` before `start` not among
+    /// them.
     pub unscored: Vec<Range<usize>>,
-    /// Whether the prompt's own rendering is not what the chat template writes before an answer, by more than its last
-    /// tokens.
+    /// True where the prompt's own rendering differs from the text that the chat template writes before an answer by
+    /// more than its last tokens.
     pub displaced: bool,
     /// Spans of special-token text that were encoded as ordinary text.
     pub escaped: u32,
@@ -33,7 +34,7 @@ impl Sequence {
         self.ids.len() - self.start - self.unscored.iter().map(ExactSizeIterator::len).sum::<usize>()
     }
 
-    /// Whether the completion token at an index is scored.
+    /// True where the completion token at an index is scored.
     pub fn is_scored(&self, index: usize) -> bool {
         index >= self.start && !self.unscored.iter().any(|range| range.contains(&index))
     }

@@ -36,7 +36,8 @@ const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "p
 
 impl SpecialTokens {
     /// Collects the special tokens of tokenizer.json and those that tokenizer_config.json names (adding these to the
-    /// tokenizer, as `transformers` does), and the ends of text of the folder `ends` in its generation_config.json or config.json, and of the tokenizer.
+    /// tokenizer, as `transformers` does), and the ends of text of the folder `ends` in its generation_config.json or
+    /// config.json, and of the tokenizer.
     pub(crate) fn load(folder: &Path, ends: &Path, tokenizer: &mut Tokenizer, config: &Json) -> Result<SpecialTokens> {
         let config_file = folder.join("tokenizer_config.json");
         let mut named = Vec::new();
@@ -113,8 +114,8 @@ impl SpecialTokens {
         &self.spelled[index].0
     }
 
-    /// What encodes a text in which some special tokens stand as ordinary text, marked by [`Escape::mark`].
-    /// `texts` is everything that the user wrote: none of its characters serves as a mark.
+    /// The encoder of a text in which some special tokens stand as ordinary text, marked by [`Escape::mark`]. `texts`
+    /// is everything that the user wrote: none of its characters serves as a mark.
     pub(crate) fn escape(&self, tokenizer: &Tokenizer, texts: &[String]) -> Result<EscapeRef<'_>> {
         let taken = |base: u32| {
             let range = base..base + self.marks();
@@ -200,7 +201,7 @@ impl Escape {
         Ok(Escape { tokenizer, originals, stubborn, base })
     }
 
-    /// Whether a special token's text cannot be encoded as anything else.
+    /// True where a special token's text cannot be encoded as anything else.
     pub(crate) fn is_stubborn(&self, index: usize) -> bool {
         self.stubborn[index]
     }
@@ -222,7 +223,7 @@ impl Escape {
         out
     }
 
-    /// What encodes a text of [`Escape::plain`].
+    /// The tokenizer of a text of [`Escape::plain`].
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }

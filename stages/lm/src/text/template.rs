@@ -12,8 +12,8 @@ use crate::model::weights::refuse_pointer;
 use crate::text::bounded::{Bounded, STEPS, system_error, unbounded};
 use crate::text::scored::Borders;
 
-/// What `strftime_now` gives to templates: 26 July 2024, the date that Llama 3's template falls back to. Today's date
-/// would make tomorrow's tokens differ from today's.
+/// The date that `strftime_now` gives to templates: 26 July 2024, the date that Llama 3's template falls back to.
+/// Today's date would make tomorrow's tokens differ from today's.
 pub const TEMPLATE_DATE: (i32, u8, u8) = (2024, 7, 26);
 
 /// A compiled chat template with the special tokens that it may write.
@@ -24,7 +24,7 @@ pub(crate) struct ChatTemplate {
     marks_scored: bool,
 }
 
-/// What became of a rendering.
+/// The result of a rendering.
 pub(crate) enum Rendering {
     /// The text to tokenise.
     Text(String),
@@ -102,7 +102,7 @@ impl ChatTemplate {
         Ok(ChatTemplate { template, tokens, path, marks_scored })
     }
 
-    /// Whether the template marks what the assistant says with `{% generation %}`.
+    /// True where the template marks the assistant's words with `{% generation %}`.
     pub(crate) fn marks_scored(&self) -> bool {
         self.marks_scored
     }
@@ -257,7 +257,8 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, minijinja::Error> {
     Ok(out)
 }
 
-/// A number as Python writes it: fractions in the shortest form, with an exponent of two digits below 1e-4 and from 1e16.
+/// A number as Python writes it: fractions in the shortest form, with an exponent of two digits below 1e-4 and from
+/// 1e16.
 fn python_number(value: &Value) -> String {
     if value.is_integer() {
         return value.to_string();

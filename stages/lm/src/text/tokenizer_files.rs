@@ -5,7 +5,7 @@ use crate::model::adapter_folder::tokenizer_part;
 use crate::{Error, Result};
 use std::path::Path;
 
-/// What a folder may hold of a tokenizer and its chat template.
+/// Files of a tokenizer and its chat template in a folder.
 const FILES: [&str; 10] = [
     "tokenizer.json",
     "tokenizer_config.json",

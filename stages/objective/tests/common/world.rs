@@ -1,4 +1,5 @@
-//! The bandit of GDPO's section 3.3: a hundred actions, data that prefers a low-reward peak, preferences by Bradley-Terry.
+//! The bandit of GDPO's section 3.3: a hundred actions, data that prefers a low-reward peak, preferences by
+//! Bradley-Terry.
 
 use objective::{Batch, Edge, Objective, SequenceLogps};
 use rand::Rng;

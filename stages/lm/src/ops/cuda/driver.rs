@@ -54,7 +54,7 @@ struct Loaded {
     shared: usize,
 }
 
-/// What was loaded, by device: the files of kernels, and the kernels by name.
+/// The loaded files of kernels, and the kernels by name, by device.
 #[derive(Default)]
 struct Store {
     modules: HashMap<(DeviceId, &'static str), Arc<CudaModule>>,
@@ -98,7 +98,7 @@ fn failure(call: &Launch, error: &DriverError) -> Error {
     Error::from(candle_core::Error::Msg(format!("kernel {} ({}.cu): {error:?}", call.name, call.file)))
 }
 
-/// Whether each launch waits for its kernel, so that a fault is named after it and not after a later copy.
+/// True where each launch waits for its kernel, so that a fault is named after it and not after a later copy.
 fn synchronous() -> bool {
     static ON: LazyLock<bool> = LazyLock::new(|| std::env::var_os("HALFTONE_CUDA_SYNC").is_some_and(|on| on == "1"));
     *ON
@@ -116,7 +116,8 @@ pub(crate) fn total_memory(device: &CudaDevice) -> Option<u64> {
     Some(all)
 }
 
-/// Bytes of the device's memory that nobody has, counting what this process keeps for its next tensors; and all there are.
+/// Bytes of the device's memory that nobody has, counting what this process keeps for its next tensors; and all there
+/// are.
 pub(crate) fn memory(device: &CudaDevice) -> candle_core::Result<(u64, u64)> {
     let stream = device.cuda_stream();
     let (free, all) = stream.context().mem_get_info().w()?;
@@ -187,8 +188,8 @@ pub(crate) fn launch(call: &Launch, grid: [u32; 2], threads: u32, shared: usize,
     Ok(())
 }
 
-/// c = op(a) op(b), or c += op(a) op(b), of matrices whose columns lie `stride` apart: op(a) is [m, k], op(b) is [k, n],
-/// c is [m, n].
+/// c = op(a) op(b), or c += op(a) op(b), of matrices whose columns lie `stride` apart: op(a) is [m, k], op(b) is [k,
+/// n], c is [m, n].
 pub(crate) fn gemm(
     a: Operand,
     b: Operand,

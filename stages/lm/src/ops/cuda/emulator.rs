@@ -27,8 +27,8 @@ pub(crate) fn is_on() -> bool {
     ON.get()
 }
 
-/// Runs something with CPU tensors taken for those of a GPU. `None`, and the reason once on the terminal, where there is
-/// no compiler.
+/// Runs something with CPU tensors taken for those of a GPU. `None`, and the reason once on the terminal, where there
+/// is no compiler.
 pub(crate) fn emulated<T>(work: impl FnOnce() -> T) -> Option<T> {
     library().as_ref().ok()?;
     ON.set(true);
@@ -234,7 +234,8 @@ fn numbers(operand: &Operand, rows: usize, columns: usize) -> Result<Vec<f64>> {
     Ok((0..rows * columns).map(|i| at(i / columns, i % columns)).collect())
 }
 
-/// c = op(a) op(b), or c += op(a) op(b), by the definition of cublasGemmEx: op(a) is [m, k], op(b) is [k, n], c is [m, n].
+/// c = op(a) op(b), or c += op(a) op(b), by the definition of cublasGemmEx: op(a) is [m, k], op(b) is [k, n], c is [m,
+/// n].
 pub(crate) fn gemm(a: Operand, b: Operand, c: Operand, [m, n, k]: [usize; 3], added: bool) -> Result<()> {
     let (a, b) = (numbers(&a, m, k)?, numbers(&b, k, n)?);
     assert!(m <= c.stride && c.start + (n - 1) * c.stride + m <= c.tensor.elem_count(), "a product within its tensor");

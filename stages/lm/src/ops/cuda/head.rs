@@ -9,8 +9,8 @@ const THREADS: u32 = 256;
 
 // R scored rows, H width, V vocabulary, C rows of a chunk.
 
-/// Rows per chunk. The logits of a chunk take 2.5 GiB at most, and a sixteenth of the device's memory: few chunks are few
-/// passes over the gradient of the table. Whole tiles of a product.
+/// Rows per chunk. The logits of a chunk take 2.5 GiB at most, and a sixteenth of the device's memory: few chunks are
+/// few passes over the gradient of the table. Whole tiles of a product.
 pub(crate) fn chunk_rows(vocab: usize, device: &Device) -> usize {
     let bytes = super::total_memory(device).map_or(256 << 20, |all| (all / 16).min(5 << 29) as usize);
     let rows = bytes / 4 / vocab.max(1);

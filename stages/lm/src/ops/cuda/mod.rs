@@ -31,7 +31,7 @@ use crate::{DType, Device, Error, Result};
 use candle_core::{Shape, Tensor};
 use std::sync::Mutex;
 
-/// Whether kernels here serve these tensors: all contiguous, on one GPU, of the first one's dtype or f32.
+/// True where kernels here serve these tensors: all contiguous, on one GPU, of the first one's dtype or f32.
 pub(crate) fn serves(tensors: &[&Tensor]) -> bool {
     let (dtype, place) = (tensors[0].dtype(), tensors[0].device().location());
     let fits = |t: &&Tensor| {
@@ -117,7 +117,7 @@ pub(crate) struct Launch<'a> {
     device: &'a Device,
     file: &'static str,
     name: String,
-    /// What T stands for in the signature.
+    /// The dtype of T in the signature.
     dtype: DType,
     /// The bits of each argument.
     values: Vec<u64>,
@@ -224,7 +224,7 @@ pub(crate) struct Operand<'a> {
     pub tensor: &'a Tensor,
     pub start: usize,
     pub stride: usize,
-    /// Whether the transposed matrix is meant.
+    /// True where the transposed matrix is meant.
     pub transposed: bool,
 }
 
@@ -248,7 +248,8 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// c = a b, or c += a b: a is [m, k], b is [k, n], c is [m, n], summed in f32. a and b are of one dtype, c of theirs or f32.
+/// c = a b, or c += a b: a is [m, k], b is [k, n], c is [m, n], summed in f32. a and b are of one dtype, c of theirs or
+/// f32.
 pub(crate) fn multiply(a: Operand, b: Operand, c: Operand, m: usize, k: usize, n: usize, added: bool) -> Result<()> {
     if m == 0 || n == 0 {
         return Ok(());
@@ -266,7 +267,8 @@ pub(crate) fn multiply(a: Operand, b: Operand, c: Operand, m: usize, k: usize, n
     }
 }
 
-/// How sums by columns are cut: (columns of a thread, rows of a thread). Enough threads for a GPU, and few partial sums.
+/// How sums by columns are cut: (columns of a thread, rows of a thread). Enough threads for a GPU, and few partial
+/// sums.
 fn columns(rows: usize, width: usize) -> (usize, usize) {
     (if width.is_multiple_of(8) { 8 } else { 1 }, rows.div_ceil(512).max(16))
 }

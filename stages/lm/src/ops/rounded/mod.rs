@@ -1,7 +1,7 @@
 //! Products of matrices whose numbers are rounded to bf16 first: products are exact in f32 and are summed in f32.
 //!
-//! Both operands are packed into tiles of 16 x 16 words, a word being two numbers that follow one another along the inner
-//! dimension, the form that the matrix units of x86 processors read. Where there are none (AMX-BF16), vectors of
+//! Both operands are packed into tiles of 16 x 16 words, a word being two numbers that follow one another along the
+//! inner dimension, the form that the matrix units of x86 processors read. Where there are none (AMX-BF16), vectors of
 //! AVX512-BF16 take the same tiles, and where these are missing too, plain code.
 
 #[cfg(target_arch = "x86_64")]
@@ -45,7 +45,7 @@ fn unit() -> Unit {
     *UNIT.get_or_init(|| units()[0])
 }
 
-/// Whether this machine multiplies numbers in bf16 faster than in f32, as far as its instructions tell.
+/// True where this machine multiplies numbers in bf16 faster than in f32, as far as its instructions show.
 pub(crate) fn is_fast() -> bool {
     unit() != Unit::Plain
 }
@@ -174,7 +174,7 @@ struct Side<'a> {
     inners: usize,
 }
 
-/// What the rows of a tile are.
+/// The layout of a tile's rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Layout {
     /// Indices of the outer dimension; pairs along the inner one stand side by side. For a.

@@ -10,7 +10,7 @@ pub(super) fn has_vectors() -> bool {
         && is_x86_feature_detected!("avx512bf16")
 }
 
-/// Whether there is a matrix unit for bf16, and the operating system lets this process use it.
+/// True where there is a matrix unit for bf16, and the operating system lets this process use it.
 pub(super) fn has_amx() -> bool {
     const TILE_AND_BF16: u32 = 1 << 24 | 1 << 22;
     // SAFETY: every x86-64 processor has this instruction. (It is safe to call in newer versions of Rust.)

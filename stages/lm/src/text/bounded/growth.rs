@@ -41,7 +41,7 @@ pub(super) fn guard(environment: &mut Environment<'static>) {
     });
 }
 
-/// Whether what a growing filter will make at most may still be made; it is counted when it is there.
+/// Checks that the most a growing filter will make may still be made; the bytes are counted once they are there.
 fn foresee(name: &str, arguments: &[Value]) -> Result<(), Error> {
     let Some(value) = arguments.first() else { return Ok(()) };
     let size = seen(value)?;

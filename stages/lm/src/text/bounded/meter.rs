@@ -1,4 +1,4 @@
-//! What a rendering has made so far, and how large a value is.
+//! The bytes that a rendering has made so far, and the size of a value.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const VALUE: usize = 64 << 20;
 const DEPTH: usize = 100;
 /// Seconds that one rendering may take.
 const SECONDS: u64 = 60;
-/// What a value counts beside its text.
+/// Bytes that a value counts beside its text.
 const NODE: usize = 32;
 
 thread_local! {
@@ -63,7 +63,7 @@ pub(super) fn charge(bytes: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the rendering may make so many bytes more.
+/// Checks that the rendering may make so many bytes more.
 pub(super) fn afford(bytes: usize) -> Result<(), Error> {
     let before = METER.get();
     let charged = charge(bytes);

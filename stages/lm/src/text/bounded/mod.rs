@@ -1,9 +1,9 @@
 //! Templates are programs from strangers: Jinja whose source, nesting, steps, values and output are bounded.
 //!
 //! minijinja counts steps and little else: `x ~ x` doubles a text in one step, and `1+1+...` nests as deep as it is
-//! long. So a template is compiled from a copy of its syntax tree (`rewrite`) in which every value that is made or taken
-//! up is measured (`meter`), and what makes much out of little says beforehand how much (`growth`). Chat templates and
-//! the questions of judges both come through here. Read [`Bounded`] first.
+//! long. So a template is compiled from a copy of its syntax tree (`rewrite`) in which every value that is made or
+//! taken up is measured (`meter`), and what makes much out of little says beforehand how much (`growth`). Chat
+//! templates and the questions of judges both come through here. Read [`Bounded`] first.
 
 mod growth;
 mod meter;
@@ -32,7 +32,7 @@ const RECURSION: usize = 200;
 const STACK: usize = 256 << 20;
 /// How the text of an error begins that says that a bound was passed.
 const BEYOND: &str = "a template may not ";
-/// What an error says whose source is the system's.
+/// The message of an error whose source is the system's.
 const NO_THREAD: &str = "no thread to compile it";
 
 /// A compiled template whose renderings are bounded.
@@ -45,9 +45,9 @@ type Blocks = BTreeMap<&'static str, Instructions<'static>>;
 type Code = (Instructions<'static>, Blocks);
 
 impl Bounded {
-    /// An environment to add to and to compile in. It has Python's methods of text and mappings. A filter that replaces a
-    /// built-in one which makes much out of little is added under the name that [`unbounded`] gives. A formatter may be
-    /// set; fuel, the limit of recursion and the callback for unknown methods are what bounds it.
+    /// An environment to add to and to compile in. It has Python's methods of text and mappings. A filter that replaces
+    /// a built-in one which makes much out of little is added under the name that [`unbounded`] gives. A formatter may
+    /// be set; fuel, the limit of recursion and the callback for unknown methods are what bounds it.
     pub fn environment() -> Environment<'static> {
         let mut environment = Environment::new();
         environment.set_fuel(Some(STEPS));
@@ -94,13 +94,13 @@ impl Bounded {
     }
 }
 
-/// Whether an error says that a template passed a bound.
+/// True where an error means that a template passed a bound.
 pub fn is_beyond(error: &Error) -> bool {
     let said = |text: &str| error.detail().is_some_and(|detail| detail.contains(text));
     error.kind() == ErrorKind::OutOfFuel || said(BEYOND) || said("recursion limit")
 }
 
-/// What the system said, where it is at fault and not the template.
+/// The system's error, where it is at fault and not the template.
 pub fn system_error(error: &Error) -> Option<std::io::Error> {
     let source = std::error::Error::source(error)?.downcast_ref::<std::io::Error>()?;
     Some(std::io::Error::new(source.kind(), format!("{NO_THREAD}: {source}")))

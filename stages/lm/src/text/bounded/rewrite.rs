@@ -116,7 +116,7 @@ fn like<T, U>(old: &Spanned<U>, node: T) -> Spanned<T> {
     Spanned::new(node, old.span())
 }
 
-/// What is assigned to.
+/// The target of an assignment.
 fn target<'a>(old: &Expr<'a>) -> Expr<'a> {
     match old {
         Expr::GetAttr(it) => Expr::GetAttr(like(it, ast::GetAttr { expr: target(&it.expr), name: it.name })),

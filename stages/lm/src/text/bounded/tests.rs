@@ -21,7 +21,7 @@ fn text(source: &str) -> String {
     compile(source).and_then(|template| template.render(values())).unwrap_or_else(|error| panic!("{source}: {error}"))
 }
 
-/// What a template is refused with; it has to be soon.
+/// The message with which a template is refused; it has to come soon.
 fn refused(source: &str) -> String {
     let began = Instant::now();
     let error = match compile(source).and_then(|template| template.render(values())) {

@@ -1,4 +1,4 @@
-//! Rows held in columns, and tables written from them in another order.
+//! Rows kept in columns, and tables written from them in another order.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,24 +17,24 @@ use crate::table::write::{ROWS_PER_GROUP, ROWS_PER_PART, write_columns};
 /// Memory for the input rows of one window, bytes.
 const WINDOW_BYTES: usize = 512 << 20;
 
-/// Some rows of a table, held once in their compact columns and handed out in any order.
+/// Some rows of a table, read once into compact columns and given out in any order.
 ///
 /// Rows go by their number in the table, from 0, over all its sources.
 #[derive(Debug)]
-pub struct Held {
+pub struct CachedRows {
     columns: BTreeMap<String, Vec<ArrayRef>>,
-    /// Row of the table -> how many held rows come before it.
+    /// Row of the table -> how many cached rows come before it.
     ranks: Vec<u32>,
-    /// The rank of the first row of each batch held.
+    /// The rank of the first row of each cached batch.
     starts: Vec<u32>,
 }
 
-impl Held {
+impl CachedRows {
     /// Reads a table, by all threads, and holds the rows that are wanted, in the columns that the reader reads.
     ///
     /// # Errors
     /// When the table cannot be read, or has another number of rows than `wanted`.
-    pub fn read<R: Row>(reader: BatchReader<R>, wanted: &[bool]) -> Result<Held> {
+    pub fn read<R: Row>(reader: BatchReader<R>, wanted: &[bool]) -> Result<CachedRows> {
         let changed = || Error::data(format!("{}: changed while read", R::TABLE));
         let pieces = reader.split()?;
         let read = |(first, reader): (usize, BatchReader<R>)| {
@@ -51,34 +51,35 @@ impl Held {
             Ok((row, kept))
         };
         let pieces: Vec<Result<(usize, Vec<RecordBatch>)>> = pieces.into_par_iter().map(read).collect();
-        let mut held = Held { columns: BTreeMap::new(), ranks: Vec::with_capacity(wanted.len()), starts: Vec::new() };
+        let mut cached =
+            CachedRows { columns: BTreeMap::new(), ranks: Vec::with_capacity(wanted.len()), starts: Vec::new() };
         let (mut rows, mut rank) = (0, 0);
         for piece in pieces {
             let (end, batches) = piece?;
             rows = end;
             for batch in batches {
-                held.starts.push(rank);
+                cached.starts.push(rank);
                 rank += batch.num_rows() as u32;
                 for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-                    held.columns.entry(field.name().clone()).or_default().push(column.clone());
+                    cached.columns.entry(field.name().clone()).or_default().push(column.clone());
                 }
             }
         }
         let mut before = 0;
         for &keep in wanted {
-            held.ranks.push(before);
+            cached.ranks.push(before);
             before += u32::from(keep);
         }
-        if rows == wanted.len() && rank == before { Ok(held) } else { Err(changed()) }
+        if rows == wanted.len() && rank == before { Ok(cached) } else { Err(changed()) }
     }
 
     /// A column at some rows, in their order.
     ///
     /// # Errors
-    /// When the rows asked for are more than one array can hold (2 GiB of text).
+    /// When the requested rows are more than one array can hold (2 GiB of text).
     ///
     /// # Panics
-    /// When a row or column is not held.
+    /// When a row or column is not cached.
     pub fn gather(&self, column: &str, rows: &[u32]) -> Result<ArrayRef> {
         let places: Vec<_> = rows.iter().map(|&row| self.place(row)).collect();
         interleave(&self.arrays(&[column]), &places).map_err(|error| Error::data(format!("column `{column}`: {error}")))
@@ -87,10 +88,10 @@ impl Held {
     /// A column at some rows, or the other column of the same type where the row says so.
     ///
     /// # Errors
-    /// As [`Held::gather`].
+    /// As [`CachedRows::gather`].
     ///
     /// # Panics
-    /// As [`Held::gather`].
+    /// As [`CachedRows::gather`].
     pub fn gather_either(&self, column: &str, other: &str, rows: &[(u32, bool)]) -> Result<ArrayRef> {
         let places = rows.iter().map(|&(row, other)| {
             let (batch, row) = self.place(row);
@@ -114,8 +115,8 @@ impl Held {
 }
 
 /// Writes a port whose rows are made of rows of the inputs: `entries` in their order, each from the input rows it
-/// `needs`, numbered from 0 over all sources of the inputs `keys`. `columns` makes the output's columns for some entries
-/// from the rows held. Memory is that of a window of entries, however many there are.
+/// `needs`, numbered from 0 over all sources of the inputs `keys`. `columns` makes the output's columns for some
+/// entries from the cached rows. Memory is that of a window of entries, however many there are.
 ///
 /// # Errors
 /// When an input cannot be read or the port not written, or what `columns` gives, or when a signal asks to stop.
@@ -125,7 +126,7 @@ pub fn write_gathered<R: Row, O: Row, E>(
     port: &str,
     entries: &[E],
     needs: impl Fn(&E) -> [Option<u32>; 2],
-    columns: impl Fn(&Held, &[E]) -> Result<Vec<ArrayRef>> + Sync,
+    columns: impl Fn(&CachedRows, &[E]) -> Result<Vec<ArrayRef>> + Sync,
 ) -> Result<()>
 where
     E: Sync,
@@ -138,13 +139,13 @@ where
     let hold = |entries: &[E]| {
         let mut wanted = vec![false; rows];
         entries.iter().flat_map(&needs).flatten().for_each(|row| wanted[row as usize] = true);
-        Held::read(context.batches::<R>(keys)?, &wanted)
+        CachedRows::read(context.batches::<R>(keys)?, &wanted)
     };
     let done = AtomicU64::new(0);
-    let group = |held: &Held, start: usize| {
+    let group = |cached: &CachedRows, start: usize| {
         context.interrupt.check()?;
         let chunk = &entries[start..entries.len().min(start + ROWS_PER_GROUP)];
-        let made = columns(held, chunk);
+        let made = columns(cached, chunk);
         let done = done.fetch_add(chunk.len() as u64, Ordering::Relaxed) + chunk.len() as u64;
         context.progress(done, entries.len() as u64, "rows", String::new());
         made
@@ -154,27 +155,27 @@ where
         |part: usize| (part * ROWS_PER_PART..entries.len().min((part + 1) * ROWS_PER_PART)).step_by(ROWS_PER_GROUP);
     let parts = entries.len().div_ceil(ROWS_PER_PART).max(1);
     if window < ROWS_PER_PART {
-        let mut held: Option<(usize, Held)> = None;
+        let mut cached: Option<(usize, CachedRows)> = None;
         let mut from_window = |start: usize| {
             let from = start - start % window;
-            if held.as_ref().is_none_or(|(held_from, _)| *held_from != from) {
-                held = None;
-                held = Some((from, hold(&entries[from..entries.len().min(from + window)])?));
+            if cached.as_ref().is_none_or(|(held_from, _)| *held_from != from) {
+                cached = None;
+                cached = Some((from, hold(&entries[from..entries.len().min(from + window)])?));
             }
-            group(&held.as_ref().expect("just filled").1, start)
+            group(&cached.as_ref().expect("just filled").1, start)
         };
         for part in 0..parts {
             write_columns::<O>(&folder, part, starts_of(part).map(&mut from_window))?;
         }
         return Ok(());
     }
-    // Parts whose rows are held at once are written side by side.
+    // Parts whose rows are cached together are written side by side.
     let at_once = window / ROWS_PER_PART;
     for first in (0..parts).step_by(at_once) {
         let together = first..parts.min(first + at_once);
         let until = entries.len().min(together.end * ROWS_PER_PART);
-        let held = hold(&entries[first * ROWS_PER_PART..until])?;
-        let write = |part| write_columns::<O>(&folder, part, starts_of(part).map(|start| group(&held, start)));
+        let cached = hold(&entries[first * ROWS_PER_PART..until])?;
+        let write = |part| write_columns::<O>(&folder, part, starts_of(part).map(|start| group(&cached, start)));
         together.into_par_iter().map(write).collect::<Vec<_>>().into_iter().try_for_each(|part| part.map(drop))?;
     }
     Ok(())
@@ -215,16 +216,16 @@ mod tests {
         writer.extend(rows.clone()).unwrap();
         writer.finish().unwrap();
         let wanted: Vec<_> = rows.iter().map(|row| row.source_line.is_none_or(|line| line % 7 > 0)).collect();
-        let held = Held::read(BatchReader::<Prompt>::open(&[folder.path()]).unwrap(), &wanted).unwrap();
+        let cached = CachedRows::read(BatchReader::<Prompt>::open(&[folder.path()]).unwrap(), &wanted).unwrap();
         let order: Vec<u32> = (0..9000).map(|row| (row * 7919) % 9000).filter(|&row| wanted[row as usize]).collect();
         let columns = ["prompt_id", "messages", "source_file", "source_line"];
-        let gathered = columns.iter().map(|column| held.gather(column, &order).unwrap()).collect();
+        let gathered = columns.iter().map(|column| cached.gather(column, &order).unwrap()).collect();
         let out = tempfile::tempdir().unwrap();
         write_columns::<Prompt>(out.path(), 0, [Ok(gathered)]).unwrap();
         let read = crate::table::read::read_rows::<Prompt>(out.path()).unwrap();
         assert!(read.iter().zip(&order).all(|(row, &at)| *row == rows[at as usize]));
         let either: Vec<_> = order.iter().map(|&row| (row, row % 2 == 0)).collect();
-        let either = held.gather_either("prompt_id", "source_file", &either).unwrap();
+        let either = cached.gather_either("prompt_id", "source_file", &either).unwrap();
         let text = arrow_array::cast::AsArray::as_string::<i32>(&either);
         for (place, &at) in order.iter().enumerate() {
             let row = &rows[at as usize];
