@@ -9,7 +9,7 @@ use crate::store::Owner;
 /// The result of a command.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a command ended early. `exit.rs` gives each its exit code.
+/// The error that ended a command. `exit.rs` gives each its exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The command line cannot be read.
@@ -50,7 +50,7 @@ pub enum Error {
     Locked {
         /// The thing that is locked.
         what: String,
-        /// Who holds it, where that is known.
+        /// Holder of the lock, where it is known.
         owner: Option<Owner>,
     },
     /// Entries of the store are not what their manifests say.

@@ -1,4 +1,4 @@
-//! Who may depend on whom, and what lies where.
+//! Rules of architecture: allowed dependencies, and the place of each thing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -18,12 +18,12 @@ use crate::streams::print;
 pub struct Dag {
     #[command(flatten)]
     pub file: PipelineFile,
-    /// How to draw it
+    /// Format of the drawing
     #[arg(long, value_enum, default_value_t = DagForm::Ascii)]
     pub format: DagForm,
 }
 
-/// How a graph is written.
+/// Format of a drawn graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DagForm {
     /// Boxes and lines

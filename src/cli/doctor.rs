@@ -37,7 +37,7 @@ const VARIABLES: [&str; 13] = [
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",
 ];
-/// How many of them hold secrets.
+/// Number of the variables at the end of the list that hold secrets.
 const SECRETS: usize = 2;
 
 /// Prints what a report of a bug should have in it.

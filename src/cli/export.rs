@@ -100,7 +100,7 @@ fn model(work: &Path, args: ExportModel) -> Result<()> {
     print(&format!("{} holds {text} ({})\n", args.to.display(), size(bytes)))
 }
 
-/// How TRL 1.16 is made to take reference log-probs that are there.
+/// The steps by which TRL 1.16 takes stored reference log-probs.
 const TAKEN: &str = "\
 TRL computes reference log-probs anew and then finds two of each; it takes these where the trainer gives them back:
   class Scored(DPOTrainer):

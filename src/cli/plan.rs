@@ -25,7 +25,7 @@ pub struct Plan {
     pub file: PipelineFile,
     #[command(flatten)]
     pub choice: Choice,
-    /// Where models would compute: auto, cpu or cuda:N
+    /// Device that models would compute on: auto, cpu or cuda:N
     #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
     /// The plan as JSON
@@ -113,7 +113,7 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
     print(&(aligned(&rows, &[]) + &notes.0 + &counts + &total.text(&args.file.pipeline) + &does_not_fit.0))
 }
 
-/// How many stages of each kind there are and how many of them may run: a matrix makes many of one line.
+/// Numbers of stages of each kind, and of those that may run: a matrix makes many of one line.
 fn counts(graph: &Graph, planned: &[Planned]) -> String {
     let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (node, plan) in graph.nodes.iter().zip(planned) {

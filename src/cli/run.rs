@@ -34,7 +34,7 @@ pub struct Run {
     pub file: PipelineFile,
     #[command(flatten)]
     pub choice: Choice,
-    /// Where models compute: auto, cpu or cuda:N
+    /// Device that models compute on: auto, cpu or cuda:N
     #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
     /// Say what a run would do, as `plan` does, and do nothing

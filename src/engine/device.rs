@@ -1,4 +1,4 @@
-//! Where models compute.
+//! The device that models compute on.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ pub fn resolve(word: &str) -> Result<String> {
     reference::resolve_device(word).map_err(|error| Error::Usage(format!("--device {word}: {error}")))
 }
 
-/// How fast this machine multiplies matrices: as it was measured before for the work folder, else measured now and
-/// stored there. A folder that went to another machine is measured again.
+/// Speed of this machine's matrix products: as measured before for the work folder, else measured now and stored there.
+/// A folder that went to another machine is measured again.
 pub fn speed(work: &Path) -> Speed {
     let (path, machine) = (work.join("speed.json"), machine());
     let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<StoredSpeed>(&text).ok());
@@ -31,7 +31,7 @@ pub fn speed(work: &Path) -> Speed {
     stored.speed
 }
 
-/// How speeds are measured; one that was measured in another way is measured again.
+/// Name of the method that measures speeds; a speed by another method is measured again.
 const MEASURED: &str = "by the time of one thread";
 
 #[derive(Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! Who computes the job of a stage.
+//! Executors: they compute the jobs of stages.
 //!
 //! Shards can be computed by any process, in any order ([`kit::compute_shards`]), and ended by any
 //! ([`kit::finish_shards`]): another place to compute is another [`Executor`] in a file beside this one.

@@ -20,7 +20,7 @@ use crate::units::size;
 pub struct StageForecast {
     /// Its work, time and memory.
     pub forecast: Forecast,
-    /// How long that takes; nothing where it is not known.
+    /// Expected time of its work; none where it is unknown.
     pub time: Option<Duration>,
     /// True where it was counted from the inputs, false where it was estimated.
     pub counted: bool,
@@ -158,7 +158,7 @@ impl<'a> Forecaster<'a> {
     }
 }
 
-/// Where a stage needs more memory than there is: what it needs, what there is, and the settings that need less.
+/// A message where a stage needs more memory than there is: the need, the memory, and the settings that need less.
 pub fn shortage(forecast: &Forecast, settings: &Value, device: &str) -> Option<String> {
     let needed = forecast.memory?;
     too_small(needed, machine::memory_of(device)?, settings, device)

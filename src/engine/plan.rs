@@ -11,7 +11,7 @@ use crate::hub::{self, ModelName};
 use crate::pipeline::graph::{Edge, Graph, Origin};
 use crate::store::{Condition, Digests, History, InputDigest, Manifest, Recipe, Records, StageState, Store};
 
-/// Which stages a command is about.
+/// The stages that a command is about.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// This stage alone.
@@ -22,7 +22,7 @@ pub struct Selection {
     pub until: Option<String>,
     /// These stages even if their results could be used again.
     pub force: Vec<String>,
-    /// Where something upstream is out of date, take its latest result.
+    /// True where a stage takes the latest result of an outdated stage before it.
     pub stale: bool,
 }
 
@@ -162,7 +162,7 @@ impl<'a> Planner<'a> {
         Ok(found)
     }
 
-    /// Which stages the command is about, and why each idle stage is idle.
+    /// The selected stages, and the reason of each idle stage.
     fn selected(&self, selection: &Selection) -> crate::error::Result<(Vec<bool>, Vec<Option<String>>)> {
         let count = self.graph.nodes.len();
         let mut idle = self.graph.idle_stages();
@@ -254,7 +254,7 @@ impl<'a> Planner<'a> {
         Ok(None)
     }
 
-    /// Why a stage would not be reused; where it depends on others, down to those that would run.
+    /// The reason why a stage would not be reused; where it depends on others, down to those that would run.
     fn root_cause(&self, stage: usize, planned: &[Planned]) -> String {
         let Decision::Depends(on) = &planned[stage].decision else { return planned[stage].decision.sentence() };
         let cause = |name: &String| {

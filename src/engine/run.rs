@@ -8,12 +8,12 @@ use crate::pipeline::graph::Graph;
 use crate::progress::{Event, Reporter, RunEvent};
 use crate::store::{Records, Store};
 
-/// How to run.
+/// Options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which stages.
+    /// The selected stages.
     pub selection: Selection,
-    /// Where models compute: `cpu` or `cuda:N`.
+    /// Device that models compute on: `cpu` or `cuda:N`.
     pub device: String,
     /// Fails rather than waits where another process makes the same entry.
     pub no_wait: bool,
@@ -29,9 +29,9 @@ pub struct Run<'a> {
     pub store: &'a Store,
     /// The records of earlier runs and of this one.
     pub records: &'a Records,
-    /// How.
+    /// Options of the run.
     pub options: &'a Options,
-    /// Who computes the jobs of stages.
+    /// Executor of the stages' jobs.
     pub executor: &'a dyn Executor,
     /// The reporter of events.
     pub reporter: &'a dyn Reporter,

@@ -14,7 +14,7 @@ use crate::pipeline::graph::{Node, Origin};
 use crate::progress::{Event, RunEvent};
 use crate::store::{Attempt, Condition, Digests, Lock, Manifest, Recipe};
 
-/// How often a waiting process looks at a lock.
+/// Time between two attempts of a waiting process to take a lock.
 const POLL: Duration = Duration::from_millis(100);
 
 /// A stage that is about to run.
@@ -27,7 +27,7 @@ pub struct Work<'a> {
     pub sources: BTreeMap<&'static str, Vec<Source>>,
     /// The inputs of its result: configuration, seed, version and contents.
     pub recipe: Recipe,
-    /// Why it runs.
+    /// Reasons why it runs.
     pub reasons: Vec<String>,
     /// True where it runs although its result exists.
     pub forced: bool,

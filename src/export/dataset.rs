@@ -22,7 +22,7 @@ pub enum Format {
     Jsonl,
 }
 
-/// Where the prompt of a pair stands.
+/// Form of a pair's prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Prompt {
     /// In a column of its own
@@ -41,11 +41,11 @@ pub struct Split {
     pub path: PathBuf,
 }
 
-/// How a dataset is written.
+/// Options of a dataset.
 pub struct Options {
     /// Its files.
     pub format: Format,
-    /// Where the prompt of a pair stands.
+    /// Form of a pair's prompt.
     pub prompt: Option<Prompt>,
     /// Log-probs of the pairs under the frozen reference, where they are to be written too.
     pub reference: Option<Reference>,

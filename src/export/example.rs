@@ -62,7 +62,7 @@ pub trait Example: Row + Clone {
     /// The example.
     ///
     /// # Errors
-    /// Why the row has no such form.
+    /// The reason why the row has no such form.
     fn of(from: &Self::From, reference: &Reference) -> Result<Conversion<Self>, String>;
     /// Its columns with their JSON.
     fn members(&self) -> Vec<(&'static str, String)>;

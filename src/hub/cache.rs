@@ -19,7 +19,7 @@ impl Cache {
         Cache { folder }
     }
 
-    /// Where it is.
+    /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

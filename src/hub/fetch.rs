@@ -15,18 +15,18 @@ use super::content::Content;
 use super::origin::{Origin, leads_to};
 use super::{ModelName, endpoint, token};
 
-/// How often a request is sent again when nothing more arrives.
+/// Number of retries of a request while no bytes arrive.
 const RETRIES: u32 = 4;
-/// How often a file whose content is wrong is fetched anew.
+/// Number of retries of a file whose content is wrong.
 const ATTEMPTS: u32 = 1;
 /// Bytes that a try has to bring so that the failures before it no longer count.
 const PROGRESS: u64 = 1 << 20;
 /// Less than this in [`WINDOW`] is no progress either.
 const SLOWEST: u64 = 64 << 10;
 const WINDOW: Duration = Duration::from_secs(120);
-/// How long a description of a repository may take.
+/// Longest time for the description of a repository.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How often a request may be led elsewhere.
+/// Most redirects that a request follows.
 const MOVES: u32 = 10;
 /// The most files that describe a model.
 const MOST: usize = 200;

@@ -15,7 +15,7 @@ pub use fetch::fetch;
 pub use name::ModelName;
 use token::token;
 
-/// Where models are fetched from.
+/// Address that models are fetched from.
 pub fn endpoint() -> String {
     let given = std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
     given.unwrap_or_else(|| "https://huggingface.co".to_owned()).trim_end_matches('/').to_owned()

@@ -1,4 +1,4 @@
-//! Where an address lies, and where a redirect leads.
+//! The origin of an address, and the target of a redirect.
 
 use ureq::http::Uri;
 

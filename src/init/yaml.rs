@@ -2,7 +2,7 @@
 
 use super::{Holds, Wish};
 
-/// Where a comment begins.
+/// Column at which comments begin.
 const COMMENTS: usize = 44;
 
 /// The pipeline as YAML with comments.

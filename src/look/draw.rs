@@ -19,7 +19,7 @@ pub fn boxes(labels: &[Vec<String>], edges: &[(usize, usize)]) -> String {
     layout.paint()
 }
 
-/// Where a box, or a bend of a line that passes a layer, is put.
+/// Position of a box, or of a bend of a line that passes a layer.
 pub struct Placed {
     /// The left end, in characters.
     pub left: usize,

@@ -44,7 +44,7 @@ pub fn pipeline_name(text: &str) -> Result<String> {
     Ok(pipeline.name)
 }
 
-/// How the latest word of a run reads.
+/// Word for the state of a run.
 pub fn state_of(records: &Records, record: &RunRecord) -> &'static str {
     match record.state {
         RunState::Running if records.alive(&record.pipeline, record.run) => "is running",

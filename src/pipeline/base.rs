@@ -18,7 +18,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// More bases in a row are refused.
 const MAX_BASES: usize = 16;
 
-/// Why a file cannot be read.
+/// The reason why a file cannot be read.
 pub struct Unreadable {
     /// The fault.
     pub text: String,

@@ -355,7 +355,7 @@ impl Checker<'_> {
         Err(format!("there is no stage `{name}`{hint}"))
     }
 
-    /// Where thousands of different names are wrong, the first ones show the cause.
+    /// The nearest name. Where thousands of different names are wrong, only the first ones get one.
     fn near_stage(&self, name: &str) -> String {
         let compared = self.compared.get() + self.stages.len();
         self.compared.set(compared);

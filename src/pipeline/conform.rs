@@ -128,7 +128,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Where an unknown key belongs that a key beside it takes, such as `too_long` under `tokens`.
+    /// The block that an unknown key belongs to, such as `tokens` for `too_long`.
     fn below(&self, properties: &'a Map<String, Value>, key: &str) -> Option<String> {
         let holds = |schema: &'a Value| {
             let mut branches = Vec::new();

@@ -41,7 +41,7 @@ pub struct Node {
     pub seed: Option<u64>,
     /// The matrix it is one combination of.
     pub group: Option<Group>,
-    /// Where it reads from.
+    /// Sources of its inputs.
     pub inputs: Vec<Edge>,
     /// Its output ports.
     pub outputs: Vec<OutputPort>,
@@ -52,15 +52,15 @@ pub struct Node {
 pub struct Edge {
     /// The input's key.
     pub key: &'static str,
-    /// Why it is not read, where it is not.
+    /// The reason why it is not read, where it is not.
     pub idle: Option<String>,
     /// The sources, in order; all of one table.
     pub sources: Vec<Origin>,
-    /// Where it stands.
+    /// Its place in the file.
     pub at: At,
 }
 
-/// Where one source of an input comes from.
+/// Origin of one source of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A port of another stage.

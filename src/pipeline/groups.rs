@@ -25,11 +25,11 @@ struct Members<'a> {
     axes: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// Stages by their labels on some of the axes.
     by_labels: RefCell<HashMap<Vec<&'a str>, Rc<ByLabels<'a>>>>,
-    /// Which stages a reference with brackets means, by its text.
+    /// The stages that a reference with brackets means, by its text.
     selected: RefCell<HashMap<String, Rc<Selected>>>,
 }
 
-/// Which stages a reference means, or what is wrong with it.
+/// The stages that a reference means, or its fault.
 type Selected = Result<Vec<bool>, String>;
 
 /// Numbers of stages by their labels.

@@ -10,7 +10,7 @@ use crate::pipeline::problem::At;
 /// A value and its place. A clone shares what lies below.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Where it stands.
+    /// Its place in the file.
     pub at: At,
     /// Its content.
     pub content: Content,
@@ -40,7 +40,7 @@ pub enum Content {
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// Where the key stands.
+    /// Place of the key.
     pub key_at: At,
     /// The value.
     pub value: Node,
@@ -178,13 +178,13 @@ impl Node {
         }
     }
 
-    /// Where to point for the value at a path: at a scalar itself, at the key of anything bigger. What is not there is
-    /// pointed at by what should hold it.
+    /// Place of the value at a path: of a scalar itself, of the key of anything bigger. A missing value has the place
+    /// of its parent.
     pub fn of_value(&self, path: &[String]) -> At {
         self.find(path, false)
     }
 
-    /// Where the last key of a path stands.
+    /// Place of the last key of a path.
     pub fn of_key(&self, path: &[String]) -> At {
         self.find(path, true)
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where a problem lies. The order is that of the report: the file as a whole, its lines, those of its bases, then the
+/// Place of a problem. The order is that of the report: the file as a whole, its lines, those of its bases, then the
 /// command line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum At {
@@ -30,7 +30,7 @@ pub struct Place {
 /// One thing that is wrong with a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where.
+    /// Its place.
     pub at: At,
     /// The stage it concerns.
     pub stage: Option<String>,
@@ -112,10 +112,10 @@ pub fn once(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems
 }
 
-/// How the problem of a variable begins that is not declared.
+/// Beginning of the problem of an undeclared variable.
 pub const UNKNOWN: &str = "unknown variable `";
 
-/// How the problem of a variable of the environment begins that is not set.
+/// Beginning of the problem of an unset variable of the environment.
 pub const UNSET: &str = "the environment variable `";
 
 /// `; did you mean ...?` where one of the names is near, else nothing.

@@ -10,7 +10,7 @@ use super::selection::{Labels, Selection};
 use super::yaml::{self, Document};
 use crate::pipeline::problem::{At, Fault, Problem, UNSET, did_you_mean};
 
-/// Where values of the environment come from; tests give their own.
+/// Source of the environment's values; tests give their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// All references of a file together may stand for so many bytes of text, each value counting as [`BYTES_PER_VALUE`]

@@ -34,7 +34,7 @@ struct Bar {
     checkpoint: Option<u64>,
 }
 
-/// How far a stage is.
+/// Progress of a stage.
 #[derive(Clone)]
 struct Counted {
     done: u64,

@@ -1,4 +1,4 @@
-//! How far a run is and how long it goes on: the forecasts of its stages, held against what the finished ones took.
+//! Progress of a run and its remaining time: the forecasts of its stages, scaled by the time of the finished ones.
 
 use std::time::{Duration, Instant};
 
@@ -65,12 +65,12 @@ impl Course {
         }
     }
 
-    /// How many stages are done, and how many there are.
+    /// Numbers of finished stages and of all.
     pub fn done(&self) -> (usize, usize) {
         (self.stages.iter().filter(|step| matches!(step.at, At::Over { done: true, .. })).count(), self.stages.len())
     }
 
-    /// How fast a stage at work is, in units a second, and the time that is left for what it counts.
+    /// Speed of a stage at work in units a second, and its remaining time.
     pub fn pace(&self, stage: &str) -> Option<(f64, Duration)> {
         let step = self.stages.iter().find(|step| step.name == stage)?;
         let At::Running { pace: Some(pace), .. } = step.at else { return None };
@@ -128,7 +128,7 @@ impl Course {
         rest.reduce(|sum, one| sum + one).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 
-    /// How much longer than forecast the work takes here and now.
+    /// Ratio of measured to forecast time on this machine.
     fn factor(&self, now: Instant) -> f64 {
         let (mut took, mut expected) = (0.0, 0.0);
         for step in &self.stages {

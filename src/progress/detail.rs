@@ -1,6 +1,6 @@
-//! How much a command prints.
+//! The detail of a command's output.
 
-/// How much is printed of a run.
+/// The detail of a run's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Detail {
     /// Errors alone.

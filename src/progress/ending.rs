@@ -162,7 +162,7 @@ fn figures(shown: &Shown<'_>) -> String {
     broken(shown.name, &facts)
 }
 
-/// Where the results are, and what to ask for next.
+/// The folder of the results, and the next command.
 fn next(record: &RunRecord, records: &Records, work: &Path) -> String {
     let mut text = format!("results: {}/<stage>/<table>\n", records.pipeline(&record.pipeline).display());
     let folder = match work.to_string_lossy() {

@@ -18,7 +18,7 @@ pub enum RunEvent {
         pipeline: String,
         /// The run's number.
         run: u64,
-        /// Where models compute.
+        /// Device that models compute on.
         device: String,
         /// Number of selected stages.
         stages: usize,
@@ -27,11 +27,11 @@ pub enum RunEvent {
     StageStarted {
         /// Its kind.
         kind: &'static str,
-        /// Why it has to.
+        /// Reasons why it runs.
         why: Vec<String>,
         /// The store entry it makes.
         entry: String,
-        /// Where it computes.
+        /// Device that it computes on.
         device: String,
         /// True where unfinished work was found.
         resumed: bool,
@@ -49,7 +49,7 @@ pub enum RunEvent {
     },
     /// A stage does not run.
     StageSkipped {
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// A stage waits for another process that makes the same entry.
@@ -67,7 +67,7 @@ pub enum RunEvent {
         rows: u64,
         /// Rejects in it.
         rejected: u64,
-        /// How long it took.
+        /// Duration of its work.
         seconds: f64,
         /// The figures of the stage's outcome.
         figures: BTreeMap<String, Value>,
@@ -90,16 +90,16 @@ pub enum RunEvent {
         entry: String,
         /// The fault.
         damage: String,
-        /// Where it is now.
+        /// Its new folder.
         moved: String,
     },
     /// A signal requested a stop.
     StopRequested,
     /// The run is over.
     RunFinished {
-        /// How it ended.
+        /// Final state.
         state: RunState,
-        /// How long it took.
+        /// Duration of the run.
         seconds: f64,
     },
 }

@@ -20,7 +20,7 @@ pub struct Fetching {
     arrived: Arc<Mutex<Option<Arrived>>>,
 }
 
-/// How far a file is.
+/// Progress of a file.
 struct Arrived {
     file: String,
     done: u64,

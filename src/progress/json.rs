@@ -9,7 +9,7 @@ use crate::streams;
 /// Prints every event.
 #[derive(Default)]
 pub struct Json {
-    /// Why the first event that could not be printed was not.
+    /// Error of the first event that could not be printed.
     failed: Mutex<Option<Error>>,
 }
 

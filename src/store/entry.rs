@@ -79,7 +79,7 @@ impl Store {
         self.folder().join(name)
     }
 
-    /// Where an entry is being made; a forced attempt has its own place beside the entry that it may replace.
+    /// Folder of an unfinished entry; a forced attempt has its own folder beside the entry that it may replace.
     pub fn partial(&self, name: &str, forced: bool) -> PathBuf {
         self.folder().join(format!("{name}.{}", if forced { "forced.partial" } else { "partial" }))
     }

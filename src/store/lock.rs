@@ -18,7 +18,7 @@ pub struct Lock {
     _file: File,
 }
 
-/// Who holds a lock.
+/// Holder of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Its process.

@@ -126,7 +126,7 @@ pub enum Part {
 pub struct Difference {
     /// The part of the recipe that differs.
     pub part: Part,
-    /// Which of them, such as `optimizer.lr`; empty where there is one only.
+    /// Key of the part, such as `optimizer.lr`; empty where there is one part only.
     pub key: String,
     /// The value before; none where there was none.
     pub before: Option<Value>,
@@ -224,7 +224,7 @@ pub struct Manifest {
     pub key: Digest,
     /// The recipe that it was made from.
     pub recipe: Recipe,
-    /// Where it was computed: `cpu` or `cuda:N`.
+    /// Device it was computed on: `cpu` or `cuda:N`.
     pub device: String,
     /// The vector instructions of that CPU.
     pub cpu: String,

@@ -16,7 +16,7 @@ use super::manifest::Recipe;
 use super::unless_torn;
 use crate::clock;
 
-/// Where a stage keeps TensorBoard event files in its entry: beside the ports, since they contain times.
+/// Folder of a stage's TensorBoard event files in its entry: beside the ports, since they contain times.
 const EVENT_FILES: &str = ".tensorboard";
 
 /// Held while a record is written, so that of two writers of this process the last has the word.
@@ -70,7 +70,7 @@ impl StageState {
 pub struct StageRecord {
     /// Its state.
     pub state: StageState,
-    /// Why: what changed, or why it was skipped, or how it failed.
+    /// The reason: the change, the cause of skipping, or the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// The store entry, once its recipe is known.
@@ -121,7 +121,7 @@ impl StageRecord {
     }
 }
 
-/// How a run ended, or that it did not.
+/// State of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
@@ -151,7 +151,7 @@ pub struct RunRecord {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<String>,
-    /// How it ended.
+    /// Its state.
     pub state: RunState,
     /// The stages' names in the order of the file.
     pub order: Vec<String>,

@@ -25,7 +25,7 @@ pub static UNSTABLE: AtomicBool = AtomicBool::new(false);
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Count {
-    /// How many.
+    /// Number of rows.
     pub rows: u64,
     /// The first number.
     #[serde(default)]
@@ -170,7 +170,7 @@ pub struct Shout {
 pub enum How {
     /// Exclamation marks.
     Loud {
-        /// How many.
+        /// Number of marks.
         marks: f64,
     },
     /// The number of extra prompts.
@@ -315,7 +315,7 @@ impl Stage for Twins {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Misbehave {
-    /// Which of it.
+    /// The misdeed.
     pub by: Misdeed,
 }
 

@@ -29,12 +29,12 @@ pub struct Hub {
 struct Faults {
     /// The file of the list that is not there.
     missing: Option<String>,
-    /// How often the weights still arrive with a wrong byte.
+    /// Number of further responses in which the weights have a wrong byte.
     wrong: usize,
     /// The file that never ends: `description`, a file of the list, or `weights`, which break off at the half each
     /// time.
     endless: Option<String>,
-    /// Where the bytes of the weights lie instead.
+    /// Other address of the bytes of the weights.
     elsewhere: Option<String>,
 }
 
@@ -81,7 +81,7 @@ impl Hub {
         self.asked.lock().unwrap().clone()
     }
 
-    /// Where the weights break off.
+    /// Place at which the weights break off.
     pub fn half(&self) -> u64 {
         std::fs::metadata(self.folder.join("model.safetensors")).unwrap().len() / 2
     }

@@ -9,7 +9,7 @@ use crate::table::{Form, Table};
 
 /// A file that is to be damaged.
 struct Flip {
-    /// Which state of the folder.
+    /// The state of the folder.
     state: usize,
     name: String,
     damage: Damage,

@@ -95,7 +95,7 @@ fn strace(place: &Place, args: &[&str], calls: &str) -> Command {
     command
 }
 
-/// How often one thread makes each call. strace counts them by thread.
+/// Numbers of each call by one thread. strace counts them by thread.
 fn calls_of(place: &Place) -> BTreeMap<&'static str, (usize, usize)> {
     let all: Vec<&'static str> = CALLS.into_iter().chain(DEVICE).chain(["clone3"]).collect();
     let ran = finish(&mut strace(place, &["-o", "strace.log"], &all.join(",")));

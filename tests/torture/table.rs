@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-/// How much is tried.
+/// Extent of the trials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Some points of each kind, for every change.
@@ -46,7 +46,7 @@ struct Row {
 
 /// The trials so far.
 pub struct Table {
-    /// How much is tried.
+    /// Extent of the trials.
     pub form: Form,
     names: Vec<String>,
     rows: Vec<Row>,

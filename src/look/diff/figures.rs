@@ -32,7 +32,7 @@ pub struct Figure {
     pub first: Option<f64>,
     /// In the second run.
     pub second: Option<f64>,
-    /// How much the second is above the first.
+    /// The second value less the first.
     pub difference: Option<f64>,
 }
 

@@ -17,8 +17,8 @@ const VERDICTS: [&str; 5] = ["a_prompt_id", "a_response_id", "b_prompt_id", "b_r
 const PAIRS: [&str; 5] =
     ["chosen_prompt_id", "chosen_response_id", "rejected_prompt_id", "rejected_response_id", "p_hat"];
 
-/// How the labels of one table differ. A row is the same row in both runs where it is about the same two responses,
-/// whichever of them stands first.
+/// The differences between the labels of one table. A row is the same row in both runs where it is about the same two
+/// responses, whichever of them stands first.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub struct Labels {
     /// The table.

@@ -10,7 +10,7 @@ use crate::store::Difference;
 pub struct Stages {
     /// The stage's name, or `name@*`.
     pub stage: String,
-    /// How many stages it stands for.
+    /// Number of stages it stands for.
     pub count: usize,
     /// The differences, key by key.
     pub differences: Vec<Difference>,

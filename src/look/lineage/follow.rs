@@ -180,7 +180,7 @@ fn begin(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<(Strin
     found.into_iter().next().ok_or_else(|| unknown(lineage, pipeline, run, id))
 }
 
-/// Where ids of pairs, items, comparisons and responses stand, the most telling first.
+/// Columns with ids of pairs, items, comparisons and responses, the most important first.
 const TABLES: [(Table, &str); 5] = [
     (Table::Pairs, "pair_id"),
     (Table::Items, "item_id"),

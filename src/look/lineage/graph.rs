@@ -25,7 +25,7 @@ pub struct Link {
     pub kind: String,
     /// The manifest of its result.
     pub manifest: Manifest,
-    /// Where.
+    /// Folder of the result.
     pub folder: PathBuf,
     /// Tables that it read and that hold something else by now.
     pub changed: Vec<String>,

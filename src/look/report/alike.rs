@@ -1,4 +1,5 @@
-//! Which prompts are alike: the nearest ones by their embeddings, and how many of a batch RPO's weights then amount to.
+//! Similar prompts: the nearest ones by their embeddings, and the effective number of prompts in a batch under RPO's
+//! weights.
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,7 @@ use super::evidence::STILL;
 use super::evidence::{Evidence, Figure, Training};
 use super::view::{four, grouped};
 
-/// How an answer stands.
+/// The rating of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
@@ -27,7 +27,7 @@ pub enum Mark {
 pub struct Answer {
     /// The question.
     pub question: &'static str,
-    /// How it stands.
+    /// Its rating.
     pub mark: Mark,
     /// The answer, a sentence.
     pub answer: String,
@@ -35,7 +35,7 @@ pub struct Answer {
     pub facts: Vec<String>,
 }
 
-/// Where a share of labels, a gap or an error is as it should be, and from where on it is not.
+/// Limits of a share of labels, a gap or an error: the first for a good rating, the second for a bad one.
 const MASS: [f64; 2] = [0.5, 0.1];
 const GAP: [f64; 2] = [0.05, 0.15];
 const FLIPS: [f64; 2] = [0.1, 0.25];

@@ -69,7 +69,7 @@ pub struct Training {
     pub chosen: Option<f64>,
     /// The evaluations during training: step, loss, accuracy.
     pub evaluations: Vec<(u64, f64, Option<f64>)>,
-    /// How many of the last steps the means are over.
+    /// Number of last steps that the means are over.
     pub window: usize,
 }
 

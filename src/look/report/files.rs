@@ -38,7 +38,7 @@ impl Found {
         Rows::open(&self.path)?.first(columns, limit)
     }
 
-    /// How many rows a figure rests on, and of how many.
+    /// Number of rows that a figure rests on, and of all.
     pub fn read_note(&self, read: usize, what: &str) -> String {
         match self.rows > read as u64 {
             true => format!("the first {} of {} {what}", grouped(read as u64), grouped(self.rows)),

@@ -69,7 +69,7 @@ fn labels(table: &Found) -> Result<Part> {
     Ok(Part { title: table.name(), facts: facts.join(" · "), figures, ..Part::default() })
 }
 
-/// How many comparisons have no verdict since the judge says something else, and what it says, from the judge's
+/// Number of comparisons without a verdict because the judge gave another answer, and that answer, from the judge's
 /// summary.
 fn without_verdict(table: &Found) -> Result<Option<String>> {
     let summary = table.path.with_file_name("summary");
@@ -186,7 +186,7 @@ fn lengths(table: &Found) -> Result<Option<Figure>> {
     Figure::new("Length", &frame, &marks, &[]).map(Some)
 }
 
-/// How labels compare with gold: the sandbox's truth, or what `calibrate` was given.
+/// Labels compared with gold: the sandbox's truth, or the gold labels of `calibrate`.
 pub fn reliability(found: &[Found]) -> Result<Option<Section>> {
     let parts = files::parts(&groups(found, &[Table::Truth, Table::Reliability]), |table| match table.table {
         Table::Truth => against_truth(table),

@@ -33,7 +33,7 @@ const FIGURES: usize = 6;
 /// The file, in the folder of a run and as a link in the folder of the pipeline.
 const FILE: &str = "report.html";
 
-/// Where the report of a run lies if nobody says otherwise.
+/// Default path of a run's report.
 pub fn path(records: &Records, record: &RunRecord) -> PathBuf {
     records.run(&record.pipeline, record.run).join(FILE)
 }
@@ -59,7 +59,7 @@ fn to_file(out: &Path, view: impl FnOnce(&Path) -> Result<sections::View>) -> Re
     kit::commit::commit_bytes(&folder.join(file), html(&view)?.as_bytes())
 }
 
-/// Where a comparison of runs lies if nobody says otherwise: in the folder of the first one's pipeline.
+/// Default path of a comparison of runs: in the folder of the first one's pipeline.
 pub fn path_of_comparison(records: &Records, runs: &[RunRecord]) -> PathBuf {
     let first = &runs[0].pipeline;
     let name = |record: &RunRecord| match record.pipeline == *first {

@@ -195,8 +195,7 @@ pub fn range(values: impl IntoIterator<Item = f64>) -> Range<f64> {
     floor..high + room
 }
 
-/// How many values fall into each of `bins` equal parts of a range, as steps to be drawn; values outside count at its
-/// ends.
+/// Numbers of values in `bins` equal parts of a range, as steps to be drawn; values outside count at its ends.
 pub fn counts(values: impl IntoIterator<Item = f64>, over: Range<f64>, bins: usize) -> Vec<(f64, f64, f64)> {
     let width = (over.end - over.start) / bins as f64;
     let mut counts = vec![0.0; bins];

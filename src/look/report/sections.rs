@@ -50,7 +50,7 @@ pub struct RunHead {
     started: String,
     worked: String,
     command: String,
-    /// Where its settings lie, and its own report.
+    /// Path of its settings and of its own report.
     settings: Option<String>,
     report: Option<String>,
 }

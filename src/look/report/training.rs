@@ -122,7 +122,7 @@ fn drawn(title: &str, all: &[Curves]) -> Result<Part> {
     Ok(Part { title: title.to_owned(), facts, figures, table, ..Part::default() })
 }
 
-/// Where each training ended.
+/// The last measurements of each training.
 fn ends(all: &[Curves]) -> Grid {
     let known: Vec<usize> = (0..CURVES.len())
         .filter(|column| all.iter().any(|curves| curves.rows.iter().any(|row| !row[column + 1].is_null())))

@@ -1,4 +1,4 @@
-//! Which rows may teach which: folds by prompt.
+//! Folds by prompt: the rows that a fit may learn from.
 
 use std::collections::{BTreeMap, BTreeSet};
 

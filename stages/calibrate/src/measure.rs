@@ -1,4 +1,4 @@
-//! How far probabilities are from what they should be.
+//! Distances between probabilities and their targets.
 
 use crate::fit::Observation;
 

@@ -1,4 +1,4 @@
-//! How many comparisons there will be, before the responses are there.
+//! The forecast number of comparisons, from the expected content of the inputs.
 
 use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table};
 

@@ -39,7 +39,7 @@ pub(crate) struct Responses {
     pub prompts: Vec<String>,
     /// The responses, by prompt and id.
     pub list: Vec<Response>,
-    /// Where each prompt's responses are in the list.
+    /// Range of each prompt's responses in the list.
     pub ranges: Vec<Range<usize>>,
     /// The response id of each row.
     pub ids: Vec<String>,

@@ -1,4 +1,4 @@
-//! Which responses meet: a pure function of the responses, their prompts' neighbours, the settings and the seed.
+//! Selection of comparisons: a pure function of the responses, their prompts' neighbours, the settings and the seed.
 
 use std::collections::{BinaryHeap, HashSet};
 use std::ops::Range;
@@ -19,7 +19,7 @@ pub(crate) struct Meeting {
     pub other: u32,
 }
 
-/// Why a response is in no comparison.
+/// The reason why a response is in no comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// There is nothing to set it against.
@@ -108,7 +108,7 @@ pub(crate) fn select(settings: &Compare, seed: Seed, responses: &Responses, neig
 }
 
 impl Compare {
-    /// Where nothing but the budget limits the choice, the lowest draws are all that need be held.
+    /// Number of proposals to keep, where only the budget limits the choice: those with the lowest draws.
     fn limit_of_proposals(&self) -> Option<usize> {
         if self.cap_per_prompt.is_some() { None } else { self.budget.and_then(|budget| usize::try_from(budget).ok()) }
     }

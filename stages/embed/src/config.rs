@@ -15,8 +15,8 @@ pub struct Embed {
     pub from: Input,
     /// A sentence encoder's folder (BERT with `modules.json`), or a decoder's folder, whose last states are averaged.
     pub model: Input,
-    /// Which text of a prompt is embedded: `all` of its messages' contents, joined by an empty line and without
-    /// their roles, or its `last_user` message (for raw text: the text).
+    /// Text of a prompt that is embedded: `all` of its messages' contents, joined by an empty line and without their
+    /// roles, or its `last_user` message (for raw text: the text).
     #[serde(default = "text")]
     pub text: EmbeddedText,
     /// The precision of matrix products. BERT encoders compute in f32 alone on a GPU.

@@ -69,7 +69,7 @@ pub struct Evaluate {
     /// A name for each table of `utilities`, such as `[before, after]`.
     #[serde(default)]
     pub utility_names: Vec<String>,
-    /// How pairs become tokens: the same as in the `reference` stage.
+    /// Rules by which pairs become tokens: the same as in the `reference` stage.
     #[serde(default)]
     pub tokens: RowRules,
     /// The precision of matrix products, `f32` or `bf16`.

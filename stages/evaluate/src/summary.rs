@@ -10,7 +10,7 @@ pub(crate) struct Summary {
     pub(crate) rows: Vec<SummaryRow>,
 }
 
-/// How the note of a difference begins.
+/// Beginning of the note of a difference.
 pub(crate) const DIFFERENCE: &str = "mean difference";
 
 const WILSON: &str = "Wilson interval";

@@ -22,7 +22,7 @@ struct Answer {
     undecided: bool,
 }
 
-/// Which side of a verdict is the policy's.
+/// The side of a verdict that is the policy's.
 enum Sides {
     Fixed(Side),
     /// The one that is not among these (prompt id, response id).

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How a request is treated.
+/// Treatment of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Treatment {
     /// The likeliest tokens with their log-probs.
@@ -43,7 +43,7 @@ pub struct Asked {
     pub headers: BTreeMap<String, String>,
     /// It finds out what the endpoint takes and asks nothing.
     pub probe: bool,
-    /// How often this question came before.
+    /// Number of earlier requests with this question.
     pub before: usize,
     /// The treatment it got.
     pub treatment: Treatment,

@@ -1,4 +1,4 @@
-//! What to do where the columns of a file say too little.
+//! Advice where the columns of a file do not decide its form.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a column lists several responses to each prompt.
+/// True where a column lists several responses to each prompt.
 pub fn several(head: &Head<'_>) -> bool {
     head.all(Column::Responses, |value| list_in(value).is_some())
 }

@@ -1,4 +1,4 @@
-//! What the files will fill the tables with, by their number of rows and by the first of them.
+//! The expected content of the tables, from the number of rows of the files and the first of them.
 
 use kit::{Amount, Expected, Forecast, Lengths, Message, Outlook, Result, Table};
 

@@ -7,7 +7,7 @@ use crate::record::Side;
 
 /// A response with its ids and digests.
 pub struct Answer {
-    /// What the row has.
+    /// The side that the row has.
     pub side: Side,
     /// The prompt's id, given or made.
     pub prompt_id: String,
@@ -58,7 +58,7 @@ pub fn prompt_ids(given: Option<String>, messages: &[Message]) -> (String, Key, 
     }
 }
 
-/// Whether a prompt belongs to the share that is held out.
+/// True where a prompt belongs to the share that is held out.
 pub fn held_out(prompt_id: &str, share: f64) -> bool {
     let digits = &kit::id_of(&["holdout", prompt_id])[..12];
     let number = u64::from_str_radix(digits, 16).expect("12 hexadecimal digits");

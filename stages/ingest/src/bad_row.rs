@@ -5,7 +5,7 @@
 pub struct BadRow {
     /// A short word that rows share.
     pub reason: &'static str,
-    /// What was found and what was wanted.
+    /// The value found and the value wanted.
     pub detail: String,
 }
 
@@ -44,7 +44,7 @@ pub fn shown(value: &serde_json::Value) -> String {
     }
 }
 
-/// Whether a value stands for an infinity, which JSON does not have and Python writes.
+/// True where a value stands for an infinity, which JSON does not have and Python writes.
 pub fn is_infinite(value: &serde_json::Value) -> bool {
     value.as_object().is_some_and(|it| it.len() == 1 && (it.contains_key("Infinity") || it.contains_key("-Infinity")))
 }

@@ -8,7 +8,7 @@ use crate::row::Row;
 use crate::scale::{Scale, Token, plain_word};
 use crate::source::read_value;
 
-/// What an object of a list calls its vote, besides the names of the column.
+/// Names of the vote in an object of a list, besides the names of the column.
 const VOTE: [&str; 6] = ["vote", "score", "preference", "label", "choice", "winner"];
 
 /// A vote.
@@ -22,7 +22,7 @@ pub struct Ballot {
     pub weight: f64,
 }
 
-/// What a cell holds.
+/// The content of a cell.
 enum Cell {
     /// A vote.
     One(Value),
@@ -32,7 +32,7 @@ enum Cell {
     Counts(Vec<(f64, f64)>),
 }
 
-/// Whether a value is a list or an object, also where that is JSON as text.
+/// True where a value is a list or an object, also where that is JSON as text.
 pub fn is_structured(value: &Value) -> bool {
     matches!(opened(value), Value::Array(_) | Value::Object(_))
 }
@@ -105,8 +105,7 @@ pub fn tokens<'a>(names: &'a [String], rows: &'a [Map<String, Value>]) -> Vec<To
 impl Row<'_> {
     /// The votes of the row, each of some weight; none where all cells are null.
     ///
-    /// # Errors
-    /// What is no vote on the scale, no count, or no name of an annotator.
+    /// # Errors A value that is no vote on the scale, no count, or no name of an annotator.
     pub fn ballots(&mut self, weight: f64) -> Result<Vec<Ballot>, BadRow> {
         let who = self.id(Column::Annotator)?;
         if self.layout.has(Column::Annotator) && who.is_none() {

@@ -1,11 +1,11 @@
-//! What values of a row are to us, and the names they have in files.
+//! Columns: the role of a row's value, and its names in files.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! columns {
     ($( $(#[$doc:meta])* $name:ident [$first:tt $(, $alias:tt)*] )*) => {
-        /// What a value of a row is to us. `columns:` maps these names to those of the file.
+        /// The role of a row's value. `columns:` maps these names to those of the file.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Column { $( $(#[$doc])* #[serde(rename = $first)] $name, )* }
 
@@ -68,7 +68,8 @@ columns! {
     WinnerModelB ["winner_model_b"]
     /// 1 where neither is.
     WinnerTie ["winner_tie"]
-    /// A vote of each annotator: one value, a list, an object of annotators, or counts; `columns:` takes a list of names.
+    /// A vote of each annotator: one value, a list, an object of annotators, or counts; `columns:` takes a list of
+    /// names.
     Votes ["votes", "vote", "annotator_votes", "human_votes"]
     /// Who voted, where a row is a vote.
     Annotator ["annotator", "annotator_id", "rater", "rater_id", "voter", "voter_id", "worker_id"]
@@ -88,7 +89,7 @@ columns! {
     Ranks ["ranks", "rank"]
     /// Who wrote several responses.
     Models ["models", "model_names", "generation_models"]
-    /// Whether the response is a good one, or how good, in [0, 1].
+    /// Label of the response: good or bad, or the degree in [0, 1].
     Label ["label", "kto_tag"]
     /// How helpful the response is, from 0 to 4.
     Helpfulness ["helpfulness"]
@@ -98,7 +99,7 @@ columns! {
     MessageId ["message_id"]
     /// The id of the message that it replies to; null where it begins a conversation.
     ParentId ["parent_id"]
-    /// What is said in a message that is a row.
+    /// Text of a message that is a row.
     Text ["text"]
     /// Who says it: `prompter` or `user`, `assistant`.
     Role ["role"]
@@ -219,19 +220,19 @@ impl Column {
         self.names()[0]
     }
 
-    /// Whether it is a prompt or a response: text or messages.
+    /// True where it is a prompt or a response: text or messages.
     pub(crate) fn is_said(self) -> bool {
         use Column::*;
         let prompt = matches!(self, Prompt | ChosenPrompt | RejectedPrompt | Prompt0 | Prompt1 | Messages);
         prompt || matches!(self, Chosen | Rejected | Completion | Response0 | Response1)
     }
 
-    /// Whether it is an id.
+    /// True where it is an id.
     pub(crate) fn is_id(self) -> bool {
         self.name().split('_').any(|word| word == "id")
     }
 
-    /// Whether it holds numbers, truth values or lists of numbers.
+    /// True where it holds numbers, truth values or lists of numbers.
     pub(crate) fn is_number(self) -> bool {
         use Column::*;
         let label =
@@ -256,7 +257,7 @@ impl Column {
         })
     }
 
-    /// Whether a row that lacks it would silently mean something else: with a soft label in some rows, a row without
+    /// True where a row that lacks it would silently mean something else: with a soft label in some rows, a row without
     /// one is not a hard label.
     pub(crate) fn all_or_none(self) -> bool {
         use Column::*;
@@ -266,17 +267,17 @@ impl Column {
     }
 }
 
-/// Whether some column has this name.
+/// True where some column has this name.
 pub(crate) fn is_known(name: &str) -> bool {
     Column::ALL.iter().any(|column| column.names().contains(&name))
 }
 
-/// Whether a name is that of labels.
+/// True for a name of labels.
 pub(crate) fn is_label(name: &str) -> bool {
     words(name).any(|word| LABELS.contains(&word.as_str())) || name == "p_hat"
 }
 
-/// Whether a name is that of responses.
+/// True for a name of responses.
 pub(crate) fn is_response(name: &str) -> bool {
     words(name).any(|word| RESPONSES.contains(&word.as_str()))
 }

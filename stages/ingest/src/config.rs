@@ -25,29 +25,29 @@ pub struct Ingest {
     /// How rows are read.
     #[serde(default)]
     pub format: Format,
-    /// What the columns are called in the files, ours on the left: `{prompt: question, chosen: better}`. What stands
-    /// here is never guessed. `null` leaves a column out that would be found: `{id: null}` where several rows share an
-    /// `id`. An id can be put together from columns, `{id: "natural/{i}"}`; `votes` can be several: `{votes: [anna, ben]}`.
+    /// Names of the columns in the files, ours on the left: `{prompt: question, chosen: better}`. Columns named here
+    /// are not guessed. `null` leaves a column out that would be found: `{id: null}` where several rows share an `id`.
+    /// An id can be put together from columns, `{id: "natural/{i}"}`; `votes` can be several: `{votes: [anna, ben]}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<Column, Option<Names>>,
-    /// What the values of votes mean: `{first: 1, second: 2, tie: 0}`. Without it they are found where they can mean one
-    /// thing alone, such as `A`, `B` and `tie`; the summary says how.
+    /// Meaning of the values of votes: `{first: 1, second: 2, tie: 0}`. Without it the meaning is found where only one
+    /// is possible, such as `A`, `B` and `tie`; the summary states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub votes: Option<VoteScale>,
-    /// What plain strings are: raw `text`, as in TRL, or the messages of a `chat`, which models see through their chat
-    /// template. Values that are messages already stay messages.
+    /// The form of plain strings: raw `text`, as in TRL, or the messages of a `chat`, which models see through their
+    /// chat template. Values that are messages already stay messages.
     #[serde(default = "text")]
     pub form: Form,
-    /// What becomes of rows that cannot be read or that contradict others: the stage fails and names them, or they go
-    /// to the port `rejects`. Duplicates are no bad rows; they go there in any case.
+    /// Treatment of rows that cannot be read or that contradict others: the stage fails and names them, or they go to
+    /// the port `rejects`. Duplicates are no bad rows; they go there in any case.
     #[serde(default)]
     pub on_bad_row: OnBadRow,
     /// With `on_bad_row: reject`, the most bad rows to put up with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rejects: Option<u64>,
-    /// Rows to keep that else are set aside: `empty` (a response without a word), `identical` (both responses are the same
-    /// text), `repeated` (the two responses of an earlier row, in either order; each row needs an id of its own). Without
-    /// `repeated`, the votes of such rows are added to those of the earlier one.
+    /// Rows to keep that else are set aside: `empty` (a response without a word), `identical` (both responses are the
+    /// same text), `repeated` (the two responses of an earlier row, in either order; each row needs an id of its own).
+    /// Without `repeated`, the votes of such rows are added to those of the earlier one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<Kept>,
     /// The share of prompts to hold out, in (0, 1). A prompt's id decides, so that it falls to the same side in every
@@ -63,7 +63,7 @@ fn text() -> Form {
     Form::Text
 }
 
-/// What becomes of bad rows.
+/// Treatment of bad rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnBadRow {
@@ -87,7 +87,7 @@ pub enum Kept {
 }
 
 impl Ingest {
-    /// What is wrong with the values.
+    /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Some(holdout) = self.holdout.filter(|share| !(*share > 0.0 && *share < 1.0)) {

@@ -6,7 +6,7 @@ use crate::bad_row::BadRow;
 use crate::format::Form;
 use crate::messages::{Said, Split, plain};
 
-/// What stands before the turns of a dialogue in the files of HelpSteer 2.
+/// The mark before the turns of a dialogue in the files of HelpSteer 2.
 const TURN: &str = "<extra_id_1>";
 
 /// Marks that name the role between two brackets.
@@ -17,11 +17,11 @@ const BRACKETS: [[&str; 2]; 5] = [
     ["<|", "|>"],
     ["<\u{ff5c}", "\u{ff5c}>"],
 ];
-/// What stands around the turns of Llama 2 and Mistral: the user's text, then the answer.
+/// The marks around the user's text in the turns of Llama 2 and Mistral; the answer follows.
 const INST: [&str; 2] = ["[INST]", "[/INST]"];
-/// What stands around a system message there.
+/// The marks around a system message there.
 const SYS: [&str; 2] = ["<<SYS>>", "<</SYS>>"];
-/// What may stand before the first turn and behind each.
+/// Marks before the first turn and behind each.
 const ENDS: [&str; 8] =
     ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "</s>", "<|begin_of_text|>", "<bos>"];
 
@@ -61,12 +61,12 @@ impl<'a> Dialogue<'a> {
         self.marks.iter().rev().find(|mark| mark.role == "assistant").expect("somebody answers").end
     }
 
-    /// Whether the user speaks after the last answer.
+    /// True where the user speaks after the last answer.
     fn goes_on(&self) -> bool {
         self.marks.last().is_some_and(|mark| mark.role != "assistant")
     }
 
-    /// What is said before some place.
+    /// The messages before some place.
     fn turns(&self, until: usize) -> Vec<Message> {
         let before = without_ends(&self.text[..self.marks[0].at]);
         let mut turns: Vec<Message> = Vec::new();
@@ -182,7 +182,7 @@ fn label(text: &str, at: usize) -> Option<(Mark<'_>, bool)> {
     Some((mark, hashes))
 }
 
-/// Whether a text has marks of turns, also such as are not known from their beginning to their end.
+/// True where a text has marks of turns, also marks whose dialogues cannot be read whole.
 pub fn has_marks(text: &str) -> bool {
     let begins = |at: usize| text[..at].trim().is_empty();
     let line =
@@ -222,7 +222,7 @@ pub fn dialogue(prompt: &str) -> Option<Vec<Message>> {
     Some(std::iter::once(Message::new("user", first.trim())).chain(turns).collect())
 }
 
-/// Whether a text is a dialogue of Anthropic's HH files.
+/// True where a text is a dialogue of Anthropic's HH files.
 pub fn is_transcript(text: &str) -> bool {
     text.trim_start().starts_with("Human:") && text.contains("\n\nAssistant:")
 }

@@ -80,7 +80,7 @@ impl Fault {
     }
 }
 
-/// What a text is about: the column or the kind of id that it begins with.
+/// The subject of a message: the column or the kind of id that it begins with.
 fn about(detail: &str) -> Option<String> {
     let column = || {
         let (name, _) = detail.strip_prefix("column `")?.split_once('`')?;

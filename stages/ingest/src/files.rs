@@ -73,7 +73,7 @@ fn names_fitting(pattern: &str) -> Option<Vec<OsString>> {
     Some(names)
 }
 
-/// Whether a name fits a pattern.
+/// True where a name fits a pattern.
 fn fits(pattern: &[char], name: &[char]) -> bool {
     match (pattern, name) {
         ([], []) => true,

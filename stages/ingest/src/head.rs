@@ -8,7 +8,7 @@ use crate::ballot::is_structured;
 use crate::column::Column;
 use crate::names::{Names, parts};
 
-/// What `columns:` says: the file's names of a column, or nothing for one that is to be left out.
+/// The names under `columns:`: the file's names of a column, or nothing for one that is left out.
 pub type Given = BTreeMap<Column, Option<Names>>;
 
 /// The first rows of a file, and what the user says about its columns.
@@ -32,8 +32,8 @@ impl<'a> Head<'a> {
         Head { rows, names, filled, given }
     }
 
-    /// The same without the columns that hold nothing: these have no part in finding the format. Where all are so, as in
-    /// a table without rows, their names count.
+    /// The same without the columns that hold nothing: these have no part in finding the format. Where all are so, as
+    /// in a table without rows, their names count.
     pub fn told(mut self) -> Head<'a> {
         if !self.filled.is_empty() {
             self.names.retain(|name| self.filled.contains(name));
@@ -56,8 +56,8 @@ impl<'a> Head<'a> {
         name.map(|name| (*name).to_owned())
     }
 
-    /// The columns that hold votes: those that are given; else a column for each annotator (`annotator1`, `rater_2`); else
-    /// one of a known name.
+    /// The columns that hold votes: those that are given; else a column for each annotator (`annotator1`, `rater_2`);
+    /// else one of a known name.
     pub fn votes(&self) -> Vec<String> {
         if let Some(given) = self.given.get(&Column::Votes) {
             return given.iter().flat_map(Names::all).cloned().collect();
@@ -77,12 +77,12 @@ impl<'a> Head<'a> {
         each.unwrap_or_else(|| self.find(Column::Votes).into_iter().collect())
     }
 
-    /// Whether a name of a column is put together from others.
+    /// True where a name of a column is put together from others.
     pub fn is_composed(&self, column: Column, name: &str) -> bool {
         column.is_id() && !self.all_names().contains(name) && !parts(name).is_empty()
     }
 
-    /// Whether the file has all of some columns.
+    /// True where the file has all of some columns.
     pub fn has(&self, columns: &[Column]) -> bool {
         columns.iter().all(|column| self.find(*column).is_some())
     }
@@ -98,18 +98,18 @@ impl<'a> Head<'a> {
         self.rows.iter().filter_map(move |row| row.get(&name)).filter(|value| !value.is_null())
     }
 
-    /// Whether a column has values and all are of a kind.
+    /// True where a column has values and all are of a kind.
     pub fn all(&self, column: Column, is: impl Fn(&Value) -> bool) -> bool {
         let mut values = self.values(column).peekable();
         values.peek().is_some() && values.all(is)
     }
 
-    /// Whether a column of the file is null or empty throughout, where others are not.
+    /// True where a column of the file is null or empty throughout, where others are not.
     pub fn is_hollow(&self, name: &str) -> bool {
         !self.filled.is_empty() && !self.filled.contains(name)
     }
 
-    /// Whether `columns:` speaks of a column.
+    /// True where `columns:` names a column.
     pub fn is_given(&self, column: Column) -> bool {
         self.given.contains_key(&column)
     }
@@ -120,7 +120,8 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Whether a value says nothing: null, no text but white space, an empty list or object, also where that is JSON as text.
+/// True where a value is empty: null, no text but white space, an empty list or object, also where that is JSON as
+/// text.
 pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,

@@ -14,7 +14,7 @@ use crate::record::{Record, Side};
 use crate::source::SourceFile;
 use crate::tables::{Tables, push, recount, verdict};
 
-/// What came of a record.
+/// The result of taking in a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Taken {
     /// It is in the tables.
@@ -148,7 +148,7 @@ impl<'a> Intake<'a> {
         (Some(self.files[place.file as usize].name.clone()), Some(place.line))
     }
 
-    /// Whether a prompt is held out: by a digest of its id, so that it falls to the same side in every file, order
+    /// True where a prompt is held out: by a digest of its id, so that it falls to the same side in every file, order
     /// and pipeline.
     fn is_held_out(&self, prompt_id: &str) -> bool {
         self.stage.holdout.is_some_and(|share| held_out(prompt_id, share))
@@ -355,7 +355,7 @@ impl<'a> Intake<'a> {
         Ok((form, held_out))
     }
 
-    /// Whether a row about the two responses of an earlier one is a comparison by itself.
+    /// True where a row about the two responses of an earlier one is a comparison by itself.
     fn is_row_of_its_own(&self, id: &Option<String>) -> bool {
         let new = |id: &String| self.rows.place(key(id)).is_none();
         self.stage.keep.contains(&Kept::Repeated) && id.as_ref().is_some_and(new)

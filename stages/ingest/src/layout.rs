@@ -27,7 +27,7 @@ pub struct Layout {
     pub composed: BTreeSet<Column>,
     /// The columns of votes.
     pub votes: Vec<String>,
-    /// What their values mean; absent where they hold counts alone.
+    /// Meaning of their values; absent where they hold counts alone.
     pub scale: Option<Scale>,
     /// Columns of the file and fields of its messages that are not read, as far as its head shows.
     pub unread: Vec<String>,
@@ -35,7 +35,7 @@ pub struct Layout {
     pub empty: Vec<String>,
     /// Columns that `columns:` leaves out.
     pub left_out: Vec<String>,
-    /// Whether prompts or responses of its head are plain strings.
+    /// True where prompts or responses of its head are plain strings.
     pub plain: bool,
 }
 
@@ -54,7 +54,7 @@ impl Layout {
         columns.chain(self.votes.iter().map(|name| (name.as_str(), Column::Votes)))
     }
 
-    /// Whether the file has a column.
+    /// True where the file has a column.
     pub fn has(&self, column: Column) -> bool {
         self.columns.contains_key(&column)
     }
@@ -73,7 +73,7 @@ impl Layout {
         names.filter(|(_, name)| !self.is_known(name)).chain(empty)
     }
 
-    /// Whether the head of the file has a column of this name.
+    /// True where the head of the file has a column of this name.
     fn is_known(&self, name: &str) -> bool {
         let mut known = self.unread.iter().chain(&self.left_out).chain(self.columns.values());
         known.any(|known| known == name)
@@ -84,13 +84,13 @@ impl Layout {
         self.late_columns().map(|(_, name)| name)
     }
 
-    /// Whether rows carry a label.
+    /// True where rows carry a label.
     pub fn labelled(&self) -> bool {
         let label = |column: &Column| column.all_or_none() && !matches!(column, Column::Prompt | Column::Weight);
         self.columns.keys().any(label)
     }
 
-    /// What is left out that probably should not be.
+    /// Warnings about columns that are left out and probably should not be.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let known = self.format.known();
         let unread = |looks: fn(&str) -> bool| {
@@ -249,7 +249,7 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
     Ok(Layout { format, columns, composed, votes, scale: None, unread, empty, left_out, plain })
 }
 
-/// What is given, with `id` as the format's column for it.
+/// The given names, with `id` as the format's column for it.
 fn with_row_id(given: &Given, format: Format) -> Result<Given, String> {
     let mut given = given.clone();
     let Some(theirs) = given.remove(&Column::Id) else { return Ok(given) };

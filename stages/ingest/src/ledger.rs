@@ -1,4 +1,4 @@
-//! What was seen so far, as digests: so that one id with two texts, and one pair twice, are found in memory that does
+//! The rows read so far, as digests: so that one id with two texts, and one pair twice, are found in memory that does
 //! not grow with the length of texts.
 
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ pub fn joined(keys: &[Key]) -> Key {
     [half(0), half(8)]
 }
 
-/// What an id stood for when it was first seen.
+/// The content and the place of an id when it was first seen.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     content: Key,
@@ -50,7 +50,8 @@ struct Seen {
 pub struct Ids(HashMap<Key, Seen>);
 
 impl Ids {
-    /// Whether an id is new; where it stood for something else, the place of that.
+    /// True where an id is new, false where it was seen with the same content; where its content was another, the place
+    /// of that.
     pub fn check(&self, id: Key, content: Key) -> Result<bool, Place> {
         match self.0.get(&id) {
             None => Ok(true),
@@ -81,7 +82,7 @@ impl Ids {
         self.0.get(&id).map(|seen| seen.place)
     }
 
-    /// Whether some id was counted more than once.
+    /// True where some id was counted more than once.
     pub fn any_counted_twice(&self) -> bool {
         self.0.values().any(|seen| seen.count > 1)
     }
@@ -108,7 +109,7 @@ pub struct Labelled {
 pub struct Labels(HashMap<Key, Labelled>);
 
 impl Labels {
-    /// What was said earlier about these two sides, in either order.
+    /// The earlier label of these two sides, in either order.
     pub fn about(&self, a: Key, b: Key) -> Option<Labelled> {
         self.0.get(&unordered(a, b)).copied()
     }

@@ -40,6 +40,6 @@ pub use names::Names;
 pub use scale::{Said, VoteScale};
 pub use survey::Found;
 
-/// What `kind: ingest` in a pipeline file names.
+/// The kind that `kind: ingest` in a pipeline file names.
 pub const KIND: kit::Kind =
     kit::Kind::of::<Ingest>("ingest", "data files in: preferences, comparisons, demonstrations, prompts, embeddings");

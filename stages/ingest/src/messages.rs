@@ -91,7 +91,7 @@ pub fn plain(column: &str, text: String) -> Result<String, BadRow> {
     }
 }
 
-/// Whether a value is a message or a list of messages.
+/// True where a value is a message or a list of messages.
 pub fn is_messages(value: &Value) -> bool {
     let is_message = |value: &Value| {
         let has =

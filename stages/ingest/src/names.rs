@@ -1,4 +1,4 @@
-//! What a column is called in the files.
+//! The names of a column in the files.
 
 use std::borrow::Cow;
 

@@ -28,17 +28,17 @@ pub struct Pass<'a> {
     rejects: kit::TableWriter<Reject>,
     /// Rows of the files.
     rows: u64,
-    /// What they say: more than one thing where they have several responses.
+    /// Records in them: more than one per row where a row has several responses.
     read: u64,
     /// Rejected rows by reason.
     reasons: BTreeMap<&'static str, u64>,
     /// Rows that are at fault.
     bad: u64,
-    /// What is wrong with them.
+    /// Their faults.
     faults: Faults,
-    /// What is worth knowing about how rows were read, and how often.
+    /// Notes on how rows were read, with the number of rows.
     counts: Counts,
-    /// What is perhaps not meant so, and in how many rows.
+    /// Doubts about how rows were read, with the number of rows.
     doubts: BTreeMap<Doubt, u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What a row says, whatever its format.
+//! Records: the content of a row, whatever its format.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ pub struct Side {
     pub model: Option<String>,
 }
 
-/// What a row says.
+/// The content of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// A labelled pair: the first side is the chosen one if `p_hat` is at least 1/2.
@@ -98,20 +98,20 @@ pub enum Record {
     },
 }
 
-/// What a row says, and what is to be counted about it.
+/// The records of a row, and the counts about it.
 pub struct Reading {
-    /// What it says; a row of several responses says several things.
+    /// The records; a row of several responses has several.
     pub records: Vec<Record>,
-    /// What is worth knowing about how it was read, and how often.
+    /// Notes on how it was read, with their counts.
     pub counts: Counts,
-    /// What is perhaps not meant so.
+    /// Doubts about how it was read.
     pub doubts: BTreeSet<Doubt>,
 }
 
 /// Reads a row.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The row's fault.
 pub fn read(fields: Map<String, Value>, layout: &Layout, form: Form) -> Result<Reading, BadRow> {
     let mut row = Row { fields, layout, form, counts: Counts::new(), doubts: BTreeSet::new() };
     if let Some(name) = layout.late().find(|name| row.fields.get(*name).is_some_and(|value| !is_empty(value))) {
@@ -130,7 +130,7 @@ pub fn read(fields: Map<String, Value>, layout: &Layout, form: Form) -> Result<R
     Ok(Reading { records, counts: row.counts, doubts: row.doubts })
 }
 
-/// What rows say that say nothing alone, by their format's `join`: the part of each, in their order.
+/// The parts of rows that mean nothing alone, by their format's `join`: one for each, in their order.
 pub fn join(rows: Vec<(Map<String, Value>, &Layout)>, form: Form) -> Vec<Result<Part, BadRow>> {
     let row = |(fields, layout)| Row { fields, layout, form, counts: Counts::new(), doubts: BTreeSet::new() };
     let mut rows: Vec<Row<'_>> = rows.into_iter().map(row).collect();
@@ -162,7 +162,7 @@ const ANSWERS: [&str; 3] = ["assistant", "tool", "text"];
 /// The prompt of a side and its id.
 pub type SidePrompt = (Vec<Message>, Option<String>);
 
-/// What comes before the prompt of a row.
+/// Messages before the prompt of a row.
 pub struct Before {
     system: Option<Message>,
     tools: Option<String>,

@@ -15,27 +15,27 @@ use crate::stored::list_in;
 
 /// A row whose values are taken out one by one.
 pub struct Row<'a> {
-    /// What is left of it.
+    /// The fields that are not taken yet.
     pub fields: Map<String, Value>,
     /// Where its columns are.
     pub layout: &'a Layout,
-    /// What plain strings are.
+    /// The form of plain strings.
     pub form: Form,
-    /// What is worth knowing about how it was read, and how often.
+    /// Notes on how it was read, with their counts.
     pub counts: Counts,
-    /// What is perhaps not meant so.
+    /// Doubts about how it was read.
     pub doubts: BTreeSet<Doubt>,
 }
 
-/// What is worth knowing about how rows were read, and how often.
+/// Notes on how rows were read, with the number of rows.
 pub type Counts = BTreeMap<&'static str, u64>;
 
-/// What is perhaps not meant so in some rows.
+/// A doubt about how some rows were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Doubt {
-    /// What the rows are called in the summary.
+    /// Name of the rows in the summary.
     pub figure: &'static str,
-    /// What is said of them.
+    /// The warning about them.
     pub warning: &'static str,
 }
 

@@ -164,7 +164,7 @@ pub struct Scale {
     meanings: Vec<(Token, Option<f64>)>,
     /// The ends of a range of numbers: the first's and the second's.
     line: Option<(f64, f64)>,
-    /// Whether it was found rather than given.
+    /// True where it was found, false where it was given.
     found: bool,
 }
 
@@ -285,7 +285,7 @@ impl std::fmt::Display for Scale {
     }
 }
 
-/// What is to be written where values can mean several things.
+/// The setting to write where values can mean several things.
 fn ambiguous(seen: &[Token]) -> String {
     let shown: Vec<String> = seen.iter().take(8).map(ToString::to_string).collect();
     let more = if seen.len() > shown.len() { ", ..." } else { "" };

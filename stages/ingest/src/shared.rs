@@ -86,7 +86,7 @@ impl Row<'_> {
     }
 }
 
-/// Whether a text is a dialogue from its beginning on.
+/// True where a text is a dialogue from its beginning on.
 pub fn is_dialogue(text: &str) -> bool {
     Dialogue::find(text).is_some()
 }
@@ -109,7 +109,7 @@ fn cut(chosen: &str, rejected: &str, same: usize) -> (usize, bool) {
     (at, structure.is_some())
 }
 
-/// Whether a word, a number or a letter with its marks goes on at a place.
+/// True where a word, a number or a letter with its marks continues at a place.
 fn inside_word(text: &str, at: usize) -> bool {
     // Scripts without spaces between words have a word in every letter.
     let spaceless = |letter: char| {
@@ -178,7 +178,7 @@ fn open_structure(text: &str, at: usize) -> Option<usize> {
     [start, fence].into_iter().flatten().min()
 }
 
-/// Whether a text ends inside a sentence: in no line of its own, and behind no sign that closes one.
+/// True where a text ends inside a sentence: in no line of its own, and behind no sign that closes one.
 fn is_unfinished(text: &str) -> bool {
     let said = text.trim_end();
     let closed = said.trim_end_matches(['"', '\'', '”', '’', ')', ']', '}', '*', '_', '`']);

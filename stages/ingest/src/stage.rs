@@ -1,4 +1,4 @@
-//! What the engine asks of a configured `ingest`.
+//! The stage contract of `ingest`: ports, checks, forecast, run.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -68,7 +68,7 @@ impl Ingest {
 }
 
 impl Ingest {
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, _: &Context<'_>) -> Result<Forecast> {
         let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
         let counts = survey.files.iter().map(SourceFile::count_rows).collect::<Result<Vec<_>>>()?;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::source::read_value;
 
-/// What a text holds.
+/// The content of a text.
 #[derive(Debug, PartialEq)]
 pub enum Stored {
     /// Text.
@@ -55,12 +55,12 @@ pub fn look(text: &str) -> Stored {
     }
 }
 
-/// Whether the first quote is a single one.
+/// True where the first quote is a single one.
 fn single(text: &str) -> bool {
     text.find('\'').is_some_and(|at| !text[..at].contains('"'))
 }
 
-/// Whether a text begins as a list of messages in JSON or as Python prints it: `[{'role': ...`.
+/// True where a text begins as a list of messages in JSON or as Python prints it: `[{'role': ...`.
 fn is_begun(text: &str) -> bool {
     let inner = text.trim_start_matches("array(").trim_start_matches('[').trim_start();
     let Some(key) = inner.strip_prefix('{').map(str::trim_start) else { return false };

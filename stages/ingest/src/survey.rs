@@ -1,4 +1,4 @@
-//! What files hold, as far as their first rows tell.
+//! The content of files, as far as their first rows show.
 
 use kit::{Error, Finding, Result, Table};
 use serde_json::{Map, Value};
@@ -20,30 +20,30 @@ pub(crate) struct Survey {
     pub(crate) tables: Vec<Table>,
 }
 
-/// What stands in files, as far as their heads tell.
+/// The content of files, as far as their heads show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Not `auto`.
     pub format: Format,
     /// The tables that a run fills.
     pub tables: Vec<Table>,
-    /// Whether the two sides of one of the first rows have different prompts.
+    /// True where the two sides of one of the first rows have different prompts.
     pub joint: bool,
-    /// Whether rows carry a probability or a feedback for a label.
+    /// True where rows carry a probability or a feedback for a label.
     pub labelled: bool,
     /// The format and its columns, in words.
     pub layout: String,
     /// Rows.
     pub rows: u64,
-    /// Whether they were counted rather than estimated.
+    /// True where they were counted rather than estimated.
     pub counted: bool,
 }
 
 impl Ingest {
-    /// What the files hold.
+    /// The content of the files.
     ///
     /// # Errors
-    /// Why they cannot be read.
+    /// The reason why they cannot be read.
     pub fn found(&self) -> std::result::Result<Found, Finding> {
         let survey = self.survey()?;
         let counts = survey.files.iter().map(SourceFile::count_rows).collect::<Result<Vec<_>>>();
@@ -68,7 +68,7 @@ impl Ingest {
         })
     }
 
-    /// What the votes of a file mean, as it is given or as their values can mean nothing else.
+    /// The meaning of the votes of a file: as given, or the only one that their values can have.
     fn scale(&self, layout: &Layout, head: &[Map<String, Value>]) -> std::result::Result<Option<Scale>, String> {
         if let Some(scale) = &self.votes {
             return Scale::given(scale).map(Some);
@@ -77,7 +77,7 @@ impl Ingest {
         if tokens.is_empty() { Ok(None) } else { Scale::found(&tokens).map(Some) }
     }
 
-    /// Whether the settings have something to say about a file.
+    /// Checks that the settings apply to a file.
     fn fits(&self, layout: &Layout) -> std::result::Result<(), Finding> {
         let format = layout.format.name();
         let has = |column| layout.has(column);

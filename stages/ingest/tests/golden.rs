@@ -1,4 +1,5 @@
-//! What the stage makes of a fixed file. When this fails, raise the version: stores hold what older versions made.
+//! Golden output of the stage on a fixed file. When this fails, raise the version: stores hold the results of older
+//! versions.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! What files are: packed, in other encodings, with something around their rows, or no data at all.
+//! Shapes of files: packed, in other encodings, with text around their rows, or no data at all.
 
 mod common;
 

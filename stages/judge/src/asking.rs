@@ -15,9 +15,9 @@ use crate::journal::Journal;
 use crate::labels::Labels;
 use crate::reply::Answer;
 
-/// How long requests under way may go on after a stop: what they are answered is paid for.
+/// Time that requests under way may take after a stop: their answers are paid for.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often a signal is looked for.
+/// Time between two looks for a signal.
 const POLL: Duration = Duration::from_millis(50);
 
 /// A worker's task.
@@ -115,7 +115,7 @@ impl Asking {
         Ok(Asking { endpoint, journal, failing, jobs, replies, stop, settled: false, answered: 0, repeated: 0 })
     }
 
-    /// How many requests were answered before this process.
+    /// Number of requests that were answered before this process.
     pub(crate) fn remembered(&self) -> usize {
         self.journal.len()
     }

@@ -27,7 +27,7 @@ pub(crate) const BAD_ANSWER: &str = "bad_answer";
 pub(crate) const REFUSED: &str = "refused_by_endpoint";
 /// The reason of a request to which the endpoint fails while it answers others.
 pub(crate) const SERVER_ERROR: &str = "server_error";
-/// How much of what an endpoint says about an error is repeated.
+/// Most characters of an endpoint's error that a message repeats.
 const MAX_SAID: usize = 300;
 
 /// The result of a request.
@@ -283,7 +283,7 @@ fn broken(after: Option<Duration>, why: String) -> Try {
     Try::Later { after, why, failure: Failure::Broken }
 }
 
-/// How long to wait before sending again for the `sent`th time. `share` is drawn from [0, 1).
+/// Pause before a request is sent for the `sent`th time again. `share` is drawn from [0, 1).
 ///
 /// Without `Retry-After` half of the pause is certain; with it, the random part is added, so that nobody comes early.
 fn pause(backoff: Duration, sent: u32, after: Option<Duration>, share: f64) -> Duration {

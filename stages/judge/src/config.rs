@@ -49,8 +49,8 @@ pub struct Judge {
     /// The spellings of the two labels.
     #[serde(default)]
     pub labels: Labels,
-    /// How the two orders become one probability: `probability` (the mean of both, as in the GDPO paper) or `logit`
-    /// (the mean of their log-odds). Needed with `orders: both`.
+    /// Combination of the two orders into one probability: `probability` (the mean of both, as in the GDPO paper) or
+    /// `logit` (the mean of their log-odds). Needed with `orders: both`.
     #[serde(default)]
     pub debias: Option<Debias>,
     /// `both` orders, or `one`: a first only, with whatever bias for the first place the judge has.
@@ -64,7 +64,7 @@ pub struct Judge {
     /// `least_mass`, or are not among an endpoint's alternatives at all; beyond it the stage stops.
     #[serde(default = "max_low_mass")]
     pub max_low_mass: f64,
-    /// How questions become tokens. Of a judge in this process alone; an endpoint makes the tokens itself.
+    /// Rules by which questions become tokens. For a judge in this process alone: an endpoint makes the tokens itself.
     #[serde(default)]
     pub tokens: QuestionRules,
     /// The precision of matrix products, `f32` or `bf16`.
@@ -191,7 +191,7 @@ impl Judge {
         findings
     }
 
-    /// How often a comparison is asked.
+    /// Number of questions about one comparison.
     pub(crate) fn order_count(&self) -> u64 {
         if self.orders == Orders::Both { 2 } else { 1 }
     }

@@ -48,8 +48,8 @@ pub struct Endpoint {
     /// The longest that one request may take.
     #[serde(default = "timeout_seconds")]
     pub timeout_seconds: f64,
-    /// How often a request is sent again after a failure that may pass: 429 or 5xx as status or in the body, a timeout,
-    /// a broken connection, a reply that is no completion.
+    /// Number of retries of a request after a failure that may pass: 429 or 5xx as status or in the body, a timeout, a
+    /// broken connection, a reply that is no completion.
     #[serde(default = "retries")]
     pub retries: u32,
     /// The pause before a request is sent again; it doubles each time, up to a minute. A `Retry-After` comes first, and
@@ -141,7 +141,7 @@ impl Endpoint {
     /// The question before the first one; what is answered does not matter.
     pub(crate) const PROBE: &'static str = "Answer with the letter A.";
 
-    /// Where requests go.
+    /// Address of requests.
     pub(crate) fn address(&self) -> String {
         let (base, query) =
             self.url.split_once('?').map_or((self.url.as_str(), None), |(base, query)| (base, Some(query)));
@@ -150,7 +150,7 @@ impl Endpoint {
         format!("{base}{path}{}", query.map(|query| format!("?{query}")).unwrap_or_default())
     }
 
-    /// Where requests go, for people: a query may hold a key.
+    /// Address of requests for people, without its query, which may hold a key.
     pub(crate) fn shown(&self) -> String {
         kit::redact(self.address().split('?').next().unwrap_or_default())
     }

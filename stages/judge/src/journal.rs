@@ -10,7 +10,7 @@ use kit::{Digest, Error, Result};
 
 use crate::reply::Answer;
 
-/// How much time of answers a power cut may cost; a kill costs none.
+/// Time whose answers a power cut may cost; a kill costs none.
 const SYNC: Duration = Duration::from_secs(1);
 
 /// An append-only file with a line for each answered request: a checksum, a space, and the request's digest with the
@@ -49,7 +49,7 @@ impl Journal {
         self.answers.get(request)
     }
 
-    /// How many requests were answered.
+    /// Number of answered requests.
     pub(crate) fn len(&self) -> usize {
         self.answers.len()
     }

@@ -22,7 +22,7 @@ impl Default for Labels {
     }
 }
 
-/// Which sequences of a question stand for which label, equal ones once.
+/// Sequences of a question for each label, equal ones once.
 #[derive(Debug)]
 pub(crate) struct LabelTokens {
     /// Numbers into the question's sequences.

@@ -1,7 +1,7 @@
-//! How much of its probability a judge gives to both labels together, and what it would rather say.
+//! The share of probability that a judge gives to both labels together, and the tokens that it prefers.
 //!
-//! Where that is next to nothing, the judge did not answer the question: it thinks first, begins with a word, or spells
-//! the labels in another way. The rest that falls to the labels is noise, so there is no verdict.
+//! Where that share is next to nothing, the judge did not answer the question: it thinks first, begins with a word, or
+//! spells the labels in another way. The probability that remains for the labels is noise, so there is no verdict.
 
 use std::collections::BTreeMap;
 
@@ -45,9 +45,9 @@ fn quoted(token: &str) -> String {
 /// Comparisons without a verdict because the judge says something else.
 #[derive(Default)]
 pub(crate) struct Missing {
-    /// How many.
+    /// Number of rows.
     pub(crate) rows: u64,
-    /// How often each token was the likeliest.
+    /// Number of rows in which each token was the likeliest.
     tokens: BTreeMap<String, u64>,
 }
 

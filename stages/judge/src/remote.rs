@@ -17,7 +17,7 @@ use crate::template::AsksFor;
 use crate::verdict::{Answer, Bounds};
 use crate::work::{Unit, Worded, Wording};
 
-/// Why a row can end without a verdict by what the endpoint said and not by what the judge thinks.
+/// Reasons of missing verdicts that the endpoint causes, not the judge.
 const REASONS: [&str; 3] = [BAD_ANSWER, REFUSED, SERVER_ERROR];
 
 /// The comparisons in words, and the workers that ask once a shard needs them.

@@ -27,7 +27,7 @@ pub(crate) struct Answer {
     pub(crate) labels: Option<LabelLogps>,
     /// The likeliest token and its log-prob.
     pub(crate) likeliest: (String, f64),
-    /// How many alternatives had a log-prob.
+    /// Number of alternatives with a log-prob.
     pub(crate) alternatives: usize,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct LabelLogps {
 
 /// The value that OpenAI returns in place of a log-prob that it does not know.
 const UNKNOWN: f64 = -9999.0;
-/// How far returned probabilities may add up above 1, by rounding.
+/// Excess above 1 that the sum of returned probabilities may have by rounding.
 const EXCESS: f64 = 1e-2;
 /// Characters of a reply that a message repeats.
 const WORDS: usize = 80;

@@ -1,4 +1,4 @@
-//! How much the place and the length decide, and how sure the judge is: the table `summary` and the figures.
+//! Effects of place and length on the judge, and its certainty: the table `summary` and the figures.
 //!
 //! Everything here stays the same when a and b are exchanged. Intervals are at 95 % and take rows as independent.
 

@@ -1,4 +1,4 @@
-//! How a question to the judge is worded: minijinja templates, built in or from a file.
+//! Wording of a question to the judge: minijinja templates, built in or from a file.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use minijinja::{UndefinedBehavior, Value, context};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a question reaches the judge.
+/// Form in which a question reaches the judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {

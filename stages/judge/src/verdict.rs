@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How two orders become one probability.
+/// Combination of two orders into one probability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Debias {
@@ -47,7 +47,7 @@ impl Answer {
     }
 }
 
-/// Which log-probs of a verdict are upper bounds.
+/// Marks of the log-probs of a verdict that are upper bounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// a's label, a shown first.

@@ -114,7 +114,7 @@ fn repeated(earlier: &Comparison, row: &Comparison) -> Result<Reject> {
     })
 }
 
-/// How comparisons become questions.
+/// Wording of comparisons as questions.
 pub(crate) struct Wording {
     same: Option<Template>,
     joint: Option<Template>,
@@ -180,7 +180,7 @@ impl Wording {
     }
 }
 
-/// How comparisons become tokens.
+/// Tokenisation of comparisons.
 pub(crate) struct Questions<'a> {
     wording: Wording,
     reader: SequenceReader,
@@ -278,7 +278,7 @@ impl JudgeInput<'_> {
 }
 
 impl Template {
-    /// Which label says that the side shown first is better.
+    /// Sequences of the label for "shown first is better", and of the other.
     pub(crate) fn better<'a>(&self, labels: &'a LabelTokens) -> (&'a [usize], &'a [usize]) {
         match self.asks_for {
             AsksFor::Better => (&labels.first, &labels.second),

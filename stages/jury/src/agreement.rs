@@ -1,4 +1,4 @@
-//! How far annotators agree, beyond what chance would make.
+//! Agreement of annotators beyond chance.
 //!
 //! Votes count as the side they prefer: a, neither, b. A vote of weight w is w votes.
 
@@ -29,9 +29,9 @@ fn pairs() -> impl Iterator<Item = (usize, usize)> {
     (0..SIDES).flat_map(|c| (0..SIDES).filter(move |k| *k != c).map(move |k| (c, k)))
 }
 
-/// Krippendorff's alpha for nominal values, over the comparisons with more than one vote (Content Analysis, ch. 11): 1 -
-/// (N - 1) sum_u sum_(c != k) n_uc n_uk / (m_u - 1) / sum_(c != k) n_c n_k. With it the number of those comparisons. Nothing
-/// where no two votes can be held against each other, or all are the same.
+/// Krippendorff's alpha for nominal values, over the comparisons with more than one vote (Content Analysis, ch. 11): 1
+/// - (N - 1) sum_u sum_(c != k) n_uc n_uk / (m_u - 1) / sum_(c != k) n_c n_k. With it the number of those comparisons.
+/// Nothing where no two votes can be held against each other, or all are the same.
 pub fn krippendorff(ballots: &[Vec<Ballot>]) -> Option<(f64, u64)> {
     let units: Vec<[f64; SIDES]> =
         ballots.iter().map(|it| counts(it)).filter(|it| it.iter().sum::<f64>() > 1.0).collect();
@@ -47,8 +47,8 @@ pub fn krippendorff(ballots: &[Vec<Ballot>]) -> Option<(f64, u64)> {
     (expected > 0.0).then(|| (1.0 - (all - 1.0) * observed / expected, units.len() as u64))
 }
 
-/// Fleiss' kappa (Psychological Bulletin 76, 1971): (P - Pe) / (1 - Pe). Every comparison with votes has to have the same
-/// number of them, at least two; otherwise nothing, also where all votes are the same.
+/// Fleiss' kappa (Psychological Bulletin 76, 1971): (P - Pe) / (1 - Pe). Every comparison with votes has to have the
+/// same number of them, at least two; otherwise nothing, also where all votes are the same.
 pub fn fleiss(ballots: &[Vec<Ballot>]) -> Option<(f64, u64)> {
     let units: Vec<[f64; SIDES]> = ballots.iter().filter(|it| !it.is_empty()).map(|it| counts(it)).collect();
     let votes: f64 = units.first()?.iter().sum();
@@ -106,7 +106,7 @@ pub fn cohen(ballots: &[Vec<Ballot>]) -> Vec<Pair> {
     tables.into_iter().map(pair).collect()
 }
 
-/// How the votes on comparisons fall.
+/// Counts of the votes on comparisons.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Comparisons with votes.

@@ -8,7 +8,7 @@ use kit::{Context, Error, Result, RowReader};
 use crate::config::Jury;
 use crate::sides::{Index, sides_of};
 
-/// What a source says of a comparison.
+/// The vote of a source on a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ballot {
     /// Its number among the sources; nothing for votes without a name.
@@ -37,7 +37,7 @@ impl Ballot {
 pub struct Bench {
     /// The comparisons.
     pub index: Index,
-    /// What is said of each.
+    /// The votes on each.
     pub ballots: Vec<Vec<Ballot>>,
     /// The names of the sources, sorted.
     pub sources: Vec<String>,
@@ -197,7 +197,7 @@ fn listened_to(stage: &Jury, name: &str) -> bool {
     stage.only.as_ref().is_none_or(|only| only.iter().any(|pattern| fits(pattern, name)))
 }
 
-/// Whether a name fits a pattern in which `*` stands for any letters.
+/// True where a name fits a pattern in which `*` stands for any letters.
 fn fits(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,

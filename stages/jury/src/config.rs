@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 /// Makes one probability of what several annotators and judges say about the same comparisons.
 ///
-/// Each annotator of `votes` and each table of `verdicts` is a source. How far they agree stands in `summary`, what each is
-/// like in `annotators`.
+/// Each annotator of `votes` and each table of `verdicts` is a source. How far they agree stands in `summary`, what
+/// each is like in `annotators`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Jury {
     /// Votes, as `ingest` makes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub votes: Option<Input>,
-    /// The comparisons that votes are about, with their texts; matched by the comparison's id. Without it they are those
-    /// of `verdicts`.
+    /// The comparisons that votes are about, with their texts; matched by the comparison's id. Without it they are
+    /// those of `verdicts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparisons: Option<Input>,
     /// Labels of judges about the same comparisons: each table of the list is a source. They are matched by the
     /// comparison's id or by the ids of both sides, and turned where the sides are exchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdicts: Option<Input>,
-    /// How the sources become one probability.
+    /// Combination of the sources into one probability.
     pub method: Method,
     /// `beta`: votes added to either side, above 0. 1/2 is Jeffreys' prior, 1 Laplace's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub a: Option<f64>,
-    /// `dawid_skene`: votes added to each cell of a matrix and to each class, at least 0. 0 is maximum likelihood, 1 keeps
-    /// annotators with few votes from extremes.
+    /// `dawid_skene`: votes added to each cell of a matrix and to each class, at least 0. 0 is maximum likelihood, 1
+    /// keeps annotators with few votes from extremes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smoothing: Option<f64>,
     /// Sources to listen to, by name; `*` stands for any letters. The others are as if they had said nothing.
@@ -36,7 +36,7 @@ pub struct Jury {
     pub only: Option<Vec<String>>,
 }
 
-/// How the sources become one probability.
+/// Combination of the sources into one probability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
@@ -45,8 +45,8 @@ pub enum Method {
     /// The same with `a` votes added to either side: (votes for a + ties / 2 + a) / (votes + 2 a).
     Beta,
     /// Dawid and Skene's model: each annotator has a matrix P(vote | truth), found with the truth by EM from the votes
-    /// alone. `p_hat` is P(a better) + P(tie) / 2. A vote between counts as the side that it prefers. Without gold it can
-    /// be wrong with confidence where many sources err in the same way.
+    /// alone. `p_hat` is P(a better) + P(tie) / 2. A vote between counts as the side that it prefers. Without gold it
+    /// can be wrong with confidence where many sources err in the same way.
     DawidSkene,
     /// The mean of the sources' probabilities, each source once.
     Mean,
@@ -68,7 +68,7 @@ impl Method {
 }
 
 impl Jury {
-    /// What is wrong with the values.
+    /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         if self.votes.is_none() && self.verdicts.is_none() {

@@ -1,9 +1,9 @@
-//! Dawid and Skene's model (Applied Statistics 28, 1979): the truth of each comparison and the habits of each annotator,
-//! from the votes alone.
+//! Dawid and Skene's model (Applied Statistics 28, 1979): the truth of each comparison and the habits of each
+//! annotator, from the votes alone.
 //!
-//! Annotator k says v with probability theta_k[c, v] where the truth is c; votes are independent given the truth. EM starts
-//! with each comparison's shares of votes as its posterior. Nothing in it tells the classes apart but that start: where most
-//! annotators are wrong more often than right, so is the answer.
+//! Annotator k says v with probability theta_k[c, v] where the truth is c; votes are independent given the truth. EM
+//! starts with each comparison's shares of votes as its posterior. Nothing in it tells the classes apart but that
+//! start: where most annotators are wrong more often than right, so is the answer.
 
 /// A round ends the search when no posterior moves by this.
 pub const TOLERANCE: f64 = 1e-10;
@@ -13,7 +13,7 @@ pub const MAX_ROUNDS: u32 = 10_000;
 /// A vote: who, the class it is for, and how many votes it stands for.
 pub type Said = (usize, usize, f64);
 
-/// What was found.
+/// The result of a fit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fit {
     /// The posterior of each comparison, by class.
@@ -24,14 +24,14 @@ pub struct Fit {
     pub matrices: Vec<Vec<Vec<f64>>>,
     /// Rounds of EM.
     pub rounds: u32,
-    /// Whether the posteriors came to rest.
+    /// True where the posteriors converged.
     pub converged: bool,
     /// Of the votes, in nats, without the prior.
     pub log_likelihood: f64,
 }
 
-/// Fits the model. `smoothing` votes are added to each cell of a matrix and to each class. A comparison without votes has
-/// the shares of the classes as its posterior.
+/// Fits the model. `smoothing` votes are added to each cell of a matrix and to each class. A comparison without votes
+/// has the shares of the classes as its posterior.
 pub fn fit(votes: &[Vec<Said>], annotators: usize, classes: usize, smoothing: f64) -> Fit {
     let mut posteriors: Vec<Vec<f64>> = votes.iter().map(|votes| start(votes, classes)).collect();
     let (mut rounds, mut converged) = (0, false);

@@ -13,7 +13,7 @@ use crate::doubts::doubts;
 use crate::share::{by_source, mean, mean_log_odds, smoothed};
 use crate::summary;
 
-/// What came of one comparison.
+/// The result for one comparison.
 #[derive(Debug, Clone, Copy)]
 struct Answer {
     p_hat: f64,
@@ -99,7 +99,7 @@ fn modelled(bench: &Bench, context: &Context<'_>, smoothing: f64) -> Result<(Fit
     Ok((fit, classes))
 }
 
-/// How many labels were written, and their mean.
+/// Number and mean of the labels that were written.
 struct Written {
     verdicts: u64,
     mean_p_hat: f64,

@@ -1,4 +1,4 @@
-//! What the votes themselves show that makes an answer without gold doubtful.
+//! Signs in the votes themselves that make an answer without gold doubtful.
 
 use crate::agreement::{Pair, krippendorff};
 use crate::bench::Bench;

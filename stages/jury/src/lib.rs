@@ -1,7 +1,7 @@
 //! The stage kind `jury`: votes and judges about the same comparisons become one probability each.
 //!
-//! It knows who said what about which comparison ([`bench`]), how far they agree ([`agreement`]) and the ways to make one
-//! probability of it ([`Method`]). It knows no model. Read [`Jury`] first.
+//! It knows who said what about which comparison ([`bench`]), how far they agree ([`agreement`]) and the ways to make
+//! one probability of it ([`Method`]). It knows no model. Read [`Jury`] first.
 
 pub mod agreement;
 pub mod bench;

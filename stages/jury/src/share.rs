@@ -11,7 +11,7 @@ pub fn smoothed(ballots: &[Ballot], a: f64) -> f64 {
     (sum + a) / (votes + 2.0 * a)
 }
 
-/// What each source says, in the order of the sources: the weighted means of its votes and of their log-odds. Those
+/// The answer of each source, in the order of the sources: the weighted means of its votes and of their log-odds. Those
 /// without a name are one source.
 pub fn by_source(ballots: &[Ballot]) -> Vec<(Option<usize>, f64, f64)> {
     let mut order: Vec<Option<usize>> = ballots.iter().map(|ballot| ballot.source).collect();

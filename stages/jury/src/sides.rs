@@ -1,4 +1,4 @@
-//! Which comparison a row of another table is about, and whether its sides are exchanged.
+//! The comparison that a row of another table is about, and the orientation of its sides.
 
 use std::collections::HashMap;
 
@@ -75,7 +75,7 @@ impl Index {
     }
 }
 
-/// Whether the second sides are the first exchanged; nothing where they are others.
+/// True where the second sides are the first exchanged; none where they are others.
 fn turned([a, b]: &Sides, [first, second]: &Sides) -> Option<bool> {
     let (same, crossed) = (first.ids == a.ids && second.ids == b.ids, first.ids == b.ids && second.ids == a.ids);
     if same != crossed {

@@ -1,4 +1,4 @@
-//! What the engine asks of a configured `jury`.
+//! The stage contract of `jury`: ports, checks, forecast, run.
 
 use kit::{
     Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage, Table,
@@ -13,7 +13,7 @@ impl Jury {
         deliberating::deliberate(self, context)
     }
 
-    /// What there is to do, from the inputs; nothing of it is computed.
+    /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let votes = context.count_rows_of(&["votes"])?;
         let forecast = Forecast::of_rows(Amount::exact(context.count_rows_of(&[base(self)])?));

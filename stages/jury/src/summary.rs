@@ -15,7 +15,7 @@ fn row(metric: impl Into<String>, value: f64, rows: u64, note: &str) -> SummaryR
     SummaryRow { metric: metric.into(), value, low: None, high: None, rows, note: note.to_owned() }
 }
 
-/// How the votes fall and how far their voters agree.
+/// Counts of the votes, and the agreement of the voters.
 pub fn agreement(bench: &Bench, pairs: &[Pair], tally: Tally) -> Vec<SummaryRow> {
     let rows = tally.voted;
     let sources = bench.sources.len() as f64;
@@ -54,7 +54,7 @@ pub fn agreement(bench: &Bench, pairs: &[Pair], tally: Tally) -> Vec<SummaryRow>
     summary
 }
 
-/// What EM came to.
+/// The results of EM.
 pub fn dawid_skene(fit: &Fit, classes: &[f64], rows: u64) -> Vec<SummaryRow> {
     let note = match fit.converged {
         true => "until no posterior moved by 1e-10",

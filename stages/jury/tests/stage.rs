@@ -102,7 +102,7 @@ const VOTES: [[f64; 3]; 7] = [
     [2.0, 0.0, 0.0],
 ];
 
-/// What EM makes of them: maximum likelihood, and with one vote added to each cell.
+/// EM's results on them: maximum likelihood, and with one vote added to each cell.
 const ML: [f64; 7] = [1.0, 1.0, 0.0, 0.0, 1.0, 0.5, 0.0];
 const ADD_ONE: [f64; 7] =
     [0.777012374488, 0.728699282123, 0.454102954907, 0.42859183138, 0.730825960336, 0.392115524242, 0.508771775266];

@@ -45,7 +45,7 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(found))
 }
 
-/// Where the hub's cache has a model: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+/// Folder of a model in the hub's cache: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
 fn in_cache(name: &str, revision: Option<&str>) -> Option<PathBuf> {
     if name.split('/').count() > 2 || name.starts_with(['.', '/', '~']) {
         return None;

@@ -46,7 +46,7 @@ pub(crate) struct Layout {
 
 /// A table that pairs are made from.
 pub(crate) trait Sides: Row {
-    /// Where its columns are.
+    /// Places of its columns.
     const LAYOUT: Layout;
 }
 

@@ -89,7 +89,7 @@ pub enum Duplicates {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Noise {
-    /// Which labels change and how.
+    /// The labels that change, and the change.
     pub kind: NoiseKind,
     /// Probability of a flip, or share of the flipped label: in [0, 1].
     pub rate: f64,
@@ -149,7 +149,7 @@ pub enum Labels {
     Hard,
 }
 
-/// Where weights come from.
+/// Source of weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Weights {

@@ -16,7 +16,7 @@ use crate::rules::Decision;
 pub(crate) struct Item {
     /// The row it comes from, and whether it is that row's side 1.
     pub side: (u32, bool),
-    /// How desirable it is.
+    /// Desirability, in [0, 1].
     pub label: f64,
     /// Weight in the loss.
     pub weight: f64,
@@ -26,7 +26,7 @@ pub(crate) struct Item {
     pub mixed: bool,
     /// Its id.
     pub id: String,
-    /// Where its mismatched response is, with the number of its group.
+    /// Place of its mismatched response, with the number of its group.
     pub kl: Option<(KlPlace, u64)>,
 }
 

@@ -1,4 +1,4 @@
-//! Which rows stay, which way round, with which label: a pure function of candidates, settings and seed.
+//! Rules on rows, their orientation and their labels: a pure function of candidates, settings and seed.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use crate::groups::first_rows;
 
 /// Tolerance of a label of 1/2: smaller differences are rounding.
 const EXACT: f64 = 1e-12;
-/// Where `skewed` cuts, and the bins of `stairs` (arXiv 2409.06691, section 4).
+/// Cut of `skewed`, and the bins of `stairs` (arXiv 2409.06691, section 4).
 const SKEWED_BELOW: f64 = 0.8;
 const STAIRS: (f64, f64) = (0.65, 0.9);
 const STEPS: usize = 5;
 
-/// Why a row is left out.
+/// The reason why a row is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reason {
     SameResponse,

@@ -18,7 +18,7 @@ pub struct Reference {
     /// Also score the prompt's tokens (all but the first), which `jpo` needs.
     #[serde(default)]
     pub prompt_part: bool,
-    /// How rows become tokens: the same in every stage that reads the result.
+    /// Rules by which rows become tokens: the same in every stage that reads the result.
     #[serde(default)]
     pub tokens: RowRules,
     /// The precision of matrix products, `f32` or `bf16`. `train` has to compute in the same.

@@ -32,7 +32,7 @@ pub struct Sample {
     /// Texts that end a response; they are not part of it.
     #[serde(default)]
     pub stop: Vec<String>,
-    /// How prompts become tokens.
+    /// Rules by which prompts become tokens.
     #[serde(default)]
     pub tokens: PromptRules,
     /// The precision of matrix products, `f32` or `bf16`.

@@ -20,7 +20,7 @@ pub const PAD_ID: u32 = 0;
 /// See [`EOS`].
 pub const EOS_ID: u32 = 1;
 
-/// How a text is cut.
+/// Pattern of the pieces that a text is cut into.
 const PIECES: &str = r"\n(?:A:|B:|check:|better:)?| ?[A-Za-z]+|[^\nA-Za-z]";
 
 /// Every token, by id.

@@ -69,9 +69,9 @@ pub const CATEGORIES: [Category; 10] = [
 
 /// Numbers of words that a prompt can ask for: one to four.
 pub const COUNTS: [&str; 4] = ["one", "two", "three", "four"];
-/// How a request begins.
+/// Beginnings of a request.
 pub const VERBS: [&str; 6] = ["name", "list", "give", "write", "find", "pick"];
-/// How it ends, which changes nothing.
+/// Endings of a request, which change nothing.
 pub const TAILS: [&str; 5] = ["", "please", "now", "today", "quickly"];
 
 /// A request such as `name three fruits please:`.
@@ -123,7 +123,7 @@ impl Request {
         (request.text() == text).then_some(request)
     }
 
-    /// How many words are wanted.
+    /// Number of words that are wanted.
     pub fn count(&self) -> usize {
         self.count
     }

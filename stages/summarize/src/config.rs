@@ -28,15 +28,15 @@ pub struct Summarize {
     /// Labels that separate comparisons, such as the training data: settings are compared within one value of each.
     #[serde(default)]
     pub within: Vec<String>,
-    /// How one setting of each value of `compare` is chosen among all its other labels. Without it, settings are
-    /// compared with those of the same other labels.
+    /// Choice of one setting of each value of `compare` among all its other labels. Without it, settings are compared
+    /// with those of the same other labels.
     #[serde(default)]
     pub choose: Option<Choose>,
     /// The figures to report.
     pub metrics: Vec<String>,
 }
 
-/// How a setting is chosen.
+/// Choice of a setting.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Choose {
@@ -46,7 +46,7 @@ pub struct Choose {
     pub best: Best,
 }
 
-/// Which end of a figure is good.
+/// Direction of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Best {

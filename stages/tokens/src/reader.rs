@@ -63,7 +63,7 @@ pub struct Mismatched {
     pub sequence: Sequence,
 }
 
-/// Why a row gives no sequences.
+/// The reason why a row gives no sequences.
 #[derive(Debug)]
 pub struct RefusedRow {
     /// The reason.

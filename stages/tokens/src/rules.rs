@@ -5,8 +5,8 @@ use lm::{PrefixMismatch, PromptMismatch, SpecialText, TextRules, TooLong};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How training rows become sequences. A `reference` stage and every stage that reads its log-probs take the same
-/// block: another one there is a finding.
+/// Rules by which training rows become sequences. A `reference` stage and every stage that reads its log-probs take the
+/// same block: another one there is a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RowRules {
@@ -63,7 +63,7 @@ impl RowRules {
     }
 }
 
-/// How prompts become what a model goes on from.
+/// Rules by which prompts become token sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptRules {
@@ -97,7 +97,7 @@ impl PromptRules {
     }
 }
 
-/// How a question with its labels becomes tokens.
+/// Rules by which a question with its labels becomes tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuestionRules {

@@ -32,7 +32,7 @@ pub struct Train {
     /// PEFT folder that names `model` as its base; every stage takes it as a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,
-    /// How steps are made from gradients.
+    /// The optimizer: its steps from gradients.
     pub optimizer: Optimizer,
     /// Size and order of batches, and how much of one is computed at once.
     pub batch: BatchOptions,
@@ -60,13 +60,13 @@ pub struct Train {
     /// in f32 with either.
     #[serde(default)]
     pub dtype: Dtype,
-    /// How the policy is written.
+    /// Form of the saved policy.
     #[serde(default)]
     pub save: SaveOptions,
     /// Lets `jpo` train on pairs that all share their prompt, where it is DPO at a higher price.
     #[serde(default)]
     pub allow_same_prompt: bool,
-    /// How rows become tokens: the same as in the `reference` stage.
+    /// Rules by which rows become tokens: the same as in the `reference` stage.
     #[serde(default)]
     pub tokens: RowRules,
 }
@@ -99,7 +99,7 @@ impl Adapter {
 pub struct Optimizer {
     /// The learning rate at its height.
     pub lr: f64,
-    /// How the learning rate goes on after the warmup.
+    /// Course of the learning rate after the warmup.
     #[serde(default)]
     pub schedule: Schedule,
     /// Steps over which the learning rate rises: step k of these (from 1) has lr k / (warmup_steps + 1).
@@ -164,7 +164,7 @@ impl BatchOptions {
     }
 }
 
-/// How the policy is written.
+/// Form of the saved policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaveOptions {
@@ -178,7 +178,7 @@ pub struct SaveOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryOptions {
-    /// Which values are kept. The result does not depend on it, up to rounding.
+    /// Values that are kept. The result does not depend on it, up to rounding.
     #[serde(default)]
     pub schedule: MemorySchedule,
     /// `auto` alone: the memory that kept values may take, in GiB; without it 8 on a CPU, and on a GPU what weights and
@@ -187,7 +187,7 @@ pub struct MemoryOptions {
     pub budget_gib: Option<f64>,
 }
 
-/// Which values are kept between forward and backward.
+/// Values that are kept between forward and backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MemorySchedule {

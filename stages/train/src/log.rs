@@ -23,7 +23,7 @@ pub(crate) struct Log {
     pub(crate) splits: Vec<Split>,
 }
 
-/// Where a run stands.
+/// Position of a training.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counters {
     /// Batches done, with or without a step.

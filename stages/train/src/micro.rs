@@ -10,7 +10,7 @@ use crate::dataset::{Dataset, Example};
 /// The rows of a batch as the objective sees them; policy log-probs are 0 until they are computed.
 pub(crate) struct Assembled {
     pub(crate) batch: Batch,
-    /// Which sequence of the data set each of the batch's is.
+    /// Index in the data set of each of the batch's sequences.
     pub(crate) sequences: Vec<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Which rows make which batch.
+//! The order of rows in batches.
 
 use std::collections::BTreeMap;
 

@@ -105,7 +105,7 @@ struct Reader<'a> {
     prompts: BTreeMap<String, usize>,
 }
 
-/// Why a row is not kept: reason and detail.
+/// Reason and detail of a row that is not kept.
 type Refused = (String, String);
 
 impl Reader<'_> {

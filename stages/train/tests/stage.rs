@@ -353,7 +353,7 @@ fn a_mixture_does_not_show_how_its_batches_were_cut_and_names_its_losses() {
     assert_ne!(whole[1].loss_parts[0].loss, alone[1].loss.unwrap(), "sft moved the policy too");
 }
 
-/// Which rows make which step is part of what a version promises: raise it in `Stage::version` when this digest changes.
+/// The rows of each step are part of a version: raise it in `Stage::version` when this digest changes.
 #[test]
 fn the_order_of_batches_is_that_of_the_version() {
     let rows = first_rows(7);

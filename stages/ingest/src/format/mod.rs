@@ -29,7 +29,7 @@ use crate::row::Row;
 
 /// A format.
 pub struct Known {
-    /// Whether the first rows are of it. Formats are asked in the order of [`Format`].
+    /// Checks that the first rows are of the format. Formats are tried in the order of [`Format`].
     pub detect: fn(&Head<'_>) -> bool,
     /// The columns a row cannot do without.
     pub needs: &'static [Column],
@@ -45,20 +45,21 @@ pub struct Known {
     pub settle: fn(&Head<'_>, &mut Places),
     /// The tables that it fills.
     pub tables: fn(&Places) -> Vec<Table>,
-    /// What a row says.
+    /// The records of a row.
     pub read: fn(&mut Row<'_>) -> Result<Vec<Record>, BadRow>,
-    /// What rows say that say nothing alone, in place of `read`: gets all rows of all files, gives the part of each.
+    /// The records of rows that mean nothing alone, in place of `read`: gets all rows of all files, gives the part of
+    /// each.
     pub join: Option<Join>,
 }
 
 /// All rows of all files to the part of each.
 pub type Join = fn(&mut [Row<'_>]) -> Vec<Result<Part, BadRow>>;
 
-/// What a row has to do with what all rows say together.
+/// A row's part in the records that all rows make together.
 pub enum Part {
     /// It says this; at least one thing.
     Says(Vec<Record>),
-    /// What it holds stands in a record of another row.
+    /// Its content stands in a record of another row.
     Elsewhere,
     /// It is left out, and that is no fault of its own.
     LeftOut(BadRow),
@@ -123,15 +124,15 @@ formats! {
     /// Trees of Open Assistant: `prompt`, a message with `replies`. Ranked replies to one message are compared two by
     /// two; all that comes before them is their prompt.
     OpenAssistant in open_assistant
-    /// Open Assistant, a message a row: `message_id, parent_id, text, role, rank`, as on the hub. The trees are made from
-    /// the parents, over all files of the stage; then as `open_assistant`.
+    /// Open Assistant, a message a row: `message_id, parent_id, text, role, rank`, as on the hub. The trees are made
+    /// from the parents, over all files of the stage; then as `open_assistant`.
     OpenAssistantRows in open_assistant_rows
-    /// Votes of several annotators: `response_0, response_1` with a column for each (`annotator1`, `annotator2`), a list or
-    /// an object `votes`, counts (`votes_a, votes_b, ties?`), or a row for each vote (`annotator, vote`); or, where the texts
-    /// stand elsewhere, `comparison_id` in their place. `votes:` says what their values mean.
+    /// Votes of several annotators: `response_0, response_1` with a column for each (`annotator1`, `annotator2`), a
+    /// list or an object `votes`, counts (`votes_a, votes_b, ties?`), or a row for each vote (`annotator, vote`); or,
+    /// where the texts stand elsewhere, `comparison_id` in their place. `votes:` says what their values mean.
     Votes in votes
-    /// LMSYS and Chatbot Arena: `response_0, response_1, winner?`, each side a conversation (`conversation_a`), or lists
-    /// of texts beside a list of prompts (`response_a`), also where these are JSON as text; `winner` or
+    /// LMSYS and Chatbot Arena: `response_0, response_1, winner?`, each side a conversation (`conversation_a`), or
+    /// lists of texts beside a list of prompts (`response_a`), also where these are JSON as text; `winner` or
     /// `winner_model_a, winner_model_b, winner_tie`. The prompt is what both conversations begin with.
     Arena in arena
     /// HelpSteer: `prompt, completion, helpfulness`. The label is helpfulness / 4, in [0, 1].
@@ -161,7 +162,7 @@ formats! {
     Prompts in prompts
 }
 
-/// What plain strings are.
+/// The form of plain strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {

@@ -1,8 +1,8 @@
-//! What stands around the rows of a JSON file.
+//! The text around the rows of a JSON file.
 
 use crate::column::is_known;
 
-/// What stands around the objects of a file that is no JSON Lines.
+/// The text around the objects of a file that is no JSON Lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Around {
     /// A list.
@@ -13,7 +13,7 @@ pub enum Around {
     Nothing,
 }
 
-/// What stands around the objects of a file whose text begins with `{`; nothing where it is JSON Lines.
+/// The text around the objects of a file whose text begins with `{`; none where it is JSON Lines.
 ///
 /// # Errors
 /// When it is JSON whose rows are no objects one after another: what it is, and how to write it instead.

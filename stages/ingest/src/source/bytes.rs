@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use kit::{Error, Result};
 
-/// What some editors put before the first line.
+/// The byte order mark that some editors put before the first line.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 /// The first bytes of a gzip file.
 pub const GZIP: &[u8] = b"\x1f\x8b";
@@ -58,7 +58,7 @@ pub fn open(path: &Path) -> Result<(Text, Position)> {
     Ok((text, position))
 }
 
-/// What reading failed of: the system, or content that is not packed or encoded as it claims.
+/// The error of a failed read: the system's, or that of content that is not packed or encoded as it claims.
 pub fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |error| match error.raw_os_error() {

@@ -31,7 +31,7 @@ pub struct Records {
     pending: VecDeque<Line>,
     delimiter: u8,
     names: Vec<String>,
-    /// What the columns are, so that numbers are read as such.
+    /// The columns, so that numbers are read as such.
     columns: Option<BTreeMap<String, Column>>,
 }
 
@@ -180,9 +180,9 @@ struct Parser {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     state: State,
-    /// Whether a quote is open.
+    /// True while a quote is open.
     quoted: bool,
-    /// Whether a line end ended the record.
+    /// True where a line end ended the record.
     complete: bool,
 }
 

@@ -13,10 +13,10 @@ use super::values::Wanted;
 use super::{Fields, SourceRow};
 use crate::bad_row::BadRow;
 
-/// What stands between the parts of a key.
+/// The separator of a key's parts.
 const BETWEEN: &str = "<SEP><SEP><SEP><SEP>";
 
-/// Whether a file that begins like this is one of decisions.
+/// True where a file that begins like this is one of decisions.
 pub fn is_begun(start: &[u8]) -> bool {
     let mut text = Scanner { text: start, at: 0, line: 1 };
     let mut first_key = || -> std::result::Result<&[u8], String> {

@@ -10,7 +10,7 @@ use crate::bad_row::BadRow;
 
 /// The longest line that is read.
 pub const LONGEST: usize = 64 << 20;
-/// What is read beyond, in search of the end of a line that is too long: a file without line ends is no text of lines.
+/// Bytes that are read in search of the end of a line that is too long: a file without line ends is no text of lines.
 pub const FURTHER: u64 = 192 << 20;
 
 /// A line and its number, from 1.
@@ -20,7 +20,7 @@ pub struct Line {
     pub text: Vec<u8>,
     /// Its length, with what was passed over before it.
     pub bytes: u64,
-    /// Whether it is longer than [`LONGEST`].
+    /// True where it is longer than [`LONGEST`].
     pub too_long: bool,
 }
 
@@ -29,7 +29,7 @@ pub struct LineReader {
     path: PathBuf,
     reader: Text,
     number: u64,
-    /// Whether the last line was too long, and the rest of it is still to be passed over.
+    /// True where the last line was too long, and the rest of it is still to be skipped.
     inside: bool,
     /// How much of the file was read.
     pub position: Position,

@@ -30,7 +30,7 @@ const HEAD_ROWS: usize = 50;
 /// And no more bytes than this.
 const HEAD_BYTES: u64 = 4 << 20;
 
-/// What the names of data files end in.
+/// Endings of the names of data files.
 const ENDINGS: [&str; 6] = [".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv"];
 
 /// A row of a file: its columns by name.
@@ -58,9 +58,9 @@ pub struct SourceFile {
     pub name: String,
     /// Where it lies.
     pub path: PathBuf,
-    /// What it is written in.
+    /// The encoding of its text.
     pub encoding: Encoding,
-    /// Whether it is packed.
+    /// True where it is packed.
     pub packed: bool,
     /// Its size.
     pub bytes: u64,

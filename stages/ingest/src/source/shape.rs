@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes and, where they do not tell, by its name.
+//! The kind of a file, by its first bytes and, where they do not decide, by its name.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::around::{Around, begun};
 use super::bytes::{GZIP, ZSTD, failed, open};
 use super::decisions;
 
-/// What a file is written in.
+/// The encoding of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// One JSON object a line.
@@ -30,7 +30,7 @@ pub enum Encoding {
 /// Bytes of the text that are looked at.
 const START: u64 = 1 << 16;
 
-/// What the names of packed files end in.
+/// Endings of the names of packed files.
 const PACKED: [&str; 4] = [".gz", ".gzip", ".zst", ".zstd"];
 
 /// A file's name without the end that says how it is packed.
@@ -38,10 +38,10 @@ pub fn unpacked(name: &str) -> &str {
     PACKED.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
 }
 
-/// What a file is written in, and whether it is packed.
+/// The encoding of a file; true where it is packed.
 ///
 /// # Errors
-/// When it cannot be read, or is something else, which is named with the way on.
+/// When it cannot be read, or is something else, which is named with the remedy.
 pub fn encoding(path: &Path) -> Result<(Encoding, bool)> {
     let wrong = |what: String| Error::data(format!("{}: {what}", path.display()));
     let mut raw = Vec::new();
@@ -84,7 +84,7 @@ pub fn encoding(path: &Path) -> Result<(Encoding, bool)> {
     Ok((encoding, packed))
 }
 
-/// What a file is that is no data file, and what to do about it.
+/// The kind of a file that is no data file, and the remedy.
 fn foreign(start: &[u8]) -> Option<String> {
     let binaries: [(&[u8], &str); 12] = [
         (b"PARE", "an encrypted Parquet file; decrypt it first"),

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// A folder with data files.
 pub struct Data(TempDir);
 
-/// What a run left.
+/// The results of a run.
 pub struct Done {
     folder: TempDir,
     pub outcome: Outcome,

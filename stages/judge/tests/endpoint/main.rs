@@ -93,7 +93,7 @@ fn sides(question: &str) -> (&str, &str) {
     (parts.next().unwrap(), parts.next().unwrap())
 }
 
-/// How much better a response is than another, in log-odds; antisymmetric.
+/// Advantage of a response over another, in log-odds; antisymmetric.
 fn logit(one: &str, other: &str) -> f64 {
     4.0 * (draw(&["quality", one]) - draw(&["quality", other]))
 }

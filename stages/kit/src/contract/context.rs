@@ -52,7 +52,7 @@ pub struct Source {
     pub table: Table,
     /// Digest of its content.
     pub digest: Digest,
-    /// How the pipeline file names it.
+    /// Its name in the pipeline file.
     pub name: String,
 }
 
@@ -66,7 +66,7 @@ pub struct Context<'a> {
     pub folder: &'a Path,
     /// The sources of each input that is not idle, by its key.
     pub inputs: BTreeMap<&'static str, Vec<Source>>,
-    /// Where events go.
+    /// Listener to the events.
     pub events: &'a dyn Events,
     /// Raised by a signal.
     pub interrupt: Interrupt,

@@ -3,7 +3,7 @@
 /// Fewer steps than these say little: a batch may be small, and its pairs unlike others.
 const LEAST: usize = 10;
 
-/// How many of the last steps the figures of an end are means over: a tenth of all, at least 10, at most all.
+/// Number of last steps that the figures of an end are means over: a tenth of all, at least 10, at most all.
 pub fn last_steps(steps: usize) -> usize {
     (steps / 10).max(LEAST).min(steps)
 }

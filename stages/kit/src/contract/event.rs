@@ -40,7 +40,7 @@ pub enum Event {
     RowsRejected {
         /// The reason.
         reason: String,
-        /// How many.
+        /// Number of rows.
         rows: u64,
     },
     /// Something worth knowing that is not an error.
@@ -55,7 +55,7 @@ pub enum Event {
     },
 }
 
-/// Where a stage's events go.
+/// Listener to a stage's events.
 pub trait Events: Send + Sync {
     /// Takes one event.
     fn emit(&self, event: Event);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How an amount is known.
+/// Certainty of an amount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Certainty {
@@ -20,7 +20,7 @@ pub enum Certainty {
 pub struct Amount {
     /// The number.
     pub value: u64,
-    /// How it is known.
+    /// Its certainty.
     pub is: Certainty,
 }
 
@@ -67,7 +67,7 @@ impl Amount {
 }
 
 impl Certainty {
-    /// How something is known that is made of two others. An estimate spoils a bound.
+    /// Certainty of an amount made of two others. An estimate spoils a bound.
     pub fn and(self, other: Certainty) -> Certainty {
         match (self, other) {
             (Certainty::About, _) | (_, Certainty::About) => Certainty::About,

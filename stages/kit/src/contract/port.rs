@@ -73,7 +73,7 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// Where a stage reads from: `stage.port`, `stage`, a path (it contains a `/`), or a list of these, read in order.
+/// Sources of an input: `stage.port`, `stage`, a path (it contains a `/`), or a list of these, read in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Input(pub Vec<String>);
@@ -131,13 +131,13 @@ pub struct InputPort {
     pub accepts: Vec<Table>,
     /// Optional columns of the table that this stage cannot do without.
     pub columns: Vec<&'static str>,
-    /// How a table comes by them, for whoever has one without: a lowercase fragment.
+    /// The remedy for a table without these columns: a lowercase fragment.
     pub fix: Option<String>,
     /// Settings that the stage which writes the table has to share with this one: key and value.
     pub shares: Vec<(&'static str, String)>,
     /// True where a GGUF file is accepted in place of a model folder.
     pub gguf: bool,
-    /// Why the stage does not read this input with its present configuration. An idle input is outside the
+    /// The reason why the stage does not read this input under this configuration. An idle input is outside the
     /// fingerprint, and stages that feed only idle inputs do not run.
     pub idle: Option<String>,
 }

@@ -124,7 +124,7 @@ fn open(path: &Path) -> Result<(ParquetRecordBatchReaderBuilder<Watched>, Failur
     Ok((builder, failure))
 }
 
-/// How many rows a Parquet file has, by its footer.
+/// Number of rows of a Parquet file, by its footer.
 ///
 /// # Errors
 /// When it is not Parquet.
@@ -173,7 +173,7 @@ pub struct TableBatch {
 }
 
 impl TableBatch {
-    /// Where a row of the batch stands, for messages: file and row, from 1.
+    /// Place of a row of the batch, for messages: file and row, from 1.
     pub fn place(&self, row: usize) -> String {
         format!("{}: row {}", self.path.display(), self.before + row as u64 + 1)
     }

@@ -41,15 +41,15 @@ rows! {
         messages: Vec<Message>,
         /// The response as plain text.
         text: String,
-        /// Which of the prompt's samples it is, from 0.
+        /// Index of the sample among those of its prompt, from 0.
         k: u32,
-        /// How many equal samples this row stands for.
+        /// Number of equal samples that this row stands for.
         count: u32,
         /// Sum of the log-probs of its tokens under the model that wrote it, at the sampling temperature 1.
         logp: Option<f64>,
         /// Its length in tokens.
         tokens: Option<u32>,
-        /// Why it ended: `eos`, `stop` or `length`.
+        /// End of the response: `eos`, `stop` or `length`.
         finish: Option<String>,
         /// A score from the data.
         score: Option<f64>,
@@ -148,8 +148,8 @@ rows! {
         ba_p: Option<f64>,
         /// `ab_p - ba_p`: above 0 the judge favours what it sees first.
         position_gap: Option<f64>,
-        /// Which of the four log-probs are upper bounds, because a remote judge did not return that label; their column
-        /// names with a comma between, such as `ab_logp_b`.
+        /// Names of the four log-probs that are upper bounds, because a remote judge did not return that label;
+        /// separated by commas, such as `ab_logp_b`.
         bounded: Option<String>,
         /// P(a better), both orders together.
         p_hat: f64,
@@ -203,8 +203,8 @@ rows! {
         ba_p: Option<f64>,
         /// `ab_p - ba_p`: above 0 the judge favours what it sees first.
         position_gap: Option<f64>,
-        /// Which of the four log-probs are upper bounds, because a remote judge did not return that label; their column
-        /// names with a comma between, such as `ab_logp_b`.
+        /// Names of the four log-probs that are upper bounds, because a remote judge did not return that label;
+        /// separated by commas, such as `ab_logp_b`.
         bounded: Option<String>,
         /// P(a better), corrected.
         p_hat: f64,
@@ -337,7 +337,7 @@ rows! {
         prompt: Vec<Message>,
         /// The response's messages.
         response: Vec<Message>,
-        /// How desirable it is, in [0, 1]; 1 for demonstrations.
+        /// Desirability, in [0, 1]; 1 for demonstrations.
         label: f64,
         /// The item's weight in the loss, at least 0.
         weight: f64,
@@ -448,7 +448,7 @@ rows! {
         rewards_margins as "rewards/margins": Option<f64>,
     }
 
-    /// Which row was seen in which step.
+    /// Rows of each step.
     StepRow in Steps {
         /// The optimizer step, from 1.
         step: u64,
@@ -556,7 +556,7 @@ rows! {
         prompt_id: String,
         /// The utility.
         utility: f64,
-        /// How many equal samples it stands for.
+        /// Number of equal samples that it stands for.
         count: u32,
         /// The model that wrote it.
         model: Option<String>,
@@ -618,8 +618,8 @@ rows! {
     AnnotatorRow in Annotators {
         /// Who.
         annotator: String,
-        /// `votes`, `agreement`, `matrix` (P(vote | truth)), `weight` (factor of the log-odds) or `without` (log loss where
-        /// it is left out, less that with it).
+        /// `votes`, `agreement`, `matrix` (P(vote | truth)), `weight` (factor of the log-odds) or `without` (log loss
+        /// where it is left out, less that with it).
         measure: String,
         /// `matrix`: the true class, as a vote.
         truth: Option<f64>,
