@@ -1,4 +1,4 @@
-//! `check`: all that is wrong with a pipeline file.
+//! `check`: all findings about a pipeline file.
 
 use clap::Args;
 

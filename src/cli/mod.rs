@@ -49,23 +49,23 @@ pub struct Cli {
 pub enum Command {
     /// Write a first pipeline for your own data
     Init(init::Init),
-    /// Run a pipeline; what did not change is used again
+    /// Run a pipeline; unchanged stages are reused
     Run(run::Run),
-    /// Say what a run would do with each stage, and why
+    /// List the stages that would run, and why
     Plan(plan::Plan),
-    /// Find what is wrong with a pipeline file, all at once
+    /// List all findings about a pipeline file
     Check(check::Check),
-    /// Say how the latest run of each pipeline, or of one, went or goes
+    /// Show the state of the latest run of each pipeline, or of one
     Status(status::Status),
     /// Draw a pipeline with the state of its stages
     Dag(dag::Dag),
     /// Look into a table
     Inspect(inspect::Inspect),
-    /// Show what a stage will feed its model: the judge's questions, the tokens that are trained on
+    /// Show the tokens that a stage will feed its model: the judge's questions, training sequences
     Render(render::Render),
     /// Show what every stage stored about a pair, an item, a comparison or a response
     Trace(trace::Trace),
-    /// Write what a run did, or several runs side by side, as one HTML page
+    /// Write a run, or several runs side by side, as one HTML page
     Report(report::Report),
     /// Compare two runs: configuration, labels and figures
     Diff(diff::Diff),
@@ -79,7 +79,7 @@ pub enum Command {
     Schema(schema::Schema),
     /// List the kinds of stages
     Kinds,
-    /// Say what this build, this machine and this work folder are like; for bug reports
+    /// Describe this build, this machine and this work folder, for bug reports
     Doctor(doctor::Doctor),
     /// Print completions for a shell
     Completions(schema::Completions),

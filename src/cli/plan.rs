@@ -1,4 +1,4 @@
-//! `plan`: what a run would do, and what it would take.
+//! `plan`: the stages that would run, with forecasts of memory and time.
 
 use std::collections::BTreeMap;
 use std::path::Path;

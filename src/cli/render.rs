@@ -1,4 +1,4 @@
-//! `render`: what a stage will feed its model, before it does.
+//! `render`: the tokens that a stage will feed its model.
 
 use std::io::IsTerminal;
 use std::path::Path;

@@ -37,16 +37,16 @@ pub struct Run {
     /// Device that models compute on: auto, cpu or cuda:N
     #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
-    /// Say what a run would do, as `plan` does, and do nothing
+    /// Show the plan, as `plan` does, and run nothing
     #[arg(long, conflicts_with = "no_wait")]
     pub dry_run: bool,
-    /// Tell every stage and all of its figures
+    /// Print every stage with all of its figures
     #[arg(short, long, env = "HALFTONE_VERBOSE", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub verbose: bool,
     /// Print errors alone
     #[arg(short, long, env = "HALFTONE_QUIET", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub quiet: bool,
-    /// Tell events as JSON lines on stdout
+    /// Print events as JSON lines on stdout
     #[arg(long)]
     pub json: bool,
     /// Leave (exit 75) rather than wait where another run makes the same result

@@ -1,4 +1,4 @@
-//! `schema`, `kinds` and `completions`: what an editor, a reader or a shell wants to know.
+//! `schema`, `kinds` and `completions`: for editors, readers and shells.
 
 use clap::Args;
 use clap::CommandFactory;

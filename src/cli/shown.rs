@@ -1,4 +1,4 @@
-//! A pipeline as people look at it: the stages of a matrix are one.
+//! A pipeline for people: the stages of a matrix are one.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `status`: how the latest runs went or go.
+//! `status`: the state of the latest runs.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::streams::print;
 pub struct Status {
     /// A pipeline's name or file; all of them if left out
     pub pipeline: Option<String>,
-    /// Tell every stage and all of its figures
+    /// Print every stage with all of its figures
     #[arg(short, long, env = "HALFTONE_VERBOSE", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub verbose: bool,
     /// The record of the latest run as JSON

@@ -1,4 +1,4 @@
-//! `trace`: what every stage stored about a pair, an item, a comparison or a response.
+//! `trace`: the rows that every stage stored about a pair, an item, a comparison or a response.
 
 use std::path::Path;
 

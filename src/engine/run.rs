@@ -1,4 +1,4 @@
-//! A run: what it stands on and how it is to go.
+//! A run: its inputs and options.
 
 use kit::Interrupt;
 

@@ -1,4 +1,4 @@
-//! `base: FILE`: an experiment says what it changes in another pipeline file.
+//! `base: FILE`: an experiment as changes to another pipeline file.
 //!
 //! Mappings are merged key by key; lists and plain values replace those of the base. `null` takes a key of the base
 //! away, and a mapping with another `kind` replaces the base's. A base can have a base. `name` is not inherited: runs

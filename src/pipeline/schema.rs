@@ -52,7 +52,7 @@ pub fn json_schema(kinds: &[Kind]) -> Value {
         "type": "object", "minProperties": 1, "additionalProperties": or_reference(stage),
     });
     let about = "Decides everything that is drawn at random.";
-    let base = "A pipeline file, as a path from the working folder. This file says what it changes in it: mappings are \
+    let base = "A pipeline file, as a path from the working folder. This file changes it: mappings are \
                 merged key by key, lists and plain values replace, `null` takes a key away, and a mapping with another \
                 `kind` replaces the base's. `name` is not inherited.";
     // Over a base a stage shows only what is changed.

@@ -1,4 +1,4 @@
-//! The end of a run in few lines: what ran, what was reused, the figures that matter, and where to look next.
+//! The end of a run in few lines: the stages that ran or were reused, the main figures, and the next command.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Digests of files, remembered by what `stat` says of them, so that an unchanged file is read once.
+//! Digests of files, cached under their `stat`, so that an unchanged file is read once.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! Two runs side by side: what decided their results, their labels, and their figures.
+//! Two runs side by side: the settings that decided their results, their labels, and their figures.
 
 mod figures;
 mod labels;

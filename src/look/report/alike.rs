@@ -37,7 +37,7 @@ pub fn section(record: &RunRecord, found: &[Found]) -> Result<Option<Section>> {
     let parts = files::parts(&groups(found, &[Table::Embeddings]), |table| neighbours(&trainings, found, table))?;
     Ok((!parts.is_empty()).then_some(Section {
         id: "alike",
-        title: "Prompts that are alike",
+        title: "Similar prompts",
         note: "By the cosine of their embeddings, from the prompt with the nearest neighbour to the one that stands most \
                alone. Relative preference optimization gives the prompts of a batch weights softmax((cosine − 1) / τ); \
                (sum w)² / sum w² says how many prompts with equal weights they are worth.",

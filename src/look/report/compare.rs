@@ -1,4 +1,4 @@
-//! Several runs side by side: their answers, what decided them, their figures, their trainings and their labels.
+//! Several runs side by side: their answers, settings, figures, their trainings and their labels.
 
 use std::path::Path;
 
@@ -74,7 +74,7 @@ fn answered(store: &Store, runs: &[Run<'_>]) -> Result<Option<Section>> {
     Ok(Some(Section {
         id: "answers",
         title: "Answers",
-        note: "What the report of each run says first.",
+        note: "The first answers of each run's report.",
         parts: vec![Part { table: Some(table), ..Part::default() }],
     }))
 }
@@ -112,7 +112,7 @@ fn decided(store: &Store, runs: &[Run<'_>]) -> Result<Option<Section>> {
     };
     Ok(Some(Section {
         id: "settings",
-        title: "What differs",
+        title: "Differences in configuration",
         note: "Settings after defaults, seeds and versions of the stages that the runs have in common.",
         parts: vec![part],
     }))

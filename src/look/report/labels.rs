@@ -195,8 +195,8 @@ pub fn reliability(found: &[Found]) -> Result<Option<Section>> {
     Ok((!parts.is_empty()).then_some(Section {
         id: "reliability",
         title: "Reliability",
-        note: "What a label should be, against what it is, with 95\u{a0}% intervals. On the diagonal the judge's probabilities \
-               mean what they say.",
+        note: "Gold labels against the judge's labels, with 95\u{a0}% intervals. On the diagonal the judge's probabilities \
+               are calibrated.",
         parts,
     }))
 }

@@ -1,4 +1,4 @@
-//! The stage kind `calibrate`: soft labels that mean what they say.
+//! The stage kind `calibrate`: soft labels corrected against gold labels.
 //!
 //! A judge that says 0.95 and is right four times in five is over-confident. From gold labels on some comparisons this
 //! kind learns what the judge's probabilities are worth ([`fit`]), without ever using a label for its own row, and

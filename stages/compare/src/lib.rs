@@ -1,4 +1,4 @@
-//! The stage `compare`: which responses are set against which, within a prompt and across prompts.
+//! The stage `compare`: comparisons of responses, within a prompt and across prompts.
 //!
 //! Knows ids, prompts' embeddings and draws; it decides on them alone and gathers the texts while writing. It knows no
 //! judge and no labels. Which side is shown as `a` is drawn for each comparison, so that position says nothing. Read

@@ -1,4 +1,4 @@
-//! The stage kind `evaluate`: what came of training, in figures with intervals.
+//! The stage kind `evaluate`: the results of training, as figures with intervals.
 //!
 //! It knows how held-out pairs, verdicts and the sandbox's truth become figures ([`interval`], [`win_rate`]). It
 //! neither generates nor judges: that is `sample`, `compare` and `judge`, so that it is cached and can be seen. Read

@@ -1,4 +1,4 @@
-//! The questions to the judge, before it is asked.
+//! The questions to the judge, for people to read before a run.
 
 use kit::rows::Comparison;
 use kit::{Context, Rendering, Result};

@@ -1,4 +1,4 @@
-//! Randomness that depends on what it is for and on nothing else: not on threads, shards, order or restarts.
+//! Randomness that depends on its purpose alone: not on threads, shards, order or restarts.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -311,7 +311,7 @@ impl JsonSchema for Mixture {
         let mut part = Objective::json_schema(generator).to_value();
         for variant in part["oneOf"].as_array_mut().into_iter().flatten() {
             variant["properties"]["weight"] = json!({
-                "description": "What the loss of this part is multiplied with; 1 if left out.",
+                "description": "Factor of the loss of this part; 1 if left out.",
                 "type": "number"
             });
         }

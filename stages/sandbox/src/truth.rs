@@ -1,4 +1,4 @@
-//! `mode: truth`: what the sandbox knows about responses and verdicts.
+//! `mode: truth`: the true utilities of responses and the true labels of verdicts.
 
 use kit::rows::{Reject, Response, TruthRow, Utility, Verdict};
 use kit::{

@@ -1,4 +1,4 @@
-//! The stage kind `summarize`: what many runs of one pipeline came to.
+//! The stage kind `summarize`: the results of many runs of one pipeline.
 //!
 //! It reads the `summary` tables of runs that differ in known labels (an objective, a beta, a seed), takes means over
 //! the seeds, chooses the best setting by one figure and compares settings by another, seed by seed ([`student`]). It

@@ -1,4 +1,4 @@
-//! Rows as token sequences: what stands between the tables of `kit` and the models of `lm`.
+//! Rows as token sequences: the room between the tables of `kit` and the models of `lm`.
 //!
 //! `tokens` knows both rooms and no stage. Stages that hold a model read their rows through a [`SequenceReader`] under
 //! one `tokens:` block ([`RowRules`], [`PromptRules`], [`QuestionRules`]), so that `reference` and `train` cannot

@@ -1,4 +1,4 @@
-//! The ids of rows that come without one: digests of what the row says, the same in every stage.
+//! The ids of rows that come without one: digests of the row, the same in every stage.
 
 use crate::digest::{id_bits, id_of};
 use crate::table::rows::Message;
