@@ -51,7 +51,7 @@ fn closed(source: io::Error) -> crate::error::Error {
     kit::Error::Io { path: "stdout".into(), source }.into()
 }
 
-/// Says a line on stderr, without secrets that somebody repeated.
+/// Prints a line on stderr, without secrets that a message repeats.
 pub fn say(line: &str) {
     say_coloured(&visible(&kit::redact(line)));
 }

@@ -137,7 +137,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     }
 }
 
-/// Prints an error on stderr, in red where there is colour; without secrets that somebody repeated.
+/// Prints an error on stderr, in red where there is colour; without secrets that a message repeats.
 fn complain(text: &str) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let (red, plain) = if colour { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };

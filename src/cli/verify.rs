@@ -88,5 +88,5 @@ fn beside(store: &Store, records: &Records) -> Result<String> {
     if counts.is_empty() {
         return Ok(String::new());
     }
-    Ok(format!("beside them: {}; `halftone gc` removes what nobody needs\n", counts.join(", ")))
+    Ok(format!("beside them: {}; `halftone gc` removes what no run needs\n", counts.join(", ")))
 }

@@ -245,7 +245,7 @@ impl Work<'_> {
         Ok(None)
     }
 
-    /// Takes stock of the declared ports; whatever else lies there is a bug.
+    /// Reads the declared ports; any other content of the folder is a bug.
     fn ports(&self, folder: &Path) -> kit::Result<BTreeMap<String, PortFiles>> {
         let mut ports = BTreeMap::new();
         for output in &self.node.outputs {

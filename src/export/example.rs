@@ -185,7 +185,7 @@ examples! {
         pair_id: String,
     }
 
-    /// The same with what the frozen reference says of both sides, as `DPOTrainer` takes it.
+    /// The same with the log-probs of both sides under the frozen reference, as `DPOTrainer` takes it.
     Scored in Pairs {
         prompt: T,
         chosen: T,

@@ -1,5 +1,5 @@
 //! The two kinds of text that TRL knows: strings, and conversations. Of these there are two forms: of role and content
-//! alone, and with whatever else messages have.
+//! alone, and with all other fields of messages.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -20,7 +20,7 @@ impl fmt::Display for ModelName {
 }
 
 impl ModelName {
-    /// The prefix that says that a name is meant, whatever folders there are.
+    /// The prefix of a name on the hub, where a folder could be meant too.
     pub const PREFIX: &'static str = "hf:";
 
     /// Reads `hf:org/name`, `hf:org/name@revision`, or plain `org/name` where neither such a path nor a folder `org`

@@ -18,7 +18,7 @@ use crate::pipeline::problem::{At, Fault, Problem, did_you_mean, once, without_c
 use crate::pipeline::tables::lacking;
 use crate::pipeline::{Declared, Pipeline};
 
-/// For the nearest names so many names are held against wrong ones, at most.
+/// Most comparisons of names in the search for the nearest ones.
 const MOST_COMPARED: usize = 100_000;
 
 /// Reads and checks a pipeline file.
@@ -102,7 +102,7 @@ struct Checker<'a> {
     by_name: HashMap<&'a str, usize>,
     /// The names of the stages that have a matrix.
     matrices: HashSet<&'a str>,
-    /// Names that were held against wrong ones.
+    /// Comparisons of names so far.
     compared: Cell<usize>,
     /// Suggestions for wrong names: thousands of stages may read from the same one.
     near: RefCell<HashMap<String, String>>,

@@ -1,4 +1,4 @@
-//! Configurations held against their JSON Schema, so that all that is wrong shows at once: serde stops at the first.
+//! Configurations checked against their JSON Schema, so that all findings show at once: serde stops at the first.
 
 use serde_json::{Map, Value};
 

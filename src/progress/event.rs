@@ -115,7 +115,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The event as one JSON object, with the time and the stage; without secrets that somebody repeated.
+    /// The event as one JSON object, with the time and the stage; without secrets that a message repeats.
     pub fn json(&self, stage: Option<&str>) -> Value {
         let mut object = serde_json::Map::new();
         object.insert("time".to_owned(), clock::now().to_string().into());

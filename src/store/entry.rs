@@ -266,7 +266,7 @@ impl Store {
     }
 }
 
-/// The digest of a file, as far as somebody wants to know it.
+/// The digest of a file; none where it need not be read.
 type Digester<'a> = &'a dyn Fn(&Path) -> Result<Option<kit::Digest>>;
 
 /// The first fault in the files that a manifest names.

@@ -51,7 +51,7 @@ impl Lock {
         Lock::ask(path, FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// Asks for a share of the lock at `path`: many may hold shares, as long as nobody holds it alone.
+    /// Tries to take a share of the lock at `path`: many may hold shares, as long as nobody holds it alone.
     ///
     /// # Errors
     /// When the file system refuses.

@@ -120,8 +120,8 @@ impl StatCache {
         Ok(files.known.get(&absolute(path)).is_some_and(|known| known.stat != stat))
     }
 
-    /// The digest of a file of the store, which nobody is meant to change: read whatever is remembered, and remembered
-    /// even if it was just written.
+    /// The digest of a file of the store, which never changes: read although it is cached, and cached even if it was
+    /// just written.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -131,7 +131,7 @@ impl StatCache {
         Ok(digest)
     }
 
-    /// Remembers the digest of a file that nobody changes any more.
+    /// Caches the digest of a file that does not change any more.
     ///
     /// # Errors
     /// When there is no such file.

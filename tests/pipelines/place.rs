@@ -76,8 +76,8 @@ impl Place {
         files
     }
 
-    /// The content of every port of a pipeline's latest run, by `stage/port`. TensorBoard files, which tell times, are
-    /// none.
+    /// The content of every port of a pipeline's latest run, by `stage/port`. TensorBoard files, which contain times,
+    /// are left out.
     pub fn ports(&self, pipeline: &str) -> BTreeMap<String, Digest> {
         let runs = self.path(".halftone/runs").join(pipeline);
         let mut ports = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! A hub on the loopback interface with one model, whose weights break off the first time, and that tells the content
-//! of its files as the Hugging Face hub does.
+//! A hub on the loopback interface with one model, whose weights break off the first time, and that identifies the
+//! content of its files as the Hugging Face hub does.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// `GET`, or `HEAD` for what the hub says of a file.
+    /// `GET`, or `HEAD` for the hub's headers of a file.
     pub method: String,
     pub path: String,
     pub range: Option<String>,
@@ -67,7 +67,7 @@ impl Hub {
         self.faults.lock().unwrap().wrong = times;
     }
 
-    /// Never comes to the end of `description`, of a file, or of `weights`, which break off at the half each time.
+    /// Sends `description`, a file, or `weights` without end; weights break off at the half each time.
     pub fn never_ends(&self, what: &str) {
         self.faults.lock().unwrap().endless = Some(what.to_owned());
     }

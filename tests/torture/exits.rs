@@ -1,4 +1,4 @@
-//! Exit codes where the system gives less than is asked for: file sizes, streams, signals at any moment.
+//! Exit codes where the system gives less than requested: file sizes, streams, signals at any moment.
 
 use std::time::Duration;
 

@@ -210,7 +210,7 @@ impl Place {
         finish(&mut self.command("bash", &["-c", &line]))
     }
 
-    /// Runs until a stage has told an event so many times, then kills. Says whether the stage was at work still.
+    /// Runs until a stage has reported an event so many times, then kills. True where the stage was at work still.
     pub fn kill_at(&self, stage: &str, event: &str, times: usize) -> bool {
         let mut command = self.command(binary(), &["run", "pipeline.yaml", "--device", "cpu", "--json"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -235,14 +235,14 @@ impl Place {
         names
     }
 
-    /// The bytes of all results: the entries of the store without what tells times.
+    /// The bytes of all results: the entries of the store without files that contain times.
     pub fn results(&self) -> BTreeMap<String, Digest> {
         let names = self.names("store").into_iter();
         let names = names.filter(|name| !name.contains("/.tensorboard/") && !name.contains(".damaged-"));
         names.map(|name| (name.clone(), kit::digest_file(&self.path(".halftone").join(&name)).unwrap())).collect()
     }
 
-    /// Runs the pipeline once more, which has to give these results and leave nothing that nobody knows.
+    /// Runs the pipeline once more, which has to give these results and leave no unknown file.
     pub fn ends_as(&self, wanted: &BTreeMap<String, Digest>, what: &str) -> Result<(), String> {
         self.run().is_one_of(&[0], &format!("{what}: run again"))?;
         let results = self.results();

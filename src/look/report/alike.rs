@@ -14,7 +14,7 @@ use crate::look::inspect::is_text;
 use crate::store::RunRecord;
 
 const SIZE: (u32, u32) = (350, 230);
-/// Prompts that are held against each other.
+/// Most prompts that are compared with each other.
 const PROMPTS: usize = 200;
 /// Prompts that are shown with their nearest ones.
 const SHOWN: usize = 8;
@@ -112,7 +112,7 @@ fn neighbours(trainings: &[Weighing], found: &[Found], table: &Found) -> Result<
     let bars = counts(between, x.clone(), 40);
     let top = bars.iter().map(|bar| bar.2).fold(1.0, f64::max);
     let frame = Frame { size: SIZE, x, y: 0.0..top * 1.05, x_name: "cosine", y_name: "pairs of prompts" };
-    let mut facts = vec![table.read_note(count, "prompts held against each other")];
+    let mut facts = vec![table.read_note(count, "prompts compared with each other")];
     let mut figures = vec![Figure::new("All pairs of prompts", &frame, &[(Ink::series(0), Mark::Bars(bars))], &[])?];
     if count > 1 {
         let (figure, size_facts) = sizes(trainings, &cosines)?;

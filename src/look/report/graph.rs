@@ -184,7 +184,7 @@ fn places(store: &Store, record: &RunRecord, declared: &BTreeMap<String, Vec<Str
     places
 }
 
-/// Of a matrix, the state that somebody should know stands for all.
+/// Order of states: of a matrix, the most urgent state stands for all.
 fn urgency(state: StageState) -> usize {
     let order = [StageState::Skipped, StageState::Reused, StageState::Ran, StageState::Interrupted, StageState::Failed];
     order.iter().position(|known| *known == state).unwrap_or(2)

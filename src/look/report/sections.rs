@@ -136,7 +136,7 @@ fn summaries(found: &[Found]) -> Result<Option<Section>> {
 
 /// The figures of one stage.
 fn summary(table: &Found) -> Result<Part> {
-    let mut grid = Grid::new(&["figure", "#value", "#low", "#high", "", "#rows", "what it is"]);
+    let mut grid = Grid::new(&["figure", "#value", "#low", "#high", "", "#rows", "note"]);
     for row in table.first(&["metric", "value", "low", "high", "rows", "note"], ROWS)? {
         let metric = row[0].as_str().unwrap_or_default();
         let (value, low, high) = (row[1].as_f64(), row[2].as_f64(), row[3].as_f64());

@@ -117,7 +117,7 @@ pub(crate) fn calibrate(stage: &Calibrate, context: &Context<'_>) -> Result<Outc
     Ok(outcome)
 }
 
-/// The fits, each made when it is first asked for.
+/// The fits, each made on first use.
 struct Fits<'a> {
     stage: &'a Calibrate,
     folds: Folds,

@@ -53,7 +53,8 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Of the side that the judge prefers: its log-odds, at least 0, and its gold probability. A tie tells nothing.
+    /// Of the side that the judge prefers: its log-odds, at least 0, and its gold probability. A tie has no
+    /// information.
     fn preferred(self) -> (f64, f64) {
         let z = logit(self.p_hat);
         if z == 0.0 { (0.0, 0.5) } else { (z.abs(), if z > 0.0 { self.gold } else { 1.0 - self.gold }) }

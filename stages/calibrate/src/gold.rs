@@ -25,7 +25,7 @@ struct Gold {
 
 struct Named {
     ids: Side,
-    /// A digest of the response's text, to tell sides apart where the ids differ.
+    /// A digest of the response's text, to distinguish sides where the ids differ.
     text: String,
 }
 

@@ -37,8 +37,8 @@ pub struct Evaluate {
     /// `policy_side`.
     #[serde(default)]
     pub verdicts: Option<Input>,
-    /// The baseline's `responses`: of each verdict the side that is not among them is the policy's. Verdicts where
-    /// that cannot be told are rejected.
+    /// The baseline's `responses`: of each verdict the side that is not among them is the policy's. Verdicts where that
+    /// is unclear are rejected.
     #[serde(default)]
     pub baseline: Option<Input>,
     /// The side of all verdicts that is the policy's, in place of `baseline`.
@@ -192,7 +192,7 @@ impl Evaluate {
                 "needs `baseline` (its `responses`), or `policy_side` where it is always the same".to_owned(),
             );
         } else if baseline && side {
-            find("policy_side", "without effect: `baseline` tells the sides apart".to_owned());
+            find("policy_side", "without effect: `baseline` names the sides".to_owned());
         }
     }
 

@@ -39,7 +39,7 @@ impl Sides {
         Ok(Sides::NotOf(ids.collect::<Result<_>>()?))
     }
 
-    /// The policy's side, or why it cannot be told.
+    /// The policy's side, or the reason why it is unclear.
     fn of(&self, row: &Verdict) -> Result<Side, &'static str> {
         let baseline = match self {
             Sides::Fixed(side) => return Ok(*side),

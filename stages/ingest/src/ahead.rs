@@ -8,7 +8,7 @@ use crate::record::{Record, Side, join, read};
 use crate::source::SourceFile;
 use crate::survey::Survey;
 
-/// Rows that are looked at to tell how long all of them are.
+/// Rows from which the lengths of all are estimated.
 const LOOKED_AT: usize = 256;
 
 pub(crate) fn estimate(stage: &Ingest, survey: &Survey) -> Result<Outlook> {

@@ -1,10 +1,10 @@
-//! The rows at fault, as a failure names them: a fault that many rows share is told once, with its first rows.
+//! The rows at fault, as an error names them: a fault of many rows stands once, with its first rows.
 
 use crate::bad_row::BadRow;
 use crate::column::Column;
 use crate::layout::Layout;
 
-/// Faults that are told.
+/// Most faults that an error names.
 const KINDS: usize = 20;
 /// Rows of a fault that are named.
 const ROWS: usize = 3;

@@ -1,4 +1,4 @@
-//! Where the columns of a file are, as its head tells.
+//! The columns of a file, found in its head.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -65,7 +65,7 @@ impl Ids {
         self.0.entry(id).or_insert(Seen { content, place, count: 0 });
     }
 
-    /// Counts one more for an id that is known, and tells how many there were.
+    /// Counts one more for an id that is known, and gives the number before.
     pub fn count(&mut self, id: Key) -> u32 {
         let seen = self.0.get_mut(&id).expect("counted ids are known");
         seen.count += 1;

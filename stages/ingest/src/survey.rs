@@ -92,7 +92,7 @@ impl Ingest {
         if self.keep.contains(&Kept::Repeated) && !row_id.is_some_and(has) {
             return wrong(
                 "keep",
-                "`repeated` rows are told apart by their ids; name them: `columns: {id: THEIRS}`".to_owned(),
+                "`repeated` rows are distinguished by their ids; name them: `columns: {id: THEIRS}`".to_owned(),
             );
         }
         Ok(())

@@ -285,7 +285,8 @@ fn broken(after: Option<Duration>, why: String) -> Try {
 
 /// Pause before a request is sent for the `sent`th time again. `share` is drawn from [0, 1).
 ///
-/// Without `Retry-After` half of the pause is certain; with it, the random part is added, so that nobody comes early.
+/// Without `Retry-After` half of the pause is certain; with it, the random part is added, so that no request comes
+/// early.
 fn pause(backoff: Duration, sent: u32, after: Option<Duration>, share: f64) -> Duration {
     let whole = backoff.saturating_mul(1 << (sent - 1).min(16)).min(MAX_PAUSE);
     match after {

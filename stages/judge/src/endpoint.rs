@@ -283,7 +283,7 @@ impl Endpoint {
     }
 }
 
-/// A secret; it is shown to the endpoint and nobody else.
+/// A secret that only the endpoint gets.
 pub(crate) struct Key(String);
 
 impl Key {

@@ -31,7 +31,7 @@ fn pairs() -> impl Iterator<Item = (usize, usize)> {
 
 /// Krippendorff's alpha for nominal values, over the comparisons with more than one vote (Content Analysis, ch. 11): 1
 /// - (N - 1) sum_u sum_(c != k) n_uc n_uk / (m_u - 1) / sum_(c != k) n_c n_k. With it the number of those comparisons.
-/// Nothing where no two votes can be held against each other, or all are the same.
+/// None where no two votes can be compared, or all are equal.
 pub fn krippendorff(ballots: &[Vec<Ballot>]) -> Option<(f64, u64)> {
     let units: Vec<[f64; SIDES]> =
         ballots.iter().map(|it| counts(it)).filter(|it| it.iter().sum::<f64>() > 1.0).collect();
@@ -64,7 +64,7 @@ pub fn fleiss(ballots: &[Vec<Ballot>]) -> Option<(f64, u64)> {
     (expected < 1.0).then(|| ((observed - expected) / (1.0 - expected), units.len() as u64))
 }
 
-/// Two sources held against each other.
+/// Two sources compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pair {
     /// The first source.

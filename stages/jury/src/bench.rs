@@ -1,4 +1,4 @@
-//! The comparisons, and what each source says of them.
+//! The comparisons, and the votes of each source on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +41,7 @@ pub struct Bench {
     pub ballots: Vec<Vec<Ballot>>,
     /// The names of the sources, sorted.
     pub sources: Vec<String>,
-    /// Rows that are about no comparison, or of nobody to listen to.
+    /// Rows about no comparison, or of no source.
     pub rejects: Vec<Reject>,
     /// Rows of each input.
     pub read: BTreeMap<&'static str, u64>,

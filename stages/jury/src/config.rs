@@ -83,7 +83,7 @@ impl Jury {
         let wanted = "0 (maximum likelihood), 1 (add one)";
         self.number(&mut findings, "smoothing", self.smoothing, Method::DawidSkene, wanted, |s| s >= 0.0);
         if self.only.as_ref().is_some_and(Vec::is_empty) {
-            findings.push(Finding::at("only", "an empty list listens to nobody; leave it out to listen to all"));
+            findings.push(Finding::at("only", "an empty list names no source; leave it out for all sources"));
         }
         findings
     }

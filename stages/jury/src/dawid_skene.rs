@@ -1,9 +1,9 @@
 //! Dawid and Skene's model (Applied Statistics 28, 1979): the truth of each comparison and the habits of each
 //! annotator, from the votes alone.
 //!
-//! Annotator k says v with probability theta_k[c, v] where the truth is c; votes are independent given the truth. EM
-//! starts with each comparison's shares of votes as its posterior. Nothing in it tells the classes apart but that
-//! start: where most annotators are wrong more often than right, so is the answer.
+//! Annotator k votes v with probability theta_k[c, v] where the truth is c; votes are independent given the truth. EM
+//! starts with each comparison's shares of votes as its posterior. Only that start distinguishes the classes: where
+//! most annotators are wrong more often than right, so is the answer.
 
 /// A round ends the search when no posterior moves by this.
 pub const TOLERANCE: f64 = 1e-10;

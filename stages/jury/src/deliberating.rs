@@ -126,7 +126,7 @@ fn write_verdicts(
         let Some(answer) = answers[at].filter(|_| !ballots.is_empty()) else {
             if base == "comparisons" {
                 let place = (row.source_file, row.source_line);
-                bench.reject(base, row.comparison_id, "no_vote", "nobody said anything about it".to_owned(), place);
+                bench.reject(base, row.comparison_id, "no_vote", "no source has a vote on it".to_owned(), place);
             }
             continue;
         };

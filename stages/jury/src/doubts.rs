@@ -71,7 +71,7 @@ pub fn doubts(bench: &Bench, pairs: &[Pair], method: Method) -> Vec<String> {
     doubts
 }
 
-/// Sources whose comparisons nobody else voted on.
+/// Sources whose comparisons have no other vote.
 fn alone(bench: &Bench) -> Option<String> {
     let mut shares = vec![false; bench.sources.len()];
     for ballots in &bench.ballots {

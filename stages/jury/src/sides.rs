@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use kit::ids;
 use kit::rows::{Comparison, Message};
 
-/// A side: its ids, and a digest of its text to tell sides apart where ids differ.
+/// A side: its ids, and a digest of its text to distinguish sides where ids differ.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Side {
     ids: [String; 2],

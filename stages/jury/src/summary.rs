@@ -8,7 +8,7 @@ use crate::agreement::{Pair, Tally, fleiss, krippendorff};
 use crate::bench::Bench;
 use crate::dawid_skene::Fit;
 
-/// The kappas of more pairs than this are not told one by one.
+/// Most pairs whose kappas are written one by one.
 const MOST_PAIRS: usize = 300;
 
 fn row(metric: impl Into<String>, value: f64, rows: u64, note: &str) -> SummaryRow {

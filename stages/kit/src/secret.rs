@@ -1,8 +1,8 @@
-//! Secrets of this process, and what others say without them.
+//! Secrets of this process, and texts of others without them.
 //!
-//! Whoever reads a key or a value of the environment says so ([`keep_secret`]); whoever writes down or shows what
-//! somebody else said lets it pass through [`redact`]. A secret is found as it is, and written as base64, in
-//! hexadecimal, or with the escapes of URLs, JSON and HTML.
+//! Code that reads a key or a value of the environment registers it ([`keep_secret`]); code that writes or shows a text
+//! of others passes it through [`redact`]. A secret is found as it is, and written as base64, in hexadecimal, or with
+//! the escapes of URLs, JSON and HTML.
 
 use std::sync::{PoisonError, RwLock};
 

@@ -38,7 +38,7 @@ pub struct Sample {
     /// The precision of matrix products, `f32` or `bf16`.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
-    /// Tokens held at once over all prompts and responses in work. More needs more memory.
+    /// Tokens in memory at once, over all prompts and responses in work. More needs more memory.
     #[serde(default = "tokens_per_batch")]
     pub tokens_per_batch: usize,
     /// Prompts in a shard, which is committed as one file; a kill costs the batch in work.
@@ -46,7 +46,7 @@ pub struct Sample {
     pub shard_rows: usize,
 }
 
-/// Responses to a prompt, at most: each is held until the prompt's last one is there.
+/// Responses to a prompt, at most: each is kept until the prompt's last one is there.
 const MOST_RESPONSES: usize = 1 << 20;
 
 fn tokens_per_batch() -> usize {

@@ -5,8 +5,8 @@ use crate::words::Request;
 /// The temperature of preferences: a difference in utility of this size is preferred with odds e : 1.
 pub const TEMPERATURE: f64 = 0.25;
 
-/// The utility of an answer: the share of its words that are of the category asked for, less 1/4 where there are more
-/// or fewer words than asked for. In [-0.25, 1]; an answer without words has -0.25.
+/// The utility of an answer: the share of its words that are of the requested category, less 1/4 where there are more
+/// or fewer words than requested. In [-0.25, 1]; an answer without words has -0.25.
 pub fn utility(request: &Request, answer: &str) -> f64 {
     let words: Vec<&str> = answer.split_whitespace().collect();
     let right = words.iter().filter(|word| request.category().words.contains(word)).count();

@@ -22,7 +22,7 @@ pub struct Summarize {
     pub over: String,
     /// The label whose values are compared: `objective`.
     pub compare: String,
-    /// The values of `compare` that the others are held against. Without it there are no differences.
+    /// The values of `compare` that the others are compared with. Without it there are no differences.
     #[serde(default)]
     pub against: Vec<String>,
     /// Labels that separate comparisons, such as the training data: settings are compared within one value of each.

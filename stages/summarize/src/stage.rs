@@ -211,7 +211,7 @@ impl Summarize {
         rows
     }
 
-    /// Each chosen setting less the one it is held against, over the runs that both have.
+    /// Each chosen setting less the one it is compared with, over the runs that both have.
     fn differences(&self, cells: &Cells, chosen: &[usize]) -> Vec<ResultRow> {
         let mut rows = Vec::new();
         for metric in &self.metrics {

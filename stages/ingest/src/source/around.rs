@@ -106,7 +106,7 @@ impl Scan<'_> {
         scan.string()
     }
 
-    /// Hands over the keys of an object, each at its value; tells whether it ends, with `at` behind it.
+    /// Hands over the keys of an object, each at its value; true where it ends, with `at` behind it.
     fn members(&mut self, mut each: impl FnMut(&mut Self, String)) -> bool {
         let mut walk = || -> Option<()> {
             self.take(b'{')?;

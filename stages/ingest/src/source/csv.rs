@@ -200,7 +200,7 @@ impl Parser {
         Parser { delimiter, bytes: Vec::new(), ends: Vec::new(), state: State::Start, quoted: false, complete: false }
     }
 
-    /// Takes a line; tells whether the record ends with it.
+    /// Takes a line; true where the record ends with it.
     fn line(&mut self, line: &[u8]) -> Result<bool, BadRow> {
         for (i, &byte) in line.iter().enumerate() {
             let ends = byte == b'\n' || (byte == b'\r' && matches!(line.get(i + 1), None | Some(b'\n')));

@@ -97,8 +97,8 @@ impl Elements {
         Ok(None)
     }
 
-    /// Goes on to behind the `[` of the next list of objects among the values of the object around; tells whether there
-    /// is one.
+    /// Goes on to behind the `[` of the next list of objects among the values of the object around; true where there is
+    /// one.
     fn next_list(&mut self) -> Result<bool> {
         let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
         while let Some(byte) = self.peek()? {

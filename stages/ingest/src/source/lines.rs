@@ -66,7 +66,7 @@ impl LineReader {
         self.reader.by_ref().take(longest as u64).read_until(b'\n', buffer).map_err(failed(&self.path))
     }
 
-    /// Goes on to the end of the line; tells how far that was.
+    /// Goes on to the end of the line; gives the bytes that were skipped.
     fn pass_over(&mut self) -> Result<u64> {
         let (mut buffer, mut passed) = (Vec::new(), 0);
         while passed < FURTHER {

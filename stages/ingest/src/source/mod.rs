@@ -124,8 +124,8 @@ impl SourceFile {
         Ok((rows, bad))
     }
 
-    /// How many rows it has, and whether that is exact: Parquet says so, short files are counted, and for long ones the
-    /// length of the first rows tells about how many there are.
+    /// Number of its rows, and whether that is exact: Parquet states it, short files are counted, and for long ones it
+    /// is estimated from the length of the first rows.
     ///
     /// # Errors
     /// When the file cannot be read.

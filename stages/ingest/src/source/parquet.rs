@@ -22,7 +22,7 @@ pub struct Rows {
     /// Rows handed out.
     rows: u64,
     bytes_per_row: u64,
-    /// The columns that are not read; in the first rows, which tell what a file is, they have their names.
+    /// The columns that are not read; in the first rows, which decide the format, they have their names.
     skipped: Option<Vec<String>>,
 }
 
@@ -74,7 +74,7 @@ fn row(batch: &RecordBatch, row: usize) -> Result<Fields, BadRow> {
     columns.map(|(field, column)| Ok((field.name().clone(), named(field.name(), field, column, row)?))).collect()
 }
 
-/// A row of those that tell what a file is: a cell that cannot be read says nothing about that. It is no empty cell.
+/// A row of those that decide the format: a cell that cannot be read gives no evidence, and is no empty one.
 fn first(batch: &RecordBatch, row: usize, skipped: &[String]) -> Fields {
     let unread = |name: &str| if is_known(name) { Value::Null } else { json!({"unread": null}) };
     let schema = batch.schema();

@@ -82,7 +82,7 @@ fn with_numbers_of_python(text: &str) -> Option<String> {
     (from > 0).then(|| written + &text[from..])
 }
 
-/// Reads an object and skips the values that nobody asks for.
+/// Reads an object and skips the values that are not read.
 struct RowSeed<'a>(&'a Wanted);
 
 impl<'de> DeserializeSeed<'de> for RowSeed<'_> {

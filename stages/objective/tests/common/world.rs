@@ -24,7 +24,7 @@ pub fn data() -> Vec<f64> {
     (1..=ACTIONS).map(|a| 0.8 * bump(a as f64, 20.0) / low + 0.2 * bump(a as f64, 70.0) / high).collect()
 }
 
-/// The instances, equal ones as one edge with their number as weight: the loss is the same. Ties teach nobody anything.
+/// The instances, equal ones as one edge with their number as weight: the loss is the same. Ties have no gradient.
 fn batch(data: &[f64]) -> Batch {
     let rng = &mut ChaCha8Rng::seed_from_u64(0);
     let mut draw = || {
