@@ -19,7 +19,7 @@ pub fn several(head: &Head<'_>) -> bool {
     head.all(Column::Responses, |value| list_in(value).is_some())
 }
 
-/// Why no format fits.
+/// Message where no format fits.
 pub fn no_format(head: &Head<'_>) -> String {
     if several(head) {
         let name = head.find(Column::Responses).unwrap_or_default();

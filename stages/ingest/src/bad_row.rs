@@ -1,4 +1,4 @@
-//! Why a row is not taken.
+//! The reason and the detail of a row that is not taken.
 
 /// Something wrong with one row.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,7 +14,7 @@ const VOTE: [&str; 6] = ["vote", "score", "preference", "label", "choice", "winn
 /// A vote.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ballot {
-    /// Who gave it, where the data says so.
+    /// The annotator, where the data names one.
     pub annotator: Option<String>,
     /// P(the first better).
     pub vote: f64,

@@ -71,13 +71,13 @@ columns! {
     /// A vote of each annotator: one value, a list, an object of annotators, or counts; `columns:` takes a list of
     /// names.
     Votes ["votes", "vote", "annotator_votes", "human_votes"]
-    /// Who voted, where a row is a vote.
+    /// Annotator, where a row is a vote.
     Annotator ["annotator", "annotator_id", "rater", "rater_id", "voter", "voter_id", "worker_id"]
-    /// How many votes the first response got.
+    /// Votes for the first response.
     VotesA ["votes_a", "votes_first", "num_votes_a", "n_votes_a"]
-    /// How many votes the second response got.
+    /// Votes for the second response.
     VotesB ["votes_b", "votes_second", "num_votes_b", "n_votes_b"]
-    /// How many votes neither got.
+    /// Votes for neither.
     VotesTie ["ties", "votes_tie", "num_ties", "n_ties"]
     /// The response.
     Completion ["completion", "response", "output", "answer", "gold_response", "generation"]
@@ -87,11 +87,11 @@ columns! {
     Scores ["scores", "ratings", "rating"]
     /// The ranks of several responses, lower is better.
     Ranks ["ranks", "rank"]
-    /// Who wrote several responses.
+    /// Authors of several responses.
     Models ["models", "model_names", "generation_models"]
     /// Label of the response: good or bad, or the degree in [0, 1].
     Label ["label", "kto_tag"]
-    /// How helpful the response is, from 0 to 4.
+    /// Helpfulness of the response, from 0 to 4.
     Helpfulness ["helpfulness"]
     /// A conversation.
     Messages ["messages", "conversations", "conversation"]
@@ -101,7 +101,7 @@ columns! {
     ParentId ["parent_id"]
     /// Text of a message that is a row.
     Text ["text"]
-    /// Who says it: `prompter` or `user`, `assistant`.
+    /// Author of the message: `prompter` or `user`, `assistant`.
     Role ["role"]
     /// The rank of a message among the replies to the same one, lower is better.
     Rank ["rank"]
@@ -125,17 +125,17 @@ columns! {
     Score0 ["score_0", "score_A"]
     /// A score of the second response.
     Score1 ["score_1", "score_B"]
-    /// Who wrote the response.
+    /// Author of the response.
     Model ["model", "generator", "model_name"]
-    /// Who wrote the better response.
+    /// Author of the better response.
     ChosenModel ["chosen_model", "chosen-model"]
-    /// Who wrote the worse response.
+    /// Author of the worse response.
     RejectedModel ["rejected_model", "rejected-model"]
-    /// Who wrote the first response.
+    /// Author of the first response.
     Model0 ["model_0", "generator_1", "model_a", "response_0_source"]
-    /// Who wrote the second response.
+    /// Author of the second response.
     Model1 ["model_1", "generator_2", "model_b", "response_1_source"]
-    /// Who gave the label.
+    /// Author of the label.
     Judge ["judge", "annotator"]
     /// The row's own id: `pair_id`, `comparison_id`, `item_id` or, where a row is a prompt, `prompt_id`.
     Id ["id"]

@@ -22,7 +22,7 @@ pub struct Ingest {
     /// of a path stand for any letters and for one; what fits is read in the order of the names. Paths are relative to
     /// the working directory.
     pub files: Files,
-    /// How rows are read.
+    /// Format of the rows.
     #[serde(default)]
     pub format: Format,
     /// Names of the columns in the files, ours on the left: `{prompt: question, chosen: better}`. Columns named here

@@ -25,7 +25,7 @@ const SYS: [&str; 2] = ["<<SYS>>", "<</SYS>>"];
 const ENDS: [&str; 8] =
     ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "</s>", "<|begin_of_text|>", "<bos>"];
 
-/// Where a turn begins.
+/// The beginning of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark<'a> {
     role: &'static str,
@@ -154,7 +154,7 @@ fn labels(text: &str) -> Option<Vec<Mark<'_>>> {
     Some(marks.map(|(mark, _)| *mark).collect())
 }
 
-/// Where lines begin.
+/// The beginnings of lines.
 fn lines(text: &str) -> impl Iterator<Item = usize> {
     std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1))
 }

@@ -1,4 +1,4 @@
-//! Where records become rows of tables: ids, duplicates, the split.
+//! From records to rows of tables: ids, duplicates, the split.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -139,7 +139,7 @@ impl<'a> Intake<'a> {
         Ok((self.counts, self.prompts.len(), self.responses.len()))
     }
 
-    /// How a row is named in messages.
+    /// Name of a row in messages.
     fn at(&self, place: Place) -> String {
         format!("{}:{}", self.files[place.file as usize].name, place.line)
     }
@@ -563,7 +563,7 @@ impl<'a> Intake<'a> {
     }
 }
 
-/// Why a response without a word is left out, as `sample` leaves them out.
+/// The fault of a response without a word; `sample` leaves out such responses too.
 fn empty(answer: &Answer) -> Option<BadRow> {
     let said = answer.side.response.iter().any(|message| !message.text().trim().is_empty());
     (!said).then(|| BadRow::new("empty", format!("response `{}` is empty", answer.response_id)))

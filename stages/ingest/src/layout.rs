@@ -21,7 +21,7 @@ pub type Places = BTreeMap<Column, String>;
 pub struct Layout {
     /// Not `auto`.
     pub format: Format,
-    /// Where the columns are.
+    /// Places of the columns.
     pub columns: Places,
     /// Ids that are put together from columns: their texts in `columns` have names in braces.
     pub composed: BTreeSet<Column>,
@@ -155,8 +155,7 @@ impl std::fmt::Display for Layout {
 
 /// Finds the layout from the first rows of a file.
 ///
-/// # Errors
-/// Why no format fits, or what the asked one lacks.
+/// # Errors The reason why no format fits, or the columns that the given one lacks.
 pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: Form) -> Result<Layout, String> {
     let head = Head::new(rows, given);
     let all = head.all_names();
@@ -268,7 +267,7 @@ fn with_row_id(given: &Given, format: Format) -> Result<Given, String> {
     }
 }
 
-/// Where the columns of a format are.
+/// The places of a format's columns.
 fn places(head: &Head<'_>, format: Format, form: Form) -> Places {
     let known = format.known();
     let mut columns = Places::new();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use kit::{Digest, id_of};
 
-/// Where a row stands: the number of its file, and its line.
+/// Place of a row: the number of its file, and its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Among the files that are read.
@@ -72,12 +72,12 @@ impl Ids {
         seen.count - 1
     }
 
-    /// How many were counted for an id.
+    /// Number counted for an id.
     pub fn counted(&self, id: Key) -> u32 {
         self.0.get(&id).map_or(0, |seen| seen.count)
     }
 
-    /// Where an id was first seen.
+    /// Place at which an id was first seen.
     pub fn place(&self, id: Key) -> Option<Place> {
         self.0.get(&id).map(|seen| seen.place)
     }
@@ -87,7 +87,7 @@ impl Ids {
         self.0.values().any(|seen| seen.count > 1)
     }
 
-    /// How many ids there are.
+    /// Number of ids.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -100,7 +100,7 @@ pub struct Labelled {
     pub first: Key,
     /// P(first side better), or the label.
     pub label: Option<f64>,
-    /// Where it was given.
+    /// Place of its row.
     pub place: Place,
 }
 

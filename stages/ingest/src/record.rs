@@ -29,7 +29,7 @@ pub struct Side {
     pub response_id: Option<String>,
     /// A score from the data.
     pub score: Option<f64>,
-    /// Who wrote it.
+    /// Its author.
     pub model: Option<String>,
 }
 
@@ -55,7 +55,7 @@ pub enum Record {
         p_hat: Option<f64>,
         /// Weight in the loss.
         weight: f64,
-        /// Who gave the label.
+        /// Author of the label.
         judge: Option<String>,
         /// Its id, where the data gives one.
         id: Option<String>,
@@ -73,7 +73,7 @@ pub enum Record {
     Item {
         /// The response.
         side: Box<Side>,
-        /// How good it is, in [0, 1].
+        /// Degree to which it is good, in [0, 1].
         label: f64,
         /// Weight in the loss.
         weight: f64,

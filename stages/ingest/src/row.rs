@@ -17,7 +17,7 @@ use crate::stored::list_in;
 pub struct Row<'a> {
     /// The fields that are not taken yet.
     pub fields: Map<String, Value>,
-    /// Where its columns are.
+    /// Places of its columns.
     pub layout: &'a Layout,
     /// The form of plain strings.
     pub form: Form,

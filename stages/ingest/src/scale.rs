@@ -8,7 +8,7 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-/// Which value of a vote means what, such as `{first: 1, second: 2, tie: 0}`. Any other value is a bad row.
+/// Meaning of the values of a vote, such as `{first: 1, second: 2, tie: 0}`. Any other value is a bad row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoteScale {
@@ -171,8 +171,7 @@ pub struct Scale {
 impl Scale {
     /// A scale that is given.
     ///
-    /// # Errors
-    /// Why it says nothing.
+    /// # Errors The reason why it has no meaning.
     pub fn given(scale: &VoteScale) -> Result<Scale, String> {
         let mut meanings: Vec<(Token, Option<f64>)> = Vec::new();
         let tie = scale.tie.iter().map(|tie| (tie, Some(0.5)));

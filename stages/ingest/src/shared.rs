@@ -91,7 +91,7 @@ pub fn is_dialogue(text: &str) -> bool {
     Dialogue::find(text).is_some()
 }
 
-/// Where the prompt ends that two texts share up to some byte, and whether that is where JSON or code begins.
+/// End of the prompt that two texts share up to some byte; true where JSON or code begins there.
 fn cut(chosen: &str, rejected: &str, same: usize) -> (usize, bool) {
     let mut at = same;
     let before = |at: usize| chosen[..at].chars().next_back().map_or(0, char::len_utf8);
@@ -129,7 +129,7 @@ fn inside_word(text: &str, at: usize) -> bool {
         || (connects(&last) && worded(&next) && earlier.is_some_and(|it| worded(&it)))
 }
 
-/// Where the outermost JSON, list as Python prints it, or fenced code begins that is open at a place.
+/// Beginning of the outermost JSON, list as Python prints it, or fenced code that is open at a place.
 fn open_structure(text: &str, at: usize) -> Option<usize> {
     let fences = text.match_indices("```").map(|(fence, _)| fence);
     let fences: Vec<usize> = fences

@@ -83,7 +83,7 @@ impl Known {
 
 macro_rules! formats {
     ($( $(#[$doc:meta])* $name:ident in $module:ident )*) => {
-        /// How rows are to be read. Names on the right of each line are columns; those with a `?` may be absent.
+        /// Formats of rows. Names on the right of each line are columns; those with a `?` may be absent.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum Format {

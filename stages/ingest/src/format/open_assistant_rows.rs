@@ -128,7 +128,7 @@ fn side(node: &Node, prompt: &[Message]) -> Side {
     }
 }
 
-/// Why a message whose id was there before is not taken.
+/// The fault of a message whose id was there before.
 fn repeated(nodes: &[Result<Node, BadRow>], first: usize, node: &Node) -> BadRow {
     let earlier = nodes[first].as_ref().expect("only messages that were read have a number");
     let same = (&earlier.parent, &earlier.message, earlier.rank) == (&node.parent, &node.message, node.rank);

@@ -14,11 +14,11 @@ use crate::row::Row;
 use crate::stored::list_in;
 use crate::tables::comparisons;
 
-/// Where an object of the list has its text.
+/// Keys of the text in an object of the list.
 const TEXT: [&str; 6] = ["response", "answer", "completion", "text", "content", "generation"];
-/// Where it has its score. UltraFeedback's mean of the four marks is the one that its binarized set was made by.
+/// Keys of its score. UltraFeedback's mean of the four marks is the one that its binarized set was made by.
 const SCORE: [&str; 5] = ["fine-grained_score", "overall_score", "score", "rating", "pm_score"];
-/// Where it has the name of the model.
+/// Keys of the name of its model.
 const MODEL: [&str; 2] = ["model", "model_name"];
 
 pub const FORMAT: Known = Known {

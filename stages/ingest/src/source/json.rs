@@ -59,7 +59,7 @@ impl Iterator for Lines {
 pub struct Elements {
     path: PathBuf,
     reader: Text,
-    /// How much of the file was read.
+    /// Position in the file.
     pub position: Position,
     around: Around,
     wanted: Wanted,

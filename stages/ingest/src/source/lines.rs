@@ -31,7 +31,7 @@ pub struct LineReader {
     number: u64,
     /// True where the last line was too long, and the rest of it is still to be skipped.
     inside: bool,
-    /// How much of the file was read.
+    /// Position in the file.
     pub position: Position,
 }
 

@@ -42,7 +42,7 @@ pub struct SourceRow {
     pub line: u64,
     /// About how many bytes of the file it takes.
     pub bytes: u64,
-    /// How long it is: the same where the file is not packed.
+    /// Length of the text in bytes: that of the file where it is not packed.
     pub length: u64,
     /// Its columns.
     pub fields: Result<Fields, BadRow>,
@@ -54,9 +54,9 @@ pub type SourceRows = Box<dyn Iterator<Item = Result<SourceRow>>>;
 /// A file to be read.
 #[derive(Debug, Clone)]
 pub struct SourceFile {
-    /// How the pipeline file names it; a part of a folder has its own name added.
+    /// Name in the pipeline file; a part of a folder has its own name added.
     pub name: String,
-    /// Where it lies.
+    /// Path of the file.
     pub path: PathBuf,
     /// The encoding of its text.
     pub encoding: Encoding,
