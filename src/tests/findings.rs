@@ -78,9 +78,9 @@ stages:
     pipeline.yaml:6:72: d: got the number 3, wanted true or false
     pipeline.yaml:7:26: e: got the number 3, wanted text or a list
     pipeline.yaml:7:68: e: got the text `maybe`, wanted true or false
-    pipeline.yaml:8:36: f: `marks` is missing (How many)
+    pipeline.yaml:8:36: f: `marks` is missing (Number of marks)
     pipeline.yaml:9:64: g: got the number 3, wanted text
-    pipeline.yaml:10:3: h: `rows` is missing (How many)
+    pipeline.yaml:10:3: h: `rows` is missing (Number of rows)
     pipeline.yaml:11:29: i: got a list, wanted a whole number
     pipeline.yaml:11:42: i: got a mapping, wanted text
     pipeline.yaml:11:52: i: unknown key `starts`; did you mean `start`?

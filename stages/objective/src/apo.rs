@@ -11,7 +11,7 @@ use crate::stable::sigmoid;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApoZero {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
 }
 
@@ -19,7 +19,7 @@ pub struct ApoZero {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApoDown {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
 }
 

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 /// One sequence: log-probs in nats, summed over tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SequenceLogps {
-    /// Under the policy: of the response given the prompt, and of the prompt (0 where nobody asks for it).
+    /// Under the policy: of the response given the prompt, and of the prompt (0 where it is not needed).
     pub policy: (f64, f64),
     /// The same under the frozen reference.
     pub reference: Option<(f64, f64)>,
@@ -33,7 +33,7 @@ pub struct Edge {
 pub struct Item {
     /// Index of the sequence.
     pub sequence: usize,
-    /// How desirable it is, in [0, 1].
+    /// Desirability, in [0, 1].
     pub label: f64,
     /// Weight in the loss, at least 0.
     pub weight: f64,

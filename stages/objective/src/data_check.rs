@@ -2,7 +2,7 @@
 
 use crate::list::Objective;
 
-/// How many pairs of each form the data holds.
+/// Numbers of pairs of each form in the data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Forms {
     /// Both responses under one prompt.

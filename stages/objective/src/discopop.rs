@@ -11,7 +11,7 @@ use crate::stable::{sigmoid, softplus};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Discopop {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
     /// Temperature of the switch between the logistic and the exponential loss; above 0. The paper takes 0.05.
     pub tau: f64,

@@ -11,7 +11,7 @@ use crate::stable::{sigmoid, softplus};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dpo {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
 }
 
@@ -19,7 +19,7 @@ pub struct Dpo {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cdpo {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
 }
 
@@ -27,7 +27,7 @@ pub struct Cdpo {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gdpo {
-    /// How strongly the reference holds the policy back; above 0. The paper takes a larger one than for DPO, as
+    /// Strength of the pull towards the reference; above 0. The paper takes a larger one than for DPO, as
     /// 2 p_hat - 1 shrinks it.
     pub beta: f64,
 }

@@ -29,7 +29,7 @@ pub enum Error {
     /// A number outside its range.
     #[error("{what} is {got}, wanted {wanted}")]
     OutOfRange {
-        /// Which number, such as `weight of edge 3`.
+        /// Name of the number, such as `weight of edge 3`.
         what: String,
         /// Value found.
         got: f64,

@@ -11,7 +11,7 @@ use crate::stable::{sigmoid, softplus};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Exo {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
     /// `p_hat` is kept this far from 0 and 1, where the divergence would be infinite; in (0, 0.5).
     #[serde(default = "default_clip")]

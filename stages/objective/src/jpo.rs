@@ -15,7 +15,7 @@ use crate::side::{MarginObjective, Slope};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Jpo {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
 }
 
@@ -23,7 +23,7 @@ pub struct Jpo {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cjpo {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
 }
 
@@ -31,7 +31,7 @@ pub struct Cjpo {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gjpo {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
 }
 

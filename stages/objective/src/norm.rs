@@ -12,7 +12,7 @@ use crate::{Cdpo, Dpo, Gdpo};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DpoNorm {
-    /// How strongly the reference holds the policy back, per token; above 0. Tülu 3 takes 5: values for `dpo` do not
+    /// Strength of the pull towards the reference, per token; above 0. Tülu 3 takes 5: values for `dpo` do not
     /// carry over.
     pub beta: f64,
 }
@@ -21,7 +21,7 @@ pub struct DpoNorm {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CdpoNorm {
-    /// How strongly the reference holds the policy back, per token; above 0.
+    /// Strength of the pull towards the reference, per token; above 0.
     pub beta: f64,
 }
 
@@ -29,7 +29,7 @@ pub struct CdpoNorm {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GdpoNorm {
-    /// How strongly the reference holds the policy back, per token; above 0.
+    /// Strength of the pull towards the reference, per token; above 0.
     pub beta: f64,
 }
 

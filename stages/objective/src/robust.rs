@@ -11,7 +11,7 @@ use crate::stable::{sigmoid, softplus};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Robust {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
     /// The rate at which hard labels are flipped, in [0, 0.5). TRL calls it `label_smoothing`. It is one rate for the
     /// whole data set, not 1 - p_hat.

@@ -11,7 +11,7 @@ use crate::stable::{sigmoid, softplus};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ropo {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
     /// Weight of the bounded part 1 - sigmoid(beta Delta); at least 0. GDPO's paper takes 2.
     pub alpha: f64,
@@ -23,7 +23,7 @@ pub struct Ropo {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gropo {
-    /// How strongly the reference holds the policy back; above 0.
+    /// Strength of the pull towards the reference; above 0.
     pub beta: f64,
     /// Weight of the bounded part; at least 0. The paper takes 2.
     pub alpha: f64,

@@ -16,12 +16,12 @@ use crate::stable::{sigmoid, softplus};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rpo {
-    /// How strongly the reference holds the policy back; above 0. The paper takes 0.1.
+    /// Strength of the pull towards the reference; above 0. The paper takes 0.1.
     pub beta: f64,
     /// `embedding` alone: temperature of the softmax over prompt distances; above 0. The paper takes 0.25 to 0.75.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tau: Option<f64>,
-    /// How the cells of the matrix are weighted.
+    /// Weights of the cells of the matrix.
     #[serde(default)]
     pub weighting: RpoWeighting,
     /// `diagonal` alone: the share of each row's own pair, in [0, 1]; the other columns share the rest. The paper's
@@ -33,7 +33,7 @@ pub struct Rpo {
     pub form: RpoForm,
 }
 
-/// How RPO weights the cell of chosen side i and rejected side j.
+/// Weight of the cell of chosen side i and rejected side j.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RpoWeighting {
@@ -46,7 +46,7 @@ pub enum RpoWeighting {
     Diagonal,
 }
 
-/// Where RPO's chosen and rejected sides come from.
+/// Source of RPO's chosen and rejected sides.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RpoForm {
