@@ -32,7 +32,7 @@ pub enum Error {
     Device {
         /// The name as it was asked for.
         name: String,
-        /// Why it cannot be opened, and what to do.
+        /// The reason why it cannot be opened, and the remedy.
         what: String,
     },
     /// A number that must be finite is not.

@@ -1,4 +1,4 @@
-//! How fast this machine multiplies matrices.
+//! Speed of this machine's matrix products.
 
 use serde::{Deserialize, Serialize};
 

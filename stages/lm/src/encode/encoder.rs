@@ -235,7 +235,7 @@ fn unknown(model_type: Option<&str>, config_file: &Path) -> Error {
     Error::file(config_file, text)
 }
 
-/// How many of the first texts have at most so many tokens together; at least one.
+/// Number of the first texts that have at most so many tokens together; at least one.
 fn fitting<T: AsRef<[u32]>>(texts: &[T], budget_tokens: usize) -> usize {
     let mut tokens = 0;
     let fits = |ids: &&T| {

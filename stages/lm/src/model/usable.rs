@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 /// The uses of a decoder folder or a GGUF file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usable {
-    /// Why conversations cannot be given to it, where they cannot: it has no chat template.
+    /// The reason why it takes no conversations, where it takes none: it has no chat template.
     pub no_messages: Option<String>,
 }
 

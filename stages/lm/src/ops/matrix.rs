@@ -55,8 +55,8 @@ pub(crate) enum Into {
     Added,
 }
 
-/// Who computes a product: all threads of the pool, or the calling one. The result is the same to the bit, since every
-/// output is summed over the inner dimension by one thread in one order.
+/// Threads that compute a product: all threads of the pool, or the calling one. The result is the same to the bit,
+/// since every output is summed over the inner dimension by one thread in one order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     All,

@@ -1,4 +1,4 @@
-//! How the next token is chosen from the model's logits.
+//! Sampling of the next token from the model's logits.
 
 use std::cmp::Ordering;
 
@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::{Kernel, cuda, kernel_for};
 
-/// How responses are sampled. `top_k` and `top_p` apply after the temperature, in this order, as in transformers.
+/// Rules by which responses are sampled. `top_k` and `top_p` apply after the temperature, in this order, as in
+/// transformers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingRules {

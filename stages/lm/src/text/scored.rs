@@ -1,4 +1,4 @@
-//! Which parts of a rendered text are scored, told by borders in it.
+//! The parts of a rendered text that are scored, marked by borders in it.
 
 use std::ops::Range;
 

@@ -91,7 +91,7 @@ impl SpecialTokens {
         Ok(SpecialTokens { spelled, starts, named, bos, eos, eos_ids, ids, escape: OnceLock::new() })
     }
 
-    /// Where `text` spells special tokens, leftmost and longest first.
+    /// Places at which `text` spells special tokens, leftmost and longest first.
     pub(crate) fn find(&self, text: &str) -> Spans {
         let bytes = text.as_bytes();
         let mut spans = Spans::new();

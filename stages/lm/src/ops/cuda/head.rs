@@ -17,7 +17,7 @@ pub(crate) fn chunk_rows(vocab: usize, device: &Device) -> usize {
     if rows < 256 { rows.max(16) } else { (rows / 256 * 256).min(8192) }
 }
 
-/// Where the targets of each row start, with an end behind the last: [R + 1]; and their tokens.
+/// Start of each row's targets, with an end behind the last: [R + 1]; and their tokens.
 fn by_row(targets: &[Target], rows: usize, device: &Device) -> Result<(Tensor, Tensor)> {
     let starts: Vec<u32> = (0..=rows).map(|row| targets.partition_point(|t| t.row < row) as u32).collect();
     let mut tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();

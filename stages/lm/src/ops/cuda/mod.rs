@@ -63,7 +63,7 @@ fn elsewhere() -> Error {
     Error::internal("a GPU kernel met a tensor of another device")
 }
 
-/// Where the numbers of a contiguous tensor begin.
+/// Address of the numbers of a contiguous tensor.
 fn address(tensor: &Tensor) -> Result<u64> {
     if !tensor.is_contiguous() {
         return Err(Error::internal("a GPU kernel met a strided tensor"));
@@ -267,8 +267,7 @@ pub(crate) fn multiply(a: Operand, b: Operand, c: Operand, m: usize, k: usize, n
     }
 }
 
-/// How sums by columns are cut: (columns of a thread, rows of a thread). Enough threads for a GPU, and few partial
-/// sums.
+/// Cut of sums by columns: (columns of a thread, rows of a thread). Enough threads for a GPU, and few partial sums.
 fn columns(rows: usize, width: usize) -> (usize, usize) {
     (if width.is_multiple_of(8) { 8 } else { 1 }, rows.div_ceil(512).max(16))
 }

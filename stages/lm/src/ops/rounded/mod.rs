@@ -26,7 +26,7 @@ const TASK_ROWS: usize = 128;
 /// Tiles along the inner dimension between two visits to the output, so that a panel of b stays in the first cache.
 const RUN: usize = 16;
 
-/// Who multiplies tiles.
+/// Unit that multiplies tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
     /// The matrix unit.

@@ -12,7 +12,7 @@ use super::beyond;
 const MADE: usize = 256 << 20;
 /// Bytes that one value may come to when all of it is written out.
 const VALUE: usize = 64 << 20;
-/// How deep lists and mappings may lie in each other.
+/// Most levels of lists and mappings in each other.
 const DEPTH: usize = 100;
 /// Seconds that one rendering may take.
 const SECONDS: u64 = 60;
@@ -45,7 +45,7 @@ impl Drop for Metered {
     }
 }
 
-/// How large a value is when all of it is written out.
+/// Size of a value when all of it is written out.
 #[derive(Default)]
 pub(super) struct Size {
     pub(super) bytes: usize,

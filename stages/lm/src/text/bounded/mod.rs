@@ -26,11 +26,11 @@ const SOURCE: usize = 256 << 10;
 const TOKENS: usize = 20_000;
 /// Steps that a rendering may take: far more than a long conversation needs, and over in seconds.
 pub const STEPS: u64 = 20_000_000;
-/// How deep loops, macros and the like may lie in each other while rendering; a macro counts four times.
+/// Most levels of loops, macros and the like while rendering; a macro counts four times.
 const RECURSION: usize = 200;
 /// The stack on which a template is compiled; it is reserved and not used up. The source's bound keeps far below it.
 const STACK: usize = 256 << 20;
-/// How the text of an error begins that says that a bound was passed.
+/// Beginning of an error that means that a bound was passed.
 const BEYOND: &str = "a template may not ";
 /// The message of an error whose source is the system's.
 const NO_THREAD: &str = "no thread to compile it";
