@@ -130,7 +130,7 @@ mod tests {
             Ok(())
         });
         assert_eq!(exit::code(&full.unwrap_err()), exit::IO);
-        // What no system says of its own accord is a bug.
+        // A panic from anything but a failing system is a bug.
         let absent = guarded(|| -> Result<()> {
             std::fs::File::open("/nowhere").unwrap();
             Ok(())

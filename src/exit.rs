@@ -24,7 +24,7 @@ pub const PIPELINE: i32 = 78;
 pub fn code(error: &Error) -> i32 {
     match error {
         Error::Usage(_) | Error::CommandLine(_) => USAGE,
-        // What cannot be read now may hide what is wrong.
+        // A file that cannot be read now may hide further problems.
         Error::Problems { problems, .. } if problems.iter().any(|problem| problem.fault == Fault::System) => IO,
         Error::Problems { problems, .. } if problems.iter().all(|problem| problem.fault == Fault::Data) => DATA,
         Error::Problems { .. } | Error::Pipeline(_) => PIPELINE,

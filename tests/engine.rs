@@ -347,7 +347,7 @@ fn how_much_a_run_prints() {
     let (full, progress) = said(&["-v"], &[]);
     assert!(full.contains("p_hat histogram") && full.matches("reused").count() == 4, "{full}");
     assert_eq!(progress.matches("reused").count(), 4, "{progress}");
-    // What the command line says counts for more than the environment.
+    // The command line takes precedence over the environment.
     assert_eq!(said(&["-v"], &[("HALFTONE_QUIET", "1")]).0, full);
     assert_eq!(said(&["-q"], &[("HALFTONE_VERBOSE", "1")]).0, "");
     // Errors are always printed.
@@ -418,7 +418,7 @@ fn tables_can_be_looked_into() {
         "there is no column `phat`; did you mean `p_hat`?",
     );
     fails(&project.halftone(&["inspect", "data"]), 64, "`data` has several outputs");
-    // What is wanted decides where a stage writes several tables.
+    // The reader's wanted table decides where a stage writes several.
     assert!(project.done(&["export", "dataset", "data", "--to", "out"]).contains("rows of data\n"));
 }
 
@@ -528,7 +528,7 @@ fn paths_start_from_the_working_folder_wherever_the_pipeline_file_lies() {
         let output = from(project.folder.path(), command);
         assert!(output.status.success(), "{command}: {}", stderr(&output));
     }
-    // What is written lies below the working folder, too.
+    // Written files lie below the working folder too.
     assert!(project.path(".halftone/runs/test").is_dir() && !elsewhere.path().join(".halftone/store").exists());
     std::fs::create_dir(elsewhere.path().join("data")).unwrap();
     project.write("model.yaml", "name: m\nstages:\n  a: {kind: embed, from: ./data, model: models/encoder}\n");

@@ -49,7 +49,7 @@ fn a_run_ends_in_a_report_that_stands_alone() {
     for section in ["id=\"examples\"", "id=\"tables\"", "<svg class=\"graph\"", "prefers-color-scheme: dark"] {
         assert!(page.contains(section), "{section}");
     }
-    // What it shows of the data is text, and what it needs is in it.
+    // Data is shown as text, and the page needs no other file.
     assert!(page.contains("&lt;script&gt;document.title") && page.contains("{{ 7 * 7 }}"), "{page}");
     for active in ["<script", "<img", "onerror=\"", "href=\"http", "src=\"http", "url(", "@import", "<link", "<iframe"]
     {

@@ -27,7 +27,7 @@ fn validator() -> Validator {
 
 /// The misfits, one line each. Anchors and merges of YAML are expanded, as editors do.
 fn misfits(validator: &Validator, text: &str) -> Vec<String> {
-    // What a reference merges is not known to them.
+    // They do not know the mapping that a reference merges.
     let mut document: serde_yaml::Value = serde_yaml::from_str(&text.replace("<<: \"${", "MERGED: \"${")).unwrap();
     document.apply_merge().unwrap();
     let document = serde_json::to_string(&document).unwrap().replace("\"MERGED\"", "\"<<\"");

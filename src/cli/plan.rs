@@ -97,7 +97,7 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
         let decisions = sentences(&graph, group.members.iter().map(|stage| &planned[*stage].decision));
         rows.push(vec![group.title(), group.kind.to_owned(), decisions, words.join("; ")]);
     }
-    // What was hashed for the plan need not be hashed again for the run.
+    // Digests that the plan computed are reused by the run.
     if work.exists() {
         store.stats().save()?;
     }

@@ -107,7 +107,7 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
     }
     let runs = |stage: usize| matches!(planned[stage].decision, Decision::Run(_) | Decision::Depends(_));
-    // What is remarked on, the stages say themselves.
+    // The stages report their remarks themselves.
     models::check(&graph, runs)?;
     // Opening a GPU takes longer than a run in which everything is used again.
     let holds_model = |(node, plan): (&Node, &Planned)| {

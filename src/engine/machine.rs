@@ -60,7 +60,7 @@ fn read_gpus(listed: &str, visible: Option<&str>) -> Vec<Gpu> {
     let Some(visible) = visible else { return all.into_iter().map(|(_, _, gpu)| gpu).collect() };
     let mut chosen = Vec::new();
     for wanted in visible.split(',').map(str::trim) {
-        // What CUDA does not know ends its list.
+        // A device that CUDA does not know ends its list.
         let found =
             all.iter().position(|(index, uuid, _)| index == wanted || (wanted.len() > 4 && uuid.starts_with(wanted)));
         let Some(place) = found else { break };

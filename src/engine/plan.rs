@@ -231,7 +231,7 @@ impl<'a> Planner<'a> {
             return Err(Error::Pipeline(blocked.join("\n")));
         }
         if replaced {
-            // What reads a stale result is decided again, now that the content is known.
+            // A stage that reads a stale result is decided again, now that the content is known.
             let forced = self.numbers(&selection.force)?;
             for &stage in self.graph.order.iter().filter(|stage| selected[**stage]) {
                 let all: Vec<Option<Planned>> = planned.iter().cloned().map(Some).collect();

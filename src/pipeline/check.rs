@@ -546,7 +546,7 @@ impl Checker<'_> {
                 walk.push(next);
             };
             self.report_circle(&circle, edges);
-            // What waits for the circle alone is no circle of its own.
+            // A stage that only waits for the circle is not part of one.
             circle.iter().for_each(|stage| _ = left.remove(stage));
             while let Some(&free) =
                 left.iter().find(|stage| !readers_of(**stage).iter().any(|from| left.contains(from)))

@@ -55,7 +55,7 @@ fn reads_conversations(graph: &Graph, stage: usize) -> bool {
         if node.kind == "ingest" && node.settings["form"] == "chat" {
             return true;
         }
-        // What a model was trained on does not matter here.
+        // The training data of a model does not matter here.
         let tables = node.inputs.iter().filter(|edge| edge.idle.is_none()).flat_map(|edge| &edge.sources);
         waiting.extend(tables.filter_map(|origin| match origin {
             Origin::Port { table: Table::Model, .. } => None,

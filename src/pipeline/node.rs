@@ -230,7 +230,7 @@ mod tests {
         check(text, "b.c", 3, 3);
         check(text, "b.c.1", 3, 10);
         check(text, "b.d.e", 5, 8);
-        // What is not there is pointed at by what should hold it.
+        // A missing value has the place of its parent.
         check(text, "b.d.missing.deeper", 4, 3);
     }
 

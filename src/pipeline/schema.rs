@@ -126,7 +126,7 @@ fn prepare(schema: &mut Value, kind: &str) {
         let about = "Merges a mapping: `<<: *anchor`, or `<<: ${matrix.axis}`.";
         let merged = json!({"description": about, "anyOf": [{"type": "object"}, {"type": "array"}, reference()]});
         properties.insert("<<".to_owned(), merged);
-        // What is merged may hold what is required.
+        // A merged mapping may hold the required keys.
         if let Some(required) = map.remove("required") {
             let either = json!({"anyOf": [{"required": required}, {"required": ["<<"]}]});
             match map.get_mut("allOf").and_then(Value::as_array_mut) {

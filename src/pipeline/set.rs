@@ -75,7 +75,7 @@ fn put(document: &mut Node, keys: &[String], value: Node) -> Result<(), String> 
         target = match &mut target.content {
             Content::Mapping(mapping) => {
                 let mapping = Rc::make_mut(mapping);
-                // What is given, and what was not there before, comes from the command line.
+                // Given values, and mappings made for them, have the place of the command line.
                 if depth + 1 == keys.len() || mapping.get(key).is_none() {
                     let below = Node { at: value.at.clone(), content: Content::Null };
                     mapping.insert(Entry { key: key.clone(), key_at: value.at.clone(), value: below });

@@ -100,7 +100,7 @@ impl Course {
             }
             Event::Work(kit::Event::Progressed { done, total, .. }) => {
                 if let At::Running { pace, .. } = &mut step.at {
-                    // What counts something else begins anew.
+                    // A count of another unit begins anew.
                     let known = pace.filter(|pace| pace.total == *total && pace.done <= *done);
                     let (first, began) = known.map_or((*done, now), |pace| (pace.first, pace.began));
                     *pace = Some(Pace { first, began, done: *done, total: *total, now });

@@ -151,7 +151,7 @@ fn figures(shown: &Shown<'_>) -> String {
         }
     };
     let mut facts: Vec<String> = names.iter().map(fact).collect();
-    // What all of them are said once.
+    // A note that all figures share stands once.
     let notes: Vec<&str> = names.iter().flat_map(|name| of(name)).map(|figure| figure.note.as_str()).collect();
     if let (Some(first), Some(last)) = (notes.first(), facts.last_mut())
         && !first.is_empty()
@@ -177,7 +177,7 @@ fn next(record: &RunRecord, records: &Records, work: &Path) -> String {
     asks.push(format!("all figures with `halftone status {} -v{folder}`", record.pipeline));
     text.push_str(&format!("look: {}\n", asks.join(", ")));
     let has_result = |stage: &StageRecord| matches!(stage.state, StageState::Ran | StageState::Reused);
-    // What an interrupted stage has done is kept too.
+    // The finished work of an interrupted stage is kept too.
     let kept = match record.state {
         RunState::Failed => record.stages.values().any(has_result),
         state => matches!(state, RunState::Interrupted),

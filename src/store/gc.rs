@@ -206,7 +206,7 @@ mod tests {
         let (store, records) = (Store::open(root.path()), Records::new(root.path()));
         let (number, alive) = records.begin("p").unwrap();
         let run = format!("runs/p/{number}");
-        // What stands in `locks`, in `events.jsonl` and under a final name is no leftover.
+        // Files in `locks`, `events.jsonl` and files under a final name are no leftovers.
         let files = [
             ("store/train-1/policy/.tmpAb3dEf", true),
             ("store/train-1/policy/.tmp-4711", true),

@@ -114,7 +114,7 @@ fn reference_log_probs_go_along() {
     let export = ["export", "dataset", "data", "--reference", "reference", "--to"];
     let told = project.done(&[&export[..], &["out", "--format", "jsonl"]].concat());
     assert!(told.contains("train 2 rows of data; 1 that the reference did not score left out"), "{told}");
-    // What makes TRL take them; tests/interop tries it.
+    // The steps by which TRL takes them; tests/interop tries them.
     assert!(told.contains("def _precompute_ref_logps(self, dataset, name, batch_size)"), "{told}");
     let scored: Vec<Value> = project
         .done(&["inspect", "reference", "--json", "-n", "9"])

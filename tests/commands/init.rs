@@ -31,7 +31,7 @@ fn every_pipeline_passes_check_and_plan() {
         let refusal = ["init", "y.yaml", "--data", data, "--objective", "robust"];
         let told = project.fails(&refusal, 64);
         assert!(told.contains("`init` does not write it"), "{told}");
-        // What can be computed on the data is named where something else is asked for.
+        // A wrong objective for the data is answered with the right ones.
         let other = if data == "demonstrations.jsonl" { "dpo" } else { "sft" };
         let other = if data == "items.jsonl" { "dpo" } else { other };
         let told = project.fails(&["init", "y.yaml", "--data", data, "--objective", other], 64);

@@ -66,7 +66,7 @@ fn after_a_failed_run_the_last_good_one_is_named() {
     project.done(&["run", "pipeline.yaml"]);
     project.write("data.jsonl", "{\"prompt\": \"a\", \"chosen\": 7, \"rejected\": \"c\"}\n");
     project.fails(&["run", "pipeline.yaml"], 65);
-    // What is shown is of the run before, which is said.
+    // The rows are of the run before, and a note states it.
     let told = project.says(&["inspect", "pairs"]);
     assert!(told.starts_with("note: run 3 has not come to `pairs`: this is the result of an earlier run"), "{told}");
     assert!(told.contains("run 3 failed at `data`; the last good run is 2: `--run 2`"), "{told}");

@@ -32,11 +32,11 @@ struct Streams {
 fn streams(_: Form) -> Vec<Streams> {
     let mut cases = Vec::new();
     for (command, code) in COMMANDS {
-        // What is said on stderr is talk: without it a command ends as it would.
+        // Messages on stderr are optional: without stderr a command ends with the same code.
         for redirect in ["2>/dev/full", "2>&-"] {
             cases.push(Streams { command, redirect, code });
         }
-        // What is printed is the result: a command that cannot print it has failed.
+        // Stdout is the result: a command that cannot print it has failed.
         for redirect in [">/dev/full", ">&-"] {
             cases.push(Streams { command, redirect, code: if code == 0 { 74 } else { code } });
         }

@@ -113,7 +113,7 @@ pub fn finish(command: &mut Command) -> ProcessResult {
     let mut stderr = child.stderr.take().unwrap();
     let err = std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What a killed process held back is nothing to read.
+        // The buffered output of a killed process is not read.
         let _ = stderr.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     });

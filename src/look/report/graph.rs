@@ -62,7 +62,7 @@ fn drawing(places: &[Place]) -> String {
     for (item, place) in joined.iter().enumerate() {
         picture.node(&places[*place], left(item), top(item), wide(item));
     }
-    // What nobody reads and reads nothing stands in rows of its own.
+    // Stages without any edge stand in rows of their own.
     let bottom = placed.iter().map(|place| place.layer + 1).max().unwrap_or(0) as f64 * LAYER + 1.0;
     let (mut x, mut y) = (1.0, bottom);
     for place in alone {
@@ -161,7 +161,7 @@ fn places(store: &Store, record: &RunRecord, declared: &BTreeMap<String, Vec<Str
         if urgency(stage.state) > urgency(places[place].state) {
             places[place].state = stage.state;
         }
-        // What cannot be read ended the report before it came here.
+        // An unreadable record ended the report before this point.
         if let Some(manifest) = stage.entry.as_ref().and_then(|entry| store.manifest(entry).ok()?) {
             for files in manifest.ports.values().filter(|files| files.rows > 0 || files.table == Table::Model) {
                 wrote.entry(files.digest().to_string()).or_insert(place);

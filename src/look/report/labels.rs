@@ -42,7 +42,7 @@ fn labels(table: &Found) -> Result<Part> {
             figures.push(histogram("Labels", ("p̂", debiased), &[])?);
         }
     } else {
-        // What the judge said in either order, and what was made of both.
+        // The judge's answers in either order, and their combination.
         let (ab, ba): (Vec<f64>, Vec<f64>) = both.iter().copied().unzip();
         let orders = [("ab, a first", &ab), ("ba, b first", &ba)];
         figures.push(histogram("Before and after debiasing", ("both orders, debiased", debiased), &orders)?);

@@ -190,7 +190,7 @@ pub fn range(values: impl IntoIterator<Item = f64>) -> Range<f64> {
         (false, true) => 1.0,
         (false, false) => high.abs() * 0.1,
     };
-    // What comes near 0 from above stays above it.
+    // A value near 0 from above stays above it.
     let floor = if low >= 0.0 && low <= 2.0 * room { 0.0 } else { low - room };
     floor..high + room
 }

@@ -196,7 +196,7 @@ fn results(found: &[Found]) -> Result<Option<Section>> {
         let columns =
             ["part", "metric", "block", "group", "setting", "against", "value", "low", "high", "p_value", "runs"];
         let rows = table.first(&columns, ROWS)?;
-        // What was chosen and how it compares; without a choice, everything.
+        // The chosen settings and their comparisons; without a choice, everything.
         let chosen = rows.iter().any(|row| row[0] != "mean");
         let shown: Vec<_> = rows.iter().filter(|row| !chosen || row[0] != "mean").collect();
         let mut grid = Grid::new(&["", "figure", "within", "what", "#value", "#low", "#high", "#p", "#runs"]);

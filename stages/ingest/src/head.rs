@@ -27,7 +27,7 @@ impl<'a> Head<'a> {
         let mut names: BTreeSet<&str> = rows.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
         let cells = rows.iter().flat_map(Map::iter);
         let filled = cells.filter(|(_, value)| !is_empty(value)).map(|(name, _)| name.as_str()).collect();
-        // What `columns:` names is taken as it says and serves as nothing else.
+        // A column that `columns:` names has this role and no other.
         given.values().flatten().flat_map(Names::all).for_each(|theirs| _ = names.remove(theirs.as_str()));
         Head { rows, names, filled, given }
     }

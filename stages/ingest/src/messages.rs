@@ -133,7 +133,7 @@ fn message(column: &str, index: usize, value: Value) -> Result<Message, BadRow> 
     let mut content = match take(SAID[1]) {
         Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => parts.into_iter().map(|part| text_part(&inner, part)).collect::<Result<_, _>>()?,
-        // What calls tools need not say anything.
+        // A message that calls tools may be empty.
         Some(Value::Null) if calls => {
             extra.insert("content".to_owned(), "null".to_owned());
             String::new()

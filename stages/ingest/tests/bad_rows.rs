@@ -190,7 +190,7 @@ fn the_first_bad_rows_are_named_and_all_are_counted() {
     let data = Data::of("a.jsonl", text);
     let error = data.run(&["a.jsonl"], json!({})).err().unwrap();
     assert!(error.starts_with("30 of 31 rows cannot be taken:\n  a.jsonl:2: missing: "), "{error}");
-    // What many rows share is told once.
+    // A fault that many rows share stands once.
     assert_eq!(error.matches("a.jsonl:").count(), 3);
     assert!(error.contains("\n  and 27 more: missing column `prompt`\n"), "{error}");
     let error = data.run(&["a.jsonl"], json!({"on_bad_row": "reject", "max_rejects": 2})).err().unwrap();
@@ -223,7 +223,7 @@ fn findings_come_before_the_run() {
     assert_eq!(data.check(&["a.jsonl"], json!({})), []);
     let at_fault = |name: &str| data.check(&[name], json!({}))[0].in_data;
     assert!(at_fault("d.jsonl") && at_fault("e.gz") && !at_fault("c.txt"));
-    // What is not there is found with the other files that configurations name.
+    // A missing file is found with the other files that configurations name.
     assert_eq!(data.check(&["none.jsonl"], json!({})), []);
     check(&["a.jsonl", "b.jsonl"], json!({}), "files", "a.jsonl` is preference and");
     check(&["c.txt"], json!({}), "files", "c.txt: neither JSON Lines, a JSON list, CSV, TSV nor Parquet");

@@ -96,7 +96,7 @@ fn dialogues_with_other_marks_are_read_as_such() {
         let [prompt, chosen, ..] = pair(&text, json!({}));
         assert_eq!(prompt.trim_end(), format!("text: {}", shared.trim_end()));
         assert_eq!(format!("{prompt}{}", chosen.strip_prefix("text: ").unwrap()), format!("text: {}", side("three")));
-        // What cannot be one is refused.
+        // A value that cannot be one is refused.
         let other = side("blue").replace("What?", "What now?");
         for form in ["chat", "text"] {
             let error = Data::of("a.jsonl", row(side("three"), other.clone())).run(&["a.jsonl"], json!({"form": form}));

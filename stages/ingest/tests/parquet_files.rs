@@ -24,7 +24,7 @@ use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
 fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
-    // What datasets on the Hugging Face hub and pandas are packed with.
+    // The codecs of datasets on the Hugging Face hub and of pandas.
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
     let batch =
         RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)));

@@ -168,7 +168,7 @@ fn a_scale_that_can_mean_two_things_is_asked_for() {
     assert!(twice[0].1.contains("`1` stands for two things"), "{twice:?}");
     let empty = finding(json!([1, 2, 0]), json!({"votes": {"first": [], "second": 1}}));
     assert!(empty[0].1.contains("an empty list says nothing"), "{empty:?}");
-    // What reads no votes says so.
+    // A format without votes refuses the setting.
     let data = Data::of("a.jsonl", r#"{"prompt":"q","chosen":"a","rejected":"b"}"#);
     let found = data.check(&["a.jsonl"], json!({"votes": {"first": 1, "second": 2}}));
     assert!(found[0].text.contains("has no effect: format `preference`"), "{found:?}");

@@ -235,7 +235,7 @@ mod tests {
         // OpenAI's placeholder is no log-prob.
         let with_placeholder = [("A", -0.1), ("The", -3.0), ("I", -7.5), ("B", -9999.0)];
         assert_eq!(labels(said(&with_placeholder)), expected);
-        // What is left can be less than the least likely token: 1 - 0.6 - 0.399.
+        // The rest can be less than the least likely token: 1 - 0.6 - 0.399.
         let labels = labels(said(&[("A", 0.6f64.ln()), ("The", 0.399f64.ln())]));
         assert!((labels.second - 0.001f64.ln()).abs() < 1e-9 && labels.second_bounded, "{labels:?}");
     }

@@ -116,7 +116,7 @@ mod tests {
             for ba in answers() {
                 for debias in [Debias::Probability, Debias::Logit] {
                     let p = p_hat(ab, ba, debias);
-                    // What was the order a first is the order b first for the exchanged pair.
+                    // The order a first is the order b first for the exchanged pair.
                     assert_eq!(p_hat(swapped(ba), swapped(ab), debias), 1.0 - p, "{ab:?} {ba:?} {debias:?}");
                     assert!((0.0..=1.0).contains(&p));
                 }

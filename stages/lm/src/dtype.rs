@@ -86,7 +86,7 @@ mod tests {
         assert!(Dtype::Bf16.on_cpu(false).unwrap().contains("no instructions for bf16"));
         assert!(Dtype::Bf16.on_cpu(true).is_none() && Dtype::F32.on_cpu(false).is_none());
         assert_eq!(Dtype::F32.remark(), None);
-        // What `check` says is what the run says on the same device.
+        // `check` and the run give the same warning on the same device.
         if resolve_device("auto").unwrap() == "cpu" {
             assert_eq!(Dtype::Bf16.remark(), Dtype::Bf16.warning(&Device::Cpu));
         }

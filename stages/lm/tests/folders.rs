@@ -70,7 +70,7 @@ fn shards_and_half_precision_are_read() {
         for (got, want) in scores(&decoder, &sequences).iter().zip(&want) {
             assert!((got - want).abs() < tolerance, "{name}: {got}, want {want}");
         }
-        // What is written is what the weights are now, and config.json says so in its own style.
+        // The file has the dtype of the weights, and config.json names it in its own style.
         let again = tempfile::tempdir().unwrap();
         decoder.save(again.path()).unwrap();
         assert_eq!(json(&again.path().join("config.json"))["torch_dtype"], "float32");

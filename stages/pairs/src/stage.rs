@@ -500,7 +500,7 @@ mod tests {
             let plain = Item { kl_response_id: None, kl_response: None, kl_group: None, ..item.clone() };
             assert_eq!(plain, *before);
         }
-        // What comes straight from verdicts is the same.
+        // Items straight from verdicts are the same.
         let (folder, ..) = run(&rows, json!({"write": "items", "kl_group": 3}), 0);
         assert_eq!(read_rows::<Item>(&folder.path().join("items")).unwrap(), items);
         let refused = |yaml| run(&given, yaml, 0).1.unwrap_err().to_string();

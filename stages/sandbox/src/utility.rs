@@ -40,7 +40,7 @@ mod tests {
         check("pick four drinks:", " oak", -0.25);
         check("pick one drink:", " oak", 0.0);
         check("pick one drink:", "", -0.25);
-        // What is no word of the category counts as a wrong word, whatever it is.
+        // Any other token counts as a wrong word.
         check("find two trees today:", " oak pine:", 0.5);
     }
 

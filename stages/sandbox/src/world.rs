@@ -161,7 +161,7 @@ impl World {
     pub(crate) fn run(&self, context: &Context<'_>) -> Result<Outcome> {
         let mut requests = Request::all();
         requests.shuffle(&mut context.seed.generator("sandbox", "requests", 0));
-        // What is held out is in nothing else; demonstrations and judge data draw from all the rest.
+        // Held-out prompts are in no other table; demonstrations and judge data draw from the rest.
         let (holdout, rest) = requests.split_at(self.holdout_prompts as usize);
         write_prompts(context, "holdout_prompts", holdout)?;
         write_prompts(context, "prompts", &rest[..self.prompts as usize])?;

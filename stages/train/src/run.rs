@@ -59,7 +59,7 @@ impl Train {
             )));
         }
         let read = |input: &'static str| -> Result<Dataset> {
-            // What is measured on may be of one form, whatever is trained on.
+            // The held-out pairs may be of one form, whatever form is trained on.
             let allow_same_prompt = self.allow_same_prompt || input != "from";
             let mut dataset = Dataset::read(context, input, &reader, &self.objective, allow_same_prompt)?;
             if !context.sources("reference").is_empty() {
@@ -145,7 +145,7 @@ impl Train {
         }
         let result = self.run_steps(context, &plan, &mut training, &mut log, &mut checkpoints);
         if let Err(Error::Interrupted) = result {
-            // What the unfinished batch has added to the gradient is computed again by the resumed run.
+            // The resumed run computes the gradient of the unfinished batch again.
             training.discard().map_err(lm_error)?;
             checkpoints.write(context, &training, &log)?;
         }

@@ -64,7 +64,7 @@ fn dpo_with_an_adapter_follows_peft() {
         // Early steps of AdamW turn the signs of tiny gradients into whole steps; B starts at 0.
         near(&format!("|{parameter}|"), got, norm.as_f64().unwrap(), 1e-4 * norm.as_f64().unwrap());
     }
-    // What lies there is a PEFT folder with a tokenizer, and merged it gives the same log-probs.
+    // The output is a PEFT folder with a tokenizer; merged it gives the same log-probs.
     let config: Value = serde_json::from_slice(&std::fs::read(policy.join("adapter_config.json")).unwrap()).unwrap();
     assert_eq!(config["base_model_name_or_path"], model().canonicalize().unwrap().to_str().unwrap());
     assert!(policy.join("tokenizer.json").is_file() && !policy.join("model.safetensors").exists());

@@ -112,7 +112,7 @@ fn data_that_the_objective_cannot_mean_is_refused_with_the_fix() {
     let across = Bench::new().table("from", joint).table("reference", &reference(joint));
     assert!(fails(&across, &config(json!({"name": "gdpo", "beta": 0.3}))).contains("`gjpo`"));
 
-    // What is measured on may share its prompts where what is trained on does not.
+    // The held-out pairs may share their prompts where the training pairs do not.
     let mut measured = jpo.clone();
     measured["eval_pairs"] = json!("held");
     let both = [&rows[..], joint].concat();

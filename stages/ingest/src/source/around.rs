@@ -20,7 +20,7 @@ pub enum Around {
 pub fn begun(start: &[u8]) -> Result<Option<Around>, String> {
     let mut scan = Scan { text: start, at: 0 };
     let (mut keys, mut lists, mut objects) = (Vec::new(), Vec::new(), Vec::new());
-    // Whether the first object ends within what was read.
+    // True where the first object ends within the bytes that were read.
     let complete = scan.members(|scan, key| {
         match scan.peek() {
             Some(b'[') if scan.after(b'[') == Some(b'{') => lists.push(key.clone()),

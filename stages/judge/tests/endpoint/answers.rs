@@ -102,7 +102,7 @@ fn a_judge_that_says_something_else_gives_no_verdicts_and_stops_the_stage() {
             }
             other => panic!("{other:?}"),
         }
-        // What was answered is evidence, whatever is asked of it.
+        // Answers are evidence under any setting.
         let billed = server.billed().len();
         if reason == "low_label_mass" {
             let lower = files.stage(&server.url, json!({}), json!({"least_mass": 0.0, "max_low_mass": 0.0}));

@@ -20,7 +20,7 @@ impl Failure {
     }
 
     fn note<T>(&self, result: IoResult<T>) -> IoResult<T> {
-        // What the system did not say itself, such as an early end, is the file's fault.
+        // An error that the system did not raise, such as an early end, is the file's fault.
         if let Err(Some(code)) = result.as_ref().map_err(std::io::Error::raw_os_error) {
             let error = std::io::Error::from_raw_os_error(code);
             *self.0.lock().expect("no thread panics while it holds an error") = Some(error);

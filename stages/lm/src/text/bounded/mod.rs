@@ -118,7 +118,7 @@ fn failed(text: &str) -> Error {
 fn compile(name: &'static str, source: &'static str, syntax: SyntaxConfig) -> Result<Code, Error> {
     let mut in_tag = 0;
     for token in tokenize(source, false, syntax.clone()) {
-        // What cannot be read is told by the parser, with its place.
+        // The parser reports syntax errors, with their place.
         let Ok((token, span)) = token else { break };
         in_tag = match token {
             Token::VariableStart | Token::BlockStart => 0,

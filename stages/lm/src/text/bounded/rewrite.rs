@@ -216,7 +216,7 @@ fn binary<'a>(old: &Spanned<ast::BinOp<'a>>) -> Expr<'a> {
         BinOpKind::Mul => called(TIMES, old.span(), vec![expression(&old.left), expression(&old.right)]),
         BinOpKind::Add | BinOpKind::Concat => measured(MADE, old.span(), both(seen)),
         BinOpKind::ScAnd | BinOpKind::ScOr => both(expression),
-        // What these look at may be large.
+        // The operands of these may be large.
         BinOpKind::Eq
         | BinOpKind::Ne
         | BinOpKind::Lt
