@@ -25,16 +25,16 @@ pub struct PipelineFile {
 /// A choice of stages.
 #[derive(Debug, Args)]
 pub struct Choice {
-    /// This stage alone; what it reads has to be there
+    /// This stage alone; its inputs have to exist
     #[arg(long, value_name = "STAGE", conflicts_with_all = ["from", "until"])]
     pub only: Option<String>,
-    /// This stage and what follows from it
+    /// This stage and the stages after it
     #[arg(long, value_name = "STAGE")]
     pub from: Option<String>,
-    /// This stage and what it needs
+    /// This stage and the stages before it
     #[arg(long, value_name = "STAGE")]
     pub until: Option<String>,
-    /// Run this stage, or all stages of a matrix, even if its result could be used again
+    /// Run this stage, or all stages of a matrix, even if its result could be reused
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
     /// With --only or --from: take the latest results of stages that are out of date
