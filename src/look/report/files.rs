@@ -22,6 +22,8 @@ pub struct Found {
     pub path: PathBuf,
     /// Rows in it.
     pub rows: u64,
+    /// The step whose weights became the policy, where evaluations chose it.
+    pub policy_step: Option<u64>,
 }
 
 impl Found {
@@ -110,8 +112,10 @@ pub fn found(store: &Store, record: &RunRecord) -> Result<Vec<Found>> {
         let entry = record.stages.get(stage).filter(|record| !record.ports.is_empty());
         let Some(entry) = entry.and_then(|record| record.entry.as_ref()) else { continue };
         let Some(manifest) = store.manifest(entry)? else { continue };
+        let policy_step = manifest.outcome.figures.get("step of `policy`").and_then(Value::as_u64);
         for (port, files) in manifest.ports {
             all.push(Found {
+                policy_step,
                 stage: stage.clone(),
                 path: store.entry(entry).join(&port),
                 port,

@@ -41,6 +41,8 @@ const CURVES: [(&str, bool); 8] = [
 struct Curves {
     name: String,
     rows: Vec<Vec<Value>>,
+    /// The step whose weights became the policy, where evaluations chose it.
+    policy_step: Option<u64>,
 }
 
 /// The curves of some trainings, each with its name. Preference training and imitation apart, since their losses have
@@ -50,7 +52,7 @@ pub fn drawings<'a>(tables: impl IntoIterator<Item = (String, &'a Found)>) -> Re
     columns.extend(CURVES.iter().map(|(name, _)| *name));
     let (mut preference, mut imitation) = (Vec::new(), Vec::new());
     for (name, table) in tables.into_iter().filter(|(_, table)| table.table == Table::Metrics && table.rows > 0) {
-        let curves = Curves { name, rows: table.first(&columns, ROWS)? };
+        let curves = Curves { name, rows: table.first(&columns, ROWS)?, policy_step: table.policy_step };
         let rewarded = curves.rows.iter().any(|row| !row[2].is_null());
         if rewarded { preference.push(curves) } else { imitation.push(curves) }
     }
@@ -108,9 +110,15 @@ fn drawn(title: &str, all: &[Curves]) -> Result<Part> {
             1 => (ink, Mark::Dots(points)),
             _ => (ink, Mark::Line(points)),
         }));
+        for (curves, (ink, _)) in shown.iter().zip(&inks) {
+            marks.extend(chosen(curves, column + 1).map(|point| (*ink, Mark::Dots(vec![point]))));
+        }
         figures.push(Figure::new(name, &frame, &marks, &legend)?);
     }
-    let name = |curves: &Curves| format!("{}: {} steps", curves.name, grouped(curves.rows.len() as u64));
+    let name = |curves: &Curves| {
+        let policy = curves.policy_step.map_or(String::new(), |step| format!(", policy of step {} (dot)", grouped(step)));
+        format!("{}: {} steps{policy}", curves.name, grouped(curves.rows.len() as u64))
+    };
     let mut facts = shown.iter().map(name).collect::<Vec<_>>().join(" · ");
     if all.len() > shown.len() {
         facts.push_str(&format!(" · and {} more, which are not drawn", all.len() - shown.len()));
@@ -202,6 +210,13 @@ fn pooled(rows: &[&Vec<Value>], column: usize, last: f64) -> Vec<(f64, f64)> {
     }
     let filled = sums.into_iter().filter(|(.., weight)| *weight > 0.0);
     filled.map(|(steps, values, weight)| (steps / weight, values / weight)).collect()
+}
+
+/// The evaluation that chose the policy, on its curve.
+fn chosen(curves: &Curves, column: usize) -> Option<(f64, f64)> {
+    let step = curves.policy_step? as f64;
+    let row = curves.rows.iter().find(|row| row[0].as_f64() == Some(step))?;
+    CURVES[column - 1].0.starts_with("eval_").then_some((step, row[column].as_f64()?))
 }
 
 /// (step, value) of the rows that have one, as the means of at most so many parts.

@@ -4,6 +4,8 @@ use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table, Work};
 use lm::{Load, Purpose};
 use tokens::cost;
 
+use crate::best;
+use crate::check::MOST_KEPT;
 use crate::config::Train;
 
 /// Bytes that a row takes beside its tokens: its ids and its place in the tables.
@@ -12,9 +14,13 @@ const ROW_BYTES: f64 = 900.0;
 const TOKEN_BYTES: f64 = 4.0;
 
 pub(crate) fn estimate(stage: &Train, ahead: &Ahead<'_>) -> Outlook {
-    let policy = || Expected::of_model(ahead.model("model").cloned());
+    let kept = stage.best.map_or(1, |best| best.keep.min(MOST_KEPT));
+    let policies = |outlook: Outlook| {
+        let expected = || Expected::of_model(ahead.model("model").cloned());
+        (0..kept).fold(outlook, |outlook, rank| outlook.port(&best::port(rank), expected()))
+    };
     let Some((from, rows)) = ahead.input("from").and_then(|from| Some((from.clone(), from.rows?))) else {
-        return Outlook::default().port("policy", policy());
+        return policies(Outlook::default());
     };
     let count = rows.value as f64;
     // A batch is of so many rows, or of all the rows of so many prompts.
@@ -59,8 +65,7 @@ pub(crate) fn estimate(stage: &Train, ahead: &Ahead<'_>) -> Outlook {
             forecast.memory = Some(model.bytes(purpose) + data as u64);
         }
     }
-    Outlook::of(forecast)
-        .port("policy", policy())
+    policies(Outlook::of(forecast))
         .port("metrics", Expected::of_rows(Table::Metrics, steps_are.with(steps as u64)))
         .port("steps", Expected::of_rows(Table::Steps, Amount::about((steps * in_batch) as u64)))
 }

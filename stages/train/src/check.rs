@@ -2,10 +2,12 @@
 
 use kit::Finding;
 
-use crate::config::{MemorySchedule, Train};
+use crate::config::{MemorySchedule, Schedule, Train};
 
 /// Passes over the rows, at most: their steps are counted before the first.
 const MOST_EPOCHS: u64 = 100_000;
+/// Policies that `best` keeps, at most.
+pub(crate) const MOST_KEPT: usize = 16;
 
 impl Train {
     pub(crate) fn findings(&self) -> Vec<Finding> {
@@ -47,6 +49,25 @@ impl Train {
             "eval_every",
             "has no effect without `eval_pairs`".to_owned(),
         );
+        if let Some(best) = &self.best {
+            find(
+                self.eval_pairs.is_none() || self.eval_every.is_none(),
+                "best",
+                "chooses among evaluations on held-out pairs: give `eval_pairs` and `eval_every`".to_owned(),
+            );
+            let text = format!("got {}, wanted 1 to {MOST_KEPT}", best.keep);
+            find(!(1..=MOST_KEPT).contains(&best.keep), "best.keep", text);
+            find(best.patience == Some(0), "best.patience", "got 0, wanted at least 1".to_owned());
+            // A training that ends early has made at least `patience` + 1 evaluations.
+            let early = best.patience.is_some_and(|patience| patience > 0 && best.keep as u64 > patience + 1);
+            let text = "training may end before so many evaluations: wanted at most `patience` + 1".to_owned();
+            find(early, "best.keep", text);
+            let delta = best.min_delta;
+            let text = format!("{delta} is out of range, wanted a number of at least 0");
+            find(!(delta >= 0.0 && delta.is_finite()), "best.min_delta", text);
+            let idle = delta != 0.0 && best.patience.is_none();
+            find(idle, "best.min_delta", "has no effect without `patience`".to_owned());
+        }
         for (path, value) in [
             ("epochs", self.epochs),
             ("steps", self.steps),
@@ -108,6 +129,11 @@ impl Train {
         ] {
             find(!ok, &format!("optimizer.{path}"), format!("{value} is out of range, wanted {wanted}"));
         }
+        let least = optimizer.min_lr;
+        let text = format!("{least} is out of range, wanted a number from 0 to `lr`");
+        find(!(least >= 0.0 && least <= optimizer.lr), "optimizer.min_lr", text);
+        let constant = least != 0.0 && optimizer.schedule == Schedule::Constant;
+        find(constant, "optimizer.min_lr", "has no effect with `schedule: constant`".to_owned());
         if let Some(norm) = optimizer.clip_norm {
             let text = format!("{norm} is out of range, wanted a number above 0, or null for no clipping");
             find(!above_zero(norm), "optimizer.clip_norm", text);

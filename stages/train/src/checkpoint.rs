@@ -11,6 +11,7 @@ use lm::Training;
 use serde::{Deserialize, Serialize};
 use tokens::lm_error;
 
+use crate::best::BestPolicies;
 use crate::log::{Counters, Log};
 
 /// The folder of the model's and the optimizer's state within a checkpoint.
@@ -53,11 +54,23 @@ impl Checkpoints {
         gone.as_secs_f64() >= 60.0 * minutes && gone >= self.took * REST
     }
 
-    /// Takes up the latest checkpoint that is as it was written, where there is one.
-    pub(crate) fn resume(&mut self, context: &Context<'_>, training: &mut Training) -> Result<Option<Log>> {
+    /// Takes up the latest checkpoint that is as it was written, with the policies that it needs, where there is one.
+    pub(crate) fn resume(
+        &mut self,
+        context: &Context<'_>,
+        training: &mut Training,
+        best: Option<&BestPolicies<'_>>,
+    ) -> Result<Option<Log>> {
         while let Some((batches, folder)) = self.all()?.pop() {
-            let counters = match checked(&folder)? {
-                Ok(counters) => counters,
+            let log = match checked(&folder)? {
+                Ok(counters) => read_log(&folder, counters).and_then(|log| {
+                    let damage = best.map_or(Ok(None), |best| best.damage(&log.metrics))?;
+                    Ok(damage.map_or(Ok(log), Err))
+                })?,
+                Err(damage) => Err(damage),
+            };
+            let log = match log {
+                Ok(log) => log,
                 Err(damage) => {
                     let name = folder.strip_prefix(context.folder).expect("it lies in the stage's folder");
                     context.set_aside(&name.to_string_lossy(), &damage)?;
@@ -66,13 +79,7 @@ impl Checkpoints {
             };
             training.load_state(&folder.join(STATE)).map_err(lm_error)?;
             self.latest = Some(batches);
-            return Ok(Some(Log {
-                counters,
-                metrics: read_rows::<Metric>(&folder.join("metrics.parquet"))?,
-                steps: read_rows::<StepRow>(&folder.join("steps.parquet"))?,
-                contrasts: read_rows::<Contrast>(&folder.join("contrasts.parquet"))?,
-                splits: read_rows::<Split>(&folder.join("splits.parquet"))?,
-            }));
+            return Ok(Some(log));
         }
         Ok(None)
     }
@@ -132,6 +139,17 @@ impl Checkpoints {
     }
 }
 
+/// The tables of a checkpoint.
+fn read_log(folder: &Path, counters: Counters) -> Result<Log> {
+    Ok(Log {
+        counters,
+        metrics: read_rows::<Metric>(&folder.join("metrics.parquet"))?,
+        steps: read_rows::<StepRow>(&folder.join("steps.parquet"))?,
+        contrasts: read_rows::<Contrast>(&folder.join("contrasts.parquet"))?,
+        splits: read_rows::<Split>(&folder.join("splits.parquet"))?,
+    })
+}
+
 /// Compares a checkpoint with its record: its counters, or what is wrong.
 fn checked(folder: &Path) -> Result<std::result::Result<Counters, String>> {
     let record = match read_sealed::<Record>(&folder.join(RECORD))? {
@@ -150,7 +168,7 @@ fn checked(folder: &Path) -> Result<std::result::Result<Counters, String>> {
 }
 
 /// Makes the files of a folder durable, and the folder; takes stock of them.
-fn sync_files(folder: &Path) -> Result<Vec<Part>> {
+pub(crate) fn sync_files(folder: &Path) -> Result<Vec<Part>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();

@@ -45,6 +45,9 @@ pub struct Train {
     /// Steps between evaluations on `eval_pairs`; without it there is one at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_every: Option<u64>,
+    /// Takes the policy from the best evaluation on `eval_pairs` in place of the last step, and may end training early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestOptions>,
     /// Steps between checkpoints, from which a killed run goes on; a signal writes one more. It does not change the
     /// result.
     #[serde(default = "checkpoint_every")]
@@ -102,6 +105,9 @@ pub struct Optimizer {
     /// Course of the learning rate after the warmup.
     #[serde(default)]
     pub schedule: Schedule,
+    /// The learning rate that `linear` and `cosine` fall to; at most `lr`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub min_lr: f64,
     /// Steps over which the learning rate rises: step k of these (from 1) has lr k / (warmup_steps + 1).
     #[serde(default)]
     pub warmup_steps: u64,
@@ -129,10 +135,54 @@ pub enum Schedule {
     /// It stays.
     #[default]
     Constant,
-    /// Down to 0 in equal amounts; 0 would be reached by the step after the last.
+    /// Down to `min_lr` in equal amounts; it would be reached by the step after the last.
     Linear,
-    /// Down to 0 by half a cosine; 0 would be reached by the step after the last.
+    /// Down to `min_lr` by half a cosine; it would be reached by the step after the last.
     Cosine,
+}
+
+/// The choice of the policy by held-out pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BestOptions {
+    /// The metric of `eval_pairs` that decides. Of equal evaluations the earlier one is better.
+    pub metric: EvalMetric,
+    /// Evaluations whose policies are kept, 1 to 16: `policy` is of the best one, `policy_2` of the second, and so on;
+    /// each is a model for other stages.
+    #[serde(default = "keep", skip_serializing_if = "is_one")]
+    pub keep: usize,
+    /// Evaluations in a row without improvement after which training ends; without it, it goes on to its last step. The
+    /// learning rate follows the whole length in either case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
+    /// The improvement that `patience` takes for one: more than this, at least 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub min_delta: f64,
+}
+
+/// A metric of held-out pairs; its name says its direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EvalMetric {
+    /// The objective's loss: lower is better.
+    #[serde(rename = "eval_loss")]
+    Loss,
+    /// The share of pairs whose chosen side has the higher reward: higher is better.
+    #[serde(rename = "eval_rewards/accuracies")]
+    Accuracies,
+    /// The mean difference of rewards, chosen less rejected: higher is better.
+    #[serde(rename = "eval_rewards/margins")]
+    Margins,
+}
+
+impl EvalMetric {
+    /// The name in tables and configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            EvalMetric::Loss => "eval_loss",
+            EvalMetric::Accuracies => "eval_rewards/accuracies",
+            EvalMetric::Margins => "eval_rewards/margins",
+        }
+    }
 }
 
 /// Size and order of batches: exactly one of `pairs`, `prompts` and `items`. The last batch of a pass may be smaller.
@@ -200,6 +250,18 @@ pub enum MemorySchedule {
     Boundaries,
     /// Nothing; each micro-batch is computed again.
     TwoPass,
+}
+
+fn keep() -> usize {
+    1
+}
+
+fn is_one(keep: &usize) -> bool {
+    *keep == 1
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 fn checkpoint_every() -> u64 {

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod attach;
+mod best;
 mod check;
 mod checkpoint;
 mod config;
@@ -15,6 +16,7 @@ mod learning_rate;
 mod log;
 mod micro;
 mod order;
+mod policy;
 mod read;
 mod run;
 mod splits;
@@ -22,7 +24,7 @@ mod stage;
 mod step;
 mod tensorboard;
 
-pub use config::{Adapter, BatchOptions, MemoryOptions, MemorySchedule, Optimizer, SaveOptions, Schedule, Train};
+pub use config::{Adapter, BatchOptions, BestOptions, EvalMetric, MemoryOptions, MemorySchedule, Optimizer, SaveOptions, Schedule, Train};
 
 pub use export::export_model;
 pub use lm::SavedDtype;

@@ -1,19 +1,19 @@
 //! The run, top to bottom: data and its checks, the model, the loop, the ports.
 
-use std::path::{Path, PathBuf};
-
 use kit::rows::{Contrast, Metric, Split, StepRow};
 use kit::{Context, Error, Outcome, Result, Table};
-use lm::{AdamW, Kept, Memory, Training};
+use lm::{AdamW, Memory, Training};
 use objective::Mixture;
 use tokens::{SequenceReader, lm_error, load_decoder};
 
+use crate::best::{self, BestPolicies};
 use crate::checkpoint::Checkpoints;
 use crate::config::{MemorySchedule, Train};
 use crate::dataset::Dataset;
 use crate::evaluate::HeldOut;
 use crate::log::Log;
 use crate::order::Order;
+use crate::policy::from_adapter;
 use crate::step::Stepper;
 use crate::tensorboard::EventFile;
 
@@ -138,19 +138,42 @@ impl Train {
         }
         let mut training = self.training(context)?;
         let mut checkpoints = Checkpoints::open(context);
-        let mut log = checkpoints.resume(context, &mut training)?.unwrap_or_default();
+        let best = self.best.as_ref().map(|options| BestPolicies::open(options, context));
+        let mut log = checkpoints.resume(context, &mut training, best.as_ref())?.unwrap_or_default();
         if log.counters.batches > 0 {
             let what = format!("step {} of {}", log.counters.batches, plan.batches);
             context.emit(kit::Event::Resumed { what });
         }
-        let result = self.run_steps(context, &plan, &mut training, &mut log, &mut checkpoints);
+        let result = self.run_steps(context, &plan, &mut training, &mut log, &mut checkpoints, best.as_ref());
         if let Err(Error::Interrupted) = result {
             // The resumed run computes the gradient of the unfinished batch again.
             training.discard().map_err(lm_error)?;
             checkpoints.write(context, &training, &log)?;
         }
         result?;
-        let kept = self.write_ports(context, &training, &plan, &log)?;
+        let (of_steps, kept) = match &best {
+            Some(best) => best.publish(context, &log.metrics)?,
+            None => {
+                let policy = context.port("policy");
+                if policy.exists() {
+                    std::fs::remove_dir_all(&policy).map_err(Error::io(&policy))?;
+                }
+                (Vec::new(), self.write_policy(context, &training, &policy)?)
+            }
+        };
+        if let Some(kept) = kept.filter(|kept| kept.share() < 0.99) {
+            context.warn(format!(
+                "`save.dtype` undoes the updates of {:.1} % of the {} weights that training changed; `f32` keeps them",
+                100.0 * (1.0 - kept.share()),
+                kept.changed
+            ));
+        }
+        self.write_tables(context, &log)?;
+        if log.counters.batches < plan.batches {
+            let (done, of) = (log.counters.batches, plan.batches);
+            let patience = self.best.and_then(|best| best.patience).unwrap_or_default();
+            context.note(format!("ended at step {done} of {of}: {patience} evaluations without improvement"));
+        }
         let mut rejects = plan.dataset.rejects;
         let rejected = rejects.len() as u64;
         let mut outcome = Outcome::default().balance("from", plan.dataset.read, plan.dataset.read - rejected, rejected);
@@ -183,7 +206,7 @@ impl Train {
                 context.warn(format!("{batches} batches {what} made no step"));
             }
         }
-        Ok(figures(outcome, &self.objective, &log, held_out))
+        Ok(figures(outcome, &self.objective, &log, held_out, &of_steps))
     }
 
     fn run_steps(
@@ -193,6 +216,7 @@ impl Train {
         training: &mut Training,
         log: &mut Log,
         checkpoints: &mut Checkpoints,
+        best: Option<&BestPolicies<'_>>,
     ) -> Result<()> {
         let mut events = EventFile::create(&context.folder.join(".tensorboard"))?;
         let stepper = Stepper {
@@ -230,12 +254,22 @@ impl Train {
                     // A signal here leaves the step noted and its evaluation to the resumed run.
                     let budget = self.batch.tokens_per_micro_batch;
                     held_out.measure(training.decoder(), &self.objective, budget, &context.interrupt, metric)?;
+                    if let Some(best) = best {
+                        best.keep(&log.metrics, |folder| self.write_policy(context, training, folder))?;
+                    }
                 }
+                let metric = log.metrics.last().expect("each batch has a row");
                 events.add(metric)?;
                 context.progress(done, plan.batches, "steps", detail(metric));
+                if self.best.is_some_and(|best| best.stops(&log.metrics)) {
+                    return Ok(());
+                }
                 let due = done.is_multiple_of(self.checkpoint_every) || checkpoints.due(self.checkpoint_minutes);
                 if due && done < plan.batches {
                     checkpoints.write(context, training, log)?;
+                    if let Some(best) = best {
+                        best.prune(&log.metrics)?;
+                    }
                 }
                 if done == plan.batches {
                     break;
@@ -246,36 +280,7 @@ impl Train {
         Ok(())
     }
 
-    fn write_ports(&self, context: &Context<'_>, training: &Training, plan: &Plan, log: &Log) -> Result<Option<Kept>> {
-        let policy = context.port("policy");
-        if policy.exists() {
-            std::fs::remove_dir_all(&policy).map_err(Error::io(&policy))?;
-        }
-        std::fs::create_dir_all(&policy).map_err(Error::io(&policy))?;
-        let base = context.model("model")?;
-        let kept = match &self.adapter {
-            None => training.save(&policy, self.save.dtype, &base.path),
-            Some(_) => {
-                // The digest ties the folder's bytes to the weights that the adapter was trained beside.
-                let path = policy.join("base_digest.txt");
-                std::fs::write(&path, format!("{}\n", base.digest)).map_err(Error::io(&path))?;
-                if let Some(inside) = inside_of_store(&base.path, &policy) {
-                    let path = policy.join(lm::BASE_INSIDE);
-                    std::fs::write(&path, format!("{}\n", inside.display())).map_err(Error::io(&path))?;
-                }
-                training.save_adapter(&policy, self.save.dtype, &base.path).map(|()| None)
-            }
-        }
-        .map_err(lm_error)?;
-        if let Some(kept) = kept.filter(|kept| kept.share() < 0.99) {
-            context.warn(format!(
-                "`save.dtype` undoes the updates of {:.1} % of the {} weights that training changed; `f32` keeps them",
-                100.0 * (1.0 - kept.share()),
-                kept.changed
-            ));
-        }
-        lm::copy_tokenizer(&base.path, &policy).map_err(lm_error)?;
-        debug_assert_eq!(log.counters.batches, plan.batches);
+    fn write_tables(&self, context: &Context<'_>, log: &Log) -> Result<()> {
         let mut metrics = context.writer::<Metric>("metrics")?;
         metrics.extend(log.metrics.iter().cloned())?;
         metrics.finish()?;
@@ -292,24 +297,8 @@ impl Train {
             splits.extend(log.splits.iter().cloned())?;
             splits.finish()?;
         }
-        Ok(kept)
+        Ok(())
     }
-}
-
-/// The remark on a `model` that is an adapter.
-pub(crate) fn from_adapter(folder: &dyn std::fmt::Display) -> String {
-    format!(
-        "`model` is an adapter ({folder}); training starts from whole weights: merge it with `halftone export model \
-         {folder} --to FOLDER` and name that folder"
-    )
-}
-
-/// The way from an adapter to its base, where that is another result of the same store: it holds when the store is moved.
-fn inside_of_store(base: &Path, policy: &Path) -> Option<PathBuf> {
-    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    // STORE/ENTRY/policy
-    let store = whole(policy).ancestors().nth(2).map(Path::to_owned)?;
-    whole(base).strip_prefix(store).ok().map(|inside| Path::new("../..").join(inside))
 }
 
 /// The short figures beside the progress bar.
@@ -320,8 +309,15 @@ fn detail(metric: &Metric) -> String {
     if shown.is_empty() { "no weight in this batch".to_owned() } else { shown.join(", ") }
 }
 
-/// The figures of a training; `held_out` is how many pairs it was evaluated on.
-fn figures(outcome: Outcome, objective: &Mixture, log: &Log, held_out: Option<usize>) -> Outcome {
+/// The figures of a training; `held_out` is how many pairs it was evaluated on, `of_steps` the steps of the kept policies
+/// where evaluations chose them.
+fn figures(
+    outcome: Outcome,
+    objective: &Mixture,
+    log: &Log,
+    held_out: Option<usize>,
+    of_steps: &[u64],
+) -> Outcome {
     let counters = &log.counters;
     let without_step = counters.without_weight + counters.one_class;
     let mut outcome = outcome
@@ -348,7 +344,13 @@ fn figures(outcome: Outcome, objective: &Mixture, log: &Log, held_out: Option<us
             outcome = outcome.headline(name, end, None, over);
         }
     }
-    let evaluated = log.metrics.last();
+    for (rank, step) in of_steps.iter().enumerate() {
+        outcome = outcome.figure(&format!("step of `{}`", best::port(rank)), *step);
+    }
+    let evaluated = match of_steps.first() {
+        Some(step) => log.metrics.iter().find(|metric| metric.step == *step),
+        None => log.metrics.last(),
+    };
     for (name, value) in [
         ("eval_loss", evaluated.and_then(|metric| metric.eval_loss)),
         ("eval_rewards/accuracies", evaluated.and_then(|metric| metric.eval_rewards_accuracies)),
@@ -356,7 +358,8 @@ fn figures(outcome: Outcome, objective: &Mixture, log: &Log, held_out: Option<us
     ] {
         if let Some(value) = value {
             let interval = held_out.filter(|_| name == "eval_rewards/accuracies").map(|rows| wilson(value, rows));
-            let rows = held_out.map_or(String::new(), |rows| format!("all {rows} held-out pairs"));
+            let at = of_steps.first().map_or(String::new(), |step| format!("at step {step}, "));
+            let rows = held_out.map_or(String::new(), |rows| format!("{at}all {rows} held-out pairs"));
             outcome = outcome.figure(name, value).headline(name, value, interval, rows);
         }
     }

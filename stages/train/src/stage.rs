@@ -9,10 +9,11 @@ use kit::{
 use tokens::lm_error;
 use tokens::rendering::{Shown, of_rows};
 
+use crate::check::MOST_KEPT;
 use crate::checkpoint::Checkpoints;
 use crate::config::Train;
-use crate::run::from_adapter;
-use crate::{ahead, read};
+use crate::policy::from_adapter;
+use crate::{ahead, best, read};
 
 impl Train {
     fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
@@ -31,6 +32,11 @@ impl Train {
         }];
         if let Some(value) = self.objective.value_at_zero(1.0) {
             notes.push(format!("where policy = reference, the loss at p_hat = 1 is {value:.4}"));
+        }
+        if let (Some(best), Some(every)) = (&self.best, self.eval_every) {
+            let evaluations = plan.batches / every + u64::from(!plan.batches.is_multiple_of(every));
+            let name = best.metric.name();
+            notes.push(format!("`policy` is the best of {evaluations} evaluations by `{name}`"));
         }
         for dataset in std::iter::once(&plan.dataset).chain(plan.held_out.iter().map(|held_out| &held_out.dataset)) {
             if let (mismatched @ 1.., _) = dataset.mismatched() {
@@ -108,6 +114,8 @@ impl Stage for Train {
             OutputPort::new(Table::Steps),
             OutputPort::new(Table::Rejects),
         ];
+        let kept = self.best.map_or(1, |best| best.keep.min(MOST_KEPT));
+        outputs.extend((1..kept).map(|rank| OutputPort::named(best::port(rank), Table::Model)));
         if self.objective.needs_similarities() {
             outputs.push(OutputPort::new(Table::Contrasts));
         }

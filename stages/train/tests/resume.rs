@@ -5,7 +5,8 @@ mod common;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{Bench, config, embeddings, items, pairs, port_bytes, reference, reference_of_items};
-use kit::{Error, Event, Interrupt};
+use kit::rows::Metric;
+use kit::{Error, Event, Interrupt, read_rows};
 use serde_json::{Value, json};
 
 fn bench() -> Bench {
@@ -215,4 +216,102 @@ fn a_damaged_checkpoint_is_named_set_aside_and_computed_again() {
         assert!(bench.entry(&format!("{entry}.damaged-1")).join(checkpoint).is_dir());
         assert!(port_bytes(&bench.entry(&entry)) == port_bytes(&bench.entry("whole")), "{file}");
     }
+}
+
+/// Evaluates at every step, keeps two policies, and moves so fast that it soon gets worse.
+fn choosing(metric: &str) -> Value {
+    let mut config = tiny(json!({"name": "gdpo", "beta": 0.3}));
+    config["optimizer"]["lr"] = json!(0.02);
+    config["eval_every"] = json!(1);
+    config["best"] = json!({"metric": metric, "keep": 2});
+    config
+}
+
+#[test]
+fn the_policy_is_that_of_the_best_evaluation_wherever_it_was_stopped() {
+    let bench = bench();
+    for (metric, better) in [("eval_loss", -1.0), ("eval_rewards/margins", 1.0)] {
+        let config = choosing(metric);
+        let outcome = bench.run_through(&config, "whole");
+        let metrics: Vec<Metric> = read_rows(&bench.entry("whole").join("metrics")).unwrap();
+        let goodness = |row: &Metric| {
+            let value = if better < 0.0 { row.eval_loss } else { row.eval_rewards_margins };
+            better * value.unwrap()
+        };
+        let mut order: Vec<&Metric> = metrics.iter().collect();
+        order.sort_by(|a, b| goodness(b).total_cmp(&goodness(a)));
+        let (first, second) = (order[0].step, order[1].step);
+        assert_eq!(outcome.figures["step of `policy`"], json!(first));
+        assert_eq!(outcome.figures["step of `policy_2`"], json!(second));
+
+        // A training that ends there, with the learning rates of the longer one, has the same weights.
+        let mut constant = config.clone();
+        constant["optimizer"]["schedule"] = json!("constant");
+        let outcome = bench.run_through(&constant, "constant");
+        let step = outcome.figures["step of `policy`"].as_u64().unwrap();
+        let mut short = constant.clone();
+        short.as_object_mut().unwrap().remove("best");
+        short["steps"] = json!(step);
+        bench.run_through(&short, "short");
+        let weights = |entry: &str| std::fs::read(bench.entry(entry).join("policy/model.safetensors")).unwrap();
+        assert!(weights("constant") == weights("short"), "{metric}");
+
+        stopped_by_signals(&bench, &config, "stopped");
+        assert!(port_bytes(&bench.entry("stopped")) == port_bytes(&bench.entry("whole")), "{metric}");
+        for entry in ["whole", "constant", "short", "stopped"] {
+            std::fs::remove_dir_all(bench.entry(entry)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn patience_ends_a_training_that_no_longer_helps() {
+    let bench = bench();
+    let mut config = choosing("eval_rewards/margins");
+    config["steps"] = json!(12);
+    // Nothing is better by so much: the first evaluation is the best, and two more are waited for.
+    config["best"] = json!({"metric": "eval_rewards/margins", "patience": 2, "min_delta": 1e9});
+    let outcome = bench.run_through(&config, "early");
+    let metrics: Vec<Metric> = read_rows(&bench.entry("early").join("metrics")).unwrap();
+    assert_eq!(metrics.len(), 3);
+    assert_eq!(outcome.figures["steps"], json!(3));
+    // Stopped at each step, it ends at the same one.
+    for stop in 1..3 {
+        let interrupt = Interrupt::default();
+        let raise = |event: Event| {
+            if matches!(event, Event::Progressed { done, unit: "steps", .. } if done == stop) {
+                interrupt.raise();
+            }
+        };
+        assert!(matches!(bench.run(&config, "stopped", &raise, &interrupt), Err(Error::Interrupted)));
+    }
+    bench.run_through(&config, "stopped");
+    assert!(port_bytes(&bench.entry("stopped")) == port_bytes(&bench.entry("early")));
+}
+
+#[test]
+fn a_damaged_policy_of_unfinished_work_is_computed_again() {
+    let bench = bench();
+    let config = choosing("eval_loss");
+    bench.run_through(&config, "whole");
+    let interrupt = Interrupt::default();
+    let raise = |event: Event| {
+        if matches!(event, Event::Progressed { done: 3, unit: "steps", .. }) {
+            interrupt.raise();
+        }
+    };
+    assert!(matches!(bench.run(&config, "damaged", &raise, &interrupt), Err(Error::Interrupted)));
+    let best = bench.entry("damaged").join(".work/best");
+    let mut flipped = 0;
+    for folder in std::fs::read_dir(&best).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        let file = folder.join("model.safetensors");
+        let mut bytes = std::fs::read(&file).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        flipped += 1;
+    }
+    assert!(flipped >= 2);
+    bench.run_through(&config, "damaged");
+    assert!(port_bytes(&bench.entry("damaged")) == port_bytes(&bench.entry("whole")));
 }

@@ -71,6 +71,22 @@ fn what_is_missing_or_without_effect_is_found_before_any_data() {
     assert!(mixture(json!({"name": "sft", "wight": 2})).contains("unknown field `wight`"));
     assert!(with("allow_same_prompt", json!(true)).starts_with("allow_same_prompt: has no effect"));
     assert!(with("eval_every", json!(2)).starts_with("eval_every: has no effect"));
+    let best = json!({"metric": "eval_loss"});
+    assert!(with("best", best).starts_with("best: chooses among evaluations on held-out pairs: give `eval_pairs`"));
+    let chosen = |best: Value| {
+        let mut config = base.clone();
+        (config["eval_pairs"], config["eval_every"], config["best"]) = (json!("held.out"), json!(2), best);
+        findings(config).join("\n")
+    };
+    assert_eq!(chosen(json!({"metric": "eval_rewards/margins", "keep": 3, "patience": 2, "min_delta": 0.1})), "");
+    assert!(chosen(json!({"metric": "loss"})).contains("unknown variant `loss`, expected one of `eval_loss`"));
+    assert!(chosen(json!({"metric": "eval_loss", "keep": 0})).starts_with("best.keep: got 0, wanted 1 to 16"));
+    assert!(chosen(json!({"metric": "eval_loss", "keep": 4, "patience": 2})).contains("at most `patience` + 1"));
+    assert!(chosen(json!({"metric": "eval_loss", "patience": 0})).starts_with("best.patience: got 0"));
+    assert!(chosen(json!({"metric": "eval_loss", "min_delta": 0.1})).contains("no effect without `patience`"));
+    assert!(with("optimizer", json!({"lr": 1e-4, "min_lr": 1e-5})).contains("optimizer.min_lr: has no effect"));
+    let low = json!({"lr": 1e-4, "min_lr": 1e-3, "schedule": "cosine"});
+    assert!(with("optimizer", low).contains("optimizer.min_lr: 0.001 is out of range"));
     assert!(with("batch", json!({"shuffle": false})).contains("exactly one of"));
     assert!(with("batch", json!({"pairs": 2, "prompts": 2})).contains("got 2"));
     assert!(with("batch", json!({"items": 2})).contains("say `pairs: N`"));
