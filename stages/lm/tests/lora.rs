@@ -28,7 +28,11 @@ fn scores(decoder: &Decoder) -> Vec<f64> {
 }
 
 fn of_peft(what: &str) -> Vec<f64> {
-    let numbers = json(&fixture().join("numbers.json"));
+    of_peft_in(&fixture(), what)
+}
+
+fn of_peft_in(folder: &Path, what: &str) -> Vec<f64> {
+    let numbers = json(&folder.join("numbers.json"));
     let side =
         |side: &str| numbers[what][side].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<f64>>();
     [side("chosen"), side("rejected")].concat()
@@ -156,6 +160,80 @@ fn a_base_is_named_so_that_it_is_found_from_anywhere() {
 }
 
 #[test]
+fn rank_stabilised_scaling_and_whole_modules_are_those_of_peft() {
+    let folder = fixture().with_file_name("lora-modules");
+    let decoder = load(&folder);
+    let form = decoder.adapter().unwrap();
+    assert!(form.rslora && (form.scale() - 6.0 / 2f64.sqrt()).abs() < 1e-12, "{form:?}");
+    let off = worst(&scores(&decoder), &of_peft_in(&folder, "adapter"));
+    assert!(off < 1e-3, "off by {off}");
+    let off = worst(&scores(&decoder.merged().unwrap()), &of_peft_in(&folder, "merged"));
+    assert!(off < 1e-3, "merged: off by {off}");
+    // An adapter over the same base cannot hold whole modules.
+    let error = load(&folder).with_base_adapter(false).unwrap_err().to_string();
+    assert!(error.contains("holds whole modules (`model.") && error.contains("halftone export model"), "{error}");
+    // What is written says so, too.
+    let mut fresh = load(&oracle("llama"));
+    fresh.add_adapter(&Lora { rslora: true, ..lora(&["q_proj"]) }, 17).unwrap();
+    let to = tempfile::tempdir().unwrap();
+    fresh.save_adapter(to.path(), &oracle("llama")).unwrap();
+    assert_eq!(json(&to.path().join("adapter_config.json"))["use_rslora"], true);
+    assert_eq!(load(to.path()).adapter().unwrap().scale(), 4.0);
+}
+
+#[test]
+fn a_saved_head_or_table_is_no_longer_tied() {
+    let base = load(&oracle("llama"));
+    assert!(base.config().tied);
+    let table = candle_core::safetensors::load(oracle("llama").join("model.safetensors"), &Device::Cpu).unwrap();
+    let table = &table["model.embed_tokens.weight"];
+    let with = |name: &str, factor: f64| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tensors =
+            candle_core::safetensors::load(fixture().join("adapter_model.safetensors"), &Device::Cpu).unwrap();
+        tensors.insert(name.to_owned(), (table * factor).unwrap());
+        candle_core::safetensors::save(&tensors, folder.path().join("adapter_model.safetensors")).unwrap();
+        let mut config = json(&fixture().join("adapter_config.json"));
+        config["base_model_name_or_path"] = oracle("llama").to_str().unwrap().into();
+        std::fs::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
+        Decoder::load(folder.path(), &Device::Cpu)
+    };
+    let tied = scores(&load(&fixture()));
+    for name in ["base_model.model.lm_head.weight", "base_model.model.model.embed_tokens.weight"] {
+        let same = with(name, 1.0).unwrap();
+        assert!(!same.config().tied);
+        assert_eq!(scores(&same), tied, "{name}");
+        assert!(worst(&scores(&with(name, 2.0).unwrap()), &tied) > 0.1, "{name}");
+    }
+    let error = with("base_model.model.model.visual.weight", 1.0).unwrap_err().to_string();
+    assert!(error.contains("has no place in the base model"), "{error}");
+}
+
+#[test]
+fn an_adapter_over_another_is_saved_as_one() {
+    for merged in [true, false] {
+        let mut decoder = load(&fixture()).with_base_adapter(merged).unwrap();
+        let old = scores(&decoder);
+        assert!(worst(&old, &scores(&load(&fixture()))) < 1e-3, "merged: {merged}");
+        decoder.add_adapter(&Lora { rslora: true, ..lora(&["q_proj", "down_proj"]) }, 17).unwrap();
+        let mut training = training(decoder, 4096, Memory::Keep);
+        let trained = training.gradients().unwrap();
+        assert_eq!(trained.len(), 2 * 2 * 3, "the old one is frozen");
+        for _ in 0..3 {
+            step(&mut training);
+        }
+        let after = scores(training.decoder());
+        assert!(worst(&after, &old) > 0.01);
+        let folder = tempfile::tempdir().unwrap();
+        training.save_adapter(folder.path(), lm::SavedDtype::F32, &oracle("llama")).unwrap();
+        let config = json(&folder.path().join("adapter_config.json"));
+        assert_eq!((&config["r"], &config["lora_alpha"]), (&json!(8), &json!(8)));
+        let off = worst(&scores(&load(folder.path())), &after);
+        assert!(off < 1e-3, "merged {merged}: off by {off}");
+    }
+}
+
+#[test]
 fn forms_that_are_not_computed_are_refused() {
     let copy = |change: &dyn Fn(&mut Value)| {
         let folder = tempfile::tempdir().unwrap();
@@ -178,7 +256,8 @@ fn forms_that_are_not_computed_are_refused() {
     check("use_dora", true.into(), "`use_dora` is true");
     check("peft_type", "IA3".into(), "`peft_type`");
     check("bias", "all".into(), "`bias`");
-    check("modules_to_save", serde_json::json!(["lm_head"]), "`modules_to_save`");
+    let missing = "`modules_to_save` of adapter_config.json names `lm_head`, and no tensor of it is here";
+    check("modules_to_save", serde_json::json!(["lm_head"]), missing);
     check("rank_pattern", serde_json::json!({"q_proj": 2}), "`rank_pattern`");
     check("r", 3.into(), "the base and `r` want (3, 64)");
     check("base_model_name_or_path", "no/such/model".into(), "`no/such/model` is not there");

@@ -1,12 +1,12 @@
 //! The forecast of a training from what its inputs are expected to hold.
 
 use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table, Work};
-use lm::{Load, Purpose};
+use lm::{Load, Lora, Purpose};
 use tokens::cost;
 
 use crate::best;
 use crate::check::MOST_KEPT;
-use crate::config::Train;
+use crate::config::{ModelAdapter, Train};
 
 /// Bytes that a row takes beside its tokens: its ids and its place in the tables.
 const ROW_BYTES: f64 = 900.0;
@@ -56,7 +56,12 @@ pub(crate) fn estimate(stage: &Train, ahead: &Ahead<'_>) -> Outlook {
             let scored = steps * in_batch * (responses * response + prompt_part);
             let load = Load { tokens, scored, context: prompt + response / 2.0 };
             let batch_tokens = (in_batch * row_tokens).ceil() as u64;
-            let lora = stage.adapter.as_ref().and_then(|adapter| adapter.lora().ok());
+            let lora = match (&stage.adapter, stage.model_adapter) {
+                (Some(adapter), _) => adapter.lora().ok(),
+                // Its form stands in its folder, which may not be there yet.
+                (None, Some(ModelAdapter::Continue)) => Lora::new(16, 1.0, &["all-linear".to_owned()]).ok(),
+                _ => None,
+            };
             let operations = model.forward_and_backward(load, stage.kept(), batch_tokens, lora.is_some());
             forecast.work = Some(Work { operations, width: model.width() });
             let tokens_at_once = (batch.tokens_per_micro_batch as u64).min(batch_tokens);

@@ -2,7 +2,7 @@
 
 use kit::Finding;
 
-use crate::config::{MemorySchedule, Schedule, Train};
+use crate::config::{MemorySchedule, ModelAdapter, Schedule, Train};
 
 /// Passes over the rows, at most: their steps are counted before the first.
 const MOST_EPOCHS: u64 = 100_000;
@@ -116,6 +116,17 @@ impl Train {
             if let Err(error) = adapter.lora() {
                 find(true, "adapter", error.to_string());
             }
+        }
+        match (self.model_adapter, &self.adapter) {
+            (Some(ModelAdapter::Continue), Some(_)) => {
+                let text =
+                    "trains the adapter that `model` is, in its form: leave `adapter` out, or say `merge` or `freeze`";
+                find(true, "model_adapter", text.to_owned());
+            }
+            (Some(ModelAdapter::Freeze), None) => {
+                find(true, "model_adapter", "leaves nothing to train: give `adapter`, or say `continue`".to_owned());
+            }
+            _ => {}
         }
         let optimizer = &self.optimizer;
         let at_least_zero = |value: f64| value >= 0.0 && value.is_finite();

@@ -13,7 +13,8 @@ use tokens::RowRules;
 pub struct Train {
     /// The training rows: `pairs`, or `items` for `sft`, `kto` and unpaired `rpo`.
     pub from: Input,
-    /// The model training starts from: a folder in the Hugging Face format, or the `policy` of another `train` stage.
+    /// The model training starts from: a folder in the Hugging Face format, a PEFT folder (see `model_adapter`), or the
+    /// `policy` of another `train` stage.
     pub model: Input,
     /// The frozen reference's log-probs of the training rows (and of `eval_pairs`), from a `reference` stage over the
     /// same rows with the same token rules. Objectives without a reference show rewards and margins with it.
@@ -32,6 +33,9 @@ pub struct Train {
     /// PEFT folder that names `model` as its base; every stage takes it as a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,
+    /// The use of the adapter that `model` is; required where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_adapter: Option<ModelAdapter>,
     /// The optimizer: its steps from gradients.
     pub optimizer: Optimizer,
     /// Size and order of batches, and how much of one is computed at once.
@@ -82,6 +86,9 @@ pub struct Adapter {
     pub rank: usize,
     /// The adapter's part is multiplied with alpha / rank.
     pub alpha: f64,
+    /// Multiplies with alpha / sqrt(rank) instead: rank-stabilised LoRA (arXiv 2312.03732).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rslora: bool,
     /// The linear layers that have one: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`, or
     /// `all-linear` for all of them.
     pub targets: Vec<String>,
@@ -92,8 +99,23 @@ pub struct Adapter {
 
 impl Adapter {
     pub(crate) fn lora(&self) -> lm::Result<lm::Lora> {
-        lm::Lora::new(self.rank, self.alpha, &self.targets)
+        let lora = lm::Lora::new(self.rank, self.alpha, &self.targets)?;
+        Ok(lm::Lora { rslora: self.rslora, ..lora })
     }
+}
+
+/// The use of the adapter that training starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelAdapter {
+    /// It is trained on. `policy` is an adapter of the same form over the same base.
+    Continue,
+    /// It is added to the weights of its base first. Then all weights are trained, or a fresh `adapter`; that one is saved
+    /// together with the old one, as an adapter over the same base whose rank is the sum of both.
+    Merge,
+    /// It stays beside the weights as it is, and a fresh `adapter` is trained over both; saved as under `merge`. In `bf16`
+    /// this keeps what an old adapter adds where merging would round it.
+    Freeze,
 }
 
 /// AdamW as PyTorch has it, and its learning rate.

@@ -24,7 +24,10 @@ mod stage;
 mod step;
 mod tensorboard;
 
-pub use config::{Adapter, BatchOptions, BestOptions, EvalMetric, MemoryOptions, MemorySchedule, Optimizer, SaveOptions, Schedule, Train};
+pub use config::{
+    Adapter, BatchOptions, BestOptions, EvalMetric, MemoryOptions, MemorySchedule, ModelAdapter, Optimizer,
+    SaveOptions, Schedule, Train,
+};
 
 pub use export::export_model;
 pub use lm::SavedDtype;

@@ -3,12 +3,54 @@
 use std::path::{Path, PathBuf};
 
 use kit::{Context, Error, Result};
-use lm::{Kept, Training};
-use tokens::lm_error;
+use lm::{Decoder, Kept, Training};
+use tokens::{lm_error, load_decoder};
 
-use crate::config::Train;
+use crate::config::{Adapter, ModelAdapter, Train};
 
 impl Train {
+    /// The fault where `model_adapter` does not go with a model.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(crate) fn model_adapter_fault(&self, model: &Path) -> Result<Option<String>> {
+        let is_adapter = lm::base_of(model).map_err(lm_error)?.is_some();
+        let folder = model.display();
+        Ok(match (is_adapter, self.model_adapter) {
+            (true, None) => Some(format!(
+                "`model` is an adapter ({folder}); say what becomes of it: `model_adapter: continue` trains it on, `merge` \
+                 adds it to its base's weights first, `freeze` keeps it beside them and trains a fresh `adapter` over both"
+            )),
+            (false, Some(_)) => Some(format!("`model_adapter` has no effect: `model` ({folder}) is no adapter")),
+            _ => None,
+        })
+    }
+
+    /// True where the policy is an adapter's folder.
+    pub(crate) fn trains_adapter(&self) -> bool {
+        self.adapter.is_some() || self.model_adapter == Some(ModelAdapter::Continue)
+    }
+
+    /// The model with the adapters that are trained or frozen.
+    pub(crate) fn decoder(&self, context: &Context<'_>) -> Result<Decoder> {
+        let decoder = load_decoder(context, "model", self.dtype)?;
+        let fresh = self.adapter.as_ref().map(Adapter::lora).transpose().map_err(lm_error)?;
+        let decoder = match (self.model_adapter, &fresh) {
+            (None | Some(ModelAdapter::Continue), _) => Ok(decoder),
+            (Some(ModelAdapter::Merge), None) => decoder.merged(),
+            (Some(ModelAdapter::Merge), Some(_)) => decoder.with_base_adapter(true),
+            (Some(ModelAdapter::Freeze), _) => decoder.with_base_adapter(false),
+        };
+        let mut decoder = decoder.map_err(lm_error)?;
+        if self.model_adapter == Some(ModelAdapter::Continue) {
+            decoder.whole_adapter().map_err(lm_error)?;
+        }
+        if let Some(lora) = fresh {
+            decoder.add_adapter(&lora, context.seed.0).map_err(lm_error)?;
+        }
+        Ok(decoder)
+    }
+
     /// Writes the policy as it is now into an empty folder. Gives the share of the updates that `save.dtype` leaves,
     /// where it is less precise than the training.
     pub(crate) fn write_policy(
@@ -18,32 +60,24 @@ impl Train {
         folder: &Path,
     ) -> Result<Option<Kept>> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let base = context.model("model")?;
-        let kept = match &self.adapter {
-            None => training.save(folder, self.save.dtype, &base.path),
-            Some(_) => {
-                // The digest ties the folder's bytes to the weights that the adapter was trained beside.
-                let path = folder.join("base_digest.txt");
-                std::fs::write(&path, format!("{}\n", base.digest)).map_err(Error::io(&path))?;
-                if let Some(inside) = inside_of_store(&base.path, &context.folder) {
-                    let path = folder.join(lm::BASE_INSIDE);
-                    std::fs::write(&path, format!("{}\n", inside.display())).map_err(Error::io(&path))?;
-                }
-                training.save_adapter(folder, self.save.dtype, &base.path).map(|()| None)
+        let model = context.model("model")?;
+        let kept = if self.trains_adapter() {
+            let base = lm::base_of(&model.path).map_err(lm_error)?.unwrap_or_else(|| model.path.clone());
+            // The digest ties the folder's bytes to the weights that the adapter was trained beside.
+            let path = folder.join("base_digest.txt");
+            std::fs::write(&path, format!("{}\n", model.digest)).map_err(Error::io(&path))?;
+            if let Some(inside) = inside_of_store(&base, &context.folder) {
+                let path = folder.join(lm::BASE_INSIDE);
+                std::fs::write(&path, format!("{}\n", inside.display())).map_err(Error::io(&path))?;
             }
+            training.save_adapter(folder, self.save.dtype, &base).map(|()| None)
+        } else {
+            training.save(folder, self.save.dtype, &model.path)
         }
         .map_err(lm_error)?;
-        lm::copy_tokenizer(&base.path, folder).map_err(lm_error)?;
+        lm::copy_tokenizer(&model.path, folder).map_err(lm_error)?;
         Ok(kept)
     }
-}
-
-/// What there is to say to a `model` that is an adapter.
-pub(crate) fn from_adapter(folder: &dyn std::fmt::Display) -> String {
-    format!(
-        "`model` is an adapter ({folder}); training starts from whole weights: merge it with `halftone export model \
-         {folder} --to FOLDER` and name that folder"
-    )
 }
 
 /// The way from an adapter to its base, where that is another result of the same store: it stays right when the store is

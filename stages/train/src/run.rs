@@ -4,7 +4,7 @@ use kit::rows::{Contrast, Metric, Split, StepRow};
 use kit::{Context, Error, Outcome, Result, Table};
 use lm::{AdamW, Memory, Training};
 use objective::Mixture;
-use tokens::{SequenceReader, lm_error, load_decoder};
+use tokens::{SequenceReader, lm_error};
 
 use crate::best::{self, BestPolicies};
 use crate::checkpoint::Checkpoints;
@@ -13,7 +13,6 @@ use crate::dataset::Dataset;
 use crate::evaluate::HeldOut;
 use crate::log::Log;
 use crate::order::Order;
-use crate::policy::from_adapter;
 use crate::step::Stepper;
 use crate::tensorboard::EventFile;
 
@@ -43,9 +42,8 @@ impl Train {
 
     /// Reads, tokenises and checks the data.
     pub(crate) fn plan(&self, context: &Context<'_>) -> Result<Plan> {
-        let folder = &context.model("model")?.path;
-        if lm::base_of(folder).map_err(lm_error)?.is_some() {
-            return Err(Error::Pipeline(from_adapter(&folder.display())));
+        if let Some(fault) = self.model_adapter_fault(&context.model("model")?.path)? {
+            return Err(Error::Pipeline(fault));
         }
         let reader = self.reader(context)?;
         let items = context.table_of("from") == Some(Table::Items);
@@ -100,10 +98,7 @@ impl Train {
     }
 
     fn training(&self, context: &Context<'_>) -> Result<Training> {
-        let mut decoder = load_decoder(context, "model", self.dtype)?;
-        if let Some(adapter) = &self.adapter {
-            adapter.lora().and_then(|lora| decoder.add_adapter(&lora, context.seed.0)).map_err(lm_error)?;
-        }
+        let decoder = self.decoder(context)?;
         let optimizer = &self.optimizer;
         let adamw = AdamW {
             beta1: optimizer.beta1,
@@ -311,13 +306,7 @@ fn detail(metric: &Metric) -> String {
 
 /// The figures of a training; `held_out` is how many pairs it was evaluated on, `of_steps` the steps of the kept policies
 /// where evaluations chose them.
-fn figures(
-    outcome: Outcome,
-    objective: &Mixture,
-    log: &Log,
-    held_out: Option<usize>,
-    of_steps: &[u64],
-) -> Outcome {
+fn figures(outcome: Outcome, objective: &Mixture, log: &Log, held_out: Option<usize>, of_steps: &[u64]) -> Outcome {
     let counters = &log.counters;
     let without_step = counters.without_weight + counters.one_class;
     let mut outcome = outcome

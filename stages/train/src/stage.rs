@@ -12,7 +12,6 @@ use tokens::rendering::{Shown, of_rows};
 use crate::check::MOST_KEPT;
 use crate::checkpoint::Checkpoints;
 use crate::config::Train;
-use crate::policy::from_adapter;
 use crate::{ahead, best, read};
 
 impl Train {
@@ -146,8 +145,8 @@ impl Stage for Train {
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
         let usable = lm::check_decoder(model).map_err(lm_error)?;
-        match lm::base_of(model).map_err(lm_error)? {
-            Some(_) => Err(Error::data(from_adapter(&model.display()))),
+        match self.model_adapter_fault(model)? {
+            Some(fault) => Err(Error::data(fault)),
             None => Ok(usable.no_messages),
         }
     }

@@ -34,25 +34,8 @@ fn dpo_with_an_adapter_follows_peft() {
     let pairs = pairs("pairs.jsonl");
     let bench = Bench::new().table("from", &pairs).table("reference", &reference(&pairs));
     bench.run_through(&adapted(&["all-linear"]), "entry");
-    let entry = bench.entry("entry");
-    let metrics: Vec<Metric> = read_rows(&entry.join("metrics")).unwrap();
-    let steps = oracle["steps"].as_array().unwrap();
-    assert_eq!(metrics.len(), steps.len());
-    for (metric, step) in metrics.iter().zip(steps) {
-        let of = |key: &str| step[key].as_f64().unwrap();
-        let what = |key: &str| format!("step {}: {key}", metric.step);
-        near(&what("loss"), metric.loss.unwrap(), of("loss"), 5e-4 * of("loss").abs());
-        near(&what("grad_norm"), metric.grad_norm.unwrap(), of("grad_norm"), 5e-4 * of("grad_norm"));
-        near(&what("margins"), metric.rewards_margins.unwrap(), of("margins"), 3e-4);
-        near(&what("logps_chosen"), metric.logps_chosen.unwrap(), of("logps_chosen"), 1e-3);
-        near(&what("logps_rejected"), metric.logps_rejected.unwrap(), of("logps_rejected"), 1e-3);
-    }
-    let policy = entry.join("policy");
-    for (side, key) in [(0, "final_chosen_logp"), (1, "final_rejected_logp")] {
-        for (i, (got, wanted)) in scores(&policy, side).iter().zip(oracle[key].as_array().unwrap()).enumerate() {
-            near(&format!("{key}[{i}]"), *got, wanted.as_f64().unwrap(), 5e-3);
-        }
-    }
+    follows(&bench, "entry", "train.json");
+    let policy = bench.entry("entry").join("policy");
     let file = std::fs::read(policy.join("adapter_model.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
     let norms = oracle["final_param_norms"].as_object().unwrap();
@@ -103,10 +86,89 @@ fn stops_leave_no_trace_in_an_adapter_and_its_seed_decides_it() {
     let (stage, _) = (train::KIND.configure)(config).unwrap();
     assert!(stage.draws());
 
-    // Training does not start from an adapter; the error names the way.
+    // Training from an adapter has to say what becomes of it; from whole weights there is none.
     let again = Bench::with_model(&bench.entry("whole").join("policy"))
         .table("from", &pairs)
         .table("reference", &reference(&pairs));
     let error = again.run(&adapted(&["q_proj"]), "again", &|_| (), &Interrupt::default()).unwrap_err();
-    assert!(matches!(&error, Error::Pipeline(text) if text.contains("halftone export model")), "{error}");
+    assert!(matches!(&error, Error::Pipeline(text) if text.contains("`model_adapter: continue`")), "{error}");
+    let mut config = adapted(&["q_proj"]);
+    config["model_adapter"] = json!("merge");
+    let error = bench.run(&config, "none", &|_| (), &Interrupt::default()).unwrap_err();
+    assert!(matches!(&error, Error::Pipeline(text) if text.contains("is no adapter")), "{error}");
+}
+
+fn peft_folder() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/fixtures/lora")
+}
+
+fn follows(bench: &Bench, entry: &str, oracle: &str) {
+    let path = peft_folder().join(oracle);
+    let oracle: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let metrics: Vec<Metric> = read_rows(&bench.entry(entry).join("metrics")).unwrap();
+    let steps = oracle["steps"].as_array().unwrap();
+    assert_eq!(metrics.len(), steps.len());
+    for (metric, step) in metrics.iter().zip(steps) {
+        let of = |key: &str| step[key].as_f64().unwrap();
+        let what = |key: &str| format!("step {}: {key}", metric.step);
+        near(&what("loss"), metric.loss.unwrap(), of("loss"), 5e-4 * of("loss").abs());
+        near(&what("grad_norm"), metric.grad_norm.unwrap(), of("grad_norm"), 5e-4 * of("grad_norm"));
+        near(&what("margins"), metric.rewards_margins.unwrap(), of("margins"), 3e-4 * of("margins").abs().max(1.0));
+        near(&what("logps_chosen"), metric.logps_chosen.unwrap(), of("logps_chosen"), 1e-3);
+        near(&what("logps_rejected"), metric.logps_rejected.unwrap(), of("logps_rejected"), 1e-3);
+    }
+    let policy = bench.entry(entry).join("policy");
+    for (side, key) in [(0, "final_chosen_logp"), (1, "final_rejected_logp")] {
+        for (i, (got, wanted)) in scores(&policy, side).iter().zip(oracle[key].as_array().unwrap()).enumerate() {
+            near(&format!("{key}[{i}]"), *got, wanted.as_f64().unwrap(), 5e-3);
+        }
+    }
+}
+
+#[test]
+fn an_adapter_is_trained_on_as_peft_does() {
+    let pairs = pairs("pairs.jsonl");
+    let bench = Bench::with_model(&peft_folder()).table("from", &pairs).table("reference", &reference(&pairs));
+    let mut config = adapted(&[]);
+    config.as_object_mut().unwrap().remove("adapter");
+    config["model_adapter"] = json!("continue");
+    bench.run_through(&config, "continued");
+    follows(&bench, "continued", "continued.json");
+    let read = |folder: &std::path::Path| -> Value {
+        serde_json::from_slice(&std::fs::read(folder.join("adapter_config.json")).unwrap()).unwrap()
+    };
+    let written = read(&bench.entry("continued").join("policy"));
+    assert_eq!((&written["r"], &written["lora_alpha"]), (&json!(4), &json!(8)));
+    assert_eq!(written["base_model_name_or_path"], model().canonicalize().unwrap().to_str().unwrap());
+}
+
+#[test]
+fn a_fresh_adapter_over_an_old_one_is_the_same_merged_or_frozen() {
+    let pairs = pairs("pairs.jsonl");
+    let bench = Bench::with_model(&peft_folder()).table("from", &pairs).table("reference", &reference(&pairs));
+    let mut logps = Vec::new();
+    for how in ["merge", "freeze"] {
+        let mut config = adapted(&["q_proj", "up_proj"]);
+        config["model_adapter"] = json!(how);
+        bench.run_through(&config, how);
+        let metrics: Vec<Metric> = read_rows(&bench.entry(how).join("metrics")).unwrap();
+        // At first, nothing is added to the old adapter.
+        let first = &metrics[0];
+        let of = |side: usize| scores(&peft_folder(), side)[..4].iter().sum::<f64>() / 4.0;
+        near(how, first.logps_chosen.unwrap(), of(0), 1e-3);
+        near(how, first.logps_rejected.unwrap(), of(1), 1e-3);
+        logps.push(metrics.iter().map(|metric| metric.logps_chosen.unwrap()).collect::<Vec<_>>());
+        logps.push(scores(&bench.entry(how).join("policy"), 0));
+    }
+    for (merged, frozen) in logps[..2].iter().flatten().zip(logps[2..].iter().flatten()) {
+        near("merged or frozen", *merged, *frozen, 5e-3);
+    }
+    // All weights of the merged model are trained without `adapter`.
+    let mut config = adapted(&[]);
+    config.as_object_mut().unwrap().remove("adapter");
+    config["model_adapter"] = json!("merge");
+    bench.run_through(&config, "whole");
+    assert!(bench.entry("whole").join("policy/model.safetensors").is_file());
+    let metrics: Vec<Metric> = read_rows(&bench.entry("whole").join("metrics")).unwrap();
+    near("whole", metrics[0].logps_chosen.unwrap(), logps[0][0], 1e-3);
 }

@@ -93,6 +93,12 @@ fn what_is_missing_or_without_effect_is_found_before_any_data() {
     assert!(with("batch", json!({"pairs": 0})).contains("got 0"));
     assert!(with("epochs", json!(u64::MAX)).contains("epochs: got 18446744073709551615, wanted at most"));
     assert!(with("checkpoint_minutes", json!(-1)).contains("checkpoint_minutes: got -1"));
+    assert!(with("model_adapter", json!("freeze")).starts_with("model_adapter: leaves nothing to train"));
+    assert!(with("model_adapter", json!("stack")).contains("unknown variant `stack`"));
+    let mut both = base.clone();
+    (both["model_adapter"], both["adapter"]) =
+        (json!("continue"), json!({"rank": 2, "alpha": 4, "targets": ["q_proj"]}));
+    assert!(findings(both).join("\n").contains("leave `adapter` out, or say `merge` or `freeze`"));
     assert!(with("save", json!({"dtype": "f16"})).contains("unknown variant `f16`"));
     let wide = json!({"rank": 1_000_000_000_000_u64, "alpha": 8, "targets": ["q_proj"]});
     assert!(with("adapter", wide).contains("wanted at most 16384"));

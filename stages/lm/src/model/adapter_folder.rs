@@ -3,11 +3,12 @@
 use crate::error::is_there;
 use crate::model::gguf::folder_of;
 use crate::model::lora::{Lora, TARGETS, is_adapter};
-use crate::model::weights;
-use crate::{Decoder, Error, Result};
+use crate::model::saving::rounded;
+use crate::model::weights::{self, HEAD, TABLE};
+use crate::{DType, Decoder, DecoderConfig, Error, Result};
 use candle_core::Tensor;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";
@@ -94,8 +95,8 @@ fn read_config(path: &Path) -> Result<Map<String, Value>> {
     serde_json::from_str(&text).map_err(Error::at(path))
 }
 
-/// alpha / rank and the rank; what would otherwise be computed wrongly without a word is refused.
-fn read_form(path: &Path) -> Result<(usize, f64)> {
+/// The form that a configuration states, without its targets. A setting that would change the numbers is refused.
+fn read_form(path: &Path) -> Result<Lora> {
     let config = read_config(path)?;
     let get = |key: &str| config.get(key).filter(|value| !value.is_null());
     let wrong = |key: &str, value: &Value, wanted: &str| {
@@ -115,7 +116,7 @@ fn read_form(path: &Path) -> Result<(usize, f64)> {
             return Err(wrong(key, value, "none: one rank and alpha for all"));
         }
     }
-    for key in ["modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters"] {
+    for key in ["layer_replication", "trainable_token_indices", "target_parameters"] {
         if let Some(value) = get(key).filter(|value| **value != json!([])) {
             return Err(wrong(key, value, "null"));
         }
@@ -127,9 +128,8 @@ fn read_form(path: &Path) -> Result<(usize, f64)> {
     let rank = rank.ok_or_else(|| wrong("r", get("r").unwrap_or(&Value::Null), "a whole number above 0"))? as usize;
     let alpha = get("lora_alpha").and_then(Value::as_f64).filter(|alpha| *alpha > 0.0);
     let alpha = alpha.ok_or_else(|| wrong("lora_alpha", get("lora_alpha").unwrap_or(&Value::Null), "above 0"))?;
-    // rsLoRA divides by the root of the rank.
-    let rooted = get("use_rslora") == Some(&json!(true));
-    Ok((rank, if rooted { alpha * (rank as f64).sqrt() } else { alpha }))
+    let rslora = get("use_rslora") == Some(&json!(true));
+    Ok(Lora { rank, alpha, rslora, targets: Vec::new() })
 }
 
 /// Checks the form of an adapter and the header of its weights.
@@ -138,17 +138,81 @@ pub(crate) fn check_adapter(folder: &Path) -> Result<()> {
     weights::check_file(&folder.join(WEIGHTS))
 }
 
+/// The adapter of a folder: its form, without targets, and its tensors by name.
+pub(crate) struct StoredAdapter {
+    path: PathBuf,
+    form: Lora,
+    /// `modules_to_save` of the configuration.
+    listed: Vec<String>,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl StoredAdapter {
+    /// Reads the adapter of a folder.
+    ///
+    /// Errors name the file.
+    pub fn read(folder: &Path) -> Result<StoredAdapter> {
+        let config = folder.join(CONFIG);
+        let form = read_form(&config)?;
+        let listed = match read_config(&config)?.remove("modules_to_save") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(value) => serde_json::from_value(value.clone())
+                .map_err(|_| Error::file(&config, format!("`modules_to_save` is {value}; wanted a list of names")))?,
+        };
+        let path = folder.join(WEIGHTS);
+        let tensors = weights::read_all(&path)?.into_iter().collect();
+        Ok(StoredAdapter { path, form, listed, tensors })
+    }
+
+    /// The whole modules in here, PEFT's `modules_to_save`: names in this file and in model files.
+    fn modules(&self) -> impl Iterator<Item = (&String, String)> {
+        let whole = |name: &&String| !name.contains(".lora_");
+        self.tensors.keys().filter(whole).map(|name| {
+            let inner = name.strip_prefix("base_model.model.").unwrap_or(name);
+            (name, inner.replace(".modules_to_save.", "."))
+        })
+    }
+
+    /// Puts the whole modules in the place of the base's tensors. A head or a table that is saved is no longer tied.
+    ///
+    /// Errors name the tensor: one that the base does not have, or has in another shape.
+    pub fn replace_modules(&self, config: &mut DecoderConfig, tensors: &mut HashMap<String, Tensor>) -> Result<()> {
+        let stored = |module: &&String| self.modules().any(|(_, name)| name.split('.').any(|part| part == **module));
+        if let Some(module) = self.listed.iter().find(|module| !stored(module)) {
+            let text = format!("`modules_to_save` of {CONFIG} names `{module}`, and no tensor of it is here");
+            return Err(Error::file(&self.path, text));
+        }
+        for (stored, name) in self.modules() {
+            if config.tied && [TABLE, HEAD].contains(&name.as_str()) {
+                config.tied = false;
+                tensors.insert(HEAD.to_owned(), tensors[TABLE].clone());
+            }
+            let tensor = &self.tensors[stored];
+            let Some(old) = tensors.get_mut(&name) else {
+                return Err(Error::file(&self.path, format!("tensor {stored} has no place in the base model")));
+            };
+            if tensor.dims() != old.dims() {
+                let (got, wanted) = (tensor.dims(), old.dims());
+                return Err(Error::file(&self.path, format!("tensor {stored} is {got:?}; the base wants {wanted:?}")));
+            }
+            *old = tensor.to_dtype(old.dtype())?.to_device(old.device())?;
+        }
+        Ok(())
+    }
+}
+
 impl Decoder {
-    /// Reads the adapter of a folder and puts it beside the linear layers.
+    /// Puts a stored adapter beside the linear layers.
     ///
     /// Errors name the file and the tensor: missing, of another shape, or one that there is no place for.
-    pub(crate) fn load_adapter(&mut self, folder: &Path) -> Result<()> {
-        let (rank, alpha) = read_form(&folder.join(CONFIG))?;
-        let path = folder.join(WEIGHTS);
-        let mut stored: BTreeMap<_, _> = weights::read_all(&path)?.into_iter().collect();
+    pub(crate) fn take_adapter(&mut self, adapter: StoredAdapter) -> Result<()> {
+        self.saved_modules = adapter.modules().map(|(_, name)| name).collect();
+        let modules: Vec<String> = adapter.modules().map(|(stored, _)| stored.clone()).collect();
+        let StoredAdapter { path, form, tensors: mut stored, .. } = adapter;
+        modules.iter().for_each(|name| _ = stored.remove(name));
         let has = |target: &&&str| stored.keys().any(|name| name.split('.').any(|part| part == **target));
         let targets = TARGETS.iter().filter(has).map(|name| (*name).to_owned()).collect();
-        let lora = Lora { rank, alpha, targets };
+        let lora = Lora { targets, ..form };
         self.place_adapter(&lora, |name, shape| {
             let tensor = stored.remove(name).ok_or_else(|| Error::file(&path, format!("tensor {name} is missing")))?;
             if tensor.dims() != [shape.0, shape.1] {
@@ -166,31 +230,40 @@ impl Decoder {
 
     /// Writes the adapter as PEFT reads it: `adapter_config.json` and `adapter_model.safetensors`. The base is named so
     /// that PEFT finds it from any folder: by its name and commit where it is one of the hub's cache, else by its whole
-    /// path.
+    /// path. An adapter that belongs to the base is written as a part of it.
     pub fn save_adapter(&self, to: &Path, base: &Path) -> Result<()> {
-        self.write_adapter(to, base, |_| {
-            let mut tensors = Vec::new();
-            for parameter in self.parameters().into_iter().filter(|parameter| is_adapter(&parameter.parts[0].0)) {
-                tensors.extend(parameter.named()?);
-            }
-            Ok(tensors)
-        })
+        let mut tensors = Vec::new();
+        for parameter in self.parameters().into_iter().filter(|parameter| is_adapter(&parameter.parts[0].0)) {
+            tensors.extend(parameter.named()?);
+        }
+        self.write_adapter(to, base, tensors, None)
     }
 
-    /// The same with tensors that are given, for the path that they are written to.
-    pub(crate) fn write_adapter<'a>(
+    /// The same with trained tensors that are given, rounded to a dtype where one is named.
+    pub(crate) fn write_adapter(
         &self,
         to: &Path,
         base: &Path,
-        tensors: impl FnOnce(&Path) -> Result<Vec<(&'a str, Tensor)>>,
+        trained: Vec<(&str, Tensor)>,
+        dtype: Option<DType>,
     ) -> Result<()> {
         let lora = self.adapter().ok_or_else(|| Error::internal("a decoder without adapter has none to save"))?;
+        let joined = match &self.base_adapter {
+            Some(base) => Some(self.joined_adapter(base, &trained.iter().cloned().collect())?),
+            None => None,
+        };
+        let (lora, tensors) = match &joined {
+            Some((lora, tensors)) => {
+                (lora, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect())
+            }
+            None => (lora, trained),
+        };
         let alpha = if lora.alpha.fract() == 0.0 { json!(lora.alpha as u64) } else { json!(lora.alpha) };
         let (base, revision) = match hub_name(base) {
             Some((name, commit)) => (name, Some(commit)),
             None => (base.canonicalize().map_err(Error::io(base))?.to_string_lossy().into_owned(), None),
         };
-        let config = json!({
+        let mut config = json!({
             "base_model_name_or_path": base,
             "revision": revision,
             "bias": "none",
@@ -205,11 +278,17 @@ impl Decoder {
             "target_modules": lora.targets,
             "task_type": "CAUSAL_LM",
         });
+        if lora.rslora {
+            config["use_rslora"] = json!(true);
+        }
         let path = to.join(CONFIG);
         let text = serde_json::to_string_pretty(&config).map_err(Error::at(&path))? + "\n";
         std::fs::write(&path, text).map_err(Error::io(&path))?;
         let path = to.join(WEIGHTS);
-        weights::save(&path, &tensors(&path)?)
+        match dtype {
+            Some(dtype) => weights::save(&path, &rounded(&path, &tensors, dtype)?),
+            None => weights::save(&path, &tensors),
+        }
     }
 }
 

@@ -188,6 +188,11 @@ impl Block {
         Some(HeadNorm { query: &query.value, key: &key.value, eps: self.head_eps })
     }
 
+    /// The linear layers.
+    pub fn linears(&self) -> [&Linear; 4] {
+        [&self.qkv, &self.output, &self.gate_up, &self.down]
+    }
+
     /// The linear layers, to change.
     pub fn linears_mut(&mut self) -> [&mut Linear; 4] {
         [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]

@@ -1,12 +1,12 @@
 //! The decoder: weights, and the states and log-probabilities they give to token sequences.
 
-use crate::model::adapter_folder::model_part;
+use crate::model::adapter_folder::{StoredAdapter, model_part};
 use crate::model::block::{Block, RowContext};
 use crate::model::config::DecoderConfig;
 use crate::model::family::{Activation, Norm};
 use crate::model::forest::{Forest, Part, Want, forests};
 use crate::model::gguf::{Quantised, is_gguf};
-use crate::model::lora::Lora;
+use crate::model::lora::{BaseAdapter, Lora};
 use crate::model::parameter::{Linear, Parameter};
 use crate::model::weights;
 use crate::ops::attention::{Shape, tiles};
@@ -52,6 +52,10 @@ pub struct Decoder {
     pub(crate) head: Option<Parameter>,
     /// The form of the adapter beside the linear layers, where there is one.
     pub(crate) lora: Option<Lora>,
+    /// The adapter of the base that the one beside the linear layers is trained over.
+    pub(crate) base_adapter: Option<BaseAdapter>,
+    /// The base's tensors that the folder of an adapter replaces, by name (PEFT's `modules_to_save`).
+    pub(crate) saved_modules: Vec<String>,
     table: Mutex<Option<Arc<RopeTable>>>,
 }
 
@@ -89,11 +93,14 @@ impl Decoder {
         }
         let model = model_part(folder)?;
         let mut config = DecoderConfig::from_folder(&model)?;
-        let tensors = weights::load(&model, &mut config, dtype, device)?;
-        let mut decoder = Decoder::assemble(config, tensors, device, dtype)?;
-        if model != folder {
-            decoder.load_adapter(folder)?;
+        let mut tensors = weights::load(&model, &mut config, dtype, device)?;
+        if model == folder {
+            return Decoder::assemble(config, tensors, device, dtype);
         }
+        let adapter = StoredAdapter::read(folder)?;
+        adapter.replace_modules(&mut config, &mut tensors)?;
+        let mut decoder = Decoder::assemble(config, tensors, device, dtype)?;
+        decoder.take_adapter(adapter)?;
         Ok(decoder)
     }
 
@@ -177,6 +184,8 @@ impl Decoder {
             dtype,
             products: Products::Exact,
             lora: None,
+            base_adapter: None,
+            saved_modules: Vec::new(),
             table: Mutex::new(None),
         })
     }

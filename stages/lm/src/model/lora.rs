@@ -1,9 +1,10 @@
-//! Low-rank adapters: y += (alpha / rank) x A^T B^T beside frozen linear layers, as PEFT has them.
+//! Low-rank adapters: y += scale x A^T B^T beside frozen linear layers, as PEFT has them.
 
 use crate::model::parameter::{Linear, Parameter};
 use crate::ops::matrix::Products::Exact;
 use crate::{Decoder, Error, Result, ops, random};
 use candle_core::{DType, Tensor};
+use std::collections::BTreeMap;
 
 // T rows, K inputs, N outputs of one matrix, r rank.
 
@@ -18,8 +19,10 @@ const HIGHEST_RANK: usize = 1 << 14;
 pub struct Lora {
     /// Rows of A.
     pub rank: usize,
-    /// What the product of A and B is multiplied with is alpha / rank.
+    /// The product of A and B is multiplied with alpha / rank; with alpha / sqrt(rank) under `rslora`.
     pub alpha: f64,
+    /// Rank-stabilised scaling (arXiv 2312.03732).
+    pub rslora: bool,
     /// The linear layers that have one, short names in the order of [`TARGETS`].
     pub targets: Vec<String>,
 }
@@ -55,7 +58,19 @@ impl Lora {
             return Err(Error::input(format!("no linear layer is named; there are {} or `all-linear`", known())));
         }
         let chosen = TARGETS.iter().filter(|name| all || targets.iter().any(|target| target == *name));
-        Ok(Lora { rank, alpha, targets: chosen.map(|name| (*name).to_owned()).collect() })
+        Ok(Lora { rank, alpha, rslora: false, targets: chosen.map(|name| (*name).to_owned()).collect() })
+    }
+
+    /// True where a module, by its name in model files, has an adapter of this form.
+    fn has(&self, module: &str) -> bool {
+        let short = module.rsplit('.').next().unwrap_or_default();
+        self.targets.iter().any(|target| target == short)
+    }
+
+    /// The factor of the product of A and B.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 }
 
@@ -68,7 +83,7 @@ fn known() -> String {
 pub(crate) struct Adapter {
     /// The first output that it adds to.
     pub start: usize,
-    /// alpha / rank.
+    /// The factor of the product of A and B.
     pub scale: f64,
     /// [r, K]
     pub a: Parameter,
@@ -118,6 +133,14 @@ impl Adapter {
         let d_inner = (ops::linear::backward(&self.b.value, &self.own(dy)?, Exact)? * self.scale)?;
         ops::linear::backward(&self.a.value, &d_inner, Exact)
     }
+}
+
+/// An adapter that belongs to the base of a trained one.
+#[derive(Debug, Clone)]
+pub(crate) struct BaseAdapter {
+    pub lora: Lora,
+    /// A and B by their names in PEFT's files, f32.
+    pub tensors: BTreeMap<String, Tensor>,
 }
 
 /// What a place for an adapter is: the module's name in model files, its first output in its [`Linear`], N and K.
@@ -181,14 +204,13 @@ impl Decoder {
         for block in &mut self.blocks {
             for linear in block.linears_mut() {
                 for Place { module, start, rows, inputs } in places(linear)? {
-                    let short = module.rsplit('.').next().unwrap_or_default();
-                    if !lora.targets.iter().any(|target| target == short) {
+                    if !lora.has(&module) {
                         continue;
                     }
                     let [a, b] = tensor_names(&module);
                     linear.adapters.push(Adapter {
                         start,
-                        scale: lora.alpha / lora.rank as f64,
+                        scale: lora.scale(),
                         a: parameter(a, (lora.rank, inputs))?,
                         b: parameter(b, (rows, lora.rank))?,
                     });
@@ -197,6 +219,89 @@ impl Decoder {
         }
         self.lora = Some(lora.clone());
         Ok(())
+    }
+
+    /// Checks that an adapter over the same base can hold all that is beside the weights.
+    ///
+    /// Errors: whole modules of its folder, PEFT's `modules_to_save`.
+    pub fn whole_adapter(&self) -> Result<()> {
+        match self.saved_modules.first() {
+            None => Ok(()),
+            Some(name) => Err(Error::input(format!(
+                "the adapter holds whole modules (`{name}`); merge it with `halftone export model` and start from there"
+            ))),
+        }
+    }
+
+    /// Takes an adapter as a part of the base: merged into its weights, or frozen beside them. A fresh adapter may then be
+    /// added; both are saved as one over the base of the first.
+    ///
+    /// Errors: no adapter, or one with whole modules.
+    pub fn with_base_adapter(mut self, merged: bool) -> Result<Decoder> {
+        self.whole_adapter()?;
+        let lora = self.lora.clone().ok_or_else(|| Error::internal("a decoder without adapter has none to freeze"))?;
+        let mut tensors = BTreeMap::new();
+        for parameter in self.parameters().into_iter().filter(|parameter| is_adapter(&parameter.parts[0].0)) {
+            for (name, tensor) in parameter.named()? {
+                tensors.insert(name.to_owned(), tensor.to_dtype(DType::F32)?.to_device(&candle_core::Device::Cpu)?);
+            }
+        }
+        if merged {
+            self = self.merged()?;
+        } else {
+            // Under another name it is no adapter that is trained or saved.
+            let adapters = self.blocks.iter_mut().flat_map(|block| block.linears_mut()).flat_map(|l| &mut l.adapters);
+            for (name, _) in adapters.flat_map(|adapter| [&mut adapter.a, &mut adapter.b]).flat_map(|p| &mut p.parts) {
+                *name = format!("frozen.{name}");
+            }
+            self.lora = None;
+        }
+        self.base_adapter = Some(BaseAdapter { lora, tensors });
+        Ok(self)
+    }
+
+    /// The form of an adapter that holds the base's adapter and the trained one, and its tensors from theirs: A the rows of
+    /// both, B the columns of both with their factors. Where only one of them has a layer, the other's part is 0.
+    pub(crate) fn joined_adapter(
+        &self,
+        base: &BaseAdapter,
+        trained: &BTreeMap<&str, Tensor>,
+    ) -> Result<(Lora, Vec<(String, Tensor)>)> {
+        let own = self.lora.as_ref().ok_or_else(|| Error::internal("a decoder without adapter has none to join"))?;
+        let rank = base.lora.rank + own.rank;
+        let has =
+            |name: &&&str| [&base.lora, own].iter().any(|lora| lora.targets.iter().any(|target| target == **name));
+        let targets = TARGETS.iter().filter(has).map(|name| (*name).to_owned()).collect();
+        let lora = Lora { rank, alpha: rank as f64, rslora: false, targets };
+        let mut all = Vec::new();
+        for place in self.adapter_places(&lora)? {
+            let [a, b] = tensor_names(&place.module);
+            let zeros =
+                |rows: usize, columns: usize| Tensor::zeros((rows, columns), DType::F32, &candle_core::Device::Cpu);
+            let part = |of: Option<&Tensor>, shape: (usize, usize)| match of {
+                Some(tensor) => tensor.to_dtype(DType::F32),
+                None => zeros(shape.0, shape.1),
+            };
+            let (old, new) = (base.lora.rank, own.rank);
+            let rows =
+                [part(base.tensors.get(&a), (old, place.inputs))?, part(trained.get(a.as_str()), (new, place.inputs))?];
+            let columns = [
+                (part(base.tensors.get(&b), (place.rows, old))? * base.lora.scale())?,
+                (part(trained.get(b.as_str()), (place.rows, new))? * own.scale())?,
+            ];
+            all.push((a, Tensor::cat(&rows, 0)?));
+            all.push((b, Tensor::cat(&columns, 1)?.contiguous()?));
+        }
+        Ok((lora, all))
+    }
+
+    /// The places of an adapter of some form, from the lowest block up.
+    fn adapter_places(&self, lora: &Lora) -> Result<Vec<Place>> {
+        let mut all = Vec::new();
+        for linear in self.blocks.iter().flat_map(|block| block.linears()) {
+            all.extend(places(linear)?.into_iter().filter(|place| lora.has(&place.module)));
+        }
+        Ok(all)
     }
 
     /// The form of the adapter, where there is one.

@@ -64,7 +64,7 @@ impl Training {
         let dtype = dtype.of(base)?;
         let mut trained = self.in_full()?;
         trained.retain(|(name, _)| crate::model::lora::is_adapter(name));
-        self.decoder.write_adapter(to, base, |path| rounded(path, &trained, dtype))
+        self.decoder.write_adapter(to, base, trained, Some(dtype))
     }
 
     /// All weights by the names in model files, on the CPU: the masters where the decoder computes in half.
@@ -80,7 +80,7 @@ impl Training {
 }
 
 /// Tensors in the dtype that they are saved in. A number that is finite stays so.
-fn rounded<'a>(path: &Path, tensors: &[(&'a str, Tensor)], dtype: DType) -> Result<Vec<(&'a str, Tensor)>> {
+pub(crate) fn rounded<'a>(path: &Path, tensors: &[(&'a str, Tensor)], dtype: DType) -> Result<Vec<(&'a str, Tensor)>> {
     let round = |(name, tensor): &(&'a str, Tensor)| -> Result<(&'a str, Tensor)> {
         let saved = tensor.to_dtype(dtype)?;
         let largest = saved.to_dtype(DType::F32)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;

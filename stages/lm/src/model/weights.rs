@@ -91,7 +91,10 @@ pub(crate) fn load(
     Ok(found)
 }
 
-const HEAD: &str = "lm_head.weight";
+/// The head's tensor in model files.
+pub(crate) const HEAD: &str = "lm_head.weight";
+/// The embedding table's.
+pub(crate) const TABLE: &str = "model.embed_tokens.weight";
 
 /// Checks the headers of a folder's files against what a decoder needs, and gives the files. Where the folder holds no
 /// head, `config` becomes tied. No weights are read.
