@@ -598,7 +598,8 @@ fn plain_port<'a>(stage: &str, outputs: &'a [OutputPort], accepts: &[Table]) -> 
     if let Some(output) = named {
         return Ok(output);
     }
-    let fitting: Vec<&OutputPort> = outputs.iter().filter(|output| accepts.contains(&output.table)).collect();
+    let fits = |output: &&OutputPort| accepts.contains(&output.table) && !output.aside;
+    let fitting: Vec<&OutputPort> = outputs.iter().filter(fits).collect();
     match fitting[..] {
         [one] => Ok(one),
         [] => Err(format!("`{stage}` writes no {}; it writes {}", tables(accepts), ports(outputs))),

@@ -69,7 +69,14 @@ fn table<R: kit::Row>(folder: &Path, stage: &str, rows: Vec<R>) -> Found {
     let count = rows.len() as u64;
     writer.extend(rows).unwrap();
     writer.finish().unwrap();
-    Found { stage: stage.to_owned(), port: R::TABLE.name().to_owned(), table: R::TABLE, path, rows: count, policy_step: None }
+    Found {
+        stage: stage.to_owned(),
+        port: R::TABLE.name().to_owned(),
+        table: R::TABLE,
+        path,
+        rows: count,
+        policy_step: None,
+    }
 }
 
 fn verdict(number: usize, ab: f64, ba: f64, calibrated: f64) -> CalibratedVerdict {

@@ -116,7 +116,8 @@ fn drawn(title: &str, all: &[Curves]) -> Result<Part> {
         figures.push(Figure::new(name, &frame, &marks, &legend)?);
     }
     let name = |curves: &Curves| {
-        let policy = curves.policy_step.map_or(String::new(), |step| format!(", policy of step {} (dot)", grouped(step)));
+        let policy =
+            curves.policy_step.map_or(String::new(), |step| format!(", policy of step {} (dot)", grouped(step)));
         format!("{}: {} steps{policy}", curves.name, grouped(curves.rows.len() as u64))
     };
     let mut facts = shown.iter().map(name).collect::<Vec<_>>().join(" · ");

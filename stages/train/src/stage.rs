@@ -114,7 +114,7 @@ impl Stage for Train {
             OutputPort::new(Table::Rejects),
         ];
         let kept = self.best.map_or(1, |best| best.keep.min(MOST_KEPT));
-        outputs.extend((1..kept).map(|rank| OutputPort::named(best::port(rank), Table::Model)));
+        outputs.extend((1..kept).map(|rank| OutputPort::named(best::port(rank), Table::Model).aside()));
         if self.objective.needs_similarities() {
             outputs.push(OutputPort::new(Table::Contrasts));
         }

@@ -205,17 +205,25 @@ pub struct OutputPort {
     pub without: Vec<&'static str>,
     /// Settings that its readers have to share: key and value.
     pub settings: Vec<(&'static str, String)>,
+    /// True for a port that the stage's plain name never means.
+    pub aside: bool,
 }
 
 impl OutputPort {
     /// A port named like its table.
     pub fn new(table: Table) -> OutputPort {
-        OutputPort { name: table.name().to_owned(), table, without: Vec::new(), settings: Vec::new() }
+        OutputPort { name: table.name().to_owned(), table, without: Vec::new(), settings: Vec::new(), aside: false }
     }
 
     /// A port with a name of its own.
     pub fn named(name: impl Into<String>, table: Table) -> OutputPort {
-        OutputPort { name: name.into(), table, without: Vec::new(), settings: Vec::new() }
+        OutputPort { name: name.into(), table, without: Vec::new(), settings: Vec::new(), aside: false }
+    }
+
+    /// Makes it a port that readers name in full, `stage.port`.
+    pub fn aside(mut self) -> OutputPort {
+        self.aside = true;
+        self
     }
 
     /// Says that an optional column will be empty.
