@@ -58,7 +58,7 @@ impl BestOptions {
     }
 }
 
-/// What makes a kept policy whole: written after it.
+/// The seal of a kept policy, written after it.
 #[derive(Serialize, Deserialize)]
 struct Record {
     files: Vec<Part>,
