@@ -43,8 +43,8 @@ fn done(folder: &Path, args: &[&str]) -> String {
 fn a_run_ends_in_a_report_that_stands_alone() {
     let project = project();
     let folder = project.path();
-    let told = done(folder, &["run", "pipeline.yaml"]);
-    assert!(told.ends_with("report: .halftone/runs/test/report.html\n"), "{told}");
+    let message = done(folder, &["run", "pipeline.yaml"]);
+    assert!(message.ends_with("report: .halftone/runs/test/report.html\n"), "{message}");
     let page = std::fs::read_to_string(folder.join(".halftone/runs/test/report.html")).unwrap();
     for section in ["id=\"examples\"", "id=\"tables\"", "<svg class=\"graph\"", "prefers-color-scheme: dark"] {
         assert!(page.contains(section), "{section}");
@@ -70,9 +70,9 @@ fn a_cached_run_leaves_the_report_alone() {
     assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), before);
     assert!(!folder.join(".halftone/runs/test/2/report.html").exists());
     // Asked for by name, it is written for that run.
-    let told = done(folder, &["report", "--run", "2"]);
-    assert_eq!(told, ".halftone/runs/test/2/report.html\n");
-    assert!(folder.join(told.trim()).is_file());
+    let message = done(folder, &["report", "--run", "2"]);
+    assert_eq!(message, ".halftone/runs/test/2/report.html\n");
+    assert!(folder.join(message.trim()).is_file());
     assert_eq!(done(folder, &["report", "pipeline.yaml", "--out", "page.html"]), "page.html\n");
     assert!(folder.join("page.html").is_file());
     let none = halftone(folder, &["report", "--run", "7"]);
@@ -86,9 +86,9 @@ fn a_report_that_cannot_be_written_does_not_fail_the_run() {
     let folder = project.path();
     // The link cannot take the place of a folder.
     std::fs::create_dir_all(folder.join(".halftone/runs/test/report.html/full")).unwrap();
-    let told = done(folder, &["run", "pipeline.yaml"]);
-    let said = told.lines().last().unwrap();
-    assert!(said.starts_with("no report: .halftone/runs/test/report.html: "), "{told}");
+    let message = done(folder, &["run", "pipeline.yaml"]);
+    let said = message.lines().last().unwrap();
+    assert!(said.starts_with("no report: .halftone/runs/test/report.html: "), "{message}");
 }
 
 #[test]

@@ -92,8 +92,8 @@ pub(crate) fn summarise(
         let flipped = row.ab_p.zip(row.ba_p).map(|(ab, ba)| (ab > 0.5 && ba < 0.5) || (ab < 0.5 && ba > 0.5));
         if stage.tie_when == TieWhen::OrdersDisagree && flipped.is_none() && p != 0.5 {
             return Err(Error::data(format!(
-                "verdict `{}` has no probabilities of both orders, so `tie_when: orders_disagree` cannot tell whether it \
-                 is a tie: let the judge ask in both orders, or leave `tie_when` out",
+                "verdict `{}` has no probabilities of both orders, so `tie_when: orders_disagree` cannot decide whether \
+                 it is a tie: let the judge ask in both orders, or leave `tie_when` out",
                 row.comparison_id
             )));
         }
@@ -108,7 +108,7 @@ pub(crate) fn summarise(
         if ending.is_empty() {
             answers.extend(&undecided);
         }
-        let mut tell = |metric: &str, yes_or_no: bool, of: &dyn Fn(&Answer) -> Option<f64>, note: &str| {
+        let mut measure = |metric: &str, yes_or_no: bool, of: &dyn Fn(&Answer) -> Option<f64>, note: &str| {
             let metric = format!("{metric}{ending}");
             let rows: Vec<(&str, f64)> =
                 answers.iter().filter_map(|answer| Some((answer.prompt.as_str(), of(answer)?))).collect();
@@ -122,18 +122,18 @@ pub(crate) fn summarise(
             }
         };
         let share = |yes: bool| Some(f64::from(u8::from(yes)));
-        tell("win_rate", ties != Ties::Half, &|answer| Some(ties.points(answer.p, answer.tie)), ties.note());
-        tell("win_rate/decisive", true, &|answer| share(answer.p > 0.5).filter(|_| !answer.tie), "ties left out");
+        measure("win_rate", ties != Ties::Half, &|answer| Some(ties.points(answer.p, answer.tie)), ties.note());
+        measure("win_rate/decisive", true, &|answer| share(answer.p > 0.5).filter(|_| !answer.tie), "ties left out");
         let without =
             |note: &str| if undecided.is_empty() { note.to_owned() } else { format!("{note}, or no verdict") };
-        tell("win_rate/ties", true, &|answer| share(answer.tie), &without(stage.tie_when.note()));
+        measure("win_rate/ties", true, &|answer| share(answer.tie), &without(stage.tie_when.note()));
         if !undecided.is_empty() && ending.is_empty() {
-            tell("win_rate/undecided", true, &|answer| share(answer.undecided), "the judge gave no verdict");
+            measure("win_rate/undecided", true, &|answer| share(answer.undecided), "the judge gave no verdict");
         }
         let note = "mean probability that the policy's response is better";
-        tell("win_rate/soft", false, &|answer| Some(answer.p).filter(|_| !answer.undecided), note);
+        measure("win_rate/soft", false, &|answer| Some(answer.p).filter(|_| !answer.undecided), note);
         let note = "the judge changed its mind with the order";
-        tell("win_rate/orders_disagree", true, &|answer| answer.flipped.and_then(share), note);
+        measure("win_rate/orders_disagree", true, &|answer| answer.flipped.and_then(share), note);
     }
     let kept = answers.len() as u64;
     Ok(outcome.balance("verdicts", kept + rejected, kept, rejected))

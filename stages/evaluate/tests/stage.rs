@@ -269,8 +269,8 @@ fn orders_that_disagree_are_ties_where_that_is_asked_for() {
         assert_eq!(value(&place, &name, "win_rate/ties").value, ties, "{name}");
     }
     let place = Place::new().table("verdicts", vec![Verdict { ba_p: None, ..verdict(1, 0.9) }]);
-    let told = run(&place, "one", &with("half", "orders_disagree")).unwrap_err().to_string();
-    assert!(told.contains("verdict `c1` has no probabilities of both orders"), "{told}");
+    let error = run(&place, "one", &with("half", "orders_disagree")).unwrap_err().to_string();
+    assert!(error.contains("verdict `c1` has no probabilities of both orders"), "{error}");
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn a_file_without_line_ends_is_given_up_soon() {
         let data = Data::of(name, text);
         std::fs::OpenOptions::new().append(true).open(data.path(name)).unwrap().set_len(20 << 30).unwrap();
         let begun = std::time::Instant::now();
-        let told = match data.check(&[name], json!({})) {
+        let refusal = match data.check(&[name], json!({})) {
             found if found.is_empty() => data.run(&[name], json!({})).err().unwrap(),
             found => found[0].text.clone(),
         };
@@ -145,7 +145,7 @@ fn a_file_without_line_ends_is_given_up_soon() {
             "b.csv" => "the header, line 1: line_too_long: more than 67108864 bytes",
             _ => "line_too_long: no end of this row within 268435456 bytes",
         };
-        assert!(told.contains(what), "{name}: {told}");
+        assert!(refusal.contains(what), "{name}: {refusal}");
         // A sixtieth of the file is read; all of it takes minutes here.
         assert!(begun.elapsed().as_secs() < 60, "{name}: {:?}", begun.elapsed());
     }
@@ -254,7 +254,7 @@ fn ids_that_are_none_can_be_left_out() {
         let row = |i: usize| json!({"prompt": format!("p{i}"), "chosen": "a", "rejected": "b", name: id(i)});
         (0..9).map(|i| format!("{}\n", row(i))).collect()
     };
-    for (name, id, told) in [
+    for (name, id, columns) in [
         ("id", &(|i: usize| json!(i as f64 + 0.5)) as &dyn Fn(usize) -> serde_json::Value, "{id: null}"),
         ("pair_id", &|_| json!(""), "{id: null}"),
         ("prompt_id", &|_| json!([1]), "{prompt_id: null}"),
@@ -263,9 +263,9 @@ fn ids_that_are_none_can_be_left_out() {
     ] {
         let data = Data::of("a.jsonl", rows(id, name));
         let error = data.run(&["a.jsonl"], json!({})).err().unwrap();
-        assert!(error.contains(&format!("leave them out: `columns: {told}`")), "{error}");
+        assert!(error.contains(&format!("leave them out: `columns: {columns}`")), "{error}");
         assert!(error.matches("a.jsonl:").count() <= 6 && error.contains("more: "), "{error}");
-        let ours = told.trim_matches(['{', '}']).split(':').next().unwrap();
+        let ours = columns.trim_matches(['{', '}']).split(':').next().unwrap();
         assert_eq!(data.run(&["a.jsonl"], json!({"columns": {ours: null}})).unwrap().balance(), [9, 9, 0]);
     }
 }

@@ -120,8 +120,8 @@ fn one_prompt_under_several_ids_on_both_sides_is_told() {
         (0..40).map(|i| json!({"prompt_id": i, "prompt": "p", "chosen": "a", "rejected": "b"})).collect();
     let done = ingest(&rows, json!({"holdout": 0.5})).unwrap();
     assert!(done.outcome.figures["prompts on both sides of the split"].as_u64().unwrap() > 0);
-    let told = |event: &Event| matches!(event, Event::Warned { text } if text.contains("have several ids"));
-    assert!(done.events.iter().any(told));
+    let several_ids = |event: &Event| matches!(event, Event::Warned { text } if text.contains("have several ids"));
+    assert!(done.events.iter().any(several_ids));
 }
 
 #[test]

@@ -315,10 +315,10 @@ fn decisions_of_an_evaluation_are_verdicts_on_the_run_against_gold() {
     let data = Data::of("verdicts.json", serde_json::to_string_pretty(&json!({"dove": decisions})).unwrap());
     let done = data.run(&["verdicts.json"], json!({})).unwrap();
     let verdicts: Vec<Verdict> = done.rows("verdicts");
-    let told: Vec<_> = verdicts.iter().map(|row| (say(&row.a_response), say(&row.b_response), row.p_hat)).collect();
+    let labels: Vec<_> = verdicts.iter().map(|row| (say(&row.a_response), say(&row.b_response), row.p_hat)).collect();
     let expected = [(1, 1.0), (2, 0.0), (3, 0.5)]
         .map(|(number, p)| (format!("text: answer {number}"), format!("text: gold {number}"), p));
-    assert_eq!(told, expected);
+    assert_eq!(labels, expected);
     assert_eq!(say(&verdicts[0].a_prompt), "text: ### Instructions: 1\n\n### Response:");
     assert_eq!(verdicts[2].source_line, Some(5));
 }

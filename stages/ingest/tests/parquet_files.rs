@@ -326,10 +326,10 @@ fn what_is_no_number_is_refused() {
             found => found[0].text.clone(),
         }
     };
-    let told = with("chosen", number(f32::INFINITY));
-    assert!(told.contains("column `chosen` is the number Infinity, wanted text or messages"), "{told}");
-    let told = with("p_hat", number(f32::NEG_INFINITY));
-    assert!(told.contains("column `p_hat` is the number -Infinity, wanted a number"), "{told}");
-    let told = with("p_hat", number(f32::NAN));
-    assert!(told.contains("leave it out with `columns: {p_hat: null}`"), "{told}");
+    let refusal = with("chosen", number(f32::INFINITY));
+    assert!(refusal.contains("column `chosen` is the number Infinity, wanted text or messages"), "{refusal}");
+    let refusal = with("p_hat", number(f32::NEG_INFINITY));
+    assert!(refusal.contains("column `p_hat` is the number -Infinity, wanted a number"), "{refusal}");
+    let refusal = with("p_hat", number(f32::NAN));
+    assert!(refusal.contains("leave it out with `columns: {p_hat: null}`"), "{refusal}");
 }

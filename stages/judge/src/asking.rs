@@ -121,7 +121,7 @@ impl Asking {
     }
 
     /// The answer to each request (its digest and its question), from the journal or from the endpoint; none to those
-    /// that fail while others are answered, which [`Asking::check`] reports. `tell` gets the number of finished
+    /// that fail while others are answered, which [`Asking::check`] reports. `progress` gets the number of finished
     /// requests.
     ///
     /// # Errors
@@ -131,7 +131,7 @@ impl Asking {
         &mut self,
         context: &Context<'_>,
         requests: BTreeMap<String, String>,
-        mut tell: impl FnMut(&Asking, usize),
+        mut progress: impl FnMut(&Asking, usize),
     ) -> Result<BTreeMap<String, RequestResult>> {
         let mut results = BTreeMap::new();
         let mut open = Vec::new();
@@ -163,7 +163,7 @@ impl Asking {
                 },
                 Reply::Hopeless(_) | Reply::Unreachable(_) | Reply::Abandoned => return Ok(()),
             }
-            tell(asking, results.len());
+            progress(asking, results.len());
             Ok(())
         })?;
         self.journal.sync()?;

@@ -62,7 +62,7 @@ impl Judging<'_> {
         let mut writer = context.writer::<SummaryRow>("summary")?;
         writer.extend(summary.rows())?;
         writer.finish()?;
-        Ok(summary.tell(Outcome::default().balance("comparisons", work.rows, work.rows - rejected, rejected)))
+        Ok(summary.add_to(Outcome::default().balance("comparisons", work.rows, work.rows - rejected, rejected)))
     }
 }
 

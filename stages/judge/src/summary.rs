@@ -180,8 +180,8 @@ impl Summary {
         (xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
     }
 
-    /// The figures that stand below the stage when it is done.
-    pub(crate) fn tell(&self, outcome: Outcome) -> Outcome {
+    /// The outcome with the figures that are shown below a finished stage.
+    pub(crate) fn add_to(&self, outcome: Outcome) -> Outcome {
         let round = |value: f64| (value * 1e6).round() / 1e6;
         let mut outcome = outcome;
         if self.verdicts > 0 {

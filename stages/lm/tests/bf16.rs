@@ -40,7 +40,7 @@ fn train(dtype: Dtype, budget: usize) -> (Vec<[f64; 2]>, Training) {
     let reference = load(&oracle("llama"), dtype);
     let mut training =
         Training::new(load(&oracle("llama"), dtype), AdamW::default(), Some(1.0), Memory::Keep, budget).unwrap();
-    let mut told = Vec::new();
+    let mut steps = Vec::new();
     for pairs in sequences.chunks(4).take(4) {
         let batch: Vec<&Sequence> = pairs.iter().flatten().collect();
         let frozen = reference.score(&batch, false, 4096).unwrap();
@@ -56,9 +56,9 @@ fn train(dtype: Dtype, budget: usize) -> (Vec<[f64; 2]>, Training) {
             cotangents.push(LogProbs { response: -slope, prompt: 0.0 });
         }
         training.backward(&cotangents).unwrap();
-        told.push([loss, training.step(1e-4).unwrap()]);
+        steps.push([loss, training.step(1e-4).unwrap()]);
     }
-    (told, training)
+    (steps, training)
 }
 
 /// The promise: a policy that equals its reference in the first step exactly, with a gradient norm within 1 % of that

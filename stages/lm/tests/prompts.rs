@@ -1,4 +1,4 @@
-//! What is scored of a conversation: what stands before an answer, and whose words follow.
+//! The scored tokens of a conversation: the text before an answer, and whose words follow.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ fn turn<'a>(role: &'a str, content: &'a str) -> Turn<'a> {
     Turn::new(role, content)
 }
 
-/// What is scored stands between brackets.
+/// The text of a sequence, its scored part between brackets.
 fn shown(text: &Text, sequence: &Sequence) -> String {
     let pieces = text.pieces(sequence).unwrap();
     let tokens: Vec<usize> = pieces.iter().flat_map(|(_, tokens, _)| tokens.clone()).collect();

@@ -1,4 +1,4 @@
-//! What an objective states of itself, beside its equation.
+//! Facts: the constant description of an objective, beside its equation.
 
 use crate::batch::Batch;
 use crate::error::Result;
@@ -17,12 +17,12 @@ pub enum Reads {
 }
 
 impl Reads {
-    /// Whether pairs will do.
+    /// True where pairs are accepted.
     pub fn pairs(self) -> bool {
         self != Reads::Items
     }
 
-    /// Whether items will do.
+    /// True where items are accepted.
     pub fn items(self) -> bool {
         self != Reads::Pairs
     }
@@ -39,7 +39,7 @@ pub enum Score {
     LogProbPerToken,
 }
 
-/// What holds of an objective whatever its knobs, in words and for those who call it.
+/// Facts about an objective that hold for all values of its knobs, for people and for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
     /// The word in pipeline files.
@@ -52,11 +52,11 @@ pub struct Facts {
     pub equation: &'static str,
     /// Which side comes first, and what happens when they are swapped.
     pub orientation: &'static str,
-    /// Whether log-probs are summed or divided by length.
+    /// Normalisation of log-probs: summed, or divided by length.
     pub length: &'static str,
-    /// What it does with an edge of p_hat = 0.5.
+    /// Effect on an edge of p_hat = 0.5.
     pub at_half: &'static str,
-    /// What it is computed on.
+    /// Rows that it is computed on.
     pub reads: Reads,
     /// It measures against a frozen reference.
     pub reference: bool,
@@ -77,7 +77,7 @@ pub struct Facts {
     /// beta times the margin is a log-odds, so that its sigmoid is P(chosen better). It is not where beta sets a target
     /// or a weight.
     pub log_odds: bool,
-    /// What margins are differences of.
+    /// The score whose differences are margins.
     pub score: Score,
     /// Pairs of two prompts mean something to it although it does not score prompts.
     pub joint_pairs: bool,
@@ -88,7 +88,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What most share: sums over the response's tokens of both sides of a pair, against a reference, with hard labels.
+    /// Defaults that most objectives share: sums over the response's tokens of both sides of a pair, against a
+    /// reference, with hard labels.
     pub(crate) const OF_PAIRS: Facts = Facts {
         name: "",
         title: "",
@@ -125,7 +126,7 @@ pub(crate) trait Formula {
     /// How strongly the reference holds the policy back, above 0; `sft` has none.
     fn beta(&self) -> Option<f64>;
 
-    /// What is wrong with knobs other than beta.
+    /// Findings about knobs other than beta.
     fn check(&self) -> Vec<Finding> {
         Vec::new()
     }
@@ -143,13 +144,13 @@ pub(crate) trait Formula {
         false
     }
 
-    /// Whether it can take an item with this label; else why not.
+    /// Checks that it can take an item with this label; else gives the reason.
     fn accepts_label(&self, _label: f64) -> std::result::Result<(), &'static str> {
         Ok(())
     }
 }
 
-/// What a loss is made of.
+/// The terms of a loss.
 pub(crate) enum Terms<'a> {
     /// A sum over edges.
     Edges(&'a dyn EdgeObjective),
@@ -163,7 +164,7 @@ pub(crate) trait BatchObjective {
     /// [`Objective::evaluate_part`](crate::Objective::evaluate_part).
     fn evaluate(&self, batch: &Batch, denominator: f64) -> Result<Evaluation>;
 
-    /// What the sum of weighted terms is divided by.
+    /// Divisor of the sum of weighted terms.
     fn denominator(&self, batch: &Batch) -> f64 {
         batch.edges.iter().map(|edge| edge.weight).sum()
     }
@@ -176,7 +177,7 @@ pub(crate) trait BatchObjective {
     /// The loss of a term where the policy still equals the reference; nothing where that depends on the model.
     fn value_at_zero(&self) -> Option<f64>;
 
-    /// Whether parts of a batch add up to the whole.
+    /// True where the parts of a batch add up to the whole.
     fn separable(&self) -> bool {
         false
     }

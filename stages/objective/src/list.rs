@@ -8,7 +8,8 @@ use crate::*;
 
 macro_rules! objectives {
     ($($kind:ident)*) => {
-        /// What training makes small, by its `name`. Each name has its own knobs; one that it does not have is an error.
+        /// The objective that training minimises, by its `name`. Each name has its own knobs; a knob of another
+        /// objective is an error.
         #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(tag = "name", rename_all = "snake_case")]
         #[expect(missing_docs, reason = "each is described by its struct")]
@@ -70,28 +71,28 @@ impl Objective {
         self.facts().title
     }
 
-    /// What is wrong with the knobs: the key and a lowercase fragment.
+    /// Findings about the knobs: the key and a lowercase fragment.
     pub fn check(&self) -> Vec<Finding> {
         let beta = self.beta().and_then(|beta| above_0("beta", beta));
         beta.into_iter().chain(self.formula().check()).collect()
     }
 
-    /// Whether it measures against a frozen reference.
+    /// True where it measures against a frozen reference.
     pub fn needs_reference(&self) -> bool {
         self.facts().reference
     }
 
-    /// Whether it scores the prompt too.
+    /// True where it scores the prompt too.
     pub fn needs_prompt_part(&self) -> bool {
         self.facts().prompt_part
     }
 
-    /// Whether it weighs by how alike prompts are.
+    /// True where it weighs by the similarity of prompts.
     pub fn needs_similarities(&self) -> bool {
         self.formula().needs_similarities()
     }
 
-    /// Whether it needs the mismatched sequences of KTO.
+    /// True where it needs the mismatched sequences of KTO.
     pub fn needs_kl(&self) -> bool {
         self.facts().mismatched
     }
@@ -106,33 +107,34 @@ impl Objective {
         self.facts().rejected
     }
 
-    /// Whether the degree of a preference matters, beyond which side is better.
+    /// True where it reads the degree of a preference, not its direction alone.
     pub fn reads_p_hat(&self) -> bool {
         self.facts().p_hat
     }
 
-    /// Whether weights other than 0 and 1 mean something. AOT refuses unequal ones.
+    /// True where weights other than 0 and 1 mean something. AOT refuses unequal ones.
     pub fn reads_weights(&self) -> bool {
         self.facts().weights
     }
 
-    /// Whether it divides by numbers of tokens.
+    /// True where it divides by numbers of tokens.
     pub fn reads_length(&self) -> bool {
         self.facts().tokens
     }
 
-    /// Whether swapping an edge's sides together with p_hat -> 1 - p_hat changes nothing. The others want p_hat >= 0.5.
+    /// True where swapping an edge's sides together with p_hat -> 1 - p_hat changes nothing. The others want p_hat >=
+    /// 0.5.
     pub fn swap_symmetric(&self) -> bool {
         self.facts().mirrored
     }
 
-    /// Whether beta times the margin is a log-odds, so that its sigmoid is P(chosen better).
+    /// True where beta times the margin is a log-odds, so that its sigmoid is P(chosen better).
     pub fn margin_is_log_odds(&self) -> bool {
         self.facts().log_odds
     }
 
-    /// Whether it is a sum over edges or items whose denominator is known before any log-prob is: then it can go
-    /// micro-batch by micro-batch. RPO's matrix, AOT's sorting and KTO's anchor want the whole batch.
+    /// True for a sum over edges or items whose denominator is known before any log-prob is: it can be computed
+    /// micro-batch by micro-batch. RPO's matrix, AOT's sorting and KTO's anchor need the whole batch.
     pub fn separable(&self) -> bool {
         match self.formula().terms() {
             Terms::Edges(_) => true,

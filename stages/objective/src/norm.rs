@@ -61,7 +61,7 @@ impl EdgeObjective for GdpoNorm {
     }
 }
 
-/// What the three share.
+/// Facts that the three share.
 const PER_TOKEN: Facts =
     Facts { length: "means over response tokens", tokens: true, score: Score::LogRatioPerToken, ..Facts::OF_PAIRS };
 

@@ -186,7 +186,7 @@ mod tests {
             assert!(!is_begun(text.as_bytes()), "{text}");
         }
         let torn = read("{\"run\": {\n\"q<SEP><SEP><SEP><SEP>g<SEP><SEP><SEP><SEP>m\": \"model\",\n");
-        let told = torn.err().unwrap().to_string();
-        assert!(told.contains(":3: the file ends where `\\\"` was wanted"), "{told}");
+        let message = torn.err().unwrap().to_string();
+        assert!(message.contains(":3: the file ends where `\\\"` was wanted"), "{message}");
     }
 }

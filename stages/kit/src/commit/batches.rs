@@ -158,13 +158,13 @@ mod tests {
     /// Takes the first `count` results; gives the numbers of those that were computed, and the events.
     fn take(folder: &Path, work: &str, count: usize) -> (Vec<usize>, Vec<Event>) {
         let events = Mutex::new(Vec::new());
-        let told = |event| events.lock().unwrap().push(event);
+        let reported = |event| events.lock().unwrap().push(event);
         let context = Context {
             seed: Seed(1),
             device: "cpu",
             folder,
             inputs: BTreeMap::new(),
-            events: &told,
+            events: &reported,
             interrupt: Interrupt::default(),
         };
         let mut batches = Batches::open(&context, NAME, work).unwrap();
@@ -225,8 +225,8 @@ mod tests {
     #[test]
     fn a_record_of_another_form_is_computed_again_from_there_on() {
         let folder = tempfile::tempdir().unwrap();
-        let told = Mutex::new(Vec::new());
-        let events = |event| told.lock().unwrap().push(event);
+        let reported = Mutex::new(Vec::new());
+        let events = |event| reported.lock().unwrap().push(event);
         let context = Context {
             seed: Seed(1),
             device: "cpu",
@@ -244,7 +244,7 @@ mod tests {
             assert_eq!(batches.next(|| Ok(9)).unwrap(), 1);
             assert_eq!(batches.next(|| if computes { Ok(2) } else { panic!("it is known") }).unwrap(), 2);
         }
-        assert!(told.lock().unwrap().iter().any(|event| matches!(event, Event::Warned { .. })));
+        assert!(reported.lock().unwrap().iter().any(|event| matches!(event, Event::Warned { .. })));
         Batches::open(&context, NAME, "0..8").unwrap().finish().unwrap();
         assert!(!folder.path().join(SCRATCH).join("batches").join(NAME).exists());
     }

@@ -1,4 +1,4 @@
-//! What a model will take, from its `config.json` alone: bytes of memory and arithmetic. No weights are read.
+//! Estimates from a model's `config.json` alone: bytes of memory and arithmetic operations. No weights are read.
 
 use serde_json::Value;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub struct Load {
     pub context: f64,
 }
 
-/// What a model is held for.
+/// The use that a model is loaded for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Purpose<'a> {
     /// Log-probabilities or states of so many tokens at once.
@@ -49,7 +49,7 @@ pub enum Purpose<'a> {
     },
     /// Training.
     Train {
-        /// What is kept between forward and backward.
+        /// Intermediate values kept between forward and backward.
         memory: Memory,
         /// Tokens of a batch.
         batch_tokens: u64,

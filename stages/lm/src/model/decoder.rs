@@ -39,7 +39,7 @@ pub struct Decoder {
     config: DecoderConfig,
     device: Device,
     dtype: DType,
-    /// What becomes of the numbers of matrix products. Where they are rounded to bf16, weights are kept in f32.
+    /// The precision of the operands of matrix products. Where they are rounded to bf16, weights are kept in f32.
     pub(crate) products: Products,
     /// [V, H]
     pub(crate) embed: Parameter,
@@ -330,7 +330,7 @@ impl Decoder {
         }
     }
 
-    /// Whether a block is the last one, which gives only the rows that are asked for.
+    /// True where a block is the last one, which computes only the requested rows.
     pub(crate) fn is_last(&self, layer: usize) -> bool {
         layer + 1 == self.config.layers
     }

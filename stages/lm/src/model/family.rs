@@ -1,5 +1,5 @@
-//! What families of decoders differ in. A family is one constant in `families`; here is what its fields can say, and
-//! how the keys of a `config.json` are read by them.
+//! The differences between families of decoders. A family is one constant in `families`; this file has the types of its
+//! fields, and how they read the keys of a `config.json`.
 
 use crate::model::keys::Keys;
 use crate::{Error, Result};
@@ -16,7 +16,7 @@ pub struct Family {
     pub activation: Activation,
     /// Whether queries, keys and values have biases.
     pub qkv_bias: Bias,
-    /// Whether the attention's output has a bias.
+    /// Bias of the attention's output.
     pub output_bias: Bias,
     /// Whether the feed-forward part has biases.
     pub mlp_bias: Bias,
@@ -61,14 +61,14 @@ impl Activation {
     }
 }
 
-/// Whether a linear layer has a bias.
+/// Rule for the bias of a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bias {
     /// In no model.
     Never,
     /// In every model.
     Always,
-    /// Where this key says true.
+    /// Where this key is true.
     Said(&'static str),
 }
 
@@ -82,7 +82,7 @@ impl Bias {
     }
 }
 
-/// Which blocks see `sliding_window` tokens and not all, where `layer_types` does not say it.
+/// Blocks that see `sliding_window` tokens and not all, where `layer_types` does not say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
     /// None.
@@ -138,7 +138,7 @@ impl Window {
     }
 }
 
-/// Which blocks rotate queries and keys by their positions.
+/// Blocks that rotate queries and keys by their positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
     /// Every one.
@@ -148,7 +148,7 @@ pub enum Rotation {
 }
 
 impl Rotation {
-    /// Whether each block rotates.
+    /// True at each block that rotates queries and keys.
     pub(crate) fn read(self, keys: &Keys, layers: usize) -> Result<Vec<bool>> {
         if self == Rotation::Every {
             return Ok(vec![true; layers]);
@@ -232,7 +232,7 @@ pub struct Multipliers {
     pub attention: f64,
     /// Of what each part of a block adds to the states; 1 in most families.
     pub residual: f64,
-    /// What logits are divided by; 1 in most families.
+    /// Divisor of the logits; 1 in most families.
     pub logits: f64,
 }
 
@@ -267,6 +267,6 @@ pub struct Defaults {
 pub struct Gguf {
     /// `general.architecture`, with which the names of its sizes begin.
     pub architecture: &'static str,
-    /// Whether the rotary halves of a head stand beside each other in the rows of queries and keys.
+    /// True where the rotary halves of a head stand beside each other in the rows of queries and keys.
     pub interleaved: bool,
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 pub(crate) struct Span {
     /// The first row.
     pub row: usize,
-    /// How many rows.
+    /// Number of rows.
     pub len: usize,
     /// The depth of the first row.
     pub depth: usize,
@@ -37,7 +37,7 @@ pub(crate) struct Tree {
     pub segments: Range<usize>,
 }
 
-/// Which of the two sums of a sequence a scored token belongs to.
+/// The sum of a sequence that a scored token belongs to: prompt or response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Prompt,
@@ -88,7 +88,7 @@ impl Forest {
     }
 }
 
-/// What is to be computed of each sequence.
+/// The rows of each sequence that are to be computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
     /// The log-probability of the response and, where asked for, of the prompt. The last token of a sequence needs no

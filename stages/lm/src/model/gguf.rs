@@ -86,7 +86,7 @@ impl std::fmt::Debug for Quantised {
     }
 }
 
-/// Whether a path is a GGUF file.
+/// True where a path is a GGUF file.
 pub fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("gguf"))
 }

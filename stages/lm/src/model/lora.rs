@@ -167,7 +167,7 @@ pub(crate) fn tensor_names(module: &str) -> [String; 2] {
     ["lora_A", "lora_B"].map(|kind| format!("base_model.model.{module}.{kind}.weight"))
 }
 
-/// Whether a parameter is an adapter's.
+/// True for the name of an adapter's parameter.
 pub(crate) fn is_adapter(name: &str) -> bool {
     name.starts_with("base_model.model.")
 }

@@ -12,7 +12,7 @@ pub(crate) struct Parameter {
     /// The tensors of model files that it consists of, with their rows, from the top.
     pub parts: Vec<(String, usize)>,
     pub value: Tensor,
-    /// Where its gradient is summed, of the same shape, in f32 (f64 where the value is); absent where it is frozen.
+    /// Sum of its gradients, of the same shape, in f32 (f64 where the value is); absent where it is frozen.
     pub gradient: Option<Tensor>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Linear {
     pub bias: Option<Parameter>,
     /// Low-rank additions to some of the outputs. Being small, they are multiplied as they are.
     pub adapters: Vec<Adapter>,
-    /// What becomes of the numbers that the weight is multiplied with, and of the weight's.
+    /// The precision of the operands of the weight's products.
     pub products: Products,
 }
 

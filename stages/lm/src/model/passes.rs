@@ -12,7 +12,7 @@ use candle_core::Tensor;
 
 // T rows, R of them scored, H hidden width.
 
-/// What is kept of a micro-batch.
+/// Values kept of a micro-batch.
 #[derive(Debug)]
 pub(crate) enum Kept {
     All(Vec<Option<Saved>>, Final),
@@ -29,7 +29,7 @@ pub(crate) struct Final {
     rms: Tensor,
     /// Log-sum-exps of their logits.
     lse: Vec<f64>,
-    /// What is kept of the logits themselves.
+    /// Values kept of the logits themselves.
     logits: Vec<head::Kept>,
 }
 

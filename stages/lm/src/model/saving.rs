@@ -1,4 +1,4 @@
-//! What training leaves: the weights in the precision that they were trained in, or in another.
+//! Saved results of a training: the weights in the precision that they were trained in, or in another.
 
 use crate::model::adapter_folder::model_part;
 use crate::model::parameter::Parameter;
@@ -7,7 +7,7 @@ use crate::{DType, Device, Error, Result, SavedDtype, Training};
 use candle_core::Tensor;
 use std::path::Path;
 
-/// How many weights training changed, and of how many the change is still there where they are saved.
+/// Number of weights that training changed, and of those whose change survives the precision of the saved file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Weights whose number is another than before training.

@@ -19,7 +19,7 @@ use std::ops::Range;
 
 // T rows, A query heads, G key-value heads, D head width, K keys of a tile.
 
-/// What the forward leaves for the backward.
+/// Values of the forward that the backward reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Saved<'a> {
     /// [T, (A + 2 G) D]
@@ -66,7 +66,7 @@ fn units(forest: &Forest) -> Vec<Unit> {
 struct Part<T> {
     /// dq of the group's heads | dk | dv: [rows, (A/G + 2) D].
     own: Vec<T>,
-    /// What a branch adds to dk | dv of its root: [root rows, 2 D].
+    /// Sums of a branch for dk | dv of its root: [root rows, 2 D].
     root: Vec<T>,
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Target {
     pub token: u32,
 }
 
-/// What the forward gives: ln p of each target, and the log-sum-exp of each row, for the backward.
+/// Results of the forward: ln p of each target, and the log-sum-exp of each row, for the backward.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct HeadScores {
     pub logps: Vec<f64>,
@@ -316,7 +316,7 @@ mod tests {
         });
     }
 
-    /// What is kept of several chunks gives the gradients that computing them again gives.
+    /// Kept values of several chunks give the gradients that computing them again gives.
     #[test]
     fn kept_exponentials_do_not_show() {
         let (rows, vocab) = (50, 100_000);

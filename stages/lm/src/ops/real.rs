@@ -110,7 +110,7 @@ impl Real for f64 {
     }
 }
 
-/// Which form of an operation serves given tensors.
+/// Form of an operation that serves given tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernel {
     /// The CPU kernel in f32.

@@ -28,11 +28,11 @@ pub struct Generation {
     pub text: String,
     /// Sum of the log-probabilities of all of `ids` under the model at temperature 1.
     pub logp: f64,
-    /// Why it ended.
+    /// The end of the response.
     pub finish: Finish,
 }
 
-/// Why a response ended.
+/// The end of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Finish {
     /// The model gave an EOS token.
@@ -241,7 +241,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Why and with which text a response ends here, where it does.
+    /// The end of a response that ends here, with its text; none where it continues.
     fn ending(&self, one: &Growing) -> Result<Option<(Finish, String)>> {
         let (last, before) = one.ids.split_last().expect("a token was added");
         if self.text.eos_ids().contains(last) {

@@ -1,9 +1,9 @@
-//! What is done with texts that do not become sequences as they stand.
+//! Rules for texts that do not become sequences as they stand.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What to do with a message that contains the text of a special token.
+/// Treatment of a message that contains the text of a special token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SpecialText {
@@ -15,7 +15,7 @@ pub enum SpecialText {
     Allow,
 }
 
-/// What to do with a sequence longer than the limit.
+/// Treatment of a sequence longer than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TooLong {
@@ -28,7 +28,7 @@ pub enum TooLong {
     Error,
 }
 
-/// What to do where the tokens of a question change when a label follows.
+/// Treatment of a question whose tokens change when a label follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PrefixMismatch {
@@ -38,7 +38,7 @@ pub enum PrefixMismatch {
     Reject,
 }
 
-/// What to do where the prompt's own tokens are not those that stand before its answer.
+/// Treatment of a prompt whose own tokens are not those before its answer.
 ///
 /// The last token or two may differ, where they merge with the answer's or where the template opens an answer in
 /// another way than it writes one: the completion then starts where the two part. More is another text, such as a
@@ -65,7 +65,7 @@ impl From<PrefixMismatch> for PromptMismatch {
     }
 }
 
-/// How rows become sequences.
+/// Rules by which rows become sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextRules {
     /// Special-token text in messages.
@@ -76,7 +76,7 @@ pub struct TextRules {
     pub on_prefix_mismatch: PromptMismatch,
 }
 
-/// Why a row gives no sequence. Its text says more.
+/// The reason why a row gives no sequence. Its text has the details.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// More tokens than the limit (under `cut_left`: even without the prompt).
@@ -135,7 +135,7 @@ pub enum Refusal {
     /// Raw text and messages do not go together in this way.
     #[error("{detail}")]
     Form {
-        /// What was found and wanted.
+        /// The value found and the value wanted.
         detail: String,
     },
 }
@@ -160,7 +160,7 @@ impl Refusal {
 /// Rows whose prompt is written in another way when an answer follows: how many, and the first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Displaced {
-    /// How many.
+    /// Number of rows.
     pub rows: u64,
     first: Option<String>,
 }
@@ -174,7 +174,7 @@ impl Displaced {
         }
     }
 
-    /// What there is to say where the stage stops at them; nothing where there are none.
+    /// The message where the stage stops at them; none where there are none.
     pub fn stop(&self, of: u64) -> Option<String> {
         let first = self.first.as_ref()?;
         Some(format!(

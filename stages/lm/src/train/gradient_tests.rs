@@ -313,7 +313,7 @@ fn a_gradient_that_is_not_finite_is_named_and_makes_no_step() {
     }
 }
 
-/// What training a model on a GPU gives, emulated, against the CPU in f64: gradients, and the weights after a step.
+/// Training on an emulated GPU against the CPU in f64: gradients, and the weights after a step.
 fn a_gpu_gives_the_same(name: &str, decoder: impl Fn() -> Decoder) {
     let mut on_cpu = training(decoder(), Memory::Keep, 1000);
     let want = gradients(&mut on_cpu, &[0, 1, 2, 3, 4]);

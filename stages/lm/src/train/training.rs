@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdamW {
-    /// How much of the mean of gradients is kept at each step.
+    /// Decay of the mean of gradients at each step, in [0, 1).
     #[serde(default = "default_beta1")]
     pub beta1: f64,
-    /// How much of the mean of squared gradients is kept at each step.
+    /// Decay of the mean of squared gradients at each step, in [0, 1).
     #[serde(default = "default_beta2")]
     pub beta2: f64,
     /// Added to the root of the mean of squares.
@@ -47,7 +47,7 @@ impl Default for AdamW {
     }
 }
 
-/// What is kept between forward and backward. The results are the same; memory and time differ.
+/// Intermediate values kept between forward and backward. The results are the same; memory and time differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Memory {
@@ -81,7 +81,7 @@ pub struct Training {
     /// Steps made.
     pub(crate) steps: u64,
     pending: Option<Pending>,
-    /// Whether gradients were added since the last step.
+    /// True where gradients were added since the last step.
     pub(crate) accumulated: bool,
 }
 

@@ -18,7 +18,7 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags_enum::CU_EVENT
 use serde_json::{Value, json};
 use std::time::Instant;
 
-/// What was measured: a name, the milliseconds of one time, and how much of a unit that was.
+/// A measurement: a name, the milliseconds of one repetition, and the amount of a unit in it.
 #[derive(Debug)]
 pub struct Figure {
     /// The part, and its sizes.
