@@ -77,8 +77,8 @@ fn the_schema_beside_the_pipelines_is_that_of_this_version() {
     assert!(written == fresh, "a configuration has changed: halftone schema > pipelines/schema.json");
 }
 
-/// A reference in every kind of place: a name, a seed, a kind, a mode, a word, a number, a list, an item of one, an axis,
-/// a mapping, a merge, a whole stage.
+/// A reference in every kind of place: a name, a seed, a kind, a mode, a word, a number, a list, an item of one, an
+/// axis, a mapping, a merge, a whole stage.
 const REFERENCES: &str = "\
 name: \"all-${vars.name}\"
 seed: \"${vars.seed}\"

@@ -102,8 +102,8 @@ pub fn inspect(work: &Path, args: Inspect) -> Result<()> {
     }
 }
 
-/// Shows every `step`th row, `wanted` at most: as a table where the rows are narrow or the table is known, else one under
-/// the other.
+/// Shows every `step`th row, `wanted` at most: as a table where the rows are narrow or the table is known, else one
+/// under the other.
 fn show(rows: &Rows, filters: &[Filter], args: &Inspect, wanted: Option<usize>, step: u64) -> Result<()> {
     let (mut passed, mut picked) = (0, Vec::new());
     let most = wanted.unwrap_or(NARROW);

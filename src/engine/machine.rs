@@ -32,7 +32,6 @@ pub fn memory_of(device: &str) -> Option<u64> {
 /// A GPU as its driver describes it.
 #[derive(Debug, PartialEq)]
 pub struct Gpu {
-    /// Its name.
     pub name: String,
     /// Its memory, bytes.
     pub memory: u64,

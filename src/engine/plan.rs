@@ -91,7 +91,6 @@ pub enum Missing {
 pub struct Planner<'a> {
     /// The pipeline.
     pub graph: &'a Graph,
-    /// The store.
     pub store: &'a Store,
     /// The records of runs.
     pub records: &'a Records,
@@ -396,8 +395,8 @@ impl<'a> Planner<'a> {
         origins.map(source).collect()
     }
 
-    /// The sources of some inputs of a stage, whether or not its other inputs are there; or the stages, and the models of
-    /// the hub, that have to be there first.
+    /// The sources of some inputs of a stage, whether or not its other inputs are there; or the stages, and the models
+    /// of the hub, that have to be there first.
     ///
     /// # Errors
     /// When a file cannot be read.

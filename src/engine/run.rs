@@ -25,7 +25,6 @@ pub struct Options {
 pub struct Run<'a> {
     /// The pipeline.
     pub graph: &'a Graph,
-    /// The store.
     pub store: &'a Store,
     /// The records of earlier runs and of this one.
     pub records: &'a Records,

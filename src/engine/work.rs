@@ -19,7 +19,6 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// A stage that is about to run.
 pub struct Work<'a> {
-    /// The run.
     pub run: &'a Run<'a>,
     /// The stage.
     pub node: &'a Node,
@@ -39,7 +38,6 @@ pub struct Work<'a> {
 pub enum WorkOutcome {
     /// The result is in the store.
     Finished {
-        /// Its manifest.
         manifest: Box<Manifest>,
         /// Seconds of work.
         seconds: f64,

@@ -224,8 +224,8 @@ fn lines(all: &[(&str, &str)]) -> String {
     all.iter().map(line).collect()
 }
 
-/// A text as a YAML value that stands for itself: `${` begins a reference, and YAML 1.1 ends a line at more letters than
-/// JSON does.
+/// A text as a YAML value that stands for itself: `${` begins a reference, and YAML 1.1 ends a line at more letters
+/// than JSON does.
 fn scalar(text: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_./@-".contains(letter);
     let path = text.contains('/') && text.chars().all(plain) && !text.starts_with(['@', '-']);

@@ -251,8 +251,8 @@ impl Checker<'_> {
         reader.stage.inputs().into_iter().map(|input| self.edge(stage, input, configured)).collect()
     }
 
-    /// Of a stage that cannot be read: whether the stages, ports and paths that its inputs name are there, but for those
-    /// that were found wrong before.
+    /// Of a stage that cannot be read: whether the stages, ports and paths that its inputs name are there, but for
+    /// those that were found wrong before.
     fn plain_references(&mut self, stage: usize, wrong: &[Vec<String>], configured: &[Option<Configured>]) {
         let declared = self.stages[stage].clone();
         let schema = declared.kind.as_deref().and_then(|kind| self.schemas.get(kind)).cloned().unwrap_or_default();

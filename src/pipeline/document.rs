@@ -16,7 +16,6 @@ use crate::pipeline::problem::{At, Fault, Problem, did_you_mean, without_consequ
 /// A stage as the file declares it.
 #[derive(Debug, Clone)]
 pub struct Declared {
-    /// Its name.
     pub name: String,
     /// Its name in the file, which is another for a stage of a matrix.
     pub key: String,
@@ -42,7 +41,6 @@ pub struct Group {
 /// A pipeline file after its bases, overrides and variables.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// The file.
     pub file: PathBuf,
     /// `name:`.
     pub name: String,

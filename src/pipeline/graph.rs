@@ -15,7 +15,6 @@ pub struct Graph {
     pub file: PathBuf,
     /// The pipeline's name.
     pub name: String,
-    /// Its seed.
     pub seed: Option<u64>,
     /// The stages, in the order of the file.
     pub nodes: Vec<Node>,
@@ -31,7 +30,6 @@ pub struct Graph {
 pub struct Node {
     /// Its name in the pipeline.
     pub name: String,
-    /// Its kind.
     pub kind: &'static str,
     /// The stage.
     pub stage: Box<dyn Stage>,
@@ -73,10 +71,7 @@ pub enum Origin {
         table: Table,
     },
     /// A model that is to be fetched from the hub before it can be planned with.
-    Hub {
-        /// Its name.
-        name: ModelName,
-    },
+    Hub { name: ModelName },
     /// A file or folder.
     Path {
         /// As the pipeline file names it.

@@ -27,9 +27,7 @@ pub enum Content {
     Bool(bool),
     /// A finite number.
     Number(Number),
-    /// Text.
     Text(String),
-    /// A list.
     List(Rc<Vec<Node>>),
     /// Keys with values.
     Mapping(Rc<Mapping>),
@@ -38,11 +36,9 @@ pub enum Content {
 /// A key with its value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// The key.
     pub key: String,
     /// Place of the key.
     pub key_at: At,
-    /// The value.
     pub value: Node,
 }
 
@@ -64,7 +60,6 @@ impl Mapping {
         self.entries.iter_mut().map(|entry| (entry.key.as_str(), &mut entry.value))
     }
 
-    /// The keys.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.key.as_str())
     }

@@ -21,9 +21,7 @@ pub enum At {
 pub struct Place {
     /// The base that it is in; none for the pipeline file itself.
     pub file: Option<Arc<Path>>,
-    /// The line.
     pub line: usize,
-    /// The column.
     pub column: usize,
 }
 

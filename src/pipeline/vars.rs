@@ -39,9 +39,9 @@ impl Budget {
     }
 }
 
-/// The document with every reference replaced, but in stages with a `matrix`: those are replaced for each combination. A
-/// scalar that is one whole reference takes the value with its type; inside other text the value is written out. `labels`
-/// gives the labels of each stage with a matrix.
+/// The document with every reference replaced, but in stages with a `matrix`: those are replaced for each combination.
+/// A scalar that is one whole reference takes the value with its type; inside other text the value is written out.
+/// `labels` gives the labels of each stage with a matrix.
 pub fn replaced(
     document: &Node,
     environment: Environment<'_>,
@@ -74,8 +74,8 @@ pub fn replaced(
     (replaced, problems)
 }
 
-/// Variables of the pipeline file itself that nothing refers to, by name or by an alias of YAML. `document` is the whole
-/// with its bases.
+/// Variables of the pipeline file itself that nothing refers to, by name or by an alias of YAML. `document` is the
+/// whole with its bases.
 pub fn unused(own: &Document, document: &Node) -> Vec<Problem> {
     let mut mentioned = HashSet::new();
     mentions(document, &mut mentioned);

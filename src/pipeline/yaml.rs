@@ -43,8 +43,8 @@ impl Document {
 /// over later ones. `file` is the base it stands in, none for the pipeline file itself.
 ///
 /// # Errors
-/// Malformed YAML, a second document, an unknown or recursive alias, a document that is too deep or too large, and values
-/// that JSON cannot hold: tags, infinities.
+/// Malformed YAML, a second document, an unknown or recursive alias, a document that is too deep or too large, and
+/// values that JSON cannot hold: tags, infinities.
 pub fn read(text: &str, file: Option<&Arc<Path>>) -> Result<Document, Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let reader = Reader {

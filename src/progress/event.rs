@@ -25,7 +25,6 @@ pub enum RunEvent {
     },
     /// A stage began its work.
     StageStarted {
-        /// Its kind.
         kind: &'static str,
         /// Reasons why it runs.
         why: Vec<String>,
@@ -73,10 +72,7 @@ pub enum RunEvent {
         figures: BTreeMap<String, Value>,
     },
     /// A stage stopped with an error.
-    StageFailed {
-        /// The error.
-        error: String,
-    },
+    StageFailed { error: String },
     /// A stage stopped on a signal.
     StageInterrupted,
     /// A forced attempt gave other bytes than the entry it replaced.
@@ -86,7 +82,6 @@ pub enum RunEvent {
     },
     /// An entry of the store was not what its manifest says; it was moved away.
     EntryDamaged {
-        /// The entry.
         entry: String,
         /// The fault.
         damage: String,

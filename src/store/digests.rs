@@ -33,7 +33,8 @@ impl Digests<'_> {
         }))
     }
 
-    /// The digest of a file or folder that a configuration names. Of a model folder only what a model is made of counts.
+    /// The digest of a file or folder that a configuration names. Of a model folder only what a model is made of
+    /// counts.
     ///
     /// # Errors
     /// When it cannot be read.

@@ -113,7 +113,6 @@ pub enum Part {
     Format,
     /// A key of the configuration.
     Config,
-    /// The seed.
     Seed,
     /// The content of an input.
     Input,

@@ -68,7 +68,6 @@ impl StageState {
 /// A stage in a run record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StageRecord {
-    /// Its state.
     pub state: StageState,
     /// The reason: the change, the cause of skipping, or the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,11 +150,9 @@ pub struct RunRecord {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<String>,
-    /// Its state.
     pub state: RunState,
     /// The stages' names in the order of the file.
     pub order: Vec<String>,
-    /// The stages.
     pub stages: BTreeMap<String, StageRecord>,
 }
 

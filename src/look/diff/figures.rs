@@ -12,7 +12,6 @@ use crate::look::inspect::Rows;
 /// The figures of one table.
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    /// The table.
     pub table: String,
     /// True where both runs used one result.
     pub same_result: bool,
@@ -26,7 +25,6 @@ pub struct Figures {
 /// One figure in both runs.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Figure {
-    /// Its name.
     pub name: String,
     /// In the first run.
     pub first: Option<f64>,

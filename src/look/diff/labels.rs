@@ -21,7 +21,6 @@ const PAIRS: [&str; 5] =
 /// responses, whichever of them stands first.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub struct Labels {
-    /// The table.
     pub table: String,
     /// True where both runs used one result.
     pub same_result: bool,

@@ -17,7 +17,6 @@ use crate::store::{Manifest, RunRecord, Store};
 
 /// A run with what is left of its results.
 pub struct Side<'a> {
-    /// The store.
     pub store: &'a Store,
     /// The run.
     pub record: &'a RunRecord,

@@ -14,7 +14,6 @@ use super::filter::Filter;
 pub struct Rows {
     /// Its parts, by name.
     pub parts: Vec<PathBuf>,
-    /// Its columns.
     pub columns: Vec<(String, DataType)>,
     /// Its number of rows.
     pub count: u64,
@@ -107,8 +106,8 @@ impl Rows {
         Ok(())
     }
 
-    /// The rows whose text columns are as wanted, with all of their cells. `wanted` gets the cells of `columns`; a null is
-    /// an empty text. Other columns are read only where a part has such rows.
+    /// The rows whose text columns are as wanted, with all of their cells. `wanted` gets the cells of `columns`; a null
+    /// is an empty text. Other columns are read only where a part has such rows.
     ///
     /// # Errors
     /// When a part is torn.

@@ -129,7 +129,8 @@ fn main_port<'a>(ports: &'a [String], folder: &dyn Fn(&str) -> PathBuf, wanted: 
     }
 }
 
-/// The ports that the links of a stage lead to; a stage that has not run in this run may have results of an earlier one.
+/// The ports that the links of a stage lead to; a stage that has not run in this run may have results of an earlier
+/// one.
 fn written(record: &RunRecord, stage: &str, records: &Records) -> Vec<String> {
     let own = &record.stages[stage].ports;
     if !own.is_empty() {

@@ -85,9 +85,7 @@ pub struct Text {
     /// Its ids.
     #[serde(flatten)]
     pub side: Side,
-    /// The prompt.
     pub prompt: Vec<Message>,
-    /// The response.
     pub response: Vec<Message>,
 }
 

@@ -13,9 +13,7 @@ use crate::error::{Error, Result};
 /// The rows of a run about the sides of one row.
 #[derive(Debug, Serialize)]
 pub struct Followed {
-    /// The pipeline.
     pub pipeline: String,
-    /// The run.
     pub run: u64,
     /// The id in full.
     pub id: String,
@@ -32,9 +30,7 @@ pub struct Followed {
 /// A stage's rows.
 #[derive(Debug, Serialize)]
 pub struct StageRows {
-    /// The stage.
     pub stage: String,
-    /// Its kind.
     pub kind: String,
     /// Its entry in the store.
     pub entry: String,
@@ -47,7 +43,6 @@ pub struct StageRows {
 pub struct TableRows {
     /// The output port.
     pub port: String,
-    /// The rows.
     pub rows: Vec<StoredRow>,
 }
 

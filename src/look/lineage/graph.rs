@@ -19,9 +19,7 @@ pub struct Lineage {
 
 /// A stage of a run.
 pub struct Link {
-    /// Its name.
     pub name: String,
-    /// Its kind.
     pub kind: String,
     /// The manifest of its result.
     pub manifest: Manifest,

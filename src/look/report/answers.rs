@@ -25,7 +25,6 @@ pub enum Mark {
 /// A question with its answer.
 #[derive(Debug, Serialize)]
 pub struct Answer {
-    /// The question.
     pub question: &'static str,
     /// Its rating.
     pub mark: Mark,

@@ -21,7 +21,6 @@ const CERTAIN: f64 = 0.01;
 pub struct Evidence {
     /// The figures of `evaluate`, `judge` and `calibrate`.
     pub figures: Vec<Figure>,
-    /// The trainings.
     pub trainings: Vec<Training>,
     /// The tables of pairs that trainings read, or all where none does.
     pub labels: Vec<Labels>,
@@ -38,13 +37,10 @@ pub struct Evidence {
 /// A figure of a table `summary`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// The stage.
     pub stage: String,
-    /// Its kind.
     pub kind: String,
     /// The figure.
     pub metric: String,
-    /// Its value.
     pub value: f64,
     /// The ends of its 95 % interval.
     pub interval: Option<(f64, f64)>,
@@ -55,9 +51,7 @@ pub struct Figure {
 /// A training by its first and its last steps.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Training {
-    /// The stage.
     pub stage: String,
-    /// Its steps.
     pub steps: usize,
     /// The loss of the first step, and the mean over the last ones.
     pub loss: Option<(f64, f64)>,
@@ -76,9 +70,7 @@ pub struct Training {
 /// The labels of a table of pairs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Labels {
-    /// The table.
     pub table: String,
-    /// Its pairs.
     pub pairs: u64,
     /// The share within 0.1 of one half.
     pub near_half: f64,

@@ -12,9 +12,7 @@ use crate::store::{RunRecord, Store};
 
 /// A port of a stage of the run.
 pub struct Found {
-    /// The stage.
     pub stage: String,
-    /// The port.
     pub port: String,
     /// The table it holds.
     pub table: Table,
@@ -74,8 +72,8 @@ pub fn groups<'a>(found: &'a [Found], tables: &[Table]) -> Vec<Group<'a>> {
     groups.into_iter().map(group).collect()
 }
 
-/// A part for each group: of a matrix, a line of facts for each member and the first one in full. What is too much to be
-/// shown is named.
+/// A part for each group: of a matrix, a line of facts for each member and the first one in full. What is too much to
+/// be shown is named.
 ///
 /// # Errors
 /// As `make`.

@@ -39,7 +39,6 @@ pub enum Mark {
     Line(Vec<(f64, f64)>),
     /// The same, thin and broken: what would be ideal, or nothing.
     Guide(Vec<(f64, f64)>),
-    /// Dots.
     Dots(Vec<(f64, f64)>),
     /// From the ground up to y, between two x: (from, to, y).
     Bars(Vec<(f64, f64, f64)>),

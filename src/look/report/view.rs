@@ -60,7 +60,6 @@ struct Head {
 /// A cell of a table.
 #[derive(Debug, Default, Clone, Serialize)]
 pub struct Cell {
-    /// Its text.
     pub text: String,
     /// Links beside it: (text, address).
     pub links: Vec<(String, String)>,

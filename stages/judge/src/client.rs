@@ -112,8 +112,8 @@ impl Client {
         })
     }
 
-    /// Finds out what the endpoint takes, by a request whose answer is not used. Gives why it takes nothing, and the number
-    /// of requests sent.
+    /// Finds out what the endpoint takes, by a request whose answer is not used. Gives why it takes nothing, and the
+    /// number of requests sent.
     pub(crate) fn settle(&self, stop: &AtomicBool) -> (Option<Reply>, u32) {
         let mut all = 0;
         let mut refusals = Vec::new();

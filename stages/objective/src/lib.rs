@@ -2,8 +2,8 @@
 //!
 //! This crate knows sequences by their log-probs under policy and reference, edges between them with soft labels, items
 //! with labels of their own, and the loss and its gradient. It knows no tensors, no text and no tables. Read
-//! [`Objective`] first, then [`Batch`] and [`Evaluation`]; each family has a file with its equations and [`Facts`], and a
-//! line in `list.rs`.
+//! [`Objective`] first, then [`Batch`] and [`Evaluation`]; each family has a file with its equations and [`Facts`], and
+//! a line in `list.rs`.
 
 mod aot;
 mod apo;

@@ -177,7 +177,8 @@ fn distinct(duplicates: Duplicates, candidates: &[Candidate], reasons: &mut [Opt
     let keys: Vec<Key> = candidates.iter().map(Candidate::key).collect();
     let first = first_rows(&keys)?;
     let mut labels: Vec<f64> = candidates.iter().map(|candidate| candidate.p_first).collect();
-    // For `average`: the labels of a first row and its kin, and their sum, all as P(the side with the smaller key first).
+    // For `average`: the labels of a first row and its kin, and their sum, all as P(the side with the smaller key
+    // first).
     let canonical = |candidate: &Candidate, p: f64| if candidate.keys[0] < candidate.keys[1] { p } else { 1.0 - p };
     let mut sums: HashMap<usize, (f64, f64)> = HashMap::new();
     for (row, candidate) in candidates.iter().enumerate() {

@@ -56,15 +56,15 @@ pub struct Train {
     /// result.
     #[serde(default = "checkpoint_every")]
     pub checkpoint_every: u64,
-    /// Minutes between checkpoints, for steps that are slow: what a kill can cost. At most a tenth of the time goes into
-    /// these. 0 writes one after each step. It does not change the result.
+    /// Minutes between checkpoints, for steps that are slow: what a kill can cost. At most a tenth of the time goes
+    /// into these. 0 writes one after each step. It does not change the result.
     #[serde(default = "checkpoint_minutes")]
     pub checkpoint_minutes: f64,
     /// Intermediate values kept between forward and backward, and the memory that they may take.
     #[serde(default)]
     pub memory: MemoryOptions,
-    /// The precision of matrix products, `f32` or `bf16`; the reference has to be scored in the same. Weights are trained
-    /// in f32 with either.
+    /// The precision of matrix products, `f32` or `bf16`; the reference has to be scored in the same. Weights are
+    /// trained in f32 with either.
     #[serde(default)]
     pub dtype: Dtype,
     /// Form of the saved policy.
@@ -240,8 +240,8 @@ impl BatchOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaveOptions {
-    /// `f32` has all of the training; `as_loaded` (what `model` is stored in) and `bf16` take half of the space, and a small
-    /// learning rate may leave little of its updates there: the figures show the share.
+    /// `f32` has all of the training; `as_loaded` (what `model` is stored in) and `bf16` take half of the space, and a
+    /// small learning rate may leave little of its updates there: the figures show the share.
     #[serde(default)]
     pub dtype: SavedDtype,
 }

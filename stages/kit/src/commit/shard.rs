@@ -40,8 +40,8 @@ pub struct ShardOutput<'a> {
 }
 
 impl ShardOutput<'_> {
-    /// The result of the shard's next batch: as a killed process left it, else computed now and recorded. A shard is cut
-    /// into the same batches in every process; a result comes back from its JSON as it was.
+    /// The result of the shard's next batch: as a killed process left it, else computed now and recorded. A shard is
+    /// cut into the same batches in every process; a result comes back from its JSON as it was.
     ///
     /// # Errors
     /// As [`Batches::next`].
@@ -75,7 +75,8 @@ impl ShardOutput<'_> {
     }
 }
 
-/// Cuts units into shards of at least `size` units without cutting a group; `groups` are the lengths of consecutive groups.
+/// Cuts units into shards of at least `size` units without cutting a group; `groups` are the lengths of consecutive
+/// groups.
 pub fn shard_ranges(groups: impl IntoIterator<Item = usize>, size: usize) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let (mut start, mut end) = (0, 0);

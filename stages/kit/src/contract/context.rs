@@ -177,8 +177,9 @@ impl Context<'_> {
     }
 
     /// Writes the table of rejects from verdicts on the rows of some inputs, numbered from 0 over all their sources:
-    /// `rejected` gives the id, the reason and the detail of a row that is left out. Sources are looked up in the input,
-    /// so that nothing is held. Tells the numbers by reason, and gives the number of rejected rows of each input.
+    /// `rejected` gives the id, the reason and the detail of a row that is left out. Sources are looked up in the
+    /// input, so that nothing is held. Tells the numbers by reason, and gives the number of rejected rows of each
+    /// input.
     ///
     /// # Errors
     /// When an input cannot be read or the table not written.

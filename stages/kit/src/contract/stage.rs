@@ -82,7 +82,8 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
-    /// Keys (dotted below the top) that change how the work is done and not its result; they stay outside the fingerprint.
+    /// Keys (dotted below the top) that change how the work is done and not its result; they stay outside the
+    /// fingerprint.
     fn execution_keys(&self) -> &'static [&'static str] {
         &[]
     }
@@ -118,8 +119,8 @@ pub trait Stage: Send + Sync {
     /// When an input, or a file that the configuration names, cannot be read.
     fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook>;
 
-    /// The work: it reads `context.inputs` and writes every output port under `context.folder`. Row-wise kinds give their
-    /// shards, which an executor may compute anywhere.
+    /// The work: it reads `context.inputs` and writes every output port under `context.folder`. Row-wise kinds give
+    /// their shards, which an executor may compute anywhere.
     ///
     /// # Errors
     /// When the inputs cannot be read, or when the stage would stop at their rows.

@@ -1,4 +1,5 @@
-//! Files as Parquet reads them, with what the system said where they could not be read: its own errors keep a text alone.
+//! Files as Parquet reads them, with what the system said where they could not be read: its own errors keep a text
+//! alone.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Result as IoResult};

@@ -174,8 +174,8 @@ pub fn part_record(path: &Path, rows: u64) -> Result<Part> {
     Ok(Part { file, rows, bytes, blake3: digest_file(path)? })
 }
 
-/// Writes a table as one stream of rows, in parts. Rows are encoded by a thread of the writer's own; it holds a few rows
-/// and the compressed pages of one row group.
+/// Writes a table as one stream of rows, in parts. Rows are encoded by a thread of the writer's own; it holds a few
+/// rows and the compressed pages of one row group.
 ///
 /// Without [`TableWriter::finish`] what is not committed yet is dropped.
 pub struct TableWriter<R: Row> {

@@ -72,7 +72,8 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// The estimate for what `config.json` holds, or for a GGUF file, `{"gguf": PATH}`, on a device such as `cpu` or `cuda:0`.
+    /// The estimate for what `config.json` holds, or for a GGUF file, `{"gguf": PATH}`, on a device such as `cpu` or
+    /// `cuda:0`.
     ///
     /// # Errors
     /// When it is neither a decoder nor an encoder that is computed here.
@@ -131,8 +132,8 @@ impl Estimate {
         (passes + again) * self.forward(load)
     }
 
-    /// Peak memory in bytes, to be right within a third or too high: 0.9 to 1.4 times the peak resident set of training,
-    /// scoring and sampling with models of 0.35 and 15.7 million parameters on a CPU.
+    /// Peak memory in bytes, to be right within a third or too high: 0.9 to 1.4 times the peak resident set of
+    /// training, scoring and sampling with models of 0.35 and 15.7 million parameters on a CPU.
     pub fn bytes(&self, purpose: Purpose<'_>) -> u64 {
         let config = &self.config;
         let parameters = config.parameter_count() as u64;
@@ -204,8 +205,8 @@ pub(crate) struct Rows {
     pub scored: u64,
 }
 
-/// The schedule for a choice: where it is free, the fastest one whose activations fit. Rows go through `blocks` blocks in
-/// numbers of `size` bytes. Logits are kept with the blocks' activations where they are small beside them.
+/// The schedule for a choice: where it is free, the fastest one whose activations fit. Rows go through `blocks` blocks
+/// in numbers of `size` bytes. Logits are kept with the blocks' activations where they are small beside them.
 pub(crate) fn schedule(
     config: &DecoderConfig,
     blocks: u64,

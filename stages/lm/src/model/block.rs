@@ -10,7 +10,8 @@ use crate::{Error, Result};
 use candle_core::Tensor;
 use std::borrow::Cow;
 
-// T rows, R of them that go on after attention, H hidden width, A query heads, G key-value heads, D head width, F feed-forward width.
+// T rows, R of them that go on after attention, H hidden width, A query heads, G key-value heads, D head width, F
+// feed-forward width.
 
 /// The weights of one block.
 #[derive(Debug, Clone)]

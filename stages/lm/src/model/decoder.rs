@@ -85,8 +85,8 @@ impl Decoder {
         self
     }
 
-    /// Reads a Hugging Face folder, with tensors of `dtype`. A PEFT folder is read as its base with the adapter beside it. A
-    /// GGUF file is read to score with.
+    /// Reads a Hugging Face folder, with tensors of `dtype`. A PEFT folder is read as its base with the adapter beside
+    /// it. A GGUF file is read to score with.
     pub fn load_as(folder: &Path, device: &Device, dtype: DType) -> Result<Decoder> {
         if is_gguf(folder) {
             return Decoder::load_gguf(folder, device, dtype);

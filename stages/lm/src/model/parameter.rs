@@ -69,8 +69,8 @@ impl Linear {
         std::iter::once(&mut self.weight).chain(&mut self.bias).chain(adapters)
     }
 
-    /// Adds to the gradients of weight, bias and adapters, where they are trained, given the input and the gradient by the
-    /// output.
+    /// Adds to the gradients of weight, bias and adapters, where they are trained, given the input and the gradient by
+    /// the output.
     pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
         if let Some(gradient) = &self.weight.gradient {
             ops::linear::backward_weight(x, dy, gradient, self.products)?;

@@ -25,8 +25,8 @@ impl Kept {
 
 impl Training {
     /// Writes the trained model into an existing folder, as [`Decoder::save`](crate::Decoder::save) does, from the
-    /// weights in full precision. `base` is the folder that it was loaded from. Where it is saved in less than f32, gives
-    /// what that leaves of the changes.
+    /// weights in full precision. `base` is the folder that it was loaded from. Where it is saved in less than f32,
+    /// gives what that leaves of the changes.
     ///
     /// Errors: an adapter, a weight that the dtype has no number for; what cannot be read or written.
     pub fn save(&self, to: &Path, dtype: SavedDtype, base: &Path) -> Result<Option<Kept>> {

@@ -1,5 +1,5 @@
-//! The LM head: log-probabilities of given tokens, by chunks of rows; only training whose batch has few logits beside its
-//! other activations holds what came of all of them.
+//! The LM head: log-probabilities of given tokens, by chunks of rows; only training whose batch has few logits beside
+//! its other activations holds what came of all of them.
 
 use crate::Result;
 #[cfg(any(feature = "cuda", test))]

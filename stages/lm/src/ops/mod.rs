@@ -1,8 +1,9 @@
 //! The operations of a decoder, each with its backward, written by hand.
 //!
 //! Every operation takes and gives candle tensors. On a CPU, contiguous f32 and f64 tensors go through kernels written
-//! here, parallel over rows; on an NVIDIA GPU, f32 and bf16 tensors go through those of `cuda`; anything else goes through a plain form in tensor operations, which is also what the
-//! kernels are tested against. Nothing here uses candle's autograd.
+//! here, parallel over rows; on an NVIDIA GPU, f32 and bf16 tensors go through those of `cuda`; anything else goes
+//! through a plain form in tensor operations, which is also what the kernels are tested against. Nothing here uses
+//! candle's autograd.
 //!
 //! Results do not depend on the number of threads: each output is computed by one task, and sums over rows are taken
 //! in fixed chunks that are added in order.

@@ -96,8 +96,8 @@ vectorised! {
     }
 }
 
-/// The gradient by x of `forward`, given that by y, added to `onto` where that is given: [T, H]. Takes `onto`, which may
-/// be changed in place. The gradient by w is added to `weight_gradient`.
+/// The gradient by x of `forward`, given that by y, added to `onto` where that is given: [T, H]. Takes `onto`, which
+/// may be changed in place. The gradient by w is added to `weight_gradient`.
 ///
 /// With r = 1 / rms: dx = r (g w - x r^2 mean(g w x)), dw = sum over rows of g x r.
 pub(crate) fn backward(

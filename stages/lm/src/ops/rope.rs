@@ -209,8 +209,8 @@ pub(crate) struct SavedHeadNorm<'a> {
 }
 
 /// The gradient by the input of `forward`, given that by its output. The gradients by the norms' weights are added to
-/// their buffers. The rotation's backward is the rotation by the opposite angle. Takes the gradient, which may be changed
-/// in place.
+/// their buffers. The rotation's backward is the rotation by the opposite angle. Takes the gradient, which may be
+/// changed in place.
 pub(crate) fn backward(
     g: Tensor,
     shape: &Shape,

@@ -167,8 +167,8 @@ impl Training {
         })
     }
 
-    /// On a GPU, lets a free choice of schedule take the memory that weights and optimizer leave. An eighth of all stays
-    /// for chunks of logits and the driver. On a CPU nothing changes.
+    /// On a GPU, lets a free choice of schedule take the memory that weights and optimizer leave. An eighth of all
+    /// stays for chunks of logits and the driver. On a CPU nothing changes.
     ///
     /// Errors: the driver's.
     pub fn use_free_memory(&mut self) -> Result<()> {

@@ -23,8 +23,8 @@ fn buffer(like: &Tensor) -> Result<Tensor> {
     Ok(like.to_dtype(DType::F32)?.ones_like()?)
 }
 
-/// Checks that kernels give what the CPU gives: in f32 within 1e-4, in bf16 within `rounding`, each of the largest number
-/// of a result or 1.
+/// Checks that kernels give what the CPU gives: in f32 within 1e-4, in bf16 within `rounding`, each of the largest
+/// number of a result or 1.
 fn agrees(rounding: f64, inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>) {
     let on = |device: &Device, dtype| -> Vec<Tensor> {
         inputs.iter().map(|t| t.to_device(device).unwrap().to_dtype(dtype).unwrap()).collect()
