@@ -35,7 +35,7 @@ struct Sample {
     above: Vec<Span>,
     /// Its own rows: those filled so far.
     own: Span,
-    /// How many rows it may fill.
+    /// Number of rows it may fill.
     room: usize,
 }
 

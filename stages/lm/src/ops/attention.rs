@@ -27,7 +27,7 @@ pub(crate) struct Shape {
     pub head_dim: usize,
     /// A query sees keys at a distance below this.
     pub window: Option<usize>,
-    /// What scores are multiplied with before softmax, above 0.
+    /// Factor of the scores before softmax, above 0.
     pub scale: f64,
 }
 

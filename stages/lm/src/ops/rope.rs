@@ -192,7 +192,7 @@ fn plain_rotation(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     Ok(Tensor::cat(&[first, second], D::Minus1)?.to_dtype(x.dtype())?)
 }
 
-/// Where the gradients of the norms' weights go, [D] each.
+/// Sums of the gradients of the norms' weights, [D] each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadNormGradients<'a> {
     pub query: Option<&'a Tensor>,
