@@ -1,5 +1,6 @@
 //! Forecasts in words and in JSON.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,14 +14,19 @@ use crate::units::spoken;
 
 /// Remarks under the table, each once.
 #[derive(Default)]
-pub struct Notes(pub String);
+pub struct Notes {
+    /// The remarks in lines.
+    pub text: String,
+    known: HashSet<String>,
+}
 
 impl Notes {
     /// Adds a remark about a stage.
     pub fn add(&mut self, stage: &str, note: &str) {
         let line = format!("{stage}: {note}\n");
-        if !self.0.contains(&line) {
-            self.0.push_str(&line);
+        if !self.known.contains(&line) {
+            self.text.push_str(&line);
+            self.known.insert(line);
         }
     }
 }

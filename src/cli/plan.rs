@@ -103,14 +103,14 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
     }
     let total = Total::of(&sums, &forecasts, &forecaster);
     if args.json {
-        let short: Vec<&str> = does_not_fit.0.lines().collect();
+        let short: Vec<&str> = does_not_fit.text.lines().collect();
         let plan = json!({
             "pipeline": graph.name, "stages": stages, "total": total.in_json(), "does_not_fit": short,
         });
         return print(&format!("{plan}\n"));
     }
     let counts = if groups.len() < graph.nodes.len() { counts(&graph, &planned) } else { String::new() };
-    print(&(aligned(&rows, &[]) + &notes.0 + &counts + &total.text(&args.file.pipeline) + &does_not_fit.0))
+    print(&(aligned(&rows, &[]) + &notes.text + &counts + &total.text(&args.file.pipeline) + &does_not_fit.text))
 }
 
 /// Numbers of stages of each kind, and of those that may run: a matrix makes many of one line.

@@ -297,7 +297,11 @@ impl<'a> Planner<'a> {
             remove_key(&mut settings, key);
         }
         let seed = node.stage.draws().then_some(node.seed).flatten();
-        let mut recipe = Recipe::new(node.kind, node.stage.version(), named(settings), seed);
+        let settings = named(node.with_names(settings, |value, text| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("{text} ({})", Digest::of(value.as_bytes()).short(16))
+        }));
+        let mut recipe = Recipe::new(node.kind, node.stage.version(), settings, seed);
         let digests = Digests::new(self.store.stats());
         for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
             let mut sources = Vec::new();
@@ -509,15 +513,13 @@ fn named(settings: Value) -> Value {
             let digest = || Digest::of(text.as_bytes()).short(16);
             Value::String(if redacted == text { text } else { format!("{redacted} ({})", digest()) })
         }
-        Value::Number(number) if kit::redact(&number.to_string()) != number.to_string() => {
-            named(Value::String(number.to_string()))
-        }
         Value::Array(items) => items.into_iter().map(named).collect(),
         Value::Object(map) => map.into_iter().map(|(key, value)| (key, named(value))).collect(),
         other => other,
     }
 }
 
+/// Takes a key, dotted where it is nested, out of a configuration.
 fn remove_key(settings: &mut Value, key: &str) {
     let (above, last) = key.rsplit_once('.').map_or(("", key), |(above, last)| (above, last));
     let pointer: String = above.split('.').filter(|key| !key.is_empty()).map(|key| format!("/{key}")).collect();

@@ -19,8 +19,9 @@ pub fn yaml(graph: &Graph) -> String {
         if node.seed != graph.seed && node.stage.draws() {
             write::entry(&mut out, 2, "seed", &json!(node.seed));
         }
-        let settings = node.settings.as_object().into_iter().flatten();
-        settings.for_each(|(key, value)| write::entry(&mut out, 2, key, &escaped(value.clone())));
+        let settings = node.with_names(escaped(node.settings.clone()), |_, text| text.to_owned());
+        let settings = settings.as_object().into_iter().flatten();
+        settings.for_each(|(key, value)| write::entry(&mut out, 2, key, value));
     }
     out
 }
@@ -29,9 +30,6 @@ pub fn yaml(graph: &Graph) -> String {
 fn escaped(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(kit::redact(&text.replace("${", "$${"))),
-        Value::Number(number) if kit::redact(&number.to_string()) != number.to_string() => {
-            kit::redact(&number.to_string()).into()
-        }
         Value::Array(items) => Value::Array(items.into_iter().map(escaped).collect()),
         Value::Object(map) => Value::Object(map.into_iter().map(|(key, value)| (key, escaped(value))).collect()),
         other => other,

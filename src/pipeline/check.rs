@@ -5,12 +5,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use kit::{Finding, InputPort, Kind, OutputPort, Stage, Table};
 use serde_json::Value;
 
 use crate::hub::{self, Cache, ModelName};
-use crate::pipeline::conform::mismatches;
+use crate::pipeline::conform::{mismatches, unknown_word};
 use crate::pipeline::graph::{Edge, Graph, Node, Origin};
 use crate::pipeline::groups::{Groups, input_keys, parts_of};
 use crate::pipeline::paths;
@@ -65,6 +66,7 @@ pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]
         outputs: configured.outputs,
         stage: configured.stage,
         settings: configured.settings,
+        named: configured.named,
         seed: declared.seed.or(pipeline.seed),
         group: declared.group.clone(),
         inputs,
@@ -84,6 +86,7 @@ struct Configured {
     kind: &'static str,
     stage: Box<dyn Stage>,
     settings: Value,
+    named: Vec<(Vec<String>, Arc<str>)>,
     outputs: Vec<OutputPort>,
 }
 
@@ -163,18 +166,39 @@ impl Checker<'_> {
             Ok((stage, settings)) => {
                 let found = self.found_in(&declared, &*stage);
                 self.report_found(name, found);
-                Some(Configured { kind: kind.name, outputs: stage.outputs(), stage, settings })
+                let named = sent(&declared, &*stage);
+                Some(Configured { kind: kind.name, outputs: stage.outputs(), stage, settings, named })
             }
             Err(finding) => {
                 // Where the schema has said it already, it was better placed.
                 if wrong.is_empty() {
-                    self.report_value(name, &finding.path, finding.text);
+                    self.report_unread(&declared, &finding);
                     wrong.push(finding.path);
                 }
                 self.wrong.insert(stage, wrong);
                 None
             }
         }
+    }
+
+    /// Reports why a configuration cannot be read. Where a word is none of those that can stand there, the nearest comes
+    /// first, placed at the key where it is one.
+    fn report_unread(&mut self, declared: &Declared, finding: &Finding) {
+        let Some((word, text)) = word_among_others(&finding.text) else {
+            return self.report_value(&declared.key, &finding.path, finding.text.as_str());
+        };
+        let mut path = Checker::path(&declared.key, &finding.path);
+        let document = &self.pipeline.document;
+        let holds_key =
+            declared.config.pointer(&pointer(&finding.path)).is_some_and(|value| value.get(&word).is_some());
+        let at = match holds_key {
+            true => {
+                path.push(word);
+                document.of_key(&path)
+            }
+            false => document.of_value(&path),
+        };
+        self.report(at, &declared.key, text);
     }
 
     /// Remarks of the stages on their settings on this machine.
@@ -574,6 +598,37 @@ impl Checker<'_> {
         let name = self.stages[first].key.clone();
         self.report_value(&name, &key.split('.').map(str::to_owned).collect::<Vec<_>>(), text);
     }
+}
+
+fn pointer(path: &[String]) -> String {
+    path.iter().map(|key| format!("/{}", key.replace('~', "~0").replace('/', "~1"))).collect()
+}
+
+/// The word that serde did not find among those that it expected, and what is said of it.
+fn word_among_others(text: &str) -> Option<(String, String)> {
+    let (word, words) = text.strip_prefix("unknown variant `")?.split_once("`, expected ")?;
+    let words: Vec<&str> = words.split('`').skip(1).step_by(2).collect();
+    Some((word.to_owned(), unknown_word(word, &words)))
+}
+
+/// The values of a stage that go to a server and came from the environment, however short they are. What the server
+/// repeats of them is shown by name too.
+fn sent(declared: &Declared, stage: &dyn Stage) -> Vec<(Vec<String>, Arc<str>)> {
+    let keys: Vec<Vec<&str>> = stage.sent_keys().iter().map(|key| key.split('.').collect()).collect();
+    let is_sent = |path: &[String]| keys.iter().any(|key| path.len() >= key.len() && key.iter().eq(&path[..key.len()]));
+    let sent: Vec<_> = declared.named.iter().filter(|(path, _)| is_sent(path)).cloned().collect();
+    for (path, text) in &sent {
+        let value = path.iter().try_fold(&declared.config, |value, key| match value {
+            Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+            other => other.get(key),
+        });
+        match value {
+            Some(Value::String(value)) => kit::keep_secret(value, text),
+            Some(Value::Number(value)) => kit::keep_secret(&value.to_string(), text),
+            _ => {}
+        }
+    }
+    sent
 }
 
 /// True where a text names a file, a folder or a model, rather than a stage.

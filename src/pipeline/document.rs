@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -27,6 +28,8 @@ pub struct Declared {
     pub seed: Option<u64>,
     /// Its configuration without `kind`, `seed` and `matrix`.
     pub config: Value,
+    /// The values of the configuration that came from the environment, with names in place of what came from there.
+    pub named: Vec<(Vec<String>, Arc<str>)>,
 }
 
 /// A stage's place in a matrix.
@@ -176,7 +179,15 @@ impl Reader<'_> {
         let Some(combinations) = self.matrices.combinations.get(name) else {
             // The matrix is wrong, which has been said; what reads from the stage has no second problem.
             let (name, key) = (name.to_owned(), name.to_owned());
-            return vec![Declared { name, key, group: None, kind: None, seed: None, config: Value::Null }];
+            return vec![Declared {
+                name,
+                key,
+                group: None,
+                kind: None,
+                seed: None,
+                config: Value::Null,
+                named: Vec::new(),
+            }];
         };
         let mut stages = Vec::new();
         let mut plain = value.clone();
@@ -248,7 +259,7 @@ impl Reader<'_> {
         let config = map.iter().filter(|entry| !["kind", "seed"].contains(&entry.key.as_str()));
         let config = config.map(|Entry { key, value, .. }| (key.clone(), value.json())).collect();
         let (name, key) = (name.to_owned(), name.to_owned());
-        Some(Declared { name, key, group: None, kind, seed, config: Value::Object(config) })
+        Some(Declared { name, key, group: None, kind, seed, config: Value::Object(config), named: value.named() })
     }
 }
 

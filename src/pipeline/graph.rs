@@ -1,6 +1,7 @@
 //! A pipeline whose stages are configured and whose references are resolved: what the plan and the runner work on.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kit::{OutputPort, Stage, Table};
 use serde_json::Value;
@@ -35,6 +36,9 @@ pub struct Node {
     pub stage: Box<dyn Stage>,
     /// Its configuration after defaults.
     pub settings: Value,
+    /// The settings that go to a server and came from the environment: the keys that lead to each, and its text with
+    /// `${env:X}` for what came from there.
+    pub named: Vec<(Vec<String>, Arc<str>)>,
     /// The seed it draws from: its own, or the pipeline's.
     pub seed: Option<u64>,
     /// The matrix it is one combination of.
@@ -88,6 +92,23 @@ impl Origin {
             Origin::Port { table, .. } | Origin::Path { table, .. } => *table,
             Origin::Hub { .. } => Table::Model,
         }
+    }
+}
+
+impl Node {
+    /// Settings in which those that go to a server are replaced where they came from the environment: `write` takes the
+    /// value and its text with names.
+    pub fn with_names(&self, mut settings: Value, write: impl Fn(&Value, &str) -> String) -> Value {
+        for (path, text) in &self.named {
+            let found = path.iter().try_fold(&mut settings, |value, key| match value {
+                Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
+                other => other.get_mut(key),
+            });
+            if let Some(value) = found {
+                *value = Value::String(write(value, text));
+            }
+        }
+        settings
     }
 }
 
@@ -155,21 +176,27 @@ impl Graph {
     /// For each stage that feeds only inputs that nobody reads: why.
     pub fn idle_stages(&self) -> Vec<Option<String>> {
         let mut idle: Vec<Option<String>> = vec![None; self.nodes.len()];
+        // The readers of each stage with the input that reads it: there may be thousands of stages.
+        let mut fed: Vec<Vec<(usize, &Edge)>> = vec![Vec::new(); self.nodes.len()];
+        for (reader, node) in self.nodes.iter().enumerate() {
+            for edge in &node.inputs {
+                for origin in &edge.sources {
+                    let Origin::Port { stage, .. } = origin else { continue };
+                    if fed[*stage].last().is_none_or(|(last, other)| *last != reader || other.key != edge.key) {
+                        fed[*stage].push((reader, edge));
+                    }
+                }
+            }
+        }
         for &stage in self.order.iter().rev() {
             let mut reasons = Vec::new();
             let mut read = false;
-            for (reader, node) in self.nodes.iter().enumerate() {
-                for edge in &node.inputs {
-                    let feeds = |origin: &Origin| matches!(origin, Origin::Port { stage: from, .. } if *from == stage);
-                    if edge.sources.iter().any(feeds) {
-                        match (&edge.idle, &idle[reader]) {
-                            (Some(why), _) => {
-                                reasons.push(format!("`{}` does not read `{}`: {why}", node.name, edge.key));
-                            }
-                            (None, Some(_)) => reasons.push(format!("it feeds only `{}`, which is skipped", node.name)),
-                            (None, None) => read = true,
-                        }
-                    }
+            for (reader, edge) in &fed[stage] {
+                let name = &self.nodes[*reader].name;
+                match (&edge.idle, &idle[*reader]) {
+                    (Some(why), _) => reasons.push(format!("`{name}` does not read `{}`: {why}", edge.key)),
+                    (None, Some(_)) => reasons.push(format!("it feeds only `{name}`, which is skipped")),
+                    (None, None) => read = true,
                 }
             }
             if !read && !reasons.is_empty() {

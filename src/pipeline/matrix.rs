@@ -7,13 +7,14 @@
 //!   objective: {name: "${matrix.objective}", beta: "${matrix.beta}"}
 //! ```
 //! makes `policy@dpo-0.1`, `policy@dpo-0.3`, `policy@gdpo-0.1` and `policy@gdpo-0.3`. An axis is a list of values, or a
-//! mapping from labels to values. A list of matrices with the same axes gives the combinations of each.
+//! mapping from labels to values, which may name other axes: `objective: {soft: {name: gdpo, beta: "${matrix.beta}"}}`.
+//! A list of matrices with the same axes gives the combinations of each.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::node::{Content, Entry, Mapping, Node};
 use super::selection::Labels;
-use super::vars::{Budget, Environment, Replacer};
+use super::vars::{Axes as OfAxes, Budget, Environment, Replacer};
 use crate::pipeline::problem::{At, Fault, Problem};
 
 /// More stages than this from one matrix are refused.
@@ -61,6 +62,7 @@ impl Matrices {
             let mut matrix = matrix.clone();
             let mut path = vec!["stages".to_owned(), stage.clone(), "matrix".to_owned()];
             let mut replacer = Replacer::new(document.get("vars"), environment, budget);
+            replacer.axes = OfAxes::Kept;
             replacer.walk(&mut matrix, &mut path, &mut |path, text| reader.report(&path[3..], text));
             let combinations = reader.matrix(&matrix);
             if reader.problems.is_empty() {
@@ -161,6 +163,13 @@ impl Reader<'_> {
                     continue;
                 }
             };
+            if let Some(text) =
+                values.iter().filter_map(|(_, value)| value.text()).find(|text| text.contains("${matrix."))
+                && matches!(value.content, Content::List(_))
+            {
+                let text = format!("`{text}` names another axis, so it needs a label of its own: `{{label: value}}`");
+                self.report(&below, text);
+            }
             if values.is_empty() {
                 self.report(&below, format!("axis `{axis}` has no values, so there is no stage"));
             }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::{Number, Value};
 
@@ -14,6 +15,8 @@ pub struct Node {
     pub at: At,
     /// Its content.
     pub content: Content,
+    /// Of text that came from the environment, whole or in part: the same with `${env:X}` for what came from there.
+    pub named: Option<Arc<str>>,
 }
 
 /// The content of a node.
@@ -136,7 +139,12 @@ impl FromIterator<Entry> for Mapping {
 impl Node {
     /// A value that stands at no place of its own.
     pub fn of(content: Content) -> Node {
-        Node { at: At::File, content }
+        Node::placed(At::File, content)
+    }
+
+    /// A value with its place.
+    pub fn placed(at: At, content: Content) -> Node {
+        Node { at, content, named: None }
     }
 
     /// The mapping that it is.
@@ -171,6 +179,26 @@ impl Node {
                 Value::Object(mapping.iter().map(|entry| (entry.key.clone(), entry.value.json())).collect())
             }
         }
+    }
+
+    /// The values here and below that came from the environment: the keys that lead to each, and its text with names.
+    pub fn named(&self) -> Vec<(Vec<String>, Arc<str>)> {
+        fn walk(node: &Node, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, Arc<str>)>) {
+            found.extend(node.named.iter().map(|text| (path.clone(), text.clone())));
+            let mut below = |key: String, node: &Node| {
+                path.push(key);
+                walk(node, path, found);
+                path.pop();
+            };
+            match &node.content {
+                Content::List(items) => items.iter().enumerate().for_each(|(at, item)| below(at.to_string(), item)),
+                Content::Mapping(mapping) => mapping.iter().for_each(|entry| below(entry.key.clone(), &entry.value)),
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        walk(self, &mut Vec::new(), &mut found);
+        found
     }
 
     /// Place of the value at a path: of a scalar itself, of the key of anything bigger. A missing value has the place

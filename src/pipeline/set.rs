@@ -77,7 +77,7 @@ fn put(document: &mut Node, keys: &[String], value: Node) -> Result<(), String> 
                 let mapping = Rc::make_mut(mapping);
                 // Given values, and mappings made for them, have the place of the command line.
                 if depth + 1 == keys.len() || mapping.get(key).is_none() {
-                    let below = Node { at: value.at.clone(), content: Content::Null };
+                    let below = Node::placed(value.at.clone(), Content::Null);
                     mapping.insert(Entry { key: key.clone(), key_at: value.at.clone(), value: below });
                 }
                 mapping.get_mut(key).expect("it is there")

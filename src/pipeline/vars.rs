@@ -112,21 +112,34 @@ pub struct Replacer<'a> {
     pub labels: Option<&'a BTreeMap<String, Vec<Labels>>>,
     /// The values of `${matrix.x}`, in a stage with a matrix.
     pub item: Option<&'a Mapping>,
-    /// The variables being replaced, to see those that lead back to themselves.
+    /// How texts with `${matrix.x}` are taken.
+    pub axes: Axes,
+    /// The names being replaced, to see those that lead back to themselves.
     within: Vec<String>,
+}
+
+/// How texts with `${matrix.x}` are taken: the values of an axis may name other axes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axes {
+    /// As all others.
+    Replaced,
+    /// Left as they are: the combination is not known yet.
+    Kept,
+    /// No other text is touched.
+    Alone,
 }
 
 impl<'a> Replacer<'a> {
     /// One that knows variables and the environment.
     pub fn new(vars: Option<&'a Node>, environment: Environment<'a>, budget: &'a Budget) -> Replacer<'a> {
-        Replacer { vars, environment, budget, labels: None, item: None, within: Vec::new() }
+        Replacer { vars, environment, budget, labels: None, item: None, axes: Axes::Replaced, within: Vec::new() }
     }
 
     /// Replaces every reference in a value and below. `path` leads to it; `report` takes what is wrong, and where.
     pub fn walk(&mut self, value: &mut Node, path: &mut Vec<String>, report: &mut dyn FnMut(&[String], String)) {
         match &mut value.content {
             Content::Text(text) if text.contains("${") => match self.text(text) {
-                Ok(replaced) => value.content = replaced,
+                Ok(replaced) => *value = Node { at: value.at.clone(), ..replaced },
                 Err(problem) => report(path, problem),
             },
             Content::List(items) => {
@@ -164,33 +177,45 @@ impl<'a> Replacer<'a> {
         }
     }
 
-    fn text(&mut self, text: &str) -> Result<Content, String> {
+    fn text(&mut self, text: &str) -> Result<Node, String> {
+        let of_axes = text.contains("${matrix.");
+        if self.axes == Axes::Kept && of_axes || self.axes == Axes::Alone && !of_axes {
+            return Ok(Node::of(Content::Text(text.to_owned())));
+        }
         if let Some(inner) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'))
             && !inner.contains(['$', '{', '}'])
         {
-            return Ok(self.reference(inner)?.content);
+            return self.reference(inner);
         }
-        let mut written = String::new();
+        let (mut written, mut named, mut any_named) = (String::new(), String::new(), false);
         let mut rest = text;
         while let Some(start) = rest.find("${") {
             if rest[..start].ends_with('$') {
                 written.push_str(&rest[..start - 1]);
                 written.push_str("${");
+                named.push_str(&rest[..start + 2]);
                 rest = &rest[start + 2..];
                 continue;
             }
             written.push_str(&rest[..start]);
+            named.push_str(&rest[..start]);
             let end = rest[start..].find('}').ok_or("`${` without `}`; `$${` stands for the text `${`")? + start;
-            match self.reference(&rest[start + 2..end])?.content {
-                Content::Text(text) => written.push_str(&text),
-                Content::Number(number) => written.push_str(&number.to_string()),
-                Content::Bool(value) => written.push_str(&value.to_string()),
+            let value = self.reference(&rest[start + 2..end])?;
+            let part = match &value.content {
+                Content::Text(text) => text.clone(),
+                Content::Number(number) => number.to_string(),
+                Content::Bool(value) => value.to_string(),
                 _ => return Err(format!("`{}` is not plain text, so it cannot stand inside text", &rest[start..=end])),
-            }
+            };
+            written.push_str(&part);
+            any_named |= value.named.is_some();
+            named.push_str(&value.named.map_or_else(|| part.replace("${", "$${"), |named| named.to_string()));
             rest = &rest[end + 1..];
         }
         written.push_str(rest);
-        Ok(Content::Text(written))
+        named.push_str(rest);
+        let named = any_named.then(|| named.into());
+        Ok(Node { named, ..Node::of(Content::Text(written)) })
     }
 
     /// The value of a reference.
@@ -205,17 +230,23 @@ impl<'a> Replacer<'a> {
     fn meant(&mut self, name: &str) -> Result<Node, String> {
         if let Some(variable) = name.strip_prefix("env:") {
             let text = (self.environment)(variable).ok_or_else(|| format!("{UNSET}{variable}` is not set"))?;
-            // It is used and never written down: records name it.
-            kit::keep_secret(&text, &format!("${{env:{variable}}}"));
-            // `${env:BETA}` is a number where its text reads as one.
-            return Ok(match yaml::read_value(&text) {
-                Ok(value) if matches!(value.content, Content::Number(_) | Content::Bool(_)) => value,
-                _ => Node::of(Content::Text(text)),
-            });
+            let shown = format!("${{env:{variable}}}");
+            // `${env:BETA}` is a number where its text reads as one, and a setting like others; text is used and never
+            // written down.
+            let content = match yaml::read_value(&text) {
+                Ok(Node { content: value @ (Content::Number(_) | Content::Bool(_)), .. }) => value,
+                _ => {
+                    kit::keep_secret(&text, &shown);
+                    Content::Text(text)
+                }
+            };
+            return Ok(Node { named: Some(shown.into()), ..Node::of(content) });
         }
-        if let Some(variable) = name.strip_prefix("matrix.") {
+        if let Some(axis) = name.strip_prefix("matrix.") {
             let item = self.item.ok_or_else(|| format!("`${{{name}}}` stands in a stage without `matrix`"))?;
-            return look_up(Some(item), variable, "axis");
+            let value = look_up(Some(item), axis, "axis")?;
+            // Everything else was replaced when the matrix was read.
+            return self.within(name, value, Axes::Alone);
         }
         if let (Some(text), Some(labels)) = (name.strip_prefix("labels."), self.labels) {
             let selection = Selection::read(text).transpose()?;
@@ -238,16 +269,27 @@ impl<'a> Replacer<'a> {
                 "unknown reference `${{{name}}}`: write `${{vars.x}}` or `${{env:X}}`; `$${{` stands for the text `${{`"
             ));
         };
-        if self.within.iter().any(|outer| outer == variable) {
-            return Err(format!("variable `{variable}` leads back to itself"));
+        let value = look_up(self.vars.and_then(Node::mapping), variable, "variable")?;
+        self.within(name, value, self.axes)
+    }
+
+    /// The value that a name stands for, with its own references replaced.
+    fn within(&mut self, name: &str, mut value: Node, axes: Axes) -> Result<Node, String> {
+        let said = |name: &str| match name.split_once('.') {
+            Some(("matrix", axis)) => format!("axis `{axis}`"),
+            _ => format!("variable `{}`", name.trim_start_matches("vars.")),
+        };
+        if self.within.iter().any(|outer| outer == name) {
+            return Err(format!("{} leads back to itself", said(name)));
         }
         if self.within.len() == MOST_NESTED {
-            return Err(format!("variable `{}` leads through more than {MOST_NESTED} others", self.within[0]));
+            return Err(format!("{} leads through more than {MOST_NESTED} others", said(&self.within[0])));
         }
-        let mut value = look_up(self.vars.and_then(Node::mapping), variable, "variable")?;
-        self.within.push(variable.to_owned());
+        self.within.push(name.to_owned());
+        let outer = std::mem::replace(&mut self.axes, axes);
         let mut failed = None;
         self.walk(&mut value, &mut Vec::new(), &mut |_, problem| _ = failed.get_or_insert(problem));
+        self.axes = outer;
         self.within.pop();
         failed.map_or(Ok(value), Err)
     }

@@ -150,7 +150,7 @@ impl Reader {
                     return self.key(content.map_err(|text| problem(at.clone(), text))?, anchor, at);
                 }
                 let content = content.map_err(|text| problem(at.clone(), text))?;
-                self.value(Node { at, content }, 1, anchor)?;
+                self.value(Node::placed(at, content), 1, anchor)?;
             }
             Event::Alias(anchor) => {
                 let inside = self.open.iter().any(|open| open.anchor == anchor);
@@ -209,12 +209,12 @@ impl Reader {
         };
         let below = self.nodes - open.before;
         self.nodes = open.before;
-        self.value(Node { at: open.at, content }, below + 1, open.anchor)
+        self.value(Node::placed(open.at, content), below + 1, open.anchor)
     }
 
     /// Keys are texts; numbers, true and false are taken as they are written out.
     fn key(&mut self, content: Content, anchor: usize, at: At) -> Result<(), Problem> {
-        let node = Node { at: at.clone(), content };
+        let node = Node::placed(at.clone(), content);
         let name = match &node.content {
             Content::Text(text) => text.clone(),
             Content::Number(number) => number.to_string(),

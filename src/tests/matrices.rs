@@ -133,6 +133,48 @@ fn a_resolved_matrix_asks_for_the_same_results() {
 }
 
 #[test]
+fn the_values_of_an_axis_may_name_other_axes() {
+    let text = "
+name: test
+vars: {dots: '${matrix.marks}'}
+stages:
+  data: {kind: count, rows: 2}
+  policy:
+    kind: shout
+    from: data
+    drop: '${matrix.how.text}'
+    how: '${matrix.how.how}'
+    matrix:
+      marks: [0.5, 2]
+      how:
+        soft: {how: {name: loud, marks: '${matrix.marks}'}, text: '$${matrix.x} $${x} ${matrix.marks}'}
+        hard: {how: {name: loud, marks: '${vars.dots}'}, text: '${matrix.word}'}
+      word: {one: 'w${matrix.marks}'}
+";
+    let graph = World::new().graph(&text.replace("vars: {dots: '${matrix.marks}'}", "vars: {dots: 7}"));
+    let settings = |name: &str| graph.nodes[graph.find(name).unwrap()].settings.clone();
+    let soft = settings("policy@2-soft-one");
+    assert_eq!(soft["how"], serde_json::json!({"name": "loud", "marks": 2.0}));
+    assert_eq!(soft["drop"], "${matrix.x} ${x} 2");
+    let hard = settings("policy@0.5-hard-one");
+    assert_eq!((&hard["how"]["marks"], &hard["drop"]), (&serde_json::json!(7.0), &serde_json::json!("w0.5")));
+
+    let wrong = "
+name: test
+stages:
+  data: {kind: count, rows: 2}
+  one: {kind: shout, from: data, how: '${matrix.a}', matrix: {a: {x: {name: loud, marks: '${matrix.b}'}}, b: {y: '${matrix.a}'}}}
+  two: {kind: shout, from: data, how: '${matrix.a}', matrix: {a: {x: {name: loud, marks: '${matrix.bb}'}}, b: [1]}}
+  three: {kind: shout, from: data, how: {name: loud, marks: '${matrix.a}'}, matrix: {a: ['${matrix.b}'], b: [1]}}
+";
+    insta::assert_snapshot!(findings(wrong).join("\n"), @r"
+    pipeline.yaml:5:39: one: axis `a` leads back to itself
+    pipeline.yaml:6:39: two: unknown axis `bb`; did you mean `b`?
+    pipeline.yaml:7:86: three: `${matrix.b}` names another axis, so it needs a label of its own: `{label: value}`
+    ");
+}
+
+#[test]
 fn what_is_wrong_with_a_matrix_has_a_place_and_is_said_once() {
     let text = "\
 name: test

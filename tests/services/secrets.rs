@@ -59,6 +59,48 @@ fn values_of_the_environment_are_named_and_not_written_down() {
     assert_eq!(contains(&place, SECRET), Vec::<String>::new());
 }
 
+/// Short ones would be found in ordinary words: where a value goes to a server, its place tells that it is a secret.
+#[test]
+fn short_values_of_the_environment_are_named_where_they_go_to_a_server() {
+    let server = Server::start(|_, _, _| Treatment::Answer(vec![("A".to_owned(), -0.3), ("B".to_owned(), -1.6)]));
+    let place = judging(&format!(
+        "matrix: {{user: {{one: [\"${{env:HALFTONE_TEST_SHORT}}\"]}}}}, least_mass: \"${{env:HALFTONE_TEST_MASS}}\", \
+         endpoint: {{url: \"{}?code=${{env:HALFTONE_TEST_SHORT}}\", model: \"$${{m}}-${{env:HALFTONE_TEST_SHORT}}\", \
+         body: {{user: \"${{matrix.user}}\", pin: \"${{env:HALFTONE_TEST_PIN}}\"}}, \
+         headers: {{X-Pass: \"x ${{env:HALFTONE_TEST_SHORT}}\"}}, concurrency: \"${{env:HALFTONE_TEST_MANY}}\"}}",
+        server.url
+    ));
+    let text = std::fs::read_to_string(place.path("judging.yaml")).unwrap().replace("least_mass: 0, ", "");
+    std::fs::write(place.path("judging.yaml"), text).unwrap();
+    let run = |file: &str, short: &str| {
+        let mut command = place.halftone(&["run", file, "--json"]);
+        command.env("HALFTONE_TEST_SHORT", short).env("HALFTONE_TEST_PIN", "74109");
+        command.env("HALFTONE_TEST_MASS", "0.0000001").env("HALFTONE_TEST_MANY", "2").output().unwrap()
+    };
+    let output = run("judging.yaml", "q7Zx");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let asked = server.asked();
+    assert!(asked[0].path.ends_with("?code=q7Zx") && asked[0].headers["x-pass"] == "x q7Zx");
+    let body = &asked[0].body;
+    assert!(body["model"] == "${m}-q7Zx" && body["user"][0] == "q7Zx" && body["pin"] == 74109, "{body}");
+    for secret in ["q7Zx", "74109"] {
+        assert_eq!(contains(&place, secret), Vec::<String>::new());
+        assert!(!all(&output).contains(secret), "{}", all(&output));
+    }
+    let resolved = place.path(".halftone/runs/judging/1/resolved.yaml");
+    let text = std::fs::read_to_string(&resolved).unwrap();
+    assert!(text.contains("$${m}-${env:HALFTONE_TEST_SHORT}") && text.contains("${env:HALFTONE_TEST_PIN}"), "{text}");
+    // Other settings stay what they are.
+    assert!(text.contains("least_mass: 1e-7") && text.contains("concurrency: 2"), "{text}");
+
+    std::fs::copy(resolved, place.path("again.yaml")).unwrap();
+    for file in ["judging.yaml", "again.yaml"] {
+        assert_eq!(states(&run(file, "q7Zx"))["verdicts@one"], "reused");
+    }
+    let other = run("judging.yaml", "q7Zy");
+    assert!(ran(&other).contains("verdicts@one"), "{}", all(&other));
+}
+
 #[test]
 fn what_an_endpoint_repeats_is_redacted_in_errors_and_records() {
     let said = format!("{{\"error\": {{\"message\": \"no {}\"}}}}", SECRET.replace('/', "\\/"));

@@ -106,6 +106,10 @@ impl Stage for Judge {
         &EXECUTION_KEYS
     }
 
+    fn sent_keys(&self) -> &'static [&'static str] {
+        &["endpoint.url", "endpoint.model", "endpoint.headers", "endpoint.body"]
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.templates().filter_map(|(_, name, _)| Template::file(name)).collect()
     }

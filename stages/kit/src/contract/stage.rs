@@ -88,6 +88,11 @@ pub trait Stage: Send + Sync {
         &[]
     }
 
+    /// Keys (dotted below the top) whose values go to a server; what they take from the environment is recorded by name.
+    fn sent_keys(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Files and folders that the configuration names, other than inputs; their content is part of the fingerprint.
     fn files(&self) -> Vec<PathBuf> {
         Vec::new()
