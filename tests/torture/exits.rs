@@ -48,9 +48,12 @@ fn streams(_: Form) -> Vec<Streams> {
 /// signal before that, and the program is given a moment to do so after it. (The shell would not let a process in the
 /// background be interrupted.)
 const SEND: &str = "\
-import subprocess, sys, time
-wait, number, command = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+import signal, subprocess, sys, time
+wait, number, ignored, command = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == 'ignored', sys.argv[4:]
+# The program inherits it, as from nohup.
+signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
 child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+signal.signal(number, signal.SIG_DFL)
 def mask(name):
     with open(f'/proc/{child.pid}/status') as status:
         return int(next(line for line in status if line.startswith(name)).split()[1], 16)
@@ -66,7 +69,14 @@ sys.exit(code if code >= 0 else 128 - code)
 
 /// Fills the rows.
 pub fn fill(table: &mut Table) {
-    let names = ["file-size limit", "full or closed streams", "SIGTERM at a moment", "SIGINT at a moment"];
+    let names = [
+        "file-size limit",
+        "full or closed streams",
+        "SIGTERM at a moment",
+        "SIGINT at a moment",
+        "SIGHUP at a moment",
+        "SIGHUP under nohup",
+    ];
     if !names.iter().any(|name| table.wants(name)) {
         return;
     }
@@ -103,23 +113,28 @@ pub fn fill(table: &mut Table) {
         let ran = place.shell(&format!("halftone {} {}", case.command, case.redirect));
         ran.is_one_of(&[case.code], &format!("{} {}", case.command, case.redirect))
     });
-    for (name, signal) in [(names[2], "TERM"), (names[3], "INT")] {
+    let stops = ("exit code 75, or 0; run again, the bytes are the same", [75, 0]);
+    for (name, number, ignored, (wanted_of_it, codes)) in [
+        (names[2], "15", "", stops),
+        (names[3], "2", "", stops),
+        (names[4], "1", "", stops),
+        (names[5], "1", "ignored", ("exit code 0: the run goes on", [0, 0])),
+    ] {
         table.row(
             name,
-            "exit code 75, or 0; run again, the bytes are the same",
+            wanted_of_it,
             |form| (0..form.pick(8, 100) as u64).collect(),
             |moment| {
                 let at = usize::from(moment % 2 == 1);
                 let place = places[at].copy();
                 // Steps that grow, from when the program has begun.
                 let wait = Duration::from_micros(moment * moment * 700);
-                let number = if signal == "TERM" { "15" } else { "2" };
                 let (binary, wait) = (binary(), format!("{:.6}", wait.as_secs_f64()));
-                let mut command = place.command("python3", &["-c", SEND, &wait, number]);
+                let mut command = place.command("python3", &["-c", SEND, &wait, number, ignored]);
                 command.arg(binary).args(["run", "pipeline.yaml", "--device", "cpu"]);
                 let ran = finish(&mut command);
-                let what = format!("SIG{signal} after {wait} s");
-                ran.is_one_of(&[75, 0], &what)?;
+                let what = format!("signal {number} {ignored} after {wait} s");
+                ran.is_one_of(&codes, &what)?;
                 place.ends_as(&wanted[at], &what)
             },
         );

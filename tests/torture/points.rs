@@ -29,6 +29,10 @@ const CALLS: [&str; 13] = [
 const ROOM: [&str; 5] = ["openat", "write", "pwrite64", "mkdir", "symlink"];
 /// Calls that a broken device fails.
 const DEVICE: [&str; 8] = ["openat", "read", "pread64", "write", "fsync", "rename", "getdents64", "statx"];
+/// Calls that fail where the kernel is short of memory.
+const MEMORY: [&str; 7] = ["openat", "read", "write", "statx", "mkdir", "rename", "clone3"];
+/// Calls that fail for want of rights.
+const RIGHTS: [&str; 6] = ["openat", "mkdir", "rename", "unlink", "symlink", "statx"];
 
 /// Points of one call in the long form, at most.
 const MOST: usize = 100;
@@ -127,6 +131,9 @@ pub fn fill(table: &mut Table) {
         "full disk from a system call on",
         "broken device at a system call",
         "no more threads",
+        "no more open files",
+        "no memory in the kernel",
+        "no rights at a system call",
         "SIGTERM at a system call",
         "killed at random",
     ];
@@ -136,7 +143,7 @@ pub fn fill(table: &mut Table) {
     let runs = Runs::new();
     if Command::new("strace").arg("-V").output().is_err() {
         missing(Requirement::Strace, "there is no strace in PATH");
-        names[..5].iter().for_each(|name| table.leave_out(name, "there is no strace here"));
+        names[..8].iter().for_each(|name| table.leave_out(name, "there is no strace here"));
     } else {
         table.row(
             names[0],
@@ -162,15 +169,30 @@ pub fn fill(table: &mut Table) {
             |form| runs.points(form, &["clone3"], 4),
             |point| runs.check(point, &format!("error=EAGAIN:when={}+", point.number), &[74, 0]),
         );
+        for (name, calls, error, short) in [
+            (names[4], &["openat"][..], "EMFILE:when=#+", 4),
+            (names[5], &MEMORY[..], "ENOMEM:when=#", 2),
+            (names[6], &RIGHTS[..], "EACCES:when=#", 2),
+        ] {
+            table.row(
+                name,
+                "exit code 74, or 0; run again, the bytes are the same",
+                |form| runs.points(form, calls, short),
+                |point| {
+                    let inject = format!("error={}", error.replace('#', &point.number.to_string()));
+                    runs.check(point, &inject, &[74, 0])
+                },
+            );
+        }
         table.row(
-            names[4],
+            names[7],
             "exit code 75, or 0; run again, the bytes are the same",
             |form| runs.points(form, &["openat", "read", "statx", "flock", "rename"], 3),
             |point| runs.check(point, &format!("signal=TERM:when={}", point.number), &[75, 0]),
         );
     }
     table.row(
-        names[5],
+        names[8],
         "run again, the bytes are those of an undisturbed run; no leftovers",
         |form| (0..form.pick(4, 120) as u64).collect(),
         |seed| {
