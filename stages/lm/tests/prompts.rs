@@ -54,8 +54,9 @@ fn a_prompt_that_is_another_before_an_answer_stops() {
     let answer = [turn("assistant", "it is two")];
     let refused = text.single(&prompt, &answer, &STOP, 512).unwrap().unwrap_err();
     assert_eq!(refused.reason(), "prompt_displaced");
-    let Refusal::Displaced { start, prompt_tokens, scored } = &refused else { panic!("{refused}") };
+    let Refusal::Displaced { start, prompt_tokens, own, scored } = &refused else { panic!("{refused}") };
     assert!(start + 2 < *prompt_tokens && scored.starts_with("what is one"), "{refused:?}");
+    assert!(own.starts_with("be brief"), "{refused:?}");
 
     let mut rows = Displaced::default();
     rows.note("pair `p`", &refused);
@@ -103,7 +104,19 @@ fn an_opening_of_two_tokens_may_differ() {
     // More than that is said.
     let longer = self::text(&QWEN.replace("assistant\n{% endif", "assistant\none two three four {% endif"));
     let refused = longer.single(&[turn("user", "hi")], &[turn("assistant", "no")], &STOP, 64).unwrap().unwrap_err();
-    assert!(matches!(refused, Refusal::Displaced { .. }), "{refused}");
+    let said = refused.to_string();
+    assert!(said.contains("one two three four") && said.contains("with the answer \"no<|im_end|>\\n\""), "{said}");
+    // Both are quoted where one is white space, and where nothing follows.
+    for opening in ["\n\n\n \n \n \n", "<|im_start|><|im_end|><|im_start|><|im_end|>"] {
+        let odd = self::text(&QWEN.replace("assistant\n{% endif", &format!("assistant\n{opening}{{% endif")));
+        let refused = odd.single(&[turn("user", "hi")], &[turn("assistant", "no")], &STOP, 64).unwrap().unwrap_err();
+        let Refusal::Displaced { own, scored, .. } = &refused else { panic!("{refused}") };
+        assert!(!own.trim().is_empty() && !scored.trim().is_empty(), "{refused}");
+    }
+    let silent = "{% if add_generation_prompt %}<|im_start|>one two three four{% else %}<|im_start|>{% endif %}";
+    let silent = self::text(silent);
+    let refused = silent.single(&[turn("user", "hi")], &[turn("assistant", "no")], &STOP, 64).unwrap().unwrap_err();
+    assert!(refused.to_string().contains("in the prompt, and with the answer nothing"), "{refused}");
     let rules = TextRules { on_prefix_mismatch: PromptMismatch::Append, ..STOP };
     let sequence = longer.single(&[turn("user", "hi")], &[turn("assistant", "no")], &rules, 64).unwrap().unwrap();
     let before = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\none two three four";
@@ -158,6 +171,34 @@ fn what_others_say_in_a_completion_is_not_scored() {
     let keep = TextRules { on_prefix_mismatch: PromptMismatch::Keep, ..STOP };
     let sequence = text.single(&prompt, &[turn("user", "20")], &keep, 512).unwrap().unwrap();
     assert!(sequence.unscored.is_empty());
+}
+
+#[test]
+fn calls_that_a_template_leaves_out_are_refused() {
+    let calls =
+        r#"{"tool_calls": [{"type": "function", "function": {"name": "warm", "arguments": {"city": "Bern"}}}]}"#;
+    let old = r#"{"content": null, "function_call": {"name": "warm", "arguments": "{}"}}"#;
+    let call = |extra, content| Turn { extra: Some(extra), ..Turn::new("assistant", content) };
+    let prompt = [turn("user", "how warm is it?")];
+    let deaf = text(&QWEN.replace("m.content", "m.content or ''"));
+    for answer in [
+        vec![call(calls, "")],
+        vec![call(calls, " \n")],
+        vec![call(old, "")],
+        vec![call(calls, ""), turn("tool", "20"), turn("assistant", "twenty")],
+        vec![turn("assistant", "well"), turn("tool", "20"), call(calls, "")],
+    ] {
+        let refused = deaf.single(&prompt, &answer, &STOP, 512).unwrap().unwrap_err();
+        assert_eq!(refused.reason(), "tool_calls_left_out", "{refused}");
+    }
+    let pair = deaf.pair((&prompt, &[turn("assistant", "20")]), (&prompt, &[call(calls, "")]), &STOP, 512).unwrap();
+    assert_eq!(pair.unwrap_err().reason(), "tool_calls_left_out");
+    // Words are there to be learned, and so is the end after no call.
+    for answer in [call(calls, "I will look"), call(r#"{"tool_calls": []}"#, ""), turn("assistant", "")] {
+        deaf.single(&prompt, &[answer], &STOP, 512).unwrap().unwrap();
+    }
+    let hears = text(&QWEN.replace("{{ m.content }}", "{{ m.content or m.tool_calls }}"));
+    hears.single(&prompt, &[call(calls, "")], &STOP, 512).unwrap().unwrap();
 }
 
 /// `fixtures/make_tools.py` asked transformers for text and mask.

@@ -100,20 +100,32 @@ pub enum Refusal {
     /// The template writes the prompt in another way when an answer follows.
     #[error(
         "the chat template writes the prompt in another way when an answer follows: only the first {start} of the \
-         prompt's own {prompt_tokens} tokens stand before the answer, and {scored:?} would be scored as if the model \
-         had said it"
+         prompt's own {prompt_tokens} tokens stand before the answer; then comes {own:?} in the prompt, and with the \
+         answer {}",
+        match scored.as_str() {
+            "" => "nothing".to_owned(),
+            scored => format!("{scored:?}, which would be scored as if the model had said it"),
+        }
     )]
     Displaced {
         /// Length of the common prefix.
         start: usize,
         /// Tokens of the prompt alone.
         prompt_tokens: usize,
-        /// The beginning of what follows the common prefix.
+        /// The beginning of what the prompt alone has after the common prefix.
+        own: String,
+        /// The beginning of what follows the common prefix where there is an answer; empty where nothing does.
         scored: String,
     },
     /// No completion token.
     #[error("the completion has no token of its own")]
     EmptyCompletion,
+    /// The template leaves out the calls of tools that a message makes.
+    #[error(
+        "the answer calls tools, and the chat template writes nothing of its `tool_calls`: the model would learn to end \
+         where it should call; take a template that writes them, such as that of a model made for tools"
+    )]
+    CallsLeftOut,
     /// Nothing of the completion is marked.
     #[error("the chat template marks with {{% generation %}} what is scored, and nothing of the completion is marked")]
     NothingMarked,
@@ -147,6 +159,7 @@ impl Refusal {
             Refusal::TooLong { .. } => "too_long",
             Refusal::PrefixMismatch { .. } => "prefix_mismatch",
             Refusal::Displaced { .. } => "prompt_displaced",
+            Refusal::CallsLeftOut => "tool_calls_left_out",
             Refusal::NothingMarked => "nothing_marked",
             Refusal::EmptyCompletion => "empty_completion",
             Refusal::EmptyPrompt => "empty_prompt",

@@ -276,7 +276,7 @@ impl Text {
                 displaced = true;
                 match rules.on_prefix_mismatch {
                     PromptMismatch::Stop => {
-                        return Err(Stop::Refused(self.displaced(&whole, agreed(&whole), prompt_tokens)?));
+                        return Err(Stop::Refused(self.displaced(&whole, &alone, agreed(&whole))?));
                     }
                     PromptMismatch::Append => whole = self.append(prompt, after, rules, &alone)?,
                     PromptMismatch::Keep | PromptMismatch::Reject => {}
@@ -306,13 +306,20 @@ impl Text {
     }
 
     /// The refusal of a whole in which a prompt stands in another way than by itself.
-    fn displaced(&self, whole: &Encoded, start: usize, prompt_tokens: usize) -> Result<Refusal> {
+    fn displaced(&self, whole: &Encoded, alone: &Encoded, start: usize) -> Result<Refusal> {
         const SHOWN: usize = 24;
-        let shown = &whole.ids[start..whole.ids.len().min(start + SHOWN)];
-        let text = self.tokenizer.decode(shown, false);
-        let text = text.map_err(|error| Error::input(format!("decoding token ids: {error}")))?;
-        let scored = if shown.len() == SHOWN { text + "…" } else { text };
-        Ok(Refusal::Displaced { start, prompt_tokens, scored })
+        let beginning = |ids: &[u32]| -> Result<String> {
+            let shown = &ids[start..ids.len().min(start + SHOWN)];
+            let text = self.tokenizer.decode(shown, false);
+            let mut text = text.map_err(|error| Error::input(format!("decoding token ids: {error}")))?;
+            // White space at the beginning of a text, and some tokens by themselves, are decoded to nothing.
+            if text.trim().is_empty() {
+                text = shown.iter().filter_map(|id| self.tokenizer.id_to_token(*id)).collect();
+            }
+            Ok(if ids.len() > start + SHOWN { text + "…" } else { text })
+        };
+        let (own, scored) = (beginning(&alone.ids)?, beginning(&whole.ids)?);
+        Ok(Refusal::Displaced { start, prompt_tokens: alone.ids.len(), own, scored })
     }
 
     /// Applies the limit to sequences of one prompt.
@@ -363,6 +370,7 @@ impl Text {
                 let marker = self.marker(&texts, rules)?;
                 let borders = Borders::beside(&texts)?;
                 let rendered = self.render_scored(&marker, prompt, turns, borders)?;
+                self.writes_calls(&marker, prompt, turns)?;
                 return self.encode(&marker, rendered, false, Some(borders));
             }
             (After::Response([turn]), _) => (turn.content, true),
@@ -432,6 +440,22 @@ impl Text {
         }
         spans.push(said_from..whole.len());
         Ok(borders.around(&whole, &spans))
+    }
+
+    /// Refuses an answer whose message is empty but for calls of tools that the template does not write.
+    fn writes_calls(&self, marker: &Marker, prompt: &[Turn], response: &[Turn]) -> Tried<()> {
+        for (at, turn) in response.iter().enumerate() {
+            let Some(extra) = turn.extra.filter(|_| turn.content.trim().is_empty()) else { continue };
+            let Some(without) = without_calls(extra) else { continue };
+            let mut others = response[..=at].to_vec();
+            others[at].extra = Some(&without);
+            // A template that refuses the message without its calls does read them.
+            let Ok(plain) = self.render(marker, prompt, &others, false, None) else { continue };
+            if self.render(marker, prompt, &response[..=at], false, None)? == plain {
+                return Err(Stop::Refused(Refusal::CallsLeftOut));
+            }
+        }
+        Ok(())
     }
 
     /// The prompt's own rendering with the answer after it, as the template writes the answer.
@@ -634,6 +658,15 @@ fn texts_of(prompt: &[Turn], response: &[Turn]) -> Result<Vec<String>> {
     let mut texts = Vec::with_capacity(prompt.len() + response.len());
     prompt.iter().chain(response).try_for_each(|turn| messages::texts(turn, &mut texts))?;
     Ok(texts)
+}
+
+/// A message's other fields without its calls of tools; nothing where it makes none.
+fn without_calls(extra: &str) -> Option<String> {
+    let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(extra).ok()?;
+    let mut calls =
+        ["tool_calls", "function_call"].into_iter().filter_map(|key| fields.remove(key)).collect::<Vec<_>>();
+    calls.retain(|calls| !calls.is_null() && calls.as_array().is_none_or(|calls| !calls.is_empty()));
+    if calls.is_empty() { None } else { serde_json::to_string(&fields).ok() }
 }
 
 /// Reads tokenizer.json without truncation and padding (`transformers` switches both off for a plain call).
