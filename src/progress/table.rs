@@ -122,6 +122,8 @@ fn shown(value: &Value) -> String {
 
 /// A number with at most four significant digits.
 pub(super) fn digits(number: f64) -> String {
+    // What rounding leaves of nothing.
+    let number = if number.abs() < 1e-15 { 0.0 } else { number };
     let digits = if number == 0.0 { 1.0 } else { number.abs().log10().floor() + 1.0 };
     if !(-3.0..=6.0).contains(&digits) {
         return format!("{number:.3e}");
@@ -142,6 +144,8 @@ mod tests {
             (serde_json::json!(0.5), "0.5"),
             (serde_json::json!(1234.56), "1235"),
             (serde_json::json!(1e-9), "1.000e-9"),
+            (serde_json::json!(2.776e-17), "0"),
+            (serde_json::json!(-1e-17), "0"),
             (serde_json::json!("pairs"), "pairs"),
         ] {
             assert_eq!(shown(&value), wanted);

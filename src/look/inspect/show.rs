@@ -62,6 +62,8 @@ fn short(cell: &Value) -> Option<String> {
 }
 
 fn six_digits(value: f64) -> String {
+    // What rounding leaves of nothing, such as the end of an interval.
+    let value = if value.abs() < 1e-15 { 0.0 } else { value };
     let magnitude = value.abs();
     if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         return format!("{value:.5e}");

@@ -143,7 +143,8 @@ impl Cell {
 /// A figure with four digits.
 pub fn four(value: f64) -> String {
     match value.abs() {
-        0.0 => "0".to_owned(),
+        // What rounding leaves of nothing is nothing.
+        size if size < 1e-15 => return "0".to_owned(),
         size if !(1e-4..1e6).contains(&size) => format!("{value:.2e}"),
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.2}"),

@@ -99,6 +99,23 @@ fn an_interrupted_run_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn a_stop_within_a_shard_keeps_the_batches_that_were_embedded() {
+    let row = |number: usize| Prompt {
+        prompt_id: format!("p{number:04}"),
+        messages: vec![Message::new("user", format!("Where is {number}?"))],
+        source_file: None,
+        source_line: None,
+    };
+    let stage = stage(json!({}));
+    // More than two calls of the encoder, in one shard.
+    let place = Place::new().table("from", (0..600).map(row).collect()).model("model", "llama");
+    run(&place, "whole", &stage);
+    let (place, _, processes) = place.run_in_pieces("resumed", |context| stage.run(context));
+    assert!(processes > 2, "{processes}");
+    assert_eq!(place.bytes("whole/embeddings"), place.bytes("resumed/embeddings"));
+}
+
+#[test]
 fn the_version_stands_for_the_output() {
     let stage = stage(json!({}));
     let place = Place::new().table("from", prompts()[..6].to_vec()).model("model", "llama");

@@ -18,6 +18,8 @@ pub enum Treatment {
     Status(u16, String, Option<String>),
     /// A body with status 200 that is sent as it is.
     Body(Vec<u8>),
+    /// The same under a `Content-Encoding`.
+    Packed(&'static str, Vec<u8>),
     /// The connection ends without an answer.
     Reset,
     /// The connection ends in the middle of a good answer.
@@ -198,6 +200,10 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, closed: &AtomicBool, behavi
             send(format!("{}{body}", head(200, body.len(), "")).as_bytes())
         }
         Treatment::Body(body) => send(head(200, body.len(), "").as_bytes()) && send(&body),
+        Treatment::Packed(encoding, body) => {
+            let more = format!("content-encoding: {encoding}\r\n");
+            send(head(200, body.len(), &more).as_bytes()) && send(&body)
+        }
         Treatment::Status(status, body, after) => {
             let more = after.map_or(String::new(), |after| format!("retry-after: {after}\r\n"));
             send(format!("{}{body}", head(status, body.len(), &more)).as_bytes())

@@ -73,7 +73,7 @@ impl Asking {
     /// When the key or a record cannot be read.
     pub(crate) fn open(endpoint: &Endpoint, labels: &Labels, context: &Context<'_>) -> Result<Asking> {
         let client = Arc::new(Client::new(endpoint, labels)?);
-        let journal = Journal::open(&context.scratch().join("journal"))?;
+        let journal = Journal::open(context)?;
         let failing = Failing::open(context)?;
         let (jobs, waiting) = channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));

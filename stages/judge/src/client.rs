@@ -197,8 +197,11 @@ impl Client {
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (after, location) = (header("retry-after").as_deref().and_then(retry_after), header("location"));
+        let packed = header("content-encoding").unwrap_or_default();
         let mut body = Vec::new();
         let read = response.body_mut().as_reader().take(MAX_BODY + 1).read_to_end(&mut body);
+        // It is asked for plain; proxies pack it even so.
+        let read = read.and_then(|_| unpacked(&packed, &mut body));
         let no_answer = |why: String| {
             let (why, failure) = (self.shown(why.as_bytes()), Failure::Nonsense);
             Try::Later { after, why, failure }
@@ -206,8 +209,8 @@ impl Client {
         match status {
             200..=299 => match read {
                 Err(error) => broken(after, format!("the answer broke off: {error}")),
-                Ok(_) if body.len() as u64 > MAX_BODY => no_answer(format!("longer than {MAX_BODY} bytes")),
-                Ok(_) => match ReplyBody::read(&body, &self.labels) {
+                Ok(()) if body.len() as u64 > MAX_BODY => no_answer(format!("longer than {MAX_BODY} bytes")),
+                Ok(()) => match ReplyBody::read(&body, &self.labels) {
                     ReplyBody::Answer(answer) => Try::Final(Reply::Answered(answer)),
                     ReplyBody::NoEvidence(text) => Try::Final(Reply::Nothing(BAD_ANSWER, self.shown(text.as_bytes()))),
                     ReplyBody::NoAnswer(text) => no_answer(text),
@@ -277,6 +280,25 @@ impl Client {
         }
         if short.is_empty() { "(it said nothing)".to_owned() } else { short }
     }
+}
+
+/// Unpacks a body as its `Content-Encoding` says, up to [`MAX_BODY`]. Gzip is known by its beginning, whatever that says;
+/// a body that does not begin so was unpacked on the way.
+fn unpacked(encodings: &str, body: &mut Vec<u8>) -> std::io::Result<()> {
+    for encoding in encodings.split(',').rev().map(|name| name.trim().to_ascii_lowercase()) {
+        let packed = std::mem::take(body);
+        let mut plain = |reader: &mut dyn Read| reader.take(MAX_BODY + 1).read_to_end(body).map(drop);
+        match (encoding.as_str(), &packed[..]) {
+            (_, [0x1f, 0x8b, ..]) => plain(&mut flate2::read::MultiGzDecoder::new(&packed[..]))?,
+            ("deflate", [first, ..]) if first & 15 == 8 => plain(&mut flate2::read::ZlibDecoder::new(&packed[..]))?,
+            ("" | "identity" | "gzip" | "x-gzip" | "deflate", _) => *body = packed,
+            (other, _) => {
+                let text = format!("it is packed as `{other}`, which was not asked for and is not read");
+                return Err(std::io::Error::other(text));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn broken(after: Option<Duration>, why: String) -> Try {

@@ -6,12 +6,15 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kit::{Digest, Error, Result};
+use kit::{Context, Digest, Error, Result};
 
 use crate::reply::Answer;
 
 /// Time whose answers a power cut may cost; a kill costs none.
 const SYNC: Duration = Duration::from_secs(1);
+
+/// The file's name in the stage's folder.
+const NAME: &str = ".work/journal";
 
 /// An append-only file with a line for each answered request: a checksum, a space, and the request's digest with the
 /// answer as JSON. Nothing else is kept: what was no answer today may be one tomorrow.
@@ -23,25 +26,42 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal or begins it. What a kill left of a last line is cut off; a line whose checksum is wrong is
-    /// as if it were not there, and so is one that an earlier version wrote in another form.
+    /// Opens the journal of a stage or begins it. What a kill left of a last line is cut off. Where a line has other
+    /// bytes than were written, the file is set aside and the answers of its other lines go on; one that an earlier
+    /// version wrote in another form is asked again.
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub(crate) fn open(path: &Path) -> Result<Journal> {
-        let failed = || Error::io(path);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        }
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed())?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed())?;
+    pub(crate) fn open(context: &Context<'_>) -> Result<Journal> {
+        let path = context.folder.join(NAME);
+        let (mut file, bytes) = open_file(&path)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         if whole < bytes.len() {
-            file.set_len(whole as u64).map_err(failed())?;
+            file.set_len(whole as u64).map_err(Error::io(&path))?;
         }
-        let answers = bytes[..whole].split(|byte| *byte == b'\n').filter_map(read_line).collect();
-        Ok(Journal { path: path.to_owned(), file, answers, synced: Instant::now() })
+        let (mut good, mut answers, mut damaged, mut older) = (Vec::new(), HashMap::new(), Vec::new(), 0_u64);
+        for (number, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
+            match read_line(&line[..line.len() - 1]) {
+                Line::Answer(request, answer) => _ = answers.insert(request, *answer),
+                Line::Older => older += 1,
+                Line::Damaged => {
+                    damaged.push(number + 1);
+                    continue;
+                }
+            }
+            good.extend_from_slice(line);
+        }
+        if let Some(first) = damaged.first() {
+            let (lines, kept) = (damaged.len(), answers.len());
+            let damage = format!("has other bytes than were written, lines: {lines}, the first of them {first}");
+            context.set_aside(NAME, &format!("{damage} ({kept} answers of other lines are kept)"))?;
+            file = open_file(&path)?.0;
+            file.write_all(&good).and_then(|()| file.sync_data()).map_err(Error::io(&path))?;
+        }
+        if older > 0 {
+            context.warn(format!("{older} answers in {NAME} are of another version; these are asked again"));
+        }
+        Ok(Journal { path, file, answers, synced: Instant::now() })
     }
 
     /// The answer to a request, where there is one.
@@ -83,16 +103,46 @@ fn check(bytes: &[u8]) -> String {
     Digest::of(bytes).short(16)
 }
 
-fn read_line(line: &[u8]) -> Option<(String, Answer)> {
-    let (sum, json) = (line.get(..16)?, line.get(17..)?);
-    if sum != check(json).as_bytes() {
-        return None;
+/// A line of the journal.
+enum Line {
+    /// A request's digest with its answer.
+    Answer(String, Box<Answer>),
+    /// Text of another version.
+    Older,
+    /// Other bytes than were written.
+    Damaged,
+}
+
+fn read_line(line: &[u8]) -> Line {
+    match (line.get(..17), line.get(17..)) {
+        (Some(sum), Some(json)) if sum == format!("{} ", check(json)).as_bytes() => {
+            match serde_json::from_slice(json) {
+                Ok((request, answer)) => Line::Answer(request, Box::new(answer)),
+                Err(_) => Line::Older,
+            }
+        }
+        _ => Line::Damaged,
     }
-    serde_json::from_slice(json).ok()
+}
+
+/// Opens a file for appending, with the bytes that it has.
+fn open_file(path: &Path) -> Result<(File, Vec<u8>)> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(Error::io(path))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+    Ok((file, bytes))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use kit::{Event, Interrupt, Seed};
+
     use super::*;
     use crate::reply::LabelLogps;
 
@@ -101,11 +151,25 @@ mod tests {
         Answer { labels: Some(labels), likeliest: ("B".to_owned(), -1.0 / 3.0), alternatives: 20 }
     }
 
+    /// The journal in `folder`, and what is said of it.
+    fn open(folder: &Path) -> (Journal, Vec<String>) {
+        let warnings = Mutex::new(Vec::new());
+        let events = |event: Event| {
+            if let Event::Warned { text } = event {
+                warnings.lock().unwrap().push(text);
+            }
+        };
+        let (inputs, interrupt) = (BTreeMap::new(), Interrupt::default());
+        let context = Context { seed: Seed(0), device: "cpu", folder, inputs, events: &events, interrupt };
+        let journal = Journal::open(&context).unwrap();
+        (journal, warnings.lock().unwrap().clone())
+    }
+
     #[test]
-    fn answers_come_back_and_a_torn_or_flipped_line_does_not() {
+    fn answers_come_back_and_a_torn_line_does_not() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deep/journal");
-        let mut journal = Journal::open(&path).unwrap();
+        let path = folder.path().join(NAME);
+        let mut journal = open(folder.path()).0;
         let neither = Answer { labels: None, likeliest: ("line\nbreak".to_owned(), -0.5), alternatives: 1 };
         journal.add("one".to_owned(), labels(-0.1)).unwrap();
         journal.add("two".to_owned(), neither.clone()).unwrap();
@@ -116,32 +180,61 @@ mod tests {
             whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
         for length in 0..=whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
-            let mut journal = Journal::open(&path).unwrap();
+            let (mut journal, warnings) = open(folder.path());
             let kept = lines.iter().filter(|end| **end <= length).count();
-            assert_eq!(journal.len(), kept, "{length}");
+            assert_eq!((journal.len(), warnings), (kept, Vec::new()), "{length}");
             assert_eq!(journal.get("one"), (kept > 0).then(|| labels(-0.1)).as_ref());
             assert_eq!(journal.get("two"), (kept > 1).then_some(&neither));
             // It goes on after the last whole line.
             journal.add("four".to_owned(), labels(-4.0)).unwrap();
             drop(journal);
-            assert_eq!(Journal::open(&path).unwrap().len(), kept + 1);
+            assert_eq!(open(folder.path()).0.len(), kept + 1);
         }
-        let mut flipped = whole.clone();
-        flipped[lines[0] + 20] ^= 1;
-        std::fs::write(&path, flipped).unwrap();
-        let journal = Journal::open(&path).unwrap();
-        assert!(journal.get("two").is_none() && journal.get("three") == Some(&labels(-2.5)));
     }
 
     #[test]
-    fn what_earlier_versions_wrote_is_asked_again() {
+    fn a_damaged_journal_is_named_set_aside_and_goes_on_with_its_other_lines() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("entry");
+        let mut journal = open(&folder).0;
+        for (request, first) in [("one", -0.1), ("two", -1.5), ("three", -2.5)] {
+            journal.add(request.to_owned(), labels(first)).unwrap();
+        }
+        drop(journal);
+        let path = folder.join(NAME);
+        let whole = std::fs::read(&path).unwrap();
+        let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for at in [second, second + 16, second + 17, second + 40] {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, &flipped).unwrap();
+            let (journal, warnings) = open(&folder);
+            assert!(journal.get("two").is_none() && journal.get("three") == Some(&labels(-2.5)), "{at}");
+            let [warning] = &warnings[..] else { panic!("{at}: {warnings:?}") };
+            assert!(warning.contains("journal has other bytes than were written, lines: 1, the first of them 2"));
+            let moved = warning.split("moved to ").nth(1).unwrap().split(';').next().unwrap();
+            assert_eq!(std::fs::read(moved).unwrap(), flipped);
+            // Once is enough.
+            drop(journal);
+            let (mut journal, warnings) = open(&folder);
+            assert_eq!((journal.len(), warnings), (2, Vec::new()));
+            journal.add("two".to_owned(), labels(-1.5)).unwrap();
+            assert_eq!(open(&folder).0.len(), 3);
+        }
+    }
+
+    #[test]
+    fn answers_of_earlier_versions_are_said_and_asked_again() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
         let lines = [
             r#"["one",{"nothing":["bad_answer","no `choices`"]}]"#,
             r#"["two",{"labels":{"first":-9.0,"second":-10.0,"first_bounded":false,"second_bounded":false}}]"#,
         ];
-        std::fs::write(&path, lines.map(|json| format!("{} {json}\n", check(json.as_bytes()))).concat()).unwrap();
-        assert_eq!(Journal::open(&path).unwrap().len(), 0);
+        std::fs::create_dir(folder.path().join(".work")).unwrap();
+        let text = lines.map(|json| format!("{} {json}\n", check(json.as_bytes()))).concat();
+        std::fs::write(folder.path().join(NAME), text).unwrap();
+        let (journal, warnings) = open(folder.path());
+        assert_eq!(journal.len(), 0);
+        assert_eq!(warnings, ["2 answers in .work/journal are of another version; these are asked again"]);
     }
 }

@@ -153,3 +153,43 @@ fn what_was_answered_before_a_kill_is_not_asked_again() {
     assert_eq!(again.len(), 120);
     assert!(again.iter().filter(|(question, _)| !before.contains(question)).all(|(_, times)| *times == 2));
 }
+
+#[test]
+fn packed_answers_are_unpacked_within_bounds_or_named() {
+    use std::io::Write;
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let deflate = |bytes: &[u8]| {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let answer = server::completion(&[("A".to_owned(), -0.1), ("B".to_owned(), -3.0)]).into_bytes();
+    let bomb = gzip(&vec![b' '; 64 << 20]);
+    let broken = gzip(&answer)[..40].to_vec();
+    for (encoding, body, wanted) in [
+        ("gzip", gzip(&answer), ""),
+        ("x-gzip", gzip(&answer), ""),
+        ("deflate", deflate(&answer), ""),
+        ("deflate, gzip", gzip(&deflate(&answer)), ""),
+        ("", gzip(&answer), ""),
+        // Unpacked on the way, and the header left.
+        ("gzip", answer.clone(), ""),
+        ("identity", answer.clone(), ""),
+        ("gzip", bomb, "longer than 1048576 bytes"),
+        ("gzip", broken, "the answer broke off"),
+        ("br", answer.clone(), "packed as `br`, which was not asked for"),
+    ] {
+        let server = Server::start_reading(move |_, _| Treatment::Packed(encoding, body.clone()));
+        let files = Files::new();
+        let place = place(comparisons(2));
+        match run(&place, "out", &files.stage(&server.url, json!({"retries": 1}), json!({}))) {
+            Ok(_) => assert_eq!(wanted, "", "{encoding}"),
+            Err(Error::Unreachable(text)) => assert!(!wanted.is_empty() && text.contains(wanted), "{encoding}: {text}"),
+            other => panic!("{encoding}: {other:?}"),
+        }
+    }
+}
