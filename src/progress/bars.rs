@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use super::course::Course;
 use super::detail::{Detail, resident};
 use super::event::{Event, Reporter, RunEvent};
-use super::fit::{Part, bar, fitted, named, width};
+use super::fit::{Part, bar, fitted, named, width, wrapped};
 use super::lines::{is_printed, rounded, sentence};
 use crate::streams::say;
 use crate::streams::visible;
@@ -187,7 +187,9 @@ impl Reporter for Bars {
         }
         if let Some(line) = sentence(event) {
             let stage = stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
-            self.all.suspend(|| say(&format!("{stage}{line}")));
+            let text = kit::redact(&format!("{stage}{line}"));
+            let lines = text.lines().flat_map(|line| wrapped(line, width()));
+            self.all.suspend(|| lines.for_each(|line| say(&line)));
         }
     }
 }

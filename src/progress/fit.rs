@@ -60,6 +60,25 @@ fn cut(text: &str, width: usize) -> String {
     text.chars().take_while(fits).chain((width > 0).then_some('\u{2026}')).collect()
 }
 
+/// A text in lines that fit into a width: broken between words where that can be, all lines but the first indented.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    const INDENT: &str = "  ";
+    let words = text.trim_start();
+    let mut lines = vec![text[..text.len() - words.len()].to_owned()];
+    for word in words.split(' ') {
+        let line = lines.last_mut().expect("there is one from the beginning");
+        if line.trim().is_empty() {
+            line.push_str(word);
+        } else if long(line) + 1 + long(word) > width {
+            lines.push(format!("{INDENT}{word}"));
+        } else {
+            line.push(' ');
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
 /// The columns that a text takes.
 fn long(text: &str) -> usize {
     text.chars().map(columns).sum()
@@ -107,6 +126,20 @@ mod tests {
         ] {
             assert_eq!(fitted(parts(), width), wanted);
         }
+    }
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        let check = |text: &str, width: usize, wanted: &[&str]| assert_eq!(wrapped(text, width), wanted, "{text}");
+        check("data: warning: three rows", 99, &["data: warning: three rows"]);
+        check("data: warning: three rows", 15, &["data: warning:", "  three rows"]);
+        check("data: warning: three rows", 14, &["data: warning:", "  three rows"]);
+        check("data: warning: three rows", 11, &["data:", "  warning:", "  three", "  rows"]);
+        // A word alone is left to the terminal.
+        check("see ./a/very/long/path now", 8, &["see", "  ./a/very/long/path", "  now"]);
+        check("", 8, &[""]);
+        check("   three rows", 10, &["   three", "  rows"]);
+        check("\u{65e5}\u{672c} \u{65e5}\u{672c}", 8, &["\u{65e5}\u{672c}", "  \u{65e5}\u{672c}"]);
     }
 
     #[test]
