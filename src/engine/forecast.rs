@@ -36,7 +36,7 @@ pub struct Forecaster<'a> {
     work: &'a Path,
     /// Expected content of tables on disk; each is read once.
     on_disk: BTreeMap<PathBuf, Expected>,
-    /// What was counted, by settings and recipe: stages that do the same are counted once.
+    /// Counted outlooks, by settings and recipe: equal stages are counted once.
     counted: BTreeMap<String, Outlook>,
 }
 

@@ -251,7 +251,7 @@ fn words<'a>(branches: &[&'a Map<String, Value>]) -> Vec<&'a str> {
     words
 }
 
-/// What is said of a word that is none of `words`.
+/// The finding about a word that is none of `words`.
 pub fn unknown_word(word: &str, words: &[&str]) -> String {
     match nearest(word, words.iter().copied()) {
         Some(near) => format!("unknown value `{word}`; did you mean `{near}`?"),
