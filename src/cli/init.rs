@@ -127,6 +127,7 @@ fn found(data: &str, prompts_only: bool) -> Result<Found> {
         format: if prompts_only { Format::Prompts } else { Format::Auto },
         columns: std::collections::BTreeMap::new(),
         votes: None,
+        scores: None,
         keep: Vec::new(),
         form: Form::Chat,
         on_bad_row: OnBadRow::Fail,

@@ -18,8 +18,18 @@ pub struct Ballot {
     pub annotator: Option<String>,
     /// P(the first better).
     pub vote: f64,
+    /// Its log-odds, where scores made it.
+    pub log_odds: Option<f64>,
     /// Votes that it stands for.
     pub weight: f64,
+}
+
+impl Ballot {
+    /// The same where the two responses stand the other way round.
+    pub fn turn(&mut self) {
+        self.vote = 1.0 - self.vote;
+        self.log_odds = self.log_odds.map(|log_odds| -log_odds);
+    }
 }
 
 /// The content of a cell.
@@ -105,12 +115,10 @@ pub fn tokens<'a>(names: &'a [String], rows: &'a [Map<String, Value>]) -> Vec<To
 impl Row<'_> {
     /// The votes of the row, each of some weight; none where all cells are null.
     ///
-    /// # Errors A value that is no vote on the scale, no count, or no name of an annotator.
+    /// # Errors
+    /// A value that is no vote on the scale, no count, or no name of an annotator.
     pub fn ballots(&mut self, weight: f64) -> Result<Vec<Ballot>, BadRow> {
-        let who = self.id(Column::Annotator)?;
-        if self.layout.has(Column::Annotator) && who.is_none() {
-            return Err(self.missing(Column::Annotator));
-        }
+        let who = self.annotator()?;
         let mut ballots = self.counted(weight)?;
         let several = self.layout.votes.len() > 1;
         for name in &self.layout.votes {
@@ -123,7 +131,7 @@ impl Row<'_> {
             match Cell::of(name, value)? {
                 Cell::One(value) => {
                     let vote = read(self.layout.scale.as_ref(), name, &value)?;
-                    ballots.extend(vote.map(|vote| Ballot { annotator: named(None), vote, weight }));
+                    ballots.extend(vote.map(|vote| Ballot { annotator: named(None), vote, log_odds: None, weight }));
                 }
                 Cell::Several(_) if who.is_some() => {
                     let annotator = self.name(Column::Annotator);
@@ -134,7 +142,7 @@ impl Row<'_> {
                     for (own, value) in votes {
                         let place = format!("{name}[{}]", own.as_deref().unwrap_or_default());
                         let vote = read(self.layout.scale.as_ref(), &place, &value)?;
-                        ballots.extend(vote.map(|vote| Ballot { annotator: named(own), vote, weight }));
+                        ballots.extend(vote.map(|vote| Ballot { annotator: named(own), vote, log_odds: None, weight }));
                     }
                 }
                 Cell::Counts(counts) => {
@@ -145,6 +153,29 @@ impl Row<'_> {
             }
         }
         Ok(ballots)
+    }
+
+    /// Who voted, where a column says so.
+    ///
+    /// # Errors
+    /// Where it has no name.
+    pub fn annotator(&mut self) -> Result<Option<String>, BadRow> {
+        let who = self.id(Column::Annotator)?;
+        if self.layout.has(Column::Annotator) && who.is_none() {
+            return Err(self.missing(Column::Annotator));
+        }
+        Ok(who)
+    }
+
+    /// P(the first better) and its log-odds by the scores of both responses.
+    ///
+    /// # Errors
+    /// Where a score is missing or no number.
+    pub fn scores_of_both(&mut self) -> Result<(f64, f64), BadRow> {
+        let mut score = |column| self.number(column)?.ok_or_else(|| self.missing(column));
+        let difference = score(Column::Score0)? - score(Column::Score1)?;
+        let (vote, log_odds) = self.layout.scaled().expect("it is asked for with a scale").label(difference);
+        Ok((vote, log_odds.expect("a scale makes log-odds")))
     }
 
     /// The votes that columns count.
@@ -163,7 +194,7 @@ fn of_count(name: &str, vote: f64, count: f64, weight: f64) -> Result<Option<Bal
     if !(count >= 0.0 && count.is_finite()) {
         return Err(BadRow::value(name, count, "a number of votes, at least 0"));
     }
-    Ok((count > 0.0).then(|| Ballot { annotator: None, vote, weight: weight * count }))
+    Ok((count > 0.0).then(|| Ballot { annotator: None, vote, log_odds: None, weight: weight * count }))
 }
 
 fn read(scale: Option<&Scale>, place: &str, value: &Value) -> Result<Option<f64>, BadRow> {

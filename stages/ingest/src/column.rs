@@ -109,6 +109,8 @@ columns! {
     Embedding ["embedding", "embeddings"]
     /// P(chosen better), or P(the first better), in [0, 1].
     PHat ["p_hat"]
+    /// Share of the annotators who prefer the chosen response, in [0.5, 1].
+    Agreement ["agreement", "pair_agreement", "annotator_agreement"]
     /// The row's weight in the loss, at least 0.
     Weight ["weight"]
     /// A score of the response.
@@ -235,8 +237,10 @@ impl Column {
     /// True where it holds numbers, truth values or lists of numbers.
     pub(crate) fn is_number(self) -> bool {
         use Column::*;
-        let label =
-            matches!(self, Feedback | Preference | FirstIsBetter | Strength | Label | Helpfulness | PHat | Weight);
+        let label = matches!(
+            self,
+            Feedback | Preference | FirstIsBetter | Strength | Label | Helpfulness | PHat | Agreement | Weight
+        );
         let score = matches!(self, Score | ChosenScore | RejectedScore | Score0 | Score1 | Scores | Ranks | Rank);
         let count = matches!(self, VotesA | VotesB | VotesTie);
         label || score || count || matches!(self, Embedding | WinnerModelA | WinnerModelB | WinnerTie)
@@ -263,7 +267,7 @@ impl Column {
         use Column::*;
         let label =
             matches!(self, PHat | Feedback | Preference | FirstIsBetter | Strength | Winner | Label | Helpfulness);
-        label || matches!(self, Prompt | Weight | WinnerModelA | WinnerModelB | WinnerTie)
+        label || matches!(self, Prompt | Agreement | Weight | WinnerModelA | WinnerModelB | WinnerTie)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::files::Files;
 use crate::format::{Form, Format};
 use crate::names::Names;
 use crate::scale::VoteScale;
+use crate::scores::Scores;
 
 /// Reads data files and writes what they hold: `pairs`, `verdicts`, `comparisons`, `items`, `responses`, `prompts`,
 /// `votes`, `embeddings`; with `holdout`, each once more as `holdout_pairs` and so on.
@@ -34,6 +35,9 @@ pub struct Ingest {
     /// is possible, such as `A`, `B` and `tie`; the summary states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub votes: Option<VoteScale>,
+    /// How scores become labels, and which responses to a prompt are compared: `{scale: 0.5, pairs: best_worst}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scores: Option<Scores>,
     /// The form of plain strings: raw `text`, as in TRL, or the messages of a `chat`, which models see through their
     /// chat template. Values that are messages already stay messages.
     #[serde(default = "text")]
@@ -103,6 +107,7 @@ impl Ingest {
         if self.form == Form::Text && self.columns.get(&Column::System).is_some_and(Option::is_some) {
             findings.push(Finding::at("columns.system", "a system message needs `form: chat`"));
         }
+        findings.extend(self.scores.iter().flat_map(Scores::findings));
         // A file that is not there is found missing as every file that a configuration names.
         if self.files.paths().iter().all(|file| std::path::Path::new(file).exists()) {
             findings.extend(self.survey().err());

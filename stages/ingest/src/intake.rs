@@ -12,7 +12,7 @@ use crate::config::{Ingest, Kept};
 use crate::ledger::{Ids, Key, Labels, Place, joined, key, unordered};
 use crate::record::{Record, Side};
 use crate::source::SourceFile;
-use crate::tables::{Tables, push, recount, verdict};
+use crate::tables::{Tables, push, recount, scored_verdict, verdict};
 
 /// The result of taking in a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,11 +78,12 @@ impl<'a> Intake<'a> {
         tables: &[Table],
         stage: &'a Ingest,
     ) -> Result<Intake<'a>> {
-        let held_out = stage.holdout.map(|_| Tables::create(context, tables, "holdout_")).transpose()?;
+        let scored = stage.scores.as_ref().is_some_and(|scores| scores.scale.is_some());
+        let held_out = stage.holdout.map(|_| Tables::create(context, tables, "holdout_", scored)).transpose()?;
         Ok(Intake {
             files,
             stage,
-            tables: Tables::create(context, tables, "")?,
+            tables: Tables::create(context, tables, "", scored)?,
             held_out,
             prompts: Ids::default(),
             responses: Ids::default(),
@@ -104,10 +105,10 @@ impl<'a> Intake<'a> {
     pub fn take(&mut self, record: Record, place: Place) -> Result<Taken> {
         match record {
             Record::Pair { sides, p_hat, weight, id } => {
-                self.sides(*sides, Some(p_hat), weight, id, None, place, false)
+                self.sides(*sides, Some((p_hat, None)), weight, id, None, place, false)
             }
-            Record::Comparison { sides, p_hat, weight, judge, id } => {
-                self.sides(*sides, p_hat, weight, id, judge, place, true)
+            Record::Comparison { sides, p_hat, log_odds, weight, judge, id } => {
+                self.sides(*sides, p_hat.map(|p_hat| (p_hat, log_odds)), weight, id, judge, place, true)
             }
             Record::Votes { sides: Some(sides), ballots, id } => self.votes(*sides, ballots, id, place),
             Record::Votes { sides: None, ballots, id } => {
@@ -245,13 +246,14 @@ impl<'a> Intake<'a> {
     fn sides(
         &mut self,
         [a, b]: [Side; 2],
-        p_hat: Option<f64>,
+        label: Option<(f64, Option<f64>)>,
         weight: f64,
         id: Option<String>,
         judge: Option<String>,
         place: Place,
         judged: bool,
     ) -> Result<Taken> {
+        let p_hat = label.map(|(p_hat, _)| p_hat);
         let (a, b) = (Answer::new(a), Answer::new(b));
         let (form, held_out) = match self.admit(&a, &b, &id) {
             Ok(admitted) => admitted,
@@ -290,8 +292,15 @@ impl<'a> Intake<'a> {
         let (first, second) = if !judged && b.ids() < a.ids() { (&b, &a) } else { (&a, &b) };
         let comparison = self.compared(comparison_id, form, first, second, place);
         let comparison_id = comparison.comparison_id.clone();
-        if let (true, Some(p_hat)) = (judged, p_hat) {
-            push(&mut self.tables(held_out).verdicts, verdict(comparison.clone(), p_hat, judge))?;
+        match label.filter(|_| judged) {
+            Some((p_hat, Some(log_odds))) => {
+                let row = scored_verdict(comparison.clone(), p_hat, log_odds, judge);
+                push(&mut self.tables(held_out).scored, row)?;
+            }
+            Some((p_hat, None)) => {
+                push(&mut self.tables(held_out).verdicts, verdict(comparison.clone(), p_hat, judge))?
+            }
+            None => {}
         }
         push(&mut self.tables(held_out).comparisons, comparison)?;
         if let Some(p_hat) = p_hat {
@@ -416,7 +425,7 @@ impl<'a> Intake<'a> {
         };
         if let Some((comparison_id, first)) = self.voted.get(&about).cloned() {
             if first != a.key() {
-                ballots.iter_mut().for_each(|ballot| ballot.vote = 1.0 - ballot.vote);
+                ballots.iter_mut().for_each(Ballot::turn);
             }
             self.note_row(&id, joined(&[a.key(), b.key()]), place);
             self.counts.joined += 1;
@@ -435,13 +444,13 @@ impl<'a> Intake<'a> {
 
     fn write_votes(&mut self, comparison_id: &str, ballots: Vec<Ballot>, held_out: bool, place: Place) -> Result<()> {
         self.counts.votes += ballots.len() as u64;
-        for Ballot { annotator, vote, weight } in ballots {
+        for Ballot { annotator, vote, log_odds, weight } in ballots {
             if let Some(annotator) = annotator.as_ref().filter(|name| !self.annotators.contains(*name)) {
                 self.annotators.insert(annotator.clone());
             }
             let (source_file, source_line) = self.source(place);
             let comparison_id = comparison_id.to_owned();
-            let row = Vote { comparison_id, annotator, vote, log_odds: None, weight, source_file, source_line };
+            let row = Vote { comparison_id, annotator, vote, log_odds, weight, source_file, source_line };
             push(&mut self.tables(held_out).votes, row)?;
         }
         Ok(())

@@ -11,6 +11,7 @@ use crate::head::{Given, Head};
 use crate::messages::unread_fields;
 use crate::names::{Names, parts};
 use crate::scale::Scale;
+use crate::scores::Scores;
 use crate::stored::{Stored, look};
 
 /// Our columns and the names they have in the file.
@@ -29,6 +30,8 @@ pub struct Layout {
     pub votes: Vec<String>,
     /// Meaning of their values; absent where they hold counts alone.
     pub scale: Option<Scale>,
+    /// How scores become labels.
+    pub scores: Option<Scores>,
     /// Columns of the file and fields of its messages that are not read, as far as its head shows.
     pub unread: Vec<String>,
     /// Columns that are null or empty throughout its head and are not read.
@@ -51,7 +54,20 @@ impl Layout {
             let names = if self.composed.contains(column) { parts(name) } else { vec![name.as_str()] };
             names.into_iter().map(move |name| (name, *column))
         });
-        columns.chain(self.votes.iter().map(|name| (name.as_str(), Column::Votes)))
+        let criteria = self.criteria().map(|name| (name, Column::Score));
+        columns.chain(self.votes.iter().map(|name| (name.as_str(), Column::Votes))).chain(criteria)
+    }
+
+    /// The columns of the criteria of which a row's score is made.
+    pub fn criteria(&self) -> impl Iterator<Item = &str> {
+        let rows = self.format == Format::Scored;
+        let names = self.scores.iter().filter(move |_| rows).flat_map(|scores| scores.criteria.keys());
+        names.map(|name| name.split('.').next().unwrap_or(name))
+    }
+
+    /// How sure a difference of scores makes, where that is given.
+    pub fn scaled(&self) -> Option<&Scores> {
+        self.scores.as_ref().filter(|scores| scores.scale.is_some())
     }
 
     /// True where the file has a column.
@@ -200,8 +216,9 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
     if !known.needs_one_of.is_empty() && !known.needs_one_of.iter().any(|group| group.iter().all(has)) {
         missing.push(known.needs_one_of[0][0]);
     }
-    let counts = [Column::VotesA, Column::VotesB];
-    if known.reads.contains(&Column::Votes) && votes.is_empty() && !counts.iter().all(has) {
+    let voted = [[Column::VotesA, Column::VotesB], [Column::Score0, Column::Score1]];
+    let voted = !votes.is_empty() || voted.iter().any(|columns| columns.iter().all(has));
+    if known.reads.contains(&Column::Votes) && !voted {
         missing.push(Column::Votes);
     }
     if let Some(first) = missing.first() {
@@ -245,7 +262,7 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
         .collect();
     unread.extend(fields);
     let plain = values().any(|(_, value)| value.as_str().is_some_and(|text| look(text) == Stored::Text));
-    Ok(Layout { format, columns, composed, votes, scale: None, unread, empty, left_out, plain })
+    Ok(Layout { format, columns, composed, votes, scale: None, scores: None, unread, empty, left_out, plain })
 }
 
 /// The given names, with `id` as the format's column for it.
@@ -468,7 +485,8 @@ mod tests {
             let given = Given::from([(id, None), (Column::PHat, None)]);
             let found = layout(std::slice::from_ref(&row), Format::Auto, &given, Form::Text).unwrap();
             assert_eq!(found.to_string(), "preference: prompt, chosen, rejected; left out: id, p_hat");
-            assert_eq!(found.late().collect::<Vec<_>>(), ["weight"]);
+            let late = ["agreement", "pair_agreement", "annotator_agreement", "weight"];
+            assert_eq!(found.late().collect::<Vec<_>>(), late);
         }
         let given = Given::from([(Column::Id, Some("p_hat".into()))]);
         let found = layout(std::slice::from_ref(&row), Format::Auto, &given, Form::Text).unwrap();

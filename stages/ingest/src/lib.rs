@@ -25,6 +25,7 @@ mod pass;
 mod record;
 mod row;
 mod scale;
+mod scores;
 mod shared;
 mod source;
 mod stage;
@@ -38,6 +39,7 @@ pub use files::Files;
 pub use format::{Form, Format};
 pub use names::Names;
 pub use scale::{Said, VoteScale};
+pub use scores::{Compared, Scores};
 pub use survey::Found;
 
 /// The kind that `kind: ingest` in a pipeline file names.

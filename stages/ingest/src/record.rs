@@ -55,6 +55,8 @@ pub enum Record {
         p_hat: Option<f64>,
         /// Weight in the loss.
         weight: f64,
+        /// Log-odds of the label, where scores made it.
+        log_odds: Option<f64>,
         /// Author of the label.
         judge: Option<String>,
         /// Its id, where the data gives one.
@@ -287,9 +289,13 @@ impl Row<'_> {
         let [chosen, rejected] = responses;
         let a = self.side(a, chosen, [ChosenResponseId, ChosenScore, ChosenModel])?;
         let b = self.side(b, rejected, [RejectedResponseId, RejectedScore, RejectedModel])?;
+        let scored = self.scored(&a, &b, [ChosenScore, RejectedScore])?;
+        let agreed = "a share of those who prefer the chosen side, in [0.5, 1]";
+        let given = self.p_hat()?.or(self.number_of_all(Column::Agreement, 0.5, 1.0, agreed)?);
+        let p_hat = scored.map(|(p_hat, _)| p_hat).or(given);
         Ok(Record::Pair {
             sides: Box::new([a, b]),
-            p_hat: self.p_hat()?.unwrap_or(1.0),
+            p_hat: p_hat.unwrap_or(1.0),
             weight: self.weight()?,
             id: self.id(Column::PairId)?,
         })
@@ -306,13 +312,23 @@ impl Row<'_> {
         let [first, second] = responses;
         let a = self.side(a, first, [ResponseId0, Score0, Model0])?;
         let b = self.side(b, second, [ResponseId1, Score1, Model1])?;
+        let scored = self.scored(&a, &b, [Score0, Score1])?;
         Ok(Record::Comparison {
             sides: Box::new([a, b]),
-            p_hat,
+            p_hat: scored.map(|(p_hat, _)| p_hat).or(p_hat),
+            log_odds: scored.and_then(|(_, log_odds)| log_odds),
             weight: self.weight()?,
             judge: self.text(Column::Judge)?,
             id: self.id(Column::ComparisonId)?,
         })
+    }
+
+    /// The label that two scores make and its log-odds, where scores are to make labels.
+    fn scored(&self, a: &Side, b: &Side, [of_a, of_b]: [Column; 2]) -> Result<Option<(f64, Option<f64>)>, BadRow> {
+        let Some(scores) = self.layout.scaled() else { return Ok(None) };
+        let first = a.score.ok_or_else(|| self.missing(of_a))?;
+        let second = b.score.ok_or_else(|| self.missing(of_b))?;
+        Ok(Some(scores.label(first - second)))
     }
 
     /// The completion with its label.

@@ -311,8 +311,8 @@ fn ambiguous(seen: &[Token]) -> String {
             .to_owned()
     } else {
         format!(
-            "say which end is the first response's: `votes: {{first: {low}, second: {high}}}` or `votes: {{first: {high}, \
-             second: {low}}}`, with the ends of the whole scale"
+            "say which end is the first response's: `votes: {{first: {low}, second: {high}}}` or `votes: {{first: \
+             {high}, second: {low}}}`, with the ends of the whole scale"
         )
     };
     format!("{values}; {way}")

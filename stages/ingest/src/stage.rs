@@ -44,7 +44,7 @@ impl Ingest {
                 "bounded",
                 "template",
             ],
-            Table::Votes => vec!["log_odds"],
+            Table::Votes if layout.is_some_and(|layout| layout.scaled().is_none()) => vec!["log_odds"],
             Table::Items => vec!["kl_response_id", "kl_response", "kl_group"],
             _ => Vec::new(),
         }

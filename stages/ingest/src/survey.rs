@@ -1,5 +1,7 @@
 //! The content of files, as far as their first rows show.
 
+use std::collections::BTreeSet;
+
 use kit::{Error, Finding, Result, Table};
 use serde_json::{Map, Value};
 
@@ -88,6 +90,42 @@ impl Ingest {
         if self.holdout.is_some() && layout.format == Format::Votes && !has(Column::Response0) {
             return wrong("holdout", "it splits by prompt, and the file has votes without prompts".to_owned());
         }
+        let scored = |columns: [Column; 2]| columns.into_iter().all(has);
+        let of_both = scored([Column::Score0, Column::Score1]) || scored([Column::ChosenScore, Column::RejectedScore]);
+        let several = matches!(layout.format, Format::Ranked | Format::Scored);
+        if layout.format == Format::Votes
+            && layout.votes.is_empty()
+            && !has(Column::VotesA)
+            && layout.scaled().is_none()
+        {
+            let text = "the scores of both responses become votes by their difference; say how sure a point makes: \
+                        `scores: {scale: 1}`";
+            return wrong("scores", text.to_owned());
+        }
+        if layout.format == Format::Scored
+            && !has(Column::Score)
+            && self.scores.as_ref().is_none_or(|scores| scores.criteria.is_empty())
+        {
+            let text = "format `scored` needs a column of scores, `columns: {score: THEIRS}`, or several with weights, \
+                        `scores: {criteria: {THEIRS: 1}}`";
+            return wrong("scores", text.to_owned());
+        }
+        if layout.scaled().is_some() && !layout.votes.is_empty() {
+            let text = "`scale` has no effect beside votes; `columns: {votes: null}` leaves these out";
+            return wrong("scores", text.to_owned());
+        }
+        if let Some(scores) = &self.scores {
+            if !several && (scores.pairs.is_some() || !scores.criteria.is_empty()) {
+                let text = format!(
+                    "`pairs` and `criteria` have no effect: a row of format `{format}` has no several responses"
+                );
+                return wrong("scores", text);
+            }
+            if scores.scale.is_some() && !several && !of_both {
+                let text = format!("`scale` has no effect: format `{format}` finds no scores of both responses here");
+                return wrong("scores", text);
+            }
+        }
         let row_id = layout.format.known().row_id;
         if self.keep.contains(&Kept::Repeated) && !row_id.is_some_and(has) {
             return wrong(
@@ -132,6 +170,9 @@ impl Ingest {
                 let names = list(layout.votes.iter().map(String::as_str));
                 Finding::at("votes", format!("{}: the votes in {names}: {why}", first.name))
             })?;
+            layout.scores = self.scores.clone();
+            let read: BTreeSet<String> = layout.criteria().map(str::to_owned).collect();
+            layout.unread.retain(|name| !read.contains(name));
             self.fits(&layout)?;
             if let Some(other) = layouts.first().filter(|other| tables_of(other) != tables_of(&layout)) {
                 let text = format!(

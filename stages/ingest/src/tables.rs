@@ -1,6 +1,6 @@
 //! The output tables, once or, with a hold-out, twice.
 
-use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, Verdict, Vote};
+use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, ScoredVerdict, Verdict, Vote};
 use kit::{Context, Error, OutputPort, Result, Row, RowReader, Table, TableWriter};
 
 use crate::layout::Layout;
@@ -56,6 +56,8 @@ pub struct Tables {
     pub comparisons: Option<TableWriter<Comparison>>,
     pub votes: Option<TableWriter<Vote>>,
     pub verdicts: Option<TableWriter<Verdict>>,
+    /// In place of `verdicts` where scores make labels.
+    pub scored: Option<TableWriter<ScoredVerdict>>,
     pub pairs: Option<TableWriter<Pair>>,
     pub items: Option<TableWriter<Item>>,
     pub embeddings: Option<TableWriter<Embedding>>,
@@ -63,7 +65,7 @@ pub struct Tables {
 
 impl Tables {
     /// Writers for some tables under ports with a prefix.
-    pub fn create(context: &Context<'_>, tables: &[Table], prefix: &str) -> Result<Tables> {
+    pub fn create(context: &Context<'_>, tables: &[Table], prefix: &str, scored: bool) -> Result<Tables> {
         fn open<R: Row>(context: &Context<'_>, tables: &[Table], prefix: &str) -> Result<Option<TableWriter<R>>> {
             let port = format!("{prefix}{}", R::TABLE);
             tables.contains(&R::TABLE).then(|| context.writer(&port)).transpose()
@@ -73,7 +75,8 @@ impl Tables {
             responses: open(context, tables, prefix)?,
             comparisons: open(context, tables, prefix)?,
             votes: open(context, tables, prefix)?,
-            verdicts: open(context, tables, prefix)?,
+            verdicts: if scored { None } else { open(context, tables, prefix)? },
+            scored: if scored { open(context, tables, prefix)? } else { None },
             pairs: open(context, tables, prefix)?,
             items: open(context, tables, prefix)?,
             embeddings: open(context, tables, prefix)?,
@@ -90,6 +93,7 @@ impl Tables {
         close(self.comparisons)?;
         close(self.votes)?;
         close(self.verdicts)?;
+        close(self.scored)?;
         close(self.pairs)?;
         close(self.items)?;
         close(self.embeddings)
@@ -128,6 +132,38 @@ pub fn verdict(comparison: Comparison, p_hat: f64, judge: Option<String>) -> Ver
         position_gap: None,
         bounded: None,
         p_hat,
+        judge,
+        template: None,
+        source_file: comparison.source_file,
+        source_line: comparison.source_line,
+    }
+}
+
+/// A label that scores made as a verdict with its log-odds.
+pub fn scored_verdict(comparison: Comparison, p_hat: f64, log_odds: f64, judge: Option<String>) -> ScoredVerdict {
+    ScoredVerdict {
+        comparison_id: comparison.comparison_id,
+        form: comparison.form,
+        a_prompt_id: comparison.a_prompt_id,
+        a_response_id: comparison.a_response_id,
+        a_prompt: comparison.a_prompt,
+        a_response: comparison.a_response,
+        b_prompt_id: comparison.b_prompt_id,
+        b_response_id: comparison.b_response_id,
+        b_prompt: comparison.b_prompt,
+        b_response: comparison.b_response,
+        ab_logp_a: None,
+        ab_logp_b: None,
+        ab_mass: None,
+        ab_p: None,
+        ba_logp_a: None,
+        ba_logp_b: None,
+        ba_mass: None,
+        ba_p: None,
+        position_gap: None,
+        bounded: None,
+        p_hat,
+        log_odds: Some(log_odds),
         judge,
         template: None,
         source_file: comparison.source_file,

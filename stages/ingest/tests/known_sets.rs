@@ -50,6 +50,107 @@ fn ultrafeedback_as_it_was_collected() {
     assert_eq!(pairs.iter().filter(|pair| say(&pair.chosen) == "assistant: b").count(), 2);
 }
 
+/// As [`verdicts`], with the log-odds that scores made.
+fn scored(done: &Done) -> Vec<(String, String, f64, f64)> {
+    let rows: Vec<kit::rows::ScoredVerdict> = done.rows("verdicts");
+    rows.iter().map(|row| (say(&row.a_response), say(&row.b_response), row.p_hat, row.log_odds.unwrap())).collect()
+}
+
+#[test]
+fn scores_become_probabilities_by_their_difference() {
+    let aspects = |help: &str, honest: &str| json!({"helpfulness": {"Rating": help}, "honesty": {"Rating": honest}});
+    let completion = |text: &str, score: f64, aspects: Value| json!({"model": "m", "response": text, "overall_score": score, "annotations": aspects});
+    let row = json!({"instruction": "q", "completions": [completion("a", 7.0, aspects("3", "1")),
+        completion("b", 9.0, aspects("4", "2")), completion("c", 4.5, aspects("5", "N/A"))]});
+    let rows = std::slice::from_ref(&row);
+    let done = ingest(rows, json!({"form": "chat", "scores": {"scale": 0.5}}));
+    // numpy: 1 / (1 + exp(-0.5 * d)) for d = -2, 2.5, 4.5
+    let expected = [
+        ("a", "b", 0.268_941_421_369_995_1, -1.0),
+        ("a", "c", 0.777_299_861_174_691_2, 1.25),
+        ("b", "c", 0.904_650_535_100_890_9, 2.25),
+    ];
+    let near = |found: &[(String, String, f64, f64)], expected: &[(&str, &str, f64, f64)]| {
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (found, (a, b, p, z)) in found.iter().zip(expected) {
+            assert_eq!([&found.0, &found.1], [&format!("assistant: {a}"), &format!("assistant: {b}")]);
+            assert!((found.2 - p).abs() < 1e-12 && (found.3 - z).abs() < 1e-12, "{found:?}");
+        }
+    };
+    near(&scored(&done), &expected);
+    let of = |rows: &[Value], scores: Value| scored(&ingest(rows, json!({"form": "chat", "scores": scores})));
+    near(&of(rows, json!({"scale": 0.5, "pairs": "best_worst"})), &expected[2..]);
+    near(&of(rows, json!({"scale": 0.5, "pairs": "best_each"})), &[expected[0], expected[2]]);
+    // Criteria with weights; a response without one of them is left out. 2 * 4 - 2 - (2 * 3 - 1) = 1
+    let criteria = json!({"annotations.helpfulness.Rating": 2.0, "annotations.honesty.Rating": -1.0});
+    let done = ingest(rows, json!({"form": "chat", "scores": {"scale": 1.0, "criteria": criteria}}));
+    near(&scored(&done), &[("a", "b", 0.268_941_421_369_995_1, -1.0)]);
+    assert_eq!(done.outcome.figures["responses without a score or rank are left out"], 1);
+    let responses: Vec<Response> = done.rows("responses");
+    assert_eq!(responses.iter().map(|row| row.score).collect::<Vec<_>>(), [Some(5.0), Some(6.0)]);
+    // Without a scale the higher one is better, by the same rule.
+    let hard = ingest(rows, json!({"form": "chat", "scores": {"pairs": "best_worst"}}));
+    assert_eq!(verdicts(&hard), told(&[("b", "c", 1.0)]));
+}
+
+#[test]
+fn scores_of_two_sides_and_of_rows() {
+    let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-12, "{found} {wanted}");
+    // Any two responses with scores, whatever other label there is.
+    let row = json!({"prompt": "q", "response_0": "a", "response_1": "b", "score_A": 3, "score_B": 1, "feedback": 1});
+    let found = scored(&ingest(&[row], json!({"form": "chat", "scores": {"scale": 1}})));
+    near(found[0].2, 0.880_797_077_977_882_4);
+    // UltraFeedback binarized.
+    let row = json!({"prompt": "q", "chosen": chat(&["q", "a"]), "rejected": chat(&["q", "b"]), "score_chosen": 4.0,
+        "score_rejected": 5.0});
+    let pairs: Vec<Pair> = ingest(&[row], json!({"scores": {"scale": 1}})).rows("pairs");
+    near(pairs[0].p_hat, 0.731_058_578_630_004_9);
+    assert_eq!(say(&pairs[0].chosen), "assistant: b");
+    // HelpSteer's attributes, a response a row.
+    let row = |text: &str, help: i32, long: i32| json!({"prompt": "q", "response": text, "helpfulness": help, "verbosity": long});
+    let rows =
+        [row("a", 4, 2), row("b", 1, 1), json!({"prompt": "other", "response": "c", "helpfulness": 1, "verbosity": 0})];
+    let settings = json!({"form": "chat", "format": "scored",
+        "scores": {"scale": 1, "criteria": {"helpfulness": 0.5, "verbosity": -0.25}}});
+    let done = ingest(&rows, settings);
+    let found = scored(&done);
+    assert_eq!((found.len(), found[0].3), (1, 1.25));
+    let rejected = done.rejects();
+    assert_eq!(rejected, [(3, "nothing_to_compare".to_owned())]);
+    // Reward models' scores by the comparison's id.
+    let row = |who: &str, a: Value| json!({"pair": "x", "reward_model": who, "score_A": a, "score_B": 1.5});
+    let settings =
+        json!({"format": "votes", "columns": {"id": "pair", "annotator": "reward_model"}, "scores": {"scale": 2}});
+    let votes: Vec<kit::rows::Vote> = ingest(&[row("r", json!(40.0))], settings.clone()).rows("votes");
+    assert_eq!((votes[0].annotator.as_deref(), votes[0].log_odds, votes[0].vote), (Some("r"), Some(77.0), 1.0));
+    // A score that is none has its row and file.
+    let text = row("r", json!(40.0)).to_string() + "\n" + &row("s", json!(40.0)).to_string().replace("40.0", "NaN");
+    let error = Data::of("a.jsonl", text).run(&["a.jsonl"], settings.clone()).err().unwrap();
+    assert!(error.contains("a.jsonl:2: missing: column `score_A` is null, wanted a value"), "{error}");
+    let found = |row: Value, more: Value| {
+        let data = Data::of("a.jsonl", row.to_string());
+        data.check(&["a.jsonl"], more).into_iter().map(|it| it.text).collect::<Vec<_>>().join("; ")
+    };
+    let mut unscaled = settings;
+    unscaled.as_object_mut().unwrap().remove("scores");
+    assert!(found(row("r", json!(1)), unscaled).contains("say how sure a point makes: `scores: {scale: 1}`"));
+    let ranks = json!({"prompt": "q", "answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 2}]});
+    let error =
+        Data::of("a.jsonl", ranks.to_string()).run(&["a.jsonl"], json!({"scores": {"scale": 1}})).err().unwrap();
+    assert!(error.contains("no_score: `answers[0]` has a rank and no score"), "{error}");
+    let plain = json!({"prompt": "q", "chosen": "a", "rejected": "b"});
+    for (scores, expected) in [
+        (json!({"scale": 1}), "`scale` has no effect: format `preference` finds no scores of both responses"),
+        (json!({"pairs": "all"}), "`pairs` and `criteria` have no effect"),
+        (json!({"scale": 0}), "got 0, wanted a number above 0"),
+        (json!({}), "it says nothing; leave it out"),
+    ] {
+        assert!(found(plain.clone(), json!({"scores": scores})).contains(expected), "{scores}");
+    }
+    let alone = json!({"prompt": "q", "completion": "a"});
+    assert!(found(alone, json!({"format": "scored"})).contains("needs a column of scores"));
+}
+
 #[test]
 fn distilabel_generations_and_their_ratings() {
     let row = json!({"instruction": "q", "generations": ["a", "b", "c"], "generation_models": ["m", "n", "o"],

@@ -160,8 +160,8 @@ fn a_scale_that_can_mean_two_things_is_asked_for() {
     assert_eq!(found[0].0, ["votes"]);
     assert_eq!(
         found[0].1,
-        "a.jsonl: the votes in `votes`: the values 0, 1, 2 can mean several things; say which is which: `votes: {first: 1, \
-         second: 2, tie: 0}`, or counted from 0 `votes: {first: 0, second: 1, tie: 2}`"
+        "a.jsonl: the votes in `votes`: the values 0, 1, 2 can mean several things; say which is which: `votes: \
+         {first: 1, second: 2, tie: 0}`, or counted from 0 `votes: {first: 0, second: 1, tie: 2}`"
     );
     assert_eq!(finding(json!([1, 2, 0]), json!({"votes": {"first": 1, "second": 2, "tie": 0}})), []);
     let twice = finding(json!([1, 2, 0]), json!({"votes": {"first": 1, "second": 1}}));
@@ -176,6 +176,24 @@ fn a_scale_that_can_mean_two_things_is_asked_for() {
     assert!(found[0].text.contains("only `votes` can stand in several columns"), "{found:?}");
     let found = data.check(&["a.jsonl"], json!({"keep": ["repeated"]}));
     assert!(found[0].text.contains("name them: `columns: {id: THEIRS}`"), "{found:?}");
+}
+
+#[test]
+fn a_share_of_annotators_is_the_label() {
+    let row = |agreement: Value| json!({"prompt": "q", "chosen": "a", "rejected": "b", "pair_agreement": agreement});
+    let done = ingest(&[row(json!(0.75))], json!({})).unwrap();
+    assert_eq!(done.rows::<kit::rows::Pair>("pairs")[0].p_hat, 0.75);
+    assert!(done.outcome.figures["columns"].as_str().unwrap().contains("agreement from `pair_agreement`"));
+    // A kappa or a percentage is none, and said to be unread.
+    for other in [json!(0.2), json!(75), json!("high")] {
+        let done = ingest(&[row(other)], json!({})).unwrap();
+        assert_eq!(done.rows::<kit::rows::Pair>("pairs")[0].p_hat, 1.0);
+        let warned = |event: &Event| matches!(event, Event::Warned { text } if text.contains("`pair_agreement`"));
+        assert!(done.events.iter().any(warned), "{:?}", done.events);
+    }
+    let settings = json!({"columns": {"agreement": "pair_agreement"}});
+    let error = ingest(&[row(json!(0.2))], settings).err().unwrap();
+    assert!(error.contains("a.jsonl:1: bad_value: column `pair_agreement` is 0.2, wanted a share of those"), "{error}");
 }
 
 #[test]

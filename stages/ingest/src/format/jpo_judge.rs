@@ -62,9 +62,8 @@ pub const FORMAT: Known = Known {
 
 fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
     let mut comparison = sides(row)?;
-    let label = label(row)?;
-    if let Record::Comparison { p_hat, .. } = &mut comparison {
-        *p_hat = label;
+    if let Record::Comparison { p_hat: p_hat @ None, .. } = &mut comparison {
+        *p_hat = label(row)?;
     }
     Ok(vec![comparison])
 }

@@ -13,6 +13,7 @@ mod preference;
 mod prompt_completion;
 mod prompts;
 mod ranked;
+mod scored;
 mod unpaired;
 mod votes;
 
@@ -152,6 +153,9 @@ formats! {
     /// (`completions`) and Nectar (`answers`), or texts beside a list of `scores` or `ranks` as in distilabel
     /// (`generations, ratings`). They are compared two by two; equal ones are ties.
     Ranked in ranked
+    /// Responses with scores, one a row: `prompt, completion, score`, or the weighted criteria of `scores:`, such as
+    /// HelpSteer's attributes. Those to one prompt are compared, over all files of the stage. Never found, always said.
+    Scored in scored
     /// TRL unpaired preference: `prompt, completion, label`; the label is a truth value or a number in [0, 1].
     Unpaired in unpaired
     /// Demonstrations: `prompt, completion`.

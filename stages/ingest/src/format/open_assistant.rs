@@ -72,7 +72,8 @@ pub fn compared(sides: [Side; 2], [a, b]: [f64; 2]) -> Record {
         Some(Ordering::Greater) => 0.0,
         _ => 0.5,
     };
-    Record::Comparison { sides: Box::new(sides), p_hat: Some(p_hat), weight: 1.0, judge: None, id: None }
+    let (sides, p_hat) = (Box::new(sides), Some(p_hat));
+    Record::Comparison { sides, p_hat, log_odds: None, weight: 1.0, judge: None, id: None }
 }
 
 /// A message of a tree.

@@ -35,6 +35,7 @@ pub const FORMAT: Known = Known {
         Chosen,
         Rejected,
         PHat,
+        Agreement,
         Weight,
         ChosenScore,
         RejectedScore,
@@ -55,6 +56,12 @@ pub const FORMAT: Known = Known {
         let goes_on = head.all(Chosen, one_message) && !places.contains_key(&Prompt);
         if !goes_on && !head.is_given(Messages) {
             places.remove(&Messages);
+        }
+        // A share of those who prefer the chosen side, and nothing else of that name.
+        let share = |value: &Value| value.as_f64().is_some_and(|share| (0.5..=1.0).contains(&share));
+        let other = places.contains_key(&PHat) || !head.all(Agreement, share);
+        if other && !head.is_given(Agreement) {
+            places.remove(&Agreement);
         }
     },
     tables: |_| PAIRS.to_vec(),

@@ -1,7 +1,5 @@
 //! Several responses to a prompt, each with a score or a rank: UltraFeedback, Nectar, distilabel and their kin.
 
-use std::cmp::Ordering;
-
 use serde_json::{Map, Value};
 
 use super::Known;
@@ -9,8 +7,9 @@ use crate::bad_row::{BadRow, shown};
 use crate::column::Column::{self, *};
 use crate::head::Head;
 use crate::messages::Said;
-use crate::record::Record;
+use crate::record::{Record, Side};
 use crate::row::Row;
+use crate::scores::{Scores, field};
 use crate::stored::list_in;
 use crate::tables::comparisons;
 
@@ -74,19 +73,20 @@ fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
         (side.score, side.model) = (ranked.score, ranked.model);
         sides.push((ranked.worth.expect("others were left out"), side));
     }
-    let mut records = Vec::new();
-    for (at, (worth, a)) in sides.iter().enumerate() {
-        for (other, b) in &sides[at + 1..] {
-            let p_hat = match worth.total_cmp(other) {
-                Ordering::Greater => 1.0,
-                Ordering::Equal => 0.5,
-                Ordering::Less => 0.0,
-            };
-            let sides = Box::new([a.clone(), b.clone()]);
-            records.push(Record::Comparison { sides, p_hat: Some(p_hat), weight, judge: judge.clone(), id: None });
-        }
-    }
-    Ok(records)
+    Ok(compared(row, &sides, weight, judge))
+}
+
+/// The comparisons of responses to one prompt by how good each is, the higher the better.
+pub fn compared(row: &Row<'_>, sides: &[(f64, Side)], weight: f64, judge: Option<String>) -> Vec<Record> {
+    let scores = row.layout.scores.clone().unwrap_or_default();
+    let worths: Vec<f64> = sides.iter().map(|(worth, _)| *worth).collect();
+    let record = |(at, other): (usize, usize)| {
+        let ((worth, a), (against, b)) = (&sides[at], &sides[other]);
+        let (p_hat, log_odds) = scores.label(worth - against);
+        let sides = Box::new([a.clone(), b.clone()]);
+        Record::Comparison { sides, p_hat: Some(p_hat), log_odds, weight, judge: judge.clone(), id: None }
+    };
+    scores.compared(&worths).into_iter().map(record).collect()
 }
 
 /// A list beside that of the responses.
@@ -107,7 +107,8 @@ fn one(row: &mut Row<'_>, at: usize, item: Value, beside: [Option<Value>; 3]) ->
     let text = match item {
         // A message is a response by itself.
         Value::Object(item) if !item.contains_key("role") => {
-            score = score.or_else(|| find(&item, &SCORE).cloned());
+            let made = weighted(row, &place, &item)?;
+            score = made.or(score).or_else(|| find(&item, &SCORE).cloned());
             rank = rank.or_else(|| item.get("rank").cloned());
             model = model.or_else(|| find(&item, &MODEL).cloned());
             let text = find(&item, &TEXT).cloned();
@@ -116,9 +117,41 @@ fn one(row: &mut Row<'_>, at: usize, item: Value, beside: [Option<Value>; 3]) ->
         other => other,
     };
     let score = number(&place, score)?;
-    let worth = score.or(number(&place, rank)?.map(|rank| -rank));
+    let rank = number(&place, rank)?;
+    if score.is_none() && rank.is_some() && row.layout.scaled().is_some() {
+        let detail = format!("`{place}` has a rank and no score, and ranks have no distances for `scale`");
+        return Err(BadRow::new("no_score", detail));
+    }
+    let worth = score.or(rank.map(|rank| -rank));
     let model = model.and_then(|model| model.as_str().map(str::to_owned));
     Ok(Ranked { text: row.read_said_at(&place, text)?, worth, score, model })
+}
+
+/// The sum of the criteria times their weights; null where one of them has no value (`N/A`), nothing where none are asked
+/// for.
+fn weighted(row: &Row<'_>, place: &str, item: &Map<String, Value>) -> Result<Option<Value>, BadRow> {
+    let Some(scores) = row.layout.scores.as_ref().filter(|scores| !scores.criteria.is_empty()) else { return Ok(None) };
+    let item = Value::Object(item.clone());
+    weighted_sum(scores, |name| field(&item, name), place).map(|sum| Some(sum.map_or(Value::Null, Value::from)))
+}
+
+/// The sum of the criteria times their weights; nothing where one of them has no value.
+///
+/// # Errors
+/// Where a criterion is missing or is no number.
+pub fn weighted_sum<'a>(
+    scores: &Scores,
+    of: impl Fn(&str) -> Option<&'a Value>,
+    place: &str,
+) -> Result<Option<f64>, BadRow> {
+    let mut sum = Some(0.0);
+    for (name, weight) in &scores.criteria {
+        let value =
+            of(name).ok_or_else(|| BadRow::new("missing", format!("criterion `{name}` is missing in `{place}`")))?;
+        let value = number(&format!("{place}.{name}"), Some(value.clone()))?;
+        sum = sum.zip(value).map(|(sum, value)| sum + weight * value);
+    }
+    Ok(sum)
 }
 
 fn find<'a>(item: &'a Map<String, Value>, names: &[&str]) -> Option<&'a Value> {

@@ -5,7 +5,7 @@ use kit::Table;
 use super::Known;
 use super::jpo_judge::{LABELS, sides};
 use crate::bad_row::BadRow;
-use crate::ballot::is_structured;
+use crate::ballot::{Ballot, is_structured};
 use crate::column::Column::{self, *};
 use crate::head::Head;
 use crate::record::Record;
@@ -64,17 +64,28 @@ fn detect(head: &Head<'_>) -> bool {
 }
 
 fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
-    let (sides, id, weight) = match row.layout.has(Response0) {
+    let scaled = row.layout.scaled().is_some();
+    let (sides, id, weight, scored) = match row.layout.has(Response0) {
         true => match sides(row)? {
-            Record::Comparison { sides, id, weight, .. } => (Some(sides), id, weight),
+            Record::Comparison { sides, id, weight, p_hat, log_odds, .. } => {
+                (Some(sides), id, weight, p_hat.zip(log_odds))
+            }
             _ => unreachable!("two responses are a comparison"),
         },
         false => {
             let id = row.id(ComparisonId)?;
-            (None, Some(id.ok_or_else(|| row.missing(ComparisonId))?), row.weight()?)
+            let id = id.ok_or_else(|| row.missing(ComparisonId))?;
+            let scored = if scaled { Some(row.scores_of_both()?) } else { None };
+            (None, Some(id), row.weight()?, scored)
         }
     };
-    let ballots = row.ballots(weight)?;
+    let ballots = match scored {
+        Some((vote, log_odds)) => {
+            let annotator = row.annotator()?;
+            vec![Ballot { annotator, vote, log_odds: Some(log_odds), weight }]
+        }
+        None => row.ballots(weight)?,
+    };
     if ballots.is_empty() {
         row.count("rows without a vote");
     }

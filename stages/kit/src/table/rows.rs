@@ -163,6 +163,63 @@ rows! {
         source_line: Option<u64>,
     }
 
+    /// A [`Verdict`] from two scores: the same columns, with the log-odds that they make.
+    ScoredVerdict in Verdicts {
+        /// The comparison.
+        comparison_id: String,
+        /// `same` or `joint`.
+        form: String,
+        /// Prompt of side a.
+        a_prompt_id: String,
+        /// Response of side a.
+        a_response_id: String,
+        /// Its prompt's messages.
+        a_prompt: Vec<Message>,
+        /// Its messages.
+        a_response: Vec<Message>,
+        /// Prompt of side b.
+        b_prompt_id: String,
+        /// Response of side b.
+        b_response_id: String,
+        /// Its prompt's messages.
+        b_prompt: Vec<Message>,
+        /// Its messages.
+        b_response: Vec<Message>,
+        /// Log of the probability of the label that says a is better (its variants summed), a shown first.
+        ab_logp_a: Option<f64>,
+        /// The same for b.
+        ab_logp_b: Option<f64>,
+        /// Probability of both labels together; what is missing to 1 went to other tokens.
+        ab_mass: Option<f64>,
+        /// P(a better), labels normalised, a shown first.
+        ab_p: Option<f64>,
+        /// As `ab_logp_a`, b shown first.
+        ba_logp_a: Option<f64>,
+        /// As `ab_logp_b`, b shown first.
+        ba_logp_b: Option<f64>,
+        /// As `ab_mass`, b shown first.
+        ba_mass: Option<f64>,
+        /// P(a better), labels normalised, b shown first.
+        ba_p: Option<f64>,
+        /// `ab_p - ba_p`: above 0 the judge favours what it sees first.
+        position_gap: Option<f64>,
+        /// Names of the four log-probs that are upper bounds, because a remote judge did not return that label;
+        /// separated by commas, such as `ab_logp_b`.
+        bounded: Option<String>,
+        /// P(a better).
+        p_hat: f64,
+        /// Its log-odds, nothing cut: the difference of the scores times its scale.
+        log_odds: Option<f64>,
+        /// The judge: a digest of its weights and settings, or a name from the data.
+        judge: Option<String>,
+        /// The id of the prompt template.
+        template: Option<String>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
     /// A [`Verdict`] whose label was corrected: the same columns, with what it was before and what changed it.
     CalibratedVerdict in Verdicts {
         /// The comparison.
