@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kit::rows::{Comparison, Reject, Verdict, Vote};
+use kit::rows::{Comparison, Message, Reject, ScoredVerdict, Vote};
 use kit::{Context, Error, Result, RowReader};
 
 use crate::config::Jury;
-use crate::sides::{Index, sides_of};
+use crate::sides::{Index, sides_of, verdict_sides_of};
 
 /// The vote of a source on a comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,10 @@ pub struct Bench {
     pub index: Index,
     /// The votes on each.
     pub ballots: Vec<Vec<Ballot>>,
+    /// The prompts of each comparison, of a and of b.
+    pub prompts: Vec<[String; 2]>,
+    /// Characters of the response of a less those of b, by comparison.
+    pub lengths: Vec<i64>,
     /// The names of the sources, sorted.
     pub sources: Vec<String>,
     /// Rows about no comparison, or of no source.
@@ -99,7 +103,11 @@ impl Bench {
             let sides = sides_of(&row);
             // Several judges' tables hold the same comparisons.
             let known = base == "verdicts" && self.index.find(Some(&row.comparison_id), &sides).is_some();
-            if !known && self.index.add(&row.comparison_id, sides).is_none() && base == "comparisons" {
+            let added = !known && self.index.add(&row.comparison_id, sides).is_some();
+            if added {
+                self.lengths.push(characters(&row.a_response) - characters(&row.b_response));
+                self.prompts.push([row.a_prompt_id, row.b_prompt_id]);
+            } else if base == "comparisons" {
                 let detail = "an earlier row has this comparison's id".to_owned();
                 self.reject(base, row.comparison_id, "duplicate", detail, (row.source_file, row.source_line));
             }
@@ -148,26 +156,30 @@ impl Bench {
 
     fn verdicts(&mut self, stage: &Jury, context: &Context<'_>, said: &mut Vec<Said>) -> Result<()> {
         for source in context.sources("verdicts") {
-            let rows = RowReader::<Comparison>::open(&[&source.path])?;
-            for (row, label) in rows.zip(RowReader::<Verdict>::open(&[&source.path])?) {
-                let (row, label) = (row?, label?);
+            // Labels that scores made have log-odds; others leave that column out.
+            for row in RowReader::<ScoredVerdict>::open(&[&source.path])? {
+                let row = row?;
                 *self.read.entry("verdicts").or_insert(0) += 1;
                 let place = (row.source_file.clone(), row.source_line);
-                if !(0.0..=1.0).contains(&label.p_hat) {
-                    return Err(wrong("p_hat", &row.comparison_id, &place, label.p_hat, "a probability"));
+                if !(0.0..=1.0).contains(&row.p_hat) {
+                    return Err(wrong("p_hat", &row.comparison_id, &place, row.p_hat, "a probability"));
+                }
+                if let Some(z) = row.log_odds.filter(|z| z.is_nan()) {
+                    return Err(wrong("log_odds", &row.comparison_id, &place, z, "a number"));
                 }
                 if !listened_to(stage, &source.name) {
                     let detail = format!("`only` does not name `{}`", source.name);
                     self.reject("verdicts", row.comparison_id, "not_asked", detail, place);
                     continue;
                 }
-                let Some((at, turned)) = self.index.find(Some(&row.comparison_id), &sides_of(&row)) else {
+                let Some((at, turned)) = self.index.find(Some(&row.comparison_id), &verdict_sides_of(&row)) else {
                     let detail = "no comparison has this id with the same sides, or the ids of both sides".to_owned();
                     self.reject("verdicts", row.comparison_id, "no_comparison", detail, place);
                     continue;
                 };
-                let vote = if turned { 1.0 - label.p_hat } else { label.p_hat };
-                said.push(Said { at, source: Some(source.name.clone()), vote, log_odds: None, weight: 1.0 });
+                let vote = if turned { 1.0 - row.p_hat } else { row.p_hat };
+                let log_odds = row.log_odds.map(|z| if turned { -z } else { z });
+                said.push(Said { at, source: Some(source.name.clone()), vote, log_odds, weight: 1.0 });
             }
         }
         Ok(())
@@ -187,7 +199,12 @@ impl Bench {
     }
 }
 
-fn wrong(column: &str, id: &str, (file, line): &(Option<String>, Option<u64>), got: f64, wanted: &str) -> Error {
+fn characters(messages: &[Message]) -> i64 {
+    messages.iter().map(|message| message.text().chars().count() as i64).sum()
+}
+
+/// A value that cannot be, with its place.
+pub fn wrong(column: &str, id: &str, (file, line): &(Option<String>, Option<u64>), got: f64, wanted: &str) -> Error {
     let place = file.as_ref().map(|file| line.map_or(file.clone(), |line| format!("{file}:{line}")));
     let place = place.map_or(String::new(), |place| format!(" ({place})"));
     Error::data(format!("comparison `{id}`{place}: `{column}` is {got}, wanted {wanted}"))

@@ -4,6 +4,8 @@ use kit::{Finding, Input};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::folds::Deal;
+
 /// Makes one probability of what several annotators and judges say about the same comparisons.
 ///
 /// Each annotator of `votes` and each table of `verdicts` is a source. How far they agree stands in `summary`, what
@@ -31,6 +33,31 @@ pub struct Jury {
     /// keeps annotators with few votes from extremes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smoothing: Option<f64>,
+    /// Better labels of some of the comparisons, hard or soft: `verdicts` or `pairs`. They are matched as `verdicts`
+    /// are; several of one comparison are averaged. `stack` learns from them; with every method the answer and each
+    /// source are held against them, and the figures stand in `summary`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<Input>,
+    /// `stack`: the ridge, at least 0: half of it times the sum of the squared factors is added to the sum of the
+    /// cross-entropies (1 / C of scikit-learn). The factor of `position` is free. 0 adds nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ridge: Option<f64>,
+    /// `stack`: a term for the difference in length of the two responses: tanh(characters of a less those of b, over
+    /// the root mean square of that). `remove` keeps it in the fit and out of the answer, so that a liking of gold for
+    /// long responses does not reach the labels; `keep` leaves it in. Without it lengths play no part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<Term>,
+    /// `stack`: a term for the side that stands first, a constant. `remove` keeps it out of the answer. Scores cannot
+    /// know the side: what such a term learns there is the balance of sides in this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Term>,
+    /// `stack`: folds of the cross-fitting, by prompt, 5 unless given. A comparison whose prompt has gold labels gets
+    /// its answer from a fit that saw none of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folds: Option<u32>,
+    /// `stack`: how prompts come to their folds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deal: Option<Deal>,
     /// Sources to listen to, by name; `*` stands for any letters. The others are as if they had said nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<Vec<String>>,
@@ -52,6 +79,19 @@ pub enum Method {
     Mean,
     /// The mean of their log-odds; those of a hard vote are cut at P = 1 - 1e-6.
     MeanLogOdds,
+    /// A logistic fit of `gold` to the log-odds of the sources, cross-fitted by prompt; those of a hard vote are cut at
+    /// P = 1 - 1e-6. What each source adds is shown by leaving it out.
+    Stack,
+}
+
+/// A term of `stack` beside the sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Term {
+    /// It is in the fit and in the answer.
+    Keep,
+    /// It is in the fit and not in the answer.
+    Remove,
 }
 
 impl Method {
@@ -63,6 +103,7 @@ impl Method {
             Method::DawidSkene => "dawid_skene",
             Method::Mean => "mean",
             Method::MeanLogOdds => "mean_log_odds",
+            Method::Stack => "stack",
         }
     }
 }
@@ -82,6 +123,23 @@ impl Jury {
         self.number(&mut findings, "a", self.a, Method::Beta, "0.5 (Jeffreys), 1 (Laplace)", |a| a > 0.0);
         let wanted = "0 (maximum likelihood), 1 (add one)";
         self.number(&mut findings, "smoothing", self.smoothing, Method::DawidSkene, wanted, |s| s >= 0.0);
+        self.number(&mut findings, "ridge", self.ridge, Method::Stack, "1, or 0 for none", |ridge| ridge >= 0.0);
+        if self.method == Method::Stack && self.gold.is_none() {
+            findings.push(Finding::at("", "`method: stack` learns from `gold` labels of some comparisons; give them"));
+        }
+        let settings = [
+            ("length", self.length.is_some()),
+            ("position", self.position.is_some()),
+            ("folds", self.folds.is_some()),
+            ("deal", self.deal.is_some()),
+        ];
+        for (key, _) in settings.iter().filter(|(_, given)| *given && self.method != Method::Stack) {
+            let text = format!("has no effect with `method: {}`; `stack` reads it", self.method.name());
+            findings.push(Finding::at(key, text));
+        }
+        if let Some(folds) = self.folds.filter(|folds| *folds < 2) {
+            findings.push(Finding::at("folds", format!("got {folds}, wanted at least 2")));
+        }
         if self.only.as_ref().is_some_and(Vec::is_empty) {
             findings.push(Finding::at("only", "an empty list names no source; leave it out for all sources"));
         }

@@ -46,8 +46,8 @@ pub fn doubts(bench: &Bench, pairs: &[Pair], method: Method) -> Vec<String> {
             .map(|(kappa, pair)| format!("`{}` and `{}` ({kappa:.2})", name(pair.one), name(pair.other)))
             .collect();
         doubts.push(format!(
-            "some sources are nearly one, by Cohen's kappa far above that of all: {}; they count as several, though they err \
-             together",
+            "some sources are nearly one, by Cohen's kappa far above that of all: {}; they count as several, though \
+             they err together",
             listed(shown)
         ));
     }
@@ -63,8 +63,8 @@ pub fn doubts(bench: &Bench, pairs: &[Pair], method: Method) -> Vec<String> {
     let against: Vec<String> = against.collect();
     if !against.is_empty() {
         doubts.push(format!(
-            "some sources agree with the others less often than by chance (mean kappa): {}; see that their votes mean what \
-             the others' do",
+            "some sources agree with the others less often than by chance (mean kappa): {}; see that their votes mean \
+             what the others' do",
             listed(against)
         ));
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kit::ids;
-use kit::rows::{Comparison, Message};
+use kit::rows::{Comparison, Message, Pair, ScoredVerdict};
 
 /// A side: its ids, and a digest of its text to distinguish sides where ids differ.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,14 +17,30 @@ pub type Sides = [Side; 2];
 
 /// The sides of a row with the columns of a comparison.
 pub fn sides_of(row: &Comparison) -> Sides {
-    let side = |prompt: &str, response: &str, messages: &[Message]| Side {
-        ids: [prompt.to_owned(), response.to_owned()],
-        text: ids::response_id("", messages),
-    };
     [
         side(&row.a_prompt_id, &row.a_response_id, &row.a_response),
         side(&row.b_prompt_id, &row.b_response_id, &row.b_response),
     ]
+}
+
+/// The sides of a verdict.
+pub fn verdict_sides_of(row: &ScoredVerdict) -> Sides {
+    [
+        side(&row.a_prompt_id, &row.a_response_id, &row.a_response),
+        side(&row.b_prompt_id, &row.b_response_id, &row.b_response),
+    ]
+}
+
+/// The sides of a pair, the chosen one first.
+pub fn pair_sides_of(row: &Pair) -> Sides {
+    [
+        side(&row.chosen_prompt_id, &row.chosen_response_id, &row.chosen),
+        side(&row.rejected_prompt_id, &row.rejected_response_id, &row.rejected),
+    ]
+}
+
+fn side(prompt: &str, response: &str, messages: &[Message]) -> Side {
+    Side { ids: [prompt.to_owned(), response.to_owned()], text: ids::response_id("", messages) }
 }
 
 /// Comparisons by their ids and by their sides.

@@ -5,8 +5,9 @@ use kit::{
 };
 
 use crate::bench::base;
-use crate::config::Jury;
+use crate::config::{Jury, Method};
 use crate::deliberating;
+use crate::folds::Deal;
 
 impl Jury {
     fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
@@ -40,6 +41,7 @@ impl Stage for Jury {
             given("votes", &self.votes, Table::Votes),
             given("comparisons", &self.comparisons, Table::Comparisons),
             given("verdicts", &self.verdicts, Table::Verdicts),
+            given("gold", &self.gold, Table::Verdicts).map(|port| port.or(Table::Pairs)),
         ];
         inputs.into_iter().flatten().collect()
     }
@@ -68,6 +70,10 @@ impl Stage for Jury {
 
     fn check(&self) -> Vec<Finding> {
         self.findings()
+    }
+
+    fn draws(&self) -> bool {
+        self.method == Method::Stack && self.deal.unwrap_or_default() == Deal::Drawn
     }
 
     fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {

@@ -84,35 +84,44 @@ fn word(class: f64) -> &'static str {
     }
 }
 
-/// The votes of each source and how often it agrees with the others; with a fit, its matrix.
-pub fn annotators(bench: &Bench, pairs: &[Pair], fit: Option<(&Fit, &[f64])>) -> Vec<AnnotatorRow> {
+/// The votes of each source and its share of agreement with the others.
+pub fn annotators(bench: &Bench, pairs: &[Pair]) -> Vec<AnnotatorRow> {
     let mut table = Vec::new();
     for (source, name) in bench.sources.iter().enumerate() {
-        let row = |measure: &str, truth, vote, value: f64, rows: u64| AnnotatorRow {
-            annotator: name.clone(),
-            measure: measure.to_owned(),
-            truth,
-            vote,
-            fit: None,
-            value,
-            rows,
-        };
-        let own = bench.ballots.iter().filter(|ballots| ballots.iter().any(|ballot| ballot.source == Some(source)));
-        let rows = own.count() as u64;
         let ballots = bench.ballots.iter().flatten().filter(|ballot| ballot.source == Some(source));
-        table.push(row("votes", None, None, ballots.map(|ballot| ballot.weight).sum(), rows));
+        let votes = ballots.map(|ballot| ballot.weight).sum();
+        table.push(figure(name, "votes", votes, comparisons_of(bench, source)));
         let with = pairs.iter().filter(|pair| pair.one == source || pair.other == source);
         let (same, shared) =
             with.fold((0.0, 0), |(same, shared), pair| (same + pair.exact * pair.rows as f64, shared + pair.rows));
         if shared > 0 {
-            table.push(row("agreement", None, None, same / shared as f64, shared));
+            table.push(figure(name, "agreement", same / shared as f64, shared));
         }
-        let Some((fit, classes)) = fit else { continue };
+    }
+    table
+}
+
+/// The matrix of each source: P(vote | truth).
+pub fn matrices(bench: &Bench, fit: &Fit, classes: &[f64]) -> Vec<AnnotatorRow> {
+    let mut table = Vec::new();
+    for (source, name) in bench.sources.iter().enumerate() {
+        let rows = comparisons_of(bench, source);
         for (truth, of_truth) in classes.iter().zip(&fit.matrices[source]) {
             for (vote, probability) in classes.iter().zip(of_truth) {
-                table.push(row("matrix", Some(*truth), Some(*vote), *probability, rows));
+                let row = figure(name, "matrix", *probability, rows);
+                table.push(AnnotatorRow { truth: Some(*truth), vote: Some(*vote), ..row });
             }
         }
     }
     table
+}
+
+fn comparisons_of(bench: &Bench, source: usize) -> u64 {
+    let own = bench.ballots.iter().filter(|ballots| ballots.iter().any(|ballot| ballot.source == Some(source)));
+    own.count() as u64
+}
+
+fn figure(annotator: &str, measure: &str, value: f64, rows: u64) -> AnnotatorRow {
+    let (annotator, measure) = (annotator.to_owned(), measure.to_owned());
+    AnnotatorRow { annotator, measure, truth: None, vote: None, fit: None, value, rows }
 }

@@ -132,6 +132,11 @@ fn near(got: &[f64], wanted: &[f64]) {
     assert!(got.iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() < 1e-9), "{got:?}\n{wanted:?}");
 }
 
+fn near_by(got: &[f64], wanted: &[f64], within: f64) {
+    assert_eq!(got.len(), wanted.len());
+    assert!(got.iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() < within), "{got:?}\n{wanted:?}");
+}
+
 fn figure(place: &Place, name: &str, metric: &str) -> f64 {
     let rows: Vec<SummaryRow> = place.rows(&format!("{name}/summary"));
     rows.iter().find(|row| row.metric == metric).unwrap_or_else(|| panic!("no {metric}")).value
@@ -190,7 +195,7 @@ fn dawid_and_skene() {
         run(&place, name, &stage(json!({"method": "dawid_skene", "smoothing": smoothing}))).unwrap();
     }
     // The figures come from these lines of Python over classes (1, 1/2, 0), with s = 0 and s = 1:
-    //   P = shares of votes; loop: pi = (s + P.sum(0)) / (3 s + 7); T[k][c, v] = s + sum P[i, c] of votes v, rows / sum;
+    //   P = shares of votes; loop: pi = (s + P.sum(0)) / (3 s + 7); T[k][c, v] = s + sum P[i, c] of votes v, / row sum;
     //   P[i] = pi * prod_k T[k][:, v], / sum; until abs(P - before).max() < 1e-10
     near(&labels(&place, "ml"), &ML);
     near(&labels(&place, "add_one"), &ADD_ONE);
@@ -279,6 +284,148 @@ fn several_judges_are_matched_by_ids_and_turned() {
     let z = (9f64.ln() - (999_999f64).ln()) / 2.0;
     near(&[rows[0].log_odds.unwrap(), rows[0].p_hat], &[z, 1.0 / (1.0 + (-z).exp())]);
     assert_eq!((rows[0].votes_a, rows[0].votes_b, rows[0].sources), (1.0, 1.0, 2));
+}
+
+/// Comparisons of 60 prompts whose gold follows from two sources that know something, and a third that knows nothing;
+/// longer responses are preferred by gold.
+fn learnt() -> (Vec<Comparison>, Vec<Vote>, Vec<Verdict>) {
+    let wave = |at: usize, speed: f64| (at as f64 * speed).sin();
+    let lengths = |at: usize| [20 + at % 7 * 10, 20 + at % 5 * 12];
+    let longer = |at: usize| lengths(at)[0] as f64 - lengths(at)[1] as f64;
+    let spread = ((0..120).map(|at| longer(at).powi(2)).sum::<f64>() / 120.0).sqrt();
+    let (mut comparisons, mut said, mut gold) = (Vec::new(), Vec::new(), Vec::new());
+    for at in 0..120 {
+        let mut row = comparison(at);
+        row.a_response[0].content = "x".repeat(lengths(at)[0]);
+        row.b_response[0].content = "x".repeat(lengths(at)[1]);
+        let (one, other) = (2.0 * wave(at, 1.7), 2.0 * wave(at, 2.9));
+        let truth = one + 0.5 * other + 0.9 * (longer(at) / spread).tanh() + 0.4;
+        gold.push(verdict(row.clone(), 1.0 / (1.0 + (-truth).exp())));
+        for (name, z) in [("one", one), ("other", other), ("noise", 2.0 * wave(at, 0.9))] {
+            said.push(Vote { log_odds: Some(z), ..vote(at, name, 1.0 / (1.0 + (-z).exp())) });
+        }
+        comparisons.push(row);
+    }
+    (comparisons, said, gold)
+}
+
+#[test]
+fn a_stack_learns_what_sources_are_worth() {
+    let (comparisons, said, gold) = learnt();
+    let place = |said: Vec<Vote>, gold: Vec<Verdict>| {
+        Place::new().table("votes", said).table("comparisons", comparisons.clone()).table("gold", gold)
+    };
+    let settings = |more: Value| stage(harness::with(json!({"method": "stack", "gold": "g", "ridge": 0.0}), &more));
+    let terms = json!({"length": "remove", "position": "remove", "folds": 4});
+    let all = place(said.clone(), gold.clone());
+    let outcome = run(&all, "out", &settings(terms.clone())).unwrap();
+    let table: Vec<AnnotatorRow> = all.rows("out/annotators");
+    let weight = |name: &str| {
+        let of =
+            |row: &&AnnotatorRow| row.measure == "weight" && row.annotator == name && row.fit.as_deref() == Some("all");
+        table.iter().find(of).unwrap().value
+    };
+    let weights = ["one", "other", "noise", "(length)", "(position)"].map(weight);
+    near_by(&weights, &[1.0, 0.5, 0.0, 0.9, 0.4], 1e-7);
+    let without = |name: &str| figure(&all, "out", &format!("without/{name}"));
+    assert!(without("one") > without("other") && without("other") > 0.01 && without("noise").abs() < 1e-9);
+    assert!(figure(&all, "out", "log_loss/jury") > 0.0 && outcome.figures.contains_key("accuracy/one"));
+    // What is removed is in no answer, and what the answer was with it stands beside.
+    let rows: Vec<JuryVerdict> = all.rows("out/verdicts");
+    let of = |name: &str, fit: &str| {
+        let row = table
+            .iter()
+            .find(|row| row.measure == "weight" && row.annotator == name && row.fit.as_deref() == Some(fit));
+        row.unwrap().value
+    };
+    for (row, votes) in rows.iter().zip(said.chunks(3)) {
+        let fit = row.fit.as_deref().unwrap();
+        assert!(fit.starts_with("without fold "), "{fit}");
+        let z: f64 = votes.iter().map(|it| it.log_odds.unwrap() * of(it.annotator.as_deref().unwrap(), fit)).sum();
+        near(&[row.log_odds.unwrap(), row.p_hat], &[z, 1.0 / (1.0 + (-z).exp())]);
+        assert_ne!(row.unadjusted_p_hat, Some(row.p_hat));
+    }
+    // With the terms kept, the answer is gold's.
+    run(&all, "kept", &settings(json!({"length": "keep", "position": "keep"}))).unwrap();
+    let kept: Vec<JuryVerdict> = all.rows("kept/verdicts");
+    near_by(
+        &kept.iter().map(|it| it.p_hat).collect::<Vec<_>>(),
+        &gold.iter().map(|it| it.p_hat).collect::<Vec<_>>(),
+        1e-7,
+    );
+    let noted = std::mem::take(&mut *all.events.lock().unwrap());
+    let position =
+        |event: &Event| matches!(event, Event::Noted { text } if text.starts_with("the term of position, 0."));
+    assert!(noted.iter().any(position), "{noted:?}");
+    // No label teaches its own prompt: another label of one prompt changes nothing for it, and something for others.
+    let mut other = gold.clone();
+    for row in &mut other[..2] {
+        row.p_hat = 0.0;
+    }
+    let changed = place(said.clone(), other);
+    run(&changed, "out", &settings(terms)).unwrap();
+    let changed: Vec<JuryVerdict> = changed.rows("out/verdicts");
+    assert_eq!([changed[0].p_hat, changed[1].p_hat], [rows[0].p_hat, rows[1].p_hat]);
+    assert!(changed[2..].iter().zip(&rows[2..]).any(|(one, other)| one.p_hat != other.p_hat));
+    // Exchanged sides mirror the answer where no constant is in it.
+    let turned = |it: &Vote| Vote { vote: 1.0 - it.vote, log_odds: it.log_odds.map(|z| -z), ..it.clone() };
+    let mirrored = gold.iter().map(|row| Verdict { p_hat: 1.0 - row.p_hat, ..row.clone() }).collect();
+    let mirrored = place(said.iter().map(turned).collect(), mirrored);
+    for (name, place) in [("straight", &all), ("mirrored", &mirrored)] {
+        run(place, name, &settings(json!({"deal": "in_turn"}))).unwrap();
+    }
+    let expected: Vec<f64> = labels(&all, "straight").iter().map(|p| 1.0 - p).collect();
+    near_by(&labels(&mirrored, "mirrored"), &expected, 1e-7);
+}
+
+#[test]
+fn a_stack_wants_gold_and_names() {
+    let (comparisons, said, gold) = learnt();
+    let of = |said: Vec<Vote>, gold: Vec<Verdict>, more: Value| {
+        let place = Place::new().table("votes", said).table("comparisons", comparisons.clone()).table("gold", gold);
+        let settings = harness::with(json!({"method": "stack", "gold": "g", "ridge": 1.0}), &more);
+        run(&place, "out", &stage(settings)).map(|outcome| (place, outcome))
+    };
+    let few = of(said.clone(), gold[..29].to_vec(), json!({})).err().unwrap().to_string();
+    assert!(
+        few.contains("29 comparisons have both a gold label and something said about them; `stack` wants at least 30")
+    );
+    let folds = of(said.clone(), gold[..40].to_vec(), json!({"folds": 21})).err().unwrap().to_string();
+    assert!(folds.contains("the gold labels are of 20 prompts, too few for 21 folds"), "{folds}");
+    let nobody = said.iter().map(|it| Vote { annotator: None, ..it.clone() }).collect();
+    assert!(of(nobody, gold.clone(), json!({})).err().unwrap().to_string().contains("some votes have no annotator"));
+    let wrong = vec![Verdict { p_hat: 1.2, ..gold[3].clone() }];
+    let error = of(said.clone(), wrong, json!({})).err().unwrap().to_string();
+    assert_eq!(error, "comparison `c3` (data.jsonl:4): `p_hat` is 1.2, wanted a probability");
+    // Gold is matched by its sides, turned where they are exchanged; what is about nothing is set aside.
+    let mut rows: Vec<Verdict> = gold.iter().map(exchanged).collect();
+    rows.push(verdict(comparison(500), 0.5));
+    let (turned, _) = of(said.clone(), rows, json!({"deal": "in_turn"})).unwrap();
+    let (straight, _) = of(said, gold, json!({"deal": "in_turn"})).unwrap();
+    near_by(&labels(&turned, "out"), &labels(&straight, "out"), 1e-9);
+    assert_eq!(turned.rows::<Reject>("out/rejects")[0].reason, "no_comparison");
+    let found = |settings: Value| -> Vec<String> {
+        let stage: Jury = serde_json::from_value(settings).unwrap();
+        stage.check().into_iter().map(|it| it.text).collect()
+    };
+    let base = json!({"verdicts": "v", "method": "stack", "ridge": 1});
+    assert!(found(base.clone())[0].contains("learns from `gold` labels"));
+    let base = harness::with(base, &json!({"gold": "g"}));
+    assert!(found(harness::with(base.clone(), &json!({"folds": 1})))[0].contains("wanted at least 2"));
+    assert!(found(harness::with(base, &json!({"ridge": null})))[0].contains("needs `ridge`"));
+    let mean = json!({"verdicts": "v", "method": "mean", "length": "keep", "deal": "drawn"});
+    assert_eq!(found(mean).len(), 2);
+}
+
+#[test]
+fn every_method_is_held_against_gold() {
+    let gold: Vec<Verdict> =
+        [1.0, 1.0, 0.0, 1.0].iter().enumerate().map(|(at, p)| verdict(comparison(at), *p)).collect();
+    let place = place(votes(&VOTES)).table("gold", gold);
+    run(&place, "out", &stage(json!({"method": "share", "gold": "g"}))).unwrap();
+    // Labels 1, 2/3, 0 and 1/6 against 1, 1, 0 and 1; Ben says 1, 1, 0 and a tie.
+    near(&[figure(&place, "out", "accuracy/jury"), figure(&place, "out", "accuracy/ben")], &[0.75, 3.5 / 4.0]);
+    near(&[figure(&place, "out", "brier/jury")], &[(1.0 / 9.0 + 25.0 / 36.0) / 4.0]);
 }
 
 #[test]
