@@ -1,6 +1,7 @@
 //! The built binary on the pipelines of this repository, the quickstart made small: seconds instead of minutes.
 
 mod damage;
+mod feedback;
 mod place;
 mod traces;
 
