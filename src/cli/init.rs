@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use ingest::{Files, Form, Format, Found, Ingest, OnBadRow};
 use kit::Table;
+use train::Objective;
 
 use crate::error::{Error, Result};
-use crate::init::{Holds, OBJECTIVES, Objective, Wish, in_line, text};
+use crate::init::{Holds, Wish, in_line, possible, text};
 use crate::kinds::KINDS;
 use crate::pipeline::check::check_file;
 use crate::pipeline::problem::did_you_mean;
@@ -106,7 +107,7 @@ fn told(wish: &Wish, path: &Path) -> String {
     }
     let judge = if wish.judge.is_some() { " and a judge" } else { "" };
     let file = in_line(&wish.file);
-    told.push_str(&format!("{file}: {}{judge}, objective {}\n", wish.holds.words(), wish.objective.name));
+    told.push_str(&format!("{file}: {}{judge}, objective {}\n", wish.holds.words(), wish.objective.name()));
     if !wish.chat {
         told.push_str(&format!("{} has no chat template: strings are raw text\n", wish.policy));
     }
@@ -167,32 +168,31 @@ fn example(holds: Holds) -> &'static str {
 }
 
 fn objective(args: &Init, holds: Holds) -> Result<Objective> {
-    let possible = Objective::of(holds);
-    let names = |all: &[Objective]| all.iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
+    let possible = possible(holds);
     let Some(name) = &args.objective else {
         // Who has an encoder wants what reads it.
-        let reads = possible.iter().find(|objective| objective.embeddings && args.encoder.is_some());
+        let reads = possible.iter().find(|objective| objective.needs_similarities() && args.encoder.is_some());
         return Ok(*reads.unwrap_or(&possible[0]));
     };
-    let Some(objective) = Objective::named(name) else {
-        let near = did_you_mean(name, OBJECTIVES.iter().map(|objective| objective.name));
-        let near = if near.is_empty() { format!("; it knows {}", names(&OBJECTIVES)) } else { near };
-        return Err(Error::Usage(format!("--objective {name}: `init` does not write it{near}")));
-    };
-    if !possible.iter().any(|it| it.name == objective.name) {
-        let asks = Objective::of(Holds::Prompts).iter().any(|it| it.name == objective.name);
-        let hint = match asks && args.data.is_some() {
-            true => format!(
-                "; with --prompts-only the model answers the prompts of the data, a judge labels the answers, and {name} is \
-                 computed on these"
-            ),
-            false => String::new(),
-        };
-        let text =
-            format!("--objective {name} cannot be computed on {}{hint}; possible: {}", holds.words(), names(&possible));
-        return Err(Error::Usage(text));
+    if let Some(objective) = possible.iter().find(|objective| objective.name() == name) {
+        return Ok(*objective);
     }
-    Ok(objective)
+    let names = possible.iter().map(Objective::name).collect::<Vec<_>>().join(", ");
+    if !Objective::all().iter().any(|facts| facts.name == name) {
+        let near = did_you_mean(name, Objective::all().iter().map(|facts| facts.name));
+        let near = if near.is_empty() { format!("; possible: {names}") } else { near };
+        return Err(Error::Usage(format!("--objective {name}: there is no such objective{near}")));
+    }
+    let asks = crate::init::possible(Holds::Prompts).iter().any(|objective| objective.name() == name);
+    let hint = match asks && args.data.is_some() {
+        true => format!(
+            "; with --prompts-only the model answers the prompts of the data, a judge labels the answers, and {name} is \
+             computed on these"
+        ),
+        false => String::new(),
+    };
+    let text = format!("--objective {name} cannot be computed on {}{hint}; possible: {names}", holds.words());
+    Err(Error::Usage(text))
 }
 
 /// A model as a reference in a pipeline file: a path there has a `/`.

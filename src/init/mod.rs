@@ -4,6 +4,6 @@ mod objective;
 mod plan;
 mod yaml;
 
-pub use objective::{OBJECTIVES, Objective};
+pub use objective::possible;
 pub use plan::{Holds, Wish};
 pub use yaml::{in_line, text};

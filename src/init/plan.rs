@@ -1,6 +1,6 @@
 //! The request, and the content of the data.
 
-use super::Objective;
+use train::Objective;
 
 /// The content of a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,11 @@ impl Holds {
     /// True where the sides of a row have prompts of their own.
     pub fn joint(self) -> bool {
         matches!(self, Holds::JointPairs | Holds::JointComparisons)
+    }
+
+    /// True where rows are single responses.
+    pub fn items(self) -> bool {
+        matches!(self, Holds::Items | Holds::Demonstrations)
     }
 
     /// True where rows come with the label of a pair.
@@ -78,4 +83,11 @@ pub struct Wish {
     pub encoder: String,
     /// The objective.
     pub objective: Objective,
+}
+
+impl Wish {
+    /// The objective as YAML.
+    pub fn objective_yaml(&self) -> String {
+        self.objective.facts().yaml(self.holds.items())
+    }
 }

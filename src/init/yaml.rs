@@ -9,17 +9,15 @@ const COMMENTS: usize = 44;
 pub fn text(wish: &Wish) -> String {
     let mut text = head(wish);
     text.push_str("\nstages:\n");
-    let judged = wish.judge.is_some() && !matches!(wish.holds, Holds::Items | Holds::Demonstrations);
+    let objective = &wish.objective;
+    let judged = wish.judge.is_some() && !wish.holds.items();
     let contest = wish.judge.is_some() && !judged || wish.holds == Holds::Prompts;
-    let holdout = contest || !matches!(wish.holds, Holds::Items | Holds::Demonstrations);
+    let holdout = contest || !wish.holds.items();
     text.push_str(&data(wish, holdout));
     if wish.holds == Holds::Prompts {
         text.push_str(&sampling());
     }
-    let mut from = match wish.holds {
-        Holds::Items | Holds::Demonstrations => "data.items",
-        _ => "data.pairs",
-    };
+    let mut from = if wish.holds.items() { "data.items" } else { "data.pairs" };
     if judged {
         let comparisons = if wish.holds == Holds::Prompts { "comparisons" } else { "data.comparisons" };
         text.push_str("\n  # A judge reads both responses in both orders; what it thinks becomes the soft label.\n");
@@ -33,19 +31,19 @@ pub fn text(wish: &Wish) -> String {
         ]));
         from = "pairs";
     }
-    if wish.objective.kl || wish.objective.items && from != "data.items" {
+    if objective.needs_kl() || !objective.reads().pairs() && from != "data.items" {
         text.push_str("\n  # Each side by itself; rows of a group share the responses that estimate the KL term.\n");
         text.push_str(&format!("  items: {{kind: pairs, from: {from}, write: items, kl_group: 16}}\n"));
         from = "items";
     }
-    if wish.objective.reference {
+    if objective.needs_reference() {
         text.push_str("\n  # The model before training scores every row once; training reads the table.\n");
-        let part = if wish.objective.prompts { ", prompt_part: true" } else { "" };
+        let part = if objective.needs_prompt_part() { ", prompt_part: true" } else { "" };
         let reference =
             format!("kind: reference, from: {from}, model: \"${{vars.policy}}\"{part}, tokens: \"${{vars.tokens}}\"");
         text.push_str(&format!("  reference: {{{reference}}}\n"));
     }
-    if wish.objective.embeddings {
+    if objective.needs_similarities() {
         text.push_str(&format!("  embeddings: {{kind: embed, from: {from}, model: \"${{vars.encoder}}\"}}\n"));
     }
     text.push_str(&training(wish, from));
@@ -60,7 +58,7 @@ pub fn text(wish: &Wish) -> String {
 fn head(wish: &Wish) -> String {
     let judge = if wish.judge.is_some() { ", judged by a model" } else { "" };
     let (name, file) = (&wish.name, in_line(&wish.file));
-    let mut text = format!("# {name}: {}{judge}, then {}.\n#\n", wish.holds.words(), wish.objective.name);
+    let mut text = format!("# {name}: {}{judge}, then {}.\n#\n", wish.holds.words(), wish.objective.name());
     text.push_str(&format!("#     halftone plan {file}    # what would run: rows, tokens, what is too long\n"));
     text.push_str(&format!("#     halftone run {file}\n#\n"));
     match &wish.found {
@@ -76,7 +74,7 @@ fn head(wish: &Wish) -> String {
     if let Some(judge) = &wish.judge {
         vars.push((entry("judge", judge), "an instruct model; better judges make better labels"));
     }
-    if wish.objective.embeddings {
+    if wish.objective.needs_similarities() {
         vars.push((entry("encoder", &wish.encoder), "a sentence encoder such as all-MiniLM-L6-v2"));
     }
     let tokens = "or `cut_left`, and `max_tokens: N`; the same in every stage that scores these rows";
@@ -140,20 +138,20 @@ fn judge(wish: &Wish, name: &str, comparisons: &str, explained: bool) -> String 
 
 fn training(wish: &Wish, from: &str) -> String {
     let from = format!("    from: {from}");
-    let objective = format!("    objective: {}", wish.objective.yaml(wish.holds));
-    let of_items = wish.objective.items || wish.holds == Holds::Items;
+    let yaml = format!("    objective: {}", wish.objective_yaml());
+    let of_items = wish.holds.items() || !wish.objective.reads().pairs();
     let batch =
         if of_items { "    batch: {items: 16, shuffle: true}" } else { "    batch: {pairs: 16, shuffle: true}" };
     let mut all = vec![("", ""), ("  policy:", ""), ("    kind: train", ""), (from.as_str(), "")];
-    if wish.objective.reference {
+    if wish.objective.needs_reference() {
         all.push(("    reference: reference", ""));
     }
-    if wish.objective.embeddings {
+    if wish.objective.needs_similarities() {
         all.push(("    embeddings: embeddings", ""));
     }
     all.push(("    model: \"${vars.policy}\"", ""));
-    all.push((objective.as_str(), wish.objective.about));
-    if wish.objective.prompts && !wish.holds.joint() {
+    all.push((yaml.as_str(), wish.objective.facts().remark));
+    if wish.objective.needs_prompt_part() && !wish.holds.joint() {
         all.push(("    allow_same_prompt: true", "under one prompt the prompts' log-probs cancel"));
     }
     all.push(("    # An adapter in place of all weights; it takes a learning rate about ten times as high:", ""));
@@ -180,9 +178,9 @@ fn on_held_out_pairs(wish: &Wish) -> String {
     }
     text.push_str(&format!("  evaluation:\n    kind: evaluate\n    pairs: {pairs}\n    model: policy\n"));
     text.push_str("    reference: \"${vars.policy}\"\n");
-    // RPO is a function of a whole batch and has no loss for a pair.
-    if !wish.objective.items && !wish.objective.embeddings {
-        text.push_str(&format!("    objective: {}\n", wish.objective.yaml(wish.holds)));
+    // A function of a whole batch has no loss for a pair.
+    if wish.objective.reads().pairs() && wish.objective.separable() {
+        text.push_str(&format!("    objective: {}\n", wish.objective_yaml()));
     }
     text.push_str("    tokens: \"${vars.tokens}\"\n");
     text

@@ -28,12 +28,14 @@ fn every_pipeline_passes_check_and_plan() {
     let (project, model) = (project(), model());
     let models = ["--policy", &model, "--encoder", &model];
     for (data, _) in DATA {
-        let refusal = ["init", "y.yaml", "--data", data, "--objective", "robust"];
+        let refusal = ["init", "y.yaml", "--data", data, "--objective", "gdppo"];
         let told = project.fails(&refusal, 64);
-        assert!(told.contains("`init` does not write it"), "{told}");
+        assert!(told.contains("there is no such objective; did you mean `gdpo`"), "{told}");
         // A wrong objective for the data is answered with the right ones.
-        let other = if data == "demonstrations.jsonl" { "dpo" } else { "sft" };
-        let other = if data == "items.jsonl" { "dpo" } else { other };
+        let other = match data {
+            "demonstrations.jsonl" | "items.jsonl" | "joint.jsonl" => "dpo",
+            _ => "zzz",
+        };
         let told = project.fails(&["init", "y.yaml", "--data", data, "--objective", other], 64);
         let possible = told.rsplit_once("possible: ").unwrap_or_else(|| panic!("{data}: {told}")).1;
         let objectives: Vec<String> = possible.trim().split(", ").map(str::to_owned).collect();

@@ -63,7 +63,7 @@ impl BatchObjective for Aot {
 }
 
 impl Formula for Aot {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "aot",
             title: "alignment via optimal transport, paired form",
@@ -73,6 +73,7 @@ impl Formula for Aot {
             length: "sums over response tokens",
             at_half: "counts like any other margin",
             weights: false,
+            remark: "sorted margins of a batch against those of the reference",
             ..Facts::OF_PAIRS
         }
     }

@@ -54,7 +54,7 @@ fn bell(z: f64) -> f64 {
 }
 
 impl Formula for ApoZero {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "apo_zero",
             title: "anchored preference optimization, zero (chosen up, rejected down)",
@@ -63,6 +63,7 @@ impl Formula for ApoZero {
             orientation: "chosen first; the soft label is taken as certain",
             length: "sums over response tokens",
             at_half: "still pushes the sides apart",
+            remark: "chosen up, rejected down",
             ..Facts::OF_PAIRS
         }
     }
@@ -77,7 +78,7 @@ impl Formula for ApoZero {
 }
 
 impl Formula for ApoDown {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "apo_down",
             title: "anchored preference optimization, down (both down, rejected more)",
@@ -86,6 +87,7 @@ impl Formula for ApoDown {
             orientation: "chosen first; the soft label is taken as certain",
             length: "sums over response tokens",
             at_half: "still pushes the sides apart",
+            remark: "both sides down, the rejected one more",
             ..Facts::OF_PAIRS
         }
     }

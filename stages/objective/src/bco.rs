@@ -28,7 +28,7 @@ impl EdgeObjective for Bco {
 }
 
 impl Formula for Bco {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "bco",
             title: "binary classifier optimization, pair form without reward shift",
@@ -37,6 +37,7 @@ impl Formula for Bco {
             orientation: "chosen first; the soft label is taken as certain",
             length: "sums over response tokens",
             at_half: "still pushes the sides apart",
+            remark: "each side by itself, chosen up and rejected down",
             ..Facts::OF_PAIRS
         }
     }

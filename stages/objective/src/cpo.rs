@@ -31,7 +31,7 @@ impl EdgeObjective for Cpo {
 }
 
 impl Formula for Cpo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "cpo",
             title: "contrastive preference optimization (no reference)",
@@ -42,6 +42,8 @@ impl Formula for Cpo {
             at_half: "still pushes the chosen side up",
             reference: false,
             tokens: true,
+            remark: "no reference, with a likelihood term",
+            knobs: "beta: 0.1, alpha: 1.0",
             ..Facts::OF_PAIRS
         }
     }

@@ -31,7 +31,7 @@ impl MarginObjective for Discopop {
 }
 
 impl Formula for Discopop {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "discopop",
             title: "DiscoPOP, the log-ratio modulated loss",
@@ -40,6 +40,8 @@ impl Formula for Discopop {
             orientation: "chosen first; the soft label is taken as certain",
             length: "sums over response tokens",
             at_half: "still pushes the chosen side up",
+            remark: "a logistic and an exponential loss, switched by the margin",
+            knobs: "beta: 0.1, tau: 0.05",
             ..Facts::OF_PAIRS
         }
     }

@@ -63,7 +63,7 @@ impl MarginObjective for Gdpo {
 }
 
 impl Formula for Dpo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "dpo",
             title: "direct preference optimization",
@@ -72,6 +72,7 @@ impl Formula for Dpo {
             orientation: "chosen first; the soft label is taken as certain",
             length: "sums over response tokens",
             at_half: "still pushes the chosen side up",
+            remark: "labels count as certain",
             ..Facts::OF_PAIRS
         }
     }
@@ -86,7 +87,7 @@ impl Formula for Dpo {
 }
 
 impl Formula for Cdpo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "cdpo",
             title: "conservative DPO",
@@ -98,6 +99,7 @@ impl Formula for Cdpo {
             p_hat: true,
             mirrored: true,
             joint_twin: "cjpo",
+            remark: "p_hat is the chance that the label is right",
             ..Facts::OF_PAIRS
         }
     }
@@ -112,7 +114,7 @@ impl Formula for Cdpo {
 }
 
 impl Formula for Gdpo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "gdpo",
             title: "geometric-averaged DPO for soft labels",
@@ -124,6 +126,7 @@ impl Formula for Gdpo {
             p_hat: true,
             mirrored: true,
             joint_twin: "gjpo",
+            remark: "a pair pulls as far as its label is certain; with p_hat = 1 it is DPO",
             ..Facts::OF_PAIRS
         }
     }

@@ -38,7 +38,7 @@ impl MarginObjective for Exo {
 }
 
 impl Formula for Exo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "exo",
             title: "efficient exact optimization, pair form with soft labels",
@@ -49,6 +49,7 @@ impl Formula for Exo {
             at_half: "pulls the margin to 0",
             p_hat: true,
             mirrored: true,
+            remark: "fits the policy's preference to the label",
             ..Facts::OF_PAIRS
         }
     }

@@ -85,6 +85,12 @@ pub struct Facts {
     pub joint_twin: &'static str,
     /// The objective for pairs of one prompt, where it scores prompts.
     pub same_twin: &'static str,
+    /// A remark for a reader who meets it first, beside its knobs in a new pipeline file.
+    pub remark: &'static str,
+    /// The knobs to begin with, as a pipeline file has them.
+    pub knobs: &'static str,
+    /// Knobs to add to these on items, for one that takes items or pairs by its knobs.
+    pub knobs_on_items: &'static str,
 }
 
 impl Facts {
@@ -112,16 +118,31 @@ impl Facts {
         joint_pairs: false,
         joint_twin: "jpo",
         same_twin: "dpo",
+        remark: "",
+        knobs: "beta: 0.1",
+        knobs_on_items: "",
     };
 }
 
 /// What is wrong with a knob: its key and a lowercase fragment.
 pub type Finding = (&'static str, String);
 
+impl Facts {
+    /// An objective as a new pipeline file has it, on pairs or on items: `{name: gdpo, beta: 0.1}`.
+    pub fn yaml(&self, on_items: bool) -> String {
+        let more = if on_items { self.knobs_on_items } else { "" };
+        let name = format!("name: {}", self.name);
+        let parts = [name.as_str(), more, self.knobs].into_iter().filter(|part| !part.is_empty());
+        format!("{{{}}}", parts.collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// An objective: its facts, its knobs and its terms.
 pub(crate) trait Formula {
     /// What holds whatever the knobs.
-    fn facts(&self) -> &'static Facts;
+    fn facts() -> &'static Facts
+    where
+        Self: Sized;
 
     /// How strongly the reference holds the policy back, above 0; `sft` has none.
     fn beta(&self) -> Option<f64>;
@@ -134,9 +155,9 @@ pub(crate) trait Formula {
     /// What its loss is made of.
     fn terms(&self) -> Terms<'_>;
 
-    /// What it is computed on, with these knobs.
-    fn reads(&self) -> Reads {
-        self.facts().reads
+    /// The rows it is computed on, where that depends on its knobs; else its facts say so.
+    fn reads(&self) -> Option<Reads> {
+        None
     }
 
     /// Whether it weighs by how alike prompts are.

@@ -23,7 +23,7 @@ impl MarginObjective for Hinge {
 }
 
 impl Formula for Hinge {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "hinge",
             title: "hinge loss of RSO (SLiC with a reference)",
@@ -33,6 +33,7 @@ impl Formula for Hinge {
             length: "sums over response tokens",
             at_half: "still pushes the margin to 1/beta",
             log_odds: false,
+            remark: "pushes to a margin of 1 / beta",
             ..Facts::OF_PAIRS
         }
     }

@@ -72,7 +72,7 @@ impl EdgeObjective for IpoNorm {
 }
 
 impl Formula for Ipo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "ipo",
             title: "identity preference optimization, on sums of log-probs (`ipo_norm` is TRL's)",
@@ -82,6 +82,7 @@ impl Formula for Ipo {
             length: "sums over response tokens",
             at_half: "still pushes the margin to 1/(2 beta)",
             log_odds: false,
+            remark: "pulls to a margin of 1 / (2 beta)",
             ..Facts::OF_PAIRS
         }
     }
@@ -96,7 +97,7 @@ impl Formula for Ipo {
 }
 
 impl Formula for Cipo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "cipo",
             title: "conservative IPO, on sums of log-probs",
@@ -108,6 +109,7 @@ impl Formula for Cipo {
             p_hat: true,
             mirrored: true,
             log_odds: false,
+            remark: "pulls to a margin of (2 p_hat - 1) / (2 beta)",
             ..Facts::OF_PAIRS
         }
     }
@@ -122,7 +124,7 @@ impl Formula for Cipo {
 }
 
 impl Formula for Gipo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "gipo",
             title: "geometric-averaged IPO for soft labels, on sums of log-probs",
@@ -133,6 +135,7 @@ impl Formula for Gipo {
             at_half: "loss 0, no pull",
             p_hat: true,
             log_odds: false,
+            remark: "as ipo, weighed by how certain the label is",
             ..Facts::OF_PAIRS
         }
     }
@@ -147,7 +150,7 @@ impl Formula for Gipo {
 }
 
 impl Formula for IpoNorm {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "ipo_norm",
             title: "length-normalised identity preference optimization (TRL's `ipo`)",
@@ -159,6 +162,7 @@ impl Formula for IpoNorm {
             tokens: true,
             log_odds: false,
             score: Score::LogRatioPerToken,
+            remark: "as ipo, per token of each response",
             ..Facts::OF_PAIRS
         }
     }

@@ -57,7 +57,7 @@ impl MarginObjective for Gjpo {
 }
 
 impl Formula for Jpo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "jpo",
             title: "joint preference optimization over (prompt, response)",
@@ -68,6 +68,7 @@ impl Formula for Jpo {
             at_half: "still pushes the chosen side up",
             prompt_part: true,
             same_twin: "dpo",
+            remark: "as dpo, over prompts and responses together",
             ..Facts::OF_PAIRS
         }
     }
@@ -82,7 +83,7 @@ impl Formula for Jpo {
 }
 
 impl Formula for Cjpo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "cjpo",
             title: "conservative joint preference optimization over (prompt, response)",
@@ -95,6 +96,7 @@ impl Formula for Cjpo {
             p_hat: true,
             mirrored: true,
             same_twin: "cdpo",
+            remark: "as cdpo, over prompts and responses together",
             ..Facts::OF_PAIRS
         }
     }
@@ -109,7 +111,7 @@ impl Formula for Cjpo {
 }
 
 impl Formula for Gjpo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "gjpo",
             title: "geometric-averaged joint preference optimization over (prompt, response)",
@@ -122,6 +124,7 @@ impl Formula for Gjpo {
             p_hat: true,
             mirrored: true,
             same_twin: "gdpo",
+            remark: "as gdpo, over prompts and responses together",
             ..Facts::OF_PAIRS
         }
     }

@@ -55,7 +55,7 @@ impl BatchObjective for Kto {
 }
 
 impl Formula for Kto {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "kto",
             title: "Kahneman-Tversky optimization of labelled responses",
@@ -68,6 +68,7 @@ impl Formula for Kto {
             p_hat: true,
             mirrored: true,
             mismatched: true,
+            remark: "each side by itself, good or bad",
             ..Facts::OF_PAIRS
         }
     }

@@ -14,6 +14,7 @@ mod data_check;
 mod discopop;
 mod dpo;
 mod error;
+mod evaluate;
 mod evaluation;
 mod exo;
 mod formula;

@@ -18,6 +18,18 @@ macro_rules! objectives {
         }
 
         impl Objective {
+            /// The facts of every objective.
+            pub fn all() -> Vec<&'static Facts> {
+                vec![$($kind::facts(),)*]
+            }
+
+            /// What holds of the objective, in words and for those who call it.
+            pub fn facts(&self) -> &'static Facts {
+                match self {
+                    $(Objective::$kind(_) => $kind::facts(),)*
+                }
+            }
+
             pub(crate) fn formula(&self) -> &dyn Formula {
                 match self {
                     $(Objective::$kind(formula) => formula,)*
@@ -51,9 +63,17 @@ objectives! {
 }
 
 impl Objective {
-    /// What holds of the objective, in words and for those who call it.
-    pub fn facts(&self) -> &'static Facts {
-        self.formula().facts()
+    /// The objective of these facts, with the knobs to begin with on pairs or on items.
+    ///
+    /// # Panics
+    /// Where its `knobs` are not its own.
+    pub fn begin(facts: &Facts, on_items: bool) -> Objective {
+        let yaml = facts.yaml(on_items);
+        let knobs = yaml.trim_matches(['{', '}']).split(", ").map(|knob| {
+            let (key, value) = knob.split_once(": ").expect("a knob is `key: value`");
+            (key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into()))
+        });
+        serde_json::from_value(serde_json::Value::Object(knobs.collect())).expect("the knobs are the objective's")
     }
 
     /// How strongly the reference holds the policy back; `sft` has none.
@@ -99,7 +119,7 @@ impl Objective {
 
     /// What it is computed on.
     pub fn reads(&self) -> Reads {
-        self.formula().reads()
+        self.formula().reads().unwrap_or(self.facts().reads)
     }
 
     /// Whether it looks at the rejected side at all.
@@ -169,6 +189,18 @@ mod tests {
         assert_eq!(findings(r#"{"name": "rpo", "beta": 0.1, "tau": 1, "weighting": "uniform"}"#)[0].0, "tau");
         assert_eq!(findings(r#"{"name": "rpo", "beta": 0.1, "weighting": "diagonal"}"#)[0].0, "diagonal_weight");
         assert_eq!(findings(r#"{"name": "robust", "beta": -1, "epsilon": 0.5}"#).len(), 2);
+    }
+
+    #[test]
+    fn each_begins_with_knobs_that_are_its_own() {
+        for facts in Objective::all() {
+            for on_items in [false, true] {
+                let objective = Objective::begin(facts, on_items);
+                assert_eq!((objective.name(), objective.check()), (facts.name, vec![]));
+                assert!(facts.reads == Reads::Both || objective.reads() == facts.reads || on_items, "{facts:?}");
+            }
+            assert!(!facts.remark.is_empty(), "{}", facts.name);
+        }
     }
 
     #[test]

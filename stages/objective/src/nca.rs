@@ -29,7 +29,7 @@ impl EdgeObjective for Nca {
 }
 
 impl Formula for Nca {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "nca",
             title: "noise contrastive alignment, pair form with soft labels",
@@ -40,6 +40,7 @@ impl Formula for Nca {
             at_half: "pulls both log-ratios to 0",
             p_hat: true,
             mirrored: true,
+            remark: "each side by itself, against noise",
             ..Facts::OF_PAIRS
         }
     }

@@ -66,7 +66,7 @@ const PER_TOKEN: Facts =
     Facts { length: "means over response tokens", tokens: true, score: Score::LogRatioPerToken, ..Facts::OF_PAIRS };
 
 impl Formula for DpoNorm {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "dpo_norm",
             title: "length-normalised direct preference optimization (TRL's `sigmoid_norm`)",
@@ -74,6 +74,8 @@ impl Formula for DpoNorm {
             equation: "-log sigmoid(beta D), D = (log pi/ref)(chosen)/|chosen| - (log pi/ref)(rejected)/|rejected|",
             orientation: "chosen first; the soft label is taken as certain",
             at_half: "still pushes the chosen side up",
+            remark: "as dpo, per token of each response",
+            knobs: "beta: 5.0",
             ..PER_TOKEN
         }
     }
@@ -88,7 +90,7 @@ impl Formula for DpoNorm {
 }
 
 impl Formula for CdpoNorm {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "cdpo_norm",
             title: "length-normalised conservative DPO",
@@ -99,6 +101,8 @@ impl Formula for CdpoNorm {
             p_hat: true,
             mirrored: true,
             joint_twin: "cjpo",
+            remark: "as cdpo, per token of each response",
+            knobs: "beta: 5.0",
             ..PER_TOKEN
         }
     }
@@ -113,7 +117,7 @@ impl Formula for CdpoNorm {
 }
 
 impl Formula for GdpoNorm {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "gdpo_norm",
             title: "length-normalised geometric-averaged DPO for soft labels",
@@ -124,6 +128,8 @@ impl Formula for GdpoNorm {
             p_hat: true,
             mirrored: true,
             joint_twin: "gjpo",
+            remark: "as gdpo, per token of each response",
+            knobs: "beta: 5.0",
             ..PER_TOKEN
         }
     }

@@ -33,7 +33,7 @@ impl EdgeObjective for Orpo {
 }
 
 impl Formula for Orpo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "orpo",
             title: "odds ratio preference optimization (no reference)",
@@ -46,6 +46,7 @@ impl Formula for Orpo {
             tokens: true,
             log_odds: false,
             score: Score::LogProbPerToken,
+            remark: "odds ratios, no reference",
             ..Facts::OF_PAIRS
         }
     }

@@ -31,7 +31,7 @@ impl MarginObjective for Robust {
 }
 
 impl Formula for Robust {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "robust",
             title: "robust DPO (rDPO) for labels that flip at a known rate",
@@ -40,6 +40,8 @@ impl Formula for Robust {
             orientation: "chosen first; the soft label is taken as certain",
             length: "sums over response tokens",
             at_half: "still pushes the chosen side up",
+            remark: "as dpo, for labels of which a share epsilon is flipped",
+            knobs: "beta: 0.1, epsilon: 0.1",
             ..Facts::OF_PAIRS
         }
     }

@@ -58,7 +58,7 @@ fn weights(alpha: f64, gamma: f64) -> Vec<Finding> {
 }
 
 impl Formula for Ropo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "ropo",
             title: "robust preference optimization (bounded loss plus DPO)",
@@ -67,6 +67,8 @@ impl Formula for Ropo {
             orientation: "chosen first; the soft label is taken as certain",
             length: "sums over response tokens",
             at_half: "still pushes the chosen side up",
+            remark: "a bounded loss beside that of dpo, for noisy labels",
+            knobs: "beta: 0.1, alpha: 2.0, gamma: 0.1",
             ..Facts::OF_PAIRS
         }
     }
@@ -85,7 +87,7 @@ impl Formula for Ropo {
 }
 
 impl Formula for Gropo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "gropo",
             title: "geometric-averaged ROPO for soft labels",
@@ -96,6 +98,8 @@ impl Formula for Gropo {
             at_half: "loss alpha/2 + gamma log 2, no pull",
             p_hat: true,
             mirrored: true,
+            remark: "as ropo; a pair pulls as far as its label is certain",
+            knobs: "beta: 0.1, alpha: 2.0, gamma: 0.1",
             ..Facts::OF_PAIRS
         }
     }

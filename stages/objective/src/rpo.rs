@@ -227,7 +227,7 @@ fn softmax(cosines: &[f64], tau: f64) -> Vec<f64> {
 }
 
 impl Formula for Rpo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "rpo",
             title: "relative preference optimization across prompts (Yin et al.; not TRL's rpo_alpha, not reward-aware PO)",
@@ -237,6 +237,9 @@ impl Formula for Rpo {
             length: "sums over response tokens",
             at_half: "still pushes the chosen side up",
             joint_pairs: true,
+            remark: "also sets answers to similar prompts against each other",
+            knobs: "beta: 0.1, tau: 0.5",
+            knobs_on_items: "form: unpaired",
             ..Facts::OF_PAIRS
         }
     }
@@ -257,8 +260,8 @@ impl Formula for Rpo {
         Terms::Batch(self)
     }
 
-    fn reads(&self) -> Reads {
-        if self.form == RpoForm::Unpaired { Reads::Items } else { Reads::Pairs }
+    fn reads(&self) -> Option<Reads> {
+        Some(if self.form == RpoForm::Unpaired { Reads::Items } else { Reads::Pairs })
     }
 
     fn needs_similarities(&self) -> bool {

@@ -51,7 +51,7 @@ impl BatchObjective for Sft {
 }
 
 impl Formula for Sft {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "sft",
             title: "supervised fine-tuning",
@@ -66,6 +66,8 @@ impl Formula for Sft {
             tokens: true,
             log_odds: false,
             joint_pairs: true,
+            remark: "imitates",
+            knobs: "",
             ..Facts::OF_PAIRS
         }
     }

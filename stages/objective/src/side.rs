@@ -1,5 +1,7 @@
 //! One side of an edge, and what an objective says about an edge.
 
+use crate::batch::SequenceLogps;
+
 /// A sequence as an edge sees it: the part that the objective scores (response, or prompt and response for JPO).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Side {
@@ -12,6 +14,16 @@ pub(crate) struct Side {
 }
 
 impl Side {
+    /// The scored part of a sequence. A missing reference counts as 0; whoever needs one has been refused before.
+    pub(crate) fn of(sequence: &SequenceLogps, joint: bool) -> Side {
+        let part = |(response, prompt): (f64, f64)| if joint { response + prompt } else { response };
+        Side {
+            policy: part(sequence.policy),
+            reference: sequence.reference.map_or(0.0, part),
+            tokens: (sequence.tokens + if joint { sequence.prompt_tokens } else { 0 }) as f64,
+        }
+    }
+
     /// s(x, y) = log policy(y|x) - log reference(y|x).
     pub(crate) fn log_ratio(&self) -> f64 {
         self.policy - self.reference

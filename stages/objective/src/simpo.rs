@@ -27,7 +27,7 @@ impl EdgeObjective for Simpo {
 }
 
 impl Formula for Simpo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "simpo",
             title: "simple preference optimization (no reference)",
@@ -39,6 +39,8 @@ impl Formula for Simpo {
             reference: false,
             tokens: true,
             score: Score::LogProbPerToken,
+            remark: "log-probs per token, no reference",
+            knobs: "beta: 2.0, gamma: 1.0",
             ..Facts::OF_PAIRS
         }
     }

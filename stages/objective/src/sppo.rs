@@ -25,7 +25,7 @@ impl EdgeObjective for Sppo {
 }
 
 impl Formula for Sppo {
-    fn facts(&self) -> &'static Facts {
+    fn facts() -> &'static Facts {
         &Facts {
             name: "sppo",
             title: "self-play preference optimization with soft labels",
@@ -37,6 +37,7 @@ impl Formula for Sppo {
             p_hat: true,
             mirrored: true,
             log_odds: false,
+            remark: "pulls each side to a log-ratio of its own",
             ..Facts::OF_PAIRS
         }
     }

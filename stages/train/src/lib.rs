@@ -31,6 +31,7 @@ pub use config::{
 
 pub use export::export_model;
 pub use lm::SavedDtype;
+pub use objective::{Forms, Objective};
 
 /// The kind in pipeline files.
 pub const KIND: kit::Kind = kit::Kind::of::<Train>("train", "train a policy on pairs or items with a chosen objective");
