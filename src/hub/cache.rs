@@ -14,9 +14,7 @@ pub struct Cache {
 impl Cache {
     /// The user's: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
     pub fn of_user() -> Cache {
-        let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let folder = given("HF_HUB_CACHE").unwrap_or_else(|| home().join("hub"));
-        Cache { folder }
+        Cache { folder: models::hub_cache() }
     }
 
     /// Its folder.
@@ -39,15 +37,6 @@ impl Cache {
         let snapshot = model.join("snapshots").join(commit);
         is_whole(&snapshot).then_some(snapshot)
     }
-}
-
-/// `HF_HOME`, else where it is without.
-pub fn home() -> PathBuf {
-    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    given("HF_HOME").unwrap_or_else(|| {
-        let cache = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
-        cache.unwrap_or_else(|| PathBuf::from(".cache")).join("huggingface")
-    })
 }
 
 /// The files that a model needs beside its weights.

@@ -2,8 +2,6 @@
 
 use kit::Result;
 
-use super::cache::home;
-
 /// The longest file that can hold a token, bytes.
 const LONGEST: u64 = 64 << 10;
 
@@ -16,6 +14,6 @@ pub fn token() -> Result<Option<String>> {
     if let Some(token) = std::env::var("HF_TOKEN").ok().and_then(given) {
         return Ok(Some(token));
     }
-    let path = home().join("token");
+    let path = models::hub_home().join("token");
     if path.exists() { kit::read_small(&path, LONGEST).map(given) } else { Ok(None) }
 }

@@ -470,8 +470,9 @@ impl Checker<'_> {
             return wrong(paths::absent(path, &self.pipeline.file));
         }
         let origin = |table| Ok(Some(Origin::Path { path: path.to_owned(), table }));
-        if accepts.contains(&Table::Model) && kit::is_model(path) {
-            kit::base_of(path).map_err(|error| {
+        if accepts.contains(&Table::Model) && models::is_model(path) {
+            models::base_of(path).map_err(|problem| {
+                let error = kit::Error::of_base(problem);
                 let fault = Fault::of(&error);
                 (error.to_string(), if fault == Fault::System { fault } else { Fault::Pipeline })
             })?;
@@ -495,7 +496,7 @@ impl Checker<'_> {
         if accepts == [Table::Model] {
             return wrong(format!("`{}` is no model folder: it has no config.json", path.display()));
         }
-        if kit::is_model(path) {
+        if models::is_model(path) {
             let scored = "; name a stage of the kind `reference`, which scores the rows with this model";
             return wrong(format!(
                 "`{}` is a model folder, wanted {}{}",

@@ -42,7 +42,7 @@ impl Digests<'_> {
         if path.is_file() {
             return self.stats.digest(path);
         }
-        if kit::is_model(path) {
+        if models::is_model(path) {
             return self.model(path);
         }
         let mut files = Vec::new();
@@ -54,7 +54,7 @@ impl Digests<'_> {
     /// adapter those of its base too.
     fn model(&self, folder: &Path) -> Result<Digest> {
         let own = self.own_model(folder)?;
-        match kit::base_of(folder)? {
+        match models::base_of(folder).map_err(Error::of_base)? {
             Some(base) => {
                 let base = self.own_model(&base)?;
                 Ok(Digest::of_named([("adapter", own), ("base", base)]))

@@ -166,7 +166,7 @@ fn of_path(path: &Path) -> Result<Target> {
         return Err(Error::Usage(format!("there is no `{}`{}", path.display(), near_path(path))));
     }
     if path.is_dir() && kit::parts_of(path).is_err() {
-        if kit::is_model(path) {
+        if models::is_model(path) {
             return Ok(Target::Model(path.to_owned()));
         }
         let files = std::fs::read_dir(path).map_err(kit::Error::io(path))?.flatten().map(|entry| entry.path());

@@ -40,6 +40,14 @@ impl Error {
         move |source| Error::Io { path, source }
     }
 
+    /// The base of an adapter cannot be had: `.map_err(Error::of_base)`.
+    pub fn of_base(problem: models::Problem) -> Error {
+        match problem {
+            models::Problem::Io { path, source } => Error::Io { path, source },
+            problem @ models::Problem::Adapter { .. } => Error::data(problem.to_string()),
+        }
+    }
+
     /// The data is at fault.
     pub fn data(text: impl Into<String>) -> Error {
         Error::Data(text.into())

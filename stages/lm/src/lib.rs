@@ -29,7 +29,7 @@ pub use device::{gpu_memory, open_device, resolve_device};
 pub use dtype::{Dtype, SavedDtype};
 pub use encode::encoder::SentenceEncoder;
 pub use error::{Error, Result};
-pub use model::adapter_folder::{BASE_INSIDE, base_of};
+pub use model::adapter_folder::base_of;
 pub use model::cache::{KvCache, Slot};
 pub use model::config::{DecoderConfig, Rope, RopeKind};
 pub use model::decoder::{Decoder, LogProbs};
@@ -40,6 +40,7 @@ pub use model::gguf::is_gguf;
 pub use model::lora::{Lora, TARGETS};
 pub use model::saving::Kept;
 pub use model::usable::{Usable, check_decoder, check_sentence_encoder};
+pub use models::BASE_INSIDE;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub use ops::cuda::bench as gpu_bench;

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use crate::contract::forecast::Amount;
 use crate::contract::port::Table;
 use crate::error::{Error, Result};
-use crate::model_folder::base_of;
 use crate::table::ids::response_id;
 use crate::table::read::{RowReader, rows_of};
 use crate::table::rows::{Comparison, Item, Message, Pair, Prompt, Response, Verdict};
@@ -114,7 +113,7 @@ impl Expected {
 
 /// `config.json` of a model, or of the base of an adapter.
 fn config_of(folder: &Path) -> Result<Value> {
-    let folder = base_of(folder)?.unwrap_or_else(|| folder.to_owned());
+    let folder = models::base_of(folder).map_err(Error::of_base)?.unwrap_or_else(|| folder.to_owned());
     let path = folder.join("config.json");
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     serde_json::from_slice(&text).map_err(|error| Error::data(format!("{}: {error}", path.display())))

@@ -7,76 +7,21 @@ use crate::model::saving::rounded;
 use crate::model::weights::{self, HEAD, TABLE};
 use crate::{DType, Decoder, DecoderConfig, Error, Result};
 use candle_core::Tensor;
+use models::ADAPTER_CONFIG;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-/// The file that says the way from an adapter to its base inside one store, which holds wherever the store is.
-pub const BASE_INSIDE: &str = "base_in_store.txt";
 
-/// The folder of the base model, where a folder holds an adapter; nothing where it holds a model of its own.
+/// The folder of the base model, where a folder holds an adapter; none where it holds a model of its own.
 ///
 /// Errors name the file: no base is named, or it is not there.
 pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
-    let path = folder.join(CONFIG);
-    if !is_there(&path)? {
-        return Ok(None);
-    }
-    let config = read_config(&path)?;
-    let Some(named) = config.get("base_model_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty())
-    else {
-        return Err(Error::file(&path, "`base_model_name_or_path` is missing; write the base model's folder there"));
-    };
-    let revision = config.get("revision").and_then(Value::as_str);
-    let base = beside(folder, named, revision);
-    if is_there(&base.join(CONFIG))? {
-        let what = format!("its base `{named}` is an adapter itself; merge that one first (`halftone export model`)");
-        return Err(Error::file(&path, what));
-    }
-    if !is_there(&base.join("config.json"))? {
-        let what = format!(
-            "this adapter's base model `{named}` is not there (no config.json in it); put it there, or write the \
-             folder where it is now into `base_model_name_or_path`"
-        );
-        return Err(Error::file(&path, what));
-    }
-    Ok(Some(base))
-}
-
-/// The base that an adapter names: where the store has it, beside the adapter, as the name stands, or in the hub's cache.
-fn beside(folder: &Path, named: &str, revision: Option<&str>) -> PathBuf {
-    let inside = std::fs::read_to_string(folder.join(BASE_INSIDE)).ok();
-    let places = [inside.map(|way| folder.join(way.trim_end())), Some(folder.join(named)), Some(PathBuf::from(named))];
-    let mut places = places.into_iter().flatten().chain(in_cache(named, revision));
-    places.find(|place| place.join("config.json").is_file()).unwrap_or_else(|| PathBuf::from(named))
-}
-
-/// The name and the commit of a model in the hub's cache: CACHE/models--ORG--NAME/snapshots/COMMIT.
-fn hub_name(folder: &Path) -> Option<(String, String)> {
-    let whole = folder.canonicalize().ok()?;
-    let commit = whole.file_name()?.to_str()?;
-    let snapshots = whole.parent().filter(|parent| parent.ends_with("snapshots"))?;
-    let name = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
-    Some((name.replace("--", "/"), commit.to_owned()))
-}
-
-/// Where the hub's cache has a model: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
-fn in_cache(name: &str, revision: Option<&str>) -> Option<PathBuf> {
-    if name.split('/').count() > 2 || name.starts_with(['.', '/', '~']) {
-        return None;
-    }
-    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || {
-        let cache = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
-        given("HF_HOME").or_else(|| cache.map(|cache| cache.join("huggingface")))
-    };
-    let cache = given("HF_HUB_CACHE").or_else(|| home().map(|home| home.join("hub")))?;
-    let model = cache.join(format!("models--{}", name.replace('/', "--")));
-    let revision = revision.unwrap_or("main");
-    let commit = std::fs::read_to_string(model.join("refs").join(revision));
-    Some(model.join("snapshots").join(commit.as_deref().map_or(revision, str::trim)))
+    models::base_of(folder).map_err(|problem| match problem {
+        models::Problem::Io { path, source } => Error::io(&path)(source),
+        models::Problem::Adapter { path, text } => Error::file(&path, text),
+    })
 }
 
 /// The folder that holds config and weights of a model: the base's for an adapter.
@@ -134,7 +79,7 @@ fn read_form(path: &Path) -> Result<Lora> {
 
 /// Checks the form of an adapter and the header of its weights.
 pub(crate) fn check_adapter(folder: &Path) -> Result<()> {
-    read_form(&folder.join(CONFIG))?;
+    read_form(&folder.join(ADAPTER_CONFIG))?;
     weights::check_file(&folder.join(WEIGHTS))
 }
 
@@ -152,7 +97,7 @@ impl StoredAdapter {
     ///
     /// Errors name the file.
     pub fn read(folder: &Path) -> Result<StoredAdapter> {
-        let config = folder.join(CONFIG);
+        let config = folder.join(ADAPTER_CONFIG);
         let form = read_form(&config)?;
         let listed = match read_config(&config)?.remove("modules_to_save") {
             None | Some(Value::Null) => Vec::new(),
@@ -179,7 +124,7 @@ impl StoredAdapter {
     pub fn replace_modules(&self, config: &mut DecoderConfig, tensors: &mut HashMap<String, Tensor>) -> Result<()> {
         let stored = |module: &&String| self.modules().any(|(_, name)| name.split('.').any(|part| part == **module));
         if let Some(module) = self.listed.iter().find(|module| !stored(module)) {
-            let text = format!("`modules_to_save` of {CONFIG} names `{module}`, and no tensor of it is here");
+            let text = format!("`modules_to_save` of {ADAPTER_CONFIG} names `{module}`, and no tensor of it is here");
             return Err(Error::file(&self.path, text));
         }
         for (stored, name) in self.modules() {
@@ -259,7 +204,7 @@ impl Decoder {
             None => (lora, trained),
         };
         let alpha = if lora.alpha.fract() == 0.0 { json!(lora.alpha as u64) } else { json!(lora.alpha) };
-        let (base, revision) = match hub_name(base) {
+        let (base, revision) = match models::hub_name(base) {
             Some((name, commit)) => (name, Some(commit)),
             None => (base.canonicalize().map_err(Error::io(base))?.to_string_lossy().into_owned(), None),
         };
@@ -281,7 +226,7 @@ impl Decoder {
         if lora.rslora {
             config["use_rslora"] = json!(true);
         }
-        let path = to.join(CONFIG);
+        let path = to.join(ADAPTER_CONFIG);
         let text = serde_json::to_string_pretty(&config).map_err(Error::at(&path))? + "\n";
         std::fs::write(&path, text).map_err(Error::io(&path))?;
         let path = to.join(WEIGHTS);
