@@ -7,7 +7,9 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::look::inspect::{Filter, Rows, Target, compact, pretty, resolve_noting, schema_table, stats_table, table};
+use crate::look::inspect::{
+    Filter, Rows, Target, all, compact, pretty, resolve_noting, schema_table, stats_table, table,
+};
 use crate::progress::aligned;
 use crate::store::Records;
 use crate::streams::print;
@@ -91,7 +93,7 @@ pub fn inspect(work: &Path, args: Inspect) -> Result<()> {
             let mut passing = rows.count;
             if !filters.is_empty() {
                 passing = 0;
-                rows.each(&filters, |_| {
+                rows.each(all(&filters), |_| {
                     passing += 1;
                     true
                 })?;
@@ -107,7 +109,7 @@ pub fn inspect(work: &Path, args: Inspect) -> Result<()> {
 fn show(rows: &Rows, filters: &[Filter], args: &Inspect, wanted: Option<usize>, step: u64) -> Result<()> {
     let (mut passed, mut picked) = (0, Vec::new());
     let most = wanted.unwrap_or(NARROW);
-    rows.each(filters, |row| {
+    rows.each(all(filters), |row| {
         if passed % step == 0 {
             picked.push(row);
         }

@@ -93,6 +93,11 @@ impl Filter {
     }
 }
 
+/// The condition that all filters let a row through.
+pub fn all(filters: &[Filter]) -> impl Fn(&[Value]) -> bool {
+    move |cells| filters.iter().all(|filter| filter.lets_through(cells))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ mod target;
 
 pub use cells::is_text;
 pub use compact::compact;
-pub use filter::Filter;
+pub use filter::{Filter, all};
 pub use missing::{no_run, unfinished_note};
 pub use rows::{Row, Rows};
 pub use show::{pretty, schema_table, table};

@@ -6,7 +6,7 @@ use kit::Result;
 use serde_json::{Value, json};
 
 use super::cells::is_text;
-use super::filter::Filter;
+use super::filter::{Filter, all};
 use super::rows::Rows;
 use crate::progress::aligned;
 
@@ -101,7 +101,7 @@ fn histogram(values: &[f64], low: f64, high: f64) -> String {
 /// When a part is torn.
 pub fn stats_table(rows: &Rows, filters: &[Filter], as_json: bool) -> Result<String> {
     let mut columns: Vec<Column> = rows.columns.iter().map(|_| Column::default()).collect();
-    rows.each(filters, |row| {
+    rows.each(all(filters), |row| {
         columns.iter_mut().zip(&row.cells).for_each(|(column, cell)| column.add(cell));
         true
     })?;

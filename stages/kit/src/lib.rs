@@ -32,10 +32,9 @@ pub use secret::{keep_secret, redact, redacted};
 pub use seed::Seed;
 pub use table::cached_rows::{CachedRows, write_gathered};
 pub use table::message::{JsonText, Message};
+pub use table::parts::{columns_of, count_rows, parts_of, read_batches, rows_of};
 pub use table::prompts::{DistinctPrompts, PromptedRow};
-pub use table::read::{
-    BatchReader, RowReader, TableBatch, columns_of, count_rows, parts_of, read_batches, read_rows, rows_of,
-};
+pub use table::read::{BatchReader, RowReader, TableBatch, read_rows};
 pub use table::row::{Cell, Missing, Row};
 pub use table::write::{
     Part, PortFiles, ROWS_PER_GROUP, ROWS_PER_PART, TableWriter, part_record, read_port, schema_of, write_columns,

@@ -246,7 +246,7 @@ fn whole_shard(context: &Context<'_>, shard: usize, range: &Range<usize>) -> Res
 /// When the part cannot be written.
 pub fn complete_port<R: Row>(context: &Context<'_>, port: &str) -> Result<()> {
     let folder = context.port(port);
-    if !folder.is_dir() || crate::table::read::parts_of(&folder).is_err() {
+    if !folder.is_dir() || crate::table::parts::parts_of(&folder).is_err() {
         write_part::<R>(&folder.join(part_name(0)), &[])?;
     }
     Ok(())

@@ -9,7 +9,8 @@ use crate::contract::forecast::Amount;
 use crate::contract::port::Table;
 use crate::error::{Error, Result};
 use crate::table::ids::response_id;
-use crate::table::read::{RowReader, rows_of};
+use crate::table::parts::rows_of;
+use crate::table::read::RowReader;
 use crate::table::rows::{Comparison, Item, Message, Pair, Prompt, Response, Verdict};
 
 /// Characters of a text in a token, where no tokenizer has seen it.

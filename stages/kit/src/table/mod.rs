@@ -1,8 +1,11 @@
 //! Rows in Parquet: their types, how they are read, written and looked up.
 
 pub mod cached_rows;
+mod cells;
+mod conform;
 pub mod ids;
 pub mod message;
+pub mod parts;
 pub mod prompts;
 pub mod read;
 pub mod row;

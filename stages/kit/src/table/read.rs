@@ -1,71 +1,24 @@
 //! Reading tables: from the store and from files of other tools, row by row, with little memory.
 
-use std::io::{Read, Seek, SeekFrom};
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, ListArray, RecordBatch, RecordBatchOptions, StructArray, new_null_array};
-use arrow_cast::{CastOptions, cast, cast_with_options};
-use arrow_schema::{DataType, Field, Fields, SchemaRef};
+use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
+use arrow_schema::Field;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use crate::error::{Error, Result};
-use crate::file::open_file;
+use crate::table::conform::conform;
+use crate::table::parts::{guarded, open, parts_of};
 use crate::table::row::Row;
-use crate::table::watched::{Failure, Watched};
+use crate::table::watched::Failure;
 
 const ROWS_PER_BATCH: usize = 4096;
 /// Row groups that one thread reads, where several read a table.
 const GROUPS_AT_ONCE: usize = 8;
-/// The longest footer of a Parquet file that is read, bytes.
-const LARGEST_FOOTER: u32 = 256 << 20;
-/// Rows of other tools may be long.
-const ROWS_PER_FOREIGN_BATCH: usize = 512;
-
-/// The Parquet files of a table: the path itself, or the `.parquet` files in the folder, by name.
-///
-/// # Errors
-/// When there is none.
-pub fn parts_of(path: &Path) -> Result<Vec<PathBuf>> {
-    if path.is_file() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut parts = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(Error::io(path))? {
-        let entry = entry.map_err(Error::io(path))?.path();
-        let name = entry.file_name().unwrap_or_default().to_string_lossy();
-        if name.ends_with(".parquet") && !name.starts_with('.') {
-            parts.push(entry);
-        }
-    }
-    if parts.is_empty() {
-        return Err(Error::data(format!("{}: no .parquet file in this folder", path.display())));
-    }
-    parts.sort();
-    Ok(parts)
-}
-
-/// The columns of a table on disk, from its first part: name and Arrow type.
-///
-/// # Errors
-/// When the part is not Parquet.
-pub fn columns_of(path: &Path) -> Result<Vec<(String, DataType)>> {
-    let (_, schema) = part_schema(&parts_of(path)?[0])?;
-    Ok(schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect())
-}
-
-/// The number of rows of a table on disk, from the footers of its parts.
-///
-/// # Errors
-/// When a part is not Parquet.
-pub fn rows_of(path: &Path) -> Result<u64> {
-    parts_of(path)?.iter().map(|part| Ok(part_schema(part)?.0)).sum()
-}
 
 /// All rows of a table. For tables that may be large, [`RowReader`] reads them one batch at a time.
 ///
@@ -73,92 +26,6 @@ pub fn rows_of(path: &Path) -> Result<u64> {
 /// As [`RowReader`].
 pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>> {
     RowReader::open(&[path])?.collect()
-}
-
-pub(crate) fn part_schema(path: &Path) -> Result<(u64, SchemaRef)> {
-    let (builder, _) = open(path)?;
-    Ok((builder.metadata().file_metadata().num_rows().max(0) as u64, builder.schema().clone()))
-}
-
-/// Parquet readers can panic on damaged files; here that is an error that names the file. What the system says is an
-/// error of reading and not of the file.
-fn guarded<T>(path: &Path, failure: &Failure, read: impl FnOnce() -> Result<T, String>) -> Result<T> {
-    let torn = |text: String| match failure.take() {
-        Some(source) => Error::Io { path: path.to_owned(), source },
-        None => match unread_codec(&text) {
-            Some(codec) => Error::data(format!(
-                "{}: its columns are packed with {codec}; zstd, snappy, gzip and unpacked ones are read; write it anew, such \
-                 as by pyarrow.parquet.write_table(table, file, compression=\"zstd\")",
-                path.display()
-            )),
-            None => Error::data(format!("{}: not readable as Parquet: {text}", path.display())),
-        },
-    };
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(result) => result.map_err(torn),
-        Err(_) => Err(torn("the reader panicked, the file is damaged".to_owned())),
-    }
-}
-
-/// The codec of a file's pages where it is one that is not built in, by what the reader says.
-fn unread_codec(text: &str) -> Option<&str> {
-    let named = ["Disabled feature at compile time: ", "The codec type "].iter().find_map(|it| text.split_once(it));
-    named?.1.split_whitespace().next()
-}
-
-/// A reader, and the record of its failure.
-fn open(path: &Path) -> Result<(ParquetRecordBatchReaderBuilder<Watched>, Failure)> {
-    let mut file = open_file(path)?;
-    // The reader takes as much memory as the footer says that it has bytes.
-    let mut end = [0; 8];
-    let read = file.seek(SeekFrom::End(-8)).and_then(|_| file.read_exact(&mut end));
-    let footer = u32::from_le_bytes(end[..4].try_into().expect("4 bytes"));
-    if read.is_ok() && &end[4..] == b"PAR1" && footer > LARGEST_FOOTER {
-        let text = format!("its footer claims {footer} bytes, at most {LARGEST_FOOTER} are read");
-        return Err(Error::data(format!("{}: not readable as Parquet: {text}", path.display())));
-    }
-    let failure = Failure::default();
-    let file = Watched::new(file, failure.clone());
-    let builder =
-        guarded(path, &failure, || ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string()))?;
-    Ok((builder, failure))
-}
-
-/// Number of rows of a Parquet file, by its footer.
-///
-/// # Errors
-/// When it is not Parquet.
-pub fn count_rows(file: &Path) -> Result<u64> {
-    part_schema(file).map(|(rows, _)| rows)
-}
-
-/// The batches of one Parquet file of another tool, as they are; with `columns`, only those of them that it has.
-///
-/// # Errors
-/// When it is not Parquet. What is wrong inside shows when it is read.
-pub fn read_batches(
-    file: &Path,
-    columns: Option<&[&str]>,
-) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
-    let (builder, failure) = open(file)?;
-    let mut builder = builder.with_batch_size(ROWS_PER_FOREIGN_BATCH);
-    if let Some(wanted) = columns {
-        let fields = builder.schema().fields().iter().enumerate();
-        let indices: Vec<_> = fields.filter(|(_, field)| wanted.contains(&field.name().as_str())).collect();
-        let mask = ProjectionMask::roots(builder.parquet_schema(), indices.into_iter().map(|(i, _)| i));
-        builder = builder.with_projection(mask);
-    }
-    let mut reader = Some(guarded(file, &failure, || builder.build().map_err(|error| error.to_string()))?);
-    let file = file.to_owned();
-    Ok(std::iter::from_fn(move || {
-        let open = reader.as_mut()?;
-        let batch = guarded(&file, &failure, || open.next().transpose().map_err(|error| error.to_string()));
-        if batch.is_err() {
-            // Nothing after a torn page is read.
-            reader = None;
-        }
-        batch.transpose()
-    }))
 }
 
 /// A batch of a table's rows in columns, and where they stand.
@@ -390,93 +257,13 @@ fn holds_null(values: &ArrayRef) -> bool {
     values.null_count() > 0 || values.as_struct_opt().is_some_and(inside)
 }
 
-/// The columns of some fields, in their order and types. Absent optional columns become nulls; other tools' text and
-/// number types are cast where nothing is lost.
-fn conform(batch: &RecordBatch, fields: &[Field], path: &Path) -> Result<RecordBatch> {
-    let columns = fields.iter().map(|field| conform_column(batch, field, path)).collect::<Result<Vec<_>>>()?;
-    let fields: Vec<Field> = fields.iter().map(|field| field.clone().with_nullable(true)).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::new(arrow_schema::Schema::new(fields)), columns, &options)
-        .map_err(|error| Error::internal(format!("{}: {error}", path.display())))
-}
-
-fn conform_column(batch: &RecordBatch, field: &Field, path: &Path) -> Result<ArrayRef> {
-    let Some(column) = batch.column_by_name(field.name()) else {
-        return Ok(new_null_array(field.data_type(), batch.num_rows()));
-    };
-    if column.data_type() == field.data_type() {
-        return Ok(column.clone());
-    }
-    let wrong = || {
-        Error::data(format!(
-            "{}: column `{}` is {}, wanted {}",
-            path.display(),
-            field.name(),
-            column.data_type(),
-            field.data_type()
-        ))
-    };
-    if !alike(column.data_type(), field.data_type()) {
-        return Err(wrong());
-    }
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    let column = arranged(column, field.data_type());
-    cast_with_options(&column, field.data_type(), &options).map_err(|_| wrong())
-}
-
-/// A list of structs with the fields in the order wanted; those that may be null are null where the column lacks them.
-fn arranged(column: &ArrayRef, wanted: &DataType) -> ArrayRef {
-    let DataType::List(wanted) = wanted else { return column.clone() };
-    let lists = items_of(column.data_type()).and_then(|item| cast(column, &DataType::List(item)).ok());
-    let Some((lists, DataType::Struct(wanted))) = lists.map(|lists| (lists, wanted.data_type())) else {
-        return column.clone();
-    };
-    let lists = lists.as_list::<i32>();
-    let Some(structs) = lists.values().as_struct_opt() else { return column.clone() };
-    let absent = |field: &Field| new_null_array(field.data_type(), structs.len());
-    let column_of = |field: &Field| structs.column_by_name(field.name()).cloned().unwrap_or_else(|| absent(field));
-    let columns: Vec<ArrayRef> = wanted.iter().map(|field| column_of(field)).collect();
-    let nullable =
-        |(field, column): (&Arc<Field>, &ArrayRef)| Field::new(field.name(), column.data_type().clone(), true);
-    let fields = Fields::from_iter(wanted.iter().zip(&columns).map(nullable));
-    let structs = StructArray::new(fields, columns, structs.nulls().cloned());
-    let item = Arc::new(Field::new("item", structs.data_type().clone(), true));
-    Arc::new(ListArray::new(item, lists.offsets().clone(), Arc::new(structs), lists.nulls().cloned()))
-}
-
-/// The items of a type that is a list.
-fn items_of(data_type: &DataType) -> Option<Arc<Field>> {
-    use DataType::{FixedSizeList, LargeList, List, ListView};
-    match data_type {
-        List(item) | LargeList(item) | FixedSizeList(item, _) | ListView(item) => Some(item.clone()),
-        _ => None,
-    }
-}
-
-/// True where a cast between the types keeps the meaning: text to text, number to number, list to list.
-fn alike(got: &DataType, wanted: &DataType) -> bool {
-    use DataType::{Boolean, Dictionary, LargeUtf8, Null, Struct, Utf8, Utf8View};
-    match (got, wanted) {
-        (Null, _) | (Boolean, Boolean) => true,
-        (Utf8 | LargeUtf8 | Utf8View, Utf8) => true,
-        (Dictionary(_, value), wanted) => alike(value, wanted),
-        (Struct(got), Struct(wanted)) => {
-            let fits = |wanted: &Field| match got.find(wanted.name()) {
-                Some((_, got)) => alike(got.data_type(), wanted.data_type()),
-                None => wanted.is_nullable(),
-            };
-            got.iter().all(|got| wanted.find(got.name()).is_some()) && wanted.iter().all(|wanted| fits(wanted))
-        }
-        (got, wanted) if got.is_integer() => wanted.is_integer() || wanted.is_floating(),
-        (got, wanted) if got.is_floating() => wanted.is_floating(),
-        (got, wanted) => {
-            items_of(got).zip(items_of(wanted)).is_some_and(|(got, wanted)| alike(got.data_type(), wanted.data_type()))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::ListArray;
+    use arrow_schema::Fields;
+
     use super::*;
     use crate::table::rows::{Message, Prompt, Response};
     use crate::table::write::{TableWriter, write_part};

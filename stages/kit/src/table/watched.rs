@@ -103,6 +103,6 @@ mod tests {
         assert!(failure.take().is_none(), "more than there is, is the file's fault");
         // Through the reader of tables.
         std::fs::write(folder.path().join("part-00000.parquet"), "PAR1").unwrap();
-        assert!(matches!(crate::table::read::rows_of(folder.path()), Err(Error::Data(_))));
+        assert!(matches!(crate::table::parts::rows_of(folder.path()), Err(Error::Data(_))));
     }
 }

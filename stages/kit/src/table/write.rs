@@ -345,8 +345,8 @@ pub fn read_port(folder: &Path, table: Table) -> Result<PortFiles> {
             }
         }
     } else {
-        for path in crate::table::read::parts_of(folder)? {
-            let (rows, schema) = crate::table::read::part_schema(&path)?;
+        for path in crate::table::parts::parts_of(folder)? {
+            let (rows, schema) = crate::table::parts::part_schema(&path)?;
             columns =
                 schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string())).collect();
             parts.push(part_record(&path, rows)?);
@@ -378,7 +378,7 @@ mod tests {
         drop(writer);
         let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
         assert_eq!(files, ["part-00000.parquet"]);
-        assert_eq!(crate::table::read::rows_of(folder.path()).unwrap(), ROWS_PER_PART as u64);
+        assert_eq!(crate::table::parts::rows_of(folder.path()).unwrap(), ROWS_PER_PART as u64);
     }
 
     #[test]
