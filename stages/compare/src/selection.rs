@@ -336,9 +336,7 @@ mod tests {
     use crate::responses::tests::responses;
 
     fn settings(yaml: serde_json::Value) -> Compare {
-        let mut value = serde_json::json!({"from": "responses"});
-        value.as_object_mut().unwrap().extend(yaml.as_object().unwrap().clone());
-        serde_json::from_value(value).unwrap()
+        serde_json::from_value(harness::with(serde_json::json!({"from": "responses"}), &yaml)).unwrap()
     }
 
     /// The comparisons as `prompt/id-prompt/id`, sorted, and the reasons of the other responses.

@@ -190,11 +190,12 @@ fn write(context: &Context<'_>, comparisons: &[Chosen]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
+    use harness::Place;
     use kit::rows::{Embedding, Message, Reject};
-    use kit::{Digest, Error, Interrupt, Row, Seed, Source, read_rows};
-    use serde_json::json;
+    use kit::{Digest, Error};
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -224,59 +225,34 @@ mod tests {
     }
 
     struct Run {
-        folder: tempfile::TempDir,
+        place: Place,
         outcome: Result<Outcome>,
     }
 
     impl Run {
         fn comparisons(&self) -> Vec<Comparison> {
-            read_rows(&self.folder.path().join("comparisons")).unwrap()
+            self.place.rows("out/comparisons")
         }
 
         fn rejects(&self) -> Vec<(String, String, String)> {
-            let rejects: Vec<Reject> = read_rows(&self.folder.path().join("rejects")).unwrap();
+            let rejects: Vec<Reject> = self.place.rows("out/rejects");
             rejects.into_iter().map(|reject| (reject.input, reject.row_id, reject.reason)).collect()
         }
     }
 
-    fn table<R: Row + Clone>(folder: &std::path::Path, key: &'static str, rows: &[R]) -> (&'static str, Vec<Source>) {
-        let path = folder.join("in").join(key);
-        let mut writer = kit::TableWriter::create(&path).unwrap();
-        writer.extend(rows.iter().cloned()).unwrap();
-        writer.finish().unwrap();
-        (key, vec![Source { path, table: R::TABLE, digest: Digest::of(b""), name: key.to_owned() }])
-    }
-
-    fn run(
-        yaml: serde_json::Value,
-        seed: u64,
-        from: &[Response],
-        baseline: &[Response],
-        embeddings: &[Embedding],
-    ) -> Run {
-        let folder = tempfile::tempdir().unwrap();
-        let mut value = json!({"from": "x", "baseline": "y", "embeddings": "z"});
-        value.as_object_mut().unwrap().extend(yaml.as_object().unwrap().clone());
-        let (stage, _) = (crate::KIND.configure)(value).unwrap();
-        assert_eq!(stage.check(), []);
-        let mut inputs = BTreeMap::new();
+    fn run(yaml: Value, seed: u64, from: &[Response], baseline: &[Response], embeddings: &[Embedding]) -> Run {
+        let settings = json!({"from": "x", "baseline": "y", "embeddings": "z"});
+        let (stage, _) = (crate::KIND.configure)(harness::with(settings, &yaml)).unwrap();
+        let mut place = Place::new().seeded(seed);
         for port in stage.inputs().iter().filter(|port| port.idle.is_none()) {
-            inputs.extend([match port.key {
-                "from" => table(folder.path(), "from", from),
-                "baseline" => table(folder.path(), "baseline", baseline),
-                _ => table(folder.path(), "embeddings", embeddings),
-            }]);
+            place = match port.key {
+                "from" => place.table("from", from.to_vec()),
+                "baseline" => place.table("baseline", baseline.to_vec()),
+                _ => place.table("embeddings", embeddings.to_vec()),
+            };
         }
-        let context = Context {
-            seed: Seed(seed),
-            device: "cpu",
-            folder: folder.path(),
-            inputs,
-            events: &|_| {},
-            interrupt: Interrupt::default(),
-        };
-        let outcome = stage.run(&context);
-        Run { folder, outcome }
+        let outcome = place.stage("out", &*stage);
+        Run { place, outcome }
     }
 
     #[test]
@@ -315,14 +291,14 @@ mod tests {
         turned.reverse();
         let yaml = json!({"within": {"random": 4}, "joint": {"random": 2}, "cap_per_prompt": 5, "budget": 60});
         let digest =
-            |run: &Run| kit::read_port(&run.folder.path().join("comparisons"), Table::Comparisons).unwrap().digest();
+            |run: &Run| kit::read_port(&run.place.port("out/comparisons"), Table::Comparisons).unwrap().digest();
         let one = run(yaml.clone(), 3, &rows, &[], &[]);
         assert_eq!(one.comparisons().len(), 60);
         assert_eq!(digest(&one), digest(&run(yaml.clone(), 3, &turned, &[], &[])));
         assert_ne!(digest(&one), digest(&run(yaml, 4, &rows, &[], &[])));
         let balance = &one.outcome.unwrap().balance;
         assert_eq!((balance.len(), balance[0].read), (1, 400));
-        let rejects = kit::rows_of(&one.folder.path().join("rejects")).unwrap();
+        let rejects = kit::rows_of(&one.place.port("out/rejects")).unwrap();
         assert_eq!((balance[0].rejected, balance[0].kept), (rejects, 400 - rejects));
     }
 
@@ -341,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_responses_are_set_against_has_to_be_known() {
-        let needs = |within: serde_json::Value| {
+        let needs = |within: Value| {
             let (stage, _) = (crate::KIND.configure)(json!({"from": "x", "within": within})).unwrap();
             stage.inputs().remove(0).columns
         };
@@ -423,7 +399,7 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_be_are_found() {
-        let check = |yaml: serde_json::Value, path: &[&str]| {
+        let check = |yaml: Value, path: &[&str]| {
             let (stage, _) = (crate::KIND.configure)(yaml).unwrap();
             let findings = stage.check();
             assert_eq!(findings.len(), 1, "{findings:?}");

@@ -17,6 +17,7 @@ pub struct Place {
     /// The folder that inputs and outputs lie below.
     pub folder: tempfile::TempDir,
     inputs: BTreeMap<&'static str, Vec<Source>>,
+    seed: Seed,
     /// Events of the stage so far.
     pub events: Mutex<Vec<Event>>,
     /// Requests a stop after so many shards.
@@ -33,11 +34,17 @@ impl Place {
         Place {
             folder: tempfile::tempdir().unwrap(),
             inputs: BTreeMap::new(),
+            seed: Seed(17),
             events: Mutex::new(Vec::new()),
             stop_after: Mutex::new(None),
             stop_at_progress: Mutex::new(0),
             interrupt: Interrupt::default(),
         }
+    }
+
+    /// The same place under another seed of the run.
+    pub fn seeded(self, seed: u64) -> Place {
+        Place { seed: Seed(seed), ..self }
     }
 
     /// Adds a table to an input.
@@ -85,7 +92,7 @@ impl Place {
             self.events.lock().unwrap().push(event);
         };
         work(&Context {
-            seed: Seed(17),
+            seed: self.seed,
             device: "cpu",
             folder: &folder,
             inputs: self.inputs.clone(),
@@ -136,14 +143,25 @@ impl Place {
         panic!("it is never done");
     }
 
+    /// The folder of an output port.
+    pub fn port(&self, port: &str) -> PathBuf {
+        self.folder.path().join(port)
+    }
+
+    /// The texts that stages noted.
+    pub fn notes(&self) -> Vec<String> {
+        let noted = |event: &Event| if let Event::Noted { text } = event { Some(text.clone()) } else { None };
+        self.events.lock().unwrap().iter().filter_map(noted).collect()
+    }
+
     /// The rows of an output port.
     pub fn rows<R: Row>(&self, port: &str) -> Vec<R> {
-        kit::read_rows(&self.folder.path().join(port)).unwrap()
+        kit::read_rows(&self.port(port)).unwrap()
     }
 
     /// The files of an output port with their bytes.
     pub fn bytes(&self, port: &str) -> BTreeMap<String, Vec<u8>> {
-        let files = std::fs::read_dir(self.folder.path().join(port)).unwrap();
+        let files = std::fs::read_dir(self.port(port)).unwrap();
         let files = files.map(|file| file.unwrap().path());
         files
             .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap()))

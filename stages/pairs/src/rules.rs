@@ -306,9 +306,8 @@ mod tests {
     }
 
     fn settings(yaml: serde_json::Value) -> Pairs {
-        let mut value = serde_json::json!({"from": "verdicts"});
-        value.as_object_mut().unwrap().extend(yaml.as_object().unwrap().clone());
-        let settings: Pairs = serde_json::from_value(value).unwrap();
+        let yaml = harness::with(serde_json::json!({"from": "verdicts"}), &yaml);
+        let settings: Pairs = serde_json::from_value(yaml).unwrap();
         assert_eq!(settings.findings(), []);
         settings
     }

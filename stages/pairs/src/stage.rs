@@ -220,11 +220,10 @@ fn figures(candidates: &[Candidate], decisions: &[Decision]) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::path::Path;
-
+    use harness::Place;
     use kit::rows::{Item, Message, Reject};
-    use kit::{Digest, Interrupt, Row, Seed, Source, read_rows};
+    use kit::{Digest, Row};
+    use serde_json::Value;
 
     use super::*;
 
@@ -263,55 +262,29 @@ mod tests {
         }
     }
 
-    /// Runs the stage over a table and gives the folder of its ports, its outcome and its notes.
-    fn run<R: Row + Clone>(
-        rows: &[R],
-        yaml: serde_json::Value,
-        seed: u64,
-    ) -> (tempfile::TempDir, Result<Outcome>, Vec<String>) {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = kit::TableWriter::create(&folder.path().join("in")).unwrap();
-        writer.extend(rows.iter().cloned()).unwrap();
-        writer.finish().unwrap();
-        let mut value = json!({"from": "x"});
-        value.as_object_mut().unwrap().extend(yaml.as_object().unwrap().clone());
-        let (stage, _) = (crate::KIND.configure)(value).unwrap();
-        assert_eq!(stage.check(), []);
-        let notes = std::sync::Mutex::new(Vec::new());
-        let events = |event: kit::Event| {
-            if let kit::Event::Noted { text } = event {
-                notes.lock().unwrap().push(text);
-            }
-        };
-        let source =
-            Source { path: folder.path().join("in"), table: R::TABLE, digest: Digest::of(b""), name: "x".to_owned() };
-        let context = Context {
-            seed: Seed(seed),
-            device: "cpu",
-            folder: folder.path(),
-            inputs: BTreeMap::from([("from", vec![source])]),
-            events: &events,
-            interrupt: Interrupt::default(),
-        };
-        let outcome = stage.run(&context);
-        let notes = notes.into_inner().unwrap();
-        (folder, outcome, notes)
+    /// Runs the stage over a table: the place with its ports in `out`, its outcome and its notes.
+    fn run<R: Row + Clone>(rows: &[R], yaml: Value, seed: u64) -> (Place, Result<Outcome>, Vec<String>) {
+        let place = Place::new().seeded(seed).table("from", rows.to_vec());
+        let (stage, _) = (crate::KIND.configure)(harness::with(json!({"from": "x"}), &yaml)).unwrap();
+        let outcome = place.stage("out", &*stage);
+        let notes = place.notes();
+        (place, outcome, notes)
     }
 
-    fn pairs_of(folder: &Path) -> Vec<Pair> {
-        read_rows(&folder.join("pairs")).unwrap()
+    fn pairs_of(place: &Place) -> Vec<Pair> {
+        place.rows("out/pairs")
     }
 
     #[test]
     fn verdicts_become_oriented_pairs() {
         let rows = [verdict(0, "p/1", "p/2", 0.25), verdict(1, "p/1", "q/1", 0.75), verdict(2, "q/2", "q/2", 0.5)];
-        let (folder, outcome, _) = run(&rows, json!({"order": "input"}), 0);
+        let (place, outcome, _) = run(&rows, json!({"order": "input"}), 0);
         let outcome = outcome.unwrap();
         assert_eq!(outcome.balance[0], kit::Balance { input: "from".to_owned(), read: 3, kept: 2, rejected: 1 });
         assert_eq!(outcome.figures["mean p_hat"], json!(0.75));
         assert_eq!(outcome.figures["share flipped"], json!(0.5));
         assert_eq!(outcome.figures["dropped same_response"], json!(1));
-        let pairs = pairs_of(folder.path());
+        let pairs = pairs_of(&place);
         assert_eq!(pairs[0].pair_id, kit::ids::pair_id(("p", "2"), ("p", "1")));
         assert_eq!(pairs[0].comparison_id.as_deref(), Some("c00000"));
         assert_eq!(pairs[0].chosen, rows[0].b_response);
@@ -320,7 +293,7 @@ mod tests {
         assert_eq!(pairs[1].chosen_prompt, rows[1].a_prompt);
         assert_eq!(pairs[1].rejected_prompt, rows[1].b_prompt);
         assert_eq!(pairs[1].form, "joint");
-        let rejects: Vec<Reject> = read_rows(&folder.path().join("rejects")).unwrap();
+        let rejects: Vec<Reject> = place.rows("out/rejects");
         assert_eq!(rejects.len(), 1);
         assert_eq!((rejects[0].row_id.as_str(), rejects[0].reason.as_str()), ("c00002", "same_response"));
         assert_eq!(rejects[0].source_line, Some(3));
@@ -328,13 +301,13 @@ mod tests {
 
     #[test]
     fn pairs_keep_their_ids_and_are_turned_where_the_label_says_so() {
-        let (folder, ..) = run(&[verdict(0, "p/1", "p/2", 0.9)], json!({}), 0);
-        let mut pair = pairs_of(folder.path()).remove(0);
+        let (place, ..) = run(&[verdict(0, "p/1", "p/2", 0.9)], json!({}), 0);
+        let mut pair = pairs_of(&place).remove(0);
         pair.pair_id = "mine".to_owned();
         pair.p_hat = 0.1;
         pair.weight = 3.0;
-        let (folder, ..) = run(&[pair.clone()], json!({}), 0);
-        let turned = pairs_of(folder.path()).remove(0);
+        let (place, ..) = run(&[pair.clone()], json!({}), 0);
+        let turned = pairs_of(&place).remove(0);
         assert_eq!((turned.pair_id.as_str(), turned.p_hat, turned.weight), ("mine", 0.9, 3.0));
         assert_eq!((turned.chosen, turned.rejected_response_id), (pair.rejected, pair.chosen_response_id));
         assert_eq!(turned.comparison_id, pair.comparison_id);
@@ -342,8 +315,8 @@ mod tests {
 
     #[test]
     fn one_id_for_two_pairs_is_an_error() {
-        let (folder, ..) = run(&[verdict(0, "p/1", "p/2", 0.9), verdict(1, "p/3", "p/4", 0.9)], json!({}), 0);
-        let mut pairs = pairs_of(folder.path());
+        let (place, ..) = run(&[verdict(0, "p/1", "p/2", 0.9), verdict(1, "p/3", "p/4", 0.9)], json!({}), 0);
+        let mut pairs = pairs_of(&place);
         pairs.iter_mut().for_each(|pair| pair.pair_id = "mine".to_owned());
         let error = run(&pairs, json!({}), 0).1.unwrap_err();
         assert!(error.to_string().contains("`mine` names two pairs"), "{error}");
@@ -364,11 +337,11 @@ mod tests {
     fn nothing_in_nothing_out() {
         for write in ["pairs", "items"] {
             let yaml = json!({"write": write, "cap_per_prompt": 2, "mix": {"same": 0.5, "joint": 0.5}});
-            let (folder, outcome, notes) = run::<Verdict>(&[], yaml, 0);
+            let (place, outcome, notes) = run::<Verdict>(&[], yaml, 0);
             assert_eq!(outcome.unwrap().balance[0].read, 0);
             assert_eq!(notes, ["no verdicts came in, so no pair goes out"]);
-            assert_eq!(kit::rows_of(&folder.path().join(write)).unwrap(), 0);
-            assert_eq!(kit::rows_of(&folder.path().join("rejects")).unwrap(), 0);
+            assert_eq!(kit::rows_of(&place.port(&format!("out/{write}"))).unwrap(), 0);
+            assert_eq!(kit::rows_of(&place.port("out/rejects")).unwrap(), 0);
         }
     }
 
@@ -388,28 +361,30 @@ mod tests {
         let yaml = json!({"cap_per_prompt": 30, "budget": 900, "noise": {"kind": "s_flip", "rate": 0.1}});
         let (first, outcome, _) = run(&rows, yaml.clone(), 7);
         let (second, ..) = run(&rows, yaml.clone(), 7);
-        let digest = |folder: &Path, table| kit::read_port(&folder.join(Table::name(table)), table).unwrap().digest();
+        let digest = |place: &Place, table: Table| {
+            kit::read_port(&place.port(&format!("out/{}", table.name())), table).unwrap().digest()
+        };
         for table in [Table::Pairs, Table::Rejects] {
-            assert_eq!(digest(first.path(), table), digest(second.path(), table));
+            assert_eq!(digest(&first, table), digest(&second, table));
         }
         let (third, ..) = run(&rows, yaml, 8);
-        assert_ne!(digest(first.path(), Table::Pairs), digest(third.path(), Table::Pairs));
-        let pairs = pairs_of(first.path());
+        assert_ne!(digest(&first, Table::Pairs), digest(&third, Table::Pairs));
+        let pairs = pairs_of(&first);
         assert!(pairs.is_sorted_by(|a, b| a.pair_id < b.pair_id));
         let balance = &outcome.unwrap().balance[0];
         assert_eq!((balance.kept, balance.read), (pairs.len() as u64, 20_000));
-        assert_eq!(kit::rows_of(&first.path().join("rejects")).unwrap(), balance.rejected);
+        assert_eq!(kit::rows_of(&first.port("out/rejects")).unwrap(), balance.rejected);
     }
 
     /// Raise [`Stage::version`] when this changes: results in people's stores were made by the version before.
     #[test]
     fn the_version_stands_for_these_rows() {
         let yaml = json!({"cap_per_prompt": 9, "noise": {"kind": "s_flip", "rate": 0.1}, "weight": "certainty"});
-        let (folder, ..) = run(&many(2000), yaml, 7);
-        let rows = format!("{:?}", pairs_of(folder.path()));
+        let (place, ..) = run(&many(2000), yaml, 7);
+        let rows = format!("{:?}", pairs_of(&place));
         let yaml = json!({"write": "items", "kl_group": 8, "shape": "stairs"});
-        let (folder, ..) = run(&many(2000), yaml, 7);
-        let items: Vec<Item> = read_rows(&folder.path().join("items")).unwrap();
+        let (place, ..) = run(&many(2000), yaml, 7);
+        let items: Vec<Item> = place.rows("out/items");
         let digest = Digest::of(format!("{rows}{items:?}").as_bytes()).short(16);
         assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "3");
         assert_eq!(digest, "06bfc8b25d5f39ee");
@@ -436,7 +411,7 @@ mod tests {
             .collect();
         let (one, ..) = run(&rows, json!({}), 0);
         let (other, ..) = run(&mirrored, json!({}), 0);
-        let (one, other) = (pairs_of(one.path()), pairs_of(other.path()));
+        let (one, other) = (pairs_of(&one), pairs_of(&other));
         assert_eq!(one.len(), other.len());
         for (one, other) in one.iter().zip(&other) {
             assert!((one.p_hat - other.p_hat).abs() < 1e-15);
@@ -452,11 +427,11 @@ mod tests {
             verdict(2, "q/1", "q/2", 1.0),
             verdict(3, "q/1", "q/2", 1.0),
         ];
-        let (folder, outcome, _) = run(&rows, json!({"write": "items", "kl_group": 2}), 0);
+        let (place, outcome, _) = run(&rows, json!({"write": "items", "kl_group": 2}), 0);
         let figures = outcome.unwrap().figures;
         assert_eq!(figures["items"], json!(5));
         assert_eq!(figures["responses both chosen and rejected"], json!(1));
-        let items: Vec<Item> = read_rows(&folder.path().join("items")).unwrap();
+        let items: Vec<Item> = place.rows("out/items");
         assert!(items.is_sorted_by(|a, b| a.item_id < b.item_id));
         let of = |id: (&str, &str)| items.iter().find(|item| (&*item.prompt_id, &*item.response_id) == id).unwrap();
         assert_eq!(of(("p", "1")).label, 0.5);
@@ -473,8 +448,8 @@ mod tests {
             assert_ne!(other.unwrap().prompt_id, item.prompt_id);
         }
         let yaml = json!({"write": "items", "repeats": "separate", "labels": "hard", "ties": "drop", "order": "input"});
-        let (folder, ..) = run(&rows, yaml, 0);
-        let items: Vec<Item> = read_rows(&folder.path().join("items")).unwrap();
+        let (place, ..) = run(&rows, yaml, 0);
+        let items: Vec<Item> = place.rows("out/items");
         let labels: Vec<_> = items.iter().map(|item| (item.response_id.as_str(), item.label)).collect();
         assert_eq!(labels, [("2", 1.0), ("1", 0.0), ("1", 1.0), ("3", 0.0), ("1", 1.0), ("2", 0.0)]);
         assert!(items.iter().all(|item| item.kl_response.is_none() && item.kl_group.is_none()));
@@ -483,13 +458,13 @@ mod tests {
     #[test]
     fn items_get_mismatched_responses_and_keep_everything_else() {
         let rows = [verdict(0, "p/1", "p/2", 1.0), verdict(1, "q/1", "q/2", 0.75), verdict(2, "r/1", "r/2", 0.25)];
-        let (folder, ..) = run(&rows, json!({"write": "items"}), 0);
-        let given: Vec<Item> = read_rows(&folder.path().join("items")).unwrap();
-        let (folder, outcome, _) = run(&given, json!({"write": "items", "kl_group": 3}), 0);
+        let (place, ..) = run(&rows, json!({"write": "items"}), 0);
+        let given: Vec<Item> = place.rows("out/items");
+        let (place, outcome, _) = run(&given, json!({"write": "items", "kl_group": 3}), 0);
         let outcome = outcome.unwrap();
         assert_eq!(outcome.balance[0], kit::Balance { input: "from".to_owned(), read: 6, kept: 6, rejected: 0 });
         assert_eq!(outcome.figures["groups"], json!(2));
-        let items: Vec<Item> = read_rows(&folder.path().join("items")).unwrap();
+        let items: Vec<Item> = place.rows("out/items");
         for (at, (item, before)) in items.iter().zip(&given).enumerate() {
             let other = items.iter().find(|other| {
                 Some(&other.response_id) == item.kl_response_id.as_ref()
@@ -501,8 +476,8 @@ mod tests {
             assert_eq!(plain, *before);
         }
         // Items straight from verdicts are the same.
-        let (folder, ..) = run(&rows, json!({"write": "items", "kl_group": 3}), 0);
-        assert_eq!(read_rows::<Item>(&folder.path().join("items")).unwrap(), items);
+        let (place, ..) = run(&rows, json!({"write": "items", "kl_group": 3}), 0);
+        assert_eq!(place.rows::<Item>("out/items"), items);
         let refused = |yaml| run(&given, yaml, 0).1.unwrap_err().to_string();
         assert!(refused(json!({"write": "items"})).contains("what can be added is `kl_group`"));
         let yaml = json!({"write": "items", "kl_group": 3, "ties": "drop"});
@@ -511,10 +486,8 @@ mod tests {
 
     #[test]
     fn settings_without_effect_are_found() {
-        let check = |yaml: serde_json::Value, path: &[&str]| {
-            let mut value = json!({"from": "verdicts"});
-            value.as_object_mut().unwrap().extend(yaml.as_object().unwrap().clone());
-            let (stage, _) = (crate::KIND.configure)(value).unwrap();
+        let check = |yaml: Value, path: &[&str]| {
+            let (stage, _) = (crate::KIND.configure)(harness::with(json!({"from": "verdicts"}), &yaml)).unwrap();
             let findings = stage.check();
             assert_eq!(findings.len(), 1, "{findings:?}");
             assert_eq!(findings[0].path, path);
