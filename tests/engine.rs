@@ -1,11 +1,11 @@
 //! The built binary on pipelines without models: exit codes, kills, two runs at once, a full disk.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
+use harness::{Project, stderr};
 use serde_json::Value;
 
 const PIPELINE: &str = "
@@ -18,84 +18,20 @@ stages:
   twice: {kind: pairs, from: [pairs, held], ties: drop}
 ";
 
-/// A folder with a pipeline file and data.
-struct Project {
-    folder: tempfile::TempDir,
+/// A folder with the pipeline and so many rows of data.
+fn project(rows: usize) -> Project {
+    let row = |row: usize| {
+        let (question, padding, p_hat) = (row / 3, "and so on ".repeat(row % 37), 0.5 + (row % 50) as f64 / 100.0);
+        format!(
+            "{{\"prompt\": \"question {question}\", \"chosen\": \"answer {row} {padding}\", \
+             \"rejected\": \"silence {row}\", \"p_hat\": {p_hat}}}\n"
+        )
+    };
+    Project::new(&[("pipeline.yaml", PIPELINE), ("data.jsonl", &(0..rows).map(row).collect::<String>())])
 }
 
-impl Project {
-    fn new(rows: usize) -> Project {
-        let project = Project { folder: tempfile::tempdir().unwrap() };
-        project.write("pipeline.yaml", PIPELINE);
-        let mut data = std::io::BufWriter::new(std::fs::File::create(project.path("data.jsonl")).unwrap());
-        for row in 0..rows {
-            let padding = "and so on ".repeat(row % 37);
-            writeln!(
-                data,
-                "{{\"prompt\": \"question {}\", \"chosen\": \"answer {row} {padding}\", \"rejected\": \"silence {row}\", \"p_hat\": {}}}",
-                row / 3,
-                0.5 + (row % 50) as f64 / 100.0
-            )
-            .unwrap();
-        }
-        data.flush().unwrap();
-        project
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).unwrap();
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_halftone"));
-        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
-        command
-    }
-
-    fn halftone(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    fn start(&self, args: &[&str]) -> Child {
-        self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    }
-
-    fn done(&self, args: &[&str]) -> String {
-        let output = self.halftone(args);
-        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Every file of the store with the digest of its bytes.
-    fn store(&self, work: &str) -> BTreeMap<String, String> {
-        let mut files = BTreeMap::new();
-        collect(&self.path(work).join("store"), "", &mut files);
-        files
-    }
-
-    fn latest(&self, work: &str) -> Value {
-        serde_json::from_str(self.done(&["status", "test", "--json", "--work", work]).trim()).unwrap()
-    }
-}
-
-fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = format!("{prefix}/{}", path.file_name().unwrap().to_string_lossy());
-        if path.is_dir() {
-            collect(&path, &name, files);
-        } else {
-            files.insert(name, kit::digest_file(&path).unwrap().to_string());
-        }
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+fn latest(project: &Project, work: &str) -> Value {
+    serde_json::from_str(project.done(&["status", "test", "--json", "--work", work]).trim()).unwrap()
 }
 
 /// Checks the message and the exit code of a command that fails.
@@ -107,7 +43,7 @@ fn fails(output: &Output, code: i32, wanted: &str) {
 
 #[test]
 fn mistakes_have_exit_codes_and_places() {
-    let project = Project::new(3);
+    let project = project(3);
     fails(&project.halftone(&["run"]), 64, "Usage");
     fails(
         &project.halftone(&["run", "pipeline.yaml", "--only", "pars"]),
@@ -140,14 +76,14 @@ fn mistakes_have_exit_codes_and_places() {
 
 #[test]
 fn broken_data_is_named() {
-    let project = Project::new(3);
+    let project = project(3);
     project.write(
         "data.jsonl",
         "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n{\"prompt\": \"a\", \"cho\n",
     );
     let output = project.halftone(&["run", "pipeline.yaml"]);
     fails(&output, 65, "data.jsonl:2");
-    assert_eq!(project.latest(".halftone")["stages"]["data"]["state"], "failed");
+    assert_eq!(latest(&project, ".halftone")["stages"]["data"]["state"], "failed");
     // A torn table from elsewhere is found before anything runs.
     std::fs::create_dir(project.path("torn")).unwrap();
     project.write("torn/part-00000.parquet", "PAR1 and then nothing");
@@ -161,7 +97,7 @@ fn broken_data_is_named() {
 
 #[test]
 fn a_second_run_uses_everything_again() {
-    let project = Project::new(300);
+    let project = project(300);
     let text = project.done(&["run", "pipeline.yaml"]);
     assert!(text.contains("twice") && text.contains("results: .halftone/runs/test/<stage>/<table>"), "{text}");
     let before = project.store(".halftone");
@@ -181,7 +117,7 @@ fn a_second_run_uses_everything_again() {
 
 #[test]
 fn a_cached_run_of_ten_stages_is_quick() {
-    let project = Project::new(60);
+    let project = project(60);
     let mut text = PIPELINE.to_owned();
     for stage in 0..6 {
         text.push_str(&format!("  more{stage}: {{kind: pairs, from: pairs, ties: keep, min_p_hat: 0.5{stage}}}\n"));
@@ -202,7 +138,7 @@ fn a_cached_run_of_ten_stages_is_quick() {
 
 #[test]
 fn killed_at_any_moment_and_run_again_the_bytes_are_the_same() {
-    let project = Project::new(2000);
+    let project = project(2000);
     let began = Instant::now();
     project.done(&["run", "pipeline.yaml", "--work", "whole"]);
     let whole = began.elapsed();
@@ -229,7 +165,7 @@ fn killed_at_any_moment_and_run_again_the_bytes_are_the_same() {
 
 #[test]
 fn several_runs_at_once_share_the_work() {
-    let project = Project::new(1000);
+    let project = project(1000);
     project.done(&["run", "pipeline.yaml", "--work", "alone"]);
     let children: Vec<Child> = (0..4).map(|_| project.start(&["run", "pipeline.yaml"])).collect();
     for mut child in children {
@@ -249,7 +185,7 @@ fn several_runs_at_once_share_the_work() {
 
 #[test]
 fn a_locked_stage_is_left_alone_with_no_wait() {
-    let project = Project::new(30);
+    let project = project(30);
     let plan: Value = serde_json::from_str(&project.done(&["plan", "pipeline.yaml", "--json"])).unwrap();
     let entry = plan["stages"][0]["entry"].as_str().unwrap().to_owned();
     std::fs::create_dir_all(project.path(".halftone/locks")).unwrap();
@@ -265,11 +201,11 @@ fn a_locked_stage_is_left_alone_with_no_wait() {
 
 #[test]
 fn a_full_disk_stops_the_run_and_space_lets_it_go_on() {
-    let project = Project::new(3000);
+    let project = project(3000);
     project.done(&["run", "pipeline.yaml", "--work", "whole"]);
     // Files may not grow beyond 8 KiB; the signal that comes with that is no death.
     let script = format!("ulimit -f 8; exec {} run pipeline.yaml", env!("CARGO_BIN_EXE_halftone"));
-    let output = Command::new("bash").args(["-c", &script]).current_dir(project.folder.path()).output().unwrap();
+    let output = Command::new("bash").args(["-c", &script]).current_dir(project.folder()).output().unwrap();
     fails(&output, 74, "stage `data`");
     let entries = std::fs::read_dir(project.path(".halftone/store")).unwrap();
     assert!(entries.map(|entry| entry.unwrap().path()).all(|path| path.to_string_lossy().ends_with(".partial")));
@@ -279,7 +215,7 @@ fn a_full_disk_stops_the_run_and_space_lets_it_go_on() {
 
 #[test]
 fn a_signal_ends_the_run_soon_and_the_work_goes_on() {
-    let project = Project::new(4000);
+    let project = project(4000);
     project.done(&["run", "pipeline.yaml", "--work", "whole"]);
     let mut child = project.start(&["run", "pipeline.yaml"]);
     let store = project.path(".halftone/store");
@@ -299,7 +235,7 @@ fn a_signal_ends_the_run_soon_and_the_work_goes_on() {
 
 #[test]
 fn a_run_that_ends_without_waiting_for_its_stages_is_recorded_as_interrupted() {
-    let project = Project::new(20_000);
+    let project = project(20_000);
     let mut child = project.start(&["run", "pipeline.yaml"]);
     let record = project.path(".halftone/runs/test/1/stages.json");
     let signal = |child: &Child| {
@@ -326,13 +262,13 @@ fn a_run_that_ends_without_waiting_for_its_stages_is_recorded_as_interrupted() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let state = project.latest(".halftone")["state"].clone();
+    let state = latest(&project, ".halftone")["state"].clone();
     assert!(state == "killed" || state == "done", "{state}");
 }
 
 #[test]
 fn how_much_a_run_prints() {
-    let project = Project::new(30);
+    let project = project(30);
     project.done(&["run", "pipeline.yaml"]);
     let said = |args: &[&str], variables: &[(&str, &str)]| {
         let output = project.command(&[&["run", "pipeline.yaml"], args].concat()).envs(variables.to_vec()).output();
@@ -359,7 +295,7 @@ fn how_much_a_run_prints() {
 
 #[test]
 fn a_dry_run_is_the_plan() {
-    let project = Project::new(30);
+    let project = project(30);
     for json in [&[][..], &["--json"]] {
         let plan = project.done(&[&["plan", "pipeline.yaml"], json].concat());
         assert_eq!(project.done(&[&["run", "pipeline.yaml", "--dry-run"], json].concat()), plan);
@@ -369,7 +305,7 @@ fn a_dry_run_is_the_plan() {
 
 #[test]
 fn events_are_json_lines() {
-    let project = Project::new(30);
+    let project = project(30);
     let text = project.done(&["run", "pipeline.yaml", "--json"]);
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
@@ -380,7 +316,7 @@ fn events_are_json_lines() {
 
 #[test]
 fn tables_can_be_looked_into() {
-    let project = Project::new(60);
+    let project = project(60);
     project.done(&["run", "pipeline.yaml"]);
     let schema = project.done(&["inspect", "pairs", "schema"]);
     assert!(schema.contains("57 rows in 1 files") && schema.contains("chosen_prompt         messages"), "{schema}");
@@ -424,7 +360,7 @@ fn tables_can_be_looked_into() {
 
 #[test]
 fn the_schema_describes_pipeline_files() {
-    let project = Project::new(1);
+    let project = project(1);
     let schema: Value = serde_json::from_str(&project.done(&["schema"])).unwrap();
     for line in project.done(&["kinds"]).lines() {
         let kind = line.split_whitespace().next().unwrap();
@@ -454,7 +390,7 @@ fn the_schema_describes_pipeline_files() {
 
 #[test]
 fn a_pipeline_is_drawn() {
-    let project = Project::new(3);
+    let project = project(3);
     let text = project.done(&["dag", "pipeline.yaml"]);
     assert!(text.contains("│ data (ingest)") && text.contains("▼"), "{text}");
     let text = project.done(&["dag", "pipeline.yaml", "--format", "mermaid"]);
@@ -465,7 +401,7 @@ fn a_pipeline_is_drawn() {
 
 #[test]
 fn data_at_fault_are_told_from_a_wrong_pipeline_and_said_once() {
-    let project = Project::new(30);
+    let project = project(30);
     let lines = |output: &Output, wanted: &str| stderr(output).matches(wanted).count();
     project.write("data.jsonl", "");
     for command in ["check", "run"] {
@@ -488,7 +424,7 @@ fn data_at_fault_are_told_from_a_wrong_pipeline_and_said_once() {
 
 #[test]
 fn what_nothing_uses_is_a_warning() {
-    let project = Project::new(30);
+    let project = project(30);
     project.write("vars.yaml", &PIPELINE.replace("stages:", "vars: {old: 3}\nstages:"));
     let output = project.halftone(&["check", "vars.yaml"]);
     assert!(output.status.success());
@@ -497,7 +433,7 @@ fn what_nothing_uses_is_a_warning() {
 
 #[test]
 fn garbage_is_listed_and_then_removed() {
-    let project = Project::new(30);
+    let project = project(30);
     project.done(&["run", "pipeline.yaml"]);
     project.done(&["run", "pipeline.yaml", "--set", "pairs.ties=drop"]);
     let listed = project.done(&["gc", "--keep", "1", "--dry-run"]);
@@ -512,10 +448,10 @@ fn garbage_is_listed_and_then_removed() {
 
 #[test]
 fn paths_start_from_the_working_folder_wherever_the_pipeline_file_lies() {
-    let project = Project::new(30);
+    let project = project(30);
     let elsewhere = tempfile::tempdir().unwrap();
     let pipeline = project.path("pipeline.yaml").display().to_string();
-    let folder = project.folder.path().display().to_string();
+    let folder = project.folder().display().to_string();
     let from = |place: &Path, command: &str| {
         Command::new(env!("CARGO_BIN_EXE_halftone")).args([command, &pipeline]).current_dir(place).output().unwrap()
     };
@@ -525,7 +461,7 @@ fn paths_start_from_the_working_folder_wherever_the_pipeline_file_lies() {
              from `{folder}`, or write `{folder}/data.jsonl`"
         );
         fails(&from(elsewhere.path(), command), 78, &there_is);
-        let output = from(project.folder.path(), command);
+        let output = from(project.folder(), command);
         assert!(output.status.success(), "{command}: {}", stderr(&output));
     }
     // Written files lie below the working folder too.
@@ -541,7 +477,7 @@ fn paths_start_from_the_working_folder_wherever_the_pipeline_file_lies() {
 
 #[test]
 fn a_file_replaced_by_one_of_the_same_size_and_time_is_read_again() {
-    let project = Project::new(3);
+    let project = project(3);
     project.write("one.yaml", "name: test\nstages:\n  data: {kind: ingest, files: ./pairs.jsonl}\n");
     let write = |answer: &str| {
         let line = format!("{{\"prompt\": \"q\", \"chosen\": \"It is {answer}.\", \"rejected\": \"no\"}}\n");
@@ -560,7 +496,7 @@ fn a_file_replaced_by_one_of_the_same_size_and_time_is_read_again() {
 
 #[test]
 fn ten_thousand_stages_are_checked_soon() {
-    let project = Project::new(3);
+    let project = project(3);
     let head = "name: test\nseed: 17\nstages:\n  data: {kind: ingest, files: ./data.jsonl}\n";
     let chain = |stage: usize| {
         let from = if stage == 0 { "data.pairs".to_owned() } else { format!("s{}", stage - 1) };

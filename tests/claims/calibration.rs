@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
+use harness::{Project, ran, stderr};
 use kit::rows::{CalibratedVerdict, Comparison, Message, Pair};
 use serde_json::json;
-
-use crate::place::{Place, ran, stderr};
 
 const PIPELINE: &str = "
 name: calibration
@@ -30,7 +29,7 @@ stages:
 ";
 
 /// A file of gold labels for the first comparisons, as a person would write it; every third with its sides exchanged.
-fn write_gold(place: &Place, rows: usize, odd: usize) {
+fn write_gold(place: &Project, rows: usize, odd: usize) {
     let comparisons: Vec<Comparison> =
         kit::read_rows(&place.path(".halftone/runs/calibration/comparisons/comparisons")).unwrap();
     assert!(comparisons.len() > rows);
@@ -48,13 +47,12 @@ fn write_gold(place: &Place, rows: usize, odd: usize) {
 
 #[test]
 fn new_gold_labels_run_the_calibration_and_what_follows_and_not_the_judge() {
-    let place = Place::new();
+    let place = Project::with_pipelines();
     std::fs::write(place.path("pipeline.yaml"), PIPELINE).unwrap();
     let line = json!({"prompt": "p", "response_0": "a", "response_1": "b", "feedback": 0});
     std::fs::write(place.path("gold.jsonl"), format!("{line}\n")).unwrap();
     let run = |args: &[&str]| {
-        let output =
-            place.halftone(&["run", "pipeline.yaml", "--json", "--device", "cpu"]).args(args).output().unwrap();
+        let output = place.command(&["run", "pipeline.yaml", "--json", "--device", "cpu"]).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         ran(&output)
     };
@@ -72,7 +70,7 @@ fn new_gold_labels_run_the_calibration_and_what_follows_and_not_the_judge() {
     // A label is followed through its correction to the line of the gold label.
     let pair = kit::read_rows::<Pair>(&place.path(".halftone/runs/calibration/pairs/pairs")).unwrap().remove(0);
     let trace = |args: &[&str]| {
-        let output = place.halftone(&["trace", &pair.pair_id]).args(args).output().unwrap();
+        let output = place.command(&["trace", &pair.pair_id]).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -88,7 +86,7 @@ fn new_gold_labels_run_the_calibration_and_what_follows_and_not_the_judge() {
 
     // Too few of them end the run with the data's exit code and their number.
     write_gold(&place, 20, 2);
-    let output = place.halftone(&["run", "pipeline.yaml", "--device", "cpu"]).output().unwrap();
+    let output = place.command(&["run", "pipeline.yaml", "--device", "cpu"]).output().unwrap();
     assert_eq!(output.status.code(), Some(65));
     assert!(stderr(&output).contains("20 of 20 gold labels match"), "{}", stderr(&output));
 }

@@ -2,6 +2,3 @@
 
 mod calibration;
 mod matrix;
-#[path = "../pipelines/place.rs"]
-#[allow(dead_code, reason = "shared with the tests of the pipelines")]
-mod place;

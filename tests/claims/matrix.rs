@@ -1,13 +1,12 @@
 //! The claims' pipeline, and a small one of its kind from one end to the other.
 
+use harness::{Project, stderr};
 use kit::rows::ResultRow;
-
-use crate::place::{Place, stderr};
 
 #[test]
 fn the_claims_are_a_right_pipeline_of_at_most_250_trainings() {
-    let place = Place::new();
-    let output = place.halftone(&["plan", "pipelines/claims/claims.yaml"]).output().unwrap();
+    let place = Project::with_pipelines();
+    let output = place.command(&["plan", "pipelines/claims/claims.yaml"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let plan = String::from_utf8(output.stdout).unwrap();
     let line = plan.lines().find(|line| line.contains(" stages: ")).unwrap();
@@ -15,7 +14,7 @@ fn the_claims_are_a_right_pipeline_of_at_most_250_trainings() {
     assert!((200..=250).contains(&count.parse::<u32>().unwrap()), "{line}");
     // One line for each stage of the file, whatever its matrix makes of it, and a few remarks.
     assert!(plan.lines().count() < 70 && plan.contains("policy (16 objective x 6 beta x 11 data x 5 seed)"), "{plan}");
-    let output = place.halftone(&["dag", "pipelines/claims/claims.yaml", "--format", "mermaid"]).output().unwrap();
+    let output = place.command(&["dag", "pipelines/claims/claims.yaml", "--format", "mermaid"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(String::from_utf8(output.stdout).unwrap().lines().count() < 150);
 }
@@ -66,9 +65,9 @@ stages:
 
 #[test]
 fn a_matrix_of_trainings_ends_in_a_table_of_means_and_differences() {
-    let place = Place::new();
+    let place = Project::with_pipelines();
     std::fs::write(place.path("pipeline.yaml"), SMALL).unwrap();
-    let output = place.halftone(&["run", "pipeline.yaml", "--device", "cpu"]).output().unwrap();
+    let output = place.command(&["run", "pipeline.yaml", "--device", "cpu"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(told.contains("policy x 12") && told.contains("utility/test: gdpo - dpo"), "{told}");

@@ -1,6 +1,6 @@
 //! A file over a base, in every command that reads a pipeline file.
 
-use crate::project::Project;
+use harness::Project;
 
 const BASE: &str = "\
 name: base

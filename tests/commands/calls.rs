@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::project::Project;
+use harness::Project;
 
 /// Tool calls in each place that a conversation has for them; keys stand in an order of their own.
 const CALLS: &str = r#"{"pair_id": "one", "prompt": [{"role": "user", "content": "how warm is it?"}], "tools": [{"type": "function", "function": {"name": "look", "parameters": {"z": 1, "a": {}}}}], "chosen": [{"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": {"where": "here", "at": [1]}}}]}, {"role": "tool", "tool_call_id": "c1", "name": "look", "content": "21"}, {"role": "assistant", "content": "21 degrees"}], "rejected": [{"role": "assistant", "content": "warm"}], "p_hat": 0.75, "weight": 2.0}

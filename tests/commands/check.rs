@@ -1,6 +1,6 @@
 //! `check`: what edges between stages need, with the fix.
 
-use crate::project::Project;
+use harness::Project;
 
 const ITEMS: &str = r#"{"prompt": "name a fruit", "completion": "an apple", "label": true}"#;
 const PAIRS: &str = r#"{"prompt": "name a fruit", "chosen": "an apple", "rejected": "a stone"}"#;

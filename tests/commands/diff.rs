@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::project::Project;
+use harness::Project;
 
 const PIPELINE: &str = "
 name: test

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::project::Project;
+use harness::Project;
 
 #[test]
 fn build_machine_and_work_folder_are_told_and_no_secrets() {

@@ -1,6 +1,6 @@
 //! The text at the end of a run: the run's line and its tables.
 
-use crate::project::Project;
+use harness::Project;
 
 /// Judged comparisons, gold labels for them, and figures: a run without a model.
 const PIPELINE: &str = "

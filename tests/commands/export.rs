@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::project::Project;
+use harness::Project;
 
 const SAME: &str = r#"{"prompt_id": "p1", "prompt": "name a fruit", "chosen": " an apple", "rejected": " a stone", "p_hat": 0.9}
 {"prompt_id": "p2", "prompt": "name a fish", "chosen": " a trout", "rejected": " a horse", "p_hat": 0.5}

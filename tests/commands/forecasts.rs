@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::project::Project;
+use harness::Project;
 
 /// The quickstart, small enough to run here.
 const SMALL: [&str; 18] = [

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::project::Project;
+use harness::Project;
 
 #[test]
 fn a_judge_of_eight_bits_says_nearly_what_its_model_says() {

@@ -1,6 +1,6 @@
 //! The help of each command.
 
-use crate::project::Project;
+use harness::Project;
 
 const COMMANDS: [&str; 21] = [
     "",

@@ -1,6 +1,6 @@
 //! `init`: pipelines that pass `check` and `plan` for whatever the data hold.
 
-use crate::project::Project;
+use harness::Project;
 
 const DATA: [(&str, &str); 8] = [
     ("pairs.jsonl", r#"{"prompt": "name a fruit", "chosen": "an apple", "rejected": "a stone", "p_hat": 0.9}"#),

@@ -13,5 +13,4 @@ mod gguf;
 mod help;
 mod init;
 mod nothing;
-mod project;
 mod scenarios;

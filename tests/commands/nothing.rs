@@ -1,6 +1,6 @@
 //! Messages of commands whose target does not exist.
 
-use crate::project::Project;
+use harness::Project;
 
 const PIPELINE: &str = "
 name: test

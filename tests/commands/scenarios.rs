@@ -13,7 +13,7 @@
 
 use serde_json::Value;
 
-use crate::project::Project;
+use harness::Project;
 
 /// A tiny language model of the oracles.
 fn model() -> String {

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use crate::place::{Place, stderr};
+use harness::{Project, stderr};
 use kit::rows::Pair;
+
+use crate::quickstart::quickstart;
 
 /// Scores and evaluates pairs from files.
 const PIPELINE: &str = "\
@@ -15,9 +17,9 @@ stages:
 ";
 
 /// A place with good pairs and a good model in `data/`.
-fn with_data() -> Place {
-    let place = Place::new();
-    let output = place.quickstart(&["--until", "pairs"]).output().unwrap();
+fn with_data() -> Project {
+    let place = Project::with_pipelines();
+    let output = quickstart(&place, &["--until", "pairs"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     for (port, name) in [("quickstart/pairs/pairs", "pairs"), ("quickstart/imitation/policy", "model")] {
         copy(&place.path(".halftone/runs").join(port), &place.path("data").join(name));
@@ -35,8 +37,8 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Runs the pipeline, which has to stop with `code` and say every one of `words`.
-fn fails(place: &Place, code: i32, words: &[&str]) {
-    let output = place.halftone(&["run", "damage.yaml", "--device", "cpu"]).output().unwrap();
+fn fails(place: &Project, code: i32, words: &[&str]) {
+    let output = place.command(&["run", "damage.yaml", "--device", "cpu"]).output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(code), "{said}");
     for word in words {
@@ -72,35 +74,35 @@ fn damaged_files_are_named_and_the_mended_ones_run() {
         std::fs::write(&path, &good[..good.len() * 2 / 3]).unwrap();
         fails(&place, 65, words);
         std::fs::remove_file(&path).unwrap();
-        let output = place.halftone(&["run", "damage.yaml", "--device", "cpu"]).output().unwrap();
+        let output = place.command(&["run", "damage.yaml", "--device", "cpu"]).output().unwrap();
         assert!(stderr(&output).contains(file), "{file}: {}", stderr(&output));
         assert!(matches!(output.status.code(), Some(65 | 78)), "{file}: {:?}", output.status.code());
         std::fs::write(&path, &good).unwrap();
     }
 
-    let output = place.halftone(&["run", "damage.yaml", "--device", "cpu"]).output().unwrap();
+    let output = place.command(&["run", "damage.yaml", "--device", "cpu"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 #[test]
 fn a_damaged_result_in_the_store_is_found_and_made_again() {
-    let place = Place::new();
-    let output = place.quickstart(&["--until", "imitation"]).output().unwrap();
+    let place = Project::with_pipelines();
+    let output = quickstart(&place, &["--until", "imitation"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let ports = place.ports("quickstart");
     let weights = place.path(".halftone/runs/quickstart/imitation/policy/model.safetensors");
     let weights = std::fs::canonicalize(weights).unwrap();
     let good = std::fs::read(&weights).unwrap();
     std::fs::write(&weights, &good[..good.len() - 8]).unwrap();
-    let output = place.quickstart(&["--until", "imitation"]).output().unwrap();
+    let output = quickstart(&place, &["--until", "imitation"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(crate::place::ran(&output), std::collections::BTreeSet::from(["imitation".to_owned()]));
+    assert_eq!(harness::ran(&output), std::collections::BTreeSet::from(["imitation".to_owned()]));
     assert_eq!(place.ports("quickstart"), ports);
 }
 
 #[test]
 fn a_pipeline_file_that_is_no_yaml_is_refused_with_the_line() {
-    let place = Place::new();
+    let place = Project::with_pipelines();
     std::fs::write(place.path("damage.yaml"), "name: damage\nstages:\n  a: {kind: pairs\n  b: [\n").unwrap();
     fails(&place, 78, &["damage.yaml:"]);
     std::fs::write(place.path("damage.yaml"), PIPELINE.replace("kind: reference", "kind: referenz")).unwrap();
@@ -109,7 +111,7 @@ fn a_pipeline_file_that_is_no_yaml_is_refused_with_the_line() {
 
 #[test]
 fn a_broken_row_in_a_file_is_named_with_its_line() {
-    let place = Place::new();
+    let place = Project::with_pipelines();
     let rows = "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n{\"prompt\": \"d\", \"chosen\": \"e\"\n";
     std::fs::create_dir_all(place.path("data")).unwrap();
     std::fs::write(place.path("data/pairs.jsonl"), rows).unwrap();

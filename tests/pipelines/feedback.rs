@@ -1,29 +1,28 @@
 //! The pipelines of feedback on data made here, in the columns that their heads name.
 
+use harness::{Project, stderr};
 use kit::rows::{JuryVerdict, Pair, SummaryRow};
 use serde_json::{Value, json};
 
-use crate::place::{Place, stderr};
-
-fn write(place: &Place, name: &str, rows: impl IntoIterator<Item = Value>) {
+fn write(place: &Project, name: &str, rows: impl IntoIterator<Item = Value>) {
     let text: String = rows.into_iter().map(|row| row.to_string() + "\n").collect();
     std::fs::write(place.path(name), text).unwrap();
 }
 
-fn run(place: &Place, pipeline: &str, data: &str) {
+fn run(place: &Project, pipeline: &str, data: &str) {
     let file = format!("pipelines/feedback/{pipeline}.yaml");
     let data = format!("vars.data={data}");
-    let output = place.halftone(&["run", &file, "--set", &data]).output().unwrap();
+    let output = place.command(&["run", &file, "--set", &data]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
-fn rows<R: kit::Row>(place: &Place, port: &str) -> Vec<R> {
+fn rows<R: kit::Row>(place: &Project, port: &str) -> Vec<R> {
     kit::read_rows(&place.path(".halftone/runs").join(port)).unwrap()
 }
 
 #[test]
 fn a_training_pair_leads_back_to_each_vote() {
-    let place = Place::new();
+    let place = Project::with_pipelines();
     let row = |(at, votes): (usize, [u32; 3])| {
         json!({"idx": at, "instruction": format!("Say {at}."), "input": "", "response1": format!("a{at}"),
             "response2": if at == 3 { String::new() } else { format!("b{at}") }, "annotator1": votes[0],
@@ -39,7 +38,7 @@ fn a_training_pair_leads_back_to_each_vote() {
     let pair = pairs.iter().find(|pair| pair.comparison_id.as_deref() == Some("5")).unwrap();
     // Half a vote is added to either side: 2.5 of 4 for the second.
     assert_eq!((pair.chosen[0].content.as_str(), pair.p_hat), ("b5", 0.625));
-    let output = place.halftone(&["trace", &pair.pair_id, "--pipeline", "pandalm", "--json"]).output().unwrap();
+    let output = place.command(&["trace", &pair.pair_id, "--pipeline", "pandalm", "--json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let trace: Value = serde_json::from_slice(&output.stdout).unwrap();
     let of = |list: &Value, key: &str, name: &str| -> Value {
@@ -61,7 +60,7 @@ fn a_training_pair_leads_back_to_each_vote() {
 
 #[test]
 fn judges_and_ratings_meet_gold() {
-    let place = Place::new();
+    let place = Project::with_pipelines();
     std::fs::create_dir(place.path("data")).unwrap();
     let sets = ["natural", "neighbor", "gptinst", "gptout", "manual", "mtbench", "faireval", "llmeval2"];
     let (mut verdicts, mut ratings) = (Vec::new(), Vec::new());

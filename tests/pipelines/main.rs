@@ -2,7 +2,7 @@
 
 mod damage;
 mod feedback;
-mod place;
+mod quickstart;
 mod traces;
 
 use std::collections::BTreeSet;
@@ -11,26 +11,27 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use place::{Place, ran, states, stderr};
+use harness::{Project, ran, states, stderr};
+use quickstart::quickstart;
 use rand::{Rng, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn every_pipeline_file_is_right() {
-    let place = Place::new();
+    let place = Project::with_pipelines();
     let mut files: Vec<_> = place.files("pipelines", "yaml");
     files.sort();
     assert!(files.len() >= 7, "{files:?}");
     for file in files.iter().filter(|file| !file.contains("/own-")) {
-        let output = place.halftone(&["check", file]).output().unwrap();
+        let output = place.command(&["check", file]).output().unwrap();
         assert!(output.status.success(), "{file}: {}", stderr(&output));
     }
 }
 
 #[test]
 fn a_second_run_computes_nothing_and_another_objective_only_what_it_must() {
-    let place = Place::new();
-    let first = place.quickstart(&[]).output().unwrap();
+    let place = Project::with_pipelines();
+    let first = quickstart(&place, &[]).output().unwrap();
     assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
     assert_eq!(states(&first)["embeddings"], "skipped", "GDPO reads no embeddings");
     assert!(ran(&first).contains("policy"));
@@ -42,18 +43,18 @@ fn a_second_run_computes_nothing_and_another_objective_only_what_it_must() {
     let weights = std::fs::metadata(trained.join("policy/model.safetensors")).unwrap();
     assert_eq!(weights.permissions().mode() & 0o777, 0o644, "others may read the weights as any file");
 
-    let again = place.quickstart(&[]).output().unwrap();
+    let again = quickstart(&place, &[]).output().unwrap();
     assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
     assert_eq!(ran(&again), BTreeSet::new());
     assert_eq!(place.ports("quickstart"), ports);
 
     let rpo = ["--set", "policy.objective={name: rpo, beta: 0.3, tau: 0.5}"];
-    let other = place.quickstart(&rpo).output().unwrap();
+    let other = quickstart(&place, &rpo).output().unwrap();
     assert_eq!(other.status.code(), Some(0), "{}", stderr(&other));
     let expected = ["after", "embeddings", "evaluation", "policy", "truth_after"];
     assert_eq!(ran(&other), BTreeSet::from(expected.map(str::to_owned)));
 
-    let back = place.quickstart(&[]).output().unwrap();
+    let back = quickstart(&place, &[]).output().unwrap();
     assert_eq!(back.status.code(), Some(0), "{}", stderr(&back));
     assert_eq!(ran(&back), BTreeSet::new());
     let mut now = place.ports("quickstart");
@@ -64,9 +65,9 @@ fn a_second_run_computes_nothing_and_another_objective_only_what_it_must() {
 
 #[test]
 fn a_run_killed_at_twenty_moments_gives_the_same_bytes_as_one_that_was_not() {
-    let whole = Place::new();
+    let whole = Project::with_pipelines();
     let began = Instant::now();
-    let output = whole.quickstart(&[]).output().unwrap();
+    let output = quickstart(&whole, &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let (expected, duration) = (whole.ports("quickstart"), began.elapsed());
 
@@ -74,9 +75,9 @@ fn a_run_killed_at_twenty_moments_gives_the_same_bytes_as_one_that_was_not() {
     let mut kills = 0;
     while kills < 20 {
         // Killed again and again, each time a little further on, until it comes to its end between two kills.
-        let place = Place::new();
+        let place = Project::with_pipelines();
         loop {
-            let mut child = place.quickstart(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let mut child = quickstart(&place, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let moment = duration.mul_f64(rng.random_range(0.0..0.5));
             std::thread::sleep(moment);
             let early = child.try_wait().unwrap();
@@ -91,7 +92,7 @@ fn a_run_killed_at_twenty_moments_gives_the_same_bytes_as_one_that_was_not() {
                 break;
             }
         }
-        let output = place.quickstart(&[]).output().unwrap();
+        let output = quickstart(&place, &[]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "after {kills} kills: {}", stderr(&output));
         assert_eq!(place.ports("quickstart"), expected, "after {kills} kills");
     }
@@ -100,17 +101,17 @@ fn a_run_killed_at_twenty_moments_gives_the_same_bytes_as_one_that_was_not() {
 #[test]
 fn an_adapter_has_the_same_weights_in_any_folder_and_works_where_the_folder_is_moved_to() {
     let adapter = ["--set", "policy.adapter={rank: 2, alpha: 4, targets: [all-linear]}"];
-    let places = [Place::new(), Place::new()];
+    let places = [Project::with_pipelines(), Project::with_pipelines()];
     for place in &places {
-        let output = place.quickstart(&adapter).output().unwrap();
+        let output = quickstart(&place, &adapter).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     }
     let [one, other] = &places;
     let adapter_weights = ".halftone/runs/quickstart/policy/policy/adapter_model.safetensors";
-    let weights = |place: &Place| std::fs::read(place.path(adapter_weights)).unwrap();
+    let weights = |place: &Project| std::fs::read(place.path(adapter_weights)).unwrap();
     assert_eq!(weights(one), weights(other));
     // Its configuration names the base by its whole path, and what it answers names the adapter by its digest.
-    let others = |place: &Place| {
+    let others = |place: &Project| {
         let mut ports = place.ports("quickstart");
         for port in ["policy/policy", "after/responses", "truth_after/utilities"] {
             assert!(ports.remove(port).is_some(), "{port}");
@@ -119,13 +120,13 @@ fn an_adapter_has_the_same_weights_in_any_folder_and_works_where_the_folder_is_m
     };
     assert_eq!(others(one), others(other));
 
-    let moved = Place::new();
+    let moved = Project::with_pipelines();
     std::fs::rename(one.path(".halftone"), moved.path(".halftone")).unwrap();
-    let again = moved.quickstart(&adapter).output().unwrap();
+    let again = quickstart(&moved, &adapter).output().unwrap();
     assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
     assert_eq!(ran(&again), BTreeSet::new());
     let more =
-        moved.quickstart(&[&adapter[..], &["--set", "after.k=3", "--until", "after"]].concat()).output().unwrap();
+        quickstart(&moved, &[&adapter[..], &["--set", "after.k=3", "--until", "after"]].concat()).output().unwrap();
     assert_eq!(more.status.code(), Some(0), "{}", stderr(&more));
     assert_eq!(ran(&more), BTreeSet::from(["after".to_owned()]));
 }
@@ -133,8 +134,8 @@ fn an_adapter_has_the_same_weights_in_any_folder_and_works_where_the_folder_is_m
 #[test]
 fn the_number_of_threads_changes_no_byte() {
     let mut ports = [1, 2, 4].map(|threads| {
-        let place = Place::new();
-        let output = place.quickstart(&[]).env("RAYON_NUM_THREADS", threads.to_string()).output().unwrap();
+        let place = Project::with_pipelines();
+        let output = quickstart(&place, &[]).env("RAYON_NUM_THREADS", threads.to_string()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         place.ports("quickstart")
     });
@@ -145,12 +146,12 @@ fn the_number_of_threads_changes_no_byte() {
 #[test]
 fn a_signal_stops_a_training_with_75_and_the_next_run_goes_on_to_the_same_bytes() {
     let long = ["--set", "imitation.steps=600", "--set", "imitation.checkpoint_every=50", "--until", "imitation"];
-    let unbroken = Place::new();
-    let output = unbroken.quickstart(&long).output().unwrap();
+    let unbroken = Project::with_pipelines();
+    let output = quickstart(&unbroken, &long).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 
-    let place = Place::new();
-    let mut child = place.quickstart(&long).stderr(Stdio::null()).spawn().unwrap();
+    let place = Project::with_pipelines();
+    let mut child = quickstart(&place, &long).stderr(Stdio::null()).spawn().unwrap();
     let mut events = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(events.any(|line| line.unwrap().contains("checkpoint_written")), "it ended before it could be stopped");
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
@@ -160,7 +161,7 @@ fn a_signal_stops_a_training_with_75_and_the_next_run_goes_on_to_the_same_bytes(
     assert_eq!(child.wait().unwrap().code(), Some(75));
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 
-    let output = place.quickstart(&long).output().unwrap();
+    let output = quickstart(&place, &long).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(ran(&output), BTreeSet::from(["imitation".to_owned()]));
     assert!(String::from_utf8_lossy(&output.stdout).contains(r#""event":"resumed""#));

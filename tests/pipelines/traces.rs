@@ -2,14 +2,15 @@
 
 use std::process::Output;
 
+use harness::{Project, stderr};
 use kit::rows::{Comparison, Pair, Verdict};
 use serde_json::Value;
 
-use crate::place::{Place, stderr};
+use crate::quickstart::quickstart;
 
 const RPO: [&str; 2] = ["--set", "policy.objective={name: rpo, beta: 0.3, tau: 0.5}"];
 
-fn rows<R: kit::Row>(place: &Place, port: &str) -> Vec<R> {
+fn rows<R: kit::Row>(place: &Project, port: &str) -> Vec<R> {
     kit::read_rows(&place.path(".halftone/runs/quickstart").join(port)).unwrap()
 }
 
@@ -17,8 +18,8 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn traced(place: &Place, id: &str) -> Value {
-    let output = place.halftone(&["trace", id, "--json"]).output().unwrap();
+fn traced(place: &Project, id: &str) -> Value {
+    let output = place.command(&["trace", id, "--json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -33,8 +34,8 @@ fn stored<'a>(trace: &'a Value, stage: &str, port: &str, column: &str) -> Vec<&'
 
 #[test]
 fn a_pair_is_followed_from_its_prompt_to_the_steps() {
-    let place = Place::new();
-    let output = place.quickstart(&RPO).output().unwrap();
+    let place = Project::with_pipelines();
+    let output = quickstart(&place, &RPO).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 
     let pair = rows::<Pair>(&place, "pairs/pairs").remove(3);
@@ -79,19 +80,19 @@ fn a_pair_is_followed_from_its_prompt_to_the_steps() {
         sides.iter().any(|side| one == (Some(side.0.as_str()), Some(side.1.as_str())))
     };
     assert_eq!(stored(&by_response, "pairs", "pairs", "pair_id").len(), pairs.iter().filter(with_it).count());
-    let output = place.halftone(&["trace", "no-such-pair"]).output().unwrap();
+    let output = place.command(&["trace", "no-such-pair"]).output().unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert!(stderr(&output).contains("`halftone inspect pairs --pipeline quickstart`"), "{}", stderr(&output));
-    let text = stdout(&place.halftone(&["trace", &pair.pair_id]).output().unwrap());
+    let text = stdout(&place.command(&["trace", &pair.pair_id]).output().unwrap());
     assert!(text.contains("position_gap") && text.contains("completion_tokens"), "{text}");
 }
 
 #[test]
 fn what_a_model_will_see_is_shown_before_it_does() {
-    let place = Place::new();
+    let place = Project::with_pipelines();
     let render = |stage: &str| {
-        let mut command = place.halftone(&["render", "pipelines/quickstart.yaml", stage, "-n", "3"]);
-        crate::place::SMALL.iter().for_each(|set| _ = command.args(["--set", set]));
+        let mut command = place.command(&["render", "pipelines/quickstart.yaml", stage, "-n", "3"]);
+        crate::quickstart::SMALL.iter().for_each(|set| _ = command.args(["--set", set]));
         command.output().unwrap()
     };
     let early = render("verdicts");
@@ -104,7 +105,7 @@ fn what_a_model_will_see_is_shown_before_it_does() {
     let none = render("pairs");
     assert!(stderr(&none).contains("feeds nothing to a model"), "{}", stderr(&none));
 
-    let output = place.quickstart(&["--until", "verdicts"]).output().unwrap();
+    let output = quickstart(&place, &["--until", "verdicts"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let comparison = rows::<Comparison>(&place, "comparisons/comparisons").remove(0);
     let output = render("verdicts");

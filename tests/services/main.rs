@@ -1,9 +1,6 @@
 //! The built binary with services on the loopback interface: a judge's endpoint, and a hub.
 
 mod hub;
-#[path = "../pipelines/place.rs"]
-#[allow(dead_code, reason = "made for the pipeline tests")]
-mod place;
 mod secrets;
 
 use std::process::Stdio;
@@ -12,15 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::server::{Server, Treatment};
+use harness::{Project, ran, states, stderr};
 use hub::{Asked, Hub};
 use kit::rows::Verdict;
-use place::{Place, ran, states, stderr};
 
 const KEY: &str = "sk-canary-0ddba11";
 
 /// A place with a pipeline that judges 30 pairs.
-fn judging(judge: &str) -> Place {
-    let place = Place::new();
+fn judging(judge: &str) -> Project {
+    let place = Project::with_pipelines();
     let rows: Vec<String> = (0..30)
         .map(|row| format!("{{\"prompt\": \"p{row}\", \"chosen\": \"good {row}\", \"rejected\": \"bad {row}\"}}\n"))
         .collect();
@@ -33,7 +30,7 @@ fn judging(judge: &str) -> Place {
     place
 }
 
-fn contains(place: &Place, text: &str) -> Vec<String> {
+fn contains(place: &Project, text: &str) -> Vec<String> {
     let holds = |name: &String| {
         let bytes = std::fs::read(place.path(name)).unwrap();
         bytes.windows(text.len()).any(|part| part == text.as_bytes())
@@ -56,14 +53,14 @@ fn a_run_killed_while_it_judges_pays_for_no_answer_twice() {
     let place = judging(&judge);
     let args = ["run", "judging.yaml", "--json"];
     let start = || {
-        let mut command = place.halftone(&args);
+        let mut command = place.command(&args);
         command.env("HALFTONE_TEST_KEY", KEY);
         command
     };
     // Without the key nothing is asked; the plan does without it.
-    let unset = place.halftone(&args).env_remove("HALFTONE_TEST_KEY").output().unwrap();
+    let unset = place.command(&args).env_remove("HALFTONE_TEST_KEY").output().unwrap();
     assert_eq!(unset.status.code(), Some(78), "{}", stderr(&unset));
-    let plan = place.halftone(&["plan", "judging.yaml"]).output().unwrap();
+    let plan = place.command(&["plan", "judging.yaml"]).output().unwrap();
     let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
     assert!(plan.contains("at most 60 requests") && plan.contains("requests go to http://127.0.0.1"), "{plan}");
     assert!(server.asked().is_empty());
@@ -95,7 +92,7 @@ fn a_run_killed_while_it_judges_pays_for_no_answer_twice() {
 
     // How the endpoint is asked is no part of what it says.
     let other = ["--set", "verdicts.endpoint.concurrency=9", "--set", "verdicts.endpoint.api_key_env=ANOTHER"];
-    let again = place.halftone(&args).args(other).output().unwrap();
+    let again = place.command(&args).args(other).output().unwrap();
     assert_eq!(states(&again)["verdicts"], "reused", "{}", stderr(&again));
 }
 
@@ -104,7 +101,7 @@ fn an_endpoint_that_is_away_ends_the_run_with_69() {
     let server = Server::start(|_, _, _| Treatment::Status(503, "loading".to_owned(), None));
     let place =
         judging(&format!("endpoint: {{url: \"{}\", model: stub, retries: 1, backoff_seconds: 0.01}}", server.url));
-    let output = place.halftone(&["run", "judging.yaml"]).output().unwrap();
+    let output = place.command(&["run", "judging.yaml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
     assert!(stderr(&output).contains("status 503: loading"), "{}", stderr(&output));
 }
@@ -114,7 +111,7 @@ fn a_model_is_named_fetched_once_resumed_and_found_in_the_cache() {
     let hub = Hub::start("test-org/tiny", "llama");
     let place = judging("model: test-org/tiny");
     let command = |args: &[&str]| {
-        let mut command = place.halftone(args);
+        let mut command = place.command(args);
         command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url).env("HF_TOKEN", KEY);
         command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
         command
@@ -167,7 +164,7 @@ fn what_is_missing_in_the_cache_is_fetched_and_what_arrives_is_what_its_tag_says
     let hub = Hub::start("test-org/tiny", "llama");
     let place = judging("model: test-org/tiny");
     let run = || {
-        let mut command = place.halftone(&["run", "judging.yaml", "--device", "cpu"]);
+        let mut command = place.command(&["run", "judging.yaml", "--device", "cpu"]);
         command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url);
         command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").env_remove("HF_TOKEN").output().unwrap()
     };
@@ -211,7 +208,7 @@ fn the_token_goes_to_the_hub_and_to_no_other_port() {
     let (hub, elsewhere) = (Hub::start("test-org/tiny", "llama"), Hub::start("test-org/tiny", "llama"));
     hub.leads_to(&elsewhere.url);
     let place = judging("model: test-org/tiny");
-    let mut command = place.halftone(&["run", "judging.yaml", "--device", "cpu"]);
+    let mut command = place.command(&["run", "judging.yaml", "--device", "cpu"]);
     command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url).env("HF_TOKEN", KEY);
     let output = command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -229,7 +226,7 @@ fn what_the_hub_sends_without_end_is_given_up() {
         let hub = Hub::start("test-org/tiny", "llama");
         hub.never_ends(what);
         let place = judging("model: test-org/tiny");
-        let mut command = place.halftone(&["run", "judging.yaml", "--device", "cpu"]);
+        let mut command = place.command(&["run", "judging.yaml", "--device", "cpu"]);
         command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url).env_remove("HF_TOKEN");
         let output = command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").output().unwrap();
         assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
@@ -245,7 +242,7 @@ fn what_the_hub_sends_without_end_is_given_up() {
     let place = judging("model: test-org/tiny");
     std::fs::create_dir(place.path("hf")).unwrap();
     std::os::unix::fs::symlink("/dev/zero", place.path("hf/token")).unwrap();
-    let mut command = place.halftone(&["run", "judging.yaml", "--device", "cpu"]);
+    let mut command = place.command(&["run", "judging.yaml", "--device", "cpu"]);
     command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url).env_remove("HF_TOKEN");
     let output = command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").output().unwrap();
     assert_eq!(output.status.code(), Some(65), "{}", stderr(&output));
@@ -261,7 +258,7 @@ fn a_model_that_the_hub_does_not_have_is_told() {
         ("./test-org/tiny", 78, "there is no file or folder"),
     ] {
         let place = judging(&format!("model: \"{model}\""));
-        let mut command = place.halftone(&["run", "judging.yaml"]);
+        let mut command = place.command(&["run", "judging.yaml"]);
         let command = command.env("HF_HOME", place.path("hf")).env("HF_ENDPOINT", &hub.url);
         let output = command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));

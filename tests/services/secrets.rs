@@ -3,8 +3,8 @@
 use std::process::Output;
 
 use harness::server::{Server, Treatment};
+use harness::{Project, ran, states, stderr};
 
-use crate::place::{Place, ran, states, stderr};
 use crate::{contains, judging};
 
 const SECRET: &str = "canary/7f3a+secret";
@@ -13,8 +13,8 @@ fn all(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(output))
 }
 
-fn run(place: &Place, file: &str, secret: &str) -> Output {
-    let mut command = place.halftone(&["run", file, "--json"]);
+fn run(place: &Project, file: &str, secret: &str) -> Output {
+    let mut command = place.command(&["run", file, "--json"]);
     command.env("HALFTONE_TEST_SECRET", secret).output().unwrap()
 }
 
@@ -53,7 +53,7 @@ fn values_of_the_environment_are_named_and_not_written_down() {
         &["trace", "1"],
         &["check", "judging.yaml"],
     ] {
-        let output = place.halftone(args).env("HALFTONE_TEST_SECRET", SECRET).output().unwrap();
+        let output = place.command(args).env("HALFTONE_TEST_SECRET", SECRET).output().unwrap();
         assert!(!all(&output).contains(SECRET), "{args:?}: {}", all(&output));
     }
     assert_eq!(contains(&place, SECRET), Vec::<String>::new());
@@ -73,7 +73,7 @@ fn short_values_of_the_environment_are_named_where_they_go_to_a_server() {
     let text = std::fs::read_to_string(place.path("judging.yaml")).unwrap().replace("least_mass: 0, ", "");
     std::fs::write(place.path("judging.yaml"), text).unwrap();
     let run = |file: &str, short: &str| {
-        let mut command = place.halftone(&["run", file, "--json"]);
+        let mut command = place.command(&["run", file, "--json"]);
         command.env("HALFTONE_TEST_SHORT", short).env("HALFTONE_TEST_PIN", "74109");
         command.env("HALFTONE_TEST_MASS", "0.0000001").env("HALFTONE_TEST_MANY", "2").output().unwrap()
     };
@@ -118,7 +118,7 @@ fn what_an_endpoint_repeats_is_redacted_in_errors_and_records() {
 
 #[test]
 fn terminal_escapes_in_data_reach_no_terminal() {
-    let place = Place::new();
+    let place = Project::with_pipelines();
     let evil = "\\u001b]52;c;eA==\\u0007\\u001b[2J\\u009b1A\\u007f\\r\\u202e";
     let row =
         |n: usize| format!("{{\"prompt\": \"p{n}{evil}\", \"chosen\": \"good{evil}\", \"rejected\": \"bad {n}\"}}\n");
@@ -137,7 +137,7 @@ fn terminal_escapes_in_data_reach_no_terminal() {
         &["status"],
     ];
     for args in commands {
-        let output = place.halftone(args).output().unwrap();
+        let output = place.command(args).output().unwrap();
         let bytes = [output.stdout.clone(), output.stderr.clone()].concat();
         let said = String::from_utf8_lossy(&bytes);
         let moves = |letter: char| (letter.is_control() && !"\n\t".contains(letter)) || letter == '\u{202e}';

@@ -1,7 +1,7 @@
-//! Surroundings for tests: stages in a temporary folder, the oracle data, a judge's endpoint that fails on request,
+//! Surroundings for tests: stages or the whole program in a temporary folder, the oracle data, a judge's endpoint that fails on request,
 //! files that are nearly right, and what a machine lacks. For tests alone.
 //!
-//! It knows `kit` and no stage. Read [`Place`] first.
+//! It knows `kit` and no stage. Read [`Place`] for tests of a stage, [`Project`] for tests of the program.
 
 #[cfg(feature = "gguf")]
 pub mod gguf;
@@ -9,6 +9,7 @@ mod golden;
 pub mod mutations;
 mod oracles;
 mod place;
+mod project;
 mod requirement;
 pub mod server;
 mod settings;
@@ -16,5 +17,6 @@ mod settings;
 pub use golden::check_golden;
 pub use oracles::{lines, oracle, oracles, pairs};
 pub use place::{Place, counted};
+pub use project::{Project, ran, states, stderr};
 pub use requirement::{Requirement, missing};
 pub use settings::with;
