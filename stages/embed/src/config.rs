@@ -22,8 +22,8 @@ pub struct Embed {
     /// The precision of matrix products. BERT encoders compute in f32 alone on a GPU.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
-    /// Tokens computed at once. More needs more memory.
-    #[serde(default = "tokens_per_batch")]
+    /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
+    #[serde(default = "tokens::tokens_per_batch")]
     pub tokens_per_batch: usize,
     /// Prompts in a shard, which is committed as one file; a kill costs the batch in work.
     #[serde(default = "shard_rows")]
@@ -59,10 +59,6 @@ impl EmbeddedText {
 
 fn text() -> EmbeddedText {
     EmbeddedText::All
-}
-
-fn tokens_per_batch() -> usize {
-    lm::TOKENS_AT_ONCE
 }
 
 fn shard_rows() -> usize {

@@ -75,8 +75,8 @@ pub struct Evaluate {
     /// The precision of matrix products, `f32` or `bf16`.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
-    /// Tokens computed at once. More needs more memory.
-    #[serde(default = "tokens_per_batch")]
+    /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
+    #[serde(default = "tokens::tokens_per_batch")]
     pub tokens_per_batch: usize,
 }
 
@@ -144,10 +144,6 @@ pub enum Side {
     A,
     /// Side b.
     B,
-}
-
-fn tokens_per_batch() -> usize {
-    lm::TOKENS_AT_ONCE
 }
 
 impl Evaluate {

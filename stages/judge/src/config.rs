@@ -70,8 +70,8 @@ pub struct Judge {
     /// The precision of matrix products, `f32` or `bf16`.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
-    /// Tokens computed at once, shared prefixes counted once. More needs more memory.
-    #[serde(default = "tokens_per_batch")]
+    /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
+    #[serde(default = "tokens::tokens_per_batch")]
     pub tokens_per_batch: usize,
     /// Comparisons in a shard, at least, which is committed as one file; a kill costs the batch in work.
     #[serde(default = "shard_rows")]
@@ -102,10 +102,6 @@ fn least_mass() -> f64 {
 
 fn max_low_mass() -> f64 {
     0.1
-}
-
-fn tokens_per_batch() -> usize {
-    lm::TOKENS_AT_ONCE
 }
 
 fn shard_rows() -> usize {
@@ -176,7 +172,7 @@ impl Judge {
     fn without_effect_remotely(&self) -> Vec<Finding> {
         let given = [
             ("tokens", self.tokens != QuestionRules::default()),
-            ("tokens_per_batch", self.tokens_per_batch != tokens_per_batch()),
+            ("tokens_per_batch", self.tokens_per_batch != tokens::tokens_per_batch()),
             ("dtype", !self.dtype.is_default()),
         ];
         let given = given.into_iter().filter(|(_, given)| *given);

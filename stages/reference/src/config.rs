@@ -24,16 +24,12 @@ pub struct Reference {
     /// The precision of matrix products, `f32` or `bf16`. `train` has to compute in the same.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
-    /// Tokens computed at once, shared prefixes counted once. More needs more memory.
-    #[serde(default = "tokens_per_batch")]
+    /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
+    #[serde(default = "tokens::tokens_per_batch")]
     pub tokens_per_batch: usize,
     /// Sequences in a shard, at least, which is committed as one file; a kill costs the batch in work.
     #[serde(default = "shard_rows")]
     pub shard_rows: usize,
-}
-
-fn tokens_per_batch() -> usize {
-    lm::TOKENS_AT_ONCE
 }
 
 fn shard_rows() -> usize {

@@ -38,7 +38,8 @@ pub struct Sample {
     /// The precision of matrix products, `f32` or `bf16`.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
-    /// Tokens in memory at once, over all prompts and responses in work. More needs more memory.
+    /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
+    /// Of a token in work, sampling keeps keys and values alone: more fit than where rows are scored.
     #[serde(default = "tokens_per_batch")]
     pub tokens_per_batch: usize,
     /// Prompts in a shard, which is committed as one file; a kill costs the batch in work.

@@ -15,4 +15,4 @@ mod rules;
 pub use error::lm_error;
 pub use model::{load_decoder, open_device};
 pub use reader::{DatasetRow, ItemSequences, Mismatched, RefusedRow, SequenceKey, SequenceReader, turns};
-pub use rules::{PromptRules, QuestionRules, RowRules};
+pub use rules::{PromptRules, QuestionRules, RowRules, tokens_per_batch};

@@ -146,6 +146,11 @@ fn at_least_one(limit: Option<usize>) -> Option<Finding> {
     (limit == Some(0)).then(|| Finding::at("tokens.max_tokens", "got 0, wanted at least 1"))
 }
 
+/// Tokens in work at once where rows are scored or embedded, unless `tokens_per_batch` says otherwise.
+pub fn tokens_per_batch() -> usize {
+    lm::TOKENS_AT_ONCE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
