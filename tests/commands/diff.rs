@@ -2,35 +2,7 @@
 
 use serde_json::Value;
 
-use harness::Project;
-
-const PIPELINE: &str = "
-name: test
-seed: 17
-stages:
-  data: {kind: ingest, files: ./data.jsonl, form: text}
-  gold: {kind: ingest, files: ./gold.jsonl, form: text}
-  verdicts: {kind: calibrate, verdicts: data.verdicts, gold: gold.pairs, method: platt, folds: 2}
-  pairs: {kind: pairs, from: verdicts, ties: keep}
-  figures: {kind: evaluate, verdicts: verdicts, policy_side: a, ties: half}
-";
-
-/// Judged comparisons with labels all over [0, 1].
-fn judged(rows: usize, label: impl Fn(usize) -> f64) -> String {
-    let row = |n: usize| {
-        format!(
-            "{{\"prompt\": \"question {n}\", \"response_0\": \"one {n}\", \"response_1\": \"two {n}\", \"p_hat\": {}}}\n",
-            label(n)
-        )
-    };
-    (0..rows).map(row).collect()
-}
-
-fn project() -> Project {
-    let judge = judged(100, |n| 0.02 + 0.96 * n as f64 / 99.0);
-    let gold = judged(100, |n| f64::from(u8::from(n % 10 < n / 10)));
-    Project::new(&[("pipeline.yaml", PIPELINE), ("data.jsonl", &judge), ("gold.jsonl", &gold)])
-}
+use crate::judged::project;
 
 #[test]
 fn configuration_labels_and_figures_are_compared() {

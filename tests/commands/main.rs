@@ -12,5 +12,6 @@ mod forecasts;
 mod gguf;
 mod help;
 mod init;
+mod judged;
 mod nothing;
 mod scenarios;

@@ -1,16 +1,14 @@
 //! Similar prompts: the nearest ones by their embeddings, and the effective number of prompts in a batch under RPO's
 //! weights.
 
-use std::collections::BTreeMap;
-
 use kit::{Result, Table};
 use serde_json::Value;
 
 use super::examples::short;
 use super::files::{self, Found, groups};
 use super::plots::{Frame, Ink, Mark, counts, range};
+use super::texts::texts;
 use super::view::{Figure, Grid, Part, Section, four, grouped};
-use crate::look::inspect::is_text;
 use crate::store::RunRecord;
 
 const SIZE: (u32, u32) = (350, 230);
@@ -18,8 +16,6 @@ const SIZE: (u32, u32) = (350, 230);
 const PROMPTS: usize = 200;
 /// Prompts that are shown with their nearest ones.
 const SHOWN: usize = 8;
-/// Rows that are looked through for the texts of prompts.
-const TEXTS: usize = 20_000;
 /// The batch where no training of the run says another.
 const BATCH: usize = 32;
 
@@ -92,7 +88,13 @@ fn neighbours(trainings: &[Weighing], found: &[Found], table: &Found) -> Result<
     picked.dedup();
     let wanted: Vec<&(usize, Vec<usize>)> = picked.iter().filter_map(|&at| near.get(at)).collect();
     let ids = wanted.iter().flat_map(|(i, others)| std::iter::once(i).chain(others));
-    let texts = texts(found, ids.map(|&i| prompts[i].0.as_str()).collect())?;
+    let columns = |table| match table {
+        Table::Pairs => Some(["chosen_prompt_id", "chosen_prompt"]),
+        Table::Items => Some(["prompt_id", "prompt"]),
+        Table::Prompts => Some(["prompt_id", "messages"]),
+        _ => None,
+    };
+    let texts = texts(found, ids.map(|&i| prompts[i].0.as_str()).collect(), columns)?;
     let mut grid = Grid::new(&["prompt", "the nearest", "#cosine", "the next", "#cosine"]);
     for (i, others) in wanted {
         let text = |i: usize| {
@@ -171,29 +173,6 @@ fn cosines(vectors: &[&[f64]]) -> Vec<Vec<f64>> {
     let lengths: Vec<f64> = vectors.iter().map(|vector| dot(vector, vector).sqrt()).collect();
     let row = |i: usize| (0..vectors.len()).map(|j| dot(vectors[i], vectors[j]) / (lengths[i] * lengths[j])).collect();
     (0..vectors.len()).map(row).collect()
-}
-
-/// The texts of prompts, by id, where a table of the run has them.
-fn texts(found: &[Found], mut wanted: Vec<&str>) -> Result<BTreeMap<String, String>> {
-    let mut texts = BTreeMap::new();
-    for table in found {
-        let columns = match table.table {
-            Table::Pairs => ["chosen_prompt_id", "chosen_prompt"],
-            Table::Items => ["prompt_id", "prompt"],
-            Table::Prompts => ["prompt_id", "messages"],
-            _ => continue,
-        };
-        wanted.retain(|id| !texts.contains_key(*id));
-        if wanted.is_empty() {
-            break;
-        }
-        for row in table.first(&columns, TEXTS)? {
-            if let Some(id) = row[0].as_str().filter(|id| wanted.contains(id)) {
-                texts.insert(id.to_owned(), is_text(&row[1]).unwrap_or_default());
-            }
-        }
-    }
-    Ok(texts)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod plots;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod training;
 mod view;
 

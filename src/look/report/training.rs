@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::examples::short;
 use super::files::{self, Found, groups};
 use super::plots::{Frame, Ink, Mark, counts, range};
+use super::texts::texts;
 use super::view::{Cell, Figure, Grid, Part, Section, four, grouped};
 use super::{FIGURES, ROWS};
-use crate::look::inspect::{Rows, is_text};
+use crate::look::inspect::Rows;
 
 const SIZE: (u32, u32) = (350, 230);
 /// Points of a curve; longer trainings are shown by the means of as many parts.
@@ -22,8 +23,6 @@ const SPLITS: usize = 100_000;
 /// The plots of `splits`: the column's index among those that are read, the name, and whether its axis is a share.
 const SPLIT: [(usize, &str, bool); 3] =
     [(4, "loss by label", false), (5, "rewards/margins by label", false), (6, "rewards/accuracies by label", true)];
-/// Training pairs that are looked through for the texts of contrasts.
-const TEXTS: usize = 20_000;
 
 /// The plots of `metrics`: the column, and whether its axis is a share.
 const CURVES: [(&str, bool); 8] = [
@@ -356,7 +355,12 @@ fn strongest(found: &[Found], table: &Found) -> Result<Part> {
     cross.sort_by(|a, b| b[3].as_f64().unwrap_or(0.0).total_cmp(&a[3].as_f64().unwrap_or(0.0)));
     let wanted: Vec<&Vec<Value>> = cross.into_iter().take(10).collect();
     let ids = wanted.iter().flat_map(|row| [&row[1], &row[2]]).filter_map(Value::as_str).collect();
-    let texts = prompts(found, ids)?;
+    let columns = |table| match table {
+        Table::Pairs => Some(["pair_id", "chosen_prompt"]),
+        Table::Items => Some(["item_id", "prompt"]),
+        _ => None,
+    };
+    let texts = texts(found, ids, columns)?;
     let mut grid = Grid::new(&["prompt", "set against the rejected side of", "#similarity", "#weight", "#step"]);
     for row in wanted {
         let text = |cell: &Value| {
@@ -382,28 +386,6 @@ fn strongest(found: &[Found], table: &Found) -> Result<Part> {
     let figures = vec![Figure::new("Weight", &frame, &[(Ink::series(0), Mark::Dots(points))], &[])?];
     let facts = table.read_note(rows.len(), "contrasts");
     Ok(Part { title: table.name(), facts, figures, table: Some(grid), ..Part::default() })
-}
-
-/// The prompts of pairs and items, by their ids.
-fn prompts(found: &[Found], mut wanted: Vec<&str>) -> Result<BTreeMap<String, String>> {
-    let mut texts = BTreeMap::new();
-    for table in found {
-        let columns = match table.table {
-            Table::Pairs => ["pair_id", "chosen_prompt"],
-            Table::Items => ["item_id", "prompt"],
-            _ => continue,
-        };
-        wanted.retain(|id| !texts.contains_key(*id));
-        if wanted.is_empty() {
-            break;
-        }
-        for row in table.first(&columns, TEXTS)? {
-            if let Some(id) = row[0].as_str().filter(|id| wanted.contains(id)) {
-                texts.insert(id.to_owned(), is_text(&row[1]).unwrap_or_default());
-            }
-        }
-    }
-    Ok(texts)
 }
 
 #[cfg(test)]
