@@ -132,14 +132,14 @@ fn models_that_cannot_be_used_are_found_before_anything_runs() {
 
     fresh();
     assert!(project.done(&["check", "x.yaml"]).contains("nothing wrong"));
-    config("model_type", "gemma2".into());
-    found("`model_type` is \"gemma2\"");
+    config("model_type", "qwen3_moe".into());
+    found("`model_type` is \"qwen3_moe\"");
     fresh();
     config("quantization_config", serde_json::json!({"bits": 4}));
     found("quantization_config");
     fresh();
-    config("rope_parameters", serde_json::json!({"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}));
-    found("`rope_type` is \"yarn\"");
+    config("rope_parameters", serde_json::json!({"rope_type": "proportional", "rope_theta": 1e4}));
+    found("`rope_type` is \"proportional\"");
     fresh();
     remove("tokenizer.json");
     found("tokenizer.json");

@@ -43,11 +43,14 @@ fn write_all(folder: &Path, family: &str, matrices: GgmlDType, sizes: &[(&str, u
     let size = |key: &str| config[key].as_u64().unwrap() as u32;
     let heads = size("num_attention_heads");
     let head_dim = config["head_dim"].as_u64().map_or(size("hidden_size") / heads, |dim| dim as u32);
-    let theta = [&config["rope_theta"], &config["rope_parameters"]["rope_theta"]];
+    let ropes = &config["rope_parameters"];
+    let theta = [&config["rope_theta"], &ropes["rope_theta"], &ropes["full_attention"]["rope_theta"]];
     let theta = theta.iter().find_map(|theta| theta.as_f64()).unwrap() as f32;
-    let key = |name: &str| format!("{family}.{name}");
+    let architecture = family.trim_end_matches("_text");
+    let gemma = family.starts_with("gemma");
+    let key = |name: &str| format!("{architecture}.{name}");
     let mut metadata = vec![
-        ("general.architecture".to_owned(), Value::String(family.to_owned())),
+        ("general.architecture".to_owned(), Value::String(architecture.to_owned())),
         (key("attention.head_count"), Value::U32(heads)),
         (key("attention.head_count_kv"), Value::U32(size("num_key_value_heads"))),
         (key("attention.key_length"), Value::U32(head_dim)),
@@ -64,8 +67,19 @@ fn write_all(folder: &Path, family: &str, matrices: GgmlDType, sizes: &[(&str, u
         ("attention_multiplier", "attention.scale"),
         ("residual_multiplier", "residual_scale"),
         ("logits_scaling", "logit_scale"),
+        ("attn_logit_softcapping", "attn_logit_softcapping"),
+        ("final_logit_softcapping", "final_logit_softcapping"),
     ] {
         metadata.extend(config[own].as_f64().map(|factor| (key(name), Value::F32(factor as f32))));
+    }
+    if gemma && let Some(window) = config["sliding_window"].as_u64() {
+        metadata.push((key("attention.sliding_window"), Value::U32(window as u32)));
+    }
+    if let Some(theta) = ropes["sliding_attention"]["rope_theta"].as_f64() {
+        metadata.push((key("rope.freq_base_swa"), Value::F32(theta as f32)));
+    }
+    if let Some(period) = config["_sliding_window_pattern"].as_u64() {
+        metadata.push((key("attention.sliding_window_pattern"), Value::U32(period as u32)));
     }
     for (name, size) in sizes {
         metadata.retain(|(other, _)| *other != key(name));
@@ -78,6 +92,17 @@ fn write_all(folder: &Path, family: &str, matrices: GgmlDType, sizes: &[(&str, u
         if INTERLEAVED.contains(&family) && (name.contains("q_proj") || name.contains("k_proj")) {
             tensor = interleaved(&tensor, head_dim as usize);
         }
+        if gemma && name.ends_with("norm.weight") {
+            tensor = (tensor + 1.0).unwrap();
+        }
+        // The norm before the feed-forward part is named after that in all files.
+        let name = match config["model_type"].as_str() {
+            Some("gemma2" | "gemma3_text" | "olmo2") => name
+                .replace("post_attention_layernorm", "post_attention_norm")
+                .replace("pre_feedforward_layernorm", "ffn_norm")
+                .replace("post_feedforward_layernorm", "post_ffw_norm"),
+            _ => name,
+        };
         tensors.push((
             renamed(&name),
             QTensor::quantize(&tensor, if tensor.rank() == 2 { matrices } else { GgmlDType::F32 }).unwrap(),

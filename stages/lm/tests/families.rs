@@ -30,9 +30,18 @@ struct Form {
     name: String,
     change: Map<String, Value>,
     logps: Vec<Vec<f64>>,
+    #[serde(default)]
     logits: Vec<Vec<f64>>,
+    #[serde(default)]
     greedy: Vec<Vec<u32>>,
     half: f64,
+}
+
+impl Form {
+    /// Whether texts are rotated by their length, so that the beginning of one is another text.
+    fn mixed(&self) -> bool {
+        self.name.starts_with("mixed")
+    }
 }
 
 #[derive(Deserialize)]
@@ -74,16 +83,24 @@ fn numbers(family: &str) -> Numbers {
     serde_json::from_value(json(&fixture(family).join("numbers.json"))).unwrap()
 }
 
+/// Keys of a change that null does not take away: they are null.
+const NULL: [&str; 3] = ["rope_scaling", "attn_logit_softcapping", "final_logit_softcapping"];
+
 /// A folder with the weights of a family and another `config.json`.
 fn folder_of(family: &str, change: &Map<String, Value>) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
-        std::fs::copy(fixture(family).join(name), folder.path().join(name)).unwrap();
+    for (from, name) in [
+        (family, "model.safetensors"),
+        ("tokenizer", "tokenizer.json"),
+        ("tokenizer", "tokenizer_config.json"),
+        ("tokenizer", "chat_template.jinja"),
+    ] {
+        std::fs::copy(fixture(from).join(name), folder.path().join(name)).unwrap();
     }
     let mut config = json(&fixture(family).join("config.json"));
     for (key, value) in change {
         config.as_object_mut().unwrap().remove(key);
-        if !value.is_null() || key == "rope_scaling" {
+        if !value.is_null() || NULL.contains(&key.as_str()) {
             config[key] = value.clone();
         }
     }
@@ -132,6 +149,13 @@ fn worst<'a>(got: impl IntoIterator<Item = &'a f64>, want: impl IntoIterator<Ite
 fn tokens_and_logits_are_those_of_transformers() {
     each_form(|name, folder, numbers, form| {
         let decoder = load(folder);
+        let wanted =
+            numbers.rows.iter().zip(&form.logps).map(|(row, logps)| logps[row.start - 1..].iter().sum::<f64>());
+        let off = worst(&responses(&decoder, numbers, 4096), &wanted.collect::<Vec<_>>());
+        assert!(off < 1e-4, "{name}: {off}");
+        if form.mixed() {
+            return;
+        }
         let off = worst(token_logps(&decoder, numbers).iter().flatten(), form.logps.iter().flatten());
         let prompts: Vec<&[u32]> = numbers.prompts.iter().take(form.logits.len()).map(Vec::as_slice).collect();
         let (_, logits) = decoder.prefill(&prompts, 0).unwrap();
@@ -151,6 +175,11 @@ fn generation_is_that_of_transformers_and_its_log_probability_the_score() {
         let rules =
             |temperature| SamplingRules { temperature, top_p: None, top_k: None, max_tokens: 24, stop: Vec::new() };
         let requests: Vec<_> = numbers.prompts.iter().map(|ids| GenerateRequest { ids, seeds: vec![1, 2] }).collect();
+        if form.mixed() {
+            let refused = decoder.generate(&text, &requests, &rules(0.0), 4096).unwrap_err().to_string();
+            assert!(refused.contains("may grow beyond 14 tokens, from where on this model rotates all"), "{refused}");
+            return;
+        }
         let greedy = decoder.generate(&text, &requests, &rules(0.0), 4096).unwrap();
         for (samples, want) in greedy.iter().zip(&form.greedy) {
             assert_eq!(samples[0].ids, *want, "{name}");
@@ -184,7 +213,9 @@ fn a_saved_folder_is_the_same_model() {
     each_form(|name, folder, numbers, _| {
         let decoder = load(folder);
         let to = tempfile::tempdir().unwrap();
+        std::fs::write(folder.join("preprocessor_config.json"), "{}").unwrap();
         lm::export(folder, to.path(), None).unwrap();
+        assert!(to.path().join("preprocessor_config.json").is_file(), "{name}: of models of images");
         let saved = json(&to.path().join("config.json"));
         for (key, value) in json(&folder.join("config.json")).as_object().unwrap() {
             assert_eq!(saved[key], *value, "{name}: {key}");
@@ -201,6 +232,9 @@ fn a_saved_folder_is_the_same_model() {
 #[test]
 fn half_precision_is_near() {
     each_form(|name, folder, numbers, form| {
+        if form.mixed() {
+            return;
+        }
         let tokens: usize = form.logps.iter().map(Vec::len).sum();
         let mean = |decoder: &Decoder| {
             let got = token_logps(decoder, numbers);
@@ -324,7 +358,7 @@ fn an_adapter_of_peft_gives_its_numbers_and_is_written_as_it_was() {
     }
 }
 
-/// Sizes are counted from the same keys as those of a Llama: these families add no weights.
+/// Sizes are counted from the same keys as those of a Llama; some of these families add norms.
 #[test]
 fn the_estimate_of_cost_knows_them() {
     for family in &families() {
@@ -333,9 +367,18 @@ fn the_estimate_of_cost_knows_them() {
         llama["model_type"] = "llama".into();
         let load = Load { tokens: 1000.0, scored: 300.0, context: 80.0 };
         let of = |config: &Value| Estimate::of(config, Dtype::F32, "cpu").unwrap().forward(load);
-        assert_eq!(of(&config), of(&llama), "{family}");
+        llama["hidden_act"] = "silu".into();
+        llama["rope_parameters"] = Value::Null;
+        llama["layer_types"] = Value::Null;
         let parameters = self::load(&fixture(family)).config().parameter_count();
         let file = std::fs::metadata(fixture(family).join("model.safetensors")).unwrap().len() as usize;
+        // What stands beside a decoder is not computed.
+        if config["text_config"].is_object() {
+            assert!(of(&config) > 0.0 && parameters * 4 < file, "{family}");
+            continue;
+        }
+        let more = of(&config) / of(&llama) - 1.0;
+        assert!((-1e-9..0.05).contains(&more), "{family}: {more}");
         assert!(parameters * 4 < file && file < parameters * 4 + 10_000, "{family}: {parameters} {file}");
     }
 }
@@ -346,6 +389,10 @@ fn gguf_files_give_the_folders_numbers() {
         let numbers = numbers(family);
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("model.gguf");
+        // Files of llama.cpp are not read for these, whose rotations are scaled there.
+        if ["olmo3", "phi3", "ministral3", "gemma3", "mistral3"].contains(&family.as_str()) {
+            continue;
+        }
         gguf::write(&fixture(family), family, &file);
         let off = worst(token_logps(&load(&file), &numbers).iter().flatten(), numbers.forms[0].logps.iter().flatten());
         assert!(off < 2e-5, "{family}: {off}");

@@ -42,6 +42,19 @@ fn a_saved_model_is_the_same_model() {
     }
 }
 
+/// As models that embed texts are stored: bodies alone, whose names begin with nothing.
+#[test]
+fn a_body_of_bare_names_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(oracle("llama").join("config.json"), folder.path().join("config.json")).unwrap();
+    let tensors = safetensors::load(oracle("llama").join("model.safetensors"), &Device::Cpu).unwrap();
+    let bare = tensors.into_iter().map(|(name, tensor)| (name.trim_start_matches("model.").to_owned(), tensor));
+    safetensors::save(&bare.collect::<HashMap<_, _>>(), folder.path().join("model.safetensors")).unwrap();
+    let load = |folder: &Path| Decoder::load(folder, &Device::Cpu).unwrap();
+    let sequences = sequences("llama");
+    assert_eq!(scores(&load(folder.path()), &sequences), scores(&load(&oracle("llama")), &sequences));
+}
+
 #[test]
 fn shards_and_half_precision_are_read() {
     let sequences = sequences("llama3");

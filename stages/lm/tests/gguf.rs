@@ -103,9 +103,12 @@ fn a_window_makes_a_mistral_of_a_llama_and_is_refused_where_the_family_has_none(
 fn an_architecture_that_is_not_computed_is_refused_with_what_is() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("model.gguf");
-    gguf::write(&oracle("llama"), "gemma2", &file);
+    gguf::write(&oracle("llama"), "phi3", &file);
     let refused = DecoderConfig::from_folder(&file).unwrap_err().to_string();
-    assert!(refused.contains("`gemma2` is not computed; computed are granite, llama, qwen2"), "{refused}");
+    assert!(
+        refused.contains("`phi3` is not computed; computed are gemma, gemma2, gemma3, granite, llama"),
+        "{refused}"
+    );
     assert!(refused.contains("through an endpoint"), "{refused}");
 }
 

@@ -117,6 +117,27 @@ fn families_of_chat_templates_are_equal() {
     }
 }
 
+/// Gemma 3 has no system role: its template puts that message before the user's. Ids by transformers 5.24.
+#[test]
+fn gemma_3_puts_a_system_message_into_the_first_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let gemma = chats().join("gemma");
+    let mut config = json(gemma.join("tokenizer_config.json"));
+    config.as_object_mut().unwrap().remove("chat_template");
+    std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    std::fs::copy(gemma.join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    std::fs::copy(chats().join("gemma3.jinja"), folder.path().join("chat_template.jinja")).unwrap();
+    let text = Text::load(folder.path()).unwrap();
+    let turns = [turn("system", "Be brief."), turn("user", " Who is there? ")];
+    let want = [
+        2, 4, 326, 324, 347, 262, 282, 310, 351, 323, 314, 310, 311, 270, 262, 262, 300, 313, 320, 382, 346, 344, 280,
+        5, 262, 4, 318, 320, 309, 310, 317, 262, 289, 325, 382, 365, 270, 5, 262,
+    ];
+    assert_eq!(text.prompt(&turns, &RULES, 4096).unwrap().unwrap().ids, want[..32]);
+    let single = text.single(&turns, &[turn("assistant", "It is I.")], &RULES, 4096).unwrap().unwrap();
+    assert_eq!((&single.ids[..], single.start), (&want[..], 32));
+}
+
 fn check_common_prefix(got: &Result<Sequence, Refusal>, alone: &[u32], whole: &[u32], place: &str) {
     let start = alone.iter().zip(whole).take_while(|(a, b)| a == b).count();
     match got {

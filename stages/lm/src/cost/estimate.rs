@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::path::Path;
 
+use crate::model::family::{HeadNorms, Norms};
 use crate::model::passes::Schedule;
 use crate::model::weights::shapes;
 use crate::ops::head::chunk_rows;
@@ -192,7 +193,10 @@ fn per_row(config: &DecoderConfig) -> u64 {
     let (hidden, heads) = (config.hidden_size as u64, config.heads as u64);
     let queries = heads * config.head_dim as u64;
     let qkv = queries + 2 * (config.kv_heads * config.head_dim) as u64;
-    2 * hidden + 2 + qkv * (1 + u64::from(config.qk_norm)) + queries + heads + 2 * config.intermediate_size as u64
+    let normed = u64::from(config.head_norm != HeadNorms::None);
+    // What went into the norms after the parts of a block.
+    let after = if config.family.norms == Norms::Before { 0 } else { 2 * hidden + 2 };
+    2 * hidden + 2 + after + qkv * (1 + normed) + queries + heads + 2 * config.intermediate_size as u64
 }
 
 /// The rows of a batch.

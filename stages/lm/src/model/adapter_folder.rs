@@ -4,7 +4,7 @@ use crate::error::is_there;
 use crate::model::gguf::folder_of;
 use crate::model::lora::{Lora, TARGETS, is_adapter};
 use crate::model::saving::rounded;
-use crate::model::weights::{self, HEAD, TABLE};
+use crate::model::weights::{self, HEAD};
 use crate::{DType, Decoder, DecoderConfig, Error, Result};
 use candle_core::Tensor;
 use models::ADAPTER_CONFIG;
@@ -128,9 +128,10 @@ impl StoredAdapter {
             return Err(Error::file(&self.path, text));
         }
         for (stored, name) in self.modules() {
-            if config.tied && [TABLE, HEAD].contains(&name.as_str()) {
+            let table = format!("{}embed_tokens.weight", config.body());
+            if config.tied && [table.as_str(), HEAD].contains(&name.as_str()) {
                 config.tied = false;
-                tensors.insert(HEAD.to_owned(), tensors[TABLE].clone());
+                tensors.insert(HEAD.to_owned(), tensors[&table].clone());
             }
             let tensor = &self.tensors[stored];
             let Some(old) = tensors.get_mut(&name) else {
@@ -220,7 +221,7 @@ impl Decoder {
             "modules_to_save": null,
             "peft_type": "LORA",
             "r": lora.rank,
-            "target_modules": lora.targets,
+            "target_modules": if self.config().wrapped { self.adapted(lora)? } else { lora.targets.clone() },
             "task_type": "CAUSAL_LM",
         });
         if lora.rslora {

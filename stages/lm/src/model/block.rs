@@ -1,11 +1,13 @@
 //! One block of a decoder: attention, then the feed-forward part, each on normalised states and added to them.
 
 use crate::model::config::DecoderConfig;
+use crate::model::family::{Activation, HeadNorms};
 use crate::model::forest::Forest;
-use crate::model::parameter::{Linear, Parameter};
+use crate::model::parameter::{Linear, Norm, Parameter};
+use crate::model::rope::QueryScale;
 use crate::ops::attention::{Shape, Tile};
-use crate::ops::rope::{HeadNorm, HeadNormGradients, RopeTable, SavedHeadNorm};
-use crate::ops::{attention, attention_backward, embed, norm, rope, swiglu};
+use crate::ops::rope::{HeadNorm, HeadNormGradients, RopeTables, SavedHeadNorm};
+use crate::ops::{attention, attention_backward, embed, geglu, query_scale, rope, swiglu, whole_norm};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::borrow::Cow;
@@ -17,27 +19,37 @@ use std::borrow::Cow;
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
     pub shape: Shape,
-    /// Of the norms of states.
-    pub eps: f64,
-    /// Of the norms of queries and keys.
-    pub head_eps: f64,
     /// Whether queries and keys are rotated by their positions.
     pub rotated: bool,
-    /// [H]
-    pub input_norm: Parameter,
+    pub query_scale: Option<QueryScale>,
+    pub activation: Activation,
+    /// The norm before attention [H], in families that have one.
+    pub input_norm: Option<Norm>,
     /// q | k | v: [(A + 2 G) D, H]
     pub qkv: Linear,
-    /// [D] each, in families that have them.
-    pub query_norm: Option<Parameter>,
-    pub key_norm: Option<Parameter>,
+    pub head_norms: HeadNorms,
+    /// [D] each, or [A D] and [G D], in families that have them.
+    pub query_norm: Option<Norm>,
+    pub key_norm: Option<Norm>,
     /// [H, A D]
     pub output: Linear,
-    /// [H]
-    pub post_norm: Parameter,
+    /// The norm after attention [H], in families that have one.
+    pub output_norm: Option<Norm>,
+    /// The norm before the feed-forward part [H], in families that have one.
+    pub post_norm: Option<Norm>,
     /// gate | up: [2 F, H]
     pub gate_up: Linear,
     /// [H, F]
     pub down: Linear,
+    /// The norm after the feed-forward part [H], in families that have one.
+    pub down_norm: Option<Norm>,
+}
+
+/// What went into a norm, and 1 / rms of its rows.
+#[derive(Debug)]
+struct Normed {
+    x: Tensor,
+    rms: Tensor,
 }
 
 /// What the backward of a block needs of its forward. Normed states and activations are computed again.
@@ -45,8 +57,8 @@ pub(crate) struct Block {
 pub(crate) struct Saved {
     /// [T, H]
     x: Tensor,
-    /// 1 / rms of the rows of x [T].
-    input_rms: Tensor,
+    /// 1 / rms of the rows of x [T], where attention has a norm before it.
+    input_rms: Option<Tensor>,
     /// q | k | v before norm and rotation, in families that have that norm.
     before: Option<Tensor>,
     /// q | k | v [T, (A + 2 G) D]
@@ -55,17 +67,21 @@ pub(crate) struct Saved {
     attended: Tensor,
     /// Log-sum-exps of attention [T, A].
     lse: Tensor,
+    /// The output of attention [R, H], where there is a norm after it.
+    output: Option<Normed>,
     /// The states between attention and the feed-forward part [R, H].
     middle: Tensor,
-    /// 1 / rms of its rows [R].
-    post_rms: Tensor,
+    /// 1 / rms of its rows [R], where the feed-forward part has a norm before it.
+    post_rms: Option<Tensor>,
     /// [R, 2 F]
     gate_up: Tensor,
+    /// The output of the feed-forward part [R, H], where there is a norm after it.
+    down: Option<Normed>,
 }
 
 /// What a block needs to know about its rows.
 pub(crate) struct RowContext<'a> {
-    pub table: &'a RopeTable,
+    pub tables: &'a RopeTables,
     /// The position of each row.
     pub depths: &'a [u32],
     pub tiles: &'a [Tile],
@@ -82,50 +98,82 @@ impl Block {
 
     /// q | k | v of rows, rotated to their positions: [T, (A + 2 G) D].
     pub fn queries_keys_values(&self, x: &Tensor, context: &RowContext) -> Result<Tensor> {
-        let (normed, _) = norm::forward(x, &self.input_norm.value, self.eps)?;
+        let (normed, _) = before(self.input_norm.as_ref(), x)?;
         let qkv = self.qkv.forward(&normed, None)?;
         self.turned(qkv, context)
     }
 
     /// q | k | v with the norm that queries and keys may have, then the rotation.
     fn turned(&self, qkv: Tensor, context: &RowContext) -> Result<Tensor> {
-        match self.positions(context) {
-            Some(positions) => rope::forward(qkv, &self.shape, self.head_norm(), context.table, &positions),
+        let weights = self.head_weights()?;
+        let norm = self.head_norm(&weights);
+        let (qkv, norm) = match (self.head_norms, norm) {
+            (HeadNorms::Whole, Some(norm)) => (whole_norm::forward(&qkv, &self.shape, norm)?, None),
+            (_, norm) => (qkv, norm),
+        };
+        let qkv = match self.positions(context) {
+            Some(positions) => rope::forward(qkv, &self.shape, norm, context.tables.of(&self.shape), &positions)?,
+            None => qkv,
+        };
+        self.grown(qkv, context)
+    }
+
+    /// q | k | v with queries that grow with their positions, in families that have them; and its backward.
+    fn grown(&self, qkv: Tensor, context: &RowContext) -> Result<Tensor> {
+        match self.query_scale {
+            Some(scale) => query_scale::scaled(qkv, &self.shape, scale, context.depths),
             None => Ok(qkv),
         }
     }
 
-    /// The positions that rows are turned by: all 0, which turns nothing, where there is a norm and no rotation. None
+    /// The positions that rows are turned by: all 0, which turns nothing, where heads have norms and no rotation. None
     /// where there is neither.
     fn positions<'a>(&self, context: &RowContext<'a>) -> Option<Cow<'a, [u32]>> {
-        match (self.rotated, self.head_norm()) {
+        match (self.rotated, self.head_norms) {
             (true, _) => Some(Cow::Borrowed(context.depths)),
-            (false, Some(_)) => Some(Cow::Owned(vec![0; context.depths.len()])),
-            (false, None) => None,
+            (false, HeadNorms::Each) => Some(Cow::Owned(vec![0; context.depths.len()])),
+            (false, HeadNorms::None | HeadNorms::Whole) => None,
         }
     }
 
     /// What follows attention.
     pub fn rest(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
-        let middle = self.output.forward(attended, Some(x))?;
-        let (normed, _) = norm::forward(&middle, &self.post_norm.value, self.eps)?;
+        let (middle, _) = after(self.output_norm.as_ref(), &self.output, attended, x)?;
+        let (normed, _) = before(self.post_norm.as_ref(), &middle)?;
         let gate_up = self.gate_up.forward(&normed, None)?; // [T, 2 F]
-        self.down.forward(&swiglu::forward(&gate_up)?, Some(&middle))
+        Ok(after(self.down_norm.as_ref(), &self.down, &self.gated(&gate_up)?, &middle)?.0)
+    }
+
+    /// The activation [T, F] of gate | up [T, 2 F].
+    fn gated(&self, gate_up: &Tensor) -> Result<Tensor> {
+        match self.activation {
+            Activation::Silu => swiglu::forward(gate_up),
+            Activation::GeluTanh(_) => geglu::forward(gate_up),
+        }
     }
 
     /// The same, and what the backward needs.
     pub fn forward_saving(&self, x: &Tensor, context: &RowContext, rows: Option<&[u32]>) -> Result<(Tensor, Saved)> {
-        let (normed, input_rms) = norm::forward(x, &self.input_norm.value, self.eps)?;
+        let (normed, input_rms) = before(self.input_norm.as_ref(), x)?;
         let qkv = self.qkv.forward(&normed, None)?;
-        let before = if self.head_norm().is_some() { Some(qkv.copy()?) } else { None };
+        let unnormed = match self.head_norms {
+            HeadNorms::None => None,
+            HeadNorms::Each => Some(qkv.copy()?),
+            // It is not changed in place.
+            HeadNorms::Whole => Some(qkv.clone()),
+        };
         let qkv = self.turned(qkv, context)?;
         let (attended, lse) = attention::forward(&qkv, context.tiles, &self.shape, true)?;
         let lse = lse.ok_or_else(|| Error::internal("attention gave no log-sum-exps"))?;
-        let middle = self.output.forward(&taken(&attended, rows)?, Some(&taken(x, rows)?))?;
-        let (normed, post_rms) = norm::forward(&middle, &self.post_norm.value, self.eps)?;
+        let (middle, output) =
+            after(self.output_norm.as_ref(), &self.output, &taken(&attended, rows)?, &taken(x, rows)?)?;
+        let (normed, post_rms) = before(self.post_norm.as_ref(), &middle)?;
         let gate_up = self.gate_up.forward(&normed, None)?;
-        let y = self.down.forward(&swiglu::forward(&gate_up)?, Some(&middle))?;
-        Ok((y, Saved { x: x.clone(), input_rms, before, qkv, attended, lse, middle, post_rms, gate_up }))
+        let (y, down) = after(self.down_norm.as_ref(), &self.down, &self.gated(&gate_up)?, &middle)?;
+        let x = x.clone();
+        let saved =
+            Saved { x, input_rms, before: unnormed, qkv, attended, lse, output, middle, post_rms, gate_up, down };
+        Ok((y, saved))
     }
 
     /// Adds to the gradients of the trained parameters and gives the gradient by the block's input [T, H], given that
@@ -138,55 +186,73 @@ impl Block {
         rows: Option<&[u32]>,
         forest: &Forest,
     ) -> Result<Tensor> {
-        // y = middle + down(swiglu(gate_up(norm(middle))))
-        let (activation, d_gate_up) = swiglu::backward(&saved.gate_up, &self.down.backward(&dy)?)?;
-        self.down.backward_weights(&activation, &dy)?;
-        let normed = norm::again(&saved.middle, &self.post_norm.value, &saved.post_rms)?;
+        // y = middle + norm(down(gated(gate_up(norm(middle)))))
+        let d_down = after_backward(self.down_norm.as_ref(), saved.down.as_ref(), &dy)?;
+        let d_activation = self.down.backward(&d_down)?;
+        let (activation, d_gate_up) = match self.activation {
+            Activation::Silu => swiglu::backward(&saved.gate_up, &d_activation)?,
+            Activation::GeluTanh(_) => geglu::backward(&saved.gate_up, &d_activation)?,
+        };
+        drop(d_activation);
+        self.down.backward_weights(&activation, &d_down)?;
+        drop(d_down);
+        let normed = before_again(self.post_norm.as_ref(), &saved.middle, saved.post_rms.as_ref())?;
         self.gate_up.backward_weights(&normed, &d_gate_up)?;
         let d_normed = self.gate_up.backward(&d_gate_up)?;
-        let d_middle = norm::backward(
-            &saved.middle,
-            &self.post_norm.value,
-            &saved.post_rms,
-            &d_normed,
-            Some(dy),
-            self.post_norm.gradient.as_ref(),
-        )?;
-        // middle = x + output(attention(rope(qkv(norm(x)))))
-        self.output.backward_weights(&taken(&saved.attended, rows)?, &d_middle)?;
+        let d_middle = before_backward(self.post_norm.as_ref(), &saved.middle, saved.post_rms.as_ref(), &d_normed, dy)?;
+        // middle = x + norm(output(attention(rope(qkv(norm(x))))))
+        let d_output = after_backward(self.output_norm.as_ref(), saved.output.as_ref(), &d_middle)?;
+        self.output.backward_weights(&taken(&saved.attended, rows)?, &d_output)?;
         let total = forest.ids.len();
-        let d_attended = put_back(self.output.backward(&d_middle)?, rows, total)?; // [T, A D]
+        let d_attended = put_back(self.output.backward(&d_output)?, rows, total)?; // [T, A D]
+        drop(d_output);
         let d_middle = put_back(d_middle, rows, total)?; // [T, H]
         let attention = attention_backward::Saved { qkv: &saved.qkv, out: &saved.attended, lse: &saved.lse };
         let d_qkv = attention_backward::backward(&attention, &d_attended, forest, context.tiles, &self.shape)?;
-        let d_qkv = match self.positions(context) {
-            Some(positions) => {
-                rope::backward(d_qkv, &self.shape, self.saved_head_norm(saved), context.table, &positions)?
-            }
-            None => d_qkv,
-        };
-        let normed = norm::again(&saved.x, &self.input_norm.value, &saved.input_rms)?;
+        let d_qkv = self.turned_backward(saved, d_qkv, context)?;
+        let normed = before_again(self.input_norm.as_ref(), &saved.x, saved.input_rms.as_ref())?;
         self.qkv.backward_weights(&normed, &d_qkv)?;
         let d_normed = self.qkv.backward(&d_qkv)?;
-        norm::backward(
-            &saved.x,
-            &self.input_norm.value,
-            &saved.input_rms,
-            &d_normed,
-            Some(d_middle),
-            self.input_norm.gradient.as_ref(),
-        )
+        before_backward(self.input_norm.as_ref(), &saved.x, saved.input_rms.as_ref(), &d_normed, d_middle)
     }
 
-    fn saved_head_norm<'a>(&'a self, saved: &'a Saved) -> Option<SavedHeadNorm<'a>> {
-        let of = |parameter: &'a Option<Parameter>| parameter.as_ref().and_then(|p| p.gradient.as_ref());
+    /// The backward of `turned`.
+    fn turned_backward(&self, saved: &Saved, d_qkv: Tensor, context: &RowContext) -> Result<Tensor> {
+        let weights = self.head_weights()?;
+        let norm = self.saved_head_norm(saved, &weights);
+        let each = norm.filter(|_| self.head_norms == HeadNorms::Each);
+        let d_qkv = self.grown(d_qkv, context)?;
+        let d_qkv = match self.positions(context) {
+            Some(positions) => rope::backward(d_qkv, &self.shape, each, context.tables.of(&self.shape), &positions)?,
+            None => d_qkv,
+        };
+        match norm.filter(|_| self.head_norms == HeadNorms::Whole) {
+            Some(norm) => whole_norm::backward(&d_qkv, &self.shape, norm),
+            None => Ok(d_qkv),
+        }
+    }
+
+    fn saved_head_norm<'a>(
+        &'a self,
+        saved: &'a Saved,
+        weights: &'a Option<(Tensor, Tensor)>,
+    ) -> Option<SavedHeadNorm<'a>> {
+        let of = |norm: &'a Option<Norm>| norm.as_ref().and_then(|norm| norm.weight.gradient.as_ref());
         let gradients = HeadNormGradients { query: of(&self.query_norm), key: of(&self.key_norm) };
-        Some(SavedHeadNorm { norm: self.head_norm()?, before: saved.before.as_ref()?, gradients })
+        Some(SavedHeadNorm { norm: self.head_norm(weights)?, before: saved.before.as_ref()?, gradients })
     }
 
-    fn head_norm(&self) -> Option<HeadNorm<'_>> {
-        let (query, key) = (self.query_norm.as_ref()?, self.key_norm.as_ref()?);
-        Some(HeadNorm { query: &query.value, key: &key.value, eps: self.head_eps })
+    /// What normed queries and keys are multiplied with.
+    fn head_weights(&self) -> Result<Option<(Tensor, Tensor)>> {
+        match (&self.query_norm, &self.key_norm) {
+            (Some(query), Some(key)) => Ok(Some((query.factor()?, key.factor()?))),
+            _ => Ok(None),
+        }
+    }
+
+    fn head_norm<'a>(&self, weights: &'a Option<(Tensor, Tensor)>) -> Option<HeadNorm<'a>> {
+        let (query, key) = weights.as_ref()?;
+        Some(HeadNorm { query, key, eps: self.query_norm.as_ref()?.eps })
     }
 
     /// The linear layers.
@@ -201,27 +267,69 @@ impl Block {
 
     /// All parameters, in a fixed order.
     pub fn parameters(&self) -> Vec<&Parameter> {
-        let mut all = vec![&self.input_norm];
+        fn of(norm: &Option<Norm>) -> Option<&Parameter> {
+            norm.as_ref().map(|norm| &norm.weight)
+        }
+        let mut all = Vec::from_iter(of(&self.input_norm));
         all.extend(self.qkv.parameters());
-        all.extend(self.query_norm.iter().chain(&self.key_norm));
+        all.extend(of(&self.query_norm).into_iter().chain(of(&self.key_norm)));
         all.extend(self.output.parameters());
-        all.push(&self.post_norm);
+        all.extend(of(&self.output_norm).into_iter().chain(of(&self.post_norm)));
         all.extend(self.gate_up.parameters());
         all.extend(self.down.parameters());
+        all.extend(of(&self.down_norm));
         all
     }
 
     /// The same in the same order, to change.
     pub fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
-        let mut all = vec![&mut self.input_norm];
+        fn of(norm: &mut Option<Norm>) -> Option<&mut Parameter> {
+            norm.as_mut().map(|norm| &mut norm.weight)
+        }
+        let mut all = Vec::from_iter(of(&mut self.input_norm));
         all.extend(self.qkv.parameters_mut());
-        all.extend(self.query_norm.iter_mut().chain(&mut self.key_norm));
+        all.extend(of(&mut self.query_norm).into_iter().chain(of(&mut self.key_norm)));
         all.extend(self.output.parameters_mut());
-        all.push(&mut self.post_norm);
+        all.extend(of(&mut self.output_norm).into_iter().chain(of(&mut self.post_norm)));
         all.extend(self.gate_up.parameters_mut());
         all.extend(self.down.parameters_mut());
+        all.extend(of(&mut self.down_norm));
         all
     }
+}
+
+/// What goes into a part of a block: its norm, where it has one, and 1 / rms of that.
+fn before(norm: Option<&Norm>, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    match norm {
+        Some(norm) => norm.forward(x).map(|(normed, rms)| (normed, Some(rms))),
+        None => Ok((x.clone(), None)),
+    }
+}
+
+/// The same again.
+fn before_again(norm: Option<&Norm>, x: &Tensor, rms: Option<&Tensor>) -> Result<Tensor> {
+    norm.zip(rms).map_or_else(|| Ok(x.clone()), |(norm, rms)| norm.again(x, rms))
+}
+
+/// The gradient by x of `before`, given that by what it gives, added to `onto`.
+fn before_backward(norm: Option<&Norm>, x: &Tensor, rms: Option<&Tensor>, dy: &Tensor, onto: Tensor) -> Result<Tensor> {
+    match norm.zip(rms) {
+        Some((norm, rms)) => norm.backward(x, rms, dy, Some(onto)),
+        None => Ok((onto + dy)?),
+    }
+}
+
+/// States with what the last layer of a part adds, after its norm where it has one; and what went into that.
+fn after(norm: Option<&Norm>, last: &Linear, inner: &Tensor, states: &Tensor) -> Result<(Tensor, Option<Normed>)> {
+    let Some(norm) = norm else { return Ok((last.forward(inner, Some(states))?, None)) };
+    let x = last.forward(inner, None)?;
+    let (normed, rms) = norm.forward(&x)?;
+    Ok(((states + normed)?, Some(Normed { x, rms })))
+}
+
+/// The gradient by what the last layer gives, given that by the states.
+fn after_backward(norm: Option<&Norm>, saved: Option<&Normed>, dy: &Tensor) -> Result<Tensor> {
+    norm.zip(saved).map_or_else(|| Ok(dy.clone()), |(norm, Normed { x, rms })| norm.backward(x, rms, dy, None))
 }
 
 /// Some rows of a tensor, or all.
@@ -246,6 +354,7 @@ impl Shape {
             head_dim: config.head_dim,
             window: config.windows[layer],
             scale: config.multipliers.attention,
+            cap: config.attention_cap,
         }
     }
 }

@@ -6,7 +6,7 @@
 use crate::model::block::RowContext;
 use crate::model::forest::{Span, Want};
 use crate::ops::attention::{self, Tile, tiles};
-use crate::ops::{embed, linear};
+use crate::ops::{embed, head, linear};
 use crate::{DType, Decoder, Error, Result, Sequence};
 use candle_core::Tensor;
 use std::ops::Range;
@@ -23,6 +23,8 @@ pub struct KvCache {
     samples: Vec<Option<Sample>>,
     /// Rows that no prompt and no sample holds, sorted, neighbours joined.
     free: Vec<Range<usize>>,
+    /// Whether its texts are rotated as long ones.
+    long: bool,
 }
 
 /// A sample in a cache. It is given by [`KvCache::fork`] and taken back by [`KvCache::release`].
@@ -38,6 +40,9 @@ struct Sample {
     /// Number of rows it may fill.
     room: usize,
 }
+
+/// What a text that grows long would need.
+pub(crate) const LONG: &str = "from where on this model rotates all of it in another way";
 
 impl KvCache {
     /// A new sample behind a prompt (by its index in the call of [`Decoder::prefill`]), with room for `tokens` tokens.
@@ -88,12 +93,16 @@ impl Decoder {
     ///
     /// Errors: an empty prompt, one longer than the model's positions, or tokens outside the vocabulary.
     pub fn prefill(&self, prompts: &[&[u32]], sample_rows: usize) -> Result<(KvCache, Tensor)> {
+        self.speaking()?;
         let owned: Vec<Sequence> = prompts.iter().map(|ids| Sequence::new(ids.to_vec(), ids.len())).collect();
         let mut forests = self.forests(&owned.iter().collect::<Vec<_>>(), Want::States, usize::MAX)?;
         let forest = forests.pop().ok_or_else(|| Error::input("no prompt to continue"))?;
+        if !forests.is_empty() {
+            return Err(Error::internal("prompts with two kinds of rotation in one cache"));
+        }
         let rows = forest.ids.len();
-        let table = self.table_for(&forest)?;
-        let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(&forest) };
+        let tables = self.tables_for(&forest)?;
+        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(&forest) };
         let mut x = self.embedded(&forest.ids)?;
         let mut layers = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
@@ -119,6 +128,7 @@ impl Decoder {
             prompts: paths,
             samples: Vec::new(),
             free: std::iter::once(rows..rows + sample_rows).filter(|range| !range.is_empty()).collect(),
+            long: forest.long,
         };
         Ok((cache, self.logits(&embed::forward(&x, &ends)?)?))
     }
@@ -144,6 +154,9 @@ impl Decoder {
             if depth + len >= limit {
                 return Err(Error::input(format!("the text would grow beyond the model's {limit} positions")));
             }
+            if let Some(beyond) = self.config().long_beyond().filter(|&beyond| !cache.long && depth + len >= beyond) {
+                return Err(Error::input(format!("the text would grow beyond {beyond} tokens, {LONG}")));
+            }
             let mut keys = sample.above.clone();
             keys.push(Span { row, len: len + 1, depth });
             rows.push((row + len) as u32);
@@ -156,8 +169,8 @@ impl Decoder {
         if distinct.len() < rows.len() {
             return Err(Error::internal("a sample was extended twice in one call"));
         }
-        let table = self.table(depths.iter().max().map_or(1, |&depth| depth as usize + 1))?;
-        let context = RowContext { table: &table, depths: &depths, tiles: &new_tiles };
+        let tables = self.tables(depths.iter().max().map_or(1, |&depth| depth as usize + 1), cache.long)?;
+        let context = RowContext { tables: &tables, depths: &depths, tiles: &new_tiles };
         let ids: Vec<u32> = tokens.iter().map(|&(_, id)| id).collect();
         let mut x = self.embedded(&ids)?;
         for (block, (keys, values)) in self.blocks.iter().zip(&cache.layers) {
@@ -179,6 +192,7 @@ impl Decoder {
     fn logits(&self, states: &Tensor) -> Result<Tensor> {
         let (h, _) = self.head_input(states)?;
         let logits = linear::forward(&h, self.head_weight(), None, None, self.products)?;
-        Ok(if logits.dtype() == DType::F64 { logits } else { logits.to_dtype(DType::F32)? })
+        let logits = if logits.dtype() == DType::F64 { logits } else { logits.to_dtype(DType::F32)? };
+        head::capped(logits, self.config().logits_cap)
     }
 }

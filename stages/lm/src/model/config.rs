@@ -3,45 +3,14 @@
 use crate::error::is_there;
 use crate::model::adapter_folder::model_part;
 use crate::model::families;
-use crate::model::family::{Family, Multipliers};
+use crate::model::family::{Family, HeadNorms, Multiplier, Multipliers};
 use crate::model::gguf::{self, is_gguf};
 use crate::model::keys::Keys;
+use crate::model::rope::{QueryScale, Rope, Ropes};
 use crate::model::weights::refuse_pointer;
 use crate::{DType, Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-
-/// How positions turn into angles.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rope {
-    /// The base of the frequencies.
-    pub theta: f64,
-    /// What is done to the frequencies.
-    pub kind: RopeKind,
-}
-
-/// What is done to the rotary frequencies to reach longer contexts.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RopeKind {
-    /// Nothing.
-    Default,
-    /// All divided by `factor`.
-    Linear {
-        /// By how much.
-        factor: f64,
-    },
-    /// Llama 3.1: low frequencies divided by `factor`, high ones kept, a ramp between.
-    Llama3 {
-        /// By how much the low frequencies are divided.
-        factor: f64,
-        /// Full turns within the original context below which a frequency is low.
-        low_freq_factor: f64,
-        /// Full turns within the original context above which a frequency is high.
-        high_freq_factor: f64,
-        /// The context the model was first trained with, in tokens.
-        original_max_position_embeddings: usize,
-    },
-}
 
 /// The form of a decoder. Read it with [`DecoderConfig::from_folder`].
 #[derive(Debug, Clone, PartialEq)]
@@ -68,22 +37,34 @@ pub struct DecoderConfig {
     pub rms_norm_eps: f64,
     /// Rotary positions.
     pub rope: Rope,
+    /// Those of blocks with windows, where they are others.
+    pub windowed_rope: Option<Rope>,
+    /// How queries grow with their positions, where they do.
+    pub query_scale: Option<QueryScale>,
     /// For each block, whether queries and keys are rotated by their positions.
     pub rotated: Vec<bool>,
     /// What embeddings, scores, states and logits are multiplied with.
     pub multipliers: Multipliers,
+    /// Attention's scores x are cap tanh(x / cap) where there is a cap.
+    pub attention_cap: Option<f64>,
+    /// The same of logits.
+    pub logits_cap: Option<f64>,
     /// Whether queries, keys and values have biases.
     pub qkv_bias: bool,
     /// Whether the attention's output has a bias.
     pub output_bias: bool,
     /// Whether the feed-forward part has biases.
     pub mlp_bias: bool,
-    /// Whether queries and keys have norms.
-    pub qk_norm: bool,
+    /// The norms of queries and keys.
+    pub head_norm: HeadNorms,
     /// For each block, the distance below which a key is visible; `None` for all.
     pub windows: Vec<Option<usize>>,
     /// Whether the LM head is the embedding table.
     pub tied: bool,
+    /// Whether it gives one number for a text in place of logits: a reward model.
+    pub reward: bool,
+    /// Whether it stands behind a part for images, whose tensors are kept and not computed.
+    pub wrapped: bool,
     /// The standard deviation that fresh weights are drawn with.
     pub initializer_range: f64,
     /// The padding token, whose embedding starts at 0.
@@ -117,15 +98,26 @@ impl DecoderConfig {
     /// Errors name the file and the key: a missing or unreadable file, an architecture, activation, rotary type or
     /// quantisation that this crate does not compute.
     pub fn from_folder(folder: &Path) -> Result<DecoderConfig> {
+        if is_gguf(folder) { gguf::config_of(folder) } else { DecoderConfig::from_files(folder, false) }
+    }
+
+    /// The same of a reward model: `...ForSequenceClassification` with one output.
+    ///
+    /// Errors: as [`from_folder`](DecoderConfig::from_folder); a model with a language-model head, or several outputs.
+    pub fn of_reward_model(folder: &Path) -> Result<DecoderConfig> {
         if is_gguf(folder) {
-            return gguf::config_of(folder);
+            return Err(Error::file(folder, "a GGUF file holds no reward model here; use the Hugging Face folder"));
         }
+        DecoderConfig::from_files(folder, true)
+    }
+
+    fn from_files(folder: &Path, reward: bool) -> Result<DecoderConfig> {
         let folder = &model_part(folder)?;
         let path = folder.join("config.json");
         refuse_pointer(&path)?;
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let json: Map<String, Value> = serde_json::from_str(&text).map_err(Error::at(&path))?;
-        let mut config = DecoderConfig::from_json(json).map_err(Error::at(&path))?;
+        let mut config = DecoderConfig::read(json, reward).map_err(Error::at(&path))?;
         let path = folder.join("generation_config.json");
         if is_there(&path)? {
             let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
@@ -143,11 +135,17 @@ impl DecoderConfig {
     ///
     /// Errors name the key, what was found and what was wanted.
     pub fn from_json(json: Map<String, Value>) -> Result<DecoderConfig> {
-        let keys = Keys(&json);
+        DecoderConfig::read(json, false)
+    }
+
+    fn read(json: Map<String, Value>, reward: bool) -> Result<DecoderConfig> {
+        let text = of_decoder(&json)?;
+        let (keys, wrapped) = (Keys(text.as_ref().unwrap_or(&json)), text.is_some());
         let family = families::named(keys.get("model_type").and_then(Value::as_str))?;
         let defaults = &family.defaults;
         keys.refuse_what_is_not_computed(family)?;
-        let (hidden_size, heads) = (keys.size("hidden_size", None)?, keys.size("num_attention_heads", None)?);
+        keys.check_outputs(wrapped, reward)?;
+        let (hidden_size, heads) = (keys.size("hidden_size", None)?, keys.size("num_attention_heads", defaults.heads)?);
         // Null is as many as query heads, whatever an absent key is.
         let kv_heads = defaults.kv_heads.filter(|_| !keys.names("num_key_value_heads")).unwrap_or(heads);
         let kv_heads = keys.size("num_key_value_heads", Some(kv_heads))?;
@@ -160,7 +158,7 @@ impl DecoderConfig {
         }
         let layers = keys.size("num_hidden_layers", None)?;
         for key in ["num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"] {
-            if keys.size(key, None)? == 0 {
+            if keys.size(key, if key == "vocab_size" { defaults.vocab } else { None })? == 0 {
                 return Err(Error::input(format!("`{key}` is 0; wanted 1 at least")));
             }
         }
@@ -171,9 +169,11 @@ impl DecoderConfig {
             }
         }
         let rotated = family.rotation.read(&keys, layers)?;
+        let Ropes { every: rope, windowed: windowed_rope, query_scale } = keys.ropes(family, head_dim)?;
+        let [attention_cap, logits_cap] = family.caps.read(&keys)?;
         Ok(DecoderConfig {
             family,
-            vocab_size: keys.size("vocab_size", None)?,
+            vocab_size: keys.size("vocab_size", defaults.vocab)?,
             hidden_size,
             intermediate_size: keys.size("intermediate_size", None)?,
             layers,
@@ -181,16 +181,22 @@ impl DecoderConfig {
             kv_heads,
             head_dim,
             max_positions: keys.size("max_position_embeddings", Some(defaults.max_positions))?,
-            rms_norm_eps: keys.number("rms_norm_eps", Some(1e-6))?,
-            rope: keys.rope(defaults.theta)?,
+            rms_norm_eps: keys.number("rms_norm_eps", Some(defaults.eps))?,
+            rope,
+            windowed_rope,
+            query_scale,
+            attention_cap,
+            logits_cap,
             multipliers: family.multipliers.read(&keys, head_dim)?,
             qkv_bias: family.qkv_bias.read(&keys)?,
             output_bias: family.output_bias.read(&keys)?,
             mlp_bias: family.mlp_bias.read(&keys)?,
-            qk_norm: family.head_norm,
+            head_norm: family.head_norm,
             windows: family.window.read(&keys, &rotated)?,
             rotated,
-            tied: keys.flag("tie_word_embeddings", defaults.tied)?,
+            tied: reward || keys.flag("tie_word_embeddings", defaults.tied)?,
+            reward,
+            wrapped,
             initializer_range: keys.number("initializer_range", Some(0.02))?,
             pad_token_id: keys.ids("pad_token_id")?.first().copied(),
             eos_token_ids: keys.ids("eos_token_id")?,
@@ -208,7 +214,14 @@ impl DecoderConfig {
         if !old_style {
             json.remove("torch_dtype");
         }
-        json.insert("tie_word_embeddings".to_owned(), json!(self.tied));
+        if let Some(Value::Object(inner)) = json.get_mut("text_config").filter(|_| self.wrapped) {
+            for key in ["dtype", "torch_dtype"] {
+                inner.entry(key).and_modify(|value| *value = json!(dtype_name(dtype)));
+            }
+        }
+        if !self.reward {
+            json.insert("tie_word_embeddings".to_owned(), json!(self.tied));
+        }
         write_json(&folder.join("config.json"), &json)?;
         let generation = self.generation.clone().unwrap_or_else(|| {
             let mut generation = Map::new();
@@ -224,8 +237,16 @@ impl DecoderConfig {
 
     /// The multiplier of embeddings in a stream of states that are divided by the residual multiplier r. With
     /// s = x / r, x + r f(x) is s + f(x), and the norm of x is that of s with eps / r^2: no block multiplies anything.
-    pub(crate) fn embedding_scale(&self) -> f64 {
-        self.multipliers.embedding / self.multipliers.residual
+    /// A root is rounded to the precision of the weights, as transformers does it.
+    pub(crate) fn embedding_scale(&self, dtype: DType) -> f64 {
+        let own = self.multipliers.embedding;
+        let own = match (self.family.multipliers.embedding, dtype) {
+            (Multiplier::RootOfWidth, DType::BF16) => half::bf16::from_f64(own).to_f64(),
+            (Multiplier::RootOfWidth, DType::F16) => half::f16::from_f64(own).to_f64(),
+            (Multiplier::RootOfWidth, DType::F32) => f64::from(own as f32),
+            _ => own,
+        };
+        own / self.multipliers.residual
     }
 
     /// What the norms of such states add to the mean square.
@@ -233,10 +254,66 @@ impl DecoderConfig {
         self.rms_norm_eps / (self.multipliers.residual * self.multipliers.residual)
     }
 
+    /// The form of a reward model with the body of this one.
+    ///
+    /// Errors: a model of images too.
+    pub fn as_reward_model(&self) -> Result<DecoderConfig> {
+        if self.wrapped {
+            return Err(Error::input("a model of images too becomes no reward model; take its decoder alone"));
+        }
+        let mut json = self.json.clone();
+        let names = json.get("architectures").and_then(Value::as_array).cloned().unwrap_or_default();
+        let named = |name: &Value| {
+            let name = name.as_str().unwrap_or_default().trim_end_matches("ForCausalLM");
+            // Gemma 3's text models have a name of their own there.
+            let name = if self.family.name == "gemma3_text" { "Gemma3Text" } else { name };
+            json!(format!("{name}ForSequenceClassification"))
+        };
+        json.insert("architectures".to_owned(), names.iter().map(named).collect());
+        json.insert("id2label".to_owned(), json!({"0": "LABEL_0"}));
+        json.insert("label2id".to_owned(), json!({"LABEL_0": 0}));
+        json.remove("num_labels");
+        Ok(DecoderConfig { reward: true, tied: true, json, ..self.clone() })
+    }
+
+    /// What the names of the decoder's tensors begin with, but that of the head.
+    pub(crate) fn body(&self) -> &'static str {
+        if self.wrapped { "model.language_model." } else { "model." }
+    }
+
+    /// The length above which texts are rotated as long ones, where there is another rotation for these.
+    pub(crate) fn long_beyond(&self) -> Option<usize> {
+        self.rope.long_beyond()
+    }
+
     /// Numbers in all weights, a tied head counted once.
     pub fn parameter_count(&self) -> usize {
         crate::model::weights::shapes(self).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
+}
+
+/// The keys of the decoder of a model that has another part, with those beside them that hold for all of it.
+fn of_decoder(json: &Map<String, Value>) -> Result<Option<Map<String, Value>>> {
+    let name = json.get("model_type").and_then(Value::as_str);
+    let Some((name, inner)) = families::WRAPPERS.into_iter().find(|(wrapper, _)| Some(*wrapper) == name) else {
+        return Ok(None);
+    };
+    let mut text = match json.get("text_config") {
+        Some(Value::Object(text)) => text.clone(),
+        other => {
+            let got = other.map_or("is missing".to_owned(), |value| format!("is {value}"));
+            return Err(Error::input(format!("`text_config` {got}; a model of `{name}` has its decoder's keys there")));
+        }
+    };
+    for key in ["architectures", "eos_token_id", "pad_token_id", "tie_word_embeddings", "quantization_config"] {
+        if let Some(value) = json.get(key).filter(|value| !value.is_null()) {
+            text.insert(key.to_owned(), value.clone());
+        }
+    }
+    text.entry("model_type").or_insert(json!(inner));
+    // Where nothing is said, a head that is there is one.
+    text.entry("tie_word_embeddings").or_insert(json!(false));
+    Ok(Some(text))
 }
 
 /// The name of a dtype in `config.json`.
@@ -258,90 +335,48 @@ impl Keys<'_> {
     /// What would otherwise be computed wrongly without a word.
     fn refuse_what_is_not_computed(&self, family: &Family) -> Result<()> {
         family.activation.check(self)?;
+        if self.flag("use_bidirectional_attention", false)? {
+            return Err(Error::input("`use_bidirectional_attention` is true; a decoder looks back alone"));
+        }
         if self.get("quantization_config").is_some() {
             return Err(Error::input(
                 "`quantization_config` is set; quantised weights are not read, use the full ones",
             ));
         }
-        if let Some(architectures) = self.get("architectures").and_then(Value::as_array)
-            && let Some(other) =
-                architectures.iter().find(|name| name.as_str().is_none_or(|name| !name.ends_with("ForCausalLM")))
-        {
-            return Err(Self::wrong("architectures", other, "a model with a language-model head (...ForCausalLM)"));
-        }
         Ok(())
     }
 
-    /// `rope_parameters`, or `rope_theta` with `rope_scaling`.
-    fn rope(&self, default_theta: f64) -> Result<Rope> {
-        let table = match self.get("rope_parameters") {
-            Some(value) => Some(("rope_parameters", value)),
-            None => self.get("rope_scaling").map(|value| ("rope_scaling", value)),
+    /// Refuses a model with other outputs than those that are wanted.
+    fn check_outputs(&self, wrapped: bool, reward: bool) -> Result<()> {
+        if reward && wrapped {
+            return Err(Error::input("a model of images too is no reward model here; take its decoder alone"));
+        }
+        let (ends, what) = match (reward, wrapped) {
+            (true, _) => ("ForSequenceClassification", "a reward model"),
+            (false, true) => ("ForConditionalGeneration", "a model with a language-model head"),
+            (false, false) => ("ForCausalLM", "a model with a language-model head"),
         };
-        // Beside each other they have to say the same: which of them a model was trained with is not known here.
-        if let (Some(Value::Object(new)), Some(Value::Object(old))) =
-            (self.get("rope_parameters"), self.get("rope_scaling"))
+        if let Some(architectures) = self.get("architectures").and_then(Value::as_array)
+            && let Some(other) =
+                architectures.iter().find(|name| name.as_str().is_none_or(|name| !name.ends_with(ends)))
         {
-            let of = |table: &Map<String, Value>, key: &str| match key {
-                "type" | "rope_type" => {
-                    let kind = table.get("rope_type").or_else(|| table.get("type"));
-                    Some(kind.cloned().unwrap_or_else(|| "default".into()))
-                }
-                _ => table.get(key).cloned(),
-            };
-            let differs = |key: &&String| !old[*key].is_null() && of(new, key) != of(old, key);
-            if let Some(key) = old.keys().find(differs) {
-                let text = "`rope_scaling` and `rope_parameters` differ in";
-                return Err(Error::input(format!(
-                    "{text} `{key}`; leave only the one that the model was trained with"
-                )));
-            }
+            return Err(Self::wrong("architectures", other, &format!("{what} (...{ends})")));
         }
-        let empty = Map::new();
-        let (name, inner) = match table {
-            Some((name, Value::Object(inner))) => (name, inner),
-            Some((name, other)) => return Err(Self::wrong(name, other, "an object")),
-            None => ("rope_parameters", &empty),
+        let labels = match self.get("id2label") {
+            Some(Value::Object(labels)) => Some(labels.len()),
+            _ => self.get("num_labels").and_then(Value::as_u64).map(|labels| labels as usize),
         };
-        let within = |error: Error| Error::input(format!("in `{name}`: {error}"));
-        let inner = Keys(inner);
-        let theta = match inner.get("rope_theta") {
-            Some(_) => inner.number("rope_theta", None).map_err(within)?,
-            None => self.number("rope_theta", Some(default_theta))?,
-        };
-        for keys in [self, &inner] {
-            if let Some(value) = keys.get("partial_rotary_factor")
-                && value.as_f64() != Some(1.0)
-            {
-                return Err(Self::wrong("partial_rotary_factor", value, "1: heads are rotated as a whole here"));
-            }
+        match labels.filter(|labels| reward && *labels != 1) {
+            Some(labels) => Err(Error::input(format!("the model has {labels} outputs; a reward model has one"))),
+            None => Ok(()),
         }
-        let kind = match inner.get("rope_type").or_else(|| inner.get("type")) {
-            None if inner.0.keys().any(|key| key != "rope_theta" && key != "partial_rotary_factor") => {
-                return Err(Error::input(format!("`{name}` has no `rope_type`")));
-            }
-            None => RopeKind::Default,
-            Some(value) => match value.as_str() {
-                Some("default") => RopeKind::Default,
-                Some("linear") => RopeKind::Linear { factor: inner.number("factor", None).map_err(within)? },
-                Some("llama3") => RopeKind::Llama3 {
-                    factor: inner.number("factor", None).map_err(within)?,
-                    low_freq_factor: inner.number("low_freq_factor", None).map_err(within)?,
-                    high_freq_factor: inner.number("high_freq_factor", None).map_err(within)?,
-                    original_max_position_embeddings: inner
-                        .size("original_max_position_embeddings", None)
-                        .map_err(within)?,
-                },
-                _ => return Err(within(Self::wrong("rope_type", value, "\"default\", \"linear\" or \"llama3\""))),
-            },
-        };
-        Ok(Rope { theta, kind })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RopeKind;
 
     fn parse(changes: Value) -> Result<DecoderConfig> {
         let mut json = json!({"model_type": "llama", "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96,
@@ -363,7 +398,7 @@ mod tests {
         assert_eq!(old.rope.theta, 5e5);
         assert!(matches!(old.rope.kind, RopeKind::Llama3 { factor: 8.0, .. }));
         assert_eq!(parse(json!({"rope_scaling": null, "head_dim": null})).unwrap().head_dim, 16);
-        assert_eq!(parse(json!({})).unwrap().rope, Rope { theta: 10_000.0, kind: RopeKind::Default });
+        assert_eq!(parse(json!({})).unwrap().rope, Rope { theta: 10_000.0, kind: RopeKind::Default, share: 1.0 });
     }
 
     #[test]
@@ -412,7 +447,7 @@ mod tests {
         let config = granite("attention_multiplier", json!(0.3)).unwrap();
         assert_eq!(config.multipliers, Multipliers { embedding: 1.0, attention: 0.3, residual: 1.0, logits: 1.0 });
         let config = granite("residual_multiplier", json!(0.5)).unwrap();
-        assert_eq!((config.multipliers.attention, config.embedding_scale()), (1.0, 2.0), "absent is 1");
+        assert_eq!((config.multipliers.attention, config.embedding_scale(DType::F32)), (1.0, 2.0), "absent is 1");
         assert_eq!(config.states_eps(), 4e-6);
         let refused = |key: &str, value: Value| granite(key, value).unwrap_err().to_string();
         assert!(refused("logits_scaling", json!(0)).contains("`logits_scaling` is 0; wanted a number from"));
@@ -424,6 +459,37 @@ mod tests {
 
     fn config_of_ones() -> Multipliers {
         Multipliers { embedding: 1.0, attention: 1.0, residual: 1.0, logits: 1.0 }
+    }
+
+    /// As in the configs of the hub, which leave out what their classes have as defaults.
+    #[test]
+    fn gemma_3_behind_images() {
+        let hub = json!({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3",
+            "eos_token_id": [1, 106], "torch_dtype": "bfloat16", "vision_config": {"model_type": "siglip_vision_model"},
+            "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+            "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}});
+        let config = DecoderConfig::from_json(hub.as_object().unwrap().clone()).unwrap();
+        assert_eq!((config.vocab_size, config.heads, config.kv_heads, config.head_dim), (262_208, 8, 4, 256));
+        assert_eq!((config.rope.theta, &config.rope.kind), (1e6, &RopeKind::Linear { factor: 8.0 }));
+        let windowed = config.windowed_rope.as_ref().unwrap();
+        assert_eq!((windowed.theta, &windowed.kind), (10_000.0, &RopeKind::Default));
+        assert_eq!(config.windows[..7], [Some(1024), Some(1024), Some(1024), Some(1024), Some(1024), None, Some(1024)]);
+        assert_eq!((config.multipliers.attention, config.embedding_scale(DType::F64)), (0.0625, 2560f64.sqrt()));
+        assert_eq!(config.embedding_scale(DType::BF16), 50.5, "rounded");
+        assert_eq!((config.eos_token_ids, config.wrapped), (vec![1, 106], true));
+        let refused = DecoderConfig::from_json(json!({"model_type": "mistral3"}).as_object().unwrap().clone());
+        assert!(refused.unwrap_err().to_string().contains("`text_config` is missing; a model of `mistral3`"));
+    }
+
+    #[test]
+    fn gemma_2_by_its_defaults() {
+        let config = parse(json!({"model_type": "gemma2", "num_key_value_heads": 4})).unwrap();
+        assert_eq!((config.attention_cap, config.logits_cap, config.tied), (Some(50.0), Some(30.0), true));
+        assert_eq!(config.windows, [Some(4096), None, Some(4096)]);
+        let config = parse(json!({"model_type": "gemma2", "attn_logit_softcapping": null})).unwrap();
+        assert_eq!((config.attention_cap, config.logits_cap), (None, Some(30.0)));
+        let config = parse(json!({"model_type": "gemma3_text"})).unwrap();
+        assert_eq!((config.attention_cap, config.logits_cap), (None, None));
     }
 
     #[test]
@@ -455,16 +521,32 @@ mod tests {
             assert!(error.contains(want), "{error}");
         };
         check(json!({"model_type": "gpt2"}), "`model_type` is \"gpt2\"; computed are llama, qwen2, ");
-        check(json!({"model_type": "gpt2"}), "a judge of another family is asked through an endpoint");
+        check(json!({"model_type": "qwen3_moe"}), "a judge of another family is asked through an endpoint");
         check(json!({"model_type": null}), "`model_type` is missing; computed are llama");
         check(json!({"architectures": ["LlamaForSequenceClassification"]}), "`architectures`");
         check(json!({"hidden_act": "gelu"}), "`hidden_act` is \"gelu\"");
-        check(json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}), "in `rope_scaling`: `rope_type` is \"yarn\"");
+        check(json!({"rope_scaling": {"type": "su", "factor": 4.0}}), "in `rope_scaling`: `rope_type` is \"su\"");
         check(json!({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}), "`low_freq_factor` is missing");
         check(
             json!({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}),
-            "partial_rotary_factor",
+            "`partial_rotary_factor` is 0.5; wanted 1: heads of this family",
         );
+        let phi = |changes: Value| {
+            let mut form = json!({"model_type": "phi3"});
+            form.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            form
+        };
+        check(phi(json!({"partial_rotary_factor": 1.5})), "`partial_rotary_factor` is 1.5; wanted a share");
+        let short = |n: usize| json!({"type": "longrope", "short_factor": vec![1.0; n], "long_factor": [1.0, 2.0]});
+        check(phi(json!({"rope_scaling": short(8)})), "`long_factor` is \"2 entries\"; wanted a list of 8 numbers");
+        check(phi(json!({"rope_scaling": short(7)})), "`short_factor` is \"7 entries\"");
+        check(json!({"use_bidirectional_attention": true}), "`use_bidirectional_attention` is true");
+        check(
+            json!({"model_type": "olmo3", "rope_parameters": {"rope_type": "default"}}),
+            "`rope_parameters` has `rope_type`; wanted `full_attention`",
+        );
+        check(json!({"model_type": "gemma2", "final_logit_softcapping": 0}), "`final_logit_softcapping` is 0");
+        check(json!({"model_type": "gemma2", "hidden_activation": "silu"}), "`hidden_activation` is \"silu\"");
         let default = json!({"rope_type": "default", "rope_theta": 10000.0});
         let both = |old| json!({"rope_parameters": default, "rope_scaling": old});
         check(both(json!({"type": "yarn", "factor": 4.0})), "differ in");

@@ -3,22 +3,22 @@
 use crate::model::adapter_folder::{StoredAdapter, model_part};
 use crate::model::block::{Block, RowContext};
 use crate::model::config::DecoderConfig;
-use crate::model::family::{Activation, Norm};
+use crate::model::family::HeadNorms;
 use crate::model::forest::{Forest, Part, Want, forests};
 use crate::model::gguf::{Quantised, is_gguf};
 use crate::model::lora::{BaseAdapter, Lora};
-use crate::model::parameter::{Linear, Parameter};
+use crate::model::parameter::{Linear, Norm, Parameter};
 use crate::model::weights;
 use crate::ops::attention::{Shape, tiles};
 use crate::ops::head::{HeadScores, Target};
 use crate::ops::matrix::Products;
-use crate::ops::rope::RopeTable;
-use crate::ops::{embed, head, norm, scaled};
+use crate::ops::rope::{RopeTable, RopeTables};
+use crate::ops::{embed, head, scaled};
 use crate::{DType, Device, Dtype, Error, Result, Sequence, random};
 use candle_core::Tensor;
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// The log-probabilities of one sequence, natural logarithms; or anything that there is one of for each of the two,
@@ -47,16 +47,21 @@ pub struct Decoder {
     pub(crate) blocks: Vec<Block>,
     quantised: Option<Quantised>,
     /// [H]
-    pub(crate) norm: Parameter,
+    pub(crate) norm: Norm,
     /// [V, H]; absent where the embedding table serves.
     pub(crate) head: Option<Parameter>,
+    /// The head of a reward model [1, H], in place of that of a language model.
+    pub(crate) score: Option<Parameter>,
     /// The form of the adapter beside the linear layers, where there is one.
     pub(crate) lora: Option<Lora>,
     /// The adapter of the base that the one beside the linear layers is trained over.
     pub(crate) base_adapter: Option<BaseAdapter>,
     /// The base's tensors that the folder of an adapter replaces, by name (PEFT's `modules_to_save`).
     pub(crate) saved_modules: Vec<String>,
-    table: Mutex<Option<Arc<RopeTable>>>,
+    /// The folder with the tensors that stand beside the decoder, where there are some.
+    source: Option<PathBuf>,
+    /// Of long texts the second ones.
+    tables: Mutex<[Option<Arc<RopeTables>>; 2]>,
 }
 
 impl Decoder {
@@ -69,10 +74,20 @@ impl Decoder {
 
     /// Reads a Hugging Face folder, to compute in a precision.
     pub fn load_in(folder: &Path, device: &Device, dtype: Dtype) -> Result<Decoder> {
+        Decoder::computing(dtype, device, |dtype| Decoder::load_as(folder, device, dtype))
+    }
+
+    /// The same of a form that was read from it.
+    pub(crate) fn load_of(config: DecoderConfig, folder: &Path, device: &Device, dtype: Dtype) -> Result<Decoder> {
+        Decoder::computing(dtype, device, |dtype| Decoder::load_model(config, folder, device, dtype))
+    }
+
+    /// A decoder that computes in a precision, given how one is loaded with tensors of a dtype.
+    fn computing(dtype: Dtype, device: &Device, load: impl FnOnce(DType) -> Result<Decoder>) -> Result<Decoder> {
         match (dtype, device) {
-            (Dtype::F32, _) => Decoder::load_as(folder, device, DType::F32),
-            (Dtype::Bf16, Device::Cpu) => Ok(Decoder::load_as(folder, device, DType::F32)?.rounded()),
-            (Dtype::Bf16, _) => Decoder::load_as(folder, device, DType::BF16),
+            (Dtype::F32, _) => load(DType::F32),
+            (Dtype::Bf16, Device::Cpu) => Ok(load(DType::F32)?.rounded()),
+            (Dtype::Bf16, _) => load(DType::BF16),
         }
     }
 
@@ -93,30 +108,44 @@ impl Decoder {
         }
         let model = model_part(folder)?;
         let mut config = DecoderConfig::from_folder(&model)?;
-        let mut tensors = weights::load(&model, &mut config, dtype, device)?;
         if model == folder {
-            return Decoder::assemble(config, tensors, device, dtype);
+            return Decoder::load_model(config, &model, device, dtype);
         }
+        let mut tensors = weights::load(&model, &mut config, dtype, device)?;
         let adapter = StoredAdapter::read(folder)?;
         adapter.replace_modules(&mut config, &mut tensors)?;
         let mut decoder = Decoder::assemble(config, tensors, device, dtype)?;
+        decoder.keep_others(&model);
         decoder.take_adapter(adapter)?;
         Ok(decoder)
     }
 
+    fn load_model(mut config: DecoderConfig, folder: &Path, device: &Device, dtype: DType) -> Result<Decoder> {
+        let tensors = weights::load(folder, &mut config, dtype, device)?;
+        let mut decoder = Decoder::assemble(config, tensors, device, dtype)?;
+        decoder.keep_others(folder);
+        Ok(decoder)
+    }
+
+    /// Notes where the tensors are that stand beside the decoder.
+    fn keep_others(&mut self, folder: &Path) {
+        self.source = Some(folder.to_owned()).filter(|_| self.config.wrapped);
+    }
+
     /// A fresh model in f32, initialised as transformers does: weights and embeddings normal with the config's
-    /// deviation, norms 1, biases and the padding token's embedding 0. The same seed gives the same weights.
+    /// deviation, norms so that they multiply with 1, biases and the padding token's embedding 0. The same seed gives
+    /// the same weights.
     pub fn init(config: DecoderConfig, seed: u64, device: &Device) -> Result<Decoder> {
         let mut tensors = HashMap::new();
         for (name, shape) in weights::shapes(&config) {
             let n = shape.iter().product();
             let mut numbers = match () {
                 () if name.ends_with(".bias") => vec![0.0; n],
-                () if name.ends_with("norm.weight") => vec![1.0; n],
+                () if name.ends_with("norm.weight") => vec![config.family.norm.fresh(); n],
                 () => random::normal(seed, &name, n, config.initializer_range),
             };
             if let Some(pad) = config.pad_token_id
-                && name == "model.embed_tokens.weight"
+                && name.ends_with("embed_tokens.weight")
                 && (pad as usize) < config.vocab_size
             {
                 numbers[pad as usize * config.hidden_size..][..config.hidden_size].fill(0.0);
@@ -132,7 +161,7 @@ impl Decoder {
         let mut tensors = HashMap::new();
         for (name, shape) in weights::shapes(&config) {
             let tensor = match name.ends_with("norm.weight") {
-                true => Tensor::ones(shape, dtype, device)?,
+                true => (Tensor::zeros(shape, dtype, device)? + f64::from(config.family.norm.fresh()))?,
                 false => Tensor::randn(0f32, 0.02, shape, device)?.to_dtype(dtype)?,
             };
             tensors.insert(name, tensor);
@@ -174,9 +203,10 @@ impl Decoder {
         dtype: DType,
     ) -> Result<Decoder> {
         Ok(Decoder {
-            embed: take(&["model.embed_tokens.weight".to_owned()])?,
-            norm: take(&["model.norm.weight".to_owned()])?,
+            embed: take(&[format!("{}embed_tokens.weight", config.body())])?,
+            norm: norm_of(&config, config.states_eps(), take(&[format!("{}norm.weight", config.body())])?),
             head: if config.tied { None } else { Some(take(&["lm_head.weight".to_owned()])?) },
+            score: if config.reward { Some(take(&["score.weight".to_owned()])?) } else { None },
             blocks,
             quantised: None,
             config,
@@ -186,13 +216,19 @@ impl Decoder {
             lora: None,
             base_adapter: None,
             saved_modules: Vec::new(),
-            table: Mutex::new(None),
+            source: None,
+            tables: Mutex::default(),
         })
     }
 
     /// The form of the model.
     pub fn config(&self) -> &DecoderConfig {
         &self.config
+    }
+
+    /// Another form of the same body.
+    pub(crate) fn set_config(&mut self, config: DecoderConfig) {
+        self.config = config;
     }
 
     /// Where it computes.
@@ -225,7 +261,14 @@ impl Decoder {
         for parameter in self.parameters() {
             tensors.extend(parameter.named()?);
         }
-        weights::save(&to.join("model.safetensors"), &tensors)
+        let others = self.others()?;
+        tensors.extend(others.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())));
+        weights::save_model(&to.join("model.safetensors"), &self.config, &tensors)
+    }
+
+    /// The tensors of its folder that stand beside the decoder, as they are stored there.
+    pub(crate) fn others(&self) -> Result<Vec<(String, Tensor)>> {
+        self.source.as_ref().map_or_else(|| Ok(Vec::new()), |folder| weights::others(folder, &self.config))
     }
 
     /// The log-probabilities of sequences, in their order. Shared prefixes are computed once, at most `budget_tokens`
@@ -234,11 +277,12 @@ impl Decoder {
     /// Errors: a sequence with no token before its completion, longer than the model's positions or with tokens
     /// outside the vocabulary, and log-probabilities that are not finite.
     pub fn score(&self, sequences: &[&Sequence], prompt_part: bool, budget_tokens: usize) -> Result<Vec<LogProbs>> {
+        self.speaking()?;
         let mut sums = vec![LogProbs::default(); sequences.len()];
         for forest in self.forests(sequences, Want::Scores { prompt_part }, budget_tokens)? {
             let rows = self.states_of(&forest, Some(&forest.scored_rows))?; // [R, H]
             let (h, _) = self.head_input(&rows)?;
-            let scores = head::forward(&h, self.head_weight(), &targets(&forest), self.products)?;
+            let scores = head::forward(&h, self.head_weight(), &targets(&forest), self.head_form())?;
             add_scores(&forest, &scores, &mut sums)?;
         }
         Ok(sums)
@@ -261,10 +305,12 @@ impl Decoder {
 
     /// The most likely token after some, and its log-probability.
     pub fn likeliest(&self, ids: &[u32]) -> Result<(u32, f64)> {
+        self.speaking()?;
         let states = self.states(&[ids], ids.len())?.remove(0); // [n, H]
         let last = states.narrow(0, ids.len() - 1, 1)?.to_dtype(DType::F32)?;
         let last = scaled(&last, self.head_scale())?;
         let logits = last.matmul(&self.head_weight().to_dtype(DType::F32)?.t()?)?; // [1, V]
+        let logits = head::capped(logits, self.config.logits_cap)?;
         let logits = logits.flatten_all()?.to_vec1::<f32>()?;
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let token = logits.iter().position(|logit| *logit == largest);
@@ -280,13 +326,28 @@ impl Decoder {
             let len = s.ids.len();
             return Err(Error::input(format!("sequence {i} has {len} tokens; the model has {limit} positions")));
         }
-        forests(sequences, want, self.config.vocab_size, budget_tokens)
+        let pack = |sequences: &[&Sequence]| forests(sequences, want, self.config.vocab_size, budget_tokens);
+        let Some(beyond) = self.config.long_beyond() else { return pack(sequences) };
+        // Long texts have another rotation, so that they share no rows with others.
+        let mut all = Vec::new();
+        for long in [false, true] {
+            let chosen: Vec<usize> =
+                (0..sequences.len()).filter(|&i| (sequences[i].ids.len() > beyond) == long).collect();
+            for mut forest in pack(&chosen.iter().map(|&i| sequences[i]).collect::<Vec<_>>())? {
+                forest.long = long;
+                forest.ends.iter_mut().for_each(|(index, _)| *index = chosen[*index]);
+                let owners = forest.scored.iter_mut().flat_map(|scored| &mut scored.owners);
+                owners.for_each(|(index, _)| *index = chosen[*index]);
+                all.push(forest);
+            }
+        }
+        Ok(all)
     }
 
     /// The states after the last block, before the last norm: of all rows [T, H], or of some of them [R, H].
-    fn states_of(&self, forest: &Forest, rows: Option<&[u32]>) -> Result<Tensor> {
-        let table = self.table_for(forest)?;
-        let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
+    pub(crate) fn states_of(&self, forest: &Forest, rows: Option<&[u32]>) -> Result<Tensor> {
+        let tables = self.tables_for(forest)?;
+        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(forest) };
         let mut x = self.embedded(&forest.ids)?;
         for layer in 0..self.config.layers {
             x = self.block(layer)?.forward(&x, &context, rows.filter(|_| self.is_last(layer)))?;
@@ -296,18 +357,23 @@ impl Decoder {
 
     /// The states below the first block [T, H].
     pub(crate) fn embedded(&self, ids: &[u32]) -> Result<Tensor> {
-        scaled(&embed::forward(&self.embed.value, ids)?, self.config.embedding_scale())
+        scaled(&embed::forward(&self.embed.value, ids)?, self.config.embedding_scale(self.dtype))
     }
 
     /// States after the last norm [R, H] of those before it, and 1 / rms of these [R].
-    fn last_norm(&self, rows: &Tensor) -> Result<(Tensor, Tensor)> {
-        norm::forward(rows, &self.norm.value, self.config.states_eps())
+    pub(crate) fn last_norm(&self, rows: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.norm.forward(rows)
     }
 
     /// The same as the LM head takes them: divided by what logits are divided by.
     pub(crate) fn head_input(&self, rows: &Tensor) -> Result<(Tensor, Tensor)> {
         let (normed, rms) = self.last_norm(rows)?;
         Ok((scaled(&normed, self.head_scale())?, rms))
+    }
+
+    /// How logits are computed from what the LM head takes.
+    pub(crate) fn head_form(&self) -> head::Form {
+        head::Form { products: self.products, cap: self.config.logits_cap }
     }
 
     /// What states after the last norm are multiplied with before the LM head.
@@ -345,20 +411,24 @@ impl Decoder {
         &self.head().value
     }
 
-    /// A rotary table that covers a forest.
-    pub(crate) fn table_for(&self, forest: &Forest) -> Result<Arc<RopeTable>> {
-        self.table(forest.depths.iter().max().map_or(1, |&depth| depth as usize + 1))
+    /// Rotary tables that cover a forest.
+    pub(crate) fn tables_for(&self, forest: &Forest) -> Result<Arc<RopeTables>> {
+        self.tables(forest.depths.iter().max().map_or(1, |&depth| depth as usize + 1), forest.long)
     }
 
-    /// A rotary table for at least `positions` positions.
-    pub(crate) fn table(&self, positions: usize) -> Result<Arc<RopeTable>> {
-        let mut table = self.table.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match &*table {
-            Some(table) if table.positions() >= positions => Ok(table.clone()),
+    /// Rotary tables for at least `positions` positions, of long texts or of others.
+    pub(crate) fn tables(&self, positions: usize, long: bool) -> Result<Arc<RopeTables>> {
+        let mut tables = self.tables.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = &mut tables[usize::from(long)];
+        match known {
+            Some(tables) if tables.every.positions() >= positions => Ok(tables.clone()),
             _ => {
                 let positions = positions.next_power_of_two().max(256);
-                let fresh = Arc::new(RopeTable::new(&self.config, positions, self.dtype, &self.device)?);
-                *table = Some(fresh.clone());
+                let DecoderConfig { rope, windowed_rope, head_dim, .. } = &self.config;
+                let table = |rope| RopeTable::new(rope, *head_dim, long, positions, self.dtype, &self.device);
+                let windowed = windowed_rope.as_ref().filter(|windowed| *windowed != rope).map(table).transpose()?;
+                let fresh = Arc::new(RopeTables { every: table(rope)?, windowed });
+                *known = Some(fresh.clone());
                 Ok(fresh)
             }
         }
@@ -394,15 +464,16 @@ impl Decoder {
         for parameter in self.parameters_mut() {
             parameter.value = parameter.value.to_dtype(dtype)?;
         }
-        Ok(Decoder { dtype, table: Mutex::new(None), ..self })
+        Ok(Decoder { dtype, tables: Mutex::default(), ..self })
     }
 
     /// All parameters, in a fixed order.
     pub(crate) fn parameters(&self) -> Vec<&Parameter> {
         let mut all = vec![&self.embed];
         all.extend(self.blocks.iter().flat_map(|block| block.parameters()));
-        all.push(&self.norm);
+        all.push(&self.norm.weight);
         all.extend(&self.head);
+        all.extend(&self.score);
         all
     }
 
@@ -410,8 +481,9 @@ impl Decoder {
     pub(crate) fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
         let mut all = vec![&mut self.embed];
         all.extend(self.blocks.iter_mut().flat_map(|block| block.parameters_mut()));
-        all.push(&mut self.norm);
+        all.push(&mut self.norm.weight);
         all.extend(&mut self.head);
+        all.extend(&mut self.score);
         all
     }
 }
@@ -422,38 +494,53 @@ fn block_of(
     layer: usize,
     take: &mut impl FnMut(&[String]) -> Result<Parameter>,
 ) -> Result<Block> {
-    // What a block computes is written for these; another kind has to be a choice here.
-    let (Norm::Rms, Activation::Silu) = (config.family.norm, config.family.activation);
-    let name = |name: &str| format!("model.layers.{layer}.{name}");
+    let name = |name: &str| format!("{}layers.{layer}.{name}", config.body());
     let mut linear = |names: &[&str], bias: bool| -> Result<Linear> {
         let of = |kind: &str| names.iter().map(|n| name(&format!("{n}_proj.{kind}"))).collect::<Vec<_>>();
         let weight = take(&of("weight"))?;
         let bias = if bias { Some(take(&of("bias"))?) } else { None };
         Ok(Linear { weight, bias, adapters: Vec::new(), products: Products::Exact })
     };
-    let qkv = linear(&["self_attn.q", "self_attn.k", "self_attn.v"], config.qkv_bias)?;
+    let (qkv, gate_up): (&[&str], &[&str]) = match config.family.fused {
+        false => (&["self_attn.q", "self_attn.k", "self_attn.v"], &["mlp.gate", "mlp.up"]),
+        true => (&["self_attn.qkv"], &["mlp.gate_up"]),
+    };
+    let qkv = linear(qkv, config.qkv_bias)?;
     let output = linear(&["self_attn.o"], config.output_bias)?;
-    let gate_up = linear(&["mlp.gate", "mlp.up"], config.mlp_bias)?;
+    let gate_up = linear(gate_up, config.mlp_bias)?;
     let down = linear(&["mlp.down"], config.mlp_bias)?;
-    let mut head_norm = |of: &str| -> Result<Option<Parameter>> {
-        let name = name(&format!("self_attn.{of}_norm.weight"));
-        if config.qk_norm { take(&[name]).map(Some) } else { Ok(None) }
+    let mut head_norm = |of: &str| -> Result<Option<Norm>> {
+        let names = [name(&format!("self_attn.{of}_norm.weight"))];
+        let there = config.head_norm != HeadNorms::None;
+        there.then(|| Ok(norm_of(config, config.rms_norm_eps, take(&names)?))).transpose()
     };
     let (query_norm, key_norm) = (head_norm("q")?, head_norm("k")?);
+    // What is added to the states after a norm is not divided by what multiplies that; no family has both.
+    let mut states_norm = |of: Option<&str>, eps: f64| -> Result<Option<Norm>> {
+        of.map(|of| Ok(norm_of(config, eps, take(&[name(&format!("{of}.weight"))])?))).transpose()
+    };
+    let [before, after, before_mlp, after_mlp] = config.family.norms.names();
     Ok(Block {
         shape: Shape::of(config, layer),
-        eps: config.states_eps(),
-        head_eps: config.rms_norm_eps,
         rotated: config.rotated[layer],
-        input_norm: take(&[name("input_layernorm.weight")])?,
+        query_scale: config.query_scale,
+        activation: config.family.activation,
+        input_norm: states_norm(before, config.states_eps())?,
         qkv,
+        head_norms: config.head_norm,
         query_norm,
         key_norm,
         output,
-        post_norm: take(&[name("post_attention_layernorm.weight")])?,
+        output_norm: states_norm(after, config.rms_norm_eps)?,
+        post_norm: states_norm(before_mlp, config.states_eps())?,
         gate_up,
         down,
+        down_norm: states_norm(after_mlp, config.rms_norm_eps)?,
     })
+}
+
+fn norm_of(config: &DecoderConfig, eps: f64, weight: Parameter) -> Norm {
+    Norm { weight, kind: config.family.norm, eps }
 }
 
 /// Tensors that are held as one.

@@ -10,8 +10,10 @@ use serde_json::Value;
 pub struct Family {
     /// `model_type` in `config.json`.
     pub name: &'static str,
-    /// The norm of the states before each part of a block and before the head.
+    /// The norm of states, and of queries and keys.
     pub norm: Norm,
+    /// Where a block's norms of states stand.
+    pub norms: Norms,
     /// The gate of the feed-forward part.
     pub activation: Activation,
     /// Whether queries, keys and values have biases.
@@ -20,18 +22,28 @@ pub struct Family {
     pub output_bias: Bias,
     /// Whether the feed-forward part has biases.
     pub mlp_bias: Bias,
-    /// Whether queries and keys have norms, one for the heads of each.
-    pub head_norm: bool,
+    /// The norms of queries and keys.
+    pub head_norm: HeadNorms,
+    /// Whether files hold queries, keys and values as one matrix, and gate and up as another.
+    pub fused: bool,
     /// Which blocks see a window of the tokens before, and not all.
     pub window: Window,
     /// Which blocks rotate queries and keys by their positions.
     pub rotation: Rotation,
+    /// The rotation of blocks with windows, where it is another.
+    pub windowed_rope: Option<WindowedRope>,
+    /// Whether `partial_rotary_factor` is the share of a head's columns that are rotated.
+    pub partial_rotation: bool,
+    /// Whether queries beyond the first context grow, by `llama_4_scaling_beta` of the rotary parameters.
+    pub query_scale: bool,
     /// Constants that embeddings, scores, states and logits are multiplied with.
     pub multipliers: MultiplierKeys,
+    /// Bounds of scores and logits.
+    pub caps: CapKeys,
     /// What an absent key stands for.
     pub defaults: Defaults,
-    /// Its files of llama.cpp.
-    pub gguf: Gguf,
+    /// Its files of llama.cpp, where they are read.
+    pub gguf: Option<Gguf>,
 }
 
 /// The kind of a norm.
@@ -39,6 +51,54 @@ pub struct Family {
 pub enum Norm {
     /// w x / sqrt(mean(x^2) + `rms_norm_eps`).
     Rms,
+    /// The same with 1 + w in place of w.
+    RmsPlusOne,
+}
+
+impl Norm {
+    /// The weight with which a norm multiplies with 1.
+    pub(crate) fn fresh(self) -> f32 {
+        match self {
+            Norm::Rms => 1.0,
+            Norm::RmsPlusOne => 0.0,
+        }
+    }
+}
+
+/// Where the norms of a block stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norms {
+    /// Before attention and before the feed-forward part.
+    Before,
+    /// After each of the two, on what it adds to the states.
+    After,
+    /// Before and after.
+    Both,
+}
+
+impl Norms {
+    /// The names of the norms before attention, after it, before the feed-forward part and after it, where they are.
+    pub(crate) fn names(self) -> [Option<&'static str>; 4] {
+        const INPUT: Option<&str> = Some("input_layernorm");
+        const ATTENTION: Option<&str> = Some("post_attention_layernorm");
+        const FEED_FORWARD: Option<&str> = Some("post_feedforward_layernorm");
+        match self {
+            Norms::Before => [INPUT, None, ATTENTION, None],
+            Norms::After => [None, ATTENTION, None, FEED_FORWARD],
+            Norms::Both => [INPUT, ATTENTION, Some("pre_feedforward_layernorm"), FEED_FORWARD],
+        }
+    }
+}
+
+/// The norms of queries and keys, before they are rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadNorms {
+    /// None.
+    None,
+    /// Of each head, with one weight for all query heads and one for all key heads.
+    Each,
+    /// Of all query heads together, and of all key heads together.
+    Whole,
 }
 
 /// The kind of a gate.
@@ -46,15 +106,21 @@ pub enum Norm {
 pub enum Activation {
     /// x sigmoid(x), which `hidden_act` calls `silu` or `swish`.
     Silu,
+    /// GELU by tanh, which this key calls `gelu_pytorch_tanh`.
+    GeluTanh(&'static str),
 }
 
 impl Activation {
-    /// Refuses another `hidden_act`.
+    /// Refuses another one.
     pub(crate) fn check(self, keys: &Keys) -> Result<()> {
-        let Activation::Silu = self;
-        match keys.get("hidden_act") {
-            Some(value) if !matches!(value.as_str(), Some("silu" | "swish")) => {
-                Err(Keys::wrong("hidden_act", value, "\"silu\", the only activation computed here"))
+        let (key, known, named) = match self {
+            Activation::Silu => ("hidden_act", ["silu", "swish"], "silu"),
+            // Old Gemma configs say `gelu` and mean the same.
+            Activation::GeluTanh(key) => (key, ["gelu_pytorch_tanh", "gelu"], "gelu_pytorch_tanh"),
+        };
+        match keys.get(key) {
+            Some(value) if !value.as_str().is_some_and(|name| known.contains(&name)) => {
+                Err(Keys::wrong(key, value, &format!("\"{named}\", the only activation computed for this family")))
             }
             _ => Ok(()),
         }
@@ -89,20 +155,29 @@ pub enum Window {
     Never,
     /// Every one. An absent `sliding_window` is 4096.
     Every,
+    /// Every one. An absent `sliding_window` is none.
+    Said,
     /// Where `use_sliding_window` is true, those from `max_window_layers` on. An absent `sliding_window` is 4096.
     Later,
     /// Where `use_sliding_window` is true, those without rotation. An absent `sliding_window` is none.
     Unrotated,
+    /// All but every n-th, n of a key where there is one. An absent `sliding_window` is 4096.
+    Alternating {
+        /// n, or what an absent key stands for.
+        period: usize,
+        /// The key.
+        key: Option<&'static str>,
+    },
 }
 
 impl Window {
     /// The window of each block, given which ones rotate.
     pub(crate) fn read(self, keys: &Keys, rotated: &[bool]) -> Result<Vec<Option<usize>>> {
         let layers = rotated.len();
-        let absent = if self == Window::Unrotated { None } else { Some(4096) };
+        let absent = if matches!(self, Window::Unrotated | Window::Said) { None } else { Some(4096) };
         let in_use = match self {
             Window::Never => false,
-            Window::Every => true,
+            Window::Every | Window::Said | Window::Alternating { .. } => true,
             Window::Later | Window::Unrotated => keys.flag("use_sliding_window", false)?,
         };
         let window = match keys.get("sliding_window") {
@@ -131,7 +206,15 @@ impl Window {
             Some(other) => Err(Keys::wrong("layer_types", other, "a list with one entry per layer")),
             None => {
                 let full = if self == Window::Later { keys.size("max_window_layers", Some(28))? } else { 0 };
-                let slides = |layer: usize| layer >= full && !(self == Window::Unrotated && rotated[layer]);
+                let period = match self {
+                    Window::Alternating { period, key: None } => period,
+                    Window::Alternating { period, key: Some(key) } => keys.size(key, Some(period))?,
+                    _ => usize::MAX,
+                };
+                let slides = |layer: usize| match self {
+                    Window::Unrotated => !rotated[layer],
+                    _ => layer >= full && (layer + 1) % period.max(1) != 0,
+                };
                 Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect())
             }
         }
@@ -171,6 +254,61 @@ impl Rotation {
     }
 }
 
+/// The rotation of blocks with windows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WindowedRope {
+    /// The key of its base in the old style of `config.json`, where there is one. In the new one,
+    /// `rope_parameters` has `full_attention` and `sliding_attention`.
+    pub key: Option<&'static str>,
+    /// Its base where nothing says another.
+    pub theta: f64,
+}
+
+/// The keys of bounds: cap tanh(x / cap) in place of x. None where a key is null.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CapKeys {
+    /// Of attention's scores: its key, and what an absent one stands for.
+    pub attention: Option<(&'static str, Option<f64>)>,
+    /// Of logits.
+    pub logits: Option<(&'static str, Option<f64>)>,
+}
+
+impl CapKeys {
+    /// No bounds.
+    pub const NONE: CapKeys = CapKeys { attention: None, logits: None };
+
+    /// The bounds of scores and of logits.
+    pub(crate) fn read(&self, keys: &Keys) -> Result<[Option<f64>; 2]> {
+        let one = |cap: Option<(&str, Option<f64>)>| -> Result<Option<f64>> {
+            let Some((key, absent)) = cap else { return Ok(None) };
+            let cap = match keys.get(key) {
+                Some(_) => Some(keys.number(key, None)?),
+                None => absent.filter(|_| !keys.names(key)),
+            };
+            match cap {
+                Some(cap) if !(1e-3..=1e6).contains(&cap) => {
+                    Err(Error::input(format!("`{key}` is {cap}; wanted a number from 1e-3 to 1e6, or null")))
+                }
+                _ => Ok(cap),
+            }
+        };
+        Ok([one(self.attention)?, one(self.logits)?])
+    }
+}
+
+/// What a multiplier is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Multiplier {
+    /// What changes nothing.
+    Neutral,
+    /// What a key says.
+    Said(MultiplierKey),
+    /// The root of `hidden_size`, rounded to the precision of the weights.
+    RootOfWidth,
+    /// 1 / sqrt of a key, and what an absent one stands for.
+    InverseRoot(&'static str, u16),
+}
+
 /// Where a multiplier stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MultiplierKey {
@@ -184,42 +322,64 @@ pub struct MultiplierKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MultiplierKeys {
     /// Of embeddings.
-    pub embedding: Option<MultiplierKey>,
+    pub embedding: Multiplier,
     /// Of attention's scores, in place of 1 / sqrt(head_dim).
-    pub attention: Option<MultiplierKey>,
+    pub attention: Multiplier,
     /// Of what each part of a block adds to the states.
-    pub residual: Option<MultiplierKey>,
+    pub residual: Multiplier,
     /// What logits are divided by.
-    pub logits: Option<MultiplierKey>,
+    pub logits: Multiplier,
 }
 
 impl MultiplierKeys {
     /// No multipliers.
-    pub const NONE: MultiplierKeys = MultiplierKeys { embedding: None, attention: None, residual: None, logits: None };
+    pub const NONE: MultiplierKeys = MultiplierKeys {
+        embedding: Multiplier::Neutral,
+        attention: Multiplier::Neutral,
+        residual: Multiplier::Neutral,
+        logits: Multiplier::Neutral,
+    };
 
     /// The multipliers of a model with heads of a width.
     pub(crate) fn read(&self, keys: &Keys, head_dim: usize) -> Result<Multipliers> {
         let mut values = Multipliers::none(head_dim);
-        for (key, value) in self.into_iter().zip(values.each()) {
-            let Some(MultiplierKey { key, .. }) = key else { continue };
-            *value = keys.number(key, Some(1.0))?;
+        for (multiplier, value) in self.into_iter().zip(values.each()) {
+            let key = match multiplier {
+                Multiplier::Neutral => continue,
+                Multiplier::Said(MultiplierKey { key, .. }) => {
+                    *value = keys.number(key, Some(1.0))?;
+                    key
+                }
+                Multiplier::RootOfWidth => {
+                    *value = (keys.size("hidden_size", None)? as f64).sqrt();
+                    "hidden_size"
+                }
+                Multiplier::InverseRoot(key, absent) => {
+                    *value = 1.0 / keys.number(key, Some(absent.into()))?.sqrt();
+                    key
+                }
+            };
             // A softmax keeps the order of scores under a positive one; f32 has to hold the squares.
             if !(1e-6..=1e6).contains(value) {
-                return Err(Error::input(format!("`{key}` is {value}; wanted a number from 1e-6 to 1e6")));
+                let what = if matches!(multiplier, Multiplier::InverseRoot(..)) { " to multiply with" } else { "" };
+                return Err(Error::input(format!("`{key}` is {value}{what}; wanted a number from 1e-6 to 1e6")));
             }
         }
         Ok(values)
     }
 
     /// In the order of [`Multipliers::each`].
-    fn into_iter(self) -> impl Iterator<Item = Option<MultiplierKey>> {
+    fn into_iter(self) -> impl Iterator<Item = Multiplier> {
         [self.embedding, self.attention, self.residual, self.logits].into_iter()
     }
 
-    /// Those that there are, each with the value that changes nothing in a model with heads of a width.
+    /// Those that keys say, each with the value that changes nothing in a model with heads of a width.
     pub(crate) fn with_neutral(self, head_dim: usize) -> impl Iterator<Item = (MultiplierKey, f64)> {
         let neutral = Multipliers::none(head_dim).each().map(|value| *value);
-        self.into_iter().zip(neutral).filter_map(|(key, neutral)| Some((key?, neutral)))
+        self.into_iter().zip(neutral).filter_map(|(multiplier, neutral)| match multiplier {
+            Multiplier::Said(key) => Some((key, neutral)),
+            _ => None,
+        })
     }
 }
 
@@ -250,12 +410,18 @@ impl Multipliers {
 /// What an absent key of `config.json` stands for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Defaults {
+    /// `vocab_size`; without a number it has to be there.
+    pub vocab: Option<usize>,
+    /// `num_attention_heads`; without a number it has to be there.
+    pub heads: Option<usize>,
     /// `num_key_value_heads`; without a number, as many as query heads. So many too where the key is null.
     pub kv_heads: Option<usize>,
     /// `head_dim`; without a number, `hidden_size` / `num_attention_heads`.
     pub head_dim: Option<usize>,
     /// `max_position_embeddings`.
     pub max_positions: usize,
+    /// `rms_norm_eps`.
+    pub eps: f64,
     /// `rope_theta`.
     pub theta: f64,
     /// `tie_word_embeddings`.

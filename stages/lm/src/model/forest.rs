@@ -70,6 +70,8 @@ pub(crate) struct Forest {
     /// For each sequence in it, in the order of their ids: its index in the caller's list and the row of its last
     /// computed token.
     pub ends: Vec<(usize, usize)>,
+    /// Whether all of them are rotated as long texts.
+    pub long: bool,
 }
 
 impl Forest {
@@ -96,6 +98,8 @@ pub(crate) enum Want {
     Scores { prompt_part: bool },
     /// The states of all tokens.
     States,
+    /// Those of the last token of each.
+    Ends,
 }
 
 /// Packs sequences into micro-batches of at most `budget_tokens` rows.
@@ -112,7 +116,7 @@ pub(crate) fn forests(
 ) -> Result<Vec<Forest>> {
     for (i, sequence) in sequences.iter().enumerate() {
         let Sequence { ids, start, .. } = sequence;
-        if ids.is_empty() || (want != Want::States && (*start == 0 || *start > ids.len())) {
+        if ids.is_empty() || (matches!(want, Want::Scores { .. }) && (*start == 0 || *start > ids.len())) {
             let (start, len) = (start, ids.len());
             return Err(Error::input(format!(
                 "sequence {i}: the completion starts at token {start} of {len}; one token at least must precede it"
@@ -127,7 +131,7 @@ pub(crate) fn forests(
     let rows_of = |i: usize| -> &[u32] {
         let ids = &sequences[i].ids;
         match want {
-            Want::States => ids,
+            Want::States | Want::Ends => ids,
             Want::Scores { .. } => &ids[..(ids.len() - 1).max(1)],
         }
     };
@@ -299,6 +303,11 @@ impl Builder<'_> {
         }
         all.sort_by_key(|&(row, target, index, part)| (row, target, index, part == Part::Response));
         let forest = &mut self.forest;
+        if want == Want::Ends {
+            forest.scored_rows = forest.ends.iter().map(|&(_, row)| row as u32).collect();
+            forest.scored_rows.sort_unstable();
+            forest.scored_rows.dedup();
+        }
         for (row, target, index, part) in all {
             if forest.scored_rows.last() != Some(&row) {
                 forest.scored_rows.push(row);

@@ -4,7 +4,7 @@ use crate::device::quietly;
 use crate::error::system_error;
 use crate::model::config::DecoderConfig;
 use crate::model::families::FAMILIES;
-use crate::model::family::{Family, Window};
+use crate::model::family::{Family, Multiplier, Norm, Norms, Window};
 use crate::model::weights;
 use crate::{DType, Device, Error, Result};
 use candle_core::Tensor;
@@ -18,12 +18,13 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// What tensors are called in GGUF files and in model folders.
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 15] = [
     ("blk.", "model.layers."),
     ("token_embd", "model.embed_tokens"),
     ("output_norm", "model.norm"),
     ("attn_norm", "input_layernorm"),
-    ("ffn_norm", "post_attention_layernorm"),
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
     ("attn_q", "self_attn.q_proj"),
@@ -42,6 +43,8 @@ pub(crate) struct Quantised {
     /// The width of a head whose rotary halves stand beside each other in the rows of queries and keys, as in Llama's
     /// files; absent where they stand as they do here.
     interleaved: Option<usize>,
+    /// The kind of norms, whose weights files hold as what is multiplied with.
+    norm: Norm,
     dtype: DType,
     device: Device,
 }
@@ -61,8 +64,9 @@ impl Quantised {
             let tensor = tensor.map_err(|error| unread(path, &error, format!("tensor {stored}: {error}")))?;
             tensors.insert(name, tensor);
         }
-        let interleaved = config.family.gguf.interleaved.then_some(config.head_dim);
-        Ok((config, Quantised { path: path.to_owned(), tensors, interleaved, dtype, device: device.clone() }))
+        let interleaved = config.family.gguf.filter(|gguf| gguf.interleaved).map(|_| config.head_dim);
+        let (norm, path, device) = (config.family.norm, path.to_owned(), device.clone());
+        Ok((config, Quantised { path, tensors, interleaved, norm, dtype, device }))
     }
 
     /// Some tensors as numbers.
@@ -72,7 +76,12 @@ impl Quantised {
 
     fn tensor(&self, name: &str) -> Result<Tensor> {
         let stored = self.tensors.get(name).ok_or_else(|| Error::internal(format!("tensor {name} was not read")))?;
-        let numbers = stored.dequantize(&self.device)?.to_dtype(self.dtype)?;
+        let numbers = stored.dequantize(&self.device)?;
+        let numbers = match self.norm {
+            Norm::RmsPlusOne if name.ends_with("norm.weight") => (numbers - 1.0)?,
+            _ => numbers,
+        };
+        let numbers = numbers.to_dtype(self.dtype)?;
         match self.interleaved {
             Some(width) if name.contains("q_proj") || name.contains("k_proj") => halved(&numbers, width),
             _ => Ok(numbers),
@@ -108,8 +117,11 @@ fn fitting<'a>(path: &Path, content: &'a Content) -> Result<(DecoderConfig, Vec<
     let config = form(path, content)?;
     let mut wanted: HashMap<String, Vec<usize>> = weights::shapes(&config).into_iter().collect();
     let whole = std::fs::metadata(path).map_err(Error::io(path))?.len();
-    let mut names: Vec<(&str, String)> =
-        content.tensor_infos.keys().map(|stored| (stored.as_str(), folders_name(stored))).collect();
+    let mut names: Vec<(&str, String)> = content
+        .tensor_infos
+        .keys()
+        .map(|stored| (stored.as_str(), folders_name(stored, config.family.norms)))
+        .collect();
     names.sort();
     for (stored, name) in &names {
         let info = &content.tensor_infos[*stored];
@@ -151,11 +163,15 @@ fn halved(tensor: &Tensor, width: usize) -> Result<Tensor> {
     Ok(split.transpose(1, 2)?.contiguous()?.reshape(shape)?)
 }
 
-fn folders_name(name: &str) -> String {
+fn folders_name(name: &str, norms: Norms) -> String {
     if let Some(kind) = name.strip_prefix("output.") {
         return format!("lm_head.{kind}");
     }
-    let part = |part: &str| NAMES.iter().find(|(own, _)| *own == part).map_or(part, |(_, folders)| folders).to_owned();
+    let before_mlp = norms.names()[2].unwrap_or("ffn_norm");
+    let part = |part: &str| match part {
+        "ffn_norm" => before_mlp.to_owned(),
+        _ => NAMES.iter().find(|(own, _)| *own == part).map_or(part, |(_, folders)| folders).to_owned(),
+    };
     match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
         Some((layer, rest)) => {
             let (module, kind) = rest.split_once('.').unwrap_or((rest, ""));
@@ -186,9 +202,10 @@ fn unread(path: &Path, error: &candle_core::Error, what: String) -> Error {
 fn family_of(path: &Path, content: &Content) -> Result<&'static Family> {
     let named = content.metadata.get("general.architecture").and_then(|value| value.to_string().ok());
     let named = named.map_or("", String::as_str);
-    let of_name: Vec<&Family> = FAMILIES.into_iter().filter(|family| family.gguf.architecture == named).collect();
+    let architecture = |family: &Family| family.gguf.map(|gguf| gguf.architecture);
+    let of_name: Vec<&Family> = FAMILIES.into_iter().filter(|family| architecture(family) == Some(named)).collect();
     if of_name.is_empty() {
-        let known: BTreeSet<&str> = FAMILIES.iter().map(|family| family.gguf.architecture).collect();
+        let known: BTreeSet<&str> = FAMILIES.into_iter().filter_map(architecture).collect();
         let known = Vec::from_iter(known).join(", ");
         let what = format!(
             "the architecture `{named}` is not computed; computed are {known}; a judge of another one is asked through \
@@ -250,7 +267,8 @@ fn shown(value: &Value) -> String {
 /// What its `config.json` would say.
 fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
     let family = family_of(path, content)?;
-    let key = |key: &str| format!("{}.{key}", family.gguf.architecture);
+    let architecture = family.gguf.map_or("", |gguf| gguf.architecture);
+    let key = |key: &str| format!("{architecture}.{key}");
     let get = |name: &str| content.metadata.get(&key(name));
     let has = |tensor: &str| content.tensor_infos.contains_key(tensor);
     let scaling = get("rope.scaling.type").and_then(|value| value.to_string().ok()).filter(|kind| *kind != "none");
@@ -297,6 +315,25 @@ fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
     ] {
         json.insert(key.to_owned(), value);
     }
+    let period = whole("attention.sliding_window_pattern")?;
+    if let (Window::Alternating { key: Some(key), .. }, Some(period)) = (family.window, period) {
+        json.insert(key.to_owned(), json!(period));
+    }
+    // As llama.cpp has it: Gemma's largest models scale scores by the width of states for each head.
+    if let Multiplier::InverseRoot(scale, _) = family.multipliers.attention {
+        let largest = wanted("block_count")? == if family.name == "gemma2" { 46 } else { 62 };
+        json.insert(scale.to_owned(), json!(if largest { hidden / heads.max(1) } else { width }));
+    }
+    for (cap, file) in
+        [(family.caps.attention, "attn_logit_softcapping"), (family.caps.logits, "final_logit_softcapping")]
+    {
+        if let (Some((cap, _)), Some(value)) = (cap, number(file)?) {
+            json.insert(cap.to_owned(), json!(value));
+        }
+    }
+    if let (Some(key), Some(base)) = (family.windowed_rope.and_then(|rope| rope.key), number("rope.freq_base_swa")?) {
+        json.insert(key.to_owned(), json!(base));
+    }
     for (multiplier, neutral) in family.multipliers.with_neutral(width as usize) {
         json.insert(multiplier.key.to_owned(), json!(number(multiplier.gguf)?.unwrap_or(neutral)));
     }
@@ -318,8 +355,16 @@ mod tests {
             ("blk.3.ffn_down.weight", "model.layers.3.mlp.down_proj.weight"),
             ("blk.3.attn_output.weight", "model.layers.3.self_attn.o_proj.weight"),
             ("blk.3.ffn_gate_inp.weight", "model.layers.3.ffn_gate_inp.weight"),
+            ("blk.3.ffn_norm.weight", "model.layers.3.post_attention_layernorm.weight"),
         ] {
-            assert_eq!(folders_name(stored), name);
+            assert_eq!(folders_name(stored, Norms::Before), name);
+        }
+        for (stored, name) in [
+            ("blk.0.post_attention_norm.weight", "model.layers.0.post_attention_layernorm.weight"),
+            ("blk.0.ffn_norm.weight", "model.layers.0.pre_feedforward_layernorm.weight"),
+            ("blk.0.post_ffw_norm.weight", "model.layers.0.post_feedforward_layernorm.weight"),
+        ] {
+            assert_eq!(folders_name(stored, Norms::Both), name);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Low-rank adapters: y += scale x A^T B^T beside frozen linear layers, as PEFT has them.
 
+use crate::model::block::Block;
 use crate::model::parameter::{Linear, Parameter};
 use crate::ops::matrix::Products::Exact;
 use crate::{Decoder, Error, Result, ops, random};
@@ -8,8 +9,9 @@ use std::collections::BTreeMap;
 
 // T rows, K inputs, N outputs of one matrix, r rank.
 
-/// The linear layers of a block, by PEFT's short names.
-pub const TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// The linear layers of a block, by PEFT's short names. Two of them stand for five in families with fused matrices.
+pub const TARGETS: [&str; 9] =
+    ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
 
 /// What is above is wider than the matrices.
 const HIGHEST_RANK: usize = 1 << 14;
@@ -63,8 +65,7 @@ impl Lora {
 
     /// True where a module, by its name in model files, has an adapter of this form.
     fn has(&self, module: &str) -> bool {
-        let short = module.rsplit('.').next().unwrap_or_default();
-        self.targets.iter().any(|target| target == short)
+        self.targets.iter().any(|target| target == short(module))
     }
 
     /// The factor of the product of A and B.
@@ -162,6 +163,11 @@ fn places(linear: &Linear) -> Result<Vec<Place>> {
     Ok(linear.weight.parts.iter().map(place).collect())
 }
 
+/// The short name of a module.
+fn short(module: &str) -> &str {
+    module.rsplit('.').next().unwrap_or_default()
+}
+
 /// The names of A and B in PEFT's files.
 pub(crate) fn tensor_names(module: &str) -> [String; 2] {
     ["lora_A", "lora_B"].map(|kind| format!("base_model.model.{module}.{kind}.weight"))
@@ -187,7 +193,10 @@ impl Decoder {
         })
     }
 
-    /// Puts an adapter beside the linear layers, its tensors given by their names and shapes.
+    /// Puts an adapter beside the linear layers, its tensors given by their names and shapes. Where all linear layers
+    /// are named, those are meant that there are.
+    ///
+    /// Errors: a layer that this model has not.
     pub(crate) fn place_adapter(
         &mut self,
         lora: &Lora,
@@ -196,6 +205,17 @@ impl Decoder {
         if self.lora.is_some() {
             return Err(Error::internal("a second adapter beside the first"));
         }
+        let mut there = Vec::new();
+        for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
+            there.extend(places(linear)?.into_iter().map(|place| short(&place.module).to_owned()));
+        }
+        let (mut lora, all) = (lora.clone(), lora.targets.len() == TARGETS.len());
+        if let Some(absent) = lora.targets.iter().find(|target| !all && !there.contains(target)) {
+            let there: Vec<&str> = TARGETS.into_iter().filter(|name| there.iter().any(|own| own == name)).collect();
+            let there = there.join(", ");
+            return Err(Error::input(format!("this model has no linear layer `{absent}`; it has {there}")));
+        }
+        lora.targets.retain(|target| there.contains(target));
         let (device, dtype) = (self.device().clone(), self.dtype());
         let mut parameter = |name: String, shape: (usize, usize)| -> Result<Parameter> {
             let value = tensor(&name, shape)?.to_dtype(dtype)?.to_device(&device)?;
@@ -217,7 +237,7 @@ impl Decoder {
                 }
             }
         }
-        self.lora = Some(lora.clone());
+        self.lora = Some(lora);
         Ok(())
     }
 
@@ -307,6 +327,11 @@ impl Decoder {
     /// The form of the adapter, where there is one.
     pub fn adapter(&self) -> Option<&Lora> {
         self.lora.as_ref()
+    }
+
+    /// The whole names of an adapter's layers: what stands beside the decoder may have layers of the same short names.
+    pub(crate) fn adapted(&self, lora: &Lora) -> Result<Vec<String>> {
+        Ok(self.adapter_places(lora)?.into_iter().map(|place| place.module).collect())
     }
 
     /// Takes the adapter away: what is left is the base.

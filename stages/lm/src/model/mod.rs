@@ -14,6 +14,8 @@ pub mod keys;
 pub mod lora;
 pub mod parameter;
 pub mod passes;
+pub mod reward;
+pub mod rope;
 pub mod saving;
 pub mod usable;
 pub mod weights;

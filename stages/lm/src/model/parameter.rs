@@ -1,10 +1,11 @@
 //! Parameters: a value, the names it has in model files, and a gradient where it is trained.
 
 use crate::Result;
+use crate::model::family;
 use crate::model::lora::Adapter;
 use crate::ops;
 use crate::ops::matrix::Products;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 /// One tensor of weights. Matrices that are always used together are held as one, their rows one after the other.
 #[derive(Debug, Clone)]
@@ -33,6 +34,44 @@ impl Parameter {
                 Ok((name.as_str(), part))
             })
             .collect()
+    }
+}
+
+/// A norm.
+#[derive(Debug, Clone)]
+pub(crate) struct Norm {
+    /// As model files hold it.
+    pub weight: Parameter,
+    pub kind: family::Norm,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+impl Norm {
+    /// What normalised rows are multiplied with: the weight, or 1 + w in f32 at least.
+    pub fn factor(&self) -> Result<Tensor> {
+        let weight = &self.weight.value;
+        match (self.kind, weight.dtype()) {
+            (family::Norm::Rms, _) => Ok(weight.clone()),
+            (family::Norm::RmsPlusOne, DType::F64) => Ok((weight + 1.0)?),
+            (family::Norm::RmsPlusOne, _) => Ok((weight.to_dtype(DType::F32)? + 1.0)?),
+        }
+    }
+
+    /// The normed rows, and 1 / rms of each, which the backward needs.
+    pub fn forward(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        ops::norm::forward(x, &self.factor()?, self.eps)
+    }
+
+    /// The normed rows again.
+    pub fn again(&self, x: &Tensor, rms: &Tensor) -> Result<Tensor> {
+        ops::norm::again(x, &self.factor()?, rms)
+    }
+
+    /// The gradient by x, given that by the normed rows, added to `onto` where that is given. Takes `onto`, which may
+    /// be changed in place. The gradient by the weight is added to its own.
+    pub fn backward(&self, x: &Tensor, rms: &Tensor, dy: &Tensor, onto: Option<Tensor>) -> Result<Tensor> {
+        ops::norm::backward(x, &self.factor()?, rms, dy, onto, self.weight.gradient.as_ref())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::model::decoder::targets;
 use crate::model::forest::Forest;
 use crate::model::parameter::Parameter;
 use crate::ops::attention::tiles;
-use crate::ops::{embed, head, norm, scaled};
+use crate::ops::{embed, head, scaled};
 use crate::{Error, Result, Training};
 use candle_core::Tensor;
 
@@ -66,10 +66,12 @@ impl Training {
         estimate::schedule(config, blocks, size, estimate::Rows { all: rows, most, scored }, self.memory)
     }
 
+    /// The first half of a step over a micro-batch: log-probabilities of its targets, or of a reward model the numbers
+    /// of its rows in their place.
     pub(crate) fn forward_kept(&self, forest: &Forest, schedule: Schedule) -> Result<(Kept, head::HeadScores)> {
         let decoder = &self.decoder;
-        let table = decoder.table_for(forest)?;
-        let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
+        let tables = decoder.tables_for(forest)?;
+        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(forest) };
         let (lowest, _) = self.lowest();
         let mut x = decoder.embedded(&forest.ids)?;
         let (mut saved, mut inputs) = (Vec::new(), Vec::new());
@@ -87,12 +89,15 @@ impl Training {
             }
         }
         let rows = x; // [R, H]
-        let (h, rms) = decoder.head_input(&rows)?;
+        let (h, rms) = if decoder.score.is_some() { decoder.last_norm(&rows)? } else { decoder.head_input(&rows)? };
         let (scores, logits) = match schedule {
-            Schedule::Keep { logits: true } => {
-                head::forward_keeping(&h, decoder.head_weight(), &targets(forest), decoder.products)?
+            _ if decoder.score.is_some() => {
+                (head::HeadScores { logps: decoder.values(&h)?, lse: Vec::new() }, Vec::new())
             }
-            _ => (head::forward(&h, decoder.head_weight(), &targets(forest), decoder.products)?, Vec::new()),
+            Schedule::Keep { logits: true } => {
+                head::forward_keeping(&h, decoder.head_weight(), &targets(forest), decoder.head_form())?
+            }
+            _ => (head::forward(&h, decoder.head_weight(), &targets(forest), decoder.head_form())?, Vec::new()),
         };
         let last = Final { rows, rms, lse: scores.lse.clone(), logits };
         let kept = match schedule {
@@ -103,6 +108,7 @@ impl Training {
         Ok((kept, scores))
     }
 
+    /// The other half, given the derivatives by what the first one gave.
     pub(crate) fn backward_kept(&self, forest: &Forest, kept: Kept, derivatives: &[f64]) -> Result<()> {
         let (mut saved, mut inputs, last) = match kept {
             Kept::All(saved, last) => (saved, Vec::new(), last),
@@ -113,22 +119,27 @@ impl Training {
             }
         };
         let decoder = &self.decoder;
-        let table = decoder.table_for(forest)?;
-        let context = RowContext { table: &table, depths: &forest.depths, tiles: &tiles(forest) };
+        let tables = decoder.tables_for(forest)?;
+        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(forest) };
         let Final { rows, rms, lse, logits } = last;
-        let h = scaled(&norm::again(&rows, &decoder.norm.value, &rms)?, decoder.head_scale())?;
-        let head_gradient = decoder.head().gradient.as_ref();
-        let dh = head::backward(
-            &h,
-            decoder.head_weight(),
-            &targets(forest),
-            (&lse, logits),
-            derivatives,
-            head_gradient,
-            decoder.products,
-        )?;
-        let dh = scaled(&dh, decoder.head_scale())?;
-        let mut dx = norm::backward(&rows, &decoder.norm.value, &rms, &dh, None, decoder.norm.gradient.as_ref())?;
+        let normed = decoder.norm.again(&rows, &rms)?;
+        let dh = match &decoder.score {
+            Some(_) => decoder.values_backward(&normed, derivatives)?,
+            None => {
+                let h = scaled(&normed, decoder.head_scale())?;
+                let dh = head::backward(
+                    &h,
+                    decoder.head_weight(),
+                    &targets(forest),
+                    (&lse, logits),
+                    derivatives,
+                    decoder.head().gradient.as_ref(),
+                    decoder.head_form(),
+                )?;
+                scaled(&dh, decoder.head_scale())?
+            }
+        };
+        let mut dx = decoder.norm.backward(&rows, &rms, &dh, None)?;
         let (lowest, embeddings) = self.lowest();
         if lowest == decoder.blocks.len() && !embeddings {
             return Ok(());
@@ -146,7 +157,7 @@ impl Training {
             dx = block.backward(&of_block, dx, &context, rows, forest)?;
         }
         if let Some(gradient) = &decoder.embed.gradient {
-            embed::backward(&scaled(&dx, decoder.config().embedding_scale())?, &forest.ids, gradient)?;
+            embed::backward(&scaled(&dx, decoder.config().embedding_scale(decoder.dtype()))?, &forest.ids, gradient)?;
         }
         Ok(())
     }

@@ -37,7 +37,9 @@ impl Training {
         self.decoder.config().save(to, dtype)?;
         let trained = self.in_full()?;
         let path = to.join("model.safetensors");
-        weights::save(&path, &rounded(&path, &trained, dtype)?)?;
+        let (mut saved, others) = (rounded(&path, &trained, dtype)?, self.decoder.others()?);
+        saved.extend(others.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())));
+        weights::save_model(&path, self.decoder.config(), &saved)?;
         if matches!(dtype, DType::F32 | DType::F64) {
             return Ok(None);
         }

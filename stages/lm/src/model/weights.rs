@@ -2,10 +2,12 @@
 
 use crate::device::quietly;
 use crate::model::config::DecoderConfig;
+use crate::model::family::HeadNorms;
 use crate::{DType, Device, Error, Result};
 use candle_core::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
@@ -15,35 +17,51 @@ use std::path::{Path, PathBuf};
 pub(crate) fn shapes(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     let DecoderConfig { hidden_size: hidden, intermediate_size: inner, head_dim, .. } = *config;
     let (queries, keys) = (config.heads * head_dim, config.kv_heads * head_dim);
-    let mut all = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden])];
+    let [before, after, before_mlp, after_mlp] = config.family.norms.names();
+    let body = config.body();
+    let mut all = vec![(format!("{body}embed_tokens.weight"), vec![config.vocab_size, hidden])];
     for layer in 0..config.layers {
-        let mut add = |name: &str, shape: Vec<usize>| all.push((format!("model.layers.{layer}.{name}"), shape));
-        add("input_layernorm.weight", vec![hidden]);
-        for (name, rows) in [("q", queries), ("k", keys), ("v", keys)] {
+        let mut add = |name: &str, shape: Vec<usize>| all.push((format!("{body}layers.{layer}.{name}"), shape));
+        let norm = |name: &str| format!("{name}.weight");
+        before.iter().for_each(|name| add(&norm(name), vec![hidden]));
+        let qkv = [("q", queries), ("k", keys), ("v", keys)];
+        let fused = [("qkv", queries + 2 * keys)];
+        for &(name, rows) in if config.family.fused { &fused[..] } else { &qkv[..] } {
             add(&format!("self_attn.{name}_proj.weight"), vec![rows, hidden]);
             if config.qkv_bias {
                 add(&format!("self_attn.{name}_proj.bias"), vec![rows]);
             }
         }
-        if config.qk_norm {
-            add("self_attn.q_norm.weight", vec![head_dim]);
-            add("self_attn.k_norm.weight", vec![head_dim]);
+        let widths = match config.head_norm {
+            HeadNorms::None => None,
+            HeadNorms::Each => Some([head_dim, head_dim]),
+            HeadNorms::Whole => Some([queries, keys]),
+        };
+        if let Some([queries, keys]) = widths {
+            add("self_attn.q_norm.weight", vec![queries]);
+            add("self_attn.k_norm.weight", vec![keys]);
         }
         add("self_attn.o_proj.weight", vec![hidden, queries]);
         if config.output_bias {
             add("self_attn.o_proj.bias", vec![hidden]);
         }
-        add("post_attention_layernorm.weight", vec![hidden]);
-        for (name, rows, cols) in [("gate", inner, hidden), ("up", inner, hidden), ("down", hidden, inner)] {
+        after.iter().chain(&before_mlp).for_each(|name| add(&norm(name), vec![hidden]));
+        let apart = [("gate", inner, hidden), ("up", inner, hidden), ("down", hidden, inner)];
+        let fused = [("gate_up", 2 * inner, hidden), ("down", hidden, inner)];
+        for &(name, rows, cols) in if config.family.fused { &fused[..] } else { &apart[..] } {
             add(&format!("mlp.{name}_proj.weight"), vec![rows, cols]);
             if config.mlp_bias {
                 add(&format!("mlp.{name}_proj.bias"), vec![rows]);
             }
         }
+        after_mlp.iter().for_each(|name| add(&norm(name), vec![hidden]));
     }
-    all.push(("model.norm.weight".to_owned(), vec![hidden]));
+    all.push((format!("{body}norm.weight"), vec![hidden]));
     if !config.tied {
         all.push(("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]));
+    }
+    if config.reward {
+        all.push(("score.weight".to_owned(), vec![1, hidden]));
     }
     all
 }
@@ -64,17 +82,19 @@ pub(crate) fn load(
     let mut spare_head = None;
     for path in &files {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        for (name, view) in parse(path, &bytes)?.iter() {
-            if wanted.contains_key(name) {
-                let tensor = read(path, name, &view)?;
-                found.insert(name.to_owned(), tensor.to_dtype(dtype)?.to_device(device)?);
-            } else if name == HEAD {
-                spare_head = Some((path, read(path, name, &view)?));
+        for (stored, view) in parse(path, &bytes)?.iter() {
+            let name = current(config, stored);
+            if wanted.contains_key(&*name) {
+                let tensor = read(path, stored, &view)?;
+                found.insert(name.into_owned(), tensor.to_dtype(dtype)?.to_device(device)?);
+            } else if name == HEAD && !config.reward {
+                spare_head = Some((path, read(path, stored, &view)?));
             }
         }
     }
     // A tied head that is stored once more has to be the table.
-    if let (Some((path, spare)), Some(table)) = (spare_head, found.get("model.embed_tokens.weight")) {
+    let table = format!("{}embed_tokens.weight", config.body());
+    if let (Some((path, spare)), Some(table)) = (spare_head, found.get(&table)) {
         let spare = spare.to_dtype(dtype)?.to_device(device)?;
         let same =
             spare.dims() == table.dims() && spare.ne(table)?.to_dtype(DType::U32)?.max_all()?.to_scalar::<u32>()? == 0;
@@ -82,7 +102,7 @@ pub(crate) fn load(
             return Err(Error::file(
                 path,
                 format!(
-                    "tensor {HEAD} differs from model.embed_tokens.weight, and config.json has `tie_word_embeddings: \
+                    "tensor {HEAD} differs from the embedding table, and config.json has `tie_word_embeddings: \
                      true`: say false there to use it, or take the tensor out"
                 ),
             ));
@@ -93,8 +113,56 @@ pub(crate) fn load(
 
 /// The head's tensor in model files.
 pub(crate) const HEAD: &str = "lm_head.weight";
-/// The embedding table's.
-pub(crate) const TABLE: &str = "model.embed_tokens.weight";
+
+/// The name that a stored tensor has today. Behind a part for images, decoders had other ones; models that embed texts
+/// leave what bodies begin with out.
+fn current<'a>(config: &DecoderConfig, stored: &'a str) -> Cow<'a, str> {
+    if !config.wrapped {
+        let bare = ["embed_tokens.", "layers.", "norm."].iter().any(|part| stored.starts_with(part));
+        return if bare { Cow::Owned(format!("{}{stored}", config.body())) } else { Cow::Borrowed(stored) };
+    }
+    match stored.strip_prefix("language_model.") {
+        Some(HEAD) => Cow::Borrowed(HEAD),
+        Some(rest) => Cow::Owned(format!("{}{}", config.body(), rest.trim_start_matches("model."))),
+        None if OTHERS.iter().any(|other| stored.starts_with(&other["model.".len()..])) => {
+            Cow::Owned(format!("model.{stored}"))
+        }
+        None => Cow::Borrowed(stored),
+    }
+}
+
+/// The name that a tensor has in files, as transformers writes it: the old one behind a part for images.
+pub(crate) fn filed(config: &DecoderConfig, name: &str) -> String {
+    match name.strip_prefix(config.body()) {
+        _ if !config.wrapped => name.to_owned(),
+        Some(rest) => format!("language_model.model.{rest}"),
+        None if name == HEAD => format!("language_model.{HEAD}"),
+        None => name.trim_start_matches("model.").to_owned(),
+    }
+}
+
+/// What the names of tensors begin with that are kept and not computed.
+const OTHERS: [&str; 2] = ["model.vision_tower.", "model.multi_modal_projector."];
+
+fn is_other(config: &DecoderConfig, name: &str) -> bool {
+    config.wrapped && OTHERS.iter().any(|other| name.starts_with(other))
+}
+
+/// The tensors of a folder that stand beside the decoder, as they are stored.
+pub(crate) fn others(folder: &Path, config: &DecoderConfig) -> Result<Vec<(String, Tensor)>> {
+    let (_, files) = files(folder)?;
+    let mut all = Vec::new();
+    for path in files {
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        for (stored, view) in parse(&path, &bytes)?.iter() {
+            let name = current(config, stored);
+            if is_other(config, &name) {
+                all.push((name.into_owned(), read(&path, stored, &view)?));
+            }
+        }
+    }
+    Ok(all)
+}
 
 /// Checks the headers of a folder's files against what a decoder needs, and gives the files. Where the folder holds no
 /// head, `config` becomes tied. No weights are read.
@@ -105,7 +173,8 @@ pub(crate) fn check(folder: &Path, config: &mut DecoderConfig) -> Result<Vec<Pat
     let mut wanted: HashMap<String, Vec<usize>> = shapes(config).into_iter().collect();
     let all = wanted.clone();
     for path in &files {
-        for (name, Stored { dtype, shape, .. }) in header(path)? {
+        for (stored, Stored { dtype, shape, .. }) in header(path)? {
+            let name = current(config, &stored).into_owned();
             match all.get(&name) {
                 Some(of_config) if *of_config == shape => {
                     dtype_of(path, &name, dtype)?;
@@ -117,6 +186,7 @@ pub(crate) fn check(folder: &Path, config: &mut DecoderConfig) -> Result<Vec<Pat
                 }
                 // A head beside a tied table, and constants that old versions wrote.
                 None if name == HEAD || name.ends_with("rotary_emb.inv_freq") => (),
+                None if is_other(config, &name) => drop(dtype_of(path, &name, dtype)?),
                 None => return Err(Error::file(path, format!("tensor {name} has no place in this architecture"))),
             }
         }
@@ -223,11 +293,11 @@ pub(crate) fn refuse_pointer(path: &Path) -> Result<()> {
 pub(crate) fn stored_dtype(folder: &Path) -> Result<DType> {
     let (listing, files) = files(folder)?;
     for path in &files {
-        if let Some(stored) = header(path)?.get("model.embed_tokens.weight") {
-            return dtype_of(path, "model.embed_tokens.weight", stored.dtype);
+        if let Some((name, stored)) = header(path)?.iter().find(|(name, _)| name.ends_with("embed_tokens.weight")) {
+            return dtype_of(path, name, stored.dtype);
         }
     }
-    Err(Error::file(listing, "tensor model.embed_tokens.weight is missing"))
+    Err(Error::file(listing, "the tensor of embeddings (embed_tokens.weight) is missing"))
 }
 
 /// Checks that a file is whole, from its header.
@@ -262,6 +332,13 @@ fn dtype_of(path: &Path, name: &str, stored: Dtype) -> Result<DType> {
         Dtype::I64 => DType::I64,
         other => return Err(Error::file(path, format!("tensor {name} is {other:?}; wanted F32, F16, BF16 or F64"))),
     })
+}
+
+/// Writes the tensors of a model, under the names that files have for them.
+pub(crate) fn save_model(path: &Path, config: &DecoderConfig, tensors: &[(&str, Tensor)]) -> Result<()> {
+    let names: Vec<String> = tensors.iter().map(|(name, _)| filed(config, name)).collect();
+    let named = names.iter().zip(tensors).map(|(name, (_, tensor))| (name.as_str(), tensor.clone()));
+    save(path, &named.collect::<Vec<_>>())
 }
 
 /// Writes tensors to one safetensors file, in the order and with the metadata that transformers uses.

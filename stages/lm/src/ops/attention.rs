@@ -29,6 +29,8 @@ pub(crate) struct Shape {
     pub window: Option<usize>,
     /// Factor of the scores before softmax, above 0.
     pub scale: f64,
+    /// Scaled scores x become cap tanh(x / cap) where there is a cap.
+    pub cap: Option<f64>,
 }
 
 impl Shape {
@@ -235,7 +237,14 @@ fn soften<T: Real>(
         let seen = shape.seen(query_depth + i, first_depth);
         row[..seen.start].fill(T::zero());
         row[seen.end..].fill(T::zero());
-        lse[i * shape.heads + head] = softmax_row(&mut row[seen], T::of(shape.scale));
+        let row = &mut row[seen];
+        lse[i * shape.heads + head] = match shape.cap {
+            None => softmax_row(row, T::of(shape.scale)),
+            Some(cap) => {
+                bound_row(row, T::of(shape.scale / cap));
+                softmax_row(row, T::of(cap))
+            }
+        };
     }
 }
 
@@ -252,6 +261,15 @@ vectorised! {
     }
 }
 
+vectorised! {
+    /// Replaces each x of a row by tanh(factor * x).
+    fn bound_row<T: Real>(row: &mut [T], factor: T) {
+        for x in row.iter_mut() {
+            *x = (*x * factor).tanh();
+        }
+    }
+}
+
 /// The same by tensor operations, one tile at a time, all heads at once.
 fn forward_plain(
     q: &Tensor,
@@ -263,7 +281,7 @@ fn forward_plain(
     let (mut outs, mut sums) = (Vec::new(), Vec::new());
     for tile in tiles {
         let (spans, _) = visible(tile, shape);
-        let scores =
+        let (scores, _) =
             plain_scores(&plain_queries(q, tile, shape)?, &plain_keys(k, &spans, shape)?, tile, &spans, shape)?;
         let shift = scores.max_keepdim(D::Minus1)?;
         let weights = scores.broadcast_sub(&shift)?.exp()?;
@@ -279,26 +297,50 @@ fn forward_plain(
     Ok((Tensor::cat(&outs, 0)?, Some(Tensor::cat(&sums, 0)?)))
 }
 
-/// The probabilities of a tile again, from the log-sum-exps, in their dtype [G, A/G len, K]; and its queries and keys.
-pub(crate) fn plain_probabilities(
+/// What the backward needs of a tile.
+pub(crate) struct Again {
+    /// The probabilities, from the log-sum-exps, in their dtype [G, A/G len, K].
+    pub probabilities: Tensor,
+    /// The derivative of scores by scaled ones [G, A/G len, K]; absent where they are the same.
+    pub slope: Option<Tensor>,
+    pub queries: Tensor,
+    pub keys: Tensor,
+}
+
+/// The forward of a tile again.
+pub(crate) fn plain_again(
     q: &Tensor,
     k: &Tensor,
     lse: &Tensor,
     tile: &Tile,
     spans: &[Span],
     shape: &Shape,
-) -> Result<(Tensor, Tensor, Tensor)> {
+) -> Result<Again> {
     let (queries, keys) = (plain_queries(q, tile, shape)?, plain_keys(k, spans, shape)?);
-    let scores = plain_scores(&queries, &keys, tile, spans, shape)?;
-    Ok((scores.broadcast_sub(&plain_queries(lse, tile, shape)?)?.exp()?, queries, keys))
+    let (scores, slope) = plain_scores(&queries, &keys, tile, spans, shape)?;
+    let probabilities = scores.broadcast_sub(&plain_queries(lse, tile, shape)?)?.exp()?;
+    Ok(Again { probabilities, slope, queries, keys })
 }
 
-/// Scaled and masked scores, in f32 at least: [G, A/G len, K].
-fn plain_scores(queries: &Tensor, keys: &Tensor, tile: &Tile, spans: &[Span], shape: &Shape) -> Result<Tensor> {
+/// Scaled, bounded and masked scores, in f32 at least: [G, A/G len, K]; and the bound's slope, where there is one.
+fn plain_scores(
+    queries: &Tensor,
+    keys: &Tensor,
+    tile: &Tile,
+    spans: &[Span],
+    shape: &Shape,
+) -> Result<(Tensor, Option<Tensor>)> {
     let scores = queries.matmul(&keys.transpose(1, 2)?.contiguous()?)?;
     let wide = if scores.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     let scores = (scores.to_dtype(wide)? * shape.scale)?;
-    Ok(scores.broadcast_add(&plain_mask(tile, spans, shape, wide, scores.device())?)?)
+    let (scores, slope) = match shape.cap {
+        None => (scores, None),
+        Some(cap) => {
+            let bounded = (scores / cap)?.tanh()?;
+            ((&bounded * cap)?, Some((1.0 - bounded.sqr()?)?))
+        }
+    };
+    Ok((scores.broadcast_add(&plain_mask(tile, spans, shape, wide, scores.device())?)?, slope))
 }
 
 /// Rows of a tile as [G, A/G len, D].

@@ -6,7 +6,7 @@
 
 use crate::model::forest::{Forest, Span};
 use crate::ops::attention::{Rows, Shape, Tile, score, visible};
-use crate::ops::attention::{plain_keys, plain_probabilities, plain_queries, plain_rows};
+use crate::ops::attention::{plain_again, plain_keys, plain_queries, plain_rows};
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
 use crate::ops::matrix::{By, Into, Matrix, MatrixMut, multiply};
@@ -32,7 +32,8 @@ pub(crate) struct Saved<'a> {
 
 /// The gradient by q | k | v, given that by the output: [T, (A + 2 G) D].
 ///
-/// With P = exp(scale q k^T - lse): dV = P^T dO, dS = scale P (dO V^T - rowsum(dO O)), dQ = dS K, dK = dS^T Q.
+/// With P = exp(scale q k^T - lse): dV = P^T dO, dS = scale P (dO V^T - rowsum(dO O)), dQ = dS K, dK = dS^T Q. Where
+/// scores are bounded, P = exp(cap t - lse), t = tanh(scale q k^T / cap), and dS has the factor 1 - t^2.
 pub(crate) fn backward(saved: &Saved, g: &Tensor, forest: &Forest, tiles: &[Tile], shape: &Shape) -> Result<Tensor> {
     match kernel_for(&[saved.qkv, saved.out, saved.lse, g]) {
         Kernel::F32 => backward_on_cpu::<f32>(saved, g, forest, tiles, shape),
@@ -168,7 +169,11 @@ fn unit_backward<T: Real>(
                     p[outside.clone()].fill(T::zero());
                     ds[outside].fill(T::zero());
                 }
-                score_gradient(&mut p[seen.clone()], &mut ds[seen], T::of(shape.scale), lse, sum);
+                let (p, ds, scale) = (&mut p[seen.clone()], &mut ds[seen], T::of(shape.scale));
+                match shape.cap {
+                    None => score_gradient(p, ds, scale, lse, sum),
+                    Some(cap) => bounded_score_gradient(p, ds, scale, T::of(cap), lse, sum),
+                }
             }
             let at = (row - unit.rows.start) * columns + in_group * head_dim;
             let mut column = 0;
@@ -201,6 +206,17 @@ vectorised! {
         for (p, ds) in p.iter_mut().zip(ds) {
             *p = (*p * scale - lse).exp();
             *ds = *p * (*ds - sum) * scale;
+        }
+    }
+}
+
+vectorised! {
+    /// The same where scores are bounded.
+    fn bounded_score_gradient<T: Real>(p: &mut [T], ds: &mut [T], scale: T, cap: T, lse: T, sum: T) {
+        for (p, ds) in p.iter_mut().zip(ds) {
+            let t = (*p * (scale / cap)).tanh();
+            *p = (t * cap - lse).exp();
+            *ds = *p * (*ds - sum) * scale * (T::one() - t * t);
         }
     }
 }
@@ -242,12 +258,18 @@ fn backward_plain(saved: &Saved, g: &Tensor, tiles: &[Tile], shape: &Shape) -> R
     let mut dq = Vec::new();
     for tile in tiles {
         let (spans, _) = visible(tile, shape);
-        let (p, queries, keys_of) = plain_probabilities(&q, &k, saved.lse, tile, &spans, shape)?;
+        let again = plain_again(&q, &k, saved.lse, tile, &spans, shape)?;
+        let (p, queries, keys_of) = (again.probabilities, again.queries, again.keys);
         let values = plain_keys(&v, &spans, shape)?;
         let (out, g) = (plain_queries(saved.out, tile, shape)?, plain_queries(g, tile, shape)?);
         let sum = (out.to_dtype(wide)? * g.to_dtype(wide)?)?.sum_keepdim(D::Minus1)?;
         let dp = g.matmul(&values.transpose(1, 2)?.contiguous()?)?.to_dtype(wide)?;
-        let ds = ((&p * dp.broadcast_sub(&sum)?)? * shape.scale)?.to_dtype(q.dtype())?;
+        let ds = ((&p * dp.broadcast_sub(&sum)?)? * shape.scale)?;
+        let ds = match again.slope {
+            Some(slope) => (ds * slope)?,
+            None => ds,
+        };
+        let ds = ds.to_dtype(q.dtype())?;
         dq.push(plain_rows(&ds.matmul(&keys_of)?, tile, shape)?);
         let transposed = |t: &Tensor| -> Result<Tensor> { Ok(t.transpose(1, 2)?.contiguous()?) };
         let keys_sum = transposed(&ds)?.matmul(&queries)?; // [G, K, D]
@@ -284,8 +306,8 @@ mod tests {
         forests(&owned.iter().collect::<Vec<_>>(), Want::States, 10, 100).unwrap().remove(0)
     }
 
-    fn check(window: Option<usize>) {
-        let shape = Shape { heads: 4, kv_heads: 2, head_dim: 2, window, scale: 0.3 };
+    fn check(window: Option<usize>, cap: Option<f64>) {
+        let shape = Shape { heads: 4, kv_heads: 2, head_dim: 2, window, scale: 0.3, cap };
         let forest = forest();
         assert_eq!(forest.trees.iter().map(|tree| tree.branches.len()).collect::<Vec<_>>(), [2, 0]);
         let tiles = tiles(&forest);
@@ -313,20 +335,26 @@ mod tests {
 
     #[test]
     fn gradient_over_a_forest() {
-        check(None);
+        check(None, None);
     }
 
     #[test]
     fn gradient_with_a_window() {
-        check(Some(2));
-        check(Some(1));
+        check(Some(2), None);
+        check(Some(1), None);
+    }
+
+    #[test]
+    fn gradient_of_bounded_scores() {
+        check(None, Some(0.1));
+        check(Some(2), Some(0.7));
     }
 
     /// More rows than a tile, with and without a window: the forms agree, and so do their gradients.
     #[test]
     fn long_sequences() {
         for window in [None, Some(40)] {
-            let shape = Shape { heads: 2, kv_heads: 1, head_dim: 4, window, scale: 0.3 };
+            let shape = Shape { heads: 2, kv_heads: 1, head_dim: 4, window, scale: 0.3, cap: None };
             let trunk: Vec<u32> = (0..150).collect();
             let owned: Vec<Sequence> = (0..3u32)
                 .map(|i| {

@@ -27,6 +27,21 @@ pub(crate) struct HeadScores {
     pub lse: Vec<f64>,
 }
 
+/// How logits are computed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Form {
+    /// What becomes of the numbers of the product.
+    pub products: Products,
+    /// Logits x become cap tanh(x / cap) where there is a cap.
+    pub cap: Option<f64>,
+}
+
+#[cfg(any(feature = "cuda", test))]
+impl Form {
+    /// Logits as the product gives them.
+    pub const EXACT: Form = Form { products: Products::Exact, cap: None };
+}
+
 /// What may be kept of a chunk of rows between forward and backward, so that its logits are not computed again.
 #[derive(Debug)]
 pub(crate) struct Kept {
@@ -42,28 +57,29 @@ pub(crate) fn chunk_rows(vocab: usize) -> usize {
 }
 
 /// ln p of targets, sorted by row, under softmax(h W^T): h [R, H], W [V, H].
-pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target], products: Products) -> Result<HeadScores> {
+pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target], form: Form) -> Result<HeadScores> {
     match kernel_for(&[h, weight]) {
-        Kernel::F32 => forward_on_cpu::<f32>(h, weight, targets, products, None),
-        Kernel::F64 => forward_on_cpu::<f64>(h, weight, targets, products, None),
+        Kernel::F32 => forward_on_cpu::<f32>(h, weight, targets, form, None),
+        Kernel::F64 => forward_on_cpu::<f64>(h, weight, targets, form, None),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda => cuda::head::forward(h, weight, targets),
-        Kernel::Plain => forward_plain(h, weight, targets),
+        Kernel::Cuda if form.cap.is_none() => cuda::head::forward(h, weight, targets),
+        _ => forward_plain(h, weight, targets, form.cap),
     }
 }
 
-/// The same, and the exponentials of all rows where a CPU kernel computes them: [R, V] numbers.
+/// The same, and the exponentials of all rows where a CPU kernel computes them: [R, V] numbers. Nothing is kept of
+/// bounded logits, whose gradient needs more.
 pub(crate) fn forward_keeping(
     h: &Tensor,
     weight: &Tensor,
     targets: &[Target],
-    products: Products,
+    form: Form,
 ) -> Result<(HeadScores, Vec<Kept>)> {
     let mut kept = Vec::new();
     let scores = match kernel_for(&[h, weight]) {
-        Kernel::F32 => forward_on_cpu::<f32>(h, weight, targets, products, Some(&mut kept)),
-        Kernel::F64 => forward_on_cpu::<f64>(h, weight, targets, products, Some(&mut kept)),
-        _ => forward(h, weight, targets, products),
+        Kernel::F32 if form.cap.is_none() => forward_on_cpu::<f32>(h, weight, targets, form, Some(&mut kept)),
+        Kernel::F64 if form.cap.is_none() => forward_on_cpu::<f64>(h, weight, targets, form, Some(&mut kept)),
+        _ => forward(h, weight, targets, form),
     };
     Ok((scores?, kept))
 }
@@ -79,7 +95,7 @@ fn forward_on_cpu<T: Real>(
     h: &Tensor,
     weight: &Tensor,
     targets: &[Target],
-    products: Products,
+    Form { products, cap }: Form,
     mut kept: Option<&mut Vec<Kept>>,
 ) -> Result<HeadScores> {
     let ((rows, width), vocab) = (h.dims2()?, weight.dim(0)?);
@@ -97,6 +113,9 @@ fn forward_on_cpu<T: Real>(
             products.multiply(states, table, MatrixMut::new(&mut buffer, count, vocab, vocab), Into::Fresh);
         }
         let logits = &mut buffer[..count * vocab];
+        if let Some(cap) = cap {
+            logits.par_chunks_mut(vocab).for_each(|row| bounded(row, T::of(cap)));
+        }
         let here = targets_of(targets, first, count);
         // The logits of the targets, before the rows turn into exponentials.
         let picked: Vec<f64> =
@@ -121,19 +140,46 @@ vectorised! {
     }
 }
 
+vectorised! {
+    /// Replaces each x of a row by cap tanh(x / cap).
+    fn bounded<T: Real>(row: &mut [T], cap: T) {
+        for x in row.iter_mut() {
+            *x = (*x / cap).tanh() * cap;
+        }
+    }
+}
+
+vectorised! {
+    /// Replaces each x of a row by factor exp(z - lse) (1 - t^2), with t = tanh(x / cap) and z = cap t.
+    fn bounded_slopes<T: Real>(row: &mut [T], cap: T, lse: T, factor: T) {
+        for x in row.iter_mut() {
+            let t = (*x / cap).tanh();
+            *x = factor * (t * cap - lse).exp() * (T::one() - t * t);
+        }
+    }
+}
+
+/// Logits as they are where there is a cap: cap tanh(x / cap) of each.
+pub(crate) fn capped(logits: Tensor, cap: Option<f64>) -> Result<Tensor> {
+    match cap {
+        None => Ok(logits),
+        Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
+    }
+}
+
 /// Logits h W^T by tensor operations, in f32 at least: [C, V].
 fn plain_logits(h: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let logits = h.matmul(&weight.t()?)?;
     Ok(if logits.dtype() == DType::F64 { logits } else { logits.to_dtype(DType::F32)? })
 }
 
-fn forward_plain(h: &Tensor, weight: &Tensor, targets: &[Target]) -> Result<HeadScores> {
+fn forward_plain(h: &Tensor, weight: &Tensor, targets: &[Target], cap: Option<f64>) -> Result<HeadScores> {
     let (rows, vocab) = (h.dim(0)?, weight.dim(0)?);
     let chunk = chunk_rows(vocab);
     let (mut logps, mut lse) = (Vec::with_capacity(targets.len()), Vec::with_capacity(rows));
     for first in (0..rows).step_by(chunk) {
         let count = chunk.min(rows - first);
-        let logits = plain_logits(&h.narrow(0, first, count)?, weight)?;
+        let logits = capped(plain_logits(&h.narrow(0, first, count)?, weight)?, cap)?;
         let shift = logits.max_keepdim(D::Minus1)?;
         let sum = logits.broadcast_sub(&shift)?.exp()?.sum_keepdim(D::Minus1)?;
         let sums = (shift + sum.log()?)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
@@ -152,7 +198,8 @@ fn forward_plain(h: &Tensor, weight: &Tensor, targets: &[Target]) -> Result<Head
 /// The gradient by h [R, H], given the derivatives of the loss by each target's ln p. The gradient by W is added to
 /// `weight_gradient`. The logits are computed again, chunk by chunk, but for those of which something was kept.
 ///
-/// With p = exp(z - lse): dz = sum over the row's targets of g (onehot - p), dh = dz W, dW = dz^T h.
+/// With p = exp(z - lse): dz = sum over the row's targets of g (onehot - p), dh = dz W, dW = dz^T h. Where z is
+/// cap t, t = tanh(x / cap), x = h W^T, dz has the factor 1 - t^2.
 pub(crate) fn backward(
     h: &Tensor,
     weight: &Tensor,
@@ -160,16 +207,16 @@ pub(crate) fn backward(
     (lse, kept): (&[f64], Vec<Kept>),
     g: &[f64],
     weight_gradient: Option<&Tensor>,
-    products: Products,
+    form: Form,
 ) -> Result<Tensor> {
     let mut all = vec![h, weight];
     all.extend(weight_gradient);
     match kernel_for(&all) {
-        Kernel::F32 => backward_on_cpu::<f32>(h, weight, targets, (lse, kept), g, weight_gradient, products),
-        Kernel::F64 => backward_on_cpu::<f64>(h, weight, targets, (lse, kept), g, weight_gradient, products),
+        Kernel::F32 => backward_on_cpu::<f32>(h, weight, targets, (lse, kept), g, weight_gradient, form),
+        Kernel::F64 => backward_on_cpu::<f64>(h, weight, targets, (lse, kept), g, weight_gradient, form),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda => cuda::head::backward(h, weight, targets, lse, g, weight_gradient),
-        Kernel::Plain => backward_plain(h, weight, targets, lse, g, weight_gradient),
+        Kernel::Cuda if form.cap.is_none() => cuda::head::backward(h, weight, targets, lse, g, weight_gradient),
+        _ => backward_plain(h, weight, targets, lse, g, weight_gradient, form.cap),
     }
 }
 
@@ -180,7 +227,7 @@ fn backward_on_cpu<T: Real>(
     (lse, kept): (&[f64], Vec<Kept>),
     g: &[f64],
     weight_gradient: Option<&Tensor>,
-    products: Products,
+    Form { products, cap }: Form,
 ) -> Result<Tensor> {
     let ((rows, width), vocab) = (h.dims2()?, weight.dim(0)?);
     let (h, weight) = (view::<T>(h)?, view::<T>(weight)?);
@@ -208,6 +255,14 @@ fn backward_on_cpu<T: Real>(
                 let total: f64 = g[from..to].iter().sum();
                 // Whether exponentials were kept must not show in the last bit.
                 let factor = |largest: f64| T::of(-total * (largest - lse[first + i]).exp());
+                let of_row = targets[from..to].iter().zip(&g[from..to]);
+                if let Some(cap) = cap {
+                    let slope = |x: T| 1.0 - (x.to_f64() / cap).tanh().powi(2);
+                    let own: Vec<f64> = of_row.clone().map(|(t, g)| g * slope(row[t.token as usize])).collect();
+                    bounded_slopes(row, T::of(cap), T::of(lse[first + i]), T::of(-total));
+                    of_row.zip(own).for_each(|((target, _), own)| row[target.token as usize] += T::of(own));
+                    return;
+                }
                 match &kept {
                     Some(kept) => times(row, factor(kept.largest[i])),
                     None => {
@@ -215,7 +270,7 @@ fn backward_on_cpu<T: Real>(
                         times(row, factor(largest));
                     }
                 }
-                for (target, &g) in targets[from..to].iter().zip(&g[from..to]) {
+                for (target, &g) in of_row {
                     row[target.token as usize] += T::of(g);
                 }
             });
@@ -250,6 +305,7 @@ fn backward_plain(
     lse: &[f64],
     g: &[f64],
     weight_gradient: Option<&Tensor>,
+    cap: Option<f64>,
 ) -> Result<Tensor> {
     let (rows, vocab) = (h.dim(0)?, weight.dim(0)?);
     let (chunk, device) = (chunk_rows(vocab), h.device());
@@ -257,7 +313,7 @@ fn backward_plain(
     for first in (0..rows).step_by(chunk) {
         let count = chunk.min(rows - first);
         let states = h.narrow(0, first, count)?.contiguous()?;
-        let logits = plain_logits(&states, weight)?;
+        let logits = capped(plain_logits(&states, weight)?, cap)?;
         let wide = logits.dtype();
         let column = |numbers: Vec<f64>| -> Result<Tensor> {
             Ok(Tensor::from_vec(numbers, (count, 1), device)?.to_dtype(wide)?)
@@ -275,7 +331,12 @@ fn backward_plain(
             let g = Tensor::new(&g[from..from + here.len()], device)?.to_dtype(wide)?;
             dz = dz.index_add(&Tensor::new(flat, device)?, &g, 0)?;
         }
-        let dz = dz.reshape((count, vocab))?.to_dtype(h.dtype())?;
+        let dz = dz.reshape((count, vocab))?;
+        let dz = match cap {
+            Some(cap) => (dz * (1.0 - (&logits / cap)?.sqr()?)?)?,
+            None => dz,
+        };
+        let dz = dz.to_dtype(h.dtype())?;
         if let Some(gradient) = weight_gradient {
             add_plain(gradient, &dz.t()?.contiguous()?.matmul(&states)?)?;
         }
@@ -288,7 +349,8 @@ fn backward_plain(
 mod tests {
     use super::*;
     use crate::ops::check::{Case, gradients, numbers, plain_agrees};
-    use crate::ops::matrix::Products::Exact;
+
+    const EXACT: Form = Form::EXACT;
 
     /// A row without a target, and rows with two.
     const TARGETS: [Target; 5] = [
@@ -301,17 +363,26 @@ mod tests {
 
     #[test]
     fn gradient() {
+        check(EXACT);
+    }
+
+    #[test]
+    fn gradient_of_bounded_logits() {
+        check(Form { cap: Some(0.4), ..EXACT });
+    }
+
+    fn check(form: Form) {
         let inputs = [numbers(1, &[4, 3]), numbers(2, &[7, 3])];
         gradients(&inputs, |t| {
-            let HeadScores { logps, lse } = forward(&t[0], &t[1], &TARGETS, Exact)?;
+            let HeadScores { logps, lse } = forward(&t[0], &t[1], &TARGETS, form)?;
             Ok(Case::new(Tensor::new(logps, t[0].device())?, move |t, g, d| {
-                Ok(vec![(0, backward(&t[0], &t[1], &TARGETS, (&lse, Vec::new()), &g.to_vec1()?, Some(&d[1]), Exact)?)])
+                Ok(vec![(0, backward(&t[0], &t[1], &TARGETS, (&lse, Vec::new()), &g.to_vec1()?, Some(&d[1]), form)?)])
             }))
         });
         plain_agrees(&inputs, |t| {
-            let HeadScores { logps, lse } = forward(&t[0], &t[1], &TARGETS, Exact)?;
+            let HeadScores { logps, lse } = forward(&t[0], &t[1], &TARGETS, form)?;
             let dw = t[1].ones_like()?;
-            let dh = backward(&t[0], &t[1], &TARGETS, (&lse, Vec::new()), &[1., 2., -3., 0.5, 1.], Some(&dw), Exact)?;
+            let dh = backward(&t[0], &t[1], &TARGETS, (&lse, Vec::new()), &[1., 2., -3., 0.5, 1.], Some(&dw), form)?;
             Ok(vec![Tensor::new(logps, t[0].device())?, Tensor::new(lse, t[0].device())?, dh, dw])
         });
     }
@@ -325,12 +396,12 @@ mod tests {
         let g: Vec<f64> = (0..rows).map(|i| (i as f64).sin()).collect();
         let gradients = |keep: bool| {
             let (scores, kept) = match keep {
-                true => forward_keeping(&h, &weight, &targets, Exact).unwrap(),
-                false => (forward(&h, &weight, &targets, Exact).unwrap(), Vec::new()),
+                true => forward_keeping(&h, &weight, &targets, EXACT).unwrap(),
+                false => (forward(&h, &weight, &targets, EXACT).unwrap(), Vec::new()),
             };
             assert_eq!(kept.len(), if keep { rows.div_ceil(chunk_rows(vocab)) } else { 0 });
             let dw = weight.zeros_like().unwrap();
-            let dh = backward(&h, &weight, &targets, (&scores.lse, kept), &g, Some(&dw), Exact).unwrap();
+            let dh = backward(&h, &weight, &targets, (&scores.lse, kept), &g, Some(&dw), EXACT).unwrap();
             (scores, [dh, dw])
         };
         let ((kept_scores, kept), (scores, again)) = (gradients(true), gradients(false));
@@ -349,10 +420,10 @@ mod tests {
         let h = numbers(1, &[rows, 2]);
         let weight = numbers(2, &[vocab, 2]);
         let targets: Vec<Target> = (0..rows).map(|row| Target { row, token: row as u32 * 1000 }).collect();
-        let whole = forward(&h, &weight, &targets, Exact).unwrap();
+        let whole = forward(&h, &weight, &targets, EXACT).unwrap();
         let g: Vec<f64> = (0..rows).map(|i| (i as f64).sin()).collect();
         let dw = weight.zeros_like().unwrap();
-        let dh = backward(&h, &weight, &targets, (&whole.lse, Vec::new()), &g, Some(&dw), Exact)
+        let dh = backward(&h, &weight, &targets, (&whole.lse, Vec::new()), &g, Some(&dw), EXACT)
             .unwrap()
             .to_vec2::<f64>()
             .unwrap();
@@ -360,10 +431,10 @@ mod tests {
         for row in 0..rows {
             let one = h.narrow(0, row, 1).unwrap();
             let target = [Target { row: 0, token: row as u32 * 1000 }];
-            let alone = forward(&one, &weight, &target, Exact).unwrap();
+            let alone = forward(&one, &weight, &target, EXACT).unwrap();
             assert!((alone.logps[0] - whole.logps[row]).abs() < 1e-9);
             let dh_alone =
-                backward(&one, &weight, &target, (&alone.lse, Vec::new()), &g[row..=row], Some(&dw_alone), Exact)
+                backward(&one, &weight, &target, (&alone.lse, Vec::new()), &g[row..=row], Some(&dw_alone), EXACT)
                     .unwrap();
             for (a, b) in dh_alone.to_vec2::<f64>().unwrap()[0].iter().zip(&dh[row]) {
                 assert!((a - b).abs() < 1e-9);

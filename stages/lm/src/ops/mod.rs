@@ -16,13 +16,16 @@ pub(crate) mod attention_backward;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod cuda;
 pub(crate) mod embed;
+pub(crate) mod geglu;
 pub(crate) mod head;
 pub(crate) mod linear;
 pub(crate) mod matrix;
 pub(crate) mod norm;
+pub(crate) mod query_scale;
 pub(crate) mod rope;
 pub(crate) mod rounded;
 pub(crate) mod swiglu;
+pub(crate) mod whole_norm;
 
 #[cfg(test)]
 mod check;

@@ -29,6 +29,7 @@ fn filled<T: Copy + Send>(n: usize, fill: impl Fn(usize, &mut [MaybeUninit<T>]) 
 pub(crate) trait Real: WithDType {
     fn exp(self) -> Self;
     fn sqrt(self) -> Self;
+    fn tanh(self) -> Self;
     /// Zero times `n`.
     fn zeros(n: usize) -> Vec<Self> {
         if n < LARGE {
@@ -85,6 +86,25 @@ impl Real for f32 {
     fn sqrt(self) -> f32 {
         f32::sqrt(self)
     }
+    /// tanh to a few units in the last place, by a quotient of polynomials that is 1 at the ends of its range.
+    #[inline(always)]
+    fn tanh(self) -> f32 {
+        const END: f32 = 7.905_311;
+        let x = if self > END { END } else { self };
+        let x = if x < -END { -END } else { x };
+        let square = x * x;
+        let mut p = -2.760_768_5e-16_f32;
+        for coefficient in
+            [2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619_4e-4, 4.893_524_5e-3_f32]
+        {
+            p = p * square + coefficient;
+        }
+        let mut q = 1.198_258_4e-6_f32;
+        for coefficient in [1.185_347_1e-4, 2.268_434_6e-3, 4.893_525_2e-3_f32] {
+            q = q * square + coefficient;
+        }
+        x * p / q
+    }
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f32]> {
         if let CpuStorage::F32(data) = storage { Some(data) } else { None }
     }
@@ -101,6 +121,10 @@ impl Real for f64 {
     #[inline(always)]
     fn sqrt(self) -> f64 {
         f64::sqrt(self)
+    }
+    #[inline(always)]
+    fn tanh(self) -> f64 {
+        f64::tanh(self)
     }
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f64]> {
         if let CpuStorage::F64(data) = storage { Some(data) } else { None }
@@ -338,6 +362,22 @@ mod tests {
         assert_eq!(Real::exp(-1e30_f32), 0.0);
         assert_eq!(Real::exp(f32::INFINITY), f32::INFINITY);
         assert!(Real::exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn tanh_of_f32_is_accurate_and_keeps_its_limits() {
+        let mut x = -10.0_f32;
+        while x < 10.0 {
+            let (got, want) = (Real::tanh(x), f64::tanh(f64::from(x)));
+            assert!((f64::from(got) / want - 1.0).abs() < 4e-7, "tanh({x}) = {got}, want {want}");
+            x += 0.00371;
+        }
+        assert_eq!(Real::tanh(0.0_f32), 0.0);
+        assert!((Real::tanh(1e-20_f32) / 1e-20 - 1.0).abs() < 4e-7);
+        for (x, want) in [(f32::NEG_INFINITY, -1.0), (-1e30, -1.0), (f32::INFINITY, 1.0)] {
+            assert!((Real::tanh(x) - want).abs() < 2e-7);
+        }
+        assert!(Real::tanh(f32::NAN).is_nan());
     }
 
     #[test]

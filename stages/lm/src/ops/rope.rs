@@ -1,6 +1,6 @@
 //! Rotary positions, with the norm of queries and keys that Qwen3 has before them.
 
-use crate::model::config::{DecoderConfig, RopeKind};
+use crate::model::rope::Rope;
 use crate::ops::attention::Shape;
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
@@ -13,8 +13,8 @@ use rayon::prelude::*;
 
 // T rows, A query heads, G key-value heads, D head width, P positions.
 
-/// Cosines and sines of all positions below a limit, [P, D/2] each. f64 where the model computes in f64, else f32:
-/// half precision cannot hold the positions themselves.
+/// Cosines and sines of all positions below a limit, [P, D/2] each, or fewer columns where a part of heads is rotated.
+/// f64 where the model computes in f64, else f32: half precision cannot hold the positions themselves.
 #[derive(Debug, Clone)]
 pub(crate) struct RopeTable {
     pub cos: Tensor,
@@ -22,17 +22,25 @@ pub(crate) struct RopeTable {
 }
 
 impl RopeTable {
-    /// The table for positions 0 .. `positions`.
-    pub fn new(config: &DecoderConfig, positions: usize, dtype: DType, device: &Device) -> Result<RopeTable> {
-        let frequencies = frequencies(config);
+    /// The table for positions 0 .. `positions` of heads of a width, in long texts or in others. Cosines and sines are
+    /// scaled where the rope's kind says so.
+    pub fn new(
+        rope: &Rope,
+        head_dim: usize,
+        long: bool,
+        positions: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<RopeTable> {
+        let (frequencies, scale) = (rope.frequencies(head_dim, long), rope.scale());
         let shape = (positions, frequencies.len());
         let build = |f: fn(f64) -> f64| -> Result<Tensor> {
             let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |&w| (p, w)));
             Ok(match dtype {
-                DType::F64 => Tensor::from_vec(angles.map(|(p, w)| f(p as f64 * w)).collect(), shape, device)?,
+                DType::F64 => Tensor::from_vec(angles.map(|(p, w)| f(p as f64 * w) * scale).collect(), shape, device)?,
                 // The angle is rounded to f32 as transformers does, so that long sequences agree too.
                 _ => {
-                    let angles = angles.map(|(p, w)| f(f64::from(p as f32 * w as f32)) as f32);
+                    let angles = angles.map(|(p, w)| (f(f64::from(p as f32 * w as f32)) * scale) as f32);
                     Tensor::from_vec(angles.collect(), shape, device)?
                 }
             })
@@ -44,26 +52,25 @@ impl RopeTable {
     pub fn positions(&self) -> usize {
         self.cos.dims()[0]
     }
+
+    /// Pairs of columns that are rotated, from the first ones of a head on.
+    pub fn pairs(&self) -> usize {
+        self.cos.dims()[1]
+    }
 }
 
-/// The angle per position of each pair of columns [D/2].
-fn frequencies(config: &DecoderConfig) -> Vec<f64> {
-    let width = config.head_dim as f64;
-    let plain = (0..config.head_dim / 2).map(|i| config.rope.theta.powf(-2.0 * i as f64 / width));
-    match &config.rope.kind {
-        RopeKind::Default => plain.collect(),
-        RopeKind::Linear { factor } => plain.map(|w| w / factor).collect(),
-        RopeKind::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-            let context = *original_max_position_embeddings as f64;
-            plain
-                .map(|w| {
-                    let turns = context * w / (2.0 * std::f64::consts::PI); // full turns within the original context
-                    let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                    let smooth = smooth.clamp(0.0, 1.0);
-                    (1.0 - smooth) * w / factor + smooth * w
-                })
-                .collect()
-        }
+/// The tables of a model's blocks.
+#[derive(Debug, Clone)]
+pub(crate) struct RopeTables {
+    pub every: RopeTable,
+    /// That of blocks with windows, where it is another.
+    pub windowed: Option<RopeTable>,
+}
+
+impl RopeTables {
+    /// The table for a block.
+    pub fn of(&self, shape: &Shape) -> &RopeTable {
+        self.windowed.as_ref().filter(|_| shape.window.is_some()).unwrap_or(&self.every)
     }
 }
 
@@ -77,6 +84,13 @@ pub(crate) struct HeadNorm<'a> {
     pub eps: f64,
 }
 
+/// Whether the kernels of a GPU serve: heads are rotated as a whole, and norms have weights in the dtype of the states.
+#[cfg(any(feature = "cuda", test))]
+fn cuda_fits(qkv: &Tensor, shape: &Shape, norm: Option<HeadNorm>, table: &RopeTable) -> bool {
+    let whole = 2 * table.pairs() == shape.head_dim;
+    cuda::attention::fits(shape) && whole && norm.is_none_or(|norm| norm.query.dtype() == qkv.dtype())
+}
+
 /// Rotates the queries and keys of q | k | v [T, (A + 2 G) D] by the position of each row, after their norm where the
 /// model has one. Values pass unchanged. Takes q | k | v, which may be changed in place.
 pub(crate) fn forward(
@@ -88,11 +102,13 @@ pub(crate) fn forward(
 ) -> Result<Tensor> {
     let mut all = vec![&qkv, &table.cos, &table.sin];
     all.extend(norm.iter().flat_map(|norm| [norm.query, norm.key]));
+    #[cfg(any(feature = "cuda", test))]
+    let fits = cuda_fits(&qkv, shape, norm, table);
     match kernel_for(&all) {
         Kernel::F32 => forward_on_cpu::<f32>(&qkv, shape, norm, table, depths)?,
         Kernel::F64 => forward_on_cpu::<f64>(&qkv, shape, norm, table, depths)?,
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape) => cuda::rope::forward(&qkv, shape, norm, table, depths)?,
+        Kernel::Cuda if fits => cuda::rope::forward(&qkv, shape, norm, table, depths)?,
         _ => return forward_plain(&qkv, shape, norm, table, depths),
     }
     Ok(qkv)
@@ -115,7 +131,8 @@ fn forward_on_cpu<T: Real>(
     let chunk = rows_per_task(width);
     change::<T>(qkv, |qkv| {
         (qkv.par_chunks_mut(chunk * width), depths.par_chunks(chunk)).into_par_iter().for_each(|(rows, depths)| {
-            rotate_rows(rows, width, shape.heads, shape.kv_heads, shape.head_dim, weights, &cos, &sin, depths);
+            let Shape { heads, kv_heads, head_dim, .. } = *shape;
+            rotate_rows(rows, width, heads, kv_heads, head_dim, table.pairs(), weights, &cos, &sin, depths);
         });
     })
 }
@@ -128,12 +145,12 @@ vectorised! {
         heads: usize,
         kv_heads: usize,
         head_dim: usize,
+        half: usize,
         norm: Option<(&[T], &[T], T)>,
         cos: &[T],
         sin: &[T],
         depths: &[u32],
     ) {
-        let half = head_dim / 2;
         for (row, &depth) in rows.chunks_exact_mut(width).zip(depths) {
             let (cos, sin) = (&cos[depth as usize * half..][..half], &sin[depth as usize * half..][..half]);
             for (i, head) in row[..(heads + kv_heads) * head_dim].chunks_exact_mut(head_dim).enumerate() {
@@ -144,7 +161,7 @@ vectorised! {
                         *x = *x * r * w;
                     }
                 }
-                let (first, second) = head.split_at_mut(half);
+                let (first, second) = head[..2 * half].split_at_mut(half);
                 for (((a, b), &c), &s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
                     (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
                 }
@@ -184,12 +201,16 @@ fn plain_angles(table: &RopeTable, depths: &[u32], like: &Tensor) -> Result<(Ten
 
 /// Rotates [T, heads, D] in the precision of the angles.
 fn plain_rotation(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let half = x.dim(D::Minus1)? / 2;
+    let (width, half) = (x.dim(D::Minus1)?, cos.dim(D::Minus1)?);
     let wide = x.to_dtype(cos.dtype())?;
     let (a, b) = (wide.narrow(D::Minus1, 0, half)?, wide.narrow(D::Minus1, half, half)?);
     let first = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
     let second = (b.broadcast_mul(cos)? + a.broadcast_mul(sin)?)?;
-    Ok(Tensor::cat(&[first, second], D::Minus1)?.to_dtype(x.dtype())?)
+    let mut all = vec![first, second];
+    if 2 * half < width {
+        all.push(wide.narrow(D::Minus1, 2 * half, width - 2 * half)?);
+    }
+    Ok(Tensor::cat(&all, D::Minus1)?.to_dtype(x.dtype())?)
 }
 
 /// Sums of the gradients of the norms' weights, [D] each.
@@ -224,11 +245,13 @@ pub(crate) fn backward(
         all.extend(norm.gradients.query);
         all.extend(norm.gradients.key);
     }
+    #[cfg(any(feature = "cuda", test))]
+    let fits = cuda_fits(&g, shape, norm.map(|saved| saved.norm), table);
     match kernel_for(&all) {
         Kernel::F32 => backward_on_cpu::<f32>(&g, shape, norm, table, depths)?,
         Kernel::F64 => backward_on_cpu::<f64>(&g, shape, norm, table, depths)?,
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape) => cuda::rope::backward(&g, shape, norm, table, depths)?,
+        Kernel::Cuda if fits => cuda::rope::backward(&g, shape, norm, table, depths)?,
         _ => return backward_plain(&g, shape, norm, table, depths),
     }
     Ok(g)
@@ -247,7 +270,7 @@ fn backward_on_cpu<T: Real>(
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
     change::<T>(g, |g| {
         (g.par_chunks_mut(chunk * width), depths.par_chunks(chunk)).into_par_iter().for_each(|(rows, depths)| {
-            unrotate_rows(rows, width, (heads + kv_heads) * head_dim, head_dim, &cos, &sin, depths);
+            unrotate_rows(rows, width, (heads + kv_heads) * head_dim, head_dim, table.pairs(), &cos, &sin, depths);
         });
     })?;
     if let Some(saved) = saved {
@@ -283,15 +306,15 @@ vectorised! {
         width: usize,
         rotated: usize,
         head_dim: usize,
+        half: usize,
         cos: &[T],
         sin: &[T],
         depths: &[u32],
     ) {
-        let half = head_dim / 2;
         for (row, &depth) in rows.chunks_exact_mut(width).zip(depths) {
             let (cos, sin) = (&cos[depth as usize * half..][..half], &sin[depth as usize * half..][..half]);
             for head in row[..rotated].chunks_exact_mut(head_dim) {
-                let (first, second) = head.split_at_mut(half);
+                let (first, second) = head[..2 * half].split_at_mut(half);
                 for (((a, b), &c), &s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
                     (*a, *b) = (*a * c + *b * s, *b * c - *a * s);
                 }
@@ -357,33 +380,36 @@ fn backward_plain(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RopeKind;
     use crate::ops::check::{Case, gradients, numbers, plain_agrees};
-    use serde_json::json;
 
-    const SHAPE: Shape = Shape { heads: 4, kv_heads: 2, head_dim: 6, window: None, scale: 0.3 };
+    const SHAPE: Shape = Shape { heads: 4, kv_heads: 2, head_dim: 6, window: None, scale: 0.3, cap: None };
     const DEPTHS: [u32; 5] = [0, 1, 2, 1, 9];
 
     fn table(like: &Tensor) -> RopeTable {
-        let config = json!({"model_type": "llama", "vocab_size": 9, "hidden_size": 24, "intermediate_size": 9,
-            "num_hidden_layers": 1, "num_attention_heads": 4, "rope_theta": 100.0});
-        let config = DecoderConfig::from_json(config.as_object().unwrap().clone()).unwrap();
-        RopeTable::new(&config, 10, like.dtype(), like.device()).unwrap()
+        table_of(1.0, like)
+    }
+
+    fn table_of(share: f64, like: &Tensor) -> RopeTable {
+        let rope = Rope { theta: 100.0, kind: RopeKind::Default, share };
+        RopeTable::new(&rope, SHAPE.head_dim, false, 10, like.dtype(), like.device()).unwrap()
     }
 
     #[test]
     fn gradient_of_the_rotation() {
         let inputs = [numbers(1, &[5, SHAPE.width()])];
-        let table_of = table;
-        gradients(&inputs, |t| {
-            let y = forward(t[0].copy()?, &SHAPE, None, &table_of(&t[0]), &DEPTHS)?;
-            Ok(Case::new(y, move |t, g, _| {
-                Ok(vec![(0, backward(g.copy()?, &SHAPE, None, &table_of(&t[0]), &DEPTHS)?)])
-            }))
-        });
-        plain_agrees(&inputs, |t| {
-            let y = forward(t[0].copy()?, &SHAPE, None, &table(&t[0]), &DEPTHS)?;
-            Ok(vec![backward(y.sqr()?, &SHAPE, None, &table(&t[0]), &DEPTHS)?, y])
-        });
+        for share in [1.0, 0.7] {
+            gradients(&inputs, |t| {
+                let y = forward(t[0].copy()?, &SHAPE, None, &table_of(share, &t[0]), &DEPTHS)?;
+                Ok(Case::new(y, move |t, g, _| {
+                    Ok(vec![(0, backward(g.copy()?, &SHAPE, None, &table_of(share, &t[0]), &DEPTHS)?)])
+                }))
+            });
+            plain_agrees(&inputs, |t| {
+                let y = forward(t[0].copy()?, &SHAPE, None, &table_of(share, &t[0]), &DEPTHS)?;
+                Ok(vec![backward(y.sqr()?, &SHAPE, None, &table_of(share, &t[0]), &DEPTHS)?, y])
+            });
+        }
     }
 
     #[test]

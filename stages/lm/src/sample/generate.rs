@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::model::cache::{KvCache, Slot};
+use crate::model::cache::{KvCache, LONG, Slot};
 use crate::sample::sampling::{Choice, Logits};
 use crate::{Decoder, Error, Result, SamplingRules, Text};
 
@@ -84,6 +84,19 @@ impl Decoder {
                 request.ids.len()
             )));
         }
+        let long = |request: &GenerateRequest| self.config().long_beyond().map(|beyond| request.ids.len() > beyond);
+        if let Some(beyond) = self.config().long_beyond() {
+            // The last token of a response needs no row.
+            let most = |request: &GenerateRequest| (request.ids.len() + rules.max_tokens - 1).min(limit - 1);
+            let crosses = |request: &&GenerateRequest| long(request) == Some(false) && most(request) > beyond;
+            if let Some(index) = requests.iter().position(|request| crosses(&request)) {
+                let (tokens, most) = (requests[index].ids.len(), rules.max_tokens);
+                return Err(Error::input(format!(
+                    "prompt {index} has {tokens} tokens and its response up to {most}: together they may grow beyond \
+                     {beyond} tokens, {LONG}; lower `max_tokens`, or leave such prompts out"
+                )));
+            }
+        }
         let mut done = requests.iter().map(|request| vec![None; request.seeds.len()]).collect::<Vec<_>>();
         for group in self.groups(requests, budget_tokens) {
             let requests = group.iter().map(|index| &requests[*index]).collect::<Vec<_>>();
@@ -101,12 +114,14 @@ impl Decoder {
     /// other half is for responses.
     fn groups(&self, requests: &[GenerateRequest], budget_tokens: usize) -> Vec<Vec<usize>> {
         let most_prompts = (LOGITS / self.config().vocab_size).max(1);
+        let beyond = self.config().long_beyond().unwrap_or(usize::MAX);
+        let long = |index: usize| requests[index].ids.len() > beyond;
         let mut groups: Vec<Vec<usize>> = Vec::new();
         let mut rows = 0;
         for (index, request) in requests.iter().enumerate().filter(|(_, request)| !request.seeds.is_empty()) {
             let fits = rows + request.ids.len() <= budget_tokens / 2;
             match groups.last_mut() {
-                Some(group) if fits && group.len() < most_prompts => {
+                Some(group) if fits && group.len() < most_prompts && long(group[0]) == long(index) => {
                     group.push(index);
                     rows += request.ids.len();
                 }

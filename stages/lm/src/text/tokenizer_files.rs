@@ -5,8 +5,8 @@ use crate::model::adapter_folder::tokenizer_part;
 use crate::{Error, Result};
 use std::path::Path;
 
-/// Files of a tokenizer and its chat template in a folder.
-const FILES: [&str; 10] = [
+/// Files of a tokenizer and its chat template in a folder, and of what models of images have beside them.
+const FILES: [&str; 12] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -17,6 +17,8 @@ const FILES: [&str; 10] = [
     "vocab.txt",
     "merges.txt",
     "tokenizer.model",
+    "preprocessor_config.json",
+    "processor_config.json",
 ];
 
 /// Copies the tokenizer and chat template of one model folder into another: those of the known files that are there.

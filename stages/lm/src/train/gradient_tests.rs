@@ -2,6 +2,7 @@
 //! and budgets must not show.
 
 use crate::model::families::FAMILIES;
+use crate::model::family::HeadNorms;
 use crate::model::lora::is_adapter;
 use crate::ops::cuda::emulator::emulated;
 use crate::{AdamW, Decoder, DecoderConfig, Device, LogProbs, Lora, Memory, Multipliers, Sequence, Training, ops};
@@ -35,6 +36,35 @@ fn models() -> Vec<(&'static str, Decoder)> {
             json!({"model_type": "granite", "attention_bias": true, "mlp_bias": true, "embedding_multiplier": 3.0,
             "attention_multiplier": 0.8, "residual_multiplier": 0.4, "logits_scaling": 1.7}),
         ),
+        ("gemma, biases", json!({"model_type": "gemma", "attention_bias": true})),
+        (
+            "gemma2, window and bounds",
+            json!({"model_type": "gemma2", "sliding_window": 3, "query_pre_attn_scalar": 2,
+            "attn_logit_softcapping": 0.7, "final_logit_softcapping": 0.9}),
+        ),
+        (
+            "gemma3, untied",
+            json!({"model_type": "gemma3_text", "sliding_window": 3, "sliding_window_pattern": 2,
+            "query_pre_attn_scalar": 2, "tie_word_embeddings": false, "rope_local_base_freq": 10.0}),
+        ),
+        (
+            "phi3, part of heads, long texts and short ones",
+            json!({"model_type": "phi3", "partial_rotary_factor": 0.5, "sliding_window": 3, "rope_scaling": {
+            "type": "longrope", "short_factor": [1.5], "long_factor": [3.0], "factor": 4.0,
+            "original_max_position_embeddings": 5}}),
+        ),
+        (
+            "ministral3, queries that grow",
+            json!({"model_type": "ministral3", "rope_parameters": {"rope_type": "yarn", "factor": 4.0,
+            "original_max_position_embeddings": 2, "llama_4_scaling_beta": 0.3}}),
+        ),
+        ("olmo2, biases", json!({"model_type": "olmo2", "attention_bias": true})),
+        (
+            "olmo3, yarn",
+            json!({"model_type": "olmo3", "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 3,
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0,
+            "original_max_position_embeddings": 8}}),
+        ),
     ];
     let mut all: Vec<_> = forms.into_iter().map(|(name, form)| (name, model(form))).collect();
     // What families can say, in combinations that no family has.
@@ -43,7 +73,10 @@ fn models() -> Vec<(&'static str, Decoder)> {
         config.multipliers = Multipliers { embedding: 3.0, attention: 0.8, residual: 0.4, logits: 1.7 };
     };
     let tied = json!({"model_type": "qwen3", "attention_bias": true, "tie_word_embeddings": true});
-    let changes: [(&str, Value, Change); 3] = [
+    let bounded: Change = |config| (config.attention_cap, config.logits_cap) = (Some(0.4), Some(0.8));
+    let changes: [(&str, Value, Change); 5] = [
+        ("llama, bounds", json!({"model_type": "llama"}), bounded),
+        ("olmo2, norms without rotation", json!({"model_type": "olmo2"}), |config| config.rotated[0] = false),
         ("llama, a block without rotation", json!({"model_type": "llama"}), |config| config.rotated[1] = false),
         ("qwen3, norms without rotation", json!({"model_type": "qwen3"}), |config| config.rotated[0] = false),
         ("qwen3, tied, multipliers", tied, multiplied),
@@ -143,11 +176,14 @@ fn every_parameter_of_every_form_against_finite_differences() {
 fn both_matrices_of_every_adapter_against_finite_differences() {
     let granite = json!({"model_type": "granite", "residual_multiplier": 0.4, "embedding_multiplier": 3.0});
     let llama = json!({"model_type": "llama", "attention_bias": true, "mlp_bias": true});
-    for form in
-        [llama, json!({"model_type": "qwen3"}), json!({"model_type": "smollm3", "no_rope_layers": [1, 0]}), granite]
+    let smol = json!({"model_type": "smollm3", "no_rope_layers": [1, 0]});
+    let gemma = json!({"model_type": "gemma2", "sliding_window": 3, "final_logit_softcapping": 0.9});
+    let phi = json!({"model_type": "phi3"});
+    for (form, layers) in
+        [(llama, 7), (json!({"model_type": "qwen3"}), 7), (smol, 7), (granite, 7), (gemma, 7), (phi, 4)]
     {
         let decoder = adapted(form);
-        assert_eq!(decoder.parameters().iter().filter(|p| is_adapter(&p.parts[0].0)).count(), 2 * 2 * 7);
+        assert_eq!(decoder.parameters().iter().filter(|p| is_adapter(&p.parts[0].0)).count(), 2 * 2 * layers);
         against_finite_differences("adapted", decoder, is_adapter);
     }
 }
@@ -272,13 +308,16 @@ fn frozen_parameters_cost_nothing_and_change_nothing() {
             let decoder = whole.decoder.duplicate();
             let trained = |tensor: &str| tensor.contains(kept);
             if !want.iter().any(|(tensor, _)| trained(tensor)) {
-                assert!(!config.qk_norm, "{kept}");
+                assert!(config.head_norm == HeadNorms::None, "{kept}");
                 continue;
             }
             let some = Training::of_some(decoder, AdamW::default(), None, Memory::Keep, 1000, trained);
             let got = gradients(&mut some.unwrap(), &[0, 1, 2, 3, 4]);
             let want: Vec<_> = want.iter().filter(|(tensor, _)| trained(tensor)).cloned().collect();
             assert_close(&format!("{name}, {kept}"), &got, &want, 1e-12);
+        }
+        if config.family.fused {
+            continue;
         }
         let decoder = whole.into_decoder();
         let part = Training::of_some(decoder, AdamW::default(), None, Memory::Keep, 9, |t| t.contains("q_proj"));
@@ -287,11 +326,53 @@ fn frozen_parameters_cost_nothing_and_change_nothing() {
 }
 
 #[test]
+fn rewards_against_finite_differences_and_however_they_are_packed() {
+    let texts: Vec<Vec<u32>> = sequences().into_iter().map(|sequence| sequence.ids).collect();
+    let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+    let slopes: Vec<f64> = (0..texts.len()).map(|i| (1.0 + i as f64).sin()).collect();
+    for form in [json!({"model_type": "qwen2"}), json!({"model_type": "gemma2", "sliding_window": 3})] {
+        let decoder = Decoder::init(config(form), 5, &Device::Cpu).unwrap().into_reward_model(3).unwrap().for_checks();
+        let mut training = training(decoder, Memory::Keep, 1000);
+        let mut gradients = |memory: Memory, budget: usize| {
+            (training.memory, training.budget_tokens) = (memory, budget);
+            training.discard().unwrap();
+            training.forward_rewards(&texts).unwrap();
+            training.backward_rewards(&slopes).unwrap();
+            numbers(&training)
+        };
+        let by_hand = gradients(Memory::Keep, 1000);
+        for (memory, budget) in [(Memory::Boundaries, 9), (Memory::TwoPass, 1)] {
+            assert_close("rewards", &gradients(memory, budget), &by_hand, 1e-10);
+        }
+        let mut decoder = training.into_decoder();
+        let head = decoder.parameters().len() - 1;
+        assert_eq!(decoder.parameters()[head].parts[0].0, "score.weight");
+        // The head, and the embeddings below everything.
+        for (at, gradient) in [(head, &by_hand[by_hand.len() - 1].1), (0, &by_hand[0].1)] {
+            let base = decoder.parameters()[at].value.clone();
+            let flat = base.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            for i in 0..flat.len() {
+                let mut shifted = |by: f64| {
+                    let mut numbers = flat.clone();
+                    numbers[i] += by;
+                    decoder.parameters_mut()[at].value = Tensor::from_vec(numbers, base.shape(), &Device::Cpu).unwrap();
+                    decoder.rewards(&texts, 1000).unwrap().iter().zip(&slopes).map(|(r, s)| r * s).sum::<f64>()
+                };
+                let want = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
+                let error = (gradient[i] - want).abs() / want.abs().max(1.0);
+                assert!(error < 1e-6, "parameter {at}, number {i}: {} by hand, {want}", gradient[i]);
+            }
+            decoder.parameters_mut()[at].value = base;
+        }
+    }
+}
+
+#[test]
 fn a_gradient_that_is_not_finite_is_named_and_makes_no_step() {
     let mut training = training(model(json!({"model_type": "llama"})), Memory::Keep, 1000);
     gradients(&mut training, &[0, 1]);
     let before = training.decoder.blocks[1].down.weight.value.copy().unwrap();
-    let gradient = training.decoder.blocks[0].post_norm.gradient.as_ref().unwrap();
+    let gradient = training.decoder.blocks[0].post_norm.as_ref().unwrap().weight.gradient.as_ref().unwrap();
     ops::change::<f64>(gradient, |numbers| numbers[3] = f64::NAN).unwrap();
     let error = training.step(0.1).unwrap_err().to_string();
     assert!(error.contains("model.layers.0.post_attention_layernorm.weight is not finite"), "{error}");
@@ -304,7 +385,7 @@ fn a_gradient_that_is_not_finite_is_named_and_makes_no_step() {
     let error = training.backward(&[LogProbs { response: f64::NAN, prompt: 0.0 }]).unwrap_err().to_string();
     assert!(error.contains("sequence 0 is NaN"), "{error}");
     assert!(training.backward(&[LogProbs::default()]).is_err(), "a backward belongs to one forward");
-    ops::change::<f64>(&training.decoder.norm.value, |numbers| numbers[2] = f64::NAN).unwrap();
+    ops::change::<f64>(&training.decoder.norm.weight.value, |numbers| numbers[2] = f64::NAN).unwrap();
     for error in [
         training.forward(&[&sequences[0]], false).unwrap_err().to_string(),
         training.decoder.score(&[&sequences[0]], false, 100).unwrap_err().to_string(),
@@ -351,7 +432,8 @@ fn gpu_kernels_train_all_forms() {
 
 #[test]
 fn gpu_kernels_score_and_extend() {
-    for (name, decoder) in models() {
+    // Where texts may grow long, a cache holds no text that does.
+    for (name, decoder) in models().into_iter().filter(|(_, model)| model.config().long_beyond().is_none()) {
         let decoder = decoder.cast(DType::F32).unwrap();
         let all = || {
             let sequences = sequences();

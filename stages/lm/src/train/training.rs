@@ -6,6 +6,7 @@ use crate::model::forest::{Forest, Part, Want};
 use crate::model::lora::is_adapter;
 use crate::model::parameter::Parameter;
 use crate::model::passes::Kept;
+use crate::model::reward::{add_rewards, row_derivatives};
 use crate::ops::adamw;
 use crate::{DType, Decoder, Error, LogProbs, Result, Sequence};
 use candle_core::Tensor;
@@ -202,6 +203,7 @@ impl Training {
     /// Errors: as [`Decoder::score`].
     pub fn forward(&mut self, sequences: &[&Sequence], prompt_part: bool) -> Result<Vec<LogProbs>> {
         self.pending = None;
+        self.decoder.speaking()?;
         let forests = self.decoder.forests(sequences, Want::Scores { prompt_part }, self.budget_tokens)?;
         let schedule = self.schedule(&forests);
         let mut sums = vec![LogProbs::default(); sequences.len()];
@@ -215,11 +217,55 @@ impl Training {
         Ok(sums)
     }
 
+    /// The rewards of a batch of texts, in its order, by a reward model; see [`Decoder::rewards`]. What
+    /// [`backward_rewards`](Training::backward_rewards) needs is kept until the next forward or step.
+    ///
+    /// Errors: as [`Decoder::rewards`].
+    pub fn forward_rewards(&mut self, texts: &[&[u32]]) -> Result<Vec<f64>> {
+        self.pending = None;
+        let forests = self.decoder.reward_forests(texts, self.budget_tokens)?;
+        let schedule = self.schedule(&forests);
+        let mut rewards = vec![0.0; texts.len()];
+        let mut micro_batches = Vec::with_capacity(forests.len());
+        for forest in forests {
+            let (kept, scores) = self.forward_kept(&forest, schedule)?;
+            add_rewards(&forest, &scores.logps, &mut rewards)?;
+            micro_batches.push((forest, kept));
+        }
+        self.pending = Some(Pending { sequences: texts.len(), micro_batches });
+        Ok(rewards)
+    }
+
+    /// Adds the gradient of a loss, given its derivatives by the rewards of the last forward.
+    ///
+    /// Errors: no forward of rewards before it, another number of texts, or derivatives that are not finite.
+    pub fn backward_rewards(&mut self, derivatives: &[f64]) -> Result<()> {
+        let pending = self.pending.take().filter(|_| self.decoder.score.is_some());
+        let Pending { sequences, micro_batches } =
+            pending.ok_or_else(|| Error::internal("backward without a forward"))?;
+        if derivatives.len() != sequences {
+            let got = derivatives.len();
+            return Err(Error::internal(format!("backward got derivatives for {got} of {sequences} texts")));
+        }
+        if let Some(i) = derivatives.iter().position(|slope| !slope.is_finite()) {
+            let slope = derivatives[i];
+            return Err(Error::NotFinite(format!("the loss's derivative by the reward of text {i} is {slope}")));
+        }
+        for (forest, kept) in micro_batches {
+            let of_rows = row_derivatives(&forest, derivatives);
+            self.accumulated = true;
+            if of_rows.iter().any(|&slope| slope != 0.0) {
+                self.backward_kept(&forest, kept, &of_rows)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the gradient of a loss, given its derivatives by the log-probabilities of the last forward.
     ///
     /// Errors: no forward before it, another number of sequences, or derivatives that are not finite.
     pub fn backward(&mut self, cotangents: &[LogProbs]) -> Result<()> {
-        let pending = self.pending.take();
+        let pending = self.pending.take().filter(|_| self.decoder.score.is_none());
         let Pending { sequences, micro_batches } =
             pending.ok_or_else(|| Error::internal("backward without a forward"))?;
         if cotangents.len() != sequences {

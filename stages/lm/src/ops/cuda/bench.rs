@@ -131,11 +131,12 @@ pub fn kernels(device: &Device, shape: &str, mut tell: impl FnMut(Figure)) -> Re
     let targets: Vec<Target> = (0..ROWS).map(|row| Target { row, token: (row * 7 % vocab) as u32 }).collect();
     let g = vec![-1.0; ROWS];
     let flops = 2.0 * (ROWS * hidden * vocab) as f64 / 1e12;
-    let ms = time(device, || head::forward(&h, &w, &targets, Exact).map(drop))?;
+    let ms = time(device, || head::forward(&h, &w, &targets, head::Form::EXACT).map(drop))?;
     figure("head forward".into(), ms, flops, "TFLOP");
-    let lse = head::forward(&h, &w, &targets, Exact)?.lse;
-    let ms =
-        time(device, || head::backward(&h, &w, &targets, (&lse, Vec::new()), &g, Some(&gradient), Exact).map(drop))?;
+    let lse = head::forward(&h, &w, &targets, head::Form::EXACT)?.lse;
+    let ms = time(device, || {
+        head::backward(&h, &w, &targets, (&lse, Vec::new()), &g, Some(&gradient), head::Form::EXACT).map(drop)
+    })?;
     figure("head backward, logits again".into(), ms, 3.0 * flops, "TFLOP");
     drop((h, w, gradient));
 
@@ -178,7 +179,7 @@ pub fn kernels(device: &Device, shape: &str, mut tell: impl FnMut(Figure)) -> Re
     figure("swiglu backward".into(), ms, gb(6 * ROWS * inner), "GB");
     drop((gate_up, d));
     let depths: Vec<u32> = (0..ROWS as u32).map(|row| row % 512).collect();
-    let table = RopeTable::new(&model, 512, DType::BF16, device)?;
+    let table = RopeTable::new(&model.rope, model.head_dim, false, 512, DType::BF16, device)?;
     let qkv = random(device, ROWS, of.width())?;
     let turned = (of.query_width() + of.key_width()) * ROWS;
     let ms = time(device, || rope::forward(qkv.clone(), &of, None, &table, &depths).map(drop))?;

@@ -114,7 +114,7 @@ fn linear_layers() {
 fn rotations() {
     let depths: Vec<u32> = (0..50).map(|i| (i * 7) % 40).collect();
     for (heads, kv_heads, head_dim) in [(4, 2, 6), (3, 1, 64), (2, 2, 128)] {
-        let shape = Shape { heads, kv_heads, head_dim, window: None, scale: 0.3 };
+        let shape = Shape { heads, kv_heads, head_dim, window: None, scale: 0.3, cap: None };
         let angles = |f: fn(f32) -> f32| {
             let half = head_dim / 2;
             let angle = |i: usize| (i / half) as f32 * 0.5f32.powi((i % half) as i32 % 9);
@@ -180,17 +180,26 @@ fn attention_agrees(shape: Shape, forest: &forest::Forest) {
 #[test]
 fn attention_over_forests() {
     for window in [None, Some(1), Some(30), Some(100)] {
-        attention_agrees(Shape { heads: 3, kv_heads: 1, head_dim: 16, window, scale: 0.3 }, &trees(90, 4, 20));
+        attention_agrees(
+            Shape { heads: 3, kv_heads: 1, head_dim: 16, window, scale: 0.3, cap: None },
+            &trees(90, 4, 20),
+        );
     }
-    attention_agrees(Shape { heads: 2, kv_heads: 2, head_dim: 2, window: None, scale: 0.3 }, &trees(3, 2, 4));
+    attention_agrees(
+        Shape { heads: 2, kv_heads: 2, head_dim: 2, window: None, scale: 0.3, cap: None },
+        &trees(3, 2, 4),
+    );
 }
 
 #[test]
 fn attention_of_wide_heads() {
     for (heads, kv_heads, head_dim) in [(4, 2, 64), (2, 1, 80), (1, 1, 128)] {
-        attention_agrees(Shape { heads, kv_heads, head_dim, window: None, scale: 0.3 }, &trees(40, 2, 50));
+        attention_agrees(Shape { heads, kv_heads, head_dim, window: None, scale: 0.3, cap: None }, &trees(40, 2, 50));
     }
-    attention_agrees(Shape { heads: 8, kv_heads: 1, head_dim: 96, window: None, scale: 0.3 }, &trees(5, 1, 20));
+    attention_agrees(
+        Shape { heads: 8, kv_heads: 1, head_dim: 96, window: None, scale: 0.3, cap: None },
+        &trees(5, 1, 20),
+    );
 }
 
 /// More segments on a path than a kernel keeps in shared memory: each sequence leaves the one before it later.
@@ -201,13 +210,13 @@ fn attention_over_a_long_path() {
     let forest = packed(&owned);
     assert!(tiles(&forest).iter().any(|tile| tile.keys.len() > 32));
     for window in [None, Some(9)] {
-        attention_agrees(Shape { heads: 2, kv_heads: 1, head_dim: 32, window, scale: 0.3 }, &forest);
+        attention_agrees(Shape { heads: 2, kv_heads: 1, head_dim: 32, window, scale: 0.3, cap: None }, &forest);
     }
 }
 
 #[test]
 fn attention_over_a_cache() {
-    let shape = Shape { heads: 4, kv_heads: 2, head_dim: 10, window: Some(70), scale: 0.3 };
+    let shape = Shape { heads: 4, kv_heads: 2, head_dim: 10, window: Some(70), scale: 0.3, cap: None };
     let span = |row, len, depth| forest::Span { row, len, depth };
     let tile = |row, depth, keys| attention::Tile { queries: span(row, 1, depth), keys };
     let tiles = [
@@ -226,9 +235,9 @@ fn heads_of_models() {
     let targets: Vec<Target> = (0..60).map(|i| Target { row: i / 3 * 2, token: (i * 17 % 300) as u32 }).collect();
     let g: Vec<f64> = (0..60).map(|i| (i as f64).sin()).collect();
     agrees(0.02, &[numbers(1, &[40, 12]), numbers(2, &[300, 12])], |t| {
-        let scores = head::forward(&t[0], &t[1], &targets, Exact)?;
+        let scores = head::forward(&t[0], &t[1], &targets, head::Form::EXACT)?;
         let dw = buffer(&t[1])?;
-        let dh = head::backward(&t[0], &t[1], &targets, (&scores.lse, Vec::new()), &g, Some(&dw), Exact)?;
+        let dh = head::backward(&t[0], &t[1], &targets, (&scores.lse, Vec::new()), &g, Some(&dw), head::Form::EXACT)?;
         let device = &Device::Cpu;
         Ok(vec![Tensor::new(scores.logps, device)?, Tensor::new(scores.lse, device)?, dh, dw])
     });
