@@ -194,7 +194,7 @@ fn of_count(name: &str, vote: f64, count: f64, weight: f64) -> Result<Option<Bal
     if !(count >= 0.0 && count.is_finite()) {
         return Err(BadRow::value(name, count, "a number of votes, at least 0"));
     }
-    Ok((count > 0.0).then(|| Ballot { annotator: None, vote, log_odds: None, weight: weight * count }))
+    Ok((count > 0.0).then_some(Ballot { annotator: None, vote, log_odds: None, weight: weight * count }))
 }
 
 fn read(scale: Option<&Scale>, place: &str, value: &Value) -> Result<Option<f64>, BadRow> {

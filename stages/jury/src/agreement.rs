@@ -29,9 +29,10 @@ fn pairs() -> impl Iterator<Item = (usize, usize)> {
     (0..SIDES).flat_map(|c| (0..SIDES).filter(move |k| *k != c).map(move |k| (c, k)))
 }
 
-/// Krippendorff's alpha for nominal values, over the comparisons with more than one vote (Content Analysis, ch. 11): 1
-/// - (N - 1) sum_u sum_(c != k) n_uc n_uk / (m_u - 1) / sum_(c != k) n_c n_k. With it the number of those comparisons.
-/// None where no two votes can be compared, or all are equal.
+/// Krippendorff's alpha for nominal values, over the comparisons with more than one vote (Content Analysis, ch. 11), and
+/// the number of those comparisons. None where no two votes can be compared, or all are equal.
+///
+/// `1 - (N - 1) sum_u sum_(c != k) n_uc n_uk / (m_u - 1) / sum_(c != k) n_c n_k`
 pub fn krippendorff(ballots: &[Vec<Ballot>]) -> Option<(f64, u64)> {
     let units: Vec<[f64; SIDES]> =
         ballots.iter().map(|it| counts(it)).filter(|it| it.iter().sum::<f64>() > 1.0).collect();

@@ -20,6 +20,9 @@ pub struct Known {
     pub gold: f64,
 }
 
+/// A figure of one label.
+type Measure = fn(&Known) -> f64;
+
 /// The gold probability of the side that a label prefers; 1/2 where it prefers none.
 pub fn right(it: &Known) -> f64 {
     match it.p.total_cmp(&0.5) {
@@ -54,7 +57,7 @@ pub fn calibration_error(known: &[Known]) -> f64 {
 
 /// The figures of one source or of all together, named `FIGURE/WHO`.
 pub fn figures(who: &str, known: &[Known], note: &str) -> Vec<SummaryRow> {
-    let measures: [(&str, fn(&Known) -> f64); 3] = [("accuracy", right), ("log_loss", log_loss), ("brier", brier)];
+    let measures = [("accuracy", right as Measure), ("log_loss", log_loss), ("brier", brier)];
     let mut rows: Vec<SummaryRow> = measures
         .into_iter()
         .map(|(name, of)| mean(&format!("{name}/{who}"), known.iter().map(of).collect(), note))
