@@ -248,8 +248,11 @@ impl Work<'_> {
         let mut ports = BTreeMap::new();
         for output in &self.node.outputs {
             let path = folder.join(&output.name);
-            if !path.is_dir() {
-                return Err(kit::Error::internal(format!("the output `{}` was not written", output.name)));
+            // A folder that the system cannot look at may well be there.
+            match std::fs::metadata(&path) {
+                Ok(found) if found.is_dir() => {}
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(kit::Error::io(&path)(error)),
+                _ => return Err(kit::Error::internal(format!("the output `{}` was not written", output.name))),
             }
             ports.insert(output.name.clone(), read_port(&path, output.table)?);
         }

@@ -36,6 +36,21 @@ fn a_first_run_a_second_one_and_their_status() {
 }
 
 #[test]
+fn a_failure_is_told_in_full_once_and_last() {
+    let project = project();
+    project.write("data.jsonl", &(judged(3, |_| 0.5) + "{\"prompt\": \"q\", \"response_0\": \"a\", \"p_hat\": 1}\n"));
+    for more in [&[][..], &["-v"], &["-q"]] {
+        let output = project.halftone(&[&["run", "pipeline.yaml"], more].concat());
+        assert_eq!(output.status.code(), Some(65));
+        let (told, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!(said.matches("./data.jsonl:4").count(), 1, "{said}");
+        assert_eq!(said.lines().filter(|line| line.contains("error: stage `data`")).count(), 1, "{said}");
+        assert!(said.lines().last().unwrap().starts_with("error: "), "{said}");
+        assert!(!told.contains("./data.jsonl:4"), "{told}");
+    }
+}
+
+#[test]
 fn tables_of_texts_are_a_line_each_row() {
     let project = project();
     project.done(&["run", "pipeline.yaml"]);

@@ -103,3 +103,24 @@ pub fn is_text(cell: &Value) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::TimestampMillisecondArray;
+
+    use super::*;
+
+    #[test]
+    fn moments_are_shown_in_utc_whatever_their_zone() {
+        // 2026-07-01T10:30:00Z, which is another hour in each of these.
+        let moments = || TimestampMillisecondArray::from(vec![Some(1_782_901_800_000), None]);
+        for zone in ["UTC", "+00:00", "+05:30", "Europe/Zurich", "America/New_York", "no such zone"] {
+            let array: ArrayRef = Arc::new(moments().with_timezone(zone));
+            assert_eq!(column(&array).unwrap(), [Value::from("2026-07-01T10:30:00Z"), Value::Null], "{zone}");
+        }
+        let array: ArrayRef = Arc::new(moments());
+        assert_eq!(column(&array).unwrap()[0], "2026-07-01T10:30:00");
+    }
+}

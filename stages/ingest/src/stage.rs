@@ -53,7 +53,7 @@ impl Ingest {
 
 impl Ingest {
     fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
-        let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
+        let survey = self.survey().map_err(fault)?;
         let mut layouts: Vec<String> = survey.layouts.iter().map(ToString::to_string).collect();
         layouts.dedup();
         layouts.iter().for_each(|layout| context.note(layout.clone()));
@@ -70,7 +70,7 @@ impl Ingest {
 impl Ingest {
     /// The forecast counted from the inputs; no work is done.
     fn count(&self, _: &Context<'_>) -> Result<Forecast> {
-        let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
+        let survey = self.survey().map_err(fault)?;
         let counts = survey.files.iter().map(SourceFile::count_rows).collect::<Result<Vec<_>>>()?;
         let rows = counts.iter().map(|(rows, _)| rows).sum::<u64>();
         let mut notes: Vec<String> = survey.layouts.iter().map(ToString::to_string).collect();
@@ -88,8 +88,16 @@ impl Ingest {
 
     /// The same from what the inputs are expected to hold, and what the ports will.
     fn estimate(&self) -> Result<Outlook> {
-        let survey = self.survey().map_err(|finding| Error::data(finding.text))?;
+        let survey = self.survey().map_err(fault)?;
         ahead::estimate(self, &survey)
+    }
+}
+
+/// The failure of a run that meets a finding: of the system where that could not read a file, else of the data.
+fn fault(finding: Finding) -> Error {
+    match finding.text.split_once(": ") {
+        Some((path, text)) if finding.in_system => Error::io(path)(std::io::Error::other(text.to_owned())),
+        _ => Error::data(finding.text),
     }
 }
 
@@ -126,5 +134,18 @@ impl Stage for Ingest {
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
         Ok(Job::whole(move || self.compute(context)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_cannot_read_is_no_fault_of_the_data() {
+        let of_system = fault(Finding::at("files", "my/rows.jsonl: Input/output error (os error 5)").in_system());
+        assert!(matches!(&of_system, Error::Io { path, .. } if path.ends_with("rows.jsonl")), "{of_system:?}");
+        assert_eq!(of_system.to_string(), "my/rows.jsonl: Input/output error (os error 5)");
+        assert!(matches!(fault(Finding::at("files", "my/rows.jsonl: no rows")), Error::Data(_)));
     }
 }

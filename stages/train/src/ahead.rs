@@ -17,7 +17,7 @@ pub(crate) fn estimate(stage: &Train, ahead: &Ahead<'_>) -> Outlook {
     let kept = stage.best.map_or(1, |best| best.keep.min(MOST_KEPT));
     let policies = |outlook: Outlook| {
         let expected = || Expected::of_model(ahead.model("model").cloned());
-        (0..kept).fold(outlook, |outlook, rank| outlook.port(&best::port(rank), expected()))
+        (0..kept).fold(outlook, |outlook, rank| outlook.port(best::port(rank), expected()))
     };
     let Some((from, rows)) = ahead.input("from").and_then(|from| Some((from.clone(), from.rows?))) else {
         return policies(Outlook::default());

@@ -66,7 +66,7 @@ impl Train {
             // The digest ties the folder's bytes to the weights that the adapter was trained beside.
             let path = folder.join("base_digest.txt");
             std::fs::write(&path, format!("{}\n", model.digest)).map_err(Error::io(&path))?;
-            if let Some(inside) = inside_of_store(&base, &context.folder) {
+            if let Some(inside) = inside_of_store(&base, context.folder) {
                 let path = folder.join(lm::BASE_INSIDE);
                 std::fs::write(&path, format!("{}\n", inside.display())).map_err(Error::io(&path))?;
             }

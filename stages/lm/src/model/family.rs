@@ -213,7 +213,7 @@ impl Window {
                 };
                 let slides = |layer: usize| match self {
                     Window::Unrotated => !rotated[layer],
-                    _ => layer >= full && (layer + 1) % period.max(1) != 0,
+                    _ => layer >= full && !(layer + 1).is_multiple_of(period.max(1)),
                 };
                 Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect())
             }

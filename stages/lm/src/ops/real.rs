@@ -100,7 +100,7 @@ impl Real for f32 {
             p = p * square + coefficient;
         }
         let mut q = 1.198_258_4e-6_f32;
-        for coefficient in [1.185_347_1e-4, 2.268_434_6e-3, 4.893_525_2e-3_f32] {
+        for coefficient in [1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3_f32] {
             q = q * square + coefficient;
         }
         x * p / q
