@@ -251,7 +251,7 @@ impl Work<'_> {
             // A folder that the system cannot look at may well be there.
             match std::fs::metadata(&path) {
                 Ok(found) if found.is_dir() => {}
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(kit::Error::io(&path)(error)),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(kit::Error::io(&path)(error)),
                 _ => return Err(kit::Error::internal(format!("the output `{}` was not written", output.name))),
             }
             ports.insert(output.name.clone(), read_port(&path, output.table)?);

@@ -1,6 +1,6 @@
 //! The text at the end of a run: the run's line and its tables.
 
-use crate::judged::project;
+use crate::judged::{judged, project};
 
 /// Times are those of the machine.
 fn redacted(text: &str) -> String {

@@ -14,7 +14,7 @@ stages:
 ";
 
 /// Judged comparisons with labels all over [0, 1].
-fn judged(rows: usize, label: impl Fn(usize) -> f64) -> String {
+pub fn judged(rows: usize, label: impl Fn(usize) -> f64) -> String {
     let row = |n: usize| {
         let (one, two) = (format!("one {n} and some more words of it"), format!("two {n}"));
         format!(

@@ -64,7 +64,7 @@ fn judges_and_ratings_meet_gold() {
     std::fs::create_dir(place.path("data")).unwrap();
     let sets = ["natural", "neighbor", "gptinst", "gptout", "manual", "mtbench", "faireval", "llmeval2"];
     let (mut verdicts, mut ratings) = (Vec::new(), Vec::new());
-    let right = |at: usize, every: usize, gold: u64| if at % every == 0 { 3 - gold } else { gold };
+    let right = |at: usize, every: usize, gold: u64| if at.is_multiple_of(every) { 3 - gold } else { gold };
     for set in sets {
         let gold = |at: usize| 1 + (at as u64 * 7 / 3) % 2;
         let row = |at: usize| {

@@ -103,7 +103,7 @@ fn an_adapter_has_the_same_weights_in_any_folder_and_works_where_the_folder_is_m
     let adapter = ["--set", "policy.adapter={rank: 2, alpha: 4, targets: [all-linear]}"];
     let places = [Project::with_pipelines(), Project::with_pipelines()];
     for place in &places {
-        let output = quickstart(&place, &adapter).output().unwrap();
+        let output = quickstart(place, &adapter).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     }
     let [one, other] = &places;
