@@ -103,7 +103,9 @@ fn verdict(number: usize, ab: f64, ba: f64, calibrated: f64) -> CalibratedVerdic
         position_gap: Some(ab - ba),
         bounded: None,
         p_hat: calibrated,
+        log_odds: None,
         uncalibrated_p_hat: (ab + ba) / 2.0,
+        uncalibrated_log_odds: None,
         calibrator: "all".to_owned(),
         judge: None,
         template: None,
@@ -169,6 +171,8 @@ fn reliability_is_measured_against_truth_and_gold() {
         rows,
         mean_p,
         mean_gold,
+        gold_low: None,
+        gold_high: None,
     };
     let found = [
         // Half of the labels are 0.1 too high, the others right.

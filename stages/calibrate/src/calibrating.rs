@@ -2,119 +2,150 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kit::rows::{CalibratedVerdict, CalibrationRow, ReliabilityRow, SummaryRow, Verdict};
+use kit::rows::{CalibratedVerdict, CalibrationRow};
 use kit::{Context, Error, Outcome, Result};
 
+use crate::balance;
 use crate::config::{Calibrate, FEWEST};
-use crate::fit::{Curve, Fit, Observation, SCALES};
+use crate::figures::write_measures;
+use crate::fit::{Curve, Fit, Label, Observation};
 use crate::folds::Folds;
 use crate::gold::GoldLabels;
-use crate::measure::{brier, expected_calibration_error, log_loss, reliability};
-
-/// The 97.5 % point of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
+use crate::margin::{Margin, Margins};
+use crate::measure::Measured;
 
 /// A verdict with a gold label.
 struct Known {
     observation: Observation,
+    /// The label as it was.
+    before: Label,
     a_prompt: String,
     b_prompt: String,
     comparison: String,
 }
 
+/// The verdicts with gold labels, and counts of all.
+struct Matched {
+    known: Vec<Known>,
+    verdicts: u64,
+    /// Verdicts of a probability of 0 or 1, whose log-odds are cut.
+    cut: u64,
+}
+
 pub(crate) fn calibrate(stage: &Calibrate, context: &Context<'_>) -> Result<Outcome> {
     let mut gold = GoldLabels::read(context)?;
-    let mut known: Vec<Known> = Vec::new();
-    let mut verdicts = 0_u64;
-    for row in context.rows::<Verdict>("verdicts")? {
-        let row = row?;
-        verdicts += 1;
-        if !(0.0..=1.0).contains(&row.p_hat) {
-            let (id, p) = (row.comparison_id, row.p_hat);
-            return Err(Error::data(format!("verdict `{id}`: `p_hat` is {p}, wanted a probability")));
-        }
-        if let Some(label) = gold.of(&row) {
-            let observation = Observation { p_hat: row.p_hat, gold: label };
-            known.push(Known {
-                observation,
-                a_prompt: row.a_prompt_id,
-                b_prompt: row.b_prompt_id,
-                comparison: row.comparison_id,
-            });
-        }
-    }
-    let matched = known.len();
+    let margins = Margins::read(context)?;
+    let Matched { mut known, verdicts, cut } = matched(stage, context, &margins, &mut gold)?;
+    let matches = known.len();
     if let Some(max) = stage.max_gold {
         known = drawn(context, known, max as usize);
     }
-    if (known.len() as u64) < FEWEST {
-        let (of, have) = (gold.len(), known.len());
-        return Err(Error::data(format!(
-            "{have} of {of} gold labels match one of {verdicts} verdicts; at least {FEWEST} are needed to say what the \
-             judge's probabilities are worth. Label more comparisons, or see that ids and texts agree with the verdicts'"
-        )));
-    }
-    let prompts = known.iter().flat_map(|it| [it.a_prompt.clone(), it.b_prompt.clone()]).collect::<BTreeSet<_>>();
-    if prompts.len() < stage.folds as usize {
+    check(&known, &gold, verdicts)?;
+    let prompts = known.iter().flat_map(|it| [it.a_prompt.as_str(), it.b_prompt.as_str()]);
+    let folds = Folds::deal(prompts, stage.folds, stage.deal, context.seed);
+    if folds.prompts() < stage.folds as usize {
         return Err(Error::data(format!(
             "the gold labels are of {} prompts, too few for {} folds by prompt; label more prompts or set `folds`",
-            prompts.len(),
+            folds.prompts(),
             stage.folds
         )));
     }
-    let mut fits =
-        Fits { stage, folds: Folds::deal(prompts, stage.folds, context.seed), known: &known, made: BTreeMap::new() };
+    let observations: Vec<Observation> = known.iter().map(|it| it.observation).collect();
+    let side = balance::of(&observations);
+    balance::check(stage, &side).map_err(Error::Data)?;
+    let mut fits = Fits { stage, folds, known: &known, made: BTreeMap::new() };
     fits.prepare(BTreeSet::new())?;
 
     // Held-out figures: each gold label against the fit that saw none of its prompts'.
     let mut held_out = Vec::with_capacity(known.len());
     for it in &known {
         let left_out = fits.folds.of(&it.a_prompt, &it.b_prompt);
-        let fit = fits.prepare(left_out)?;
-        held_out.push(Observation { p_hat: fit.apply(it.observation.p_hat), ..it.observation });
+        let label = fits.prepare(left_out)?.apply(it.observation.z);
+        held_out.push(Measured { label, gold: it.observation.gold });
     }
 
     let mut writer = context.writer::<CalibratedVerdict>("verdicts")?;
-    for row in context.rows::<Verdict>("verdicts")? {
-        let row = row?;
-        let left_out = fits.folds.of(&row.a_prompt_id, &row.b_prompt_id);
+    for margin in margins.verdicts(context)? {
+        let margin = margin?;
+        let left_out = fits.folds.of(&margin.verdict.a_prompt_id, &margin.verdict.b_prompt_id);
         let name = name_of(&left_out);
-        let p_hat = fits.prepare(left_out)?.apply(row.p_hat);
-        writer.push(calibrated(row, p_hat, name))?;
+        let label = fits.prepare(left_out)?.apply(margin.z);
+        let before = before(stage, &margin);
+        writer.push(calibrated(margin, before, label, name))?;
     }
     writer.finish()?;
 
-    let before: Vec<Observation> = known.iter().map(|it| it.observation).collect();
-    let summary = write_measures(stage, context, &before, &held_out)?;
     let all = fits.made[&BTreeSet::new()].clone();
+    let before: Vec<_> = known.iter().map(|it| Measured { label: it.before, gold: it.observation.gold }).collect();
+    let summary = write_measures(stage, context, [&before, &held_out], balance::rows(&side, &all, &observations))?;
     let mut table = context.writer::<CalibrationRow>("calibration")?;
     table.extend(fits.made.iter().map(|(left_out, fit)| fit_row(stage, &name_of(left_out), fit)))?;
     table.finish()?;
     let rejects = gold.unmatched();
     let unmatched = rejects.len() as u64;
     context.write_rejects(rejects)?;
-    tell(stage, context, &all);
+    warn(stage, context, &all, &observations, cut);
+    if let Some(text) = balance::warning(&side, &all) {
+        context.warn(text);
+    }
 
     let mut outcome = Outcome::default()
         .balance("verdicts", verdicts, verdicts, 0)
         .balance("gold", gold.len() as u64, gold.len() as u64 - unmatched, unmatched)
         .figure("gold labels", known.len() as u64);
-    if matched > known.len() {
-        outcome = outcome.figure("gold labels left out", (matched - known.len()) as u64);
+    if matches > known.len() {
+        outcome = outcome.figure("gold labels left out", (matches - known.len()) as u64);
     }
     if let Curve::Logistic { scale, offset } = all.curve {
-        outcome = outcome.figure("scale", rounded(scale));
+        outcome = outcome.figure("scale", rounded(scale)).figure("temperature", rounded(1.0 / scale));
         if offset != 0.0 {
             outcome = outcome.figure("offset", rounded(offset));
         }
     }
-    for row in &summary {
-        outcome = outcome.figure(&row.metric, rounded(row.value));
-        if row.metric.starts_with("ece/") {
-            outcome = outcome.headline(&row.metric, row.value, row.low.zip(row.high), "");
+    Ok(summary.iter().fold(outcome, |outcome, row| {
+        let outcome = outcome.figure(&row.metric, rounded(row.value));
+        match row.metric.starts_with("ece/") {
+            true => outcome.headline(&row.metric, row.value, row.low.zip(row.high), ""),
+            false => outcome,
+        }
+    }))
+}
+
+/// Reads the verdicts and finds the gold labels of each.
+fn matched(stage: &Calibrate, context: &Context<'_>, margins: &Margins, gold: &mut GoldLabels) -> Result<Matched> {
+    let mut matched = Matched { known: Vec::new(), verdicts: 0, cut: 0 };
+    for margin in margins.verdicts(context)? {
+        let margin = margin?;
+        matched.verdicts += 1;
+        matched.cut += u64::from(margin.cut);
+        if let Some(label) = gold.of(&margin.verdict) {
+            matched.known.push(Known {
+                observation: Observation { z: margin.z, gold: label },
+                before: Label { p: before(stage, &margin), log_odds: Some(margin.z) },
+                a_prompt: margin.verdict.a_prompt_id,
+                b_prompt: margin.verdict.b_prompt_id,
+                comparison: margin.verdict.comparison_id,
+            });
         }
     }
-    Ok(outcome)
+    Ok(matched)
+}
+
+/// The probability before: of the scores where they were given, else the verdict's own.
+fn before(stage: &Calibrate, margin: &Margin) -> f64 {
+    if stage.scores.is_some() { Label::of(margin.z).p } else { margin.verdict.p_hat }
+}
+
+/// Refuses too few gold labels.
+fn check(known: &[Known], gold: &GoldLabels, verdicts: u64) -> Result<()> {
+    if (known.len() as u64) >= FEWEST {
+        return Ok(());
+    }
+    let (of, have) = (gold.len(), known.len());
+    Err(Error::data(format!(
+        "{have} of {of} gold labels match one of {verdicts} verdicts; at least {FEWEST} are needed to say what the \
+         judge's probabilities are worth. Label more comparisons, or see that ids and texts agree with the verdicts'"
+    )))
 }
 
 /// The fits, each made on first use.
@@ -159,7 +190,8 @@ fn drawn(context: &Context<'_>, mut known: Vec<Known>, max: usize) -> Vec<Known>
     known
 }
 
-fn calibrated(row: Verdict, p_hat: f64, calibrator: String) -> CalibratedVerdict {
+fn calibrated(margin: Margin, before: f64, label: Label, calibrator: String) -> CalibratedVerdict {
+    let Margin { verdict: row, z, .. } = margin;
     CalibratedVerdict {
         comparison_id: row.comparison_id,
         form: row.form,
@@ -181,8 +213,10 @@ fn calibrated(row: Verdict, p_hat: f64, calibrator: String) -> CalibratedVerdict
         ba_p: row.ba_p,
         position_gap: row.position_gap,
         bounded: row.bounded,
-        p_hat,
-        uncalibrated_p_hat: row.p_hat,
+        p_hat: label.p,
+        log_odds: label.log_odds,
+        uncalibrated_p_hat: before,
+        uncalibrated_log_odds: Some(z),
         calibrator,
         judge: row.judge,
         template: row.template,
@@ -209,77 +243,24 @@ fn fit_row(stage: &Calibrate, name: &str, fit: &Fit) -> CalibrationRow {
     }
 }
 
-fn write_measures(
-    stage: &Calibrate,
-    context: &Context<'_>,
-    before: &[Observation],
-    after: &[Observation],
-) -> Result<Vec<SummaryRow>> {
-    let mut table = context.writer::<ReliabilityRow>("reliability")?;
-    let mut summary = Vec::new();
-    for (labels, observations) in [("before", before), ("after", after)] {
-        let bins = reliability(observations, stage.bins);
-        table.extend(bins.iter().enumerate().map(|(index, bin)| ReliabilityRow {
-            labels: labels.to_owned(),
-            bin: index as u32,
-            low: bin.low,
-            high: bin.high,
-            rows: bin.rows,
-            mean_p: (bin.rows > 0).then_some(bin.mean_p),
-            mean_gold: (bin.rows > 0).then_some(bin.mean_gold),
-        }))?;
-        summary.push(SummaryRow {
-            metric: format!("ece/{labels}"),
-            value: expected_calibration_error(&bins),
-            low: None,
-            high: None,
-            rows: observations.len() as u64,
-            note: format!(
-                "expected calibration error over {} bins of [0.5, 1]; above 0 for any finite sample",
-                stage.bins
-            ),
-        });
-        summary.push(mean(&format!("brier/{labels}"), observations.iter().map(brier), "squared distance from gold"));
-        summary.push(mean(
-            &format!("log_loss/{labels}"),
-            observations.iter().map(log_loss),
-            "cross-entropy with gold, in nats",
+fn warn(stage: &Calibrate, context: &Context<'_>, all: &Fit, observations: &[Observation], cut: u64) {
+    if cut > 0 {
+        context.warn(format!(
+            "{cut} verdicts have a probability of exactly 0 or 1, which has no log-odds; those of 1e-12 from it are taken. \
+             Give the `scores` of the responses where the data has them"
         ));
     }
-    table.finish()?;
-    for (metric, of) in [("brier", brier as fn(&Observation) -> f64), ("log_loss", log_loss)] {
-        let change = before.iter().zip(after).map(|(before, after)| of(after) - of(before));
-        summary.push(mean(&format!("{metric}/change"), change, "after less before, row by row"));
-    }
-    summary.sort_by_key(|row| ["ece", "brier", "log_loss"].iter().position(|name| row.metric.starts_with(name)));
-    let mut writer = context.writer::<SummaryRow>("summary")?;
-    writer.extend(summary.clone())?;
-    writer.finish()?;
-    Ok(summary)
-}
-
-/// A mean with the normal interval; rows are taken as independent.
-fn mean(metric: &str, values: impl Iterator<Item = f64>, note: &str) -> SummaryRow {
-    let values: Vec<f64> = values.collect();
-    let n = values.len() as f64;
-    let value = values.iter().sum::<f64>() / n;
-    let half = Z * (values.iter().map(|it| (it - value).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt();
-    let note = format!("{note}; rows that the fit has not seen; normal interval");
-    let (low, high) = (Some(value - half), Some(value + half));
-    SummaryRow { metric: metric.to_owned(), value, low, high, rows: values.len() as u64, note }
-}
-
-fn tell(stage: &Calibrate, context: &Context<'_>, all: &Fit) {
     if all.converged {
         return;
     }
     let method = stage.method.name();
-    context.warn(match all.curve {
-        Curve::Logistic { scale, .. } if scale <= SCALES.0 => format!(
+    let agreement = observations.iter().map(|it| it.z * (it.gold - 0.5)).sum::<f64>();
+    context.warn(match agreement <= 0.0 {
+        true => format!(
             "the gold labels do not agree with the judge more often than by chance: {method} makes every label about \
              0.5. See that gold means P(a better) as the verdicts do, and `asks_for` of the judge's template"
         ),
-        _ => format!(
+        false => format!(
             "the gold labels agree with the judge (almost) without exception, so {method} finds no finite optimum and \
              stopped at a bound; more gold labels would help"
         ),

@@ -1,17 +1,18 @@
 //! Curves from a judge's probability to a better one, fitted to gold labels.
 //!
-//! `z` is the log-odds of the judge's P(a better), `y` the gold P(a better). Temperature and isotonic curves treat the
+//! `z` is the log-odds of the judge's P(a better), `y` the gold P(a better). Logistic curves are fitted on `z` in units of
+//! its root mean square, so that z times any factor gives the scale divided by it and the same labels. Temperature and isotonic curves treat the
 //! two sides alike: exchanging a and b in any row turns its p into 1 - p to the last bit. They are fitted to the side
 //! that the judge prefers, so `z >= 0` there.
 
-use kit::rows::CalibrationRow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Log-odds are cut here: a probability of exactly 0 or 1 has none.
 const FARTHEST: f64 = 1e-12;
-/// The scale of log-odds stays between these: gold labels that always agree with the judge would take it to infinity.
-pub const SCALES: (f64, f64) = (0.01, 100.0);
+/// The scale of log-odds, times their root mean square, stays between these: gold labels that always agree with the judge
+/// would take it to infinity, and such that mostly disagree below 0.
+pub const SCALES: (f64, f64) = (1e-9, 100.0);
 /// The offset of Platt's curve stays within this of 0.
 const OFFSET: f64 = 20.0;
 /// Newton's method ends when the mean gradient is below this.
@@ -20,13 +21,15 @@ pub const TOLERANCE: f64 = 1e-10;
 pub const MAX_STEPS: u32 = 100;
 
 /// The family of curves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// `sigmoid(scale z)`: one number, good from some tens of labels on. `1 / scale` is the temperature.
+    #[default]
     Temperature,
     /// `sigmoid(scale z + offset)`: also takes away a constant preference for side a, as that of a judge who sees a
-    /// first every time. The offset belongs to the sides as they stand in the table.
+    /// first every time. The offset belongs to the sides as they stand in the table: where gold prefers one of them more
+    /// often it learns that too, which a warning names, and is of no use on other data.
     Platt,
     /// Any non-decreasing curve; wants some hundreds of labels.
     Isotonic,
@@ -46,18 +49,32 @@ impl Method {
 /// A judge's label beside a gold one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observation {
-    /// The judge's P(a better).
-    pub p_hat: f64,
+    /// Log-odds of the judge's P(a better), finite.
+    pub z: f64,
     /// The gold P(a better): 0, 1 or between.
     pub gold: f64,
 }
 
 impl Observation {
-    /// Of the side that the judge prefers: its log-odds, at least 0, and its gold probability. A tie has no
-    /// information.
+    /// Of the side that the judge prefers: its log-odds, at least 0, and its gold probability. A tie says nothing.
     fn preferred(self) -> (f64, f64) {
-        let z = logit(self.p_hat);
-        if z == 0.0 { (0.0, 0.5) } else { (z.abs(), if z > 0.0 { self.gold } else { 1.0 - self.gold }) }
+        if self.z == 0.0 { (0.0, 0.5) } else { (self.z.abs(), if self.z > 0.0 { self.gold } else { 1.0 - self.gold }) }
+    }
+}
+
+/// A corrected label.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Label {
+    /// P(a better).
+    pub p: f64,
+    /// Its log-odds, nothing cut; none of an isotonic curve, which may reach 1.
+    pub log_odds: Option<f64>,
+}
+
+impl Label {
+    /// The label of some log-odds.
+    pub fn of(log_odds: f64) -> Label {
+        Label { p: sigmoid(log_odds), log_odds: Some(log_odds) }
     }
 }
 
@@ -100,7 +117,7 @@ impl Fit {
                 Fit { curve: Curve::Logistic { scale, offset: 0.0 }, rows, steps, converged }
             }
             Method::Platt => {
-                let points: Vec<_> = observations.iter().map(|it| (logit(it.p_hat), it.gold)).collect();
+                let points: Vec<_> = observations.iter().map(|it| (it.z, it.gold)).collect();
                 let (scale, offset, steps, converged) = newton_line(&points);
                 Fit { curve: Curve::Logistic { scale, offset }, rows, steps, converged }
             }
@@ -111,26 +128,31 @@ impl Fit {
         }
     }
 
-    /// A fit as the table `calibration` has it.
-    pub fn stored(row: &CalibrationRow) -> Fit {
-        let curve = match (row.scale, row.offset) {
-            (Some(scale), offset) => Curve::Logistic { scale, offset: offset.unwrap_or(0.0) },
-            (None, _) => Curve::Knots(row.knot_logits.iter().copied().zip(row.knot_levels.iter().copied()).collect()),
-        };
-        Fit { curve, rows: row.rows, steps: row.newton_steps, converged: row.converged }
-    }
-
-    /// The calibrated P(a better).
-    pub fn apply(&self, p_hat: f64) -> f64 {
-        let z = logit(p_hat);
+    /// The corrected label of some log-odds.
+    pub fn apply(&self, z: f64) -> Label {
         match &self.curve {
-            Curve::Logistic { scale, offset } => sigmoid(scale * z + offset),
-            Curve::Knots(_) if z == 0.0 => 0.5,
+            Curve::Logistic { scale, offset } => Label::of(scale * z + offset),
+            Curve::Knots(_) if z == 0.0 => Label { p: 0.5, log_odds: None },
             Curve::Knots(knots) => {
                 let upper = between(knots, z.abs());
-                if z > 0.0 { upper } else { 1.0 - upper }
+                Label { p: if z > 0.0 { upper } else { 1.0 - upper }, log_odds: None }
             }
         }
+    }
+
+    /// The standard error of Platt's offset, from the curvature of the likelihood; none where that has no width.
+    pub fn offset_error(&self, observations: &[Observation]) -> Option<f64> {
+        let Curve::Logistic { scale, offset } = self.curve else { return None };
+        let (mut aa, mut ab, mut bb) = (0.0, 0.0, 0.0);
+        for it in observations {
+            let p = sigmoid(scale * it.z + offset);
+            let weight = p * (1.0 - p);
+            aa += weight * it.z * it.z;
+            ab += weight * it.z;
+            bb += weight;
+        }
+        let error = (aa / (aa * bb - ab * ab)).sqrt();
+        error.is_finite().then_some(error)
     }
 }
 
@@ -148,12 +170,30 @@ pub fn sigmoid(x: f64) -> f64 {
 }
 
 /// softplus(x) - y x: the cross-entropy of y with sigmoid(x).
-fn cross_entropy(x: f64, y: f64) -> f64 {
+pub fn cross_entropy(x: f64, y: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p() - y * x
+}
+
+/// The points with z in units of its root mean square, and that; 1 where all z are 0.
+fn in_units(points: &[(f64, f64)]) -> (Vec<(f64, f64)>, f64) {
+    // The largest is taken out first: squares of large scores overflow.
+    let largest = points.iter().map(|point| point.0.abs()).fold(0.0, f64::max);
+    if largest == 0.0 {
+        return (points.to_vec(), 1.0);
+    }
+    let squares: f64 = points.iter().map(|point| (point.0 / largest).powi(2)).sum();
+    let unit = largest * (squares / points.len() as f64).sqrt();
+    (points.iter().map(|&(z, y)| (z / unit, y)).collect(), unit)
 }
 
 /// The scale of the least cross-entropy: Newton's method, kept inside a bracket. The objective is convex in the scale.
 fn newton_scale(points: &[(f64, f64)]) -> (f64, u32, bool) {
+    let (points, unit) = in_units(points);
+    let (scale, steps, converged) = scale_in_units(&points);
+    (scale / unit, steps, converged)
+}
+
+fn scale_in_units(points: &[(f64, f64)]) -> (f64, u32, bool) {
     let n = points.len() as f64;
     let slope = |scale: f64| {
         points.iter().fold((0.0, 0.0), |(gradient, curvature), &(z, y)| {
@@ -187,6 +227,12 @@ fn newton_scale(points: &[(f64, f64)]) -> (f64, u32, bool) {
 
 /// Scale and offset of the least cross-entropy: Newton's method with halved steps where a whole one does not descend.
 fn newton_line(points: &[(f64, f64)]) -> (f64, f64, u32, bool) {
+    let (points, unit) = in_units(points);
+    let (scale, offset, steps, converged) = line_in_units(&points);
+    (scale / unit, offset, steps, converged)
+}
+
+fn line_in_units(points: &[(f64, f64)]) -> (f64, f64, u32, bool) {
     let n = points.len() as f64;
     let loss = |(a, b): (f64, f64)| points.iter().map(|&(z, y)| cross_entropy(a * z + b, y)).sum::<f64>() / n;
     let inside = |(a, b): (f64, f64)| (a.clamp(SCALES.0, SCALES.1), b.clamp(-OFFSET, OFFSET));
@@ -287,7 +333,7 @@ mod tests {
     /// Judges whose probabilities come out of the truth by a known change of log-odds.
     fn judged(change: impl Fn(f64) -> f64) -> Vec<Observation> {
         let truth = (0..400).map(|index| sigmoid(-4.0 + 8.0 * f64::from(index) / 399.0));
-        truth.map(|gold| Observation { p_hat: sigmoid(change(logit(gold))), gold }).collect()
+        truth.map(|gold| Observation { z: change(logit(gold)), gold }).collect()
     }
 
     fn curve(fit: &Fit) -> (f64, f64) {
@@ -322,7 +368,7 @@ mod tests {
         }
         let fit = Fit { curve: Curve::Knots(knots), rows: 4, steps: 0, converged: true };
         for (z, p) in [(0.0, 0.5), (0.5, 0.6), (2.0, 0.7), (3.5, 0.825), (9.0, 0.95), (-3.5, 0.175)] {
-            assert!((fit.apply(sigmoid(z)) - p).abs() < 1e-9, "{z}: {}", fit.apply(sigmoid(z)));
+            assert!((fit.apply(z).p - p).abs() < 1e-9, "{z}: {:?}", fit.apply(z));
         }
         // A judge who is wrong more often than right, where it is unsure, is worth 1/2 there and no less.
         assert_eq!(pool_adjacent_violators(vec![(1.0, 0.2)]), [(1.0, 0.5)]);
@@ -334,35 +380,62 @@ mod tests {
             let observations = judged(|z| 2.0 * z + z.sin());
             let fit = Fit::new(method, &observations);
             let mirrored: Vec<_> =
-                observations.iter().map(|it| Observation { p_hat: 1.0 - it.p_hat, gold: 1.0 - it.gold }).collect();
+                observations.iter().map(|it| Observation { z: -it.z, gold: 1.0 - it.gold }).collect();
             let mirror = Fit::new(method, &mirrored);
             let mut last = 0.0;
-            for step in 0..=1000 {
-                let p = f64::from(step) / 1000.0;
-                let upper = sigmoid(logit(p).abs());
-                let (p, other) = if p < 0.5 { (1.0 - upper, upper) } else { (upper, 1.0 - upper) };
-                let calibrated = fit.apply(p);
-                assert!((fit.apply(p) - (1.0 - mirror.apply(other))).abs() < 1e-6, "{method:?} {p}");
+            for step in -500..=500 {
+                let z = f64::from(step) / 25.0;
+                let calibrated = fit.apply(z).p;
+                assert!((calibrated - (1.0 - mirror.apply(-z).p)).abs() < 1e-6, "{method:?} {z}");
                 if method != Method::Platt {
-                    assert_eq!(calibrated, 1.0 - fit.apply(other), "{method:?} {p}");
+                    assert_eq!(calibrated, 1.0 - fit.apply(-z).p, "{method:?} {z}");
                 }
-                assert!(calibrated >= last && (0.0..=1.0).contains(&calibrated), "{method:?} {p}");
+                assert!(calibrated >= last && (0.0..=1.0).contains(&calibrated), "{method:?} {z}");
                 last = calibrated;
             }
         }
     }
 
     #[test]
+    fn scaled_scores_give_the_scale_divided_and_the_same_labels() {
+        for method in [Method::Temperature, Method::Platt] {
+            let observations = judged(|z| 2.0 * z + z.sin() + 0.3);
+            let fit = Fit::new(method, &observations);
+            for factor in [1e-6, 7.0, 1e9, 1e200] {
+                let scaled: Vec<_> = observations.iter().map(|it| Observation { z: factor * it.z, ..*it }).collect();
+                let other = Fit::new(method, &scaled);
+                let (ratio, offset) = (curve(&other).0 * factor / curve(&fit).0, curve(&other).1 - curve(&fit).1);
+                assert!((ratio - 1.0).abs() < 1e-9 && offset.abs() < 1e-9, "{method:?} {factor}: {ratio} {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_temperature_and_platts_line_as_scipy_finds_them() {
+        // z, y = np.array([2, 1, -1, 3, -2, .5]), np.array([1, 0, 0, 1, 1, 1])
+        // loss = lambda v: np.mean(np.logaddexp(0, v[0]*z + v[1]) - y*(v[0]*z + v[1]))
+        // minimize_scalar(lambda s: loss([s, 0]), options={"xtol": 1e-14}).x; minimize(loss, [1, 0], tol=1e-14).x
+        let points = [(2.0, 1.0), (1.0, 0.0), (-1.0, 0.0), (3.0, 1.0), (-2.0, 1.0), (0.5, 1.0)];
+        let rows = points.map(|(z, gold)| Observation { z, gold });
+        let fit = Fit::new(Method::Temperature, &rows);
+        assert!((curve(&fit).0 - 0.390_252).abs() < 1e-6, "{fit:?}");
+        let fit = Fit::new(Method::Platt, &rows);
+        assert!((curve(&fit).0 - 0.314_312).abs() < 1e-5 && (curve(&fit).1 - 0.555_135).abs() < 1e-5, "{fit:?}");
+        // np.sqrt(np.linalg.inv(X.T @ (X * (p*(1-p))[:, None]))[1, 1]) with X = np.stack([z, np.ones(6)], 1)
+        assert!((fit.offset_error(&rows).unwrap() - 0.907_821).abs() < 1e-4, "{fit:?}");
+    }
+
+    #[test]
     fn labels_that_always_agree_or_never_do_end_at_a_bound() {
         for method in [Method::Temperature, Method::Platt] {
-            let agree = |z: f64, gold| Observation { p_hat: sigmoid(z), gold };
+            let agree = |z: f64, gold| Observation { z, gold };
             let always: Vec<_> =
                 (1..50).flat_map(|z| [agree(f64::from(z) / 10.0, 1.0), agree(-f64::from(z) / 10.0, 0.0)]).collect();
             let fit = Fit::new(method, &always);
             assert!(!fit.converged && curve(&fit).0 > 5.0, "{method:?} {fit:?}");
             let never: Vec<_> = always.iter().map(|it| Observation { gold: 1.0 - it.gold, ..*it }).collect();
             let fit = Fit::new(method, &never);
-            assert!(!fit.converged && curve(&fit).0 == SCALES.0, "{method:?} {fit:?}");
+            assert!(!fit.converged && curve(&fit).0 < 1e-8, "{method:?} {fit:?}");
         }
     }
 }

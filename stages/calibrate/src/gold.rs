@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use kit::rows::{Message, Pair, Reject, TruthRow, Verdict};
 use kit::{Context, Error, Result, Table, ids};
 
+use crate::margin::place;
+
 /// A response under its prompt.
 type Side = (String, String);
 
@@ -120,11 +122,7 @@ impl GoldLabels {
 
     fn take(&mut self, gold: Gold) -> Result<()> {
         if !(0.0..=1.0).contains(&gold.p) {
-            let place = gold.source_file.as_ref().map(|file| match gold.source_line {
-                Some(line) => format!(" ({file}:{line})"),
-                None => format!(" ({file})"),
-            });
-            let place = place.unwrap_or_default();
+            let place = place(gold.source_file.as_deref(), gold.source_line);
             return Err(Error::data(format!(
                 "gold label of `{}`{place}: got {}, wanted a probability",
                 gold.row_id, gold.p

@@ -4,15 +4,18 @@
 //! kind learns what the judge's probabilities are worth ([`fit`]), without ever using a label for its own row, and
 //! rewrites all of them. It knows probabilities and ids; it knows no model. Read [`Calibrate`] first.
 
+mod balance;
 mod calibrating;
 mod config;
+mod figures;
 pub mod fit;
 mod folds;
 mod gold;
+mod margin;
 pub mod measure;
 mod stage;
 
-pub use config::Calibrate;
+pub use config::{Calibrate, Deal};
 
 /// The kind for the engine's list.
 pub const KIND: kit::Kind =

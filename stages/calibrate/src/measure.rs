@@ -1,14 +1,59 @@
 //! Distances between probabilities and their targets.
 
-use crate::fit::Observation;
+use crate::fit::{Label, cross_entropy};
 
-/// Probabilities are kept this far from 0 and 1 in the log loss, so that one hard and wrong label is not infinite.
+/// Probabilities without log-odds (isotonic) are kept this far from 0 and 1 in the log loss, so that one hard and wrong
+/// label is not infinite.
 pub const EDGE: f64 = 1e-6;
+/// The 97.5 % point of the normal distribution.
+pub const Z: f64 = 1.959_963_984_540_054;
 
-/// One bin of a reliability diagram, of the side that the label prefers.
+/// A label beside its gold one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// The label.
+    pub label: Label,
+    /// The gold P(a better).
+    pub gold: f64,
+}
+
+impl Measured {
+    /// P of the side that the label prefers, and that side's gold probability. Ties of exactly 1/2 say nothing about a
+    /// side and count half.
+    fn preferred(&self) -> (f64, f64) {
+        let p = self.label.p;
+        match p.total_cmp(&0.5) {
+            std::cmp::Ordering::Greater => (p, self.gold),
+            std::cmp::Ordering::Less => (1.0 - p, 1.0 - self.gold),
+            std::cmp::Ordering::Equal => (0.5, 0.5),
+        }
+    }
+
+    /// The gold probability of the preferred side: 1 where a hard gold label agrees, 1/2 for a tie.
+    pub fn hit(&self) -> f64 {
+        self.preferred().1
+    }
+
+    /// Squared distance of P(a better) from gold.
+    pub fn brier(&self) -> f64 {
+        (self.label.p - self.gold).powi(2)
+    }
+
+    /// Cross-entropy of the gold label with the log-odds, nothing cut: softplus(x) - gold x. Labels without log-odds are
+    /// kept [`EDGE`] from 0 and 1.
+    pub fn log_loss(&self) -> f64 {
+        if let Some(x) = self.label.log_odds {
+            return cross_entropy(x, self.gold);
+        }
+        let p = self.label.p.clamp(EDGE, 1.0 - EDGE);
+        -(self.gold * p.ln() + (1.0 - self.gold) * (1.0 - p).ln())
+    }
+}
+
+/// One bin of a reliability diagram.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bin {
-    /// Its lower end, in [0.5, 1).
+    /// Its lower end.
     pub low: f64,
     /// Its upper end; the last bin holds 1 too.
     pub high: f64,
@@ -16,29 +61,44 @@ pub struct Bin {
     pub rows: u64,
     /// Their mean probability.
     pub mean_p: f64,
-    /// The mean gold probability of the preferred side: what `mean_p` should be.
+    /// Their mean gold probability: what `mean_p` should be.
     pub mean_gold: f64,
 }
 
-/// Bins of equal width over [0.5, 1]; ties of exactly 1/2 say nothing about a side and count with both gold values.
-pub fn reliability(observations: &[Observation], bins: u32) -> Vec<Bin> {
-    let width = 0.5 / f64::from(bins);
+impl Bin {
+    /// Wilson's interval of the gold probability at 95 %. For soft gold labels, which vary less, it is wider than need be.
+    pub fn gold_interval(&self) -> (f64, f64) {
+        let (n, p) = (self.rows as f64, self.mean_gold);
+        let scale = 1.0 + Z * Z / n;
+        let centre = (p + Z * Z / (2.0 * n)) / scale;
+        let half = Z / scale * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+        ((centre - half).clamp(0.0, p), (centre + half).clamp(p, 1.0))
+    }
+}
+
+/// Bins of equal width over [0.5, 1], of the side that each label prefers: bin = floor((c - 0.5) / width), c = max(p, 1 - p).
+pub fn reliability(rows: &[Measured], bins: u32) -> Vec<Bin> {
+    binned(rows.iter().map(Measured::preferred), 0.5, bins)
+}
+
+/// Bins of equal width over [0, 1], of side a: as the labels stand in the table.
+pub fn reliability_of_a(rows: &[Measured], bins: u32) -> Vec<Bin> {
+    binned(rows.iter().map(|it| (it.label.p, it.gold)), 0.0, bins)
+}
+
+fn binned(points: impl Iterator<Item = (f64, f64)>, from: f64, bins: u32) -> Vec<Bin> {
+    let width = (1.0 - from) / f64::from(bins);
     let mut found: Vec<Bin> = (0..bins)
         .map(|bin| {
-            let low = 0.5 + width * f64::from(bin);
+            let low = from + width * f64::from(bin);
             Bin { low, high: low + width, rows: 0, mean_p: 0.0, mean_gold: 0.0 }
         })
         .collect();
-    for it in observations {
-        let (p, gold) = match it.p_hat.total_cmp(&0.5) {
-            std::cmp::Ordering::Greater => (it.p_hat, it.gold),
-            std::cmp::Ordering::Less => (1.0 - it.p_hat, 1.0 - it.gold),
-            std::cmp::Ordering::Equal => (0.5, 0.5),
-        };
-        let bin = (((p - 0.5) / width) as usize).min(bins as usize - 1);
-        found[bin].rows += 1;
-        found[bin].mean_p += p;
-        found[bin].mean_gold += gold;
+    for (p, gold) in points {
+        let bin = &mut found[(((p - from) / width) as usize).min(bins as usize - 1)];
+        bin.rows += 1;
+        bin.mean_p += p;
+        bin.mean_gold += gold;
     }
     for bin in found.iter_mut().filter(|bin| bin.rows > 0) {
         bin.mean_p /= bin.rows as f64;
@@ -53,24 +113,16 @@ pub fn expected_calibration_error(bins: &[Bin]) -> f64 {
     bins.iter().map(|bin| bin.rows as f64 / rows as f64 * (bin.mean_p - bin.mean_gold).abs()).sum()
 }
 
-/// Squared distance.
-pub fn brier(it: &Observation) -> f64 {
-    (it.p_hat - it.gold).powi(2)
-}
-
-/// Cross-entropy of the gold label with the probability, kept [`EDGE`] from 0 and 1.
-pub fn log_loss(it: &Observation) -> f64 {
-    let p = it.p_hat.clamp(EDGE, 1.0 - EDGE);
-    -(it.gold * p.ln() + (1.0 - it.gold) * (1.0 - p).ln())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn it(p: f64, gold: f64) -> Measured {
+        Measured { label: Label { p, log_odds: None }, gold }
+    }
+
     #[test]
     fn figures_by_hand() {
-        let it = |p_hat, gold| Observation { p_hat, gold };
         let rows = [it(0.9, 1.0), it(0.1, 1.0), it(0.95, 1.0), it(0.62, 0.0), it(0.5, 1.0), it(1.0, 1.0)];
         let bins = reliability(&rows, 5);
         assert_eq!(bins.iter().map(|bin| bin.rows).collect::<Vec<_>>(), [1, 1, 0, 0, 4]);
@@ -78,8 +130,29 @@ mod tests {
         assert!((bins[4].mean_p - (0.9 + 0.9 + 0.95 + 1.0) / 4.0).abs() < 1e-12 && bins[4].mean_gold == 0.75);
         let expected = (4.0 * (0.9375f64 - 0.75) + 0.62 + 0.0) / 6.0;
         assert!((expected_calibration_error(&bins) - expected).abs() < 1e-12);
-        assert!((brier(&rows[1]) - 0.81).abs() < 1e-12);
-        assert!((log_loss(&it(0.25, 0.5)) - -(0.5 * 0.25f64.ln() + 0.5 * 0.75f64.ln())).abs() < 1e-12);
-        assert!(log_loss(&it(1.0, 0.0)) < 14.0);
+        // Of side a in halves: 0.1 of gold 1; and 0.9, 0.95, 0.62, 0.5, 1 of gold 4/5.
+        let of_a = reliability_of_a(&rows, 2);
+        let expected = (0.9 + (3.97f64 - 4.0).abs()) / 6.0;
+        assert!((expected_calibration_error(&of_a) - expected).abs() < 1e-12, "{of_a:?}");
+        assert!((rows[1].brier() - 0.81).abs() < 1e-12);
+        assert_eq!(rows.map(|row| row.hit()), [1.0, 0.0, 1.0, 0.0, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn the_log_loss_is_cut_only_where_there_are_no_log_odds() {
+        assert!((it(0.25, 0.5).log_loss() - -(0.5 * 0.25f64.ln() + 0.5 * 0.75f64.ln())).abs() < 1e-12);
+        assert!(it(1.0, 0.0).log_loss() < 14.0);
+        // sigmoid(40) is 1.0 in double precision; softplus(40) is 40.
+        assert_eq!(Measured { label: Label::of(40.0), gold: 0.0 }.log_loss(), 40.0);
+    }
+
+    #[test]
+    fn intervals_of_a_bin_are_wilsons() {
+        // 8 of 10: 0.49016, 0.94332; none of 10: 0, z^2 / (10 + z^2) = 0.27753.
+        for (gold, low, high) in [(0.8, 0.490_16, 0.943_32), (0.0, 0.0, 0.277_53)] {
+            let bin = Bin { low: 0.5, high: 0.6, rows: 10, mean_p: 0.55, mean_gold: gold };
+            let got = bin.gold_interval();
+            assert!((got.0 - low).abs() < 5e-5 && (got.1 - high).abs() < 5e-5, "{got:?}");
+        }
     }
 }

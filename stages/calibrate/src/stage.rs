@@ -6,7 +6,7 @@ use kit::{
 };
 
 use crate::calibrating;
-use crate::config::{Calibrate, FEWEST};
+use crate::config::{Calibrate, Deal, FEWEST};
 
 impl Calibrate {
     /// The forecast for so many verdicts and gold labels.
@@ -48,14 +48,20 @@ impl Calibrate {
 
 impl Stage for Calibrate {
     fn version(&self) -> String {
-        "1".to_owned()
+        "2".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {
-        vec![
+        let scores = self.scores.iter().map(|from| {
+            let fix = "`ingest` stores the scores of a file with `responses`";
+            InputPort::new("scores", from, Table::Responses).needs("score").fixed_by(fix)
+        });
+        let mut inputs = vec![
             InputPort::new("verdicts", &self.verdicts, Table::Verdicts),
             InputPort::new("gold", &self.gold, Table::Verdicts).or(Table::Pairs).or(Table::Truth),
-        ]
+        ];
+        inputs.extend(scores);
+        inputs
     }
 
     fn outputs(&self) -> Vec<OutputPort> {
@@ -73,7 +79,7 @@ impl Stage for Calibrate {
     }
 
     fn draws(&self) -> bool {
-        true
+        self.deal == Deal::Drawn || self.max_gold.is_some()
     }
 
     fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {

@@ -4,7 +4,7 @@ use calibrate::Calibrate;
 use calibrate::fit::{logit, sigmoid};
 use harness::Place;
 use kit::rows::{
-    CalibratedVerdict, CalibrationRow, Message, Pair, Reject, ReliabilityRow, SummaryRow, TruthRow, Verdict,
+    CalibratedVerdict, CalibrationRow, Message, Pair, Reject, ReliabilityRow, Response, SummaryRow, TruthRow, Verdict,
 };
 use kit::{Outcome, Result, Seed, Stage};
 use serde_json::{Value, json};
@@ -136,8 +136,9 @@ fn every_label_can_be_recomputed_from_the_tables_and_no_row_teaches_its_own_prom
     );
     for row in &rows {
         let fit = fits.iter().find(|fit| fit.calibrator == row.calibrator).unwrap();
-        let p = sigmoid(fit.scale.unwrap() * logit(row.uncalibrated_p_hat) + fit.offset.unwrap());
-        assert_eq!(p, row.p_hat);
+        let log_odds = fit.scale.unwrap() * row.uncalibrated_log_odds.unwrap() + fit.offset.unwrap();
+        assert_eq!((Some(log_odds), sigmoid(log_odds)), (row.log_odds, row.p_hat));
+        assert_eq!(row.uncalibrated_log_odds, Some(logit(row.uncalibrated_p_hat)));
     }
     for (index, row) in rows.iter().enumerate() {
         assert_eq!(row.calibrator == "all", index >= 200, "{index}");
@@ -273,5 +274,108 @@ fn the_output_is_what_the_version_says() {
     run(&place, "out", &settings).unwrap();
     let rows: Vec<CalibratedVerdict> = place.rows("out/verdicts");
     let lines = rows.iter().map(|row| format!("{} {:.6} {}", row.comparison_id, row.p_hat, row.calibrator));
-    harness::check_golden(&settings, lines, "1", "0ed15b0222c8");
+    harness::check_golden(&settings, lines, "2", "0ed15b0222c8");
+}
+
+/// The responses of some verdicts with the scores that a function gives to (index, side).
+fn scored(verdicts: &[Verdict], score: impl Fn(usize, usize) -> Option<f64>) -> Vec<Response> {
+    let sides = verdicts.iter().enumerate().flat_map(|(index, row)| {
+        let a = (0, &row.a_prompt_id, &row.a_response_id, &row.a_prompt, &row.a_response);
+        let b = (1, &row.b_prompt_id, &row.b_response_id, &row.b_prompt, &row.b_response);
+        [a, b].map(|side| (index, side))
+    });
+    let row = |(index, (side, prompt_id, response_id, prompt, messages)): (usize, (usize, &String, &String, _, _))| {
+        let (prompt, messages): (&Vec<Message>, &Vec<Message>) = (prompt, messages);
+        Response {
+            response_id: response_id.clone(),
+            prompt_id: prompt_id.clone(),
+            prompt: prompt.clone(),
+            messages: messages.clone(),
+            text: String::new(),
+            k: 0,
+            count: 1,
+            logp: None,
+            tokens: None,
+            finish: None,
+            score: score(index, side),
+            model: None,
+            source_file: Some("scores.jsonl".to_owned()),
+            source_line: Some(index as u64 + 1),
+        }
+    };
+    sides.map(row).collect()
+}
+
+#[test]
+fn scores_are_corrected_by_their_difference_and_nothing_is_cut() {
+    let (verdicts, gold) = judged(300, 3.0);
+    // The labels of the table are hard; what counts is the difference of the scores, up to 100 times the log-odds.
+    let hard: Vec<Verdict> = verdicts.iter().map(|row| Verdict { p_hat: row.p_hat.round(), ..row.clone() }).collect();
+    let run_with = |factor: f64| {
+        let score = |index: usize, side: usize| {
+            let z = factor * logit(verdicts[index].p_hat);
+            Some(if side == 0 { z + 3.0 } else { 3.0 })
+        };
+        let place = place(hard.clone(), gold.clone()).table("scores", scored(&hard, score));
+        run(&place, "out", &stage(json!({"scores": "s", "folds": 3}))).unwrap();
+        place
+    };
+    let (plain, large) = (run_with(1.0), run_with(100.0));
+    let rows = |place: &Place| place.rows::<CalibratedVerdict>("out/verdicts");
+    for (index, (one, other)) in rows(&plain).iter().zip(&rows(&large)).enumerate() {
+        assert!((one.p_hat - other.p_hat).abs() < 1e-9, "{index}: {} {}", one.p_hat, other.p_hat);
+        let z = logit(verdicts[index].p_hat);
+        assert!((one.uncalibrated_log_odds.unwrap() - z).abs() < 1e-9);
+        assert!((other.uncalibrated_log_odds.unwrap() - 100.0 * z).abs() < 1e-6);
+    }
+    // Where a score saturates the probability the loss is that of the log-odds: far above the 13.8 of a cut at 1e-6.
+    let loss = |place: &Place, labels: &str| value(place, "out", &format!("log_loss/{labels}")).value;
+    assert!(loss(&large, "before") > 30.0 && (loss(&large, "after") - loss(&plain, "after")).abs() < 1e-9);
+}
+
+#[test]
+fn scores_that_are_missing_no_numbers_or_at_odds_are_named() {
+    let (verdicts, gold) = judged(60, 3.0);
+    let told = |rows: Vec<Response>| {
+        let place = place(verdicts.clone(), gold.clone()).table("scores", rows);
+        run(&place, "out", &stage(json!({"scores": "s"}))).unwrap_err().to_string()
+    };
+    let text = told(scored(&verdicts, |index, side| (index != 7 || side == 0).then_some(1.0)));
+    assert!(text.contains("(data.jsonl:8): response `r7b` has no `score` in `scores`"), "{text}");
+    let text = told(scored(&verdicts, |index, _| Some(if index == 7 { f64::NAN } else { 1.0 })));
+    assert!(text.contains("response `r7a` (scores.jsonl:8): `score` is NaN, wanted a finite number"), "{text}");
+    let twice = [scored(&verdicts, |_, _| Some(1.0)), scored(&verdicts, |_, _| Some(2.0))].concat();
+    let text = told(twice);
+    assert!(text.contains("response `r0a` (scores.jsonl:1) has two scores in `scores`, 1 and 2"), "{text}");
+}
+
+#[test]
+fn gold_of_one_side_alone_has_no_offset() {
+    let (verdicts, gold) = judged(60, 2.0);
+    let gold: Vec<Verdict> = gold.into_iter().map(|row| Verdict { p_hat: 1.0, ..row }).collect();
+    let place = place(verdicts, gold);
+    let text = run(&place, "out", &stage(json!({"method": "platt"}))).unwrap_err().to_string();
+    assert!(text.contains("all 60 gold labels say that side a is better"), "{text}");
+    run(&place, "temperature", &stage(json!({}))).unwrap();
+    assert_eq!(value(&place, "temperature", "gold/side_a").value, 1.0);
+}
+
+#[test]
+fn log_odds_that_a_table_stores_are_taken() {
+    let (verdicts, gold) = judged(100, 2.0);
+    let rows: Vec<CalibratedVerdict> = {
+        let place = place(verdicts.clone(), gold.clone());
+        run(&place, "out", &stage(json!({}))).unwrap();
+        place.rows("out/verdicts")
+    };
+    // What was calibrated once is calibrated again from its log-odds, which lie beyond what a probability holds.
+    let far = |row: CalibratedVerdict| CalibratedVerdict { log_odds: row.log_odds.map(|z| 50.0 * z), ..row };
+    let again = Place::new().table("verdicts", rows.iter().cloned().map(far).collect()).table("gold", gold);
+    run(&again, "out", &stage(json!({}))).unwrap();
+    for (before, after) in rows.iter().zip(again.rows::<CalibratedVerdict>("out/verdicts")) {
+        assert_eq!(after.uncalibrated_log_odds, before.log_odds.map(|z| 50.0 * z));
+    }
+    for row in &rows {
+        assert!((row.log_odds.unwrap() - logit(row.p_hat)).abs() < 1e-9);
+    }
 }

@@ -220,6 +220,14 @@ rows! {
         source_line: Option<u64>,
     }
 
+    /// The label of a [`Verdict`] in log-odds, where its table has them.
+    VerdictLogOdds in Verdicts {
+        /// The comparison.
+        comparison_id: String,
+        /// Log-odds of P(a better), nothing cut.
+        log_odds: Option<f64>,
+    }
+
     /// A [`Verdict`] whose label was corrected: the same columns, with what it was before and what changed it.
     CalibratedVerdict in Verdicts {
         /// The comparison.
@@ -265,8 +273,13 @@ rows! {
         bounded: Option<String>,
         /// P(a better), corrected.
         p_hat: f64,
-        /// P(a better) as the judge said it.
+        /// Its log-odds, nothing cut; none after an isotonic curve.
+        log_odds: Option<f64>,
+        /// P(a better) as the judge said it, or as two scores say it.
         uncalibrated_p_hat: f64,
+        /// Its log-odds, which the fit corrected: a difference of scores or of the labels' log-probs, nothing cut, or those
+        /// of the probability, cut at 1e-12 from 0 and 1.
+        uncalibrated_log_odds: Option<f64>,
         /// The fit that corrected it, as the table `calibration` names it.
         calibrator: String,
         /// The judge: a digest of its weights and settings, or a name from the data.
@@ -669,6 +682,10 @@ rows! {
         mean_p: Option<f64>,
         /// The mean gold probability of the preferred side: what `mean_p` should be.
         mean_gold: Option<f64>,
+        /// The lower end of its 95 % interval (Wilson's).
+        gold_low: Option<f64>,
+        /// The upper end.
+        gold_high: Option<f64>,
     }
 
     /// A figure of one annotator or judge among several.
