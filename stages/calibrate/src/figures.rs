@@ -6,6 +6,9 @@ use kit::{Context, Result};
 use crate::config::Calibrate;
 use crate::measure::{Measured, Z, expected_calibration_error, reliability, reliability_of_a};
 
+/// A figure of one label.
+type Measure = fn(&Measured) -> f64;
+
 /// Writes `reliability` and `summary`; `further` rows stand at the end of the latter.
 pub(crate) fn write_measures(
     stage: &Calibrate,
@@ -45,7 +48,7 @@ pub(crate) fn write_measures(
         let value = expected_calibration_error(&reliability_of_a(rows, bins));
         summary.push(point(&format!("ece_side/{labels}"), value, rows.len(), &note));
     }
-    let measures: [(&str, fn(&Measured) -> f64, &str); 3] = [
+    let measures: [(&str, Measure, &str); 3] = [
         ("brier", Measured::brier, "squared distance of P(a better) from gold"),
         ("log_loss", Measured::log_loss, "cross-entropy of gold with the log-odds, in nats, nothing cut"),
         ("accuracy", Measured::hit, "the gold probability of the side that the label prefers; a tie is half"),
