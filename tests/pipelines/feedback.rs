@@ -1,7 +1,7 @@
 //! The pipelines of feedback on data made here, in the columns that their heads name.
 
 use harness::{Project, stderr};
-use kit::rows::{JuryVerdict, Pair, SummaryRow};
+use kit::rows::{CalibrationRow, JuryVerdict, Pair, SummaryRow};
 use serde_json::{Value, json};
 
 fn write(place: &Project, name: &str, rows: impl IntoIterator<Item = Value>) {
@@ -92,4 +92,37 @@ fn judges_and_ratings_meet_gold() {
         |metric: &str| summary.iter().find(|row| row.metric == metric).unwrap_or_else(|| panic!("no {metric}"));
     assert!(figure("accuracy/jury").value > figure("accuracy/ChatGPT/Vanilla_NoRules/ab").value);
     assert_eq!((figure("accuracy/GPT-4/Rating").rows, figure("without/GPT-4/Rating").rows), (60, 60));
+}
+
+#[test]
+fn scores_of_reward_models_are_calibrated() {
+    let place = Project::with_pipelines();
+    std::fs::create_dir(place.path("data")).unwrap();
+    let first_wins = |at: usize| at.is_multiple_of(2);
+    let row = |at: usize| {
+        json!({"pair_id": format!("p{at}"), "question": format!("question {at}"), "response_A": format!("a{at}"),
+            "response_B": format!("b{at}"), "label": if first_wins(at) { "A>B" } else { "B>A" }})
+    };
+    write(&place, "data/judgebench_gpt.jsonl", (0..60).map(row));
+    // A model is right where its number does not divide the row's; the wider its scores, the less they mean.
+    let models = [("Skywork-Reward-Gemma-2-27B", 7, 8.0), ("GRM", 5, 2.0), ("internlm2", 3, 1.0)];
+    let scores = models.iter().flat_map(|&(model, every, width)| {
+        (0..60).map(move |at| {
+            let right = first_wins(at) != at.is_multiple_of(every);
+            let score = if right { width } else { -width } + (at % 10) as f64 / 100.0;
+            json!({"pair_id": format!("p{at}"), "reward_model": model, "score_A": score, "score_B": 0.0})
+        })
+    });
+    write(&place, "data/judgebench_scores.jsonl", scores);
+    run(&place, "judgebench", "./data");
+    let summary: Vec<SummaryRow> = rows(&place, "judgebench/temperature/summary");
+    let figure =
+        |metric: &str| summary.iter().find(|row| row.metric == metric).unwrap_or_else(|| panic!("no {metric}")).value;
+    // Right in 51 of 60 rows with log-odds of about 8: sigma(8 / T) = 0.85 has T = 8 / ln(0.85 / 0.15) = 4.61.
+    let fits: Vec<CalibrationRow> = rows(&place, "judgebench/temperature/calibration");
+    let scale = fits.iter().find(|fit| fit.calibrator == "all").and_then(|fit| fit.scale).unwrap();
+    assert!((1.0 / scale - 8.0 / (0.85_f64 / 0.15).ln()).abs() < 0.01, "{scale}");
+    assert!(figure("log_loss/after") < figure("log_loss/before"));
+    let pairs: Vec<Pair> = rows(&place, "judgebench/pairs/pairs");
+    assert_eq!(pairs.len(), 60);
 }

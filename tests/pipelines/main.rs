@@ -22,7 +22,8 @@ fn every_pipeline_file_is_right() {
     let mut files: Vec<_> = place.files("pipelines", "yaml");
     files.sort();
     assert!(files.len() >= 7, "{files:?}");
-    for file in files.iter().filter(|file| !file.contains("/own-")) {
+    // Those of `feedback` are run on data of their own.
+    for file in files.iter().filter(|file| !file.contains("/own-") && !file.contains("/feedback/")) {
         let output = place.command(&["check", file]).output().unwrap();
         assert!(output.status.success(), "{file}: {}", stderr(&output));
     }
