@@ -35,7 +35,7 @@ pub fn check(stage: &Calibrate, side: &Balance) -> Result<(), String> {
     ))
 }
 
-/// What the balance alone would make of the offset, in log-odds.
+/// The offset that the balance of sides alone would give, in log-odds.
 fn own_offset(side: &Balance) -> f64 {
     logit(side.share)
 }

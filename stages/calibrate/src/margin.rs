@@ -16,7 +16,7 @@ pub struct Margin {
     pub verdict: Verdict,
     /// Log-odds of P(a better), finite.
     pub z: f64,
-    /// Whether they come from a probability of 0 or 1, which has none: cut.
+    /// True where they come from a probability of 0 or 1, which has none: cut.
     pub cut: bool,
 }
 

@@ -40,7 +40,7 @@ pub enum Compared {
 }
 
 impl Scores {
-    /// What is wrong with the values.
+    /// The faults of the values.
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Some(scale) = self.scale.filter(|scale| !(*scale > 0.0 && scale.is_finite())) {

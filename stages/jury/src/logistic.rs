@@ -16,7 +16,7 @@ pub struct Fit {
     pub rows: usize,
     /// Newton's steps.
     pub steps: u32,
-    /// Whether the optimum was found.
+    /// True where the optimum was found.
     pub converged: bool,
 }
 

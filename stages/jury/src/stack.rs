@@ -15,7 +15,7 @@ use crate::log_odds::sigmoid;
 use crate::logistic::{Fit, fit};
 use crate::share::by_source;
 
-/// What each comparison shows: a column for each source, then those of the terms.
+/// The columns of each comparison: one for each source, then those of the terms.
 #[derive(Debug)]
 pub struct Evidence {
     /// The names of the columns.
@@ -26,7 +26,7 @@ pub struct Evidence {
     removed: Vec<bool>,
 }
 
-/// What the fits say of a comparison.
+/// The answers of the fits for a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stacked {
     /// Log-odds without the removed terms.
@@ -108,7 +108,7 @@ impl<'a> Stack<'a> {
         Stack { evidence, gold, prompts, folds, made: BTreeMap::new() }
     }
 
-    /// What the sources say together of a comparison, by a fit that saw no gold label of its prompts.
+    /// The joint answer of the sources for a comparison, by a fit that saw no gold label of its prompts.
     ///
     /// # Errors
     /// When no gold label is left to fit.

@@ -38,7 +38,7 @@ struct Form {
 }
 
 impl Form {
-    /// Whether texts are rotated by their length, so that the beginning of one is another text.
+    /// True where texts are rotated by their length, so that the beginning of one is another text.
     fn mixed(&self) -> bool {
         self.name.starts_with("mixed")
     }

@@ -124,7 +124,7 @@ impl Facts {
     };
 }
 
-/// What is wrong with a knob: its key and a lowercase fragment.
+/// A finding about a knob: its key and a lowercase fragment.
 pub type Finding = (&'static str, String);
 
 impl Facts {
@@ -139,7 +139,7 @@ impl Facts {
 
 /// An objective: its facts, its knobs and its terms.
 pub(crate) trait Formula {
-    /// What holds whatever the knobs.
+    /// Facts that hold for all values of the knobs.
     fn facts() -> &'static Facts
     where
         Self: Sized;
@@ -152,7 +152,7 @@ pub(crate) trait Formula {
         Vec::new()
     }
 
-    /// What its loss is made of.
+    /// The terms of its loss.
     fn terms(&self) -> Terms<'_>;
 
     /// The rows it is computed on, where that depends on its knobs; else its facts say so.
@@ -160,7 +160,7 @@ pub(crate) trait Formula {
         None
     }
 
-    /// Whether it weighs by how alike prompts are.
+    /// True where it weighs by the similarity of prompts.
     fn needs_similarities(&self) -> bool {
         false
     }

@@ -23,7 +23,7 @@ macro_rules! objectives {
                 vec![$($kind::facts(),)*]
             }
 
-            /// What holds of the objective, in words and for those who call it.
+            /// Facts of the objective, in words and for its callers.
             pub fn facts(&self) -> &'static Facts {
                 match self {
                     $(Objective::$kind(_) => $kind::facts(),)*
@@ -117,12 +117,12 @@ impl Objective {
         self.facts().mismatched
     }
 
-    /// What it is computed on.
+    /// Rows that it is computed on.
     pub fn reads(&self) -> Reads {
         self.formula().reads().unwrap_or(self.facts().reads)
     }
 
-    /// Whether it looks at the rejected side at all.
+    /// True where it reads the rejected side.
     pub fn reads_rejected(&self) -> bool {
         self.facts().rejected
     }

@@ -89,8 +89,8 @@ pub struct Adapter {
     /// Multiplies with alpha / sqrt(rank) instead: rank-stabilised LoRA (arXiv 2312.03732).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rslora: bool,
-    /// The linear layers that have one: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`, or
-    /// `all-linear` for all of them.
+    /// The linear layers that have one: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj` (of
+    /// Phi 3: `qkv_proj`, `o_proj`, `gate_up_proj`, `down_proj`), or `all-linear` for all of them.
     pub targets: Vec<String>,
     /// The share of inputs left out at random; only 0 is computed here.
     #[serde(default)]

@@ -19,7 +19,7 @@ use std::borrow::Cow;
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
     pub shape: Shape,
-    /// Whether queries and keys are rotated by their positions.
+    /// True where queries and keys are rotated by their positions.
     pub rotated: bool,
     pub query_scale: Option<QueryScale>,
     pub activation: Activation,
@@ -45,14 +45,14 @@ pub(crate) struct Block {
     pub down_norm: Option<Norm>,
 }
 
-/// What went into a norm, and 1 / rms of its rows.
+/// The input of a norm, and 1 / rms of its rows.
 #[derive(Debug)]
 struct Normed {
     x: Tensor,
     rms: Tensor,
 }
 
-/// What the backward of a block needs of its forward. Normed states and activations are computed again.
+/// Tensors of a block's forward that its backward needs. Normed states and activations are computed again.
 #[derive(Debug)]
 pub(crate) struct Saved {
     /// [T, H]
@@ -79,7 +79,7 @@ pub(crate) struct Saved {
     down: Option<Normed>,
 }
 
-/// What a block needs to know about its rows.
+/// Facts that a block needs about its rows.
 pub(crate) struct RowContext<'a> {
     pub tables: &'a RopeTables,
     /// The position of each row.
@@ -136,7 +136,7 @@ impl Block {
         }
     }
 
-    /// What follows attention.
+    /// The part of the block after attention.
     pub fn rest(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
         let (middle, _) = after(self.output_norm.as_ref(), &self.output, attended, x)?;
         let (normed, _) = before(self.post_norm.as_ref(), &middle)?;
@@ -242,7 +242,7 @@ impl Block {
         Some(SavedHeadNorm { norm: self.head_norm(weights)?, before: saved.before.as_ref()?, gradients })
     }
 
-    /// What normed queries and keys are multiplied with.
+    /// Factors of normed queries and keys.
     fn head_weights(&self) -> Result<Option<(Tensor, Tensor)>> {
         match (&self.query_norm, &self.key_norm) {
             (Some(query), Some(key)) => Ok(Some((query.factor()?, key.factor()?))),
@@ -298,7 +298,7 @@ impl Block {
     }
 }
 
-/// What goes into a part of a block: its norm, where it has one, and 1 / rms of that.
+/// The input of a part of a block: normed, where it has a norm, and 1 / rms.
 fn before(norm: Option<&Norm>, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
     match norm {
         Some(norm) => norm.forward(x).map(|(normed, rms)| (normed, Some(rms))),

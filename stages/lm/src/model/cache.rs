@@ -23,7 +23,7 @@ pub struct KvCache {
     samples: Vec<Option<Sample>>,
     /// Rows that no prompt and no sample holds, sorted, neighbours joined.
     free: Vec<Range<usize>>,
-    /// Whether its texts are rotated as long ones.
+    /// True where its texts are rotated as long ones.
     long: bool,
 }
 
@@ -41,7 +41,7 @@ struct Sample {
     room: usize,
 }
 
-/// What a text that grows long would need.
+/// The end of the refusal of a text that would grow long.
 pub(crate) const LONG: &str = "from where on this model rotates all of it in another way";
 
 impl KvCache {

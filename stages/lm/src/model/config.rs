@@ -43,27 +43,27 @@ pub struct DecoderConfig {
     pub query_scale: Option<QueryScale>,
     /// For each block, whether queries and keys are rotated by their positions.
     pub rotated: Vec<bool>,
-    /// What embeddings, scores, states and logits are multiplied with.
+    /// Factors of embeddings, scores, states and logits.
     pub multipliers: Multipliers,
     /// Attention's scores x are cap tanh(x / cap) where there is a cap.
     pub attention_cap: Option<f64>,
     /// The same of logits.
     pub logits_cap: Option<f64>,
-    /// Whether queries, keys and values have biases.
+    /// True where queries, keys and values have biases.
     pub qkv_bias: bool,
-    /// Whether the attention's output has a bias.
+    /// True where the attention's output has a bias.
     pub output_bias: bool,
-    /// Whether the feed-forward part has biases.
+    /// True where the feed-forward part has biases.
     pub mlp_bias: bool,
     /// The norms of queries and keys.
     pub head_norm: HeadNorms,
     /// For each block, the distance below which a key is visible; `None` for all.
     pub windows: Vec<Option<usize>>,
-    /// Whether the LM head is the embedding table.
+    /// True where the LM head is the embedding table.
     pub tied: bool,
-    /// Whether it gives one number for a text in place of logits: a reward model.
+    /// True for a reward model: one number for a text in place of logits.
     pub reward: bool,
-    /// Whether it stands behind a part for images, whose tensors are kept and not computed.
+    /// True where it stands behind a part for images, whose tensors are kept and not computed.
     pub wrapped: bool,
     /// The standard deviation that fresh weights are drawn with.
     pub initializer_range: f64,
@@ -249,7 +249,7 @@ impl DecoderConfig {
         own / self.multipliers.residual
     }
 
-    /// What the norms of such states add to the mean square.
+    /// The epsilon that the norms of such states add to the mean square.
     pub(crate) fn states_eps(&self) -> f64 {
         self.rms_norm_eps / (self.multipliers.residual * self.multipliers.residual)
     }
@@ -276,7 +276,7 @@ impl DecoderConfig {
         Ok(DecoderConfig { reward: true, tied: true, json, ..self.clone() })
     }
 
-    /// What the names of the decoder's tensors begin with, but that of the head.
+    /// The first part of the names of the decoder's tensors, but that of the head.
     pub(crate) fn body(&self) -> &'static str {
         if self.wrapped { "model.language_model." } else { "model." }
     }
@@ -332,7 +332,7 @@ fn write_json(path: &Path, json: &Map<String, Value>) -> Result<()> {
 }
 
 impl Keys<'_> {
-    /// What would otherwise be computed wrongly without a word.
+    /// Refuses settings that would otherwise be computed wrongly without a word.
     fn refuse_what_is_not_computed(&self, family: &Family) -> Result<()> {
         family.activation.check(self)?;
         if self.flag("use_bidirectional_attention", false)? {

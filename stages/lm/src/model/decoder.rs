@@ -231,7 +231,7 @@ impl Decoder {
         self.config = config;
     }
 
-    /// Where it computes.
+    /// Device of its weights.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -376,7 +376,7 @@ impl Decoder {
         head::Form { products: self.products, cap: self.config.logits_cap }
     }
 
-    /// What states after the last norm are multiplied with before the LM head.
+    /// Factor of the states between the last norm and the LM head.
     pub(crate) fn head_scale(&self) -> f64 {
         1.0 / self.config.multipliers.logits
     }

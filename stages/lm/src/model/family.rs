@@ -16,31 +16,31 @@ pub struct Family {
     pub norms: Norms,
     /// The gate of the feed-forward part.
     pub activation: Activation,
-    /// Whether queries, keys and values have biases.
+    /// Biases of queries, keys and values.
     pub qkv_bias: Bias,
     /// Bias of the attention's output.
     pub output_bias: Bias,
-    /// Whether the feed-forward part has biases.
+    /// Biases of the feed-forward part.
     pub mlp_bias: Bias,
     /// The norms of queries and keys.
     pub head_norm: HeadNorms,
-    /// Whether files hold queries, keys and values as one matrix, and gate and up as another.
+    /// True where files hold queries, keys and values as one matrix, and gate and up as another.
     pub fused: bool,
-    /// Which blocks see a window of the tokens before, and not all.
+    /// Blocks that see a window of the tokens before, and not all.
     pub window: Window,
-    /// Which blocks rotate queries and keys by their positions.
+    /// Blocks that rotate queries and keys by their positions.
     pub rotation: Rotation,
     /// The rotation of blocks with windows, where it is another.
     pub windowed_rope: Option<WindowedRope>,
-    /// Whether `partial_rotary_factor` is the share of a head's columns that are rotated.
+    /// True where `partial_rotary_factor` is the share of a head's columns that are rotated.
     pub partial_rotation: bool,
-    /// Whether queries beyond the first context grow, by `llama_4_scaling_beta` of the rotary parameters.
+    /// True where queries beyond the first context grow, by `llama_4_scaling_beta` of the rotary parameters.
     pub query_scale: bool,
     /// Constants that embeddings, scores, states and logits are multiplied with.
     pub multipliers: MultiplierKeys,
     /// Bounds of scores and logits.
     pub caps: CapKeys,
-    /// What an absent key stands for.
+    /// Values of absent keys.
     pub defaults: Defaults,
     /// Its files of llama.cpp, where they are read.
     pub gguf: Option<Gguf>,
@@ -296,12 +296,12 @@ impl CapKeys {
     }
 }
 
-/// What a multiplier is.
+/// The source of a multiplier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Multiplier {
-    /// What changes nothing.
+    /// 1: it changes nothing.
     Neutral,
-    /// What a key says.
+    /// The value of a key.
     Said(MultiplierKey),
     /// The root of `hidden_size`, rounded to the precision of the weights.
     RootOfWidth,
@@ -309,7 +309,7 @@ pub enum Multiplier {
     InverseRoot(&'static str, u16),
 }
 
-/// Where a multiplier stands.
+/// Place of a multiplier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MultiplierKey {
     /// Its key in `config.json`. It is 1 where that is absent.
@@ -327,7 +327,7 @@ pub struct MultiplierKeys {
     pub attention: Multiplier,
     /// Of what each part of a block adds to the states.
     pub residual: Multiplier,
-    /// What logits are divided by.
+    /// Divisor of the logits.
     pub logits: Multiplier,
 }
 
@@ -407,7 +407,7 @@ impl Multipliers {
     }
 }
 
-/// What an absent key of `config.json` stands for.
+/// Values of absent keys of `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Defaults {
     /// `vocab_size`; without a number it has to be there.

@@ -70,7 +70,7 @@ pub(crate) struct Forest {
     /// For each sequence in it, in the order of their ids: its index in the caller's list and the row of its last
     /// computed token.
     pub ends: Vec<(usize, usize)>,
-    /// Whether all of them are rotated as long texts.
+    /// True where all of them are rotated as long texts.
     pub long: bool,
 }
 

@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-/// What tensors are called in GGUF files and in model folders.
+/// Names of tensors in GGUF files and in model folders.
 const NAMES: [(&str, &str); 15] = [
     ("blk.", "model.layers."),
     ("token_embd", "model.embed_tokens"),
@@ -264,7 +264,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// What its `config.json` would say.
+/// The configuration that its `config.json` would state.
 fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
     let family = family_of(path, content)?;
     let architecture = family.gguf.map_or("", |gguf| gguf.architecture);

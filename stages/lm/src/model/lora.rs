@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 pub const TARGETS: [&str; 9] =
     ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
 
-/// What is above is wider than the matrices.
+/// Limit of ranks; higher ones are wider than the matrices.
 const HIGHEST_RANK: usize = 1 << 14;
 
 /// The form of an adapter.
@@ -144,7 +144,7 @@ pub(crate) struct BaseAdapter {
     pub tensors: BTreeMap<String, Tensor>,
 }
 
-/// What a place for an adapter is: the module's name in model files, its first output in its [`Linear`], N and K.
+/// A place for an adapter: the module's name in model files, its first output in its [`Linear`], N and K.
 struct Place {
     module: String,
     start: usize,

@@ -48,7 +48,7 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
-    /// What normalised rows are multiplied with: the weight, or 1 + w in f32 at least.
+    /// The factor of normalised rows: the weight, or 1 + w in f32 at least.
     pub fn factor(&self) -> Result<Tensor> {
         let weight = &self.weight.value;
         match (self.kind, weight.dtype()) {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 pub struct Rope {
     /// The base of the frequencies.
     pub theta: f64,
-    /// What is done to the frequencies.
+    /// The change of the frequencies.
     pub kind: RopeKind,
     /// The share of a head's columns that are rotated, from the first one on; 1 in most families.
     pub share: f64,
@@ -25,7 +25,7 @@ pub struct QueryScale {
     pub context: usize,
 }
 
-/// What is done to the rotary frequencies to reach longer contexts.
+/// The change of the rotary frequencies that reaches longer contexts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeKind {
     /// Nothing; so it is with `dynamic` too, which changes frequencies beyond `max_position_embeddings` alone.
@@ -54,9 +54,9 @@ pub enum RopeKind {
         beta_fast: f64,
         /// Full turns within the original context below which a frequency is divided.
         beta_slow: f64,
-        /// Whether the ramp begins and ends at whole numbers.
+        /// True where the ramp begins and ends at whole numbers.
         truncate: bool,
-        /// What cosines and sines are multiplied with.
+        /// The factor of cosines and sines.
         attention_factor: f64,
         /// The context the model was first trained with, in tokens.
         original_max_position_embeddings: usize,
@@ -67,7 +67,7 @@ pub enum RopeKind {
         short_factor: Vec<f64>,
         /// The same in longer texts.
         long_factor: Vec<f64>,
-        /// What cosines and sines are multiplied with.
+        /// The factor of cosines and sines.
         attention_factor: f64,
         /// The context the model was first trained with, in tokens.
         original_max_position_embeddings: usize,
@@ -84,7 +84,7 @@ pub(crate) struct Ropes {
 
 /// A table of rotary parameters, with the keys beside it that count where it does not say something.
 struct Table<'a> {
-    /// What messages call it.
+    /// Its name in messages.
     name: String,
     inner: Keys<'a>,
     outer: &'a Keys<'a>,
@@ -371,7 +371,7 @@ impl Rope {
         }
     }
 
-    /// What cosines and sines are multiplied with.
+    /// The factor of cosines and sines.
     pub(crate) fn scale(&self) -> f64 {
         match self.kind {
             RopeKind::Yarn { attention_factor, .. } | RopeKind::LongRope { attention_factor, .. } => attention_factor,

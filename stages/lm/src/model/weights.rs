@@ -141,7 +141,7 @@ pub(crate) fn filed(config: &DecoderConfig, name: &str) -> String {
     }
 }
 
-/// What the names of tensors begin with that are kept and not computed.
+/// First parts of the names of tensors that are kept and not computed.
 const OTHERS: [&str; 2] = ["model.vision_tower.", "model.multi_modal_projector."];
 
 fn is_other(config: &DecoderConfig, name: &str) -> bool {

@@ -297,7 +297,7 @@ fn forward_plain(
     Ok((Tensor::cat(&outs, 0)?, Some(Tensor::cat(&sums, 0)?)))
 }
 
-/// What the backward needs of a tile.
+/// A tile as the backward needs it.
 pub(crate) struct Again {
     /// The probabilities, from the log-sum-exps, in their dtype [G, A/G len, K].
     pub probabilities: Tensor,

@@ -30,7 +30,7 @@ pub(crate) struct HeadScores {
 /// How logits are computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Form {
-    /// What becomes of the numbers of the product.
+    /// The rounding of the product's numbers.
     pub products: Products,
     /// Logits x become cap tanh(x / cap) where there is a cap.
     pub cap: Option<f64>,
@@ -42,7 +42,7 @@ impl Form {
     pub const EXACT: Form = Form { products: Products::Exact, cap: None };
 }
 
-/// What may be kept of a chunk of rows between forward and backward, so that its logits are not computed again.
+/// Values of a chunk of rows that may be kept between forward and backward, so that its logits are not computed again.
 #[derive(Debug)]
 pub(crate) struct Kept {
     /// exp(z - m) [C, V], m the largest logit of a row.

@@ -84,7 +84,7 @@ pub(crate) struct HeadNorm<'a> {
     pub eps: f64,
 }
 
-/// Whether the kernels of a GPU serve: heads are rotated as a whole, and norms have weights in the dtype of the states.
+/// True where the kernels of a GPU serve: heads are rotated as a whole, norms have weights in the dtype of the states.
 #[cfg(any(feature = "cuda", test))]
 fn cuda_fits(qkv: &Tensor, shape: &Shape, norm: Option<HeadNorm>, table: &RopeTable) -> bool {
     let whole = 2 * table.pairs() == shape.head_dim;

@@ -39,7 +39,7 @@ pub struct Text {
 pub struct Turn<'a> {
     /// `system`, `user`, `assistant`, ...; `text` for raw text without a template.
     pub role: &'a str,
-    /// What was said.
+    /// The message's text.
     pub content: &'a str,
     /// The message's other fields as the text of a JSON object, such as `tool_calls`, `tool_call_id` and `name`; a
     /// `content` of null in it stands in place of an empty one. That of a conversation's first message may have its
@@ -131,7 +131,7 @@ impl Text {
         self.tokenizer.decode(ids, true).map_err(|error| Error::input(format!("decoding token ids: {error}")))
     }
 
-    /// What a sequence says, special tokens written out, in runs of tokens that are scored or not.
+    /// The text of a sequence, special tokens written out, in runs of tokens that are scored or not.
     ///
     /// # Errors
     /// Where the tokenizer's decoder fails.
@@ -156,7 +156,7 @@ impl Text {
         Ok(pieces)
     }
 
-    /// What a sequence says before its completion and in it, special tokens written out.
+    /// The text of a sequence before its completion and in it, special tokens written out.
     ///
     /// # Errors
     /// Where the tokenizer's decoder fails.
@@ -172,7 +172,7 @@ impl Text {
         }
     }
 
-    /// How many BOS tokens a sequence has, where the folder names one: all of them, or, where BOS is also an end of
+    /// Number of BOS tokens of a sequence, where the folder names one: all of them, or, where BOS is also an end of
     /// text, those that it begins with.
     pub fn count_bos(&self, sequence: &Sequence) -> Option<usize> {
         let bos = self.special.bos?;
@@ -199,12 +199,12 @@ impl Text {
         self.special.bos
     }
 
-    /// Whether messages can be given: the folder has a chat template.
+    /// True where messages are accepted: the folder has a chat template.
     pub fn has_chat_template(&self) -> bool {
         self.template.is_some()
     }
 
-    /// What there is to say to messages where it has none.
+    /// The error of messages where it has none.
     pub(crate) fn no_template(&self) -> Error {
         Error::file(
             &self.folder,
@@ -517,7 +517,7 @@ impl Text {
         }
     }
 
-    /// What the rule for special-token text makes of these contents.
+    /// The marker of these contents under the rule for special-token text.
     fn marker(&self, contents: &[String], rules: &TextRules) -> Tried<Marker<'_>> {
         let unmarked = Marker { special: &self.special, escape: None, escaped: 0 };
         if rules.special_text == SpecialText::Allow {
@@ -573,7 +573,7 @@ impl std::fmt::Debug for Text {
     }
 }
 
-/// What stands after a prompt.
+/// The text that follows a prompt.
 #[derive(Clone, Copy)]
 enum After<'a> {
     Response(&'a [Turn<'a>]),
@@ -583,7 +583,7 @@ enum After<'a> {
 struct Encoded {
     ids: Vec<u32>,
     escaped: u32,
-    /// What was tokenised.
+    /// The text that was tokenised.
     text: String,
     /// The tokens that are scored, in order, where that is not all after the prompt.
     scored: Option<Vec<Range<usize>>>,
@@ -595,7 +595,7 @@ const LAST_TOKENS: usize = 2;
 /// The role of what a model says.
 const ASSISTANT: &str = "assistant";
 
-/// What is left of `all` without some ranges, which are in order.
+/// The rest of `all` without some ranges, which are in order.
 fn between(ranges: &[Range<usize>], all: Range<usize>) -> Vec<Range<usize>> {
     let (mut rest, mut at) = (Vec::new(), all.start);
     for range in ranges {
@@ -623,7 +623,7 @@ impl Marker<'_> {
     }
 }
 
-/// Why there is no sequence: a row to reject, or a failure.
+/// The reason why there is no sequence: a row to reject, or a failure.
 enum Stop {
     Refused(Refusal),
     Failed(Error),

@@ -1,4 +1,4 @@
-//! What a batch may hold, and what is measured on it.
+//! The content of a batch, and the measures on it.
 
 use crate::*;
 

@@ -14,7 +14,7 @@ const ITEMS: usize = crate::ops::attention::ROWS;
 
 // T rows, A query heads, G key-value heads, D head width.
 
-/// Whether there is a kernel for heads of this width, and for scores as they are.
+/// True where there is a kernel for heads of this width, and for scores as they are.
 pub(crate) fn fits(shape: &Shape) -> bool {
     shape.head_dim <= 128 && shape.head_dim.is_multiple_of(2) && shape.cap.is_none()
 }
