@@ -411,17 +411,17 @@ mod tests {
     }
 
     #[test]
-    fn a_temperature_and_platts_line_as_scipy_finds_them() {
-        // z, y = np.array([2, 1, -1, 3, -2, .5]), np.array([1, 0, 0, 1, 1, 1])
-        // loss = lambda v: np.mean(np.logaddexp(0, v[0]*z + v[1]) - y*(v[0]*z + v[1]))
-        // minimize_scalar(lambda s: loss([s, 0]), options={"xtol": 1e-14}).x; minimize(loss, [1, 0], tol=1e-14).x
+    fn a_temperature_and_platts_line_as_numpy_finds_them() {
+        // z, y = np.array([2, 1, -1, 3, -2, .5]), np.array([1, 0, 0, 1, 1, 1]); sigma = lambda x: 1/(1 + np.exp(-x))
+        // Newton's method until it stands: p = sigma(s*z); s -= np.sum((p - y)*z)/np.sum(p*(1-p)*z*z)
+        // X = np.stack([z, np.ones(6)], 1); p = sigma(X@v); v -= np.linalg.solve(X.T@(X*(p*(1-p))[:, None]), X.T@(p-y))
         let points = [(2.0, 1.0), (1.0, 0.0), (-1.0, 0.0), (3.0, 1.0), (-2.0, 1.0), (0.5, 1.0)];
         let rows = points.map(|(z, gold)| Observation { z, gold });
         let fit = Fit::new(Method::Temperature, &rows);
         assert!((curve(&fit).0 - 0.390_252).abs() < 1e-6, "{fit:?}");
         let fit = Fit::new(Method::Platt, &rows);
         assert!((curve(&fit).0 - 0.314_312).abs() < 1e-5 && (curve(&fit).1 - 0.555_135).abs() < 1e-5, "{fit:?}");
-        // np.sqrt(np.linalg.inv(X.T @ (X * (p*(1-p))[:, None]))[1, 1]) with X = np.stack([z, np.ones(6)], 1)
+        // np.sqrt(np.linalg.inv(X.T@(X*(p*(1-p))[:, None]))[1, 1])
         assert!((fit.offset_error(&rows).unwrap() - 0.907_821).abs() < 1e-4, "{fit:?}");
     }
 

@@ -508,3 +508,13 @@ fn doubtful_votes_are_warned_of() {
     rows.extend(of("cleo", |at| at % 2 == 0 && at != 2));
     assert_eq!(told(rows), [""; 0]);
 }
+
+#[test]
+fn the_output_is_what_the_version_says() {
+    let place = place(votes(&VOTES));
+    let settings = stage(json!({"method": "dawid_skene", "smoothing": 1}));
+    run(&place, "golden", &settings).unwrap();
+    let rows: Vec<JuryVerdict> = place.rows("golden/verdicts");
+    let lines = rows.iter().map(|row| format!("{} {:.6}", row.comparison_id, row.p_hat));
+    harness::check_golden(&settings, lines, "1", "b54979d5d3a4");
+}
