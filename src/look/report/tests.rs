@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use kit::rows::{CalibratedVerdict, Contrast, Message, Pair, ReliabilityRow, Score, SummaryRow, TruthRow};
+use kit::rows::{
+    CalibratedVerdict, Comparison, Contrast, Message, Pair, ReliabilityRow, Score, SummaryRow, TruthRow, Verdict,
+};
 
 use super::files::Found;
 use super::{labels, of_run, path, training, write};
@@ -81,7 +83,7 @@ fn table<R: kit::Row>(folder: &Path, stage: &str, rows: Vec<R>) -> Found {
 
 fn verdict(number: usize, ab: f64, ba: f64, calibrated: f64) -> CalibratedVerdict {
     let message = |text: String| vec![Message::new("text", text)];
-    CalibratedVerdict {
+    let row = Comparison {
         comparison_id: format!("c{number}"),
         form: "same".to_owned(),
         a_prompt_id: "p".to_owned(),
@@ -92,25 +94,18 @@ fn verdict(number: usize, ab: f64, ba: f64, calibrated: f64) -> CalibratedVerdic
         b_response_id: "b".to_owned(),
         b_prompt: message("prompt".to_owned()),
         b_response: message("y".repeat(5)),
-        ab_logp_a: None,
-        ab_logp_b: None,
+        source_file: None,
+        source_line: None,
+    };
+    CalibratedVerdict {
         ab_mass: Some(0.9),
         ab_p: Some(ab),
-        ba_logp_a: None,
-        ba_logp_b: None,
         ba_mass: Some(0.7),
         ba_p: Some(ba),
         position_gap: Some(ab - ba),
-        bounded: None,
-        p_hat: calibrated,
-        log_odds: None,
         uncalibrated_p_hat: (ab + ba) / 2.0,
-        uncalibrated_log_odds: None,
         calibrator: "all".to_owned(),
-        judge: None,
-        template: None,
-        source_file: None,
-        source_line: None,
+        ..CalibratedVerdict::from(Verdict::of(row, calibrated, None))
     }
 }
 

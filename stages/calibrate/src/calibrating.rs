@@ -191,37 +191,14 @@ fn drawn(context: &Context<'_>, mut known: Vec<Known>, max: usize) -> Vec<Known>
 }
 
 fn calibrated(margin: Margin, before: f64, label: Label, calibrator: String) -> CalibratedVerdict {
-    let Margin { verdict: row, z, .. } = margin;
+    let Margin { verdict, z, .. } = margin;
     CalibratedVerdict {
-        comparison_id: row.comparison_id,
-        form: row.form,
-        a_prompt_id: row.a_prompt_id,
-        a_response_id: row.a_response_id,
-        a_prompt: row.a_prompt,
-        a_response: row.a_response,
-        b_prompt_id: row.b_prompt_id,
-        b_response_id: row.b_response_id,
-        b_prompt: row.b_prompt,
-        b_response: row.b_response,
-        ab_logp_a: row.ab_logp_a,
-        ab_logp_b: row.ab_logp_b,
-        ab_mass: row.ab_mass,
-        ab_p: row.ab_p,
-        ba_logp_a: row.ba_logp_a,
-        ba_logp_b: row.ba_logp_b,
-        ba_mass: row.ba_mass,
-        ba_p: row.ba_p,
-        position_gap: row.position_gap,
-        bounded: row.bounded,
         p_hat: label.p,
         log_odds: label.log_odds,
         uncalibrated_p_hat: before,
         uncalibrated_log_odds: Some(z),
         calibrator,
-        judge: row.judge,
-        template: row.template,
-        source_file: row.source_file,
-        source_line: row.source_line,
+        ..CalibratedVerdict::from(verdict)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use calibrate::Calibrate;
 use calibrate::fit::{logit, sigmoid};
-use harness::Place;
+use harness::{Place, exchanged};
 use kit::rows::{
-    CalibratedVerdict, CalibrationRow, Message, Pair, Reject, ReliabilityRow, Response, SummaryRow, TruthRow, Verdict,
+    CalibratedVerdict, CalibrationRow, Comparison, Message, Pair, Reject, ReliabilityRow, Response, SummaryRow,
+    TruthRow, Verdict,
 };
 use kit::{Outcome, Result, Seed, Stage};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ fn run(place: &Place, name: &str, stage: &Calibrate) -> Result<Outcome> {
 fn verdict(index: u64, p_hat: f64) -> Verdict {
     let (prompt, a, b) = (format!("p{}", index / 4), format!("r{index}a"), format!("r{index}b"));
     let text = |text: &str| vec![Message::new("text", text)];
-    Verdict {
+    let row = Comparison {
         comparison_id: kit::ids::comparison_id((&prompt, &a), (&prompt, &b)),
         form: "same".to_owned(),
         a_prompt: text(&prompt),
@@ -31,38 +32,10 @@ fn verdict(index: u64, p_hat: f64) -> Verdict {
         b_prompt_id: prompt,
         a_response_id: a,
         b_response_id: b,
-        ab_logp_a: None,
-        ab_logp_b: None,
-        ab_mass: None,
-        ab_p: Some(p_hat),
-        ba_logp_a: None,
-        ba_logp_b: None,
-        ba_mass: None,
-        ba_p: Some(p_hat),
-        position_gap: None,
-        bounded: None,
-        p_hat,
-        judge: Some("j".to_owned()),
-        template: None,
         source_file: Some("data.jsonl".to_owned()),
         source_line: Some(index + 1),
-    }
-}
-
-fn exchanged(row: &Verdict) -> Verdict {
-    let row = row.clone();
-    Verdict {
-        a_prompt_id: row.b_prompt_id,
-        a_response_id: row.b_response_id,
-        a_prompt: row.b_prompt,
-        a_response: row.b_response,
-        b_prompt_id: row.a_prompt_id,
-        b_response_id: row.a_response_id,
-        b_prompt: row.a_prompt,
-        b_response: row.a_response,
-        p_hat: 1.0 - row.p_hat,
-        ..row
-    }
+    };
+    Verdict { ab_p: Some(p_hat), ba_p: Some(p_hat), ..Verdict::of(row, p_hat, Some("j".to_owned())) }
 }
 
 fn uniform(index: u64, purpose: &str) -> f64 {

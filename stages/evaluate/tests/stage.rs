@@ -2,7 +2,7 @@
 
 use evaluate::Evaluate;
 use harness::{Place, lines, oracles, pairs};
-use kit::rows::{Message, ReferenceRow, Reject, Response, Score, SummaryRow, TruthRow, Utility, Verdict};
+use kit::rows::{Comparison, Message, ReferenceRow, Reject, Response, Score, SummaryRow, TruthRow, Utility, Verdict};
 use kit::{Amount, Outcome, Result, Stage, Table};
 use serde_json::{Value, json};
 
@@ -201,7 +201,7 @@ fn a_stop_keeps_the_batches_that_were_scored() {
 
 fn verdict(index: usize, p_hat: f64) -> Verdict {
     let message = |text: &str| vec![Message::new("user", text)];
-    Verdict {
+    let row = Comparison {
         comparison_id: format!("c{index}"),
         form: "same".to_owned(),
         a_prompt_id: "p".to_owned(),
@@ -212,22 +212,10 @@ fn verdict(index: usize, p_hat: f64) -> Verdict {
         b_response_id: "b".to_owned(),
         b_prompt: message("p"),
         b_response: message("b"),
-        ab_logp_a: None,
-        ab_logp_b: None,
-        ab_mass: None,
-        ab_p: Some(0.9),
-        ba_logp_a: None,
-        ba_logp_b: None,
-        ba_mass: None,
-        ba_p: Some(if index == 0 { 0.1 } else { 0.9 }),
-        position_gap: None,
-        bounded: None,
-        p_hat,
-        judge: None,
-        template: None,
         source_file: None,
         source_line: None,
-    }
+    };
+    Verdict { ab_p: Some(0.9), ba_p: Some(if index == 0 { 0.1 } else { 0.9 }), ..Verdict::of(row, p_hat, None) }
 }
 
 #[test]

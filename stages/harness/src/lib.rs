@@ -13,6 +13,7 @@ mod project;
 mod requirement;
 pub mod server;
 mod settings;
+mod verdicts;
 
 pub use golden::check_golden;
 pub use oracles::{lines, oracle, oracles, pairs};
@@ -20,3 +21,4 @@ pub use place::{Place, counted};
 pub use project::{Project, ran, states, stderr};
 pub use requirement::{Requirement, missing};
 pub use settings::with;
+pub use verdicts::exchanged;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, Vote};
+use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, ScoredVerdict, Verdict, Vote};
 use kit::{Context, Message, Result, Table, ids};
 
 use crate::answer::{Answer, held_out, prompt_ids};
@@ -12,7 +12,7 @@ use crate::config::{Ingest, Kept};
 use crate::ledger::{Ids, Key, Labels, Place, joined, key, unordered};
 use crate::record::{Record, Side};
 use crate::source::SourceFile;
-use crate::tables::{Tables, push, recount, scored_verdict, verdict};
+use crate::tables::{Tables, push, recount};
 
 /// The result of taking in a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,11 +294,12 @@ impl<'a> Intake<'a> {
         let comparison_id = comparison.comparison_id.clone();
         match label.filter(|_| judged) {
             Some((p_hat, Some(log_odds))) => {
-                let row = scored_verdict(comparison.clone(), p_hat, log_odds, judge);
+                let verdict = Verdict::of(comparison.clone(), p_hat, judge);
+                let row = ScoredVerdict { log_odds: Some(log_odds), ..ScoredVerdict::from(verdict) };
                 push(&mut self.tables(held_out).scored, row)?;
             }
             Some((p_hat, None)) => {
-                push(&mut self.tables(held_out).verdicts, verdict(comparison.clone(), p_hat, judge))?
+                push(&mut self.tables(held_out).verdicts, Verdict::of(comparison.clone(), p_hat, judge))?
             }
             None => {}
         }

@@ -108,69 +108,6 @@ pub fn push<R: Row>(writer: &mut Option<TableWriter<R>>, row: R) -> Result<()> {
     writer.as_mut().map_or(Ok(()), |writer| writer.push(row))
 }
 
-/// A label from the data as a verdict without a judge's log-probs.
-pub fn verdict(comparison: Comparison, p_hat: f64, judge: Option<String>) -> Verdict {
-    Verdict {
-        comparison_id: comparison.comparison_id,
-        form: comparison.form,
-        a_prompt_id: comparison.a_prompt_id,
-        a_response_id: comparison.a_response_id,
-        a_prompt: comparison.a_prompt,
-        a_response: comparison.a_response,
-        b_prompt_id: comparison.b_prompt_id,
-        b_response_id: comparison.b_response_id,
-        b_prompt: comparison.b_prompt,
-        b_response: comparison.b_response,
-        ab_logp_a: None,
-        ab_logp_b: None,
-        ab_mass: None,
-        ab_p: None,
-        ba_logp_a: None,
-        ba_logp_b: None,
-        ba_mass: None,
-        ba_p: None,
-        position_gap: None,
-        bounded: None,
-        p_hat,
-        judge,
-        template: None,
-        source_file: comparison.source_file,
-        source_line: comparison.source_line,
-    }
-}
-
-/// A label that scores made as a verdict with its log-odds.
-pub fn scored_verdict(comparison: Comparison, p_hat: f64, log_odds: f64, judge: Option<String>) -> ScoredVerdict {
-    ScoredVerdict {
-        comparison_id: comparison.comparison_id,
-        form: comparison.form,
-        a_prompt_id: comparison.a_prompt_id,
-        a_response_id: comparison.a_response_id,
-        a_prompt: comparison.a_prompt,
-        a_response: comparison.a_response,
-        b_prompt_id: comparison.b_prompt_id,
-        b_response_id: comparison.b_response_id,
-        b_prompt: comparison.b_prompt,
-        b_response: comparison.b_response,
-        ab_logp_a: None,
-        ab_logp_b: None,
-        ab_mass: None,
-        ab_p: None,
-        ba_logp_a: None,
-        ba_logp_b: None,
-        ba_mass: None,
-        ba_p: None,
-        position_gap: None,
-        bounded: None,
-        p_hat,
-        log_odds: Some(log_odds),
-        judge,
-        template: None,
-        source_file: comparison.source_file,
-        source_line: comparison.source_line,
-    }
-}
-
 /// Writes the responses once more, with their counts, which are known only at the end.
 ///
 /// # Errors

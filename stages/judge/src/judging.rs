@@ -101,23 +101,12 @@ pub(crate) fn verdict(
     (ab, ba): (Answer, Option<Answer>),
     judge_id: &str,
 ) -> Result<Verdict> {
-    let row = comparison.clone();
     let p = match (ba, stage.debias) {
         (Some(ba), Some(debias)) => p_hat(ab, ba, debias),
         (None, _) => ab.p(),
         (Some(_), None) => return Err(Error::internal("two orders were judged and nothing says how to join them")),
     };
     Ok(Verdict {
-        comparison_id: row.comparison_id,
-        form: row.form,
-        a_prompt_id: row.a_prompt_id,
-        a_response_id: row.a_response_id,
-        a_prompt: row.a_prompt,
-        a_response: row.a_response,
-        b_prompt_id: row.b_prompt_id,
-        b_response_id: row.b_response_id,
-        b_prompt: row.b_prompt,
-        b_response: row.b_response,
         ab_logp_a: Some(ab.logp_a),
         ab_logp_b: Some(ab.logp_b),
         ab_mass: Some(ab.mass()),
@@ -127,11 +116,7 @@ pub(crate) fn verdict(
         ba_mass: ba.map(|ba| ba.mass()),
         ba_p: ba.map(|ba| ba.p()),
         position_gap: ba.map(|ba| ab.p() - ba.p()),
-        bounded: None,
-        p_hat: p,
-        judge: Some(judge_id.to_owned()),
         template: Some(template.id.clone()),
-        source_file: row.source_file,
-        source_line: row.source_line,
+        ..Verdict::of(comparison.clone(), p, Some(judge_id.to_owned()))
     })
 }

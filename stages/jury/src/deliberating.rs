@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kit::rows::{AnnotatorRow, Comparison, JuryVerdict, SummaryRow};
+use kit::rows::{AnnotatorRow, Comparison, JuryVerdict, SummaryRow, Verdict};
 use kit::{Context, Error, Outcome, Result};
 
 use crate::agreement::{cohen, counts, krippendorff, tally};
@@ -111,28 +111,8 @@ fn write_verdicts(
 
 fn verdict(row: Comparison, method: Method, ballots: &[Ballot], answer: &Answer) -> JuryVerdict {
     let [votes_a, votes_tie, votes_b] = counts(ballots);
+    let judge = format!("jury/{}", method.name());
     JuryVerdict {
-        comparison_id: row.comparison_id,
-        form: row.form,
-        a_prompt_id: row.a_prompt_id,
-        a_response_id: row.a_response_id,
-        a_prompt: row.a_prompt,
-        a_response: row.a_response,
-        b_prompt_id: row.b_prompt_id,
-        b_response_id: row.b_response_id,
-        b_prompt: row.b_prompt,
-        b_response: row.b_response,
-        ab_logp_a: None,
-        ab_logp_b: None,
-        ab_mass: None,
-        ab_p: None,
-        ba_logp_a: None,
-        ba_logp_b: None,
-        ba_mass: None,
-        ba_p: None,
-        position_gap: None,
-        bounded: None,
-        p_hat: answer.p_hat,
         log_odds: answer.log_odds,
         votes_a,
         votes_tie,
@@ -140,10 +120,7 @@ fn verdict(row: Comparison, method: Method, ballots: &[Ballot], answer: &Answer)
         sources: by_source(ballots).len() as u32,
         unadjusted_p_hat: answer.unadjusted,
         fit: answer.fit.clone(),
-        judge: Some(format!("jury/{}", method.name())),
-        template: None,
-        source_file: row.source_file,
-        source_line: row.source_line,
+        ..JuryVerdict::from(Verdict::of(row, answer.p_hat, Some(judge)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The stage end to end on tables made here.
 
-use harness::Place;
+use harness::{Place, exchanged};
 use jury::Jury;
 use kit::rows::{AnnotatorRow, Comparison, JuryVerdict, Message, Reject, SummaryRow, Verdict, Vote};
 use kit::{Event, Outcome, Result, Stage};
@@ -46,49 +46,7 @@ fn vote(number: usize, annotator: &str, vote: f64) -> Vote {
 }
 
 fn verdict(row: Comparison, p_hat: f64) -> Verdict {
-    Verdict {
-        comparison_id: row.comparison_id,
-        form: row.form,
-        a_prompt_id: row.a_prompt_id,
-        a_response_id: row.a_response_id,
-        a_prompt: row.a_prompt,
-        a_response: row.a_response,
-        b_prompt_id: row.b_prompt_id,
-        b_response_id: row.b_response_id,
-        b_prompt: row.b_prompt,
-        b_response: row.b_response,
-        ab_logp_a: None,
-        ab_logp_b: None,
-        ab_mass: None,
-        ab_p: None,
-        ba_logp_a: None,
-        ba_logp_b: None,
-        ba_mass: None,
-        ba_p: None,
-        position_gap: None,
-        bounded: None,
-        p_hat,
-        judge: Some("j".to_owned()),
-        template: None,
-        source_file: row.source_file,
-        source_line: row.source_line,
-    }
-}
-
-fn exchanged(row: &Verdict) -> Verdict {
-    let row = row.clone();
-    Verdict {
-        a_prompt_id: row.b_prompt_id,
-        a_response_id: row.b_response_id,
-        a_prompt: row.b_prompt,
-        a_response: row.b_response,
-        b_prompt_id: row.a_prompt_id,
-        b_response_id: row.a_response_id,
-        b_prompt: row.a_prompt,
-        b_response: row.a_response,
-        p_hat: 1.0 - row.p_hat,
-        ..row
-    }
+    Verdict::of(row, p_hat, Some("j".to_owned()))
 }
 
 /// Votes of three people on seven comparisons; 2 is none.

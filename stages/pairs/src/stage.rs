@@ -221,7 +221,7 @@ fn figures(candidates: &[Candidate], decisions: &[Decision]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use harness::Place;
-    use kit::rows::{Item, Message, Reject};
+    use kit::rows::{Comparison, Item, Message, Reject};
     use kit::{Digest, Row};
     use serde_json::Value;
 
@@ -233,7 +233,7 @@ mod tests {
             (prompt.to_owned(), response.to_owned())
         };
         let (a, b) = (side(a), side(b));
-        Verdict {
+        let row = Comparison {
             comparison_id: format!("c{number:05}"),
             form: if a.0 == b.0 { "same" } else { "joint" }.to_owned(),
             a_prompt: vec![Message::new("user", format!("prompt {}", a.0))],
@@ -244,22 +244,10 @@ mod tests {
             b_response: vec![Message::new("assistant", format!("response {} {}", b.0, b.1))],
             b_prompt_id: b.0,
             b_response_id: b.1,
-            ab_logp_a: None,
-            ab_logp_b: None,
-            ab_mass: None,
-            ab_p: None,
-            ba_logp_a: None,
-            ba_logp_b: None,
-            ba_mass: None,
-            ba_p: None,
-            position_gap: None,
-            bounded: None,
-            p_hat,
-            judge: None,
-            template: None,
             source_file: Some("d.jsonl".to_owned()),
             source_line: Some(number as u64 + 1),
-        }
+        };
+        Verdict::of(row, p_hat, None)
     }
 
     /// Runs the stage over a table: the place with its ports in `out`, its outcome and its notes.
@@ -393,22 +381,7 @@ mod tests {
     #[test]
     fn swapping_a_and_b_mirrors_the_label_and_gives_the_same_pair() {
         let rows = many(500);
-        let mirrored: Vec<Verdict> = rows
-            .iter()
-            .cloned()
-            .map(|row| Verdict {
-                a_prompt_id: row.b_prompt_id,
-                a_response_id: row.b_response_id,
-                a_prompt: row.b_prompt,
-                a_response: row.b_response,
-                b_prompt_id: row.a_prompt_id,
-                b_response_id: row.a_response_id,
-                b_prompt: row.a_prompt,
-                b_response: row.a_response,
-                p_hat: 1.0 - row.p_hat,
-                ..row
-            })
-            .collect();
+        let mirrored: Vec<Verdict> = rows.iter().map(harness::exchanged).collect();
         let (one, ..) = run(&rows, json!({}), 0);
         let (other, ..) = run(&mirrored, json!({}), 0);
         let (one, other) = (pairs_of(&one), pairs_of(&other));

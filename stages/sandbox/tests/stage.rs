@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use kit::rows::{Item, Prompt, Reject, Response, TruthRow, Utility, Verdict};
+use kit::rows::{Comparison, Item, Prompt, Reject, Response, TruthRow, Utility, Verdict};
 use kit::{
     Context, Digest, Event, Interrupt, Message, Outcome, Seed, Source, Table, digest_folder, read_rows, write_part,
 };
@@ -128,7 +128,7 @@ fn response(id: &str, prompt: &str, text: &str, count: u32) -> Response {
 }
 
 fn verdict(id: &str, a: (&str, &str), b: (&str, &str), p_hat: f64) -> Verdict {
-    Verdict {
+    let row = Comparison {
         comparison_id: id.to_owned(),
         form: if a.0 == b.0 { "same" } else { "joint" }.to_owned(),
         a_prompt_id: a.0.to_owned(),
@@ -139,22 +139,10 @@ fn verdict(id: &str, a: (&str, &str), b: (&str, &str), p_hat: f64) -> Verdict {
         b_response_id: b.1.to_owned(),
         b_prompt: raw(b.0),
         b_response: raw(b.1),
-        ab_logp_a: None,
-        ab_logp_b: None,
-        ab_mass: None,
-        ab_p: None,
-        ba_logp_a: None,
-        ba_logp_b: None,
-        ba_mass: None,
-        ba_p: None,
-        position_gap: None,
-        bounded: None,
-        p_hat,
-        judge: None,
-        template: None,
         source_file: None,
         source_line: None,
-    }
+    };
+    Verdict::of(row, p_hat, None)
 }
 
 #[test]
