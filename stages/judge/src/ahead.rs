@@ -1,10 +1,12 @@
 //! The forecast of judging, from what the inputs are expected to hold.
 
+use endpoint::Protocol;
 use kit::{Ahead, Amount, CHARACTERS_PER_TOKEN, Forecast, Outlook, Result, Table};
 use lm::{Load, Purpose};
 use tokens::cost;
 
 use crate::config::Judge;
+use crate::protocol::OneToken;
 use crate::template::Form;
 use crate::template::{Side, Template};
 
@@ -18,7 +20,8 @@ pub(crate) fn estimate(judge: &Judge, ahead: &Ahead<'_>) -> Result<Outlook> {
     let verdicts = from.turned_into(Table::Verdicts, Some(rows.bounded()));
     if let Some(endpoint) = &judge.endpoint {
         forecast.requests = Some(rows.times(judge.order_count()).bounded());
-        forecast = forecast.note(format!("requests go to {}; nothing is asked before the run", endpoint.shown()));
+        forecast = forecast
+            .note(format!("requests go to {}; nothing is asked before the run", endpoint.shown(OneToken::PATH)));
     }
     if let (Some(prompt), Some(response)) = (from.prompt_tokens, from.response_tokens) {
         let orders = judge.order_count() as f64;

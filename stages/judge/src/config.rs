@@ -1,13 +1,14 @@
 //! The configuration of `judge`: its field docs are the manual.
 
+use endpoint::Endpoint;
 use kit::{Error, Finding, Input};
 use lm::Dtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokens::QuestionRules;
 
-use crate::endpoint::Endpoint;
 use crate::labels::Labels;
+use crate::protocol::OneToken;
 use crate::template::{AsksFor, Form, Template};
 use crate::verdict::Debias;
 
@@ -159,7 +160,11 @@ impl Judge {
                 findings.push(Finding::at("endpoint", "there is a `model` too; give one of the two judges"));
             }
             (None, Some(endpoint)) => {
-                findings.extend(endpoint.check());
+                findings.extend(endpoint.check::<OneToken>());
+                if !(2..=20).contains(&endpoint.top_logprobs) {
+                    let text = format!("got {}, wanted 2 to 20", endpoint.top_logprobs);
+                    findings.push(Finding::at("endpoint.top_logprobs", text));
+                }
                 findings.extend(self.without_effect_remotely());
             }
             (Some(_), None) => {}

@@ -1,11 +1,13 @@
 //! The common part of judging with a model and judging through an endpoint.
 
+use endpoint::Protocol;
 use kit::rows::{Comparison, Reject, SummaryRow, Verdict};
 use kit::{Context, Error, Outcome, Result, complete_port, id_of};
 use serde_json::json;
 
 use crate::config::{Judge, Orders};
 use crate::mass::LowMass;
+use crate::protocol::OneToken;
 use crate::summary::Summary;
 use crate::template::Template;
 use crate::verdict::{Answer, p_hat};
@@ -75,7 +77,10 @@ pub(crate) fn judge_id(stage: &Judge, context: &Context<'_>) -> Result<String> {
     });
     let judge = match &stage.endpoint {
         // The request without a question says all that decides an answer.
-        Some(endpoint) => format!("{} {}", endpoint.address(), endpoint.request("")),
+        Some(endpoint) => {
+            let protocol = OneToken::new(endpoint, &stage.labels);
+            format!("{} {}", endpoint.address(OneToken::PATH), endpoint.known_by(&protocol, &String::new()))
+        }
         None => context.model("model")?.digest.to_string(),
     };
     Ok(id_of(&[judge, kit::canonical(&settings)]))

@@ -1,22 +1,16 @@
 //! The stage kind `judge`: a language model's soft labels for comparisons, with the evidence they rest on.
 //!
 //! It knows how a question to the judge is worded ([`Template`]), which answers count ([`Labels`]) and how two orders
-//! become one probability ([`verdict`]); and how an OpenAI-compatible endpoint is asked ([`Endpoint`]) so that no
-//! answer is paid for twice and none is made up. It does not know how a model computes (that is `lm`), nor what becomes
-//! of the labels (that is `calibrate` and `pairs`). Read [`Judge`] first.
+//! become one probability ([`verdict`]). It does not know how a model computes (that is `lm`), how an endpoint is asked
+//! (that is `endpoint`), nor what becomes of the labels (that is `calibrate` and `pairs`). Read [`Judge`] first.
 
 mod ahead;
-mod asking;
-mod client;
 mod config;
-mod endpoint;
-mod failing;
-mod journal;
-mod json;
 mod judging;
 mod labels;
 mod local;
 mod mass;
+mod protocol;
 mod remote;
 mod rendering;
 mod reply;
@@ -27,7 +21,6 @@ pub mod verdict;
 mod work;
 
 pub use config::{Judge, Orders};
-pub use endpoint::Endpoint;
 pub use labels::Labels;
 pub use template::{AsksFor, Form, Template};
 

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use endpoint::{Asking, BAD_ANSWER, Endpoint, Protocol, REFUSED, RequestResult, SERVER_ERROR};
 use kit::rows::{Reject, Verdict};
 use kit::{Error, Outcome, Result, RowReader, ShardOutput, Sharded, id_of};
 
-use crate::asking::{Asking, RequestResult};
-use crate::client::{BAD_ANSWER, REFUSED, SERVER_ERROR};
 use crate::config::Judge;
-use crate::endpoint::Endpoint;
 use crate::judging::{Judging, reject, verdict};
 use crate::mass::{self, LOW_MASS, NO_LABEL};
-use crate::reply::LabelLogps;
+use crate::protocol::OneToken;
+use crate::reply::{self, LabelLogps};
 use crate::template::AsksFor;
 use crate::verdict::{Answer, Bounds};
 use crate::work::{Unit, Worded, Wording};
@@ -25,7 +24,7 @@ pub(crate) struct Remote<'a> {
     judging: Judging<'a>,
     endpoint: &'a Endpoint,
     wording: Wording,
-    asking: Option<Asking>,
+    asking: Option<Asking<OneToken>>,
     /// The most comparisons that may end without a verdict for [`REASONS`].
     limit: u64,
     /// Those that did in this process.
@@ -38,9 +37,9 @@ impl<'a> Remote<'a> {
         Remote { judging, endpoint, wording, asking: None, limit, unheard: 0 }
     }
 
-    fn open(&self) -> Result<Asking> {
+    fn open(&self) -> Result<Asking<OneToken>> {
         let Judging { stage, context, .. } = self.judging;
-        let opened = Asking::open(self.endpoint, &stage.labels, context)?;
+        let opened = Asking::open(self.endpoint, OneToken::new(self.endpoint, &stage.labels), context)?;
         if opened.remembered() > 0 {
             let what = format!("{} answered requests", opened.remembered());
             context.emit(kit::Event::Resumed { what });
@@ -66,7 +65,7 @@ impl Sharded for Remote<'_> {
         let Judging { stage, context, work, judge_id, low_mass } = judging;
         let asking = asking.as_mut().expect("opened above");
         let total = work.units.len() as u64;
-        let ask = |asking: &mut Asking, shard: &Range<usize>, questions: &Questions<'_>| {
+        let ask = |asking: &mut Asking<OneToken>, shard: &Range<usize>, questions: &Questions<'_>| {
             let requests = questions.requests.clone();
             let (start, rows, count) = (shard.start, questions.worded.len(), requests.len().max(1));
             asking.ask(context, requests, |asking, results| {
@@ -74,12 +73,14 @@ impl Sharded for Remote<'_> {
                 context.progress((start + rows * results / count) as u64, total, "comparisons", detail);
             })
         };
-        let questions = Questions::of(&work.units[shard.clone()], endpoint, wording)?;
+        let protocol = OneToken::new(endpoint, &stage.labels);
+        let questions = Questions::of(&work.units[shard.clone()], endpoint, &protocol, wording)?;
         let results = ask(asking, &shard, &questions)?;
         if asking.check().is_err() {
             // The answers of the shards to come are not held up by questions that fail here.
             for later in work.shards(stage.shard_rows).iter().filter(|later| later.start > shard.start) {
-                ask(asking, later, &Questions::of(&work.units[later.clone()], endpoint, wording)?)?;
+                let questions = Questions::of(&work.units[later.clone()], endpoint, &protocol, wording)?;
+                ask(asking, later, &questions)?;
             }
         }
         asking.check()?;
@@ -134,7 +135,7 @@ struct Questions<'a> {
 }
 
 impl<'a> Questions<'a> {
-    fn of(units: &'a [Unit], endpoint: &Endpoint, wording: &'a Wording) -> Result<Questions<'a>> {
+    fn of(units: &'a [Unit], endpoint: &Endpoint, protocol: &OneToken, wording: &'a Wording) -> Result<Questions<'a>> {
         let mut all = Questions::default();
         for unit in units {
             let row = match unit {
@@ -147,8 +148,9 @@ impl<'a> Questions<'a> {
             match wording.word(row)? {
                 Ok(question) => {
                     let ids = question.questions().map(|text| {
-                        let id = id_of(&[&endpoint.address(), &endpoint.request(text)]);
-                        all.requests.insert(id.clone(), text.to_owned());
+                        let text = text.to_owned();
+                        let id = id_of(&[&endpoint.address(OneToken::PATH), &endpoint.known_by(protocol, &text)]);
+                        all.requests.insert(id.clone(), text);
                         id
                     });
                     let ids = ids.collect();
@@ -165,7 +167,7 @@ fn too_many(endpoint: &Endpoint, unheard: u64, limit: u64, reason: &str, detail:
     Error::Data(format!(
         "{unheard} comparisons got no verdict from {}, `max_rejects: {}` allows {limit}; the last: {reason}: {detail}. \
          The answers of others are kept; these are asked again when you run again",
-        endpoint.shown(),
+        endpoint.shown(OneToken::PATH),
         endpoint.max_rejects
     ))
 }
@@ -177,7 +179,7 @@ fn both(
     stage: &Judge,
     question: &Worded<'_>,
     ids: &[String],
-    results: &BTreeMap<String, RequestResult>,
+    results: &BTreeMap<String, RequestResult<reply::Answer>>,
 ) -> Result<Both, (&'static str, String)> {
     let labels = |order: usize| {
         let shown = if order == 0 { "a first" } else { "b first" };

@@ -1,12 +1,13 @@
 //! The questions to the judge, for people to read before a run.
 
+use endpoint::Endpoint;
 use kit::rows::Comparison;
 use kit::{Context, Rendering, Result};
 use tokens::lm_error;
 use tokens::rendering::of_sequence;
 
 use crate::config::Judge;
-use crate::endpoint::Endpoint;
+use crate::protocol::OneToken;
 use crate::work::{Questions, Refused, Wording};
 
 /// The questions of the first comparisons in both orders: what stands before the label, and the labels that count.
@@ -14,7 +15,7 @@ pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Resul
     let wording = Wording::open(stage)?;
     let comparisons = context.rows::<Comparison>("comparisons")?.take(rows);
     match &stage.endpoint {
-        Some(endpoint) => of_endpoint(endpoint, &wording, comparisons),
+        Some(endpoint) => of_endpoint(endpoint, &OneToken::new(endpoint, &stage.labels), &wording, comparisons),
         None => of_model(&Questions::open(stage, context, wording)?, comparisons),
     }
 }
@@ -22,6 +23,7 @@ pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Resul
 /// The request that an endpoint is sent.
 fn of_endpoint(
     endpoint: &Endpoint,
+    protocol: &OneToken,
     wording: &Wording,
     comparisons: impl Iterator<Item = Result<Comparison>>,
 ) -> Result<Vec<Rendering>> {
@@ -30,9 +32,10 @@ fn of_endpoint(
         let row = row?;
         match wording.word(&row)? {
             Ok(worded) => {
-                let texts = worded.questions().zip(["a", "b"]);
-                renderings
-                    .extend(texts.map(|(text, order)| Rendering::of_text(title(&row, order), endpoint.request(text))));
+                for (text, order) in worded.questions().zip(["a", "b"]) {
+                    let request = endpoint.known_by(protocol, &text.to_owned());
+                    renderings.push(Rendering::of_text(title(&row, order), request));
+                }
             }
             Err(reason) => renderings.push(refused(&row, reason)),
         }

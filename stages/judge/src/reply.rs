@@ -1,23 +1,10 @@
 //! The endpoint's reply, read as log-probs of the two labels.
 
+use endpoint::{Content, words};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::json;
 use crate::labels::{Labels, log_sum};
-
-/// The content of a reply's body.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum ReplyBody {
-    /// A completion with alternatives: the evidence of a verdict.
-    Answer(Answer),
-    /// A completion from which no verdict can be read.
-    NoEvidence(String),
-    /// An error, whatever the status; with the status that it names.
-    Error(Option<u16>),
-    /// No completion at all; another time there may be one.
-    NoAnswer(String),
-}
 
 /// The alternatives to the first token, as far as they matter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,93 +34,74 @@ pub(crate) struct LabelLogps {
 const UNKNOWN: f64 = -9999.0;
 /// Excess above 1 that the sum of returned probabilities may have by rounding.
 const EXCESS: f64 = 1e-2;
-/// Characters of a reply that a message repeats.
-const WORDS: usize = 80;
 /// The longest token that is kept.
 const TOKEN: usize = 40;
 
-impl ReplyBody {
-    /// Reads the body of a chat completion.
-    pub(crate) fn read(body: &[u8], labels: &Labels) -> ReplyBody {
-        let value = match json::read(body) {
-            Ok(value) => value,
-            Err(text) => return ReplyBody::NoAnswer(what_it_is(&text)),
+/// Reads a chat completion.
+pub(crate) fn read(value: &Value, labels: &Labels) -> Content<Answer> {
+    let Some(choice) = value.pointer("/choices/0").filter(|choice| choice.is_object()) else {
+        return Content::NoAnswer(format!("no `choices`: {}", words(&value.to_string())));
+    };
+    let Some(logprobs) = choice.get("logprobs").filter(|logprobs| logprobs.is_object()) else {
+        let text = "no log-probs; the endpoint may not offer `logprobs` for this model";
+        return Content::NoEvidence(text.to_owned());
+    };
+    let (alternatives, own) = match logprobs.pointer("/content/0") {
+        Some(first) => (first.get("top_logprobs"), Some(first)),
+        // As completions have them: a mapping of tokens to log-probs for each place.
+        None => (logprobs.pointer("/top_logprobs/0"), None),
+    };
+    let alternatives = alternatives.map(listed).unwrap_or_default();
+    if alternatives.is_empty() {
+        let text = match (own, logprobs.get("top_logprobs"), logprobs.get("content")) {
+            (None, None, _) => "no log-probs of a first token; the endpoint may not offer `logprobs` for this model",
+            _ => "no alternatives to the first token (`top_logprobs`); the endpoint may not offer them for this model",
         };
-        let error = |at: &str| value.pointer(at).filter(|error| is_error(error));
-        if let Some(error) = error("/error").or_else(|| error("/choices/0/error")) {
-            return ReplyBody::Error(status_of(error).or_else(|| status_of(&value)));
-        }
-        if value.get("object").and_then(Value::as_str) == Some("error") {
-            return ReplyBody::Error(status_of(&value));
-        }
-        let Some(choice) = value.pointer("/choices/0").filter(|choice| choice.is_object()) else {
-            return ReplyBody::NoAnswer(format!("no `choices`: {}", words(&value.to_string())));
-        };
-        let Some(logprobs) = choice.get("logprobs").filter(|logprobs| logprobs.is_object()) else {
-            let text = "no log-probs; the endpoint may not offer `logprobs` for this model";
-            return ReplyBody::NoEvidence(text.to_owned());
-        };
-        let (alternatives, own) = match logprobs.pointer("/content/0") {
-            Some(first) => (first.get("top_logprobs"), Some(first)),
-            // As completions have them: a mapping of tokens to log-probs for each place.
-            None => (logprobs.pointer("/top_logprobs/0"), None),
-        };
-        let alternatives = alternatives.map(listed).unwrap_or_default();
-        if alternatives.is_empty() {
-            let text = match (own, logprobs.get("top_logprobs"), logprobs.get("content")) {
-                (None, None, _) => {
-                    "no log-probs of a first token; the endpoint may not offer `logprobs` for this model"
-                }
-                _ => {
-                    "no alternatives to the first token (`top_logprobs`); the endpoint may not offer them for this model"
-                }
-            };
-            return ReplyBody::NoEvidence(text.to_owned());
-        }
-        ReplyBody::of(&alternatives, labels)
+        return Content::NoEvidence(text.to_owned());
     }
+    of_alternatives(&alternatives, labels)
+}
 
-    /// The labels' share of the returned alternatives; those without a log-prob are as if they were not returned.
-    fn of(alternatives: &[(String, Option<f64>)], labels: &Labels) -> ReplyBody {
-        let is_label = |token: &String| labels.first.contains(token) || labels.second.contains(token);
-        if let Some((token, Some(logp))) =
-            alternatives.iter().find(|(token, logp)| is_label(token) && logp.is_some_and(|logp| logp > EXCESS))
-        {
-            return ReplyBody::NoEvidence(format!("a log-prob of {logp} for {token:?}"));
-        }
-        let known = |logp: &f64| (UNKNOWN..=EXCESS).contains(logp) && *logp > UNKNOWN;
-        let top: Vec<(&str, f64)> =
-            alternatives.iter().filter_map(|(token, logp)| Some((token.as_str(), logp.filter(known)?))).collect();
-        let logps: Vec<f64> = top.iter().map(|(_, logp)| *logp).collect();
-        let sum = |logps: &mut dyn Iterator<Item = &f64>| logps.map(|logp| logp.exp()).sum::<f64>();
-        let all = sum(&mut logps.iter());
-        let found = |spellings: &[String]| -> Vec<usize> {
-            (0..top.len()).filter(|&at| spellings.iter().any(|spelling| spelling == top[at].0)).collect()
-        };
-        let (first, second) = (found(&labels.first), found(&labels.second));
-        // Where both labels are there, nothing else matters; else what the others leave bounds a label.
-        let matters = match first.is_empty() || second.is_empty() {
-            true => all,
-            false => sum(&mut first.iter().chain(&second).map(|&at| &logps[at])),
-        };
-        let Some(likeliest) = top.iter().max_by(|one, other| one.1.total_cmp(&other.1)) else {
-            return ReplyBody::NoEvidence(format!("none of {} alternatives has a log-prob", alternatives.len()));
-        };
-        if matters > 1.0 + EXCESS {
-            return ReplyBody::NoEvidence(format!("{} alternatives with {matters:.4} of probability", top.len()));
-        }
-        let smallest = logps.iter().copied().fold(f64::INFINITY, f64::min);
-        // Where rounding leaves nothing, so little that no double separates it from nothing.
-        let bound = smallest.min((1.0 - all).max(f64::EPSILON).ln());
-        let label = |found: &[usize]| if found.is_empty() { (bound, true) } else { (log_sum(&logps, found), false) };
-        let ((first, first_bounded), (second, second_bounded)) = (label(&first), label(&second));
-        let labels = LabelLogps { first, second, first_bounded, second_bounded };
-        ReplyBody::Answer(Answer {
-            labels: (!(first_bounded && second_bounded)).then_some(labels),
-            likeliest: (kit::redact(&likeliest.0.chars().take(TOKEN).collect::<String>()), likeliest.1),
-            alternatives: top.len(),
-        })
+/// The labels' share of the returned alternatives; those without a log-prob are as if they were not returned.
+fn of_alternatives(alternatives: &[(String, Option<f64>)], labels: &Labels) -> Content<Answer> {
+    let is_label = |token: &String| labels.first.contains(token) || labels.second.contains(token);
+    if let Some((token, Some(logp))) =
+        alternatives.iter().find(|(token, logp)| is_label(token) && logp.is_some_and(|logp| logp > EXCESS))
+    {
+        return Content::NoEvidence(format!("a log-prob of {logp} for {token:?}"));
     }
+    let known = |logp: &f64| (UNKNOWN..=EXCESS).contains(logp) && *logp > UNKNOWN;
+    let top: Vec<(&str, f64)> =
+        alternatives.iter().filter_map(|(token, logp)| Some((token.as_str(), logp.filter(known)?))).collect();
+    let logps: Vec<f64> = top.iter().map(|(_, logp)| *logp).collect();
+    let sum = |logps: &mut dyn Iterator<Item = &f64>| logps.map(|logp| logp.exp()).sum::<f64>();
+    let all = sum(&mut logps.iter());
+    let found = |spellings: &[String]| -> Vec<usize> {
+        (0..top.len()).filter(|&at| spellings.iter().any(|spelling| spelling == top[at].0)).collect()
+    };
+    let (first, second) = (found(&labels.first), found(&labels.second));
+    // Where both labels are there, nothing else matters; else what the others leave bounds a label.
+    let matters = match first.is_empty() || second.is_empty() {
+        true => all,
+        false => sum(&mut first.iter().chain(&second).map(|&at| &logps[at])),
+    };
+    let Some(likeliest) = top.iter().max_by(|one, other| one.1.total_cmp(&other.1)) else {
+        return Content::NoEvidence(format!("none of {} alternatives has a log-prob", alternatives.len()));
+    };
+    if matters > 1.0 + EXCESS {
+        return Content::NoEvidence(format!("{} alternatives with {matters:.4} of probability", top.len()));
+    }
+    let smallest = logps.iter().copied().fold(f64::INFINITY, f64::min);
+    // Where rounding leaves nothing, so little that no double separates it from nothing.
+    let bound = smallest.min((1.0 - all).max(f64::EPSILON).ln());
+    let label = |found: &[usize]| if found.is_empty() { (bound, true) } else { (log_sum(&logps, found), false) };
+    let ((first, first_bounded), (second, second_bounded)) = (label(&first), label(&second));
+    let labels = LabelLogps { first, second, first_bounded, second_bounded };
+    Content::Answers(vec![Answer {
+        labels: (!(first_bounded && second_bounded)).then_some(labels),
+        likeliest: (kit::redact(&likeliest.0.chars().take(TOKEN).collect::<String>()), likeliest.1),
+        alternatives: top.len(),
+    }])
 }
 
 /// The alternatives in either form: a list of `token` and `logprob`, or a mapping. What has no token is left out, what
@@ -156,47 +124,6 @@ fn listed(value: &Value) -> Vec<(String, Option<f64>)> {
     all
 }
 
-fn is_error(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Object(map) => !map.is_empty(),
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        _ => true,
-    }
-}
-
-/// The status that an error names: `code` or `status`, as a number or in digits.
-fn status_of(error: &Value) -> Option<u16> {
-    let named = ["code", "status", "status_code"].iter().filter_map(|key| error.get(key));
-    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
-    named.filter_map(number).find_map(|code| u16::try_from(code).ok().filter(|code| (400..600).contains(code)))
-}
-
-/// A description of a body that is not JSON.
-fn what_it_is(text: &str) -> String {
-    let start = text.trim_start();
-    if start.is_empty() {
-        return "an empty body".to_owned();
-    }
-    let is = if ["data:", "event:", "id:", "retry:", ": "].iter().any(|field| start.starts_with(field)) {
-        "an event stream, which was not requested (say `body: {stream: false}`)"
-    } else if start.starts_with('<') {
-        "a page of HTML or XML"
-    } else {
-        "not JSON"
-    };
-    format!("{is}: {}", words(start))
-}
-
-fn words(text: &str) -> String {
-    let mut words: String = text.chars().take(WORDS).collect();
-    if text.chars().count() > WORDS {
-        words.push_str("...");
-    }
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,17 +133,17 @@ mod tests {
         json!({"choices": [{"logprobs": {"content": [{"token": "x", "logprob": 0, "top_logprobs": top}]}}]}).to_string()
     }
 
-    fn read(body: &str) -> ReplyBody {
-        ReplyBody::read(body.as_bytes(), &Labels::default())
+    fn read(body: &str) -> Content<Answer> {
+        super::read(&endpoint::read_json(body.as_bytes()).unwrap(), &Labels::default())
     }
 
-    fn said(top: &[(&str, f64)]) -> ReplyBody {
+    fn said(top: &[(&str, f64)]) -> Content<Answer> {
         read(&completion(top.iter().map(|(token, logp)| json!({"token": token, "logprob": logp})).collect()))
     }
 
-    fn labels(said: ReplyBody) -> LabelLogps {
+    fn labels(said: Content<Answer>) -> LabelLogps {
         match said {
-            ReplyBody::Answer(Answer { labels: Some(labels), .. }) => labels,
+            Content::Answers(answers) => answers[0].labels.unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -293,7 +220,8 @@ mod tests {
         let at = broken.find("\"I\"").unwrap() + 1;
         let mut bytes = std::mem::take(&mut broken).into_bytes();
         bytes[at] = 0xff;
-        assert_eq!(labels(ReplyBody::read(&bytes, &Labels::default())).second, -1.5);
+        let value = endpoint::read_json(&bytes).unwrap();
+        assert_eq!(labels(super::read(&value, &Labels::default())).second, -1.5);
     }
 
     #[test]
@@ -301,7 +229,8 @@ mod tests {
         let body = json!({"choices": [{"text": "A", "error": null, "logprobs": {
             "tokens": ["A"], "token_logprobs": [-0.4], "top_logprobs": [{"A": -0.4, "B": -1.5, "The": null}],
         }}], "error": null});
-        let ReplyBody::Answer(answer) = read(&body.to_string()) else { panic!("it was there") };
+        let Content::Answers(mut answers) = read(&body.to_string()) else { panic!("it was there") };
+        let answer = answers.remove(0);
         assert_eq!((answer.likeliest, answer.alternatives), (("A".to_owned(), -0.4), 2));
         let labels = answer.labels.unwrap();
         assert_eq!((labels.first, labels.second, labels.second_bounded), (-0.4, -1.5, false));
@@ -309,14 +238,15 @@ mod tests {
 
     #[test]
     fn an_answer_without_labels_names_the_likeliest_token() {
-        let ReplyBody::Answer(answer) = said(&[("The", -0.1), ("I", -3.0)]) else { panic!("it was there") };
+        let Content::Answers(mut answers) = said(&[("The", -0.1), ("I", -3.0)]) else { panic!("it was there") };
+        let answer = answers.remove(0);
         assert_eq!((answer.labels, answer.likeliest.0.as_str(), answer.alternatives), (None, "The", 2));
     }
 
     #[test]
     fn what_is_no_evidence_is_told() {
-        let no_evidence = |said: ReplyBody| match said {
-            ReplyBody::NoEvidence(text) => text,
+        let no_evidence = |said: Content<Answer>| match said {
+            Content::NoEvidence(text) => text,
             other => panic!("{other:?}"),
         };
         assert!(no_evidence(said(&[("A", -9999.0)])).starts_with("none of 1 alternatives"));
@@ -330,28 +260,10 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_what_is_no_answer_are_told_apart() {
-        for (body, status) in [
-            (r#"{"error": {"message": "slow down", "code": 429}}"#, Some(429)),
-            (r#"{"error": {"message": "slow down", "code": "503"}}"#, Some(503)),
-            (r#"{"error": {"message": "slow down", "code": "rate_limit_exceeded", "status": 429}}"#, Some(429)),
-            (r#"{"error": "overloaded"}"#, None),
-            (r#"{"object": "error", "message": "too long", "code": 400}"#, Some(400)),
-            (r#"{"choices": [{"error": {"code": 502}, "message": {}}]}"#, Some(502)),
-        ] {
-            assert_eq!(read(body), ReplyBody::Error(status), "{body}");
-        }
-        for (body, words) in [
-            ("", "an empty body"),
-            ("<!doctype html><title>Busy</title>", "a page of HTML or XML: <!doctype html>"),
-            ("data: {\"choices\": []}\n\n", "an event stream"),
-            ("busy", "not JSON: busy"),
-            ("[]", "no `choices`: []"),
-            (r#"{"choices": [], "x": 1}"#, "no `choices`"),
-            (r#"{"choices": null}"#, "no `choices`"),
-        ] {
+    fn a_reply_without_choices_is_no_answer() {
+        for body in ["[]", r#"{"choices": [], "x": 1}"#, r#"{"choices": null}"#] {
             match read(body) {
-                ReplyBody::NoAnswer(text) => assert!(text.starts_with(words), "{text}"),
+                Content::NoAnswer(text) => assert!(text.starts_with("no `choices`: "), "{text}"),
                 other => panic!("{body}: {other:?}"),
             }
         }

@@ -1,7 +1,9 @@
 //! The stage contract of `judge`: ports, checks, forecast, run.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use endpoint::{EXECUTION_KEYS, Endpoint, Protocol, SENT_KEYS};
 use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result, Stage,
     Table,
@@ -9,27 +11,17 @@ use kit::{
 use tokens::lm_error;
 
 use crate::config::{Judge, Orders};
-use crate::endpoint::Endpoint;
 use crate::judging::Judging;
 use crate::local::Local;
+use crate::protocol::OneToken;
 use crate::remote::Remote;
 use crate::template::{Form, Template};
 use crate::work::{Questions, Wording, WorkList};
 use crate::{ahead, rendering};
 
 /// The keys that change how the judge is asked and not what it says.
-const EXECUTION_KEYS: [&str; 10] = [
-    "max_low_mass",
-    "endpoint.api_key_env",
-    "endpoint.api_key_file",
-    "endpoint.api_key_header",
-    "endpoint.concurrency",
-    "endpoint.timeout_seconds",
-    "endpoint.retries",
-    "endpoint.backoff_seconds",
-    "endpoint.give_up_after",
-    "endpoint.max_rejects",
-];
+static JUDGE_EXECUTION_KEYS: LazyLock<Vec<&str>> =
+    LazyLock::new(|| [&["max_low_mass"], EXECUTION_KEYS.as_slice()].concat());
 
 impl Judge {
     fn forecast_remotely(&self, endpoint: &Endpoint, work: &WorkList) -> Forecast {
@@ -37,7 +29,7 @@ impl Judge {
         Forecast {
             rows: Amount::exact(work.rows),
             requests: Some(Amount::at_most(requests)),
-            notes: vec![format!("requests go to {}; nothing is asked before the run", endpoint.shown())],
+            notes: vec![format!("requests go to {}; nothing is asked before the run", endpoint.shown(OneToken::PATH))],
             ..Forecast::default()
         }
     }
@@ -103,11 +95,11 @@ impl Stage for Judge {
     }
 
     fn execution_keys(&self) -> &'static [&'static str] {
-        &EXECUTION_KEYS
+        &JUDGE_EXECUTION_KEYS
     }
 
     fn sent_keys(&self) -> &'static [&'static str] {
-        &["endpoint.url", "endpoint.model", "endpoint.headers", "endpoint.body"]
+        SENT_KEYS
     }
 
     fn files(&self) -> Vec<PathBuf> {

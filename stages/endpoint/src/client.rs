@@ -1,41 +1,37 @@
 //! One request to the endpoint, and when it is worth sending again.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use kit::Result;
 use ureq::Agent;
 
-use crate::endpoint::{Endpoint, Key, Parameters};
+use crate::config::Endpoint;
 use crate::json;
-use crate::labels::Labels;
-use crate::reply::{Answer, ReplyBody};
+use crate::key::Key;
+use crate::pause::{pause, random_share, retry_after};
+use crate::protocol::{Content, Form, Protocol};
+use crate::reply::{self, NoReply};
 
-/// The longest answer that is read; a completion of one token with its alternatives has a few kilobytes.
-const MAX_BODY: u64 = 1 << 20;
-/// The longest pause of our own choosing.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// The longest `Retry-After` that is waited for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
-/// The reason of a completion from which no verdict can be read.
-pub(crate) const BAD_ANSWER: &str = "bad_answer";
+/// The reason of a reply from which no answer can be read.
+pub const BAD_ANSWER: &str = "bad_answer";
 /// The reason of a request that the endpoint does not take.
-pub(crate) const REFUSED: &str = "refused_by_endpoint";
+pub const REFUSED: &str = "refused_by_endpoint";
 /// The reason of a request to which the endpoint fails while it answers others.
-pub(crate) const SERVER_ERROR: &str = "server_error";
+pub const SERVER_ERROR: &str = "server_error";
 /// Most characters of an endpoint's error that a message repeats.
 const MAX_SAID: usize = 300;
 
 /// The result of a request.
 #[derive(Debug)]
-pub(crate) enum Reply {
-    /// It was answered.
-    Answered(Answer),
-    /// There is no verdict in what the endpoint says to it: reason and detail.
+pub(crate) enum Reply<A> {
+    /// Its questions were answered, each in its place.
+    Answered(Vec<A>),
+    /// There is no answer in what the endpoint says to it: reason and detail.
     Nothing(&'static str, String),
     /// It failed as often as it may, and another one was answered meanwhile: why.
     Failing(String),
@@ -48,8 +44,8 @@ pub(crate) enum Reply {
 }
 
 /// One try.
-enum Try {
-    Final(Reply),
+enum Try<A> {
+    Final(Reply<A>),
     /// It may pass.
     Later {
         after: Option<Duration>,
@@ -70,22 +66,22 @@ enum Failure {
 }
 
 /// Speaks with one endpoint.
-pub(crate) struct Client {
+pub(crate) struct Client<P> {
+    protocol: Arc<P>,
     agent: Agent,
     endpoint: Endpoint,
     address: String,
     shown: String,
     key: Option<Key>,
-    labels: Labels,
     backoff: Duration,
-    /// The parameters that the endpoint accepts, once known.
-    parameters: OnceLock<Parameters>,
+    /// The form of requests that the endpoint takes, once known.
+    form: OnceLock<Form>,
 }
 
-impl Client {
+impl<P: Protocol> Client<P> {
     /// # Errors
     /// When the key cannot be read.
-    pub(crate) fn new(endpoint: &Endpoint, labels: &Labels) -> Result<Client> {
+    pub(crate) fn new(endpoint: &Endpoint, protocol: Arc<P>) -> Result<Client<P>> {
         let mut config = Agent::config_builder()
             .timeout_global(Some(Duration::from_secs_f64(endpoint.timeout_seconds)))
             .http_status_as_error(false)
@@ -95,7 +91,7 @@ impl Client {
             .max_idle_connections_per_host(endpoint.concurrency)
             .accept_encoding("identity")
             .user_agent(concat!("halftone/", env!("CARGO_PKG_VERSION")));
-        let address = endpoint.address();
+        let address = endpoint.address(P::PATH);
         let host = address.parse::<ureq::http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
         if host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127.")) {
             config = config.proxy(None);
@@ -103,63 +99,68 @@ impl Client {
         Ok(Client {
             agent: config.build().new_agent(),
             endpoint: endpoint.clone(),
-            shown: endpoint.shown(),
+            shown: endpoint.shown(P::PATH),
             address,
             key: endpoint.key()?,
-            labels: labels.clone(),
+            protocol,
             backoff: Duration::from_secs_f64(endpoint.backoff_seconds),
-            parameters: OnceLock::new(),
+            form: OnceLock::new(),
         })
     }
 
     /// Finds out what the endpoint takes, by a request whose answer is not used. Gives why it takes nothing, and the
     /// number of requests sent.
-    pub(crate) fn settle(&self, stop: &AtomicBool) -> (Option<Reply>, u32) {
+    pub(crate) fn settle(&self, stop: &AtomicBool) -> (Option<Reply<P::Answer>>, u32) {
         let mut all = 0;
         let mut refusals = Vec::new();
-        for parameters in Parameters::ALL {
-            let (reply, sent) = self.ask_as(Endpoint::PROBE, parameters, stop);
+        for form in self.protocol.forms() {
+            let (reply, sent) = self.ask_as(&self.protocol.probe(form), form, true, stop);
             all += sent;
             match reply {
                 Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _) => {
-                    self.parameters.set(parameters).expect("it is settled once");
+                    self.form.set(form).expect("it is settled once");
                     return (None, all);
                 }
-                Reply::Nothing(_, detail) => refusals.push(format!("{parameters}: {detail}")),
+                Reply::Nothing(_, detail) => refusals.push(format!("{form}: {detail}")),
                 other => return (Some(other), all),
             }
         }
-        let text = format!(
-            "{} does not take a request for one token with `logprobs` and `top_logprobs: {}`: {}",
-            self.shown,
-            self.endpoint.top_logprobs,
-            refusals.join("; ")
-        );
+        let text = format!("{} does not take {}: {}", self.shown, self.protocol.wanted(), refusals.join("; "));
         (Some(Reply::Hopeless(text)), all)
     }
 
-    /// Sends a question until it is answered or hopeless. Gives the number of times it was sent, too.
-    pub(crate) fn ask(&self, question: &str, stop: &AtomicBool) -> (Reply, u32) {
-        self.ask_as(question, *self.parameters.get().expect("settled before the first question"), stop)
+    /// Sends questions in one request until they are answered or hopeless. Gives the number of times it was sent, too.
+    pub(crate) fn ask(&self, questions: &[P::Question], stop: &AtomicBool) -> (Reply<P::Answer>, u32) {
+        self.ask_as(questions, *self.form.get().expect("settled before the first question"), false, stop)
     }
 
-    fn ask_as(&self, question: &str, parameters: Parameters, stop: &AtomicBool) -> (Reply, u32) {
-        let request = self.endpoint.request_as(question, parameters);
+    fn ask_as(
+        &self,
+        questions: &[P::Question],
+        form: Form,
+        is_probe: bool,
+        stop: &AtomicBool,
+    ) -> (Reply<P::Answer>, u32) {
+        let request = self.endpoint.request(&*self.protocol, questions, form);
         let mut sent = 0;
         loop {
             if stop.load(Ordering::Relaxed) {
                 return (Reply::Abandoned, sent);
             }
             sent += 1;
-            let (after, why, failure) = match self.send(&request) {
+            let (after, why, failure) = match self.send(&request, questions) {
                 Try::Final(reply) => return (reply, sent),
                 Try::Later { after, why, failure } => (after, why, failure),
             };
             if sent > self.endpoint.retries {
                 let others_are_answered = || {
-                    let probe = self.endpoint.request_as(Endpoint::PROBE, parameters);
-                    question != Endpoint::PROBE
-                        && matches!(self.send(&probe), Try::Final(Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _)))
+                    let probe = self.protocol.probe(form);
+                    let request = self.endpoint.request(&*self.protocol, &probe, form);
+                    !is_probe
+                        && matches!(
+                            self.send(&request, &probe),
+                            Try::Final(Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _))
+                        )
                 };
                 // Where another question is answered, this one is at fault and not the endpoint.
                 match failure {
@@ -181,7 +182,7 @@ impl Client {
         }
     }
 
-    fn send(&self, request: &str) -> Try {
+    fn send(&self, request: &str, questions: &[P::Question]) -> Try<P::Answer> {
         let mut post = self.agent.post(&self.address).header("content-type", "application/json");
         for (name, value) in &self.endpoint.headers {
             post = post.header(name, value);
@@ -199,9 +200,9 @@ impl Client {
         let (after, location) = (header("retry-after").as_deref().and_then(retry_after), header("location"));
         let packed = header("content-encoding").unwrap_or_default();
         let mut body = Vec::new();
-        let read = response.body_mut().as_reader().take(MAX_BODY + 1).read_to_end(&mut body);
+        let read = response.body_mut().as_reader().take(P::LONGEST + 1).read_to_end(&mut body);
         // It is asked for plain; proxies pack it even so.
-        let read = read.and_then(|_| unpacked(&packed, &mut body));
+        let read = read.and_then(|_| unpacked(&packed, &mut body, P::LONGEST));
         let no_answer = |why: String| {
             let (why, failure) = (self.shown(why.as_bytes()), Failure::Nonsense);
             Try::Later { after, why, failure }
@@ -209,13 +210,15 @@ impl Client {
         match status {
             200..=299 => match read {
                 Err(error) => broken(after, format!("the answer broke off: {error}")),
-                Ok(()) if body.len() as u64 > MAX_BODY => no_answer(format!("longer than {MAX_BODY} bytes")),
-                Ok(()) => match ReplyBody::read(&body, &self.labels) {
-                    ReplyBody::Answer(answer) => Try::Final(Reply::Answered(answer)),
-                    ReplyBody::NoEvidence(text) => Try::Final(Reply::Nothing(BAD_ANSWER, self.shown(text.as_bytes()))),
-                    ReplyBody::NoAnswer(text) => no_answer(text),
-                    ReplyBody::Error(Some(named)) => self.failed_with(named, after, &body),
-                    ReplyBody::Error(None) => {
+                Ok(()) if body.len() as u64 > P::LONGEST => no_answer(format!("longer than {} bytes", P::LONGEST)),
+                Ok(()) => match reply::read(&body).map(|reply| self.protocol.read(questions, &reply)) {
+                    Ok(Content::Answers(answers)) => Try::Final(Reply::Answered(answers)),
+                    Ok(Content::NoEvidence(text)) => {
+                        Try::Final(Reply::Nothing(BAD_ANSWER, self.shown(text.as_bytes())))
+                    }
+                    Ok(Content::NoAnswer(text)) | Err(NoReply::Other(text)) => no_answer(text),
+                    Err(NoReply::Error(Some(named))) => self.failed_with(named, after, &body),
+                    Err(NoReply::Error(None)) => {
                         let why = format!("an error with status {status}: {}", self.shown(&body));
                         Try::Later { after, why, failure: Failure::Busy }
                     }
@@ -231,10 +234,10 @@ impl Client {
     }
 
     /// The meaning of a status from 400 on, be it the reply's own or named in its body.
-    fn failed_with(&self, status: u16, after: Option<Duration>, body: &[u8]) -> Try {
+    fn failed_with(&self, status: u16, after: Option<Duration>, body: &[u8]) -> Try<P::Answer> {
         let said = self.shown(body);
         // An endpoint that took the first question knows the key and the model; what it forbids then is the question.
-        let settled = self.parameters.get().is_some();
+        let settled = self.form.get().is_some();
         match status {
             401 | 403 | 407 if !(status == 403 && settled) => {
                 let hint = match &self.key {
@@ -255,7 +258,7 @@ impl Client {
         }
     }
 
-    fn failed(&self, error: &ureq::Error) -> Try {
+    fn failed(&self, error: &ureq::Error) -> Try<P::Answer> {
         let text = self.shown(error.to_string().as_bytes());
         match error {
             ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl | ureq::Error::TlsRequired => {
@@ -282,12 +285,12 @@ impl Client {
     }
 }
 
-/// Unpacks a body as its `Content-Encoding` says, up to [`MAX_BODY`]. Gzip is known by its beginning, whatever that says;
+/// Unpacks a body as its `Content-Encoding` says, up to `longest` bytes and one. Gzip is known by its beginning, whatever that says;
 /// a body that does not begin so was unpacked on the way.
-fn unpacked(encodings: &str, body: &mut Vec<u8>) -> std::io::Result<()> {
+fn unpacked(encodings: &str, body: &mut Vec<u8>, longest: u64) -> std::io::Result<()> {
     for encoding in encodings.split(',').rev().map(|name| name.trim().to_ascii_lowercase()) {
         let packed = std::mem::take(body);
-        let mut plain = |reader: &mut dyn Read| reader.take(MAX_BODY + 1).read_to_end(body).map(drop);
+        let mut plain = |reader: &mut dyn Read| reader.take(longest + 1).read_to_end(body).map(drop);
         match (encoding.as_str(), &packed[..]) {
             (_, [0x1f, 0x8b, ..]) => plain(&mut flate2::read::MultiGzDecoder::new(&packed[..]))?,
             ("deflate", [first, ..]) if first & 15 == 8 => plain(&mut flate2::read::ZlibDecoder::new(&packed[..]))?,
@@ -301,81 +304,6 @@ fn unpacked(encodings: &str, body: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn broken(after: Option<Duration>, why: String) -> Try {
+fn broken<A>(after: Option<Duration>, why: String) -> Try<A> {
     Try::Later { after, why, failure: Failure::Broken }
-}
-
-/// Pause before a request is sent for the `sent`th time again. `share` is drawn from [0, 1).
-///
-/// Without `Retry-After` half of the pause is certain; with it, the random part is added, so that no request comes
-/// early.
-fn pause(backoff: Duration, sent: u32, after: Option<Duration>, share: f64) -> Duration {
-    let whole = backoff.saturating_mul(1 << (sent - 1).min(16)).min(MAX_PAUSE);
-    match after {
-        Some(after) => after + whole.mul_f64(share),
-        None => whole.mul_f64(0.5 + 0.5 * share),
-    }
-}
-
-/// A number in [0, 1) that differs from process to process; no result depends on it.
-fn random_share() -> f64 {
-    (RandomState::new().build_hasher().finish() >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-/// A `Retry-After`: seconds, or a date.
-fn retry_after(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    let then = UNIX_EPOCH + Duration::from_secs(seconds_of_date(text)?);
-    Some(then.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
-/// Seconds since 1970 of a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn seconds_of_date(text: &str) -> Option<u64> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let parts: Vec<&str> = text.split([' ', ',', ':']).filter(|part| !part.is_empty()).collect();
-    let [_, day, month, year, hour, minute, second, "GMT"] = parts[..] else { return None };
-    let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
-    let number = |text: &str| text.parse::<u64>().ok();
-    let (day, year) = (number(day)?, number(year).filter(|year| (1970..10_000).contains(year))?);
-    let (hour, minute, second) = (number(hour)?, number(minute)?, number(second)?);
-    if !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    // Days since 0000-03-01, so that leap days come last in a year.
-    let (shifted, place) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * shifted + shifted / 4 - shifted / 100 + shifted / 400 + (153 * place + 2) / 5 + day - 1;
-    Some((days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_read() {
-        assert_eq!(seconds_of_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(seconds_of_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        assert_eq!(seconds_of_date("Thu, 29 Feb 2024 12:00:00 GMT"), Some(1_709_208_000));
-        assert_eq!(seconds_of_date("tomorrow"), None);
-        assert_eq!(retry_after("3"), Some(Duration::from_secs(3)));
-        assert_eq!(retry_after("-3"), None);
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-    }
-
-    #[test]
-    fn nobody_comes_before_retry_after() {
-        let backoff = Duration::from_millis(500);
-        for sent in 1..40 {
-            for share in [0.0, 0.3, 0.999] {
-                let after = Duration::from_secs(7);
-                assert!(pause(backoff, sent, Some(after), share) >= after);
-                let own = pause(backoff, sent, None, share);
-                assert!(own >= backoff / 2 && own <= MAX_PAUSE);
-            }
-        }
-        assert!(pause(backoff, 2, Some(Duration::from_secs(1)), 0.5) > Duration::from_secs(1));
-        assert!((0..100).map(|_| random_share()).all(|share| (0.0..1.0).contains(&share)));
-    }
 }

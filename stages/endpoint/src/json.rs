@@ -7,7 +7,7 @@ use serde_json::Value;
 ///
 /// # Errors
 /// The body as text, where it is no JSON even so.
-pub(crate) fn read(body: &[u8]) -> Result<Value, String> {
+pub fn read(body: &[u8]) -> Result<Value, String> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     if let Ok(value) = serde_json::from_slice(body) {
         return Ok(value);

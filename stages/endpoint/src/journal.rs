@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kit::{Context, Digest, Error, Result};
-
-use crate::reply::Answer;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Time whose answers a power cut may cost; a kill costs none.
 const SYNC: Duration = Duration::from_secs(1);
@@ -18,21 +18,21 @@ const NAME: &str = ".work/journal";
 
 /// An append-only file with a line for each answered request: a checksum, a space, and the request's digest with the
 /// answer as JSON. Nothing else is kept: what was no answer today may be one tomorrow.
-pub(crate) struct Journal {
+pub(crate) struct Journal<A> {
     path: PathBuf,
     file: File,
-    answers: HashMap<String, Answer>,
+    answers: HashMap<String, A>,
     synced: Instant,
 }
 
-impl Journal {
+impl<A: Serialize + DeserializeOwned> Journal<A> {
     /// Opens the journal of a stage or begins it. What a kill left of a last line is cut off. Where a line has other
     /// bytes than were written, the file is set aside and the answers of its other lines go on; one that an earlier
     /// version wrote in another form is asked again.
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub(crate) fn open(context: &Context<'_>) -> Result<Journal> {
+    pub(crate) fn open(context: &Context<'_>) -> Result<Journal<A>> {
         let path = context.folder.join(NAME);
         let (mut file, bytes) = open_file(&path)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -42,7 +42,7 @@ impl Journal {
         let (mut good, mut answers, mut damaged, mut older) = (Vec::new(), HashMap::new(), Vec::new(), 0_u64);
         for (number, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
             match read_line(&line[..line.len() - 1]) {
-                Line::Answer(request, answer) => _ = answers.insert(request, *answer),
+                Line::Answer(request, answer) => _ = answers.insert(request, answer),
                 Line::Older => older += 1,
                 Line::Damaged => {
                     damaged.push(number + 1);
@@ -65,7 +65,7 @@ impl Journal {
     }
 
     /// The answer to a request, where there is one.
-    pub(crate) fn get(&self, request: &str) -> Option<&Answer> {
+    pub(crate) fn get(&self, request: &str) -> Option<&A> {
         self.answers.get(request)
     }
 
@@ -78,7 +78,7 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn add(&mut self, request: String, answer: Answer) -> Result<()> {
+    pub(crate) fn add(&mut self, request: String, answer: A) -> Result<()> {
         let json = serde_json::to_string(&(&request, &answer)).expect("an answer can be written as JSON");
         let line = format!("{} {json}\n", check(json.as_bytes()));
         self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))?;
@@ -104,20 +104,20 @@ fn check(bytes: &[u8]) -> String {
 }
 
 /// A line of the journal.
-enum Line {
+enum Line<A> {
     /// A request's digest with its answer.
-    Answer(String, Box<Answer>),
+    Answer(String, A),
     /// Text of another version.
     Older,
     /// Other bytes than were written.
     Damaged,
 }
 
-fn read_line(line: &[u8]) -> Line {
+fn read_line<A: DeserializeOwned>(line: &[u8]) -> Line<A> {
     match (line.get(..17), line.get(17..)) {
         (Some(sum), Some(json)) if sum == format!("{} ", check(json)).as_bytes() => {
             match serde_json::from_slice(json) {
-                Ok((request, answer)) => Line::Answer(request, Box::new(answer)),
+                Ok((request, answer)) => Line::Answer(request, answer),
                 Err(_) => Line::Older,
             }
         }
@@ -142,17 +142,23 @@ mod tests {
     use std::sync::Mutex;
 
     use kit::{Event, Interrupt, Seed};
+    use serde::Deserialize;
 
     use super::*;
-    use crate::reply::LabelLogps;
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Answer {
+        labels: Option<(f64, f64)>,
+        likeliest: String,
+    }
 
     fn labels(first: f64) -> Answer {
-        let labels = LabelLogps { first, second: -1.0 / 3.0, first_bounded: true, second_bounded: false };
-        Answer { labels: Some(labels), likeliest: ("B".to_owned(), -1.0 / 3.0), alternatives: 20 }
+        Answer { labels: Some((first, -1.0 / 3.0)), likeliest: "B".to_owned() }
     }
 
     /// The journal in `folder`, and what is said of it.
-    fn open(folder: &Path) -> (Journal, Vec<String>) {
+    fn open(folder: &Path) -> (Journal<Answer>, Vec<String>) {
         let warnings = Mutex::new(Vec::new());
         let events = |event: Event| {
             if let Event::Warned { text } = event {
@@ -170,7 +176,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(NAME);
         let mut journal = open(folder.path()).0;
-        let neither = Answer { labels: None, likeliest: ("line\nbreak".to_owned(), -0.5), alternatives: 1 };
+        let neither = Answer { labels: None, likeliest: "line\nbreak".to_owned() };
         journal.add("one".to_owned(), labels(-0.1)).unwrap();
         journal.add("two".to_owned(), neither.clone()).unwrap();
         journal.add("three".to_owned(), labels(-2.5)).unwrap();
@@ -226,10 +232,7 @@ mod tests {
     #[test]
     fn answers_of_earlier_versions_are_said_and_asked_again() {
         let folder = tempfile::tempdir().unwrap();
-        let lines = [
-            r#"["one",{"nothing":["bad_answer","no `choices`"]}]"#,
-            r#"["two",{"labels":{"first":-9.0,"second":-10.0,"first_bounded":false,"second_bounded":false}}]"#,
-        ];
+        let lines = [r#"["one",{"nothing":["bad_answer","no `choices`"]}]"#, r#"["two",{"labels":[-9.0,-10.0]}]"#];
         std::fs::create_dir(folder.path().join(".work")).unwrap();
         let text = lines.map(|json| format!("{} {json}\n", check(json.as_bytes()))).concat();
         std::fs::write(folder.path().join(NAME), text).unwrap();

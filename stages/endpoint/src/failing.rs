@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use kit::commit::{Sealed, commit_sealed, read_sealed};
 use kit::{Context, Error, Result};
 
-use crate::endpoint::Endpoint;
+use crate::config::Endpoint;
 
 /// Its name among a stage's records.
 const NAME: &str = ".work/failing.json";
@@ -46,14 +46,14 @@ impl Failing {
     ///
     /// # Errors
     /// When the record cannot be written.
-    pub(crate) fn note(&mut self, request: &str, why: &str, endpoint: &Endpoint) -> Result<Option<u32>> {
+    pub(crate) fn note(&mut self, request: &str, why: &str, give_up_after: u32) -> Result<Option<u32>> {
         let runs = self.runs.entry(request.to_owned()).or_default();
         if self.now.insert(request.to_owned()) {
             *runs = runs.saturating_add(1);
         }
         let runs = *runs;
         commit_sealed(&self.path, &self.runs)?;
-        if runs >= endpoint.give_up_after {
+        if runs >= give_up_after {
             return Ok(Some(runs));
         }
         self.open.insert(request.to_owned());
@@ -63,17 +63,16 @@ impl Failing {
 
     /// # Errors
     /// [`Error::Unreachable`] when requests failed that are not given up.
-    pub(crate) fn check(&self, endpoint: &Endpoint) -> Result<()> {
+    pub(crate) fn check(&self, endpoint: &Endpoint, shown: &str, unit: &str) -> Result<()> {
         let count = self.open.len();
         if count == 0 {
             return Ok(());
         }
         let runs = self.open.iter().map(|request| self.runs[request]).max().unwrap_or_default();
         Err(Error::Unreachable(format!(
-            "{} answers other questions and failed to answer {count} of them {} times each; the last: {}. What was \
-             answered is kept: run again to go on. A comparison whose question fails in {} runs is rejected \
+            "{shown} answers other questions and failed to answer {count} of them {} times each; the last: {}. What was \
+             answered is kept: run again to go on. A {unit} whose question fails in {} runs is rejected \
              (`endpoint.give_up_after`); this was run {runs} of them",
-            endpoint.shown(),
             endpoint.retries.saturating_add(1),
             self.last,
             endpoint.give_up_after

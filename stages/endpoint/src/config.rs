@@ -1,16 +1,18 @@
-//! The configuration of a remote judge, and the key that opens it.
+//! The configuration of an endpoint: its field docs are the manual.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use kit::{Error, Finding, Result};
+use kit::Finding;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A judge behind an OpenAI-compatible endpoint: chat completions with log-probs, one token each.
+use crate::protocol::{Form, Protocol};
+
+/// A model behind an OpenAI-compatible endpoint.
 ///
-/// The endpoint returns the most likely tokens only. A label that is not among them is bounded by the smallest
+/// A judge asks for chat completions with log-probs, one token each. The endpoint returns the most likely tokens only. A label that is not among them is bounded by the smallest
 /// log-prob that was returned and by the probability that all of them leave, and the verdict says so in `bounded`.
 ///
 /// Before the first question one short request finds out what the endpoint takes: the limit of one token as
@@ -71,7 +73,7 @@ fn api_key_header() -> String {
     "Authorization".to_owned()
 }
 
-fn is_authorization(header: &str) -> bool {
+pub(crate) fn is_authorization(header: &str) -> bool {
     header.eq_ignore_ascii_case("authorization")
 }
 
@@ -103,78 +105,53 @@ fn max_rejects() -> f64 {
     0.1
 }
 
-/// The longest file that can hold a key, bytes.
-const LONGEST_KEY: u64 = 1 << 16;
-/// Fields of a request that the stage sets itself; `body` cannot set them.
-const OURS: [&str; 8] =
-    ["model", "messages", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens", "temperature", "n"];
+/// The keys that change how an endpoint is asked and not what it says.
+pub const EXECUTION_KEYS: [&str; 9] = [
+    "endpoint.api_key_env",
+    "endpoint.api_key_file",
+    "endpoint.api_key_header",
+    "endpoint.concurrency",
+    "endpoint.timeout_seconds",
+    "endpoint.retries",
+    "endpoint.backoff_seconds",
+    "endpoint.give_up_after",
+    "endpoint.max_rejects",
+];
+/// The keys whose values reach the endpoint.
+pub const SENT_KEYS: &[&str] = &["endpoint.url", "endpoint.model", "endpoint.headers", "endpoint.body"];
 /// Headers that are set by themselves.
 const OUR_HEADERS: [&str; 5] = ["content-type", "content-length", "host", "transfer-encoding", "connection"];
 
-/// The parameters that an endpoint accepts, as far as endpoints differ in them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Parameters {
-    /// The limit of tokens goes by the name `max_completion_tokens`.
-    newer_limit: bool,
-    temperature: bool,
-}
-
-impl Parameters {
-    /// The variants, in the order in which they are tried.
-    pub(crate) const ALL: [Parameters; 4] = [
-        Parameters { newer_limit: false, temperature: true },
-        Parameters { newer_limit: true, temperature: true },
-        Parameters { newer_limit: false, temperature: false },
-        Parameters { newer_limit: true, temperature: false },
-    ];
-}
-
-impl std::fmt::Display for Parameters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let limit = if self.newer_limit { "`max_completion_tokens`" } else { "`max_tokens`" };
-        let temperature = if self.temperature { "with" } else { "without" };
-        write!(f, "{limit} {temperature} `temperature`")
-    }
-}
-
 impl Endpoint {
-    /// The question before the first one; what is answered does not matter.
-    pub(crate) const PROBE: &'static str = "Answer with the letter A.";
-
     /// Address of requests.
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self, path: &str) -> String {
         let (base, query) =
             self.url.split_once('?').map_or((self.url.as_str(), None), |(base, query)| (base, Some(query)));
         let base = base.trim_end_matches('/');
-        let path = if base.ends_with("/chat/completions") { "" } else { "/chat/completions" };
+        let path = if base.ends_with(path) { "" } else { path };
         format!("{base}{path}{}", query.map(|query| format!("?{query}")).unwrap_or_default())
     }
 
     /// Address of requests for people, without its query, which may hold a key.
-    pub(crate) fn shown(&self) -> String {
-        kit::redact(self.address().split('?').next().unwrap_or_default())
+    pub fn shown(&self, path: &str) -> String {
+        kit::redact(self.address(path).split('?').next().unwrap_or_default())
     }
 
-    /// The body of a request, as it is known by. Each endpoint gets it in the form that it takes.
-    pub(crate) fn request(&self, question: &str) -> String {
-        self.request_as(question, Parameters::ALL[0])
-    }
-
-    pub(crate) fn request_as(&self, question: &str, parameters: Parameters) -> String {
+    /// The body of a request in a form.
+    pub fn request<P: Protocol>(&self, protocol: &P, questions: &[P::Question], form: Form) -> String {
         let mut body: serde_json::Map<String, Value> = self.body.clone().into_iter().collect();
         body.insert("model".to_owned(), self.model.clone().into());
-        body.insert("messages".to_owned(), serde_json::json!([{"role": "user", "content": question}]));
-        body.insert("logprobs".to_owned(), true.into());
-        body.insert("top_logprobs".to_owned(), self.top_logprobs.into());
-        let limit = if parameters.newer_limit { "max_completion_tokens" } else { "max_tokens" };
-        body.insert(limit.to_owned(), 1.into());
-        if parameters.temperature {
-            body.insert("temperature".to_owned(), 0.into());
-        }
+        body.extend(protocol.fields(questions, form));
         kit::canonical(&Value::Object(body))
     }
 
-    pub(crate) fn check(&self) -> Vec<Finding> {
+    /// The body of a request for one question, as it is known by: each endpoint gets it in the form that it takes.
+    pub fn known_by<P: Protocol>(&self, protocol: &P, question: &P::Question) -> String {
+        self.request(protocol, std::slice::from_ref(question), Form::FIRST)
+    }
+
+    /// Findings about the values.
+    pub fn check<P: Protocol>(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut find = |key: &str, text: String| findings.push(Finding::at(&format!("endpoint.{key}"), text));
         let rest = self.url.strip_prefix("http://").or_else(|| self.url.strip_prefix("https://"));
@@ -183,7 +160,7 @@ impl Endpoint {
             Some(host) if host.contains('@') => {
                 find("url", "holds a name or password; give a key by `api_key_env` or `api_key_file`".to_owned());
             }
-            Some(_) if self.url.contains('#') || self.address().parse::<ureq::http::Uri>().is_err() => {
+            Some(_) if self.url.contains('#') || self.address(P::PATH).parse::<ureq::http::Uri>().is_err() => {
                 find("url", "`url` is no URL of an endpoint; wanted one such as `http://localhost:8000/v1`".to_owned());
             }
             Some(_) => {}
@@ -200,16 +177,9 @@ impl Endpoint {
             // Not repeated here: it may be the key itself.
             find("api_key_env", "wanted the name of an environment variable, not a key".to_owned());
         }
-        if !(2..=20).contains(&self.top_logprobs) {
-            find("top_logprobs", format!("got {}, wanted 2 to 20", self.top_logprobs));
-        }
-        for key in self.body.keys().filter(|key| OURS.contains(&key.as_str())) {
-            let text = match key.as_str() {
-                "temperature" => {
-                    "is not needed: log-probs do not depend on it, and an endpoint that refuses 0 is asked without"
-                }
-                _ => "is said by the stage itself; leave it out",
-            };
+        for key in self.body.keys() {
+            let Some((_, more)) = P::OURS.iter().find(|(name, _)| name == key) else { continue };
+            let text = if more.is_empty() { "is said by the stage itself; leave it out" } else { more };
             find(&format!("body.{key}"), format!("`body.{key}` {text}"));
         }
         if self.body.get("stream").is_some_and(|stream| *stream != Value::Bool(false)) {
@@ -253,56 +223,50 @@ impl Endpoint {
     }
 
     /// Says that the variable of the key is not set; only a run that asks needs it.
-    pub(crate) fn unset_key(&self) -> Option<Finding> {
+    pub fn unset_key(&self) -> Option<Finding> {
         let name = self.api_key_env.as_ref().filter(|name| !name.is_empty() && std::env::var_os(name).is_none())?;
         let text = format!("the environment variable `{name}` is not set; a run that asks the endpoint needs it");
         Some(Finding::at("endpoint.api_key_env", text))
-    }
-
-    /// Reads the key by its name.
-    ///
-    /// # Errors
-    /// When there is none under that name, or when it cannot stand in a header; the text does not show it.
-    pub(crate) fn key(&self) -> Result<Option<Key>> {
-        let (text, place) = match (&self.api_key_env, &self.api_key_file) {
-            (Some(name), _) => {
-                let text = std::env::var(name).map_err(|_| {
-                    Error::Pipeline(format!("the environment variable `{name}`, named by `api_key_env`, is not set"))
-                })?;
-                (text, format!("the environment variable `{name}`"))
-            }
-            (None, Some(path)) => (kit::read_small(path, LONGEST_KEY)?, format!("the file {}", path.display())),
-            (None, None) => return Ok(None),
-        };
-        let text = text.trim().to_owned();
-        if text.is_empty() || !text.chars().all(|letter| letter.is_ascii_graphic()) {
-            return Err(Error::Pipeline(format!("{place} holds no key: wanted one word of visible ASCII")));
-        }
-        kit::keep_secret(&text, "[the key]");
-        Ok(Some(Key(text)))
-    }
-}
-
-/// A secret that only the endpoint gets.
-pub(crate) struct Key(String);
-
-impl Key {
-    /// The value of a header that carries it.
-    pub(crate) fn in_header(&self, header: &str) -> String {
-        if is_authorization(header) { format!("Bearer {}", self.0) } else { self.0.clone() }
-    }
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::key::Key;
+    use crate::protocol::Content;
+    use serde_json::{Map, json};
+
+    struct Chat;
+
+    impl Protocol for Chat {
+        type Question = String;
+        type Answer = String;
+        const PATH: &'static str = "/chat/completions";
+        const LONGEST: u64 = 1 << 20;
+        const UNIT: &'static str = "row";
+        const OURS: &'static [(&'static str, &'static str)] = &[("temperature", "")];
+
+        fn forms(&self) -> Vec<Form> {
+            vec![Form::FIRST]
+        }
+
+        fn probe(&self, _form: Form) -> Vec<String> {
+            vec![String::new()]
+        }
+
+        fn fields(&self, _questions: &[String], _form: Form) -> Map<String, Value> {
+            Map::new()
+        }
+
+        fn read(&self, _questions: &[String], _reply: &Value) -> Content<String> {
+            Content::NoEvidence(String::new())
+        }
+
+        fn wanted(&self) -> String {
+            String::new()
+        }
+    }
 
     fn endpoint(settings: Value) -> Endpoint {
         let mut all = json!({"url": "http://h/v1", "model": "m"});
@@ -323,10 +287,10 @@ mod tests {
             ),
         ] {
             let endpoint = endpoint(json!({"url": url}));
-            assert_eq!((endpoint.address().as_str(), endpoint.shown().as_str()), (address, shown));
-            assert_eq!(endpoint.check(), [], "{url}");
+            assert_eq!((endpoint.address(Chat::PATH).as_str(), endpoint.shown(Chat::PATH).as_str()), (address, shown));
+            assert_eq!(endpoint.check::<Chat>(), [], "{url}");
         }
-        assert_eq!(endpoint(json!({"url": "http://h/v1#x"})).check().len(), 1);
+        assert_eq!(endpoint(json!({"url": "http://h/v1#x"})).check::<Chat>().len(), 1);
     }
 
     #[test]
@@ -335,10 +299,10 @@ mod tests {
             "api_key_header": "api key", "body": {"stream": true, "temperature": 1},
             "headers": {"X-Good": "yes", "no good": "x", "Host": "x", "authorization": "Bearer secret", "x-two": "secret\nlines"},
         }))
-        .check();
+        .check::<Chat>();
         assert_eq!(found.len(), 7, "{found:#?}");
         assert!(!format!("{found:?}").contains("secret"));
-        assert_eq!(endpoint(json!({"body": {"stream": false}, "api_key_header": "api-key"})).check(), []);
+        assert_eq!(endpoint(json!({"body": {"stream": false}, "api_key_header": "api-key"})).check::<Chat>(), []);
         let key = Key("k".to_owned());
         assert_eq!((key.in_header("authorization"), key.in_header("api-key")), ("Bearer k".to_owned(), "k".to_owned()));
     }

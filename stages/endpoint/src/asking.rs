@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 use kit::{Context, Error, Result};
 
 use crate::client::{Client, Reply, SERVER_ERROR};
-use crate::endpoint::Endpoint;
+use crate::config::Endpoint;
 use crate::failing::Failing;
 use crate::journal::Journal;
-use crate::labels::Labels;
-use crate::reply::Answer;
+use crate::protocol::Protocol;
 
 /// Time that requests under way may take after a stop: their answers are paid for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -21,24 +20,24 @@ const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A worker's task.
-enum Job {
+enum Job<Q> {
     /// To find out what the endpoint takes.
     Settle,
-    /// A request's digest and its question.
-    Ask(String, String),
+    /// A question's digest and the question.
+    Ask(String, Q),
 }
 
 /// A worker's result, with the number of requests it sent.
-enum WorkerResult {
-    Settled(Option<Reply>, u32),
-    Asked(String, Reply, u32),
+enum WorkerResult<A> {
+    Settled(Option<Reply<A>>, u32),
+    Asked(String, Reply<A>, u32),
 }
 
 /// The answer to a request.
 #[derive(Debug, Clone)]
-pub(crate) enum RequestResult {
-    /// The evidence of a verdict.
-    Answer(Answer),
+pub enum RequestResult<A> {
+    /// The evidence that the stage goes on with.
+    Answer(A),
     /// None: reason and detail.
     Nothing(&'static str, String),
 }
@@ -46,36 +45,36 @@ pub(crate) enum RequestResult {
 /// Worker threads that ask, and the journal.
 ///
 /// The threads are not waited for when it is dropped: one that waits for a slow endpoint would hold up the end.
-pub(crate) struct Asking {
+pub struct Asking<P: Protocol> {
     endpoint: Endpoint,
-    journal: Journal,
+    journal: Journal<P::Answer>,
     failing: Failing,
-    jobs: Sender<Job>,
-    replies: Receiver<WorkerResult>,
+    jobs: Sender<Job<P::Question>>,
+    replies: Receiver<WorkerResult<P::Answer>>,
     settled: bool,
     stop: Arc<AtomicBool>,
     /// Requests that were answered in this process.
-    pub(crate) answered: u64,
+    pub answered: u64,
     /// Requests that were sent again.
-    pub(crate) repeated: u64,
+    pub repeated: u64,
 }
 
-impl Drop for Asking {
+impl<P: Protocol> Drop for Asking<P> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
 
-impl Asking {
+impl<P: Protocol> Asking<P> {
     /// Reads the key and the records, and starts the workers.
     ///
     /// # Errors
     /// When the key or a record cannot be read.
-    pub(crate) fn open(endpoint: &Endpoint, labels: &Labels, context: &Context<'_>) -> Result<Asking> {
-        let client = Arc::new(Client::new(endpoint, labels)?);
+    pub fn open(endpoint: &Endpoint, protocol: P, context: &Context<'_>) -> Result<Asking<P>> {
+        let client = Arc::new(Client::new(endpoint, Arc::new(protocol))?);
         let journal = Journal::open(context)?;
         let failing = Failing::open(context)?;
-        let (jobs, waiting) = channel::<Job>();
+        let (jobs, waiting) = channel::<Job<P::Question>>();
         let waiting = Arc::new(Mutex::new(waiting));
         let (done, replies) = channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -91,7 +90,7 @@ impl Asking {
                             WorkerResult::Settled(reply, sent)
                         }
                         Job::Ask(request, question) => {
-                            let (reply, sent) = client.ask(&question, &stop);
+                            let (reply, sent) = client.ask(&[question], &stop);
                             WorkerResult::Asked(request, reply, sent)
                         }
                     };
@@ -116,7 +115,7 @@ impl Asking {
     }
 
     /// Number of requests that were answered before this process.
-    pub(crate) fn remembered(&self) -> usize {
+    pub fn remembered(&self) -> usize {
         self.journal.len()
     }
 
@@ -127,12 +126,12 @@ impl Asking {
     /// # Errors
     /// [`Error::Unreachable`] when a request failed too often, [`Error::Pipeline`] when none can succeed,
     /// [`Error::Interrupted`]. Answers that came are in the journal.
-    pub(crate) fn ask(
+    pub fn ask(
         &mut self,
         context: &Context<'_>,
-        requests: BTreeMap<String, String>,
-        mut progress: impl FnMut(&Asking, usize),
-    ) -> Result<BTreeMap<String, RequestResult>> {
+        requests: BTreeMap<String, P::Question>,
+        mut progress: impl FnMut(&Asking<P>, usize),
+    ) -> Result<BTreeMap<String, RequestResult<P::Answer>>> {
         let mut results = BTreeMap::new();
         let mut open = Vec::new();
         for (request, question) in requests {
@@ -147,14 +146,15 @@ impl Asking {
         }
         self.work(context, open, |asking, request, reply| {
             match reply {
-                Reply::Answered(answer) => {
+                Reply::Answered(mut answers) => {
+                    let answer = answers.pop().expect("one question was asked");
                     asking.answered += 1;
                     asking.journal.add(request.clone(), answer.clone())?;
                     results.insert(request, RequestResult::Answer(answer));
                 }
                 // Not recorded: another day the endpoint may answer it.
                 Reply::Nothing(reason, detail) => _ = results.insert(request, RequestResult::Nothing(reason, detail)),
-                Reply::Failing(why) => match asking.failing.note(&request, &why, &asking.endpoint)? {
+                Reply::Failing(why) => match asking.failing.note(&request, &why, asking.endpoint.give_up_after)? {
                     Some(runs) => {
                         let detail = format!("in {runs} runs, while other questions were answered: {why}");
                         results.insert(request, RequestResult::Nothing(SERVER_ERROR, detail));
@@ -172,16 +172,16 @@ impl Asking {
 
     /// # Errors
     /// [`Error::Unreachable`] when requests failed while others were answered, and are to be asked again.
-    pub(crate) fn check(&self) -> Result<()> {
-        self.failing.check(&self.endpoint)
+    pub fn check(&self) -> Result<()> {
+        self.failing.check(&self.endpoint, &self.endpoint.shown(P::PATH), P::UNIT)
     }
 
     /// Has jobs done and takes what comes of them, until all are done or it makes no sense to go on.
     fn work(
         &mut self,
         context: &Context<'_>,
-        jobs: Vec<Job>,
-        mut take: impl FnMut(&mut Asking, String, Reply) -> Result<()>,
+        jobs: Vec<Job<P::Question>>,
+        mut take: impl FnMut(&mut Asking<P>, String, Reply<P::Answer>) -> Result<()>,
     ) -> Result<()> {
         let mut open = jobs.len();
         for job in jobs {
