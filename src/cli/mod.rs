@@ -10,6 +10,7 @@ mod forecasts;
 mod gc;
 mod init;
 mod inspect;
+mod models;
 mod plan;
 mod render;
 mod report;
@@ -79,6 +80,8 @@ pub enum Command {
     Schema(schema::Schema),
     /// List the kinds of stages
     Kinds,
+    /// Describe model folders, GGUF files or models of the hub: family, size, memory, uses, refusals
+    Models(models::Models),
     /// Describe this build, this machine and this work folder, for bug reports
     Doctor(doctor::Doctor),
     /// Print completions for a shell
@@ -132,6 +135,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Gc(args) => gc::gc(work, args),
         Command::Schema(args) => schema::schema(args),
         Command::Kinds => schema::kinds(),
+        Command::Models(args) => models::models(args),
         Command::Doctor(args) => doctor::doctor(work, args),
         Command::Completions(args) => schema::completions(args.shell),
     }

@@ -2,7 +2,7 @@
 
 use harness::Project;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "",
     "init",
     "run",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 21] = [
     "gc",
     "schema",
     "kinds",
+    "models",
     "doctor",
     "completions",
 ];

@@ -13,5 +13,6 @@ mod gguf;
 mod help;
 mod init;
 mod judged;
+mod models;
 mod nothing;
 mod scenarios;

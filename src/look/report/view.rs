@@ -1,6 +1,7 @@
 //! The values that the template is given: sections of figures, tables and examples. The template escapes everything but
 //! drawings.
 
+use crate::units;
 use serde::Serialize;
 
 use super::plots::{Frame, Ink, Mark, plot};
@@ -155,15 +156,7 @@ pub fn four(value: f64) -> String {
 
 /// A number of things, in groups of three digits.
 pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push('\u{202f}');
-        }
-        text.push(digit);
-    }
-    text
+    units::grouped(number, '\u{202f}')
 }
 
 #[cfg(test)]

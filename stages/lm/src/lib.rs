@@ -34,6 +34,7 @@ pub use model::cache::{KvCache, Slot};
 pub use model::config::DecoderConfig;
 pub use model::decoder::{Decoder, LogProbs};
 pub use model::export::export;
+pub use model::facts::{ModelFacts, ModelForm, TemplateFacts, Use};
 pub use model::family::{Activation, Bias, CapKeys, Defaults, Family, Gguf, HeadNorms, Norm, Norms};
 pub use model::family::{Multiplier, MultiplierKey, MultiplierKeys, Multipliers, Rotation, Window, WindowedRope};
 pub use model::gguf::is_gguf;

@@ -10,7 +10,15 @@ mod stage;
 mod work;
 
 pub use config::Reference;
-pub use lm::{EFFICIENCY, Speed, resolve_device};
+pub use lm::{Dtype, EFFICIENCY, ModelFacts, Speed, Use, resolve_device};
+
+/// A model as its files describe it.
+///
+/// # Errors
+/// Where it is no model, or the system cannot read it.
+pub fn describe(path: &std::path::Path) -> kit::Result<ModelFacts> {
+    ModelFacts::read(path).map_err(tokens::lm_error)
+}
 
 /// The kind for the engine's list.
 pub const KIND: kit::Kind =

@@ -6,6 +6,7 @@ pub mod cache;
 pub mod config;
 pub mod decoder;
 pub mod export;
+pub mod facts;
 pub mod families;
 pub mod family;
 pub mod forest;

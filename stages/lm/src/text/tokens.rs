@@ -8,6 +8,7 @@ use tokenizers::Tokenizer;
 use crate::device::quietly;
 use crate::error::{Error, Result, is_there};
 use crate::model::adapter_folder::{model_part, tokenizer_part};
+use crate::model::facts::TemplateFacts;
 use crate::model::gguf::folder_of;
 use crate::model::weights::refuse_pointer;
 use crate::text::messages;
@@ -202,6 +203,20 @@ impl Text {
     /// True where messages are accepted: the folder has a chat template.
     pub fn has_chat_template(&self) -> bool {
         self.template.is_some()
+    }
+
+    /// The properties of the chat template, where the folder has one.
+    pub(crate) fn template_facts(&self) -> Option<TemplateFacts> {
+        self.template.as_ref().map(|template| TemplateFacts { marks_scored: template.marks_scored() })
+    }
+
+    /// Names, texts and ids of the special tokens that the configuration names, and each end of a generation.
+    pub(crate) fn named_tokens(&self) -> Vec<(String, String, Option<u32>)> {
+        let named = self.special.named.iter();
+        let named = named.map(|(name, text)| (name.clone(), text.clone(), self.tokenizer.token_to_id(text)));
+        let ends = self.special.eos_ids.iter();
+        let ends = ends.map(|id| ("end".to_owned(), self.tokenizer.id_to_token(*id).unwrap_or_default(), Some(*id)));
+        named.chain(ends).collect()
     }
 
     /// The error of messages where it has none.

@@ -1,0 +1,86 @@
+//! `models`: a model by its files.
+
+use std::path::Path;
+
+use harness::Project;
+use serde_json::Value;
+
+/// Puts the small Llama of the oracles into a folder of the project.
+fn copy_model(project: &Project, to: &str) {
+    std::fs::create_dir(project.path(to)).unwrap();
+    for entry in std::fs::read_dir(harness::oracles().join("llama")).unwrap() {
+        let from = entry.unwrap().path();
+        std::fs::copy(&from, project.path(to).join(Path::new(from.file_name().unwrap()))).unwrap();
+    }
+}
+
+/// The row of a name, without it.
+fn row<'t>(text: &'t str, name: &str) -> &'t str {
+    let lines = text.lines().map(str::trim_start);
+    lines.filter_map(|line| line.strip_prefix(name)).next().unwrap_or_else(|| panic!("{name}: {text}")).trim_start()
+}
+
+#[test]
+fn a_language_model_is_described_with_its_uses_and_their_memory() {
+    let project = Project::new(&[]);
+    copy_model(&project, "m");
+    let text = project.done(&["models", "m", "--device", "cpu"]);
+    assert!(text.starts_with("m\n  family"), "{text}");
+    assert_eq!(row(&text, "family"), "llama, language model");
+    assert_eq!(row(&text, "size"), "170,432 parameters, 3 blocks of width 64");
+    assert_eq!(row(&text, "heads"), "4 for queries, 2 for keys and values");
+    assert!(row(&text, "weights").ends_with("KiB, stored as f32"), "{text}");
+    assert_eq!(row(&text, "template"), "chat");
+    assert!(text.contains("eos \"<|im_end|>\" (2)") && text.contains("pad \"<|endoftext|>\" (0)"), "{text}");
+    let [score, train, adapter] = ["judge, reference", "train ", "train an adapter"].map(|name| row(&text, name));
+    assert!(score.starts_with("yes, ") && score.ends_with("MiB"), "{text}");
+    assert!(train.starts_with("yes, from ") && adapter.ends_with(", rank 16"), "{text}");
+    assert_eq!(row(&text, "embed"), "yes");
+    assert_eq!(row(&text, "memory is for"), "4,096 tokens at once, f32, cpu");
+    // More tokens take more; as JSON the same facts stand.
+    let bytes = |tokens: &str| -> Vec<u64> {
+        let told = project.done(&["models", "m", "--json", "--device", "cpu", "--tokens", tokens]);
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((&told["form"]["parameters"], &told["refused"]["decoder"]), (&170_432.into(), &Value::Null));
+        ["score", "generate", "train", "train_adapter"].map(|key| told["bytes"][key].as_u64().unwrap()).to_vec()
+    };
+    let (few, many) = (bytes("1000"), bytes("100000"));
+    assert!(few.iter().zip(&many).all(|(few, many)| few < many), "{few:?} {many:?}");
+    assert!(few[2] > few[3], "an adapter takes less than all weights: {few:?}");
+}
+
+#[test]
+fn a_model_that_cannot_be_used_says_why_and_others_are_described() {
+    let project = Project::new(&[]);
+    for name in ["whole", "weightless", "strange"] {
+        copy_model(&project, name);
+    }
+    std::fs::remove_file(project.path("weightless/model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(project.path("strange/config.json")).unwrap();
+    project.write("strange/config.json", &config.replace("\"llama\"", "\"mamba\""));
+    let text = project.done(&["models", "weightless", "strange", "whole"]);
+    let parts: Vec<&str> = text.split("\n\n").collect();
+    assert_eq!(parts.len(), 3, "{text}");
+    assert_eq!(row(parts[0], "family"), "llama, not computed here");
+    assert!(row(parts[0], "judge, sample, train").contains("no model.safetensors"), "{text}");
+    assert_eq!(row(parts[1], "family"), "mamba, not computed here");
+    let reason = row(parts[1], "judge, sample, train");
+    assert!(reason.starts_with("no: config.json: ") && reason.contains("mamba"), "{text}");
+    assert_eq!(row(parts[2], "family"), "llama, language model");
+}
+
+#[test]
+fn what_is_no_model_is_an_error() {
+    let project = Project::new(&[("notes.txt", "hello")]);
+    std::fs::create_dir(project.path("folder")).unwrap();
+    for (name, code, wanted) in [
+        ("absent", 64, "there is no file or folder `absent`"),
+        ("org/absent", 64, "no such model in the cache"),
+        ("folder", 65, "folder: no model: it has no config.json"),
+        ("notes.txt", 65, "notes.txt: no model: it has no config.json"),
+    ] {
+        let text = project.fails(&["models", name], code);
+        assert!(text.contains(wanted), "{text}");
+    }
+    project.fails(&["models"], 64);
+}
