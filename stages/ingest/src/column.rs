@@ -246,6 +246,12 @@ impl Column {
         label || score || count || matches!(self, Embedding | WinnerModelA | WinnerModelB | WinnerTie)
     }
 
+    /// True where it says yes or no: numbers of it may be truth values.
+    pub(crate) fn is_truth(self) -> bool {
+        use Column::*;
+        matches!(self, FirstIsBetter | WinnerModelA | WinnerModelB | WinnerTie)
+    }
+
     /// The column of the first response where this is that of the second: one column of a file is not both.
     pub(crate) fn of_the_first(self) -> Option<Column> {
         use Column::*;

@@ -32,6 +32,8 @@ pub struct Counts {
     pub reoriented: u64,
     /// Pairs whose `p_hat` is 1/2.
     pub ties: u64,
+    /// Comparisons with a label.
+    pub judged: u64,
     /// Pairs and comparisons by form.
     pub forms: BTreeMap<&'static str, u64>,
     /// Rows held out.
@@ -308,6 +310,7 @@ impl<'a> Intake<'a> {
             let (chosen, rejected, p) = if p_hat < 0.5 { (b, a, 1.0 - p_hat) } else { (a, b, p_hat) };
             self.counts.reoriented += u64::from(p_hat < 0.5);
             self.counts.ties += u64::from(p_hat == 0.5);
+            self.counts.judged += u64::from(judged);
             let made = match (&repeated, &id) {
                 // The same two sides have a pair already.
                 (Some(_), Some(id)) => kit::id_of(&["pair", id]),

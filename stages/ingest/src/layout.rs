@@ -10,6 +10,7 @@ use crate::format::{Form, Format};
 use crate::head::{Given, Head};
 use crate::messages::unread_fields;
 use crate::names::{Names, parts};
+use crate::row::truth_in;
 use crate::scale::Scale;
 use crate::scores::Scores;
 use crate::stored::{Stored, look};
@@ -34,6 +35,8 @@ pub struct Layout {
     pub scores: Option<Scores>,
     /// Columns of the file and fields of its messages that are not read, as far as its head shows.
     pub unread: Vec<String>,
+    /// Those of them that hold truth values.
+    pub truths: Vec<String>,
     /// Columns that are null or empty throughout its head and are not read.
     pub empty: Vec<String>,
     /// Columns that `columns:` leaves out.
@@ -114,7 +117,12 @@ impl Layout {
             names.filter(|name| looks(name) && !known.aside.contains(name)).collect::<Vec<_>>()
         };
         let mut warnings = Vec::new();
-        let labels = unread(is_label);
+        let mut labels = unread(is_label);
+        // Beside responses without a label a column of yes and no says which are good.
+        if matches!(self.format, Format::PromptCompletion | Format::Conversations) {
+            let truths = self.truths.iter().map(String::as_str).filter(|name| !is_label(name));
+            labels.extend(truths);
+        }
         if !labels.is_empty() {
             let reads = list(known.reads.iter().filter(|it| is_label(it.name())).map(|column| column.name()));
             let format = self.format.name();
@@ -260,9 +268,11 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
     let fields: BTreeSet<String> = values()
         .flat_map(|(name, value)| unread_fields(value).into_iter().map(move |field| format!("{name}[].{field}")))
         .collect();
+    let is_truth = |name: &&String| head.values_of((*name).clone()).all(|value| truth_in(value).is_some());
+    let truths = unread.iter().filter(is_truth).cloned().collect();
     unread.extend(fields);
     let plain = values().any(|(_, value)| value.as_str().is_some_and(|text| look(text) == Stored::Text));
-    Ok(Layout { format, columns, composed, votes, scale: None, scores: None, unread, empty, left_out, plain })
+    Ok(Layout { format, columns, composed, votes, scale: None, scores: None, unread, truths, empty, left_out, plain })
 }
 
 /// The given names, with `id` as the format's column for it.

@@ -64,6 +64,18 @@ impl Said {
         }
     }
 
+    /// The response of a conversation that begins with its prompt; all of it where it does not.
+    pub fn behind(self, prompt: &Said) -> Said {
+        let Said::Messages(mut messages) = self else { return self };
+        let asked = |text: &String| messages[0].role == "user" && messages[0].content.trim() == text.trim();
+        let at = match prompt {
+            Said::Text(text) => usize::from(messages.len() > 1 && asked(text)),
+            Said::Messages(prompt) if messages.len() > prompt.len() && messages.starts_with(prompt) => prompt.len(),
+            Said::Messages(_) => 0,
+        };
+        Said::Messages(messages.split_off(at))
+    }
+
     /// As the prompt of a response.
     pub fn into_prompt(self, form: Form) -> Vec<Message> {
         self.into_messages(form, "user")

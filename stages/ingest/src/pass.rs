@@ -9,8 +9,9 @@ use crate::bad_row::BadRow;
 use crate::column::Column;
 use crate::config::{Ingest, OnBadRow};
 use crate::faults::Faults;
-use crate::format::{Form, Part};
+use crate::format::{Form, Format, Part};
 use crate::intake::{Intake, Taken};
+use crate::layout::Layout;
 use crate::ledger::Place;
 use crate::record::{Reading, Record, join, read, row_id};
 use crate::row::{Counts, Doubt};
@@ -18,6 +19,9 @@ use crate::survey::Survey;
 
 /// Rows between two looks at whether to stop.
 const ROWS_PER_LOOK: u64 = 1024;
+
+/// The fewest labels of which some have to prefer each side.
+const MANY: u64 = 10;
 
 /// One pass over the files.
 pub struct Pass<'a> {
@@ -251,6 +255,24 @@ impl<'a> Pass<'a> {
         for (doubt, rows) in &self.doubts {
             outcome = outcome.figure(doubt.figure, *rows);
             self.context.warn(format!("{rows} rows {}", doubt.warning));
+        }
+        let given =
+            |layout: &Layout| matches!(layout.format, Format::JpoJudge | Format::Arena) && layout.scaled().is_none();
+        let (second, neither) = (counts.reoriented, counts.ties);
+        let first = counts.judged.saturating_sub(second + neither);
+        if counts.judged >= MANY
+            && first.min(second) == 0
+            && first + second > 0
+            && self.survey.layouts.iter().all(given)
+        {
+            let [side, other] = if first == 0 { ["second", "first"] } else { ["first", "second"] };
+            self.context.warn(format!(
+                "of {} labels none prefers the {other} response, {} prefer the {side} and {neither} neither; if its values \
+                 mean something else, name the column by what it holds: `columns: {{preference: THEIRS}}` (1 the first, 2 \
+                 the second), `feedback` (0, 1; 2 neither), `first_is_better` (1, 0) or `strength` (-3 to 3)",
+                counts.judged,
+                first.max(second)
+            ));
         }
         if let Some(share) = self.stage.holdout {
             outcome = outcome.figure("held out", counts.held_out);

@@ -209,6 +209,7 @@ impl Row<'_> {
     /// A prompt and a response as messages, in one form.
     pub fn exchange(&mut self, before: &Before, prompt: Said, response: Said) -> Result<[Vec<Message>; 2], BadRow> {
         let form = self.form_of(&[&prompt, &response]);
+        let response = response.behind(&prompt);
         Ok([self.opened(before, prompt, form)?, response.into_response(form)])
     }
 

@@ -120,7 +120,7 @@ impl Row<'_> {
     pub fn number(&mut self, column: Column) -> Result<Option<f64>, BadRow> {
         match self.take(column) {
             None => Ok(None),
-            Some(value) => match value.as_f64() {
+            Some(value) => match number_in(&value).or_else(|| truth_in(&value).filter(|_| column.is_truth())) {
                 Some(number) => Ok(Some(number)),
                 None => Err(BadRow::value(self.name(column), shown(&value), "a number")),
             },
@@ -149,12 +149,10 @@ impl Row<'_> {
     }
 
     pub fn label(&mut self) -> Result<f64, BadRow> {
-        match self.need(Column::Label)? {
-            Value::Bool(label) => Ok(f64::from(u8::from(label))),
-            value => match value.as_f64() {
-                Some(label) if (0.0..=1.0).contains(&label) => Ok(label),
-                _ => Err(BadRow::value(self.name(Column::Label), shown(&value), "true, false or a number in [0, 1]")),
-            },
+        let value = self.need(Column::Label)?;
+        match truth_in(&value).or_else(|| number_in(&value)) {
+            Some(label) if (0.0..=1.0).contains(&label) => Ok(label),
+            _ => Err(BadRow::value(self.name(Column::Label), shown(&value), "true, false or a number in [0, 1]")),
         }
     }
 
@@ -192,5 +190,23 @@ impl Row<'_> {
             return Err(BadRow::new("no_direction", detail));
         }
         Ok(numbers.into_iter().map(|x| (x / norm) as f32).collect())
+    }
+}
+
+/// A finite number, also where it is written as text.
+pub fn number_in(value: &Value) -> Option<f64> {
+    match value {
+        Value::String(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
+        other => other.as_f64(),
+    }
+}
+
+/// A truth value as 1 or 0, also where it is written as text.
+pub fn truth_in(value: &Value) -> Option<f64> {
+    match value {
+        Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
+        Value::String(text) if text.trim().eq_ignore_ascii_case("true") => Some(1.0),
+        Value::String(text) if text.trim().eq_ignore_ascii_case("false") => Some(0.0),
+        _ => None,
     }
 }

@@ -103,7 +103,7 @@ fn fault(finding: Finding) -> Error {
 
 impl Stage for Ingest {
     fn version(&self) -> String {
-        "6".to_owned()
+        "7".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {

@@ -37,7 +37,11 @@ fn broken_json() {
     check("17", "not_an_object", "invalid type: integer `17`, expected an object with columns");
     check(b"\0\0\0\0", "bad_json", "expected value, at byte 1 of 4");
     check(b"{\"prompt\":\"\xff\"}", "invalid_utf8", "byte 12 of the row is not UTF-8");
-    check(format!("{GOOD}{GOOD}"), "bad_json", "trailing characters, at byte 43 of 84");
+    check(
+        format!("{GOOD}{GOOD}"),
+        "bad_json",
+        "more behind the object; write one object a line: jq -c ., at byte 43 of 84",
+    );
     check(
         r#"{"prompt":"p","chosen":"a","rejected":"b","chosen":"z"}"#,
         "bad_json",

@@ -436,3 +436,106 @@ fn open_assistant_rows_that_fit_in_no_tree_are_named() {
     let found = Data::of("a.jsonl", unranked.to_string()).check(&["a.jsonl"], json!({}));
     assert!(found[0].text.contains("format `open_assistant_rows` needs `rank`"), "{found:?}");
 }
+
+/// Warnings of a run.
+fn warnings<'a>(done: &'a Done) -> Vec<&'a str> {
+    let text = |event: &'a Event| match event {
+        Event::Warned { text } => Some(text.as_str()),
+        _ => None,
+    };
+    done.events.iter().filter_map(text).collect()
+}
+
+#[test]
+fn numbers_and_truth_values_are_read_where_they_are_text() {
+    let of = |label: Value| {
+        let mut row = json!({"prompt": "q", "response_0": "a", "response_1": "b"});
+        row.as_object_mut().unwrap().extend(label.as_object().unwrap().clone());
+        row
+    };
+    for (label, p_hat) in [
+        (json!({"overall_preference": "-3"}), 1.0),
+        (json!({"overall_preference": " +3 "}), 0.0),
+        (json!({"overall_preference": "0.0"}), 0.5),
+        (json!({"better_response_id": "1"}), 0.0),
+        (json!({"p_hat": "0.75"}), 0.75),
+        (json!({"labels": true}), 1.0),
+        (json!({"labels": "False"}), 0.0),
+        (json!({"winner_model_a": false, "winner_model_b": "true", "winner_tie": "0"}), 0.0),
+    ] {
+        let done = ingest(&[of(label.clone())], json!({"form": "chat"}));
+        assert_eq!(verdicts(&done), told(&[("a", "b", p_hat)]), "{label}");
+    }
+    let labels =
+        ["True", "false", "1", " 0.25 "].map(|label| json!({"prompt": "q", "completion": label, "label": label}));
+    let items: Vec<Item> = ingest(&labels, json!({"form": "chat"})).rows("items");
+    assert_eq!(items.iter().map(|item| item.label).collect::<Vec<_>>(), [1.0, 0.0, 1.0, 0.25]);
+    let row = json!({"prompt": "q", "chosen": "a", "rejected": "b", "agreement": "0.8"});
+    assert_eq!(ingest(&[row], json!({})).rows::<Pair>("pairs")[0].p_hat, 0.8);
+    let csv = "prompt,chosen,rejected,agreement\nq,a,b,0.8\n";
+    let done = Data::of("a.csv", csv).run(&["a.csv"], json!({})).unwrap();
+    assert_eq!(done.rows::<Pair>("pairs")[0].p_hat, 0.8);
+    for (label, why) in [
+        (json!({"feedback": true}), "column `feedback` is the truth value true, wanted a number"),
+        (json!({"feedback": "inf"}), "column `feedback` is the text \"inf\", wanted a number"),
+        (json!({"overall_preference": "70%"}), "column `overall_preference` is the text \"70%\", wanted a number"),
+        // The places 1 and 2 in a column of ids, which begin at 0.
+        (
+            json!({"better_response_id": 2}),
+            "column `better_response_id` is 2, wanted 0 (the first) or 1 (the second); for 1 and 2 name it `columns: \
+             {preference: better_response_id}`",
+        ),
+    ] {
+        let error = Data::of("a.jsonl", of(label).to_string()).run(&["a.jsonl"], json!({})).err().unwrap();
+        assert!(error.contains(why), "{error}");
+    }
+    let places =
+        ingest(&[of(json!({"better_response_id": 2}))], json!({"columns": {"preference": "better_response_id"}}));
+    assert_eq!(verdicts(&places)[0].2, 0.0);
+}
+
+#[test]
+fn labels_that_all_prefer_one_side_are_a_warning() {
+    let rows = |label: &dyn Fn(usize) -> Value| -> Vec<Value> {
+        (0..10)
+            .map(|i| json!({"prompt": format!("q{i}"), "response_0": "a", "response_1": "b", "feedback": label(i)}))
+            .collect()
+    };
+    // 1 and 2 for the first and the second.
+    let done = ingest(&rows(&|i| json!(1 + i % 2)), json!({}));
+    let found = warnings(&done);
+    assert!(
+        found[0].starts_with("of 10 labels none prefers the first response, 5 prefer the second and 5 neither;"),
+        "{found:?}"
+    );
+    assert!(found[0].contains("`columns: {preference: THEIRS}`"), "{found:?}");
+    for label in [&|i| json!(i % 3) as Value, &|_| json!(2)] as [&dyn Fn(usize) -> Value; 2] {
+        assert_eq!(warnings(&ingest(&rows(label), json!({}))), Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn truth_values_beside_responses_without_labels_are_a_warning() {
+    let row = |safe: Value| json!({"prompt": "q", "response": "a", "is_safe": safe, "category": {"x": true}});
+    for safe in [json!(false), json!("True")] {
+        let done = ingest(&[row(safe)], json!({}));
+        let found = warnings(&done);
+        assert!(found[0].starts_with("what looks like labels is not read: `is_safe`; if it is"), "{found:?}");
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+    let named = ingest(&[row(json!("True"))], json!({"columns": {"label": "is_safe"}}));
+    assert_eq!(named.rows::<Item>("items")[0].label, 1.0);
+}
+
+#[test]
+fn responses_that_are_whole_conversations_lose_the_prompt() {
+    let rows = [
+        json!({"instruction": "q", "generations": [chat(&["q", "a"]), chat(&["q", "b"])], "ratings": [5, 3]}),
+        json!({"prompt": chat(&["q", "x", "y"]), "response_0": chat(&["q", "x", "y", "a"]),
+            "response_1": chat(&["q", "x", "y", "b"]), "feedback": 0}),
+    ];
+    for row in rows {
+        let done = ingest(&[row], json!({"form": "chat"}));
+        assert_eq!(verdicts(&done), told(&[("a", "b", 1.0)]));
+    }
+}

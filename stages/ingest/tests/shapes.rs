@@ -129,7 +129,7 @@ fn what_is_no_data_is_called_what_it_is() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea423c2713d436b5ee50593a9640e0018c1550b5a0002f74190d6caea8\nsize 123456789\n";
     let wide = |order: fn(u32) -> [u8; 4]| "{\"a\": 1}".chars().flat_map(|it| order(it.into())).collect::<Vec<_>>();
     let (little, big) = (wide(u32::to_le_bytes), wide(u32::to_be_bytes));
-    let cases: [(&str, &[u8], &str); 18] = [
+    let cases: [(&str, &[u8], &str); 21] = [
         ("a.jsonl", &little, "UTF-32; write it as UTF-8: iconv -f utf-32le -t utf-8"),
         ("a.jsonl", &[&[0xff, 0xfe, 0, 0], &little[..]].concat(), "UTF-32; write it as UTF-8: iconv -f utf-32le"),
         ("a.jsonl", &[&[0, 0, 0xfe, 0xff], &big[..]].concat(), "UTF-32; write it as UTF-8: iconv -f utf-32be"),
@@ -149,7 +149,10 @@ fn what_is_no_data_is_called_what_it_is() {
         ),
         ("a.csv", b"PK\x03\x04rest", "a zip archive (or .xlsx, .npz)"),
         ("a.jsonl.xz", b"\xfd7zXZ\0", "packed with xz; unpack it first"),
-        ("a.jsonl", b"{\0\"\0a\0\"\0:\0", "UTF-16 without a byte order mark"),
+        ("a.jsonl", b"{\0\"\0a\0\"\0:\0", "UTF-16 without a byte order mark; write it as UTF-8: iconv -f utf-16le"),
+        ("a.jsonl", b"\0{\0\"\0a\0\"\0:", "UTF-16 without a byte order mark; write it as UTF-8: iconv -f utf-16be"),
+        ("a.csv", b"prompt,chosen,rejected\rp,a,b\rq,c,d\r", "its lines end in CR alone; write them with LF: tr"),
+        ("a.jsonl", b"{\"prompt\":\"p\"}\r{\"prompt\":\"q\"}\r", "its lines end in CR alone"),
         ("a.arrow", b"ARROW1\0\0", "an Arrow file"),
         ("a.tar", &tar, "a tar archive"),
         ("a.jsonl", &gzip(&tar), "packed, and inside: a tar archive"),
@@ -166,6 +169,20 @@ fn what_is_no_data_is_called_what_it_is() {
         let found = data.check(&[name], json!({}));
         assert!(found.len() == 1 && data.short(&found[0].text).starts_with(&format!("{name}: ")), "{name}: {found:?}");
         assert!(found[0].text.contains(what), "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn a_folder_of_save_to_disk_is_called_so() {
+    let data = Data::new();
+    for (folder, files) in [
+        ("one", vec!["dataset_info.json", "state.json", "data-00000-of-00001.arrow"]),
+        ("splits", vec!["dataset_dict.json"]),
+    ] {
+        std::fs::create_dir(data.path(folder)).unwrap();
+        files.iter().for_each(|file| std::fs::write(data.path(folder).join(file), "{}").unwrap());
+        let found = data.check(&[folder], json!({}));
+        assert!(found[0].text.contains("a folder of `save_to_disk`, whose rows are Arrow files"), "{found:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Known;
 use crate::bad_row::BadRow;
 use crate::column::Column::{self, *};
+use crate::column::words;
 use crate::record::Record;
 use crate::row::Row;
 use crate::tables::comparisons;
@@ -90,6 +91,13 @@ fn label(row: &mut Row<'_>) -> Result<Option<f64>, BadRow> {
     let p_hat = match row.number_of_all(Feedback, 0.0, 2.0, wanted)? {
         Some(0.0) => Some(1.0),
         Some(1.0) => Some(0.0),
+        // A column of ids of the better response has none for neither: there 1 and 2 are the places.
+        Some(2.0) if words(row.name(Feedback)).any(|word| word == "id") => {
+            let name = row.name(Feedback);
+            let wanted =
+                format!("0 (the first) or 1 (the second); for 1 and 2 name it `columns: {{preference: {name}}}`");
+            return Err(BadRow::value(name, 2, &wanted));
+        }
         Some(2.0) => Some(0.5),
         Some(other) => return Err(BadRow::value(row.name(Feedback), other, wanted)),
         None => None,

@@ -9,7 +9,7 @@ use crate::column::Column::*;
 use crate::dialogue::dialogue;
 use crate::messages::{Said, Split};
 use crate::record::Record;
-use crate::row::{Doubt, Row};
+use crate::row::{Doubt, Row, number_in};
 use crate::shared::is_dialogue;
 use crate::tables::PAIRS;
 
@@ -58,7 +58,7 @@ pub const FORMAT: Known = Known {
             places.remove(&Messages);
         }
         // A share of those who prefer the chosen side, and nothing else of that name.
-        let share = |value: &Value| value.as_f64().is_some_and(|share| (0.5..=1.0).contains(&share));
+        let share = |value: &Value| number_in(value).is_some_and(|share| (0.5..=1.0).contains(&share));
         let other = places.contains_key(&PHat) || !head.all(Agreement, share);
         if other && !head.is_given(Agreement) {
             places.remove(&Agreement);

@@ -8,7 +8,7 @@ use crate::column::Column::{self, *};
 use crate::head::Head;
 use crate::messages::Said;
 use crate::record::{Record, Side};
-use crate::row::Row;
+use crate::row::{Row, number_in};
 use crate::scores::{Scores, field};
 use crate::stored::list_in;
 use crate::tables::comparisons;
@@ -165,8 +165,7 @@ fn number(place: &str, value: Option<Value>) -> Result<Option<f64>, BadRow> {
         Value::String(text) if ["", "n/a", "none", "nan"].contains(&text.trim().to_lowercase().as_str()) => {
             return Ok(None);
         }
-        Value::String(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
-        other => other.as_f64(),
+        value => number_in(value),
     };
     number.map(Some).ok_or_else(|| BadRow::value(place, format!("scored with {}", shown(&value)), "a number"))
 }

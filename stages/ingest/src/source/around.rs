@@ -20,10 +20,12 @@ pub enum Around {
 pub fn begun(start: &[u8]) -> Result<Option<Around>, String> {
     let mut scan = Scan { text: start, at: 0 };
     let (mut keys, mut lists, mut objects) = (Vec::new(), Vec::new(), Vec::new());
+    let mut columns = 0;
     // True where the first object ends within the bytes that were read.
     let complete = scan.members(|scan, key| {
         match scan.peek() {
             Some(b'[') if scan.after(b'[') == Some(b'{') => lists.push(key.clone()),
+            Some(b'[') => columns += 1,
             Some(b'{') => objects.push(scan.inner_key()),
             _ => {}
         }
@@ -48,6 +50,12 @@ pub fn begun(start: &[u8]) -> Result<Option<Around>, String> {
         }
     }
     let rest = start[scan.at..].trim_ascii();
+    if known && complete && rest.is_empty() && columns > 1 && columns == keys.len() {
+        return Err(
+            "one object with a list for each column; write rows instead: to_json(orient=\"records\", lines=True)"
+                .to_owned(),
+        );
+    }
     let first = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let over_lines = if complete { start[..scan.at].contains(&b'\n') } else { first.trim_ascii() == b"{" };
     Ok(if !lists.is_empty() && !known && rest.is_empty() {
@@ -173,6 +181,7 @@ mod tests {
         assert!(
             error("{\"prompt\":{\"0\":\"p\",\"1\":\"q\"},\"chosen\":{\"0\":\"a\"}}").contains("orient=\"records\"")
         );
+        assert!(error("{\"prompt\":[\"p\",\"q\"],\"chosen\":[\"a\",\"b\"]}").contains("a list for each column"));
         assert!(error("{\"q17\":{\"prompt\":\"p\"},\"q18\":{\"prompt\":\"q\"}}").contains("a row under each key"));
     }
 }

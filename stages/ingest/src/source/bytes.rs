@@ -12,8 +12,8 @@ use kit::{Error, Result};
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 /// The first bytes of a gzip file.
 pub const GZIP: &[u8] = b"\x1f\x8b";
-/// The first bytes of a Zstandard file.
-pub const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+/// The first bytes of a frame of Zstandard.
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 
 /// Bytes read at once. Small, so that the share of a packed file that was read is known.
 const CHUNK: usize = 1 << 15;
@@ -23,6 +23,11 @@ pub type Text = BufReader<Box<dyn Read>>;
 
 /// Bytes of a file that were read, before they are unpacked.
 pub type Position = Rc<Cell<u64>>;
+
+/// True where a file is packed with Zstandard. Some tools put a frame of notes before the first one.
+pub fn is_zstd(start: &[u8]) -> bool {
+    start.starts_with(ZSTD) || matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
 
 /// Opens the text of a file.
 ///
@@ -35,7 +40,7 @@ pub fn open(path: &Path) -> Result<(Text, Position)> {
     let start = raw.fill_buf().map_err(Error::io(path))?;
     let unpacked: Box<dyn Read> = if start.starts_with(GZIP) {
         Box::new(flate2::bufread::MultiGzDecoder::new(raw))
-    } else if start.starts_with(ZSTD) {
+    } else if is_zstd(start) {
         Box::new(zstd::Decoder::with_buffer(raw).map_err(failed(path))?)
     } else {
         Box::new(raw)
@@ -168,6 +173,9 @@ mod tests {
         assert_eq!(read(&[gzip(half), gzip(rest)].concat()).unwrap(), text);
         let frames = [half, rest].map(|part| zstd::encode_all(part, 1).unwrap());
         assert_eq!(read(&frames.concat()).unwrap(), text);
+        // A frame of notes before the others.
+        let noted = [b"\x50\x2a\x4d\x18\x03\0\0\0abc".as_slice(), &frames.concat()].concat();
+        assert_eq!(read(&noted).unwrap(), text);
         for empty in [&b""[..], b"\xef\xbb\xbf", b"\xff\xfe"] {
             assert_eq!(read(empty).unwrap(), "");
         }

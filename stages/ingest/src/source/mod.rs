@@ -182,10 +182,11 @@ impl SourceFile {
 
 /// The files in a folder that are read as one: its Parquet files, or the text files of one kind.
 fn parts_of(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut kinds: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
+    let (mut kinds, mut arrow): (BTreeMap<&str, Vec<PathBuf>>, bool) = (BTreeMap::new(), false);
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        arrow |= name.ends_with(".arrow") || name == "dataset_dict.json";
         let kind = ENDINGS.iter().find(|kind| shape::unpacked(&name).ends_with(*kind) && !name.starts_with('.'));
         if let Some(kind) = kind.filter(|_| path.is_file()) {
             kinds.entry(kind).or_default().push(path);
@@ -195,6 +196,11 @@ fn parts_of(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut parts = match (kinds.get(".parquet"), kinds.len()) {
         // Descriptions in JSON or CSV stand beside the Parquet files of many data sets.
         (Some(parts), _) => parts.clone(),
+        (None, _) if arrow => {
+            let text =
+                "a folder of `save_to_disk`, whose rows are Arrow files; write each split by `to_parquet` or `to_json`";
+            return Err(Error::data(format!("{}: {text}", folder.display())));
+        }
         (None, 1) => kinds.into_values().next().expect("there is one"),
         (None, 0) => {
             let text = format!("{}: no file in this folder ends in {}", folder.display(), ENDINGS.join(", "));

@@ -6,7 +6,7 @@ use std::path::Path;
 use kit::{Error, Result};
 
 use super::around::{Around, begun};
-use super::bytes::{GZIP, ZSTD, failed, open};
+use super::bytes::{GZIP, failed, is_zstd, open};
 use super::decisions;
 
 /// The encoding of a file.
@@ -46,7 +46,7 @@ pub fn encoding(path: &Path) -> Result<(Encoding, bool)> {
     let wrong = |what: String| Error::data(format!("{}: {what}", path.display()));
     let mut raw = Vec::new();
     kit::open_file(path)?.take(START).read_to_end(&mut raw).map_err(Error::io(path))?;
-    let packed = raw.starts_with(GZIP) || raw.starts_with(ZSTD);
+    let packed = raw.starts_with(GZIP) || is_zstd(&raw);
     if let Some(what) = foreign(&raw) {
         return Err(wrong(what));
     }
@@ -60,7 +60,7 @@ pub fn encoding(path: &Path) -> Result<(Encoding, bool)> {
     if packed && let Some(what) = foreign(&start) {
         return Err(wrong(format!("packed, and inside: {what}")));
     }
-    if packed && (start.starts_with(GZIP) || start.starts_with(ZSTD)) {
+    if packed && (start.starts_with(GZIP) || is_zstd(&start)) {
         return Err(wrong("packed twice; unpack it once (gunzip, unzstd)".to_owned()));
     }
     if packed && start.starts_with(b"PAR1") {
@@ -81,6 +81,10 @@ pub fn encoding(path: &Path) -> Result<(Encoding, bool)> {
             return Err(Error::Pipeline(format!("{}: {text}", path.display())));
         }
     };
+    let of_lines = matches!(encoding, Encoding::JsonLines | Encoding::Csv { .. });
+    if of_lines && start.contains(&b'\r') && !start.contains(&b'\n') {
+        return Err(wrong("its lines end in CR alone; write them with LF: tr '\\r' '\\n'".to_owned()));
+    }
     Ok((encoding, packed))
 }
 
@@ -138,7 +142,8 @@ fn foreign(start: &[u8]) -> Option<String> {
     // Text in two bytes a letter, without the mark that would say so.
     let every_second = |from: usize| start.len() > 3 && start[from..].iter().take(64).step_by(2).all(|byte| *byte == 0);
     if every_second(0) != every_second(1) {
-        return Some("UTF-16 without a byte order mark; write it as UTF-8: iconv -f utf-16le -t utf-8".to_owned());
+        let name = if every_second(0) { "utf-16be" } else { "utf-16le" };
+        return Some(format!("UTF-16 without a byte order mark; write it as UTF-8: iconv -f {name} -t utf-8"));
     }
     None
 }

@@ -30,6 +30,12 @@ pub fn parse(text: &[u8], wanted: &Wanted) -> Result<Fields, BadRow> {
         let full = error.to_string();
         let place = format!(" at line {} column {}", error.line(), error.column());
         let what = full.strip_suffix(&place).unwrap_or(&full);
+        let rest = text.as_bytes().get(error.column().saturating_sub(1));
+        let what = if what == "trailing characters" && matches!(rest, Some(b'{' | b',')) && text.starts_with('{') {
+            "more behind the object; write one object a line: jq -c ."
+        } else {
+            what
+        };
         if error.is_data() && !text.starts_with('{') {
             BadRow::new("not_an_object", what)
         } else {
@@ -188,6 +194,9 @@ impl<'de> Visitor<'de> for ValueSeed {
         let mut fields = Map::new();
         while let Some(name) = map.next_key::<String>()? {
             let value = member(&name, &mut map)?;
+            if fields.contains_key(&name) {
+                return Err(serde::de::Error::custom(format!("`{name}` stands twice in an object")));
+            }
             fields.insert(name, value);
         }
         Ok(Value::Object(fields))
@@ -208,6 +217,21 @@ mod tests {
         assert!(read(r#"{"a":Nan}"#).is_err() && read(r#"{"a":NaN"#).is_err());
         let wanted = Some(BTreeSet::from(["a".to_owned()]));
         assert_eq!(parse(br#"{"a":1,"b":NaN}"#, &wanted).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_stands_twice_or_behind_a_row_is_refused() {
+        let error = |text: &str| parse(text.as_bytes(), &None).unwrap_err().to_string();
+        assert!(error(r#"{"a":1,"a":2}"#).contains("column `a` stands twice in the row"));
+        assert!(
+            error(r#"{"m":[{"role":"user","content":"p","content":"q"}]}"#)
+                .contains("`content` stands twice in an object")
+        );
+        assert!(read_value(r#"[{"role":"user","role":"system","content":"q"}]"#).is_err());
+        let behind = "bad_json: more behind the object; write one object a line: jq -c ., at byte 8 of 14";
+        assert_eq!(error(r#"{"a":1}{"a":2}"#), behind);
+        assert!(error(r#"{"a":1},"#).contains("write one object a line"));
+        assert!(error(r#"{"a":1}]"#).contains("trailing characters"));
     }
 
     #[test]
