@@ -86,7 +86,7 @@ impl Evaluate {
 
 impl Stage for Evaluate {
     fn version(&self) -> String {
-        format!("4+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("5+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {

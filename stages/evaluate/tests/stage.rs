@@ -421,5 +421,5 @@ fn the_version_stands_for_the_output() {
         let ends = [Some(row.value), row.low, row.high].map(|end| end.map(|end| format!("{end:.2}")));
         format!("{} {ends:?} {} {}", row.metric, row.rows, row.note)
     });
-    harness::check_golden(&stage, lines, "4+lm2+objective1", "58ecc7a7ff14");
+    harness::check_golden(&stage, lines, "5+lm2+objective1", "58ecc7a7ff14");
 }

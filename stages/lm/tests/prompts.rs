@@ -201,6 +201,25 @@ fn calls_that_a_template_leaves_out_are_refused() {
     hears.single(&prompt, &[call(calls, "")], &STOP, 512).unwrap().unwrap();
 }
 
+#[test]
+fn answers_that_a_template_leaves_out_are_refused() {
+    let prompt = [turn("user", "how warm is it?")];
+    let answer = [turn("assistant", "twenty")];
+    let several = [turn("assistant", "call"), turn("tool", "20"), turn("assistant", "twenty")];
+    let deaf = text(&QWEN.replace("{{ m.content }}", "{{ m.content if m.role != 'assistant' }}"));
+    for answer in [&answer[..], &several] {
+        let refused = deaf.single(&prompt, answer, &STOP, 512).unwrap().unwrap_err();
+        assert_eq!(refused.reason(), "words_left_out", "{refused}");
+    }
+    // An answer without words is all there; so is one that a template shortens or changes.
+    deaf.single(&prompt, &[turn("assistant", " ")], &STOP, 512).unwrap().unwrap();
+    for change in ["m.content.split('</think>')[-1] | trim", "m.content | upper"] {
+        let changes = text(&QWEN.replace("m.content", change));
+        let answer = [turn("assistant", "<think>warm</think> twenty ")];
+        changes.single(&prompt, &answer, &STOP, 512).unwrap().unwrap();
+    }
+}
+
 /// `fixtures/make_tools.py` asked transformers for text and mask.
 #[test]
 fn conversations_with_tools_are_those_of_transformers() {

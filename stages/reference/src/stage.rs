@@ -48,7 +48,7 @@ impl Reference {
 
 impl Stage for Reference {
     fn version(&self) -> String {
-        format!("3+lm{}", lm::VERSION)
+        format!("4+lm{}", lm::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {

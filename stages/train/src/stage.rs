@@ -60,7 +60,7 @@ impl Train {
 
 impl Stage for Train {
     fn version(&self) -> String {
-        format!("7+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("8+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {

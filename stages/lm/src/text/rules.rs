@@ -126,6 +126,12 @@ pub enum Refusal {
          where it should call; take a template that writes them, such as that of a model made for tools"
     )]
     CallsLeftOut,
+    /// The template leaves out the text of an answer.
+    #[error(
+        "the chat template writes nothing of the answer's text, so that every answer would give the same tokens; take \
+         the template that belongs to the model"
+    )]
+    WordsLeftOut,
     /// Nothing of the completion is marked.
     #[error("the chat template marks with {{% generation %}} what is scored, and nothing of the completion is marked")]
     NothingMarked,
@@ -160,6 +166,7 @@ impl Refusal {
             Refusal::PrefixMismatch { .. } => "prefix_mismatch",
             Refusal::Displaced { .. } => "prompt_displaced",
             Refusal::CallsLeftOut => "tool_calls_left_out",
+            Refusal::WordsLeftOut => "words_left_out",
             Refusal::NothingMarked => "nothing_marked",
             Refusal::EmptyCompletion => "empty_completion",
             Refusal::EmptyPrompt => "empty_prompt",

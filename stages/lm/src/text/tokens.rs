@@ -297,6 +297,9 @@ impl Text {
                     PromptMismatch::Keep | PromptMismatch::Reject => {}
                 }
             }
+            if let After::Response(response) = after {
+                self.writes_words(prompt, response, rules, &whole.text)?;
+            }
             start = start.min(agreed(&whole));
             wholes.push(whole);
         }
@@ -468,6 +471,26 @@ impl Text {
             let Ok(plain) = self.render(marker, prompt, &others, false, None) else { continue };
             if self.render(marker, prompt, &response[..=at], false, None)? == plain {
                 return Err(Stop::Refused(Refusal::CallsLeftOut));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses an answer of whose words the template writes nothing.
+    fn writes_words(&self, prompt: &[Turn], response: &[Turn], rules: &TextRules, whole: &str) -> Tried<()> {
+        for (at, turn) in response.iter().enumerate().filter(|(_, turn)| turn.role == ASSISTANT) {
+            let words = turn.content.trim();
+            if words.is_empty() || whole.contains(words) {
+                continue;
+            }
+            let texts = texts_of(prompt, response)?;
+            let (marker, stand_in) = (self.marker(&texts, rules)?, Borders::beside(&texts)?.stand_in());
+            let mut probe = response.to_vec();
+            probe[at].content = &stand_in;
+            // A template that refuses other words does read them.
+            let Ok(probed) = self.render(&marker, prompt, &probe, false, None) else { continue };
+            if self.render(&marker, prompt, response, false, None)? == probed {
+                return Err(Stop::Refused(Refusal::WordsLeftOut));
             }
         }
         Ok(())
