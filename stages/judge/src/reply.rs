@@ -110,11 +110,9 @@ fn listed(value: &Value) -> Vec<(String, Option<f64>)> {
     let mut all: Vec<(String, Option<f64>)> = match value {
         Value::Array(entries) => entries
             .iter()
-            .filter_map(|entry| {
-                Some((entry.get("token")?.as_str()?.to_owned(), entry.get("logprob").and_then(Value::as_f64)))
-            })
+            .filter_map(|entry| Some((token_of(entry)?, entry.get("logprob").and_then(Value::as_f64))))
             .collect(),
-        Value::Object(map) => map.iter().map(|(token, logp)| (token.clone(), logp.as_f64())).collect(),
+        Value::Object(map) => map.iter().map(|(token, logp)| (spelled(token), logp.as_f64())).collect(),
         _ => Vec::new(),
     };
     let mut at = 0;
@@ -122,6 +120,29 @@ fn listed(value: &Value) -> Vec<(String, Option<f64>)> {
         if all[..at].contains(&all[at]) { _ = all.remove(at) } else { at += 1 }
     }
     all
+}
+
+/// The text of an alternative: its bytes where it has them and no token, or the token's number in place of its text.
+fn token_of(entry: &Value) -> Option<String> {
+    let token = entry.get("token").and_then(Value::as_str);
+    match token.filter(|token| !token.starts_with("token_id:")) {
+        Some(token) => Some(spelled(token)),
+        None => {
+            let bytes = entry.get("bytes").and_then(Value::as_array).map(|bytes| {
+                let bytes = bytes.iter().map(|byte| byte.as_u64().and_then(|byte| u8::try_from(byte).ok()));
+                bytes.collect::<Option<Vec<u8>>>()
+            });
+            bytes.flatten().and_then(|bytes| String::from_utf8(bytes).ok()).or_else(|| token.map(str::to_owned))
+        }
+    }
+}
+
+/// A token with a space where a vocabulary's own sign for it stands at its beginning.
+fn spelled(token: &str) -> String {
+    match token.strip_prefix(['\u{2581}', '\u{120}']) {
+        Some(rest) => format!(" {rest}"),
+        None => token.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +243,24 @@ mod tests {
         bytes[at] = 0xff;
         let value = endpoint::read_json(&bytes).unwrap();
         assert_eq!(labels(super::read(&value, &Labels::default())).second, -1.5);
+    }
+
+    #[test]
+    fn tokens_are_read_from_bytes_and_from_signs_of_the_vocabulary() {
+        let expected = labels(said(&[(" A", -0.4), ("B", -1.5)]));
+        for top in [
+            json!([{"bytes": [32, 65], "logprob": -0.4}, {"token": null, "bytes": [66], "logprob": -1.5}]),
+            json!([{"token": "token_id:362", "bytes": [32, 65], "logprob": -0.4}, {"token": "B", "logprob": -1.5}]),
+            json!([{"token": "\u{2581}A", "logprob": -0.4}, {"token": "B", "bytes": [1, 2], "logprob": -1.5}]),
+            json!([{"token": "\u{120}A", "logprob": -0.4}, {"token": "B", "bytes": null, "logprob": -1.5}]),
+            json!({"\u{2581}A": -0.4, "B": -1.5}),
+        ] {
+            assert_eq!(labels(read(&completion(top.clone()))), expected, "{top}");
+        }
+        // A number without bytes names the token in the message.
+        let Content::Answers(mut answers) = said(&[("token_id:7", -0.1)]) else { panic!("it was there") };
+        let answer = answers.remove(0);
+        assert_eq!((answer.labels, answer.likeliest.0.as_str()), (None, "token_id:7"));
     }
 
     #[test]
