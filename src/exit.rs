@@ -15,7 +15,8 @@ pub const UNREACHABLE: i32 = 69;
 pub const INTERNAL: i32 = 70;
 /// Reading or writing failed: a full disk, missing rights, a full or closed stdout, no more threads.
 pub const IO: i32 = 74;
-/// Interrupted, or another process holds a lock; run the same command again to go on.
+/// Interrupted, or waiting: another process holds a lock, answers of a batch are to come, a limit of cost is reached. Run
+/// the same command again to go on.
 pub const AGAIN: i32 = 75;
 /// The pipeline file is wrong.
 pub const PIPELINE: i32 = 78;
@@ -36,7 +37,7 @@ pub fn code(error: &Error) -> i32 {
             kit::Error::Data(_) => DATA,
             kit::Error::Pipeline(_) => PIPELINE,
             kit::Error::Unreachable(_) => UNREACHABLE,
-            kit::Error::Interrupted => AGAIN,
+            kit::Error::Interrupted | kit::Error::Waiting(_) => AGAIN,
             kit::Error::Io { .. } => IO,
             kit::Error::Internal(_) => INTERNAL,
         },

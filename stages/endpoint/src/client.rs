@@ -2,10 +2,9 @@
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use kit::Result;
 use ureq::Agent;
 
 use crate::config::Endpoint;
@@ -14,6 +13,7 @@ use crate::key::Key;
 use crate::pause::{pause, random_share, retry_after};
 use crate::protocol::{Content, Form, Protocol};
 use crate::reply::{self, NoReply};
+use crate::usage::Usage;
 
 /// The longest `Retry-After` that is waited for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
@@ -39,8 +39,43 @@ pub(crate) enum Reply<A> {
     Unreachable(String),
     /// No request will succeed.
     Hopeless(String),
+    /// It was answered with something that cannot be right; the answers that are, in their places.
+    Wrong(Vec<Option<A>>, String),
+    /// It would cost more than there is left.
+    Unaffordable(String),
     /// A stop was requested before the answer.
     Abandoned,
+}
+
+impl<A> Reply<A> {
+    /// True where no further request makes sense.
+    pub(crate) fn ends_all(&self) -> bool {
+        matches!(self, Reply::Hopeless(_) | Reply::Unreachable(_) | Reply::Wrong(..) | Reply::Unaffordable(_))
+    }
+}
+
+/// A reply, with what it took.
+pub(crate) struct Sent<A> {
+    pub(crate) reply: Reply<A>,
+    /// Number of times the request was sent.
+    pub(crate) times: u32,
+    /// Tokens of all replies to it.
+    pub(crate) usage: Usage,
+}
+
+/// The findings of the probe.
+pub(crate) struct Settled {
+    /// The form of requests that is taken.
+    pub(crate) form: Form,
+    /// What there is to say of it before the first question; empty where nothing is.
+    pub(crate) remark: String,
+}
+
+/// Tokens and their cost, spent and under way.
+#[derive(Default)]
+struct Budget {
+    spent: f64,
+    under_way: f64,
 }
 
 /// One try.
@@ -76,12 +111,15 @@ pub(crate) struct Client<P> {
     backoff: Duration,
     /// The form of requests that the endpoint takes, once known.
     form: OnceLock<Form>,
+    budget: Mutex<Budget>,
+    /// True where a reply came without its tokens.
+    uncounted: AtomicBool,
 }
 
 impl<P: Protocol> Client<P> {
     /// # Errors
     /// When the key cannot be read.
-    pub(crate) fn new(endpoint: &Endpoint, protocol: Arc<P>) -> Result<Client<P>> {
+    pub(crate) fn new(endpoint: &Endpoint, protocol: Arc<P>, spent: Usage) -> kit::Result<Client<P>> {
         let mut config = Agent::config_builder()
             .timeout_global(Some(Duration::from_secs_f64(endpoint.timeout_seconds)))
             .http_status_as_error(false)
@@ -105,60 +143,130 @@ impl<P: Protocol> Client<P> {
             protocol,
             backoff: Duration::from_secs_f64(endpoint.backoff_seconds),
             form: OnceLock::new(),
+            budget: Mutex::new(Budget { spent: endpoint.cost(spent), under_way: 0.0 }),
+            uncounted: AtomicBool::new(false),
         })
     }
 
-    /// Finds out what the endpoint takes, by a request whose answer is not used. Gives why it takes nothing, and the
-    /// number of requests sent.
-    pub(crate) fn settle(&self, stop: &AtomicBool) -> (Option<Reply<P::Answer>>, u32) {
-        let mut all = 0;
-        let mut refusals = Vec::new();
+    /// Finds out what the endpoint takes, by a request whose answer is not used; the error is why it takes nothing.
+    /// Gives the number of requests sent and their tokens, too.
+    pub(crate) fn settle(&self, stop: &AtomicBool) -> (Result<Settled, Reply<P::Answer>>, u32, Usage) {
+        let (mut all, mut usage) = (0, Usage::default());
+        let mut refusals: Vec<(String, Vec<String>)> = Vec::new();
         for form in self.protocol.forms() {
-            let (reply, sent) = self.ask_as(&self.protocol.probe(form), form, true, stop);
-            all += sent;
-            match reply {
-                Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _) => {
-                    self.form.set(form).expect("it is settled once");
-                    return (None, all);
+            let probe = self.protocol.probe(form);
+            let sent = self.ask_as(&probe, form, true, stop);
+            all += sent.times;
+            usage += sent.usage;
+            let detail = match sent.reply {
+                Reply::Answered(answers) if answers.len() < probe.len() => {
+                    format!("it gave {} of {} answers", answers.len(), probe.len())
                 }
-                Reply::Nothing(_, detail) => refusals.push(format!("{form}: {detail}")),
-                other => return (Some(other), all),
+                Reply::Nothing(reason, detail) if reason != BAD_ANSWER => detail,
+                reply @ (Reply::Answered(_) | Reply::Nothing(..)) => {
+                    let mut remarks = Vec::new();
+                    if form != self.protocol.forms()[0] {
+                        remarks.push(format!("it takes requests with {}", self.protocol.name(form)));
+                    }
+                    if let Reply::Nothing(_, detail) = reply {
+                        remarks.push(format!("its first reply is of no use: {detail}"));
+                    }
+                    if self.uncounted.load(Ordering::Relaxed) {
+                        remarks
+                            .push("it states no `usage`: the cost is that of the tokens that are expected".to_owned());
+                    }
+                    self.form.set(form).expect("it is settled once");
+                    let remark = if remarks.is_empty() {
+                        String::new()
+                    } else {
+                        format!("{}: {}", self.shown, remarks.join("; "))
+                    };
+                    return (Ok(Settled { form, remark }), all, usage);
+                }
+                other => return (Err(other), all, usage),
+            };
+            match refusals.iter_mut().find(|(known, _)| *known == detail) {
+                Some((_, forms)) => forms.push(self.protocol.name(form)),
+                None => refusals.push((detail, vec![self.protocol.name(form)])),
             }
         }
+        let refusals: Vec<String> =
+            refusals.into_iter().map(|(detail, forms)| format!("{}: {detail}", forms.join("; "))).collect();
         let text = format!("{} does not take {}: {}", self.shown, self.protocol.wanted(), refusals.join("; "));
-        (Some(Reply::Hopeless(text)), all)
+        (Err(Reply::Hopeless(text)), all, usage)
     }
 
-    /// Sends questions in one request until they are answered or hopeless. Gives the number of times it was sent, too.
-    pub(crate) fn ask(&self, questions: &[P::Question], stop: &AtomicBool) -> (Reply<P::Answer>, u32) {
+    /// Sends questions in one request until they are answered or hopeless.
+    pub(crate) fn ask(&self, questions: &[P::Question], stop: &AtomicBool) -> Sent<P::Answer> {
         self.ask_as(questions, *self.form.get().expect("settled before the first question"), false, stop)
     }
 
-    fn ask_as(
+    fn ask_as(&self, questions: &[P::Question], form: Form, is_probe: bool, stop: &AtomicBool) -> Sent<P::Answer> {
+        let request = self.endpoint.request(&*self.protocol, questions, form);
+        let expected = self.endpoint.cost(Usage::ahead(&request, self.protocol.tokens(questions)));
+        if let Err(text) = self.reserve(expected) {
+            return Sent { reply: Reply::Unaffordable(text), times: 0, usage: Usage::default() };
+        }
+        let mut usage = Usage::default();
+        let (reply, times) = self.insist(&request, questions, form, is_probe, &mut usage, stop);
+        let is_paid = matches!(reply, Reply::Answered(_) | Reply::Wrong(..) | Reply::Nothing(BAD_ANSWER, _));
+        if is_paid && usage.is_nothing() && self.endpoint.price.is_some() {
+            // A server that counts nothing does not work for nothing.
+            usage = Usage::ahead(&request, self.protocol.tokens(questions));
+            self.uncounted.store(true, Ordering::Relaxed);
+        }
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.under_way -= expected;
+        budget.spent += self.endpoint.cost(usage);
+        Sent { reply, times, usage }
+    }
+
+    /// Sets aside what a request is expected to cost.
+    fn reserve(&self, expected: f64) -> Result<(), String> {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(most), Some(price)) = (self.endpoint.max_cost, &self.endpoint.price)
+            && budget.spent + budget.under_way + expected > most
+        {
+            return Err(format!(
+                "the next request to {} may cost {}; {} of `max_cost: {most}` are spent and {} are under way. What was \
+                 answered is kept: raise `endpoint.max_cost` and run again to go on",
+                self.shown,
+                price.words(expected),
+                price.words(budget.spent),
+                price.words(budget.under_way),
+            ));
+        }
+        budget.under_way += expected;
+        Ok(())
+    }
+
+    /// Sends a request until it is answered or hopeless. Gives the number of times, too.
+    fn insist(
         &self,
+        request: &str,
         questions: &[P::Question],
         form: Form,
         is_probe: bool,
+        usage: &mut Usage,
         stop: &AtomicBool,
     ) -> (Reply<P::Answer>, u32) {
-        let request = self.endpoint.request(&*self.protocol, questions, form);
         let mut sent = 0;
         loop {
             if stop.load(Ordering::Relaxed) {
                 return (Reply::Abandoned, sent);
             }
             sent += 1;
-            let (after, why, failure) = match self.send(&request, questions) {
+            let (after, why, failure) = match self.send(request, questions, usage) {
                 Try::Final(reply) => return (reply, sent),
                 Try::Later { after, why, failure } => (after, why, failure),
             };
             if sent > self.endpoint.retries {
-                let others_are_answered = || {
+                let mut others_are_answered = || {
                     let probe = self.protocol.probe(form);
                     let request = self.endpoint.request(&*self.protocol, &probe, form);
                     !is_probe
                         && matches!(
-                            self.send(&request, &probe),
+                            self.send(&request, &probe, usage),
                             Try::Final(Reply::Answered(_) | Reply::Nothing(BAD_ANSWER, _))
                         )
                 };
@@ -182,7 +290,7 @@ impl<P: Protocol> Client<P> {
         }
     }
 
-    fn send(&self, request: &str, questions: &[P::Question]) -> Try<P::Answer> {
+    fn send(&self, request: &str, questions: &[P::Question], usage: &mut Usage) -> Try<P::Answer> {
         let mut post = self.agent.post(&self.address).header("content-type", "application/json");
         for (name, value) in &self.endpoint.headers {
             post = post.header(name, value);
@@ -211,10 +319,14 @@ impl<P: Protocol> Client<P> {
             200..=299 => match read {
                 Err(error) => broken(after, format!("the answer broke off: {error}")),
                 Ok(()) if body.len() as u64 > P::LONGEST => no_answer(format!("longer than {} bytes", P::LONGEST)),
-                Ok(()) => match reply::read(&body).map(|reply| self.protocol.read(questions, &reply)) {
+                Ok(()) => match self.read(&body, questions, usage) {
                     Ok(Content::Answers(answers)) => Try::Final(Reply::Answered(answers)),
                     Ok(Content::NoEvidence(text)) => {
                         Try::Final(Reply::Nothing(BAD_ANSWER, self.shown(text.as_bytes())))
+                    }
+                    Ok(Content::Wrong(answers, text)) => {
+                        let text = format!("{} {}", self.shown, self.shown(text.as_bytes()));
+                        Try::Final(Reply::Wrong(answers, text))
                     }
                     Ok(Content::NoAnswer(text)) | Err(NoReply::Other(text)) => no_answer(text),
                     Err(NoReply::Error(Some(named))) => self.failed_with(named, after, &body),
@@ -231,6 +343,13 @@ impl<P: Protocol> Client<P> {
             }
             _ => self.failed_with(status, after, &body),
         }
+    }
+
+    /// The content of a body, its tokens counted.
+    fn read(&self, body: &[u8], questions: &[P::Question], usage: &mut Usage) -> Result<Content<P::Answer>, NoReply> {
+        let reply = reply::read(body)?;
+        *usage += Usage::of(&reply);
+        Ok(self.protocol.read(questions, &reply))
     }
 
     /// The meaning of a status from 400 on, be it the reply's own or named in its body.
@@ -285,8 +404,8 @@ impl<P: Protocol> Client<P> {
     }
 }
 
-/// Unpacks a body as its `Content-Encoding` says, up to `longest` bytes and one. Gzip is known by its beginning, whatever that says;
-/// a body that does not begin so was unpacked on the way.
+/// Unpacks a body as its `Content-Encoding` says, up to `longest` bytes and one. Gzip is known by its beginning,
+/// whatever that says; a body that does not begin so was unpacked on the way.
 fn unpacked(encodings: &str, body: &mut Vec<u8>, longest: u64) -> std::io::Result<()> {
     for encoding in encodings.split(',').rev().map(|name| name.trim().to_ascii_lowercase()) {
         let packed = std::mem::take(body);

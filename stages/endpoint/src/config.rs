@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use kit::Finding;
+use kit::{Finding, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::protocol::{Form, Protocol};
+use crate::usage::{Price, Usage};
 
 /// A model behind an OpenAI-compatible endpoint.
 ///
-/// A judge asks for chat completions with log-probs, one token each. The endpoint returns the most likely tokens only. A label that is not among them is bounded by the smallest
-/// log-prob that was returned and by the probability that all of them leave, and the verdict says so in `bounded`.
+/// A judge asks for chat completions with log-probs, one token each. The endpoint returns the most likely tokens only.
+/// A label that is not among them is bounded by the smallest log-prob that was returned and by the probability that all
+/// of them leave, and the verdict says so in `bounded`.
 ///
-/// Before the first question one short request finds out what the endpoint takes: the limit of one token as
-/// `max_tokens` or as `max_completion_tokens`, and `temperature: 0` or none (log-probs do not depend on it).
+/// Before the first question one short request finds out what the endpoint takes: the limit of tokens as `max_tokens`
+/// or as `max_completion_tokens`; for a judge `temperature: 0` or none (log-probs do not depend on it); for samples `n`,
+/// `seed` and `logprobs` or none.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
@@ -38,7 +41,7 @@ pub struct Endpoint {
     /// Further headers of each request, such as `{X-Project: judges}`. For a secret write `${env:X}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// Number of alternatives requested for each token, 2 to 20. More leave fewer labels to a bound.
+    /// Number of alternatives requested for each token, 2 to 20, by a judge alone. More leave fewer labels to a bound.
     #[serde(default = "top_logprobs")]
     pub top_logprobs: usize,
     /// Further fields of the request, such as `{chat_template_kwargs: {enable_thinking: false}}`.
@@ -60,13 +63,25 @@ pub struct Endpoint {
     pub backoff_seconds: f64,
     /// In how many runs, 1 or more, a question may fail with 5xx, a timeout or a broken connection while the endpoint
     /// answers others. Until then a run asks all other questions, keeps their answers and ends with exit code 69; in
-    /// that run the comparison is rejected as `server_error`.
+    /// that run its row is rejected as `server_error`.
     #[serde(default = "give_up_after")]
     pub give_up_after: u32,
-    /// The largest share of comparisons, 0 to 1, that the endpoint may refuse, answer without log-probs or fail to
+    /// The largest share of rows, 0 to 1, that the endpoint may refuse, answer without log-probs or fail to
     /// answer; beyond it the stage stops.
     #[serde(default = "max_rejects")]
     pub max_rejects: f64,
+    /// Prices per million tokens. With them `plan` forecasts the cost, and the run shows it from the server's `usage`.
+    #[serde(default)]
+    pub price: Option<Price>,
+    /// The most that the stage may cost over all runs, in the currency of `price`. Before a request that could pass it
+    /// the run ends with exit code 75; what was answered is kept, and a higher limit goes on.
+    #[serde(default)]
+    pub max_cost: Option<f64>,
+    /// A folder for request files in OpenAI's batch format, in place of requests over HTTP. A run writes
+    /// `requests-*.jsonl` there, at most 50,000 questions and 200 MB each, and ends with exit code 75; it reads answers
+    /// from the other `.jsonl` files there, and asks for what is missing in new files.
+    #[serde(default)]
+    pub batch: Option<PathBuf>,
 }
 
 fn api_key_header() -> String {
@@ -106,7 +121,7 @@ fn max_rejects() -> f64 {
 }
 
 /// The keys that change how an endpoint is asked and not what it says.
-pub const EXECUTION_KEYS: [&str; 9] = [
+pub const EXECUTION_KEYS: [&str; 12] = [
     "endpoint.api_key_env",
     "endpoint.api_key_file",
     "endpoint.api_key_header",
@@ -116,6 +131,9 @@ pub const EXECUTION_KEYS: [&str; 9] = [
     "endpoint.backoff_seconds",
     "endpoint.give_up_after",
     "endpoint.max_rejects",
+    "endpoint.price",
+    "endpoint.max_cost",
+    "endpoint.batch",
 ];
 /// The keys whose values reach the endpoint.
 pub const SENT_KEYS: &[&str] = &["endpoint.url", "endpoint.model", "endpoint.headers", "endpoint.body"];
@@ -204,6 +222,16 @@ impl Endpoint {
             };
             find(&format!("headers.{name}"), format!("`headers.{name}` {text}"));
         }
+        match (&self.price, self.max_cost) {
+            (None, Some(_)) => find("max_cost", "needs `price`, the prices of tokens".to_owned()),
+            (Some(_), Some(most)) if !(most > 0.0 && most.is_finite()) => {
+                find("max_cost", format!("got {most}, wanted more than 0"));
+            }
+            _ => {}
+        }
+        if self.batch.is_some() && self.max_cost.is_some() {
+            find("max_cost", "without effect with `batch`: who sends the files spends the money".to_owned());
+        }
         if self.give_up_after == 0 {
             find("give_up_after", "got 0, wanted 1 or more runs".to_owned());
         }
@@ -219,12 +247,56 @@ impl Endpoint {
                 find(key, format!("got {value}, wanted {} to {}", range.start(), range.end()));
             }
         }
+        findings.extend(self.price.iter().flat_map(Price::findings));
         findings
+    }
+
+    /// The price of tokens; 0 without prices.
+    pub(crate) fn cost(&self, usage: Usage) -> f64 {
+        self.price.as_ref().map_or(0.0, |price| price.of(usage))
+    }
+
+    /// A sentence on the expected cost of so many tokens, where there are prices.
+    pub fn cost_note(&self, input: u64, output: u64) -> Option<String> {
+        self.price.as_ref().map(|price| price.forecast(input, output))
+    }
+
+    /// The same for questions, each in a request of its own.
+    ///
+    /// # Errors
+    /// Those of the questions.
+    pub fn cost_of<P: Protocol>(
+        &self,
+        protocol: &P,
+        questions: impl Iterator<Item = Result<P::Question>>,
+    ) -> Result<Option<String>> {
+        let mut all = Usage::default();
+        for question in questions.take_while(|_| self.price.is_some()) {
+            let question = question?;
+            let output = protocol.tokens(std::slice::from_ref(&question));
+            all += Usage::ahead(&self.known_by(protocol, &question), output);
+        }
+        Ok(self.cost_note(all.input, all.output))
+    }
+
+    /// The finding that a stage other than a judge reads no alternatives.
+    pub fn no_alternatives(&self) -> Option<Finding> {
+        let text = "without effect: only a judge asks for alternatives to a token";
+        (self.top_logprobs != top_logprobs()).then(|| Finding::at("endpoint.top_logprobs", text))
+    }
+
+    /// The place where requests go, for a forecast.
+    pub fn destination(&self, path: &str) -> String {
+        match &self.batch {
+            None => format!("requests go to {}; nothing is asked before the run", self.shown(path)),
+            Some(folder) => format!("requests are written to {}, where answers are looked for", folder.display()),
+        }
     }
 
     /// Says that the variable of the key is not set; only a run that asks needs it.
     pub fn unset_key(&self) -> Option<Finding> {
-        let name = self.api_key_env.as_ref().filter(|name| !name.is_empty() && std::env::var_os(name).is_none())?;
+        let name = self.api_key_env.as_ref().filter(|_| self.batch.is_none())?;
+        let name = Some(name).filter(|name| !name.is_empty() && std::env::var_os(name).is_none())?;
         let text = format!("the environment variable `{name}` is not set; a run that asks the endpoint needs it");
         Some(Finding::at("endpoint.api_key_env", text))
     }
@@ -244,8 +316,15 @@ mod tests {
         type Answer = String;
         const PATH: &'static str = "/chat/completions";
         const LONGEST: u64 = 1 << 20;
-        const UNIT: &'static str = "row";
         const OURS: &'static [(&'static str, &'static str)] = &[("temperature", "")];
+
+        fn unit(&self) -> &'static str {
+            "row"
+        }
+
+        fn tokens(&self, _questions: &[String]) -> u64 {
+            1
+        }
 
         fn forms(&self) -> Vec<Form> {
             vec![Form::FIRST]

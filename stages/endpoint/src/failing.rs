@@ -61,6 +61,11 @@ impl Failing {
         Ok(None)
     }
 
+    /// True where requests are to be asked again.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// # Errors
     /// [`Error::Unreachable`] when requests failed that are not given up.
     pub(crate) fn check(&self, endpoint: &Endpoint, shown: &str, unit: &str) -> Result<()> {

@@ -10,18 +10,23 @@ use kit::{Context, Digest, Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::usage::Usage;
+
 /// Time whose answers a power cut may cost; a kill costs none.
 const SYNC: Duration = Duration::from_secs(1);
 
 /// The file's name in the stage's folder.
 const NAME: &str = ".work/journal";
 
-/// An append-only file with a line for each answered request: a checksum, a space, and the request's digest with the
-/// answer as JSON. Nothing else is kept: what was no answer today may be one tomorrow.
+/// An append-only file with a line for each answered question: a checksum, a space, and as JSON the question's digest
+/// with the answer, and the tokens of the request where the server counted some. Tokens without an answer have a line
+/// of their own. Nothing else is kept: what was no answer today may be one tomorrow.
 pub(crate) struct Journal<A> {
     path: PathBuf,
     file: File,
     answers: HashMap<String, A>,
+    usage: Usage,
+    answered: Usage,
     synced: Instant,
 }
 
@@ -40,9 +45,16 @@ impl<A: Serialize + DeserializeOwned> Journal<A> {
             file.set_len(whole as u64).map_err(Error::io(&path))?;
         }
         let (mut good, mut answers, mut damaged, mut older) = (Vec::new(), HashMap::new(), Vec::new(), 0_u64);
+        let (mut usage, mut answered) = (Usage::default(), Usage::default());
         for (number, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
             match read_line(&line[..line.len() - 1]) {
-                Line::Answer(request, answer) => _ = answers.insert(request, answer),
+                Line::Entry(request, answer, tokens) => {
+                    usage += tokens;
+                    if let Some(answer) = answer {
+                        answered += tokens;
+                        answers.insert(request, answer);
+                    }
+                }
                 Line::Older => older += 1,
                 Line::Damaged => {
                     damaged.push(number + 1);
@@ -61,7 +73,7 @@ impl<A: Serialize + DeserializeOwned> Journal<A> {
         if older > 0 {
             context.warn(format!("{older} answers in {NAME} are of another version; these are asked again"));
         }
-        Ok(Journal { path, file, answers, synced: Instant::now() })
+        Ok(Journal { path, file, answers, usage, answered, synced: Instant::now() })
     }
 
     /// The answer to a request, where there is one.
@@ -74,15 +86,52 @@ impl<A: Serialize + DeserializeOwned> Journal<A> {
         self.answers.len()
     }
 
-    /// Records an answer before anything is made of it.
+    /// Any of the answers.
+    pub(crate) fn any(&self) -> Option<&A> {
+        self.answers.values().next()
+    }
+
+    /// Tokens of the requests that were answered.
+    pub(crate) fn answered(&self) -> Usage {
+        self.answered
+    }
+
+    /// Tokens of all requests, those of probes and of failures too.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Records an answer before anything is made of it, with tokens that are recorded with no other.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn add(&mut self, request: String, answer: A) -> Result<()> {
-        let json = serde_json::to_string(&(&request, &answer)).expect("an answer can be written as JSON");
+    pub(crate) fn add(&mut self, request: String, answer: A, usage: Usage) -> Result<()> {
+        let json = match usage.is_nothing() {
+            true => serde_json::to_string(&(&request, &answer)),
+            false => serde_json::to_string(&(&request, &answer, usage)),
+        };
+        self.write(&json.expect("an answer can be written as JSON"))?;
+        self.usage += usage;
+        self.answered += usage;
+        self.answers.insert(request, answer);
+        Ok(())
+    }
+
+    /// Records tokens that brought no answer.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(crate) fn spend(&mut self, usage: Usage) -> Result<()> {
+        if !usage.is_nothing() {
+            self.write(&serde_json::to_string(&("", (), usage)).expect("numbers can be written as JSON"))?;
+            self.usage += usage;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, json: &str) -> Result<()> {
         let line = format!("{} {json}\n", check(json.as_bytes()));
         self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))?;
-        self.answers.insert(request, answer);
         if self.synced.elapsed() >= SYNC {
             self.sync()?;
         }
@@ -105,8 +154,8 @@ fn check(bytes: &[u8]) -> String {
 
 /// A line of the journal.
 enum Line<A> {
-    /// A request's digest with its answer.
-    Answer(String, A),
+    /// A question's digest with its answer, and tokens.
+    Entry(String, Option<A>, Usage),
     /// Text of another version.
     Older,
     /// Other bytes than were written.
@@ -116,8 +165,11 @@ enum Line<A> {
 fn read_line<A: DeserializeOwned>(line: &[u8]) -> Line<A> {
     match (line.get(..17), line.get(17..)) {
         (Some(sum), Some(json)) if sum == format!("{} ", check(json)).as_bytes() => {
+            if let Ok((request, answer)) = serde_json::from_slice(json) {
+                return Line::Entry(request, Some(answer), Usage::default());
+            }
             match serde_json::from_slice(json) {
-                Ok((request, answer)) => Line::Answer(request, answer),
+                Ok((request, answer, usage)) => Line::Entry(request, answer, usage),
                 Err(_) => Line::Older,
             }
         }
@@ -177,9 +229,9 @@ mod tests {
         let path = folder.path().join(NAME);
         let mut journal = open(folder.path()).0;
         let neither = Answer { labels: None, likeliest: "line\nbreak".to_owned() };
-        journal.add("one".to_owned(), labels(-0.1)).unwrap();
-        journal.add("two".to_owned(), neither.clone()).unwrap();
-        journal.add("three".to_owned(), labels(-2.5)).unwrap();
+        journal.add("one".to_owned(), labels(-0.1), Usage::default()).unwrap();
+        journal.add("two".to_owned(), neither.clone(), Usage::default()).unwrap();
+        journal.add("three".to_owned(), labels(-2.5), Usage::default()).unwrap();
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
         let lines: Vec<usize> =
@@ -192,7 +244,7 @@ mod tests {
             assert_eq!(journal.get("one"), (kept > 0).then(|| labels(-0.1)).as_ref());
             assert_eq!(journal.get("two"), (kept > 1).then_some(&neither));
             // It goes on after the last whole line.
-            journal.add("four".to_owned(), labels(-4.0)).unwrap();
+            journal.add("four".to_owned(), labels(-4.0), Usage::default()).unwrap();
             drop(journal);
             assert_eq!(open(folder.path()).0.len(), kept + 1);
         }
@@ -204,7 +256,7 @@ mod tests {
         let folder = outer.path().join("entry");
         let mut journal = open(&folder).0;
         for (request, first) in [("one", -0.1), ("two", -1.5), ("three", -2.5)] {
-            journal.add(request.to_owned(), labels(first)).unwrap();
+            journal.add(request.to_owned(), labels(first), Usage::default()).unwrap();
         }
         drop(journal);
         let path = folder.join(NAME);
@@ -224,7 +276,7 @@ mod tests {
             drop(journal);
             let (mut journal, warnings) = open(&folder);
             assert_eq!((journal.len(), warnings), (2, Vec::new()));
-            journal.add("two".to_owned(), labels(-1.5)).unwrap();
+            journal.add("two".to_owned(), labels(-1.5), Usage::default()).unwrap();
             assert_eq!(open(&folder).0.len(), 3);
         }
     }
@@ -239,5 +291,22 @@ mod tests {
         let (journal, warnings) = open(folder.path());
         assert_eq!(journal.len(), 0);
         assert_eq!(warnings, ["2 answers in .work/journal are of another version; these are asked again"]);
+    }
+
+    #[test]
+    fn tokens_are_summed_over_processes() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = |input, output| Usage { input, output, cached: 1 };
+        let mut journal = open(folder.path()).0;
+        journal.add("one".to_owned(), labels(-0.1), tokens(10, 2)).unwrap();
+        journal.add("two".to_owned(), labels(-0.2), Usage::default()).unwrap();
+        journal.spend(tokens(5, 1)).unwrap();
+        journal.spend(Usage::default()).unwrap();
+        assert_eq!(journal.usage(), Usage { input: 15, output: 3, cached: 2 });
+        drop(journal);
+        let (journal, warnings) = open(folder.path());
+        assert_eq!((journal.len(), journal.usage()), (2, Usage { input: 15, output: 3, cached: 2 }));
+        assert_eq!(journal.answered(), tokens(10, 2));
+        assert_eq!((warnings.len(), journal.get("one")), (0, Some(&labels(-0.1))));
     }
 }

@@ -5,6 +5,8 @@
 //! implements [`Protocol`]. Read [`Endpoint`] first, then [`Asking`].
 
 mod asking;
+mod batch;
+mod chat;
 mod client;
 mod config;
 mod failing;
@@ -14,10 +16,15 @@ mod key;
 mod pause;
 mod protocol;
 mod reply;
+mod unheard;
+mod usage;
+mod workers;
 
-pub use asking::{Asking, RequestResult};
-pub use client::{BAD_ANSWER, REFUSED, SERVER_ERROR};
+pub use asking::{Asking, Questions, RequestResult};
+pub use chat::{Completion, Completions, Conversation, Draw};
 pub use config::{EXECUTION_KEYS, Endpoint, SENT_KEYS};
 pub use json::read as read_json;
 pub use protocol::{Content, Form, Protocol};
 pub use reply::words;
+pub use unheard::Unheard;
+pub use usage::{Bill, Price};

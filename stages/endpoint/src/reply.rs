@@ -21,7 +21,14 @@ pub(crate) enum NoReply {
 /// # Errors
 /// Where it is an error, or no JSON.
 pub(crate) fn read(body: &[u8]) -> Result<Value, NoReply> {
-    let value = json::read(body).map_err(|text| NoReply::Other(what_it_is(&text)))?;
+    of(json::read(body).map_err(|text| NoReply::Other(what_it_is(&text)))?)
+}
+
+/// A body that is JSON.
+///
+/// # Errors
+/// Where it is an error.
+pub(crate) fn of(value: Value) -> Result<Value, NoReply> {
     let error = |at: &str| value.pointer(at).filter(|error| is_error(error));
     if let Some(error) = error("/error").or_else(|| error("/choices/0/error")) {
         return Err(NoReply::Error(status_of(error).or_else(|| status_of(&value))));

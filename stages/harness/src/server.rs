@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 pub enum Treatment {
     /// The likeliest tokens with their log-probs.
     Answer(Vec<(String, f64)>),
+    /// A whole reply with status 200, which is paid for.
+    Reply(Value),
     /// A status with a body, and a `Retry-After` where there is one.
     Status(u16, String, Option<String>),
     /// A body with status 200 that is sent as it is.
@@ -33,7 +35,7 @@ pub enum Treatment {
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// The content of its first message.
+    /// The content of its first message; of embeddings the texts with `|` between them.
     pub question: String,
     /// The whole request.
     pub body: Value,
@@ -170,19 +172,23 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, closed: &AtomicBool, behavi
         }
     }
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    assert!(first.starts_with("POST ") && path.split('?').next() == Some("/v1/chat/completions"), "{first}");
+    let kinds = ["/v1/chat/completions", "/v1/embeddings"];
+    assert!(first.starts_with("POST ") && kinds.contains(&path.split('?').next().unwrap_or_default()), "{first}");
     let mut body = vec![0; length];
     if reader.read_exact(&mut body).is_err() {
         return;
     }
     let body: Value = serde_json::from_slice(&body).unwrap();
-    let question = body["messages"][0]["content"].as_str().unwrap().to_owned();
+    let question = match body.get("input").and_then(Value::as_array) {
+        Some(texts) => texts.iter().map(|text| text.as_str().unwrap()).collect::<Vec<_>>().join("|"),
+        None => body["messages"][0]["content"].as_str().unwrap().to_owned(),
+    };
     let (number, treatment) = {
         let mut log = log.lock().unwrap();
         let before = log.iter().filter(|asked| asked.question == question).count();
         let treatment = behaviour(&question, &body, before, &log);
         let probe = question == PROBE;
-        let billed = matches!(treatment, Treatment::Answer(_)) && !probe;
+        let billed = matches!(treatment, Treatment::Answer(_) | Treatment::Reply(_)) && !probe;
         let treated = treatment.clone();
         log.push(Asked { question, body, authorization, path, headers, probe, before, treatment: treated, billed });
         (log.len() - 1, treatment)
@@ -197,6 +203,10 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, closed: &AtomicBool, behavi
     let sent = match treatment {
         Treatment::Answer(top) => {
             let body = completion(&top);
+            send(format!("{}{body}", head(200, body.len(), "")).as_bytes())
+        }
+        Treatment::Reply(body) => {
+            let body = body.to_string();
             send(format!("{}{body}", head(200, body.len(), "")).as_bytes())
         }
         Treatment::Body(body) => send(head(200, body.len(), "").as_bytes()) && send(&body),

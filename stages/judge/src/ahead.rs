@@ -34,6 +34,11 @@ pub(crate) fn estimate(judge: &Judge, ahead: &Ahead<'_>) -> Result<Outlook> {
             Some(_) => question * orders,
         } * rows.value as f64;
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
+        let cost = judge.endpoint.as_ref().and_then(|endpoint| {
+            let requests = rows.times(judge.order_count());
+            endpoint.cost_note(tokens.ceil() as u64, requests.value)
+        });
+        forecast.notes.extend(cost);
         if let Some(model) = cost::model(ahead, "model", judge.dtype) {
             let scored = rows.value as f64 * orders;
             let load = Load { tokens, scored, context: question / 2.0 };

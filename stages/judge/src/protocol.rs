@@ -25,7 +25,6 @@ impl Protocol for OneToken {
     const PATH: &'static str = "/chat/completions";
     /// A completion of one token with its alternatives has a few kilobytes.
     const LONGEST: u64 = 1 << 20;
-    const UNIT: &'static str = "comparison";
     const OURS: &'static [(&'static str, &'static str)] = &[
         ("model", ""),
         ("messages", ""),
@@ -40,9 +39,17 @@ impl Protocol for OneToken {
         ),
     ];
 
+    fn unit(&self) -> &'static str {
+        "comparison"
+    }
+
+    fn tokens(&self, questions: &[String]) -> u64 {
+        questions.len() as u64
+    }
+
     fn forms(&self) -> Vec<Form> {
         [(false, true), (true, true), (false, false), (true, false)]
-            .map(|(newer_limit, temperature)| Form { newer_limit, temperature })
+            .map(|(newer_limit, temperature)| Form { newer_limit, temperature, ..Form::FIRST })
             .into()
     }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use endpoint::{Asking, BAD_ANSWER, Endpoint, Protocol, REFUSED, RequestResult, SERVER_ERROR};
+use endpoint::{Asking, Endpoint, Protocol, RequestResult, Unheard};
 use kit::rows::{Reject, Verdict};
-use kit::{Error, Outcome, Result, RowReader, ShardOutput, Sharded, id_of};
+use kit::{Outcome, Result, ShardOutput, Sharded, id_of};
 
 use crate::config::Judge;
 use crate::judging::{Judging, reject, verdict};
@@ -16,35 +16,20 @@ use crate::template::AsksFor;
 use crate::verdict::{Answer, Bounds};
 use crate::work::{Unit, Worded, Wording};
 
-/// Reasons of missing verdicts that the endpoint causes, not the judge.
-const REASONS: [&str; 3] = [BAD_ANSWER, REFUSED, SERVER_ERROR];
-
-/// The comparisons in words, and the workers that ask once a shard needs them.
+/// The comparisons in words, and who asks once a shard needs it.
 pub(crate) struct Remote<'a> {
     judging: Judging<'a>,
     endpoint: &'a Endpoint,
     wording: Wording,
     asking: Option<Asking<OneToken>>,
-    /// The most comparisons that may end without a verdict for [`REASONS`].
-    limit: u64,
-    /// Those that did in this process.
-    unheard: u64,
+    unheard: Unheard,
 }
 
 impl<'a> Remote<'a> {
     pub(crate) fn new(judging: Judging<'a>, endpoint: &'a Endpoint, wording: Wording) -> Remote<'a> {
-        let limit = (endpoint.max_rejects * judging.work.comparisons().count() as f64).ceil() as u64;
-        Remote { judging, endpoint, wording, asking: None, limit, unheard: 0 }
-    }
-
-    fn open(&self) -> Result<Asking<OneToken>> {
-        let Judging { stage, context, .. } = self.judging;
-        let opened = Asking::open(self.endpoint, OneToken::new(self.endpoint, &stage.labels), context)?;
-        if opened.remembered() > 0 {
-            let what = format!("{} answered requests", opened.remembered());
-            context.emit(kit::Event::Resumed { what });
-        }
-        Ok(opened)
+        let protocol = OneToken::new(endpoint, &judging.stage.labels);
+        let unheard = Unheard::new(endpoint, &protocol, judging.work.comparisons().count());
+        Remote { judging, endpoint, wording, asking: None, unheard }
     }
 }
 
@@ -58,33 +43,18 @@ impl Sharded for Remote<'_> {
     }
 
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
-        if self.asking.is_none() {
-            self.asking = Some(self.open()?);
-        }
-        let Remote { judging, endpoint, wording, asking, limit, unheard } = self;
+        let (unit, shards) = (self.unit(), self.shards());
+        let Remote { judging, endpoint, wording, asking, unheard } = self;
         let Judging { stage, context, work, judge_id, low_mass } = judging;
-        let asking = asking.as_mut().expect("opened above");
-        let total = work.units.len() as u64;
-        let ask = |asking: &mut Asking<OneToken>, shard: &Range<usize>, questions: &Questions<'_>| {
-            let requests = questions.requests.clone();
-            let (start, rows, count) = (shard.start, questions.worded.len(), requests.len().max(1));
-            asking.ask(context, requests, |asking, results| {
-                let detail = format!("{} answers, {} requests repeated", asking.answered, asking.repeated);
-                context.progress((start + rows * results / count) as u64, total, "comparisons", detail);
-            })
-        };
         let protocol = OneToken::new(endpoint, &stage.labels);
-        let questions = Questions::of(&work.units[shard.clone()], endpoint, &protocol, wording)?;
-        let results = ask(asking, &shard, &questions)?;
-        if asking.check().is_err() {
-            // The answers of the shards to come are not held up by questions that fail here.
-            for later in work.shards(stage.shard_rows).iter().filter(|later| later.start > shard.start) {
-                let questions = Questions::of(&work.units[later.clone()], endpoint, &protocol, wording)?;
-                ask(asking, later, &questions)?;
-            }
-        }
-        asking.check()?;
-        let Questions { worded, refused, .. } = &questions;
+        let asking = match asking {
+            Some(asking) => asking,
+            None => asking.insert(Asking::open(endpoint, OneToken::new(endpoint, &stage.labels), context)?),
+        };
+        let questions = |shard: &Range<usize>| Questions::of(&work.units[shard.clone()], endpoint, &protocol, wording);
+        let results = asking
+            .ask_shard(context, unit, &shards, &shard, |shard| Ok(questions(shard)?.requests.into_iter().collect()))?;
+        let Questions { worded, refused, .. } = &questions(&shard)?;
         refused.iter().for_each(|refused| output.reject(refused.clone()));
         let mut verdicts = Vec::new();
         for (question, ids) in worded {
@@ -95,10 +65,7 @@ impl Sharded for Remote<'_> {
                 }
                 Err((reason, detail)) => {
                     low_mass.count(reason, &detail);
-                    *unheard += u64::from(REASONS.contains(&reason));
-                    if unheard > limit {
-                        return Err(too_many(endpoint, *unheard, *limit, reason, &detail));
-                    }
+                    unheard.count(reason, &detail)?;
                     output.reject(reject(question.comparison, reason.to_owned(), detail));
                 }
             }
@@ -108,18 +75,9 @@ impl Sharded for Remote<'_> {
     }
 
     fn finish(&mut self, rejected: u64) -> Result<Outcome> {
-        let (limit, mut unheard) = (self.limit, 0);
-        // Shards of earlier processes count too.
-        for row in RowReader::<Reject>::open(&[self.judging.context.port("rejects")])? {
-            let row = row?;
-            if REASONS.contains(&row.reason.as_str()) {
-                unheard += 1;
-                if unheard > limit {
-                    return Err(too_many(self.endpoint, unheard, limit, &row.reason, &row.detail));
-                }
-            }
-        }
-        self.judging.finish(rejected)
+        self.unheard.count_again(self.judging.context)?;
+        let outcome = self.judging.finish(rejected)?;
+        Ok(Asking::bill(self.asking.as_ref(), self.endpoint, self.judging.context)?.add_to(outcome))
     }
 }
 
@@ -161,15 +119,6 @@ impl<'a> Questions<'a> {
         }
         Ok(all)
     }
-}
-
-fn too_many(endpoint: &Endpoint, unheard: u64, limit: u64, reason: &str, detail: &str) -> Error {
-    Error::Data(format!(
-        "{unheard} comparisons got no verdict from {}, `max_rejects: {}` allows {limit}; the last: {reason}: {detail}. \
-         The answers of others are kept; these are asked again when you run again",
-        endpoint.shown(OneToken::PATH),
-        endpoint.max_rejects
-    ))
 }
 
 /// Both orders' answers, or why there is none.

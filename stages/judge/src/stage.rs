@@ -24,14 +24,21 @@ static JUDGE_EXECUTION_KEYS: LazyLock<Vec<&str>> =
     LazyLock::new(|| [&["max_low_mass"], EXECUTION_KEYS.as_slice()].concat());
 
 impl Judge {
-    fn forecast_remotely(&self, endpoint: &Endpoint, work: &WorkList) -> Forecast {
+    fn forecast_remotely(&self, endpoint: &Endpoint, work: &WorkList, wording: &Wording) -> Result<Forecast> {
         let requests = work.comparisons().count() as u64 * self.order_count();
-        Forecast {
+        let protocol = OneToken::new(endpoint, &self.labels);
+        let questions = work.comparisons().flat_map(|row| match wording.word(row) {
+            Ok(Ok(worded)) => worded.questions().map(|text| Ok(text.to_owned())).collect(),
+            Ok(Err(_)) => Vec::new(),
+            Err(error) => vec![Err(error)],
+        });
+        let cost = endpoint.cost_of(&protocol, questions)?;
+        Ok(Forecast {
             rows: Amount::exact(work.rows),
             requests: Some(Amount::at_most(requests)),
-            notes: vec![format!("requests go to {}; nothing is asked before the run", endpoint.shown(OneToken::PATH))],
+            notes: std::iter::once(endpoint.destination(OneToken::PATH)).chain(cost).collect(),
             ..Forecast::default()
-        }
+        })
     }
 }
 
@@ -41,7 +48,7 @@ impl Judge {
         let work = WorkList::read(context)?;
         let wording = Wording::open(self)?;
         if let Some(endpoint) = &self.endpoint {
-            return Ok(self.forecast_remotely(endpoint, &work));
+            return self.forecast_remotely(endpoint, &work, &wording);
         }
         let questions = Questions::open(self, context, wording)?;
         let (mut tokens, mut too_long) = (0, 0);

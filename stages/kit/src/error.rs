@@ -17,6 +17,9 @@ pub enum Error {
     /// A remote service could not be reached; running again may help.
     #[error("{0}")]
     Unreachable(String),
+    /// The work waits for something that the text names; running again goes on once it is there.
+    #[error("{0}")]
+    Waiting(String),
     /// The work was interrupted by a signal and can be taken up again.
     #[error("interrupted; run the same command again to go on")]
     Interrupted,

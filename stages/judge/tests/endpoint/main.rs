@@ -1,6 +1,7 @@
 //! Judging through an endpoint that fails in every way it can.
 
 mod answers;
+mod batches;
 mod failures;
 mod faults;
 mod requests;
