@@ -1,9 +1,12 @@
 //! The configuration of `embed`: its field docs are the manual.
 
+use endpoint::Endpoint;
 use kit::{Finding, Input, Message};
 use lm::Dtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::protocol::Vectors;
 
 /// Embeds each distinct prompt once.
 ///
@@ -14,7 +17,19 @@ pub struct Embed {
     /// The prompts, or any table that has prompts; of pairs and comparisons the prompts of both sides.
     pub from: Input,
     /// A sentence encoder's folder (BERT with `modules.json`), or a decoder's folder, whose last states are averaged.
-    pub model: Input,
+    /// Either this or `endpoint`.
+    #[serde(default)]
+    pub model: Option<Input>,
+    /// The encoder behind an OpenAI-compatible endpoint (`/embeddings`), in place of `model`. It cuts or refuses texts
+    /// that are too long by its own rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
+    /// The length of the vectors that an endpoint is asked for, 1 or more; without it the endpoint's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<usize>,
+    /// Texts in one request to an endpoint, 1 to 2048.
+    #[serde(default = "texts_per_request")]
+    pub texts_per_request: usize,
     /// Text of a prompt that is embedded: `all` of its messages' contents, joined by an empty line and without their
     /// roles, or its `last_user` message (for raw text: the text).
     #[serde(default = "text")]
@@ -57,6 +72,10 @@ impl EmbeddedText {
     }
 }
 
+fn texts_per_request() -> usize {
+    64
+}
+
 fn text() -> EmbeddedText {
     EmbeddedText::All
 }
@@ -68,9 +87,47 @@ fn shard_rows() -> usize {
 impl Embed {
     /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        let at_least_one = [("tokens_per_batch", self.tokens_per_batch), ("shard_rows", self.shard_rows)];
+        let at_least_one = [
+            ("tokens_per_batch", self.tokens_per_batch),
+            ("shard_rows", self.shard_rows),
+            ("dimensions", self.dimensions.unwrap_or(1)),
+        ];
         let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
-        zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")).collect()
+        let mut findings: Vec<Finding> = zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")).collect();
+        if !(1..=2048).contains(&self.texts_per_request) {
+            let text = format!("got {}, wanted 1 to 2048", self.texts_per_request);
+            findings.push(Finding::at("texts_per_request", text));
+        }
+        findings.extend(self.findings_of_model());
+        findings
+    }
+
+    /// Findings about where the encoder is.
+    fn findings_of_model(&self) -> Vec<Finding> {
+        let (given, text) = match (&self.model, &self.endpoint) {
+            (None, None) => return vec![Finding::at("", "needs `model` (a folder) or `endpoint` (a remote encoder)")],
+            (Some(_), Some(_)) => return vec![Finding::at("endpoint", "there is a `model` too; give one of the two")],
+            (Some(_), None) => (
+                vec![
+                    ("dimensions", self.dimensions.is_some()),
+                    ("texts_per_request", self.texts_per_request != texts_per_request()),
+                ],
+                "without effect with `model`: it is for an `endpoint`",
+            ),
+            (None, Some(_)) => (
+                vec![
+                    ("tokens_per_batch", self.tokens_per_batch != tokens::tokens_per_batch()),
+                    ("dtype", !self.dtype.is_default()),
+                ],
+                "without effect with `endpoint`: the endpoint computes",
+            ),
+        };
+        let given = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| Finding::at(key, text));
+        let of_endpoint = self
+            .endpoint
+            .iter()
+            .flat_map(|endpoint| endpoint.check::<Vectors>().into_iter().chain(endpoint.no_alternatives()));
+        of_endpoint.chain(given).collect()
     }
 }
 

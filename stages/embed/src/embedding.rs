@@ -13,29 +13,25 @@ use crate::config::Embed;
 /// Texts between two looks at the interrupt; enough of them that those of similar length can go together.
 const TEXTS_PER_CALL: usize = 256;
 
-/// The distinct prompts as texts, and the encoder once a shard needs it.
-pub(crate) struct Embedding<'a> {
-    stage: &'a Embed,
-    context: &'a Context<'a>,
-    texts: Vec<(String, String)>,
+/// The distinct prompts as texts.
+pub(crate) struct Texts {
+    /// The ids of prompts with their texts.
+    pub(crate) all: Vec<(String, String)>,
     /// The rows whose prompt has no text.
-    refused: Vec<Reject>,
+    pub(crate) refused: Vec<Reject>,
     /// Rows read.
-    rows: u64,
-    encoder: Option<SentenceEncoder>,
+    pub(crate) rows: u64,
 }
 
-impl<'a> Embedding<'a> {
-    /// Reads the prompts.
-    ///
+impl Texts {
     /// # Errors
-    /// When they cannot be read.
-    pub(crate) fn new(stage: &'a Embed, context: &'a Context<'a>) -> Result<Embedding<'a>> {
+    /// When the prompts cannot be read.
+    pub(crate) fn read(stage: &Embed, context: &Context<'_>) -> Result<Texts> {
         let mut distinct = DistinctPrompts::read(context, "from")?;
-        let (mut texts, mut refused) = (Vec::new(), BTreeMap::new());
+        let (mut all, mut refused) = (Vec::new(), BTreeMap::new());
         for (id, messages) in std::mem::take(&mut distinct.messages) {
             match stage.text.of(&messages) {
-                Some(text) if !text.is_empty() => texts.push((id, text)),
+                Some(text) if !text.is_empty() => all.push((id, text)),
                 Some(_) => {
                     refused.insert(id, ("no_text".to_owned(), "the text to embed is empty".to_owned()));
                 }
@@ -46,7 +42,31 @@ impl<'a> Embedding<'a> {
             }
         }
         let refused = distinct.rejects("from", &refused).into_iter().map(|(_, reject)| reject).collect();
-        Ok(Embedding { stage, context, texts, refused, rows: distinct.rows.len() as u64, encoder: None })
+        Ok(Texts { all, refused, rows: distinct.rows.len() as u64 })
+    }
+
+    /// The shards. The refused rows go with the first, which is there even where every prompt was refused.
+    pub(crate) fn shards(&self, size: usize) -> Vec<Range<usize>> {
+        let shards = shard_ranges(std::iter::repeat_n(1, self.all.len()), size);
+        if shards.is_empty() { std::iter::once(0..0).collect() } else { shards }
+    }
+}
+
+/// The distinct prompts as texts, and the encoder once a shard needs it.
+pub(crate) struct Embedding<'a> {
+    stage: &'a Embed,
+    context: &'a Context<'a>,
+    texts: Texts,
+    encoder: Option<SentenceEncoder>,
+}
+
+impl<'a> Embedding<'a> {
+    /// Reads the prompts.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn new(stage: &'a Embed, context: &'a Context<'a>) -> Result<Embedding<'a>> {
+        Ok(Embedding { stage, context, texts: Texts::read(stage, context)?, encoder: None })
     }
 
     fn load(&self) -> Result<SentenceEncoder> {
@@ -60,21 +80,19 @@ impl Sharded for Embedding<'_> {
         "prompts"
     }
 
-    /// The refused rows go with the first shard, which is there even where every prompt was refused.
     fn shards(&self) -> Vec<Range<usize>> {
-        let shards = shard_ranges(std::iter::repeat_n(1, self.texts.len()), self.stage.shard_rows);
-        if shards.is_empty() { std::iter::once(0..0).collect() } else { shards }
+        self.texts.shards(self.stage.shard_rows)
     }
 
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
         if shard.start == 0 {
-            self.refused.iter().for_each(|reject| output.reject(reject.clone()));
+            self.texts.refused.iter().for_each(|reject| output.reject(reject.clone()));
         }
         if self.encoder.is_none() && !shard.is_empty() {
             self.encoder = Some(self.load()?);
         }
         let (start, mut rows) = (shard.start, Vec::new());
-        for texts in self.texts[shard].chunks(TEXTS_PER_CALL) {
+        for texts in self.texts.all[shard].chunks(TEXTS_PER_CALL) {
             let embeddings = output.batch(|| {
                 let encoder = self.encoder.as_ref().expect("loaded for a shard with texts");
                 let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
@@ -85,20 +103,20 @@ impl Sharded for Embedding<'_> {
                 rows.push(rows::Embedding { prompt_id: id.clone(), embedding, source_file: None, source_line: None });
             }
             let done = (start + rows.len()) as u64;
-            self.context.progress(done, self.texts.len() as u64, self.unit(), String::new());
+            self.context.progress(done, self.texts.all.len() as u64, self.unit(), String::new());
         }
         output.write("embeddings", &rows)
     }
 
     fn finish(&mut self, rejected: u64) -> Result<Outcome> {
         complete_port::<rows::Embedding>(self.context, "embeddings")?;
-        let outcome = Outcome::default().balance("from", self.rows, self.rows - rejected, rejected);
-        Ok(outcome.figure("prompts", self.texts.len()))
+        let outcome = Outcome::default().balance("from", self.texts.rows, self.texts.rows - rejected, rejected);
+        Ok(outcome.figure("prompts", self.texts.all.len()))
     }
 }
 
 /// An embedding with the length made 1 in f64 and checked.
-fn unit(prompt_id: &str, embedding: Vec<f32>) -> Result<Vec<f32>> {
+pub(crate) fn unit(prompt_id: &str, embedding: Vec<f32>) -> Result<Vec<f32>> {
     let length = embedding.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     if !(length.is_finite() && length > 0.0) {
         return Err(Error::data(format!(

@@ -1,10 +1,13 @@
 //! The stage kind `embed`: sentence embeddings of prompts.
 //!
 //! It knows which text of a prompt is embedded and in which shards. It does not know how a text becomes a vector
-//! (that is `lm`), nor what is done with it (`compare`, `train`). Read [`Embed`] first.
+//! (that is `lm`), how an endpoint is asked (that is `endpoint`), nor what is done with it (`compare`, `train`). Read
+//! [`Embed`] first.
 
 mod config;
 mod embedding;
+mod protocol;
+mod remote;
 mod stage;
 
 pub use config::{Embed, EmbeddedText};

@@ -1,7 +1,9 @@
 //! The stage contract of `embed`: ports, checks, forecast, run.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
+use endpoint::{EXECUTION_KEYS, Endpoint, Protocol, SENT_KEYS};
 use kit::{
     Ahead, Amount, CHARACTERS_PER_TOKEN, Context, DistinctPrompts, Expected, Finding, Forecast, InputPort, Job,
     Outlook, OutputPort, Result, Stage, Table,
@@ -11,11 +13,20 @@ use tokens::cost;
 use tokens::lm_error;
 
 use crate::config::Embed;
-use crate::embedding::Embedding;
+use crate::embedding::{Embedding, Texts};
+use crate::protocol::Vectors;
+use crate::remote::{self, Remote};
+
+/// The keys that change how an endpoint is asked and not what it says.
+static EMBED_EXECUTION_KEYS: LazyLock<Vec<&str>> =
+    LazyLock::new(|| [&["texts_per_request"], EXECUTION_KEYS.as_slice()].concat());
 
 impl Embed {
     /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        if let Some(endpoint) = &self.endpoint {
+            return self.count_remotely(endpoint, context);
+        }
         let prompts = DistinctPrompts::read(context, "from")?;
         let texts = prompts.messages.values().filter_map(|messages| self.text.of(messages));
         let characters: usize = texts.map(|text| text.chars().count()).sum();
@@ -26,14 +37,34 @@ impl Embed {
         })
     }
 
+    fn count_remotely(&self, endpoint: &Endpoint, context: &Context<'_>) -> Result<Forecast> {
+        let (texts, protocol) = (Texts::read(self, context)?, Vectors::new(self));
+        let questions = texts.all.iter().map(|text| Ok(remote::question(endpoint, &protocol, text).1));
+        let cost = endpoint.cost_of(&protocol, questions)?;
+        let rows = texts.all.len() as u64;
+        Ok(Forecast {
+            rows: Amount::exact(rows),
+            requests: Some(Amount::at_most(rows.div_ceil(self.texts_per_request as u64))),
+            notes: std::iter::once(endpoint.destination(Vectors::PATH)).chain(cost).collect(),
+            ..Forecast::default()
+        })
+    }
+
     /// The same from what the inputs are expected to hold, and what the ports will.
     fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
         let Some(from) = ahead.input("from") else { return Ok(Outlook::default()) };
         let Some(prompts) = from.prompts else { return Ok(Outlook::default()) };
         let mut forecast = Forecast::of_rows(prompts);
+        if let Some(endpoint) = &self.endpoint {
+            let requests = prompts.value.div_ceil(self.texts_per_request as u64);
+            forecast.requests = Some(prompts.with(requests).bounded());
+            forecast = forecast.note(endpoint.destination(Vectors::PATH));
+        }
         if let Some(of_prompt) = from.prompt_tokens {
             let tokens = prompts.value as f64 * of_prompt;
             forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
+            let cost = self.endpoint.as_ref().and_then(|endpoint| endpoint.cost_note(tokens.ceil() as u64, 0));
+            forecast.notes.extend(cost);
             if let Some(model) = cost::model(ahead, "model", self.dtype) {
                 let load = Load { tokens, scored: 0.0, context: of_prompt };
                 let tokens_at_once = (self.tokens_per_batch as u64).min(tokens as u64);
@@ -53,7 +84,8 @@ impl Stage for Embed {
     fn inputs(&self) -> Vec<InputPort> {
         let from = InputPort::new("from", &self.from, Table::Prompts);
         let from = DistinctPrompts::TABLES[1..].iter().fold(from, |from, &table| from.or(table));
-        vec![from, InputPort::new("model", &self.model, Table::Model)]
+        let model = self.model.iter().map(|model| InputPort::new("model", model, Table::Model));
+        std::iter::once(from).chain(model).collect()
     }
 
     fn outputs(&self) -> Vec<OutputPort> {
@@ -70,11 +102,20 @@ impl Stage for Embed {
     }
 
     fn remarks(&self) -> Vec<Finding> {
-        self.dtype.remark().map(|text| Finding::at("dtype", text)).into_iter().collect()
+        let dtype = self.dtype.remark().map(|text| Finding::at("dtype", text));
+        dtype.into_iter().chain(self.endpoint.as_ref().and_then(Endpoint::unset_key)).collect()
+    }
+
+    fn execution_keys(&self) -> &'static [&'static str] {
+        &EMBED_EXECUTION_KEYS
+    }
+
+    fn sent_keys(&self) -> &'static [&'static str] {
+        SENT_KEYS
     }
 
     fn needs_device(&self) -> bool {
-        true
+        self.endpoint.is_none()
     }
 
     fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
@@ -82,6 +123,9 @@ impl Stage for Embed {
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
-        Ok(Job::sharded(Embedding::new(self, context)?))
+        Ok(match &self.endpoint {
+            Some(endpoint) => Job::sharded(Remote::new(self, endpoint, context)?),
+            None => Job::sharded(Embedding::new(self, context)?),
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! The forecast of sampling, from what the inputs are expected to hold.
 
+use endpoint::{Completions, Protocol};
 use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table};
 use lm::{Load, Purpose};
 use tokens::cost;
@@ -11,11 +12,18 @@ pub(crate) fn estimate(stage: &Sample, ahead: &Ahead<'_>) -> Outlook {
     let Some(prompts) = from.prompts else { return Outlook::default() };
     let rows = prompts.times(stage.k as u64).bounded();
     let mut forecast = Forecast::of_rows(rows).note(format!("at most {} tokens each response", stage.max_tokens));
+    if let Some(endpoint) = &stage.endpoint {
+        forecast.requests = Some(rows);
+        forecast = forecast.note(endpoint.destination(Completions::PATH));
+    }
     if let Some(prompt_tokens) = from.prompt_tokens {
         let (count, most) = (prompts.value as f64, stage.max_tokens as f64);
         let (of_prompts, of_responses) = (count * prompt_tokens, count * stage.k as f64 * most);
         let all = of_prompts + of_responses;
         forecast.tokens = Some(Amount::about(all.ceil() as u64));
+        // Each answer may be a request of its own, with the whole prompt.
+        let (sent, answered) = ((of_prompts * stage.k as f64).ceil() as u64, of_responses.ceil() as u64);
+        forecast.notes.extend(stage.endpoint.as_ref().and_then(|endpoint| endpoint.cost_note(sent, answered)));
         if let Some(model) = cost::model(ahead, "model", stage.dtype) {
             let load = Load { tokens: all, scored: count + of_responses, context: prompt_tokens + most / 2.0 };
             // Within a shard.

@@ -1,5 +1,6 @@
 //! The configuration of `sample`: its field docs are the manual.
 
+use endpoint::{Completions, Endpoint};
 use kit::{Finding, Input};
 use lm::{Dtype, SamplingRules};
 use schemars::JsonSchema;
@@ -15,8 +16,14 @@ use tokens::PromptRules;
 pub struct Sample {
     /// The prompts, or any table that has prompts.
     pub from: Input,
-    /// The model that answers: a folder in the Hugging Face format, or the `policy` of a `train` stage.
-    pub model: Input,
+    /// The model that answers: a folder in the Hugging Face format, or the `policy` of a `train` stage. Either this or
+    /// `endpoint`.
+    #[serde(default)]
+    pub model: Option<Input>,
+    /// The model behind an OpenAI-compatible endpoint, in place of `model`: chat completions, with `n` and `seed` where
+    /// the endpoint takes them. Log-prob and number of tokens are null where it does not say them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
     /// Responses drawn for each prompt.
     pub k: usize,
     /// Divides the logits; 0 takes the most likely token each time.
@@ -50,6 +57,9 @@ pub struct Sample {
 /// Responses to a prompt, at most: each is kept until the prompt's last one is there.
 const MOST_RESPONSES: usize = 1 << 20;
 
+/// Completions in one request, at most, as OpenAI has it.
+const MOST_TOGETHER: usize = 128;
+
 fn tokens_per_batch() -> usize {
     16384
 }
@@ -67,6 +77,43 @@ impl Sample {
             max_tokens: self.max_tokens,
             stop: self.stop.clone(),
         }
+    }
+}
+
+impl Sample {
+    /// The requests to an endpoint.
+    pub(crate) fn completions(&self) -> Completions {
+        Completions {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            max_tokens: self.max_tokens,
+            stop: self.stop.clone(),
+            together: self.k.clamp(1, MOST_TOGETHER),
+            unit: "response",
+        }
+    }
+
+    /// Findings about where the model is.
+    fn findings_of_model(&self) -> Vec<Finding> {
+        let endpoint = match (&self.model, &self.endpoint) {
+            (Some(_), None) => return Vec::new(),
+            (None, None) => {
+                return vec![Finding::at("", "needs `model` (a folder) or `endpoint` (a remote model)")];
+            }
+            (Some(_), Some(_)) => {
+                return vec![Finding::at("endpoint", "there is a `model` too; give one of the two")];
+            }
+            (None, Some(endpoint)) => endpoint,
+        };
+        let given = [
+            ("tokens", self.tokens != PromptRules::default()),
+            ("tokens_per_batch", self.tokens_per_batch != tokens_per_batch()),
+            ("dtype", !self.dtype.is_default()),
+        ];
+        let text = "without effect with `endpoint`: the endpoint makes the tokens and computes";
+        let given = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| Finding::at(key, text));
+        endpoint.check::<Completions>().into_iter().chain(endpoint.no_alternatives()).chain(given).collect()
     }
 }
 
@@ -107,6 +154,7 @@ impl Sample {
             findings.push(Finding::at("stop", "an empty text ends every response before it begins"));
         }
         findings.extend(self.tokens.findings());
+        findings.extend(self.findings_of_model());
         findings
     }
 }

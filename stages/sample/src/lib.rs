@@ -1,10 +1,12 @@
 //! The stage kind `sample`: responses of a model to prompts.
 //!
 //! It knows which prompts are answered how often, with which seeds, and what a response looks like as a row. It does
-//! not know how text is generated (that is `lm`). Read [`Sample`] first.
+//! not know how text is generated (that is `lm`), nor how an endpoint is asked (that is `endpoint`). Read [`Sample`]
+//! first.
 
 mod ahead;
 mod config;
+mod remote;
 mod rendering;
 mod sampling;
 mod stage;

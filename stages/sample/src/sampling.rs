@@ -57,7 +57,8 @@ impl Sharded for Sampling<'_> {
                 decoder.generate(&work.text, &requests, &rules, stage.tokens_per_batch).map_err(lm_error)
             })?;
             for (prompt, generations) in prompts.iter().zip(generated) {
-                let (responses, empty) = responses(prompt, generations, &model);
+                let texts = generations.into_iter().map(Text::of).enumerate().collect();
+                let (responses, empty) = responses((&prompt.id, &prompt.messages), texts, &model);
                 rows.extend(responses);
                 empty.into_iter().for_each(|reject| output.reject(reject));
             }
@@ -70,19 +71,8 @@ impl Sharded for Sampling<'_> {
     fn finish(&mut self, rejected: u64) -> Result<Outcome> {
         let work = &self.work;
         complete_port::<Response>(self.context, "responses")?;
-        let figures = Figures::read(self.context)?;
-        let (refused, drawn) = (work.refused.len() as u64, (work.prompts.len() * self.stage.k) as u64);
-        let empty = rejected - refused;
-        let outcome = Outcome::default()
-            .balance("from", work.rows, work.rows - refused, refused)
-            .balance("samples", drawn, drawn - empty, empty)
-            .figure("prompts", work.prompts.len())
-            .figure("distinct responses", figures.distinct);
-        if figures.samples == 0 {
-            return Ok(outcome);
-        }
-        let share = |part: u64| (part as f64 / figures.samples as f64 * 1e6).round() / 1e6;
-        Ok(outcome.figure("mean tokens", share(figures.tokens)).figure("share cut by max_tokens", share(figures.cut)))
+        let counts = (work.rows, work.refused.len() as u64, work.prompts.len() as u64);
+        Ok(Figures::read(self.context)?.outcome(self.stage, counts, rejected))
     }
 }
 
@@ -104,38 +94,62 @@ fn request<'a>(stage: &Sample, context: &Context<'_>, prompt: &'a PromptTokens) 
     GenerateRequest { ids: &prompt.sequence.ids, seeds }
 }
 
-/// The distinct responses among a prompt's generations, and the empty generations.
-fn responses(prompt: &PromptTokens, generations: Vec<Generation>, model: &str) -> (Vec<Response>, Vec<Reject>) {
+/// What a model said to a prompt.
+pub(crate) struct Text {
+    pub(crate) text: String,
+    pub(crate) finish: String,
+    pub(crate) logp: Option<f64>,
+    pub(crate) tokens: Option<u32>,
+}
+
+impl Text {
+    fn of(generation: Generation) -> Text {
+        Text {
+            finish: generation.finish.name().to_owned(),
+            logp: Some(generation.logp),
+            tokens: Some(generation.ids.len() as u32),
+            text: generation.text,
+        }
+    }
+}
+
+/// The distinct responses among the numbered texts to a prompt, by id and messages, and the empty ones.
+pub(crate) fn responses(
+    (prompt_id, prompt): (&str, &[Message]),
+    texts: Vec<(usize, Text)>,
+    model: &str,
+) -> (Vec<Response>, Vec<Reject>) {
     // Raw text continues as raw text.
-    let raw = prompt.messages.iter().all(|message| message.role == "text");
+    let raw = prompt.iter().all(|message| message.role == "text");
     let role = if raw { "text" } else { "assistant" };
     let mut responses: Vec<Response> = Vec::new();
     let mut empty = Vec::new();
-    for (k, generation) in generations.into_iter().enumerate() {
-        if generation.text.trim().is_empty() {
+    for (k, text) in texts {
+        if text.text.trim().is_empty() {
+            let tokens = text.tokens.map(|tokens| format!("{tokens} tokens and ")).unwrap_or_default();
             empty.push(Reject {
                 input: "samples".to_owned(),
-                row_id: format!("{}#{k}", prompt.id),
+                row_id: format!("{prompt_id}#{k}"),
                 reason: "empty_response".to_owned(),
-                detail: format!("{} tokens and no text, ended by {}", generation.ids.len(), generation.finish.name()),
+                detail: format!("{tokens}no text, ended by {}", text.finish),
                 source_file: None,
                 source_line: None,
             });
-        } else if let Some(equal) = responses.iter_mut().find(|response| response.text == generation.text) {
+        } else if let Some(equal) = responses.iter_mut().find(|response| response.text == text.text) {
             equal.count += 1;
         } else {
-            let messages = vec![Message::new(role, generation.text.as_str())];
+            let messages = vec![Message::new(role, text.text.as_str())];
             responses.push(Response {
-                response_id: ids::response_id(&prompt.id, &messages),
-                prompt_id: prompt.id.clone(),
-                prompt: prompt.messages.clone(),
+                response_id: ids::response_id(prompt_id, &messages),
+                prompt_id: prompt_id.to_owned(),
+                prompt: prompt.to_vec(),
                 messages,
-                text: generation.text,
+                text: text.text,
                 k: k as u32,
                 count: 1,
-                logp: Some(generation.logp),
-                tokens: Some(generation.ids.len() as u32),
-                finish: Some(generation.finish.name().to_owned()),
+                logp: text.logp,
+                tokens: text.tokens,
+                finish: Some(text.finish),
                 score: None,
                 model: Some(model.to_owned()),
                 source_file: None,
@@ -148,47 +162,66 @@ fn responses(prompt: &PromptTokens, generations: Vec<Generation>, model: &str) -
 
 /// Counts over the finished table, so that resumed shards count too.
 #[derive(Default)]
-struct Figures {
+pub(crate) struct Figures {
     distinct: u64,
     samples: u64,
+    /// Those whose tokens are known, and their tokens.
+    counted: u64,
     tokens: u64,
     cut: u64,
 }
 
 impl Figures {
-    fn read(context: &Context<'_>) -> Result<Figures> {
+    pub(crate) fn read(context: &Context<'_>) -> Result<Figures> {
         let mut figures = Figures::default();
         for row in kit::RowReader::<Response>::open(&[context.port("responses")])? {
             let row = row?;
             let count = u64::from(row.count);
             figures.distinct += 1;
             figures.samples += count;
+            figures.counted += if row.tokens.is_some() { count } else { 0 };
             figures.tokens += count * u64::from(row.tokens.unwrap_or(0));
             figures.cut += if row.finish.as_deref() == Some("length") { count } else { 0 };
         }
         Ok(figures)
     }
+
+    /// The outcome; `counts` are the rows, the refused ones, and the prompts that were asked.
+    pub(crate) fn outcome(&self, stage: &Sample, counts: (u64, u64, u64), rejected: u64) -> Outcome {
+        let (rows, refused, prompts) = counts;
+        let (drawn, empty) = (prompts * stage.k as u64, rejected - refused);
+        let mut outcome = Outcome::default()
+            .balance("from", rows, rows - refused, refused)
+            .balance("samples", drawn, drawn - empty, empty)
+            .figure("prompts", prompts)
+            .figure("distinct responses", self.distinct);
+        let share = |part: u64, of: u64| (part as f64 / of as f64 * 1e6).round() / 1e6;
+        if self.counted > 0 {
+            outcome = outcome.figure("mean tokens", share(self.tokens, self.counted));
+        }
+        if self.samples > 0 {
+            outcome = outcome.figure("share cut by max_tokens", share(self.cut, self.samples));
+        }
+        outcome
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use lm::{Finish, Sequence};
+    use lm::Finish;
 
     use super::*;
 
-    fn prompt(role: &str) -> PromptTokens {
-        let sequence = Sequence::new(vec![1, 2], 2);
-        PromptTokens { id: "p0".to_owned(), messages: vec![Message::new(role, "Hello")], sequence }
-    }
-
-    fn generation(text: &str, tokens: usize) -> Generation {
-        Generation { ids: vec![7; tokens], text: text.to_owned(), logp: -1.5, finish: Finish::Length }
+    fn of(role: &str, texts: &[&str]) -> (Vec<Response>, Vec<Reject>) {
+        let text =
+            |text: &&str| Generation { ids: vec![7; 3], text: (*text).to_owned(), logp: -1.5, finish: Finish::Length };
+        let texts = texts.iter().map(text).map(Text::of).enumerate().collect();
+        responses(("p0", &[Message::new(role, "Hello")]), texts, "model")
     }
 
     #[test]
     fn equal_texts_are_one_response_with_a_count_and_empty_ones_are_rejected() {
-        let generations = ["a", "b", " \n", "a", "a"].map(|text| generation(text, 3)).into();
-        let (responses, empty) = responses(&prompt("user"), generations, "model");
+        let (responses, empty) = of("user", &["a", "b", " \n", "a", "a"]);
         let seen: Vec<_> = responses.iter().map(|row| (row.text.as_str(), row.k, row.count)).collect();
         assert_eq!(seen, [("a", 0, 3), ("b", 1, 1)]);
         assert_eq!(responses[0].messages, [Message::new("assistant", "a")]);
@@ -198,7 +231,7 @@ mod tests {
 
     #[test]
     fn raw_text_is_continued_as_raw_text() {
-        let (responses, _) = responses(&prompt("text"), vec![generation(" world", 1)], "model");
+        let (responses, _) = of("text", &[" world"]);
         assert_eq!(responses[0].messages, [Message::new("text", " world")]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use endpoint::{Completions, EXECUTION_KEYS, Endpoint, Protocol, SENT_KEYS};
 use kit::{
     Ahead, Amount, Context, DistinctPrompts, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result,
     Stage, Table,
@@ -9,6 +10,7 @@ use kit::{
 use tokens::lm_error;
 
 use crate::config::Sample;
+use crate::remote::{self, Remote};
 use crate::sampling::Sampling;
 use crate::work::WorkList;
 use crate::{ahead, rendering};
@@ -16,6 +18,9 @@ use crate::{ahead, rendering};
 impl Sample {
     /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        if let Some(endpoint) = &self.endpoint {
+            return self.count_remotely(endpoint, context);
+        }
         let work = WorkList::read(self, context)?;
         let prompt_tokens: usize = work.prompts.iter().map(|prompt| prompt.sequence.ids.len()).sum();
         let most = prompt_tokens + work.prompts.len() * self.k * self.max_tokens;
@@ -32,6 +37,21 @@ impl Sample {
     }
 }
 
+impl Sample {
+    fn count_remotely(&self, endpoint: &Endpoint, context: &Context<'_>) -> Result<Forecast> {
+        let (prompts, _, _) = remote::read(context)?;
+        let draws = prompts.iter().flat_map(|prompt| prompt.draws(self, endpoint, context));
+        let cost = endpoint.cost_of(&self.completions(), draws.map(|(_, draw)| Ok(draw)))?;
+        let rows = Amount::at_most((prompts.len() * self.k) as u64);
+        Ok(Forecast {
+            rows,
+            requests: Some(rows),
+            notes: std::iter::once(endpoint.destination(Completions::PATH)).chain(cost).collect(),
+            ..Forecast::default()
+        })
+    }
+}
+
 impl Stage for Sample {
     fn version(&self) -> String {
         format!("1+lm{}", lm::VERSION)
@@ -40,7 +60,8 @@ impl Stage for Sample {
     fn inputs(&self) -> Vec<InputPort> {
         let from = InputPort::new("from", &self.from, Table::Prompts);
         let from = DistinctPrompts::TABLES[1..].iter().fold(from, |from, &table| from.or(table));
-        vec![from, InputPort::new("model", &self.model, Table::Model)]
+        let model = self.model.iter().map(|model| InputPort::new("model", model, Table::Model));
+        std::iter::once(from).chain(model).collect()
     }
 
     fn outputs(&self) -> Vec<OutputPort> {
@@ -61,11 +82,20 @@ impl Stage for Sample {
     }
 
     fn remarks(&self) -> Vec<Finding> {
-        self.dtype.remark().map(|text| Finding::at("dtype", text)).into_iter().collect()
+        let dtype = self.dtype.remark().map(|text| Finding::at("dtype", text));
+        dtype.into_iter().chain(self.endpoint.as_ref().and_then(Endpoint::unset_key)).collect()
+    }
+
+    fn execution_keys(&self) -> &'static [&'static str] {
+        &EXECUTION_KEYS
+    }
+
+    fn sent_keys(&self) -> &'static [&'static str] {
+        SENT_KEYS
     }
 
     fn needs_device(&self) -> bool {
-        true
+        self.endpoint.is_none()
     }
 
     fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
@@ -73,7 +103,10 @@ impl Stage for Sample {
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
-        Ok(Job::sharded(Sampling::new(self, context)?))
+        Ok(match &self.endpoint {
+            Some(endpoint) => Job::sharded(Remote::new(self, endpoint, context)?),
+            None => Job::sharded(Sampling::new(self, context)?),
+        })
     }
 
     fn rendered_inputs(&self) -> &'static [&'static str] {
