@@ -107,6 +107,41 @@ fn an_endpoint_that_is_away_ends_the_run_with_69() {
 }
 
 #[test]
+fn a_batch_ends_the_run_with_75_and_the_next_run_takes_its_answers() {
+    let price = "price: {input: 1.0, output: 2.0, currency: EUR}";
+    let place = judging(&format!("endpoint: {{url: \"http://127.0.0.1:9/v1\", model: stub, batch: ./batch, {price}}}"));
+    let run = |args: &[&str]| place.command(args).output().unwrap();
+    let plan = run(&["plan", "judging.yaml"]);
+    let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert!(plan.contains("requests are written to ./batch") && plan.contains("EUR for"), "{plan}");
+    let output = run(&["run", "judging.yaml"]);
+    assert_eq!(output.status.code(), Some(75), "{}", stderr(&output));
+    assert!(stderr(&output).contains("60 requests wait for answers"), "{}", stderr(&output));
+    let mut answers = String::new();
+    for name in place.files("batch", "jsonl") {
+        for line in std::fs::read_to_string(place.path(&name)).unwrap().lines() {
+            let request: serde_json::Value = serde_json::from_str(line).unwrap();
+            let top = [("A".to_owned(), -0.3), ("B".to_owned(), -1.6)];
+            let body: serde_json::Value = serde_json::from_str(&harness::server::completion(&top)).unwrap();
+            let response = serde_json::json!({"status_code": 200, "body": body});
+            answers += &format!("{}\n", serde_json::json!({"custom_id": request["custom_id"], "response": response}));
+        }
+    }
+    std::fs::write(place.path("batch/answers.jsonl"), answers).unwrap();
+    let output = run(&["run", "judging.yaml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let verdicts: Vec<Verdict> = kit::read_rows(&place.path(".halftone/runs/judging/verdicts/verdicts")).unwrap();
+    assert_eq!(verdicts.len(), 30);
+    // 60 answers with a token sent and a token answered each.
+    let status = run(&["status", "judging", "-v"]);
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains("cost") && status.contains("0.0002 EUR"), "{status}");
+    assert_eq!(run(&["report", "--out", "page.html"]).status.code(), Some(0));
+    let page = std::fs::read_to_string(place.path("page.html")).unwrap();
+    assert!(page.contains("0.0002 EUR paid to endpoints"));
+}
+
+#[test]
 fn a_model_is_named_fetched_once_resumed_and_found_in_the_cache() {
     let hub = Hub::start("test-org/tiny", "llama");
     let place = judging("model: test-org/tiny");

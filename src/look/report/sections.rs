@@ -49,6 +49,8 @@ pub struct RunHead {
     state: &'static str,
     started: String,
     worked: String,
+    /// Cost of requests to endpoints; empty where none has a price.
+    cost: String,
     command: String,
     /// Path of its settings and of its own report.
     settings: Option<String>,
@@ -104,10 +106,19 @@ pub fn head(record: &RunRecord, run: &Path, folder: &Path) -> RunHead {
         },
         started: record.started.replace('T', " ").replace('Z', " UTC"),
         worked: if seconds > 0.0 { spoken(Duration::from_secs_f64(seconds)) } else { String::new() },
+        cost: cost(record),
         command: command.collect::<Vec<_>>().join(" "),
         settings: settings.is_file().then(|| relative(folder, &settings)),
         report: None,
     }
+}
+
+/// The cost of all stages, by currency.
+fn cost(record: &RunRecord) -> String {
+    let mut all: BTreeMap<&str, f64> = BTreeMap::new();
+    let headlines = record.stages.values().flat_map(|stage| &stage.headlines);
+    headlines.filter(|line| line.name == "cost").for_each(|line| *all.entry(&line.note).or_default() += line.value);
+    all.iter().map(|(currency, cost)| format!("{cost:.4} {currency}")).collect::<Vec<_>>().join(" + ")
 }
 
 impl RunHead {
