@@ -9,9 +9,23 @@ use crate::head::Head;
 use crate::messages::is_messages;
 use crate::stored::list_in;
 
+/// Names that a message shows, at most.
+const SHOWN: usize = 40;
+
 /// Names in a row, as messages show them.
 pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    some(names.into_iter().map(|name| format!("`{name}`")))
+}
+
+/// Names in a row; of very many the first ones, and how many more there are.
+pub fn some(names: impl Iterator<Item = String>) -> String {
+    let mut names: Vec<String> = names.collect();
+    if names.len() > SHOWN {
+        let more = names.len() - SHOWN;
+        names.truncate(SHOWN);
+        names.push(format!("and {more} more"));
+    }
+    names.join(", ")
 }
 
 /// True where a column lists several responses to each prompt.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::advice::{list, meant, no_format};
+use crate::advice::{list, meant, no_format, some};
 use crate::column::{Column, is_label, is_response};
 use crate::format::{Form, Format};
 use crate::head::{Given, Head};
@@ -170,7 +170,7 @@ impl std::fmt::Display for Layout {
         }
         for (what, names) in [("not read", &self.unread), ("empty", &self.empty), ("left out", &self.left_out)] {
             if !names.is_empty() {
-                write!(f, "; {what}: {}", names.join(", "))?;
+                write!(f, "; {what}: {}", some(names.iter().cloned()))?;
             }
         }
         Ok(())
@@ -407,6 +407,17 @@ mod tests {
             "the columns `a`, `b` fit no known format; say what they are, such as `columns: {prompt: THEIRS}`, and \
              `format:` where it is not clear then",
         );
+    }
+
+    #[test]
+    fn of_very_many_columns_some_are_shown() {
+        let names: Map<String, Value> = (0..50_000).map(|i| (format!("c{i:05}"), json!(1))).collect();
+        let mut row = json!({"prompt": "p", "chosen": "a", "rejected": "b"}).as_object().unwrap().clone();
+        row.extend(names.clone());
+        let told = layout(&[row], Format::Auto, &Given::new(), Form::Chat).unwrap().to_string();
+        assert!(told.ends_with("c00038, c00039, and 49960 more") && told.len() < 1000, "{told}");
+        let error = layout(&[names], Format::Auto, &Given::new(), Form::Chat).unwrap_err();
+        assert!(error.contains("and 49960 more fit no known format") && error.len() < 1000, "{error}");
     }
 
     #[test]

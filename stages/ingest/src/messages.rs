@@ -235,8 +235,12 @@ fn text_part(place: &str, part: Value) -> Result<String, BadRow> {
 
 /// The role of the last message of a value that is a conversation.
 pub fn last_role(value: &Value) -> Option<String> {
-    let Ok(Said::Messages(messages)) = Said::read("", value.clone()) else { return None };
-    messages.last().map(|message| message.role.clone())
+    match Said::read("", value.clone()) {
+        Ok(Said::Messages(messages)) => messages.last().map(|message| message.role.clone()),
+        Ok(Said::Text(_)) => None,
+        // One of its messages is at fault; what kind of rows these are is clear all the same.
+        Err(_) => Some(value.as_array()?.last()?.get(SAID[0][0])?.as_str()?.to_owned()),
+    }
 }
 
 /// A prompt, and the chosen and the rejected response to it.

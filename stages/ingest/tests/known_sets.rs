@@ -528,6 +528,16 @@ fn truth_values_beside_responses_without_labels_are_a_warning() {
 }
 
 #[test]
+fn conversations_with_a_wrong_message_are_conversations() {
+    let wrong = json!({"role": "tool", "content": {"result": 3}});
+    let row = json!({"messages": [chat(&["q"])[0], wrong, {"role": "assistant", "content": "a"}]});
+    let data = Data::of("a.jsonl", row.to_string());
+    assert!(data.ports(&["a.jsonl"], json!({})).contains(&"items".to_owned()));
+    let error = data.run(&["a.jsonl"], json!({})).err().unwrap();
+    assert!(error.contains("column `messages[1].content` is an object of 1 fields, wanted text"), "{error}");
+}
+
+#[test]
 fn responses_that_are_whole_conversations_lose_the_prompt() {
     let rows = [
         json!({"instruction": "q", "generations": [chat(&["q", "a"]), chat(&["q", "b"])], "ratings": [5, 3]}),
