@@ -262,3 +262,22 @@ fn what_the_system_cannot_read_is_its_error_and_not_the_models() {
         }
     }
 }
+
+#[test]
+fn notes_in_a_header_that_are_no_texts_are_seen_before_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(oracle("llama")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let path = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let length = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    header["__metadata__"] = serde_json::json!({"format": 1});
+    let header = header.to_string();
+    let size = (header.len() as u64).to_le_bytes();
+    std::fs::write(&path, [&size[..], header.as_bytes(), &bytes[8 + length..]].concat()).unwrap();
+    let error = lm::check_decoder(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("its `__metadata__` holds other things than texts"), "{error}");
+}

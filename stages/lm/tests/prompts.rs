@@ -319,3 +319,22 @@ fn ordered(value: &Json) -> String {
         other => other.to_string(),
     }
 }
+
+#[test]
+fn tokens_without_a_row_in_the_model_are_named_when_text_becomes_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat/qwen2");
+    std::fs::copy(from.join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).unwrap();
+    let vocabulary = Text::load(folder.path()).unwrap().vocabulary();
+    for (rows, works) in [(vocabulary, true), (10, false)] {
+        std::fs::write(folder.path().join("config.json"), format!("{{\"vocab_size\": {rows}}}")).unwrap();
+        let text = Text::load(folder.path()).unwrap();
+        let read = text.single(&[turn("text", "how warm")], &[turn("text", " it is")], &STOP, 64);
+        assert_eq!(read.is_ok(), works);
+        if let Err(error) = read {
+            let error = error.to_string();
+            assert!(error.contains("and the model's `vocab_size` is 10; does the tokenizer belong"), "{error}");
+        }
+    }
+}

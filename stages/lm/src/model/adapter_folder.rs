@@ -77,10 +77,33 @@ fn read_form(path: &Path) -> Result<Lora> {
     Ok(Lora { rank, alpha, rslora, targets: Vec::new() })
 }
 
-/// Checks the form of an adapter and the header of its weights.
+/// Checks the form of an adapter and the header of its weights: their rank, and that their modules are among the
+/// targets.
 pub(crate) fn check_adapter(folder: &Path) -> Result<()> {
-    read_form(&folder.join(ADAPTER_CONFIG))?;
-    weights::check_file(&folder.join(WEIGHTS))
+    let (config, path) = (folder.join(ADAPTER_CONFIG), folder.join(WEIGHTS));
+    let rank = read_form(&config)?.rank;
+    // PEFT takes a list as ends of names; other values are patterns.
+    let targets: Option<Vec<String>> =
+        read_config(&config)?.remove("target_modules").and_then(|targets| serde_json::from_value(targets).ok());
+    for (name, shape) in weights::stored_shapes(&path)? {
+        let sides = [(".lora_A.", 0), (".lora_B.", 1)];
+        let Some((module, side)) = sides.iter().find_map(|(mark, side)| Some((name.split_once(mark)?.0, *side))) else {
+            continue;
+        };
+        if shape.get(side) != Some(&rank) {
+            let text = format!("tensor {name} is {shape:?}, and `r` in {ADAPTER_CONFIG} is {rank}");
+            return Err(Error::file(&path, text));
+        }
+        let is_target = |target: &String| {
+            module.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        if let Some(targets) = targets.as_ref().filter(|targets| !targets.iter().any(is_target)) {
+            let text =
+                format!("tensor {name} is of none of `target_modules` in {ADAPTER_CONFIG}: {}", targets.join(", "));
+            return Err(Error::file(&path, text));
+        }
+    }
+    Ok(())
 }
 
 /// The adapter of a folder: its form, without targets, and its tensors by name.
@@ -97,6 +120,7 @@ impl StoredAdapter {
     ///
     /// Errors name the file.
     pub fn read(folder: &Path) -> Result<StoredAdapter> {
+        check_adapter(folder)?;
         let config = folder.join(ADAPTER_CONFIG);
         let form = read_form(&config)?;
         let listed = match read_config(&config)?.remove("modules_to_save") {

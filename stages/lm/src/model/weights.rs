@@ -227,7 +227,11 @@ fn header(path: &Path) -> Result<BTreeMap<String, Stored>> {
     file.take(length).read_to_end(&mut text).map_err(Error::io(path))?;
     let mut header: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(&text).map_err(|error| cut(&format!("its header is no JSON: {error}")))?;
-    header.remove("__metadata__");
+    let texts =
+        |notes: &serde_json::Value| notes.as_object().is_some_and(|it| it.values().all(serde_json::Value::is_string));
+    if header.remove("__metadata__").is_some_and(|notes| !texts(&notes)) {
+        return Err(cut("its `__metadata__` holds other things than texts"));
+    }
     let stored = |(name, value)| -> Result<(String, Stored)> {
         let stored = Stored::deserialize(&value).map_err(|error| cut(&format!("tensor {name}: {error}")))?;
         Ok((name, stored))
@@ -303,6 +307,11 @@ pub(crate) fn stored_dtype(folder: &Path) -> Result<DType> {
 /// Checks that a file is whole, from its header.
 pub(crate) fn check_file(path: &Path) -> Result<()> {
     header(path).map(drop)
+}
+
+/// The shapes of a file's tensors, from its header; the file is as long as they say.
+pub(crate) fn stored_shapes(path: &Path) -> Result<BTreeMap<String, Vec<usize>>> {
+    Ok(header(path)?.into_iter().map(|(name, stored)| (name, stored.shape)).collect())
 }
 
 /// Reads all tensors of one file as they are stored, onto the CPU.

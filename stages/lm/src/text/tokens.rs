@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value as Json;
 use tokenizers::Tokenizer;
 
 use crate::device::quietly;
@@ -33,6 +34,8 @@ pub struct Text {
     tokenizer: Tokenizer,
     special: SpecialTokens,
     template: Option<ChatTemplate>,
+    /// Rows of the model's embedding, where a config.json gives them.
+    rows: Option<u64>,
 }
 
 /// One message.
@@ -68,7 +71,10 @@ impl Text {
         let config = if is_there(&config_file)? { read_json(&config_file)? } else { serde_json::json!({}) };
         let special = SpecialTokens::load(folder, ends, &mut tokenizer, &config)?;
         let template = ChatTemplate::load(folder, &config, special.named.clone())?;
-        Ok(Text { folder: folder.to_owned(), tokenizer, special, template })
+        let model = ends.join("config.json");
+        let model = if is_there(&model)? { read_json(&model)? } else { serde_json::json!({}) };
+        let rows = model.get("vocab_size").or_else(|| model.pointer("/text_config/vocab_size")).and_then(Json::as_u64);
+        Ok(Text { folder: folder.to_owned(), tokenizer, special, template, rows })
     }
 
     /// One prompt with its response.
@@ -594,6 +600,18 @@ impl Text {
         let mut ids = encoding.get_ids().to_vec();
         if let Some(escape) = &marker.escape {
             escape.restore(&mut ids);
+        }
+        if let Some(rows) = self.rows
+            && let Some(id) = ids.iter().find(|id| u64::from(**id) >= rows)
+        {
+            let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
+            return Err(Stop::Failed(Error::file(
+                &self.folder,
+                format!(
+                    "the tokenizer's token {token:?} has the id {id}, and the model's `vocab_size` is {rows}; does the \
+                     tokenizer belong to this model?"
+                ),
+            )));
         }
         let scored = (!spans.is_empty()).then(|| token_ranges(encoding.get_offsets(), &spans));
         Ok(Encoded { ids, escaped: marker.escaped, text, scored })
