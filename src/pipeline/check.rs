@@ -429,6 +429,12 @@ impl Checker<'_> {
                 "`{name}` has `{key}: {is}` and this stage `{key}: {value}`; both have to have the same"
             ));
         }
+        let set = |(key, value, _): &&(&str, String, String)| found.settings.contains(&(*key, value.clone()));
+        if input.idle.is_none()
+            && let Some((.., why)) = input.refuses.iter().find(set)
+        {
+            return Err(format!("`{name}.{}`: {why}", found.name));
+        }
         Ok(Some(Origin::Port { stage: from, port: found.name.clone(), table: found.table }))
     }
 

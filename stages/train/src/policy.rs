@@ -15,15 +15,24 @@ impl Train {
     /// When the folder cannot be read.
     pub(crate) fn model_adapter_fault(&self, model: &Path) -> Result<Option<String>> {
         let is_adapter = lm::base_of(model).map_err(lm_error)?.is_some();
-        let folder = model.display();
-        Ok(match (is_adapter, self.model_adapter) {
-            (true, None) => Some(format!(
-                "`model` is an adapter ({folder}); say what becomes of it: `model_adapter: continue` trains it on, `merge` \
-                 adds it to its base's weights first, `freeze` keeps it beside them and trains a fresh `adapter` over both"
-            )),
-            (false, Some(_)) => Some(format!("`model_adapter` has no effect: `model` ({folder}) is no adapter")),
+        Ok(self.adapter_fault(is_adapter).map(|fault| format!("{}: {fault}", model.display())))
+    }
+
+    /// The fault where `model_adapter` does not go with a model that is an adapter or is none.
+    pub(crate) fn adapter_fault(&self, is_adapter: bool) -> Option<&'static str> {
+        match (is_adapter, self.model_adapter) {
+            (true, None) => Some(
+                "`model` is an adapter; say what becomes of it: `model_adapter: continue` trains it on, `merge` adds it to \
+                 its base's weights first, `freeze` keeps it beside them and trains a fresh `adapter` over both",
+            ),
+            (false, Some(_)) => Some("`model_adapter` has no effect: `model` is no adapter"),
             _ => None,
-        })
+        }
+    }
+
+    /// The kind of folder that a policy is in, which `check` compares with what a stage can start from.
+    pub(crate) fn folder_kind(is_adapter: bool) -> &'static str {
+        if is_adapter { "an adapter" } else { "whole weights" }
     }
 
     /// True where the policy is an adapter's folder.

@@ -103,6 +103,12 @@ impl Stage for Train {
             let idle = format!("`{name}` as configured is computed on items, not on pairs");
             inputs.push(if objective.reads().pairs() { port } else { port.idle(idle) });
         }
+        for is_adapter in [true, false] {
+            if let Some(fault) = self.adapter_fault(is_adapter) {
+                let port = inputs.remove(1);
+                inputs.insert(1, port.refuses("folder", Train::folder_kind(is_adapter), fault));
+            }
+        }
         inputs
     }
 
@@ -121,7 +127,9 @@ impl Stage for Train {
         if self.has_splits() {
             outputs.push(OutputPort::new(Table::Splits));
         }
-        outputs
+        let kind = Train::folder_kind(self.trains_adapter());
+        let told = |port: OutputPort| if port.table == Table::Model { port.setting("folder", kind) } else { port };
+        outputs.into_iter().map(told).collect()
     }
 
     fn check(&self) -> Vec<Finding> {

@@ -135,6 +135,8 @@ pub struct InputPort {
     pub fix: Option<String>,
     /// Settings that the stage which writes the table has to share with this one: key and value.
     pub shares: Vec<(&'static str, String)>,
+    /// Settings of the stage which writes it that this one cannot go with: key, value and the reason, a whole message.
+    pub refuses: Vec<(&'static str, String, String)>,
     /// True where a GGUF file is accepted in place of a model folder.
     pub gguf: bool,
     /// The reason why the stage does not read this input under this configuration. An idle input is outside the
@@ -152,6 +154,7 @@ impl InputPort {
             columns: Vec::new(),
             fix: None,
             shares: Vec::new(),
+            refuses: Vec::new(),
             gguf: false,
             idle: None,
         }
@@ -184,6 +187,12 @@ impl InputPort {
     /// A setting that the stage which writes the table has to share.
     pub fn shares(mut self, key: &'static str, value: impl Into<String>) -> InputPort {
         self.shares.push((key, value.into()));
+        self
+    }
+
+    /// A setting of the stage which writes it that this one cannot go with, and the reason.
+    pub fn refuses(mut self, key: &'static str, value: impl Into<String>, why: impl Into<String>) -> InputPort {
+        self.refuses.push((key, value.into(), why.into()));
         self
     }
 
