@@ -91,7 +91,7 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         selection: args.choice.into(),
         device: "cpu".to_owned(),
         no_wait: args.no_wait,
-        command: std::env::args().collect(),
+        command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
     };
     if options.selection.stale && options.selection.only.is_none() && options.selection.from.is_none() {
         return Err(Error::Usage("--stale goes with --only or --from".to_owned()));

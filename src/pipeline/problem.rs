@@ -98,7 +98,7 @@ pub fn once(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.sort();
     problems.dedup();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
-    let unset = |problem: &Problem| problem.text.starts_with(UNSET) || problem.text.starts_with(UNKNOWN);
+    let unset = |problem: &Problem| [UNSET, UNKNOWN, TOO_MUCH].iter().any(|begin| problem.text.starts_with(begin));
     problems.iter().filter(|it| unset(it)).for_each(|it| *places.entry(it.text.clone()).or_default() += 1);
     let mut said = BTreeSet::new();
     problems.retain(|problem| !unset(problem) || said.insert(problem.text.clone()));
@@ -112,6 +112,9 @@ pub fn once(mut problems: Vec<Problem>) -> Vec<Problem> {
 
 /// Beginning of the problem of an undeclared variable.
 pub const UNKNOWN: &str = "unknown variable `";
+
+/// Beginning of the problem of references that stand for too much.
+pub const TOO_MUCH: &str = "the references of this file stand for";
 
 /// Beginning of the problem of an unset variable of the environment.
 pub const UNSET: &str = "the environment variable `";

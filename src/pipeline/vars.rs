@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::node::{Content, Entry, Mapping, Node};
 use super::selection::{Labels, Selection};
 use super::yaml::{self, Document};
-use crate::pipeline::problem::{At, Fault, Problem, UNSET, did_you_mean};
+use crate::pipeline::problem::{At, Fault, Problem, TOO_MUCH, UNSET, did_you_mean};
 
 /// Source of the environment's values; tests give their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -34,8 +34,7 @@ impl Budget {
     fn spend(&self, bytes: usize) -> Result<(), String> {
         let left = self.0.get().checked_sub(bytes);
         self.0.set(left.unwrap_or(0));
-        left.map(drop)
-            .ok_or_else(|| format!("the references of this file stand for more than {} MiB in all", MOST_BYTES >> 20))
+        left.map(drop).ok_or_else(|| format!("{TOO_MUCH} more than {} MiB in all", MOST_BYTES >> 20))
     }
 }
 
@@ -229,7 +228,10 @@ impl<'a> Replacer<'a> {
 
     fn meant(&mut self, name: &str) -> Result<Node, String> {
         if let Some(variable) = name.strip_prefix("env:") {
-            let text = (self.environment)(variable).ok_or_else(|| format!("{UNSET}{variable}` is not set"))?;
+            let text = (self.environment)(variable).ok_or_else(|| {
+                let is = if std::env::var_os(variable).is_some() { "no text in UTF-8" } else { "not set" };
+                format!("{UNSET}{variable}` is {is}")
+            })?;
             let shown = format!("${{env:{variable}}}");
             // `${env:BETA}` is a number where its text reads as one, and a setting like others; text is used and never
             // written down.
@@ -308,11 +310,15 @@ fn weight(value: &Node) -> usize {
 
 /// The value under a dotted name.
 fn look_up(values: Option<&Mapping>, name: &str, what: &str) -> Result<Node, String> {
-    let (mut found, mut mapping) = (None, values);
+    let (mut found, mut mapping, mut at) = (None, values, 0);
     for key in name.split('.') {
+        let before = &name[..at];
+        at += key.len() + 1;
         let value = mapping.and_then(|mapping| mapping.get(key)).ok_or_else(|| {
-            let names = mapping.into_iter().flat_map(Mapping::keys);
-            format!("unknown {what} `{name}`{}", did_you_mean(key, names))
+            let names: Vec<String> =
+                mapping.into_iter().flat_map(Mapping::keys).map(|near| [before, near].concat()).collect();
+            let wrong = [before, key].concat();
+            format!("unknown {what} `{name}`{}", did_you_mean(&wrong, names.iter().map(String::as_str)))
         })?;
         (found, mapping) = (Some(value), value.mapping());
     }

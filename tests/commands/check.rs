@@ -185,3 +185,77 @@ fn models_that_cannot_be_used_are_found_before_anything_runs() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && told.contains("warning: ") && told.contains("has no chat template"), "{told}");
 }
+
+#[test]
+fn an_unknown_name_under_columns_has_its_nearest() {
+    for (columns, word, text) in [
+        ("{promt: context}", "promt", "unknown value `promt`; did you mean `prompt`?"),
+        ("{prompt: context, respnse_0: a}", "respnse_0", "unknown value `respnse_0`; did you mean `response_0`?"),
+        ("{zzz: context}", "zzz", "unknown value `zzz`; wanted `prompt`, `input`, "),
+    ] {
+        let line = format!("  data: {{kind: ingest, files: pairs.jsonl, columns: {columns}}}\n");
+        check(&line, &format!("x.yaml:5:{}: data: {text}", line.find(word).unwrap() + 1));
+    }
+    check(
+        "  data: {kind: ingest, files: pairs.jsonl, columns: {prompt: contex}}\n",
+        "`columns: prompt`: there is no column `contex`; found `chosen`, `prompt`, `rejected`",
+    );
+}
+
+#[test]
+fn words_of_the_machine_need_not_be_utf_8() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let odd = OsStr::from_bytes(b"w\xff");
+    let project = Project::new(&[("pairs.jsonl", PAIRS)]);
+    project.write("x.yaml", "name: x\nstages:\n  data: {kind: ingest, files: pairs.jsonl}\n");
+    let output = project.command(&["run", "x.yaml", "--work"]).arg(odd).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", harness::stderr(&output));
+    assert!(std::path::Path::new(project.folder()).join(odd).join("runs/x/1").is_dir());
+    project.write("x.yaml", "name: x\nstages:\n  data: {kind: ingest, files: \"${env:ODD}\"}\n");
+    let output = project.command(&["check", "x.yaml"]).env("ODD", odd).output().unwrap();
+    let said = harness::stderr(&output);
+    assert!(said.contains("the environment variable `ODD` is no text in UTF-8"), "{said}");
+}
+
+#[test]
+fn a_reference_is_wrong_once_and_has_its_nearest_in_full() {
+    check("  data: {kind: ingest, files: \"${vars.modle}\"}\n", "unknown variable `modle`; did you mean `model`?");
+    let project = Project::new(&[("pairs.jsonl", PAIRS)]);
+    let stages = "stages:\n  data: {kind: ingest, files: \"${vars.a.b.d}\"}\n";
+    project.write("x.yaml", &format!("name: x\nvars: {{a: {{b: {{c: pairs.jsonl}}}}}}\n{stages}"));
+    let told = project.fails(&["check", "x.yaml"], 78);
+    assert!(told.contains("unknown variable `a.b.d`; did you mean `a.b.c`?"), "{told}");
+    let twice = |level: usize| format!("  v{level}: [\"${{vars.v{0}}}\", \"${{vars.v{0}}}\"]\n", level - 1);
+    let vars: String = (1..40).map(twice).collect();
+    let stages = "stages:\n  data: {kind: ingest, files: \"${vars.v39}\"}\n";
+    project.write("x.yaml", &format!("name: x\nvars:\n  v0: x\n{vars}{stages}"));
+    let told = project.fails(&["check", "x.yaml"], 78);
+    assert_eq!(told.matches("the references of this file stand for more than").count(), 1, "{told}");
+}
+
+#[test]
+fn an_adapter_of_an_earlier_stage_needs_a_word_on_what_becomes_of_it() {
+    let training = |adapter: &str| {
+        format!(
+            "  first: {{kind: train, from: data.items, objective: {{name: sft}}, batch: {{items: 4}}, model: MODEL, optimizer: \
+             {{lr: 0.1}}, epochs: 1{adapter}}}\n"
+        )
+    };
+    let data = "  data: {kind: ingest, files: items.jsonl}\n";
+    let second = |more: &str| {
+        training("")
+            .replace("first", "second")
+            .replace("MODEL", "first")
+            .replace("epochs: 1", &format!("epochs: 1{more}"))
+    };
+    let lora = ", adapter: {rank: 2, alpha: 4, targets: [q_proj]}";
+    check(
+        &[data, &training(lora), &second("")].concat(),
+        "second: `first.policy`: `model` is an adapter; say what becomes of it: `model_adapter: continue`",
+    );
+    check(
+        &[data, &training(""), &second(", model_adapter: continue")].concat(),
+        "second: `first.policy`: `model_adapter` has no effect: `model` is no adapter",
+    );
+}
