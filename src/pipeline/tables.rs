@@ -11,6 +11,8 @@ pub fn fields_of(table: Table) -> Vec<Field> {
         Table::Comparisons => rows::Comparison::fields(),
         Table::Votes => rows::Vote::fields(),
         Table::Verdicts => rows::Verdict::fields(),
+        Table::Ratings => rows::Rating::fields(),
+        Table::Answers => rows::JudgeAnswer::fields(),
         Table::Pairs => rows::Pair::fields(),
         Table::Items => rows::Item::fields(),
         Table::Embeddings => rows::Embedding::fields(),

@@ -82,7 +82,9 @@ pub fn follow(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<F
                 StoredRow(names.zip(row).filter(|(_, cell)| !is_conversation(cell)).collect())
             };
             let rows: Vec<StoredRow> = found.into_iter().map(|row| stored(row.cells)).collect();
-            judged |= rows.iter().flat_map(|row| &row.0).any(|(name, cell)| name == "ab_logp_a" && !cell.is_null());
+            // Log-probs of labels may come with the data; other evidence is a judge's own.
+            let asked = |(name, cell): &(String, Value)| name == "ab_logp_a" && !cell.is_null();
+            judged |= link.kind == "judge" || rows.iter().flat_map(|row| &row.0).any(asked);
             tables.push(TableRows { port, rows });
         }
         if !tables.is_empty() {

@@ -6,6 +6,8 @@ use lm::{Load, Purpose};
 use tokens::cost;
 
 use crate::config::Judge;
+use crate::mode_findings::Mode;
+use crate::modes::Rating;
 use crate::protocol::OneToken;
 use crate::template::Form;
 use crate::template::{Side, Template};
@@ -20,8 +22,33 @@ pub(crate) fn estimate(judge: &Judge, ahead: &Ahead<'_>) -> Result<Outlook> {
     let verdicts = from.turned_into(Table::Verdicts, Some(rows.bounded()));
     if let Some(endpoint) = &judge.endpoint {
         forecast.requests = Some(rows.times(judge.order_count()).bounded());
-        forecast = forecast
-            .note(format!("requests go to {}; nothing is asked before the run", endpoint.shown(OneToken::PATH)));
+        forecast = forecast.note(endpoint.destination(OneToken::PATH));
+    }
+    if let Mode::Rating(rating) = judge.mode() {
+        let criteria = rating.questions().len() as u64;
+        // A response stands in several comparisons where all pairs are made; at most in one row each side.
+        let responses = from.responses.unwrap_or(rows.times(2)).bounded();
+        if judge.endpoint.is_some() {
+            forecast.requests = Some(responses.times(criteria));
+        }
+        if let (Some(prompt), Some(response)) = (from.prompt_tokens, from.response_tokens) {
+            let count = responses.value as f64 * criteria as f64;
+            let question = rating_wording(judge, rating)? + prompt + response;
+            let load = Load { tokens: count * question, scored: count, context: question / 2.0 };
+            forecast.tokens = Some(Amount::about(load.tokens.ceil() as u64));
+            if let Some(model) = cost::model(ahead, "model", judge.dtype) {
+                let tokens_at_once = (judge.tokens_per_batch as f64 + question).min(load.tokens) as u64;
+                cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
+            }
+        }
+        return Ok(Outlook::of(forecast).port("verdicts", verdicts));
+    }
+    if let Some((samples, rules)) = judge.writing() {
+        let texts = rows.times(judge.order_count() * samples as u64).bounded();
+        forecast = forecast.note(format!("{texts} texts of at most {} tokens each are written", rules.max_tokens));
+        if judge.endpoint.is_some() {
+            forecast.requests = Some(texts);
+        }
     }
     if let (Some(prompt), Some(response)) = (from.prompt_tokens, from.response_tokens) {
         let orders = judge.order_count() as f64;
@@ -33,6 +60,22 @@ pub(crate) fn estimate(judge: &Judge, ahead: &Ahead<'_>) -> Result<Outlook> {
             None => question + (orders - 1.0) * (responses + wording / 2.0),
             Some(_) => question * orders,
         } * rows.value as f64;
+        if let Some((samples, rules)) = judge.writing() {
+            let (asked, most) = (rows.value as f64 * orders, rules.max_tokens as f64);
+            let written = asked * samples as f64 * most;
+            // Behind a rationale the question is computed again.
+            let again = if judge.rationale.is_some() { tokens + written } else { 0.0 };
+            let all = tokens + written + again;
+            forecast.tokens = Some(Amount::about(all.ceil() as u64));
+            if let Some(model) = cost::model(ahead, "model", judge.dtype) {
+                let load = Load { tokens: all, scored: asked + written, context: question + most / 2.0 };
+                let tokens_at_once = (judge.tokens_per_batch as f64).min(tokens + written) as u64;
+                let responses_at_once =
+                    (judge.tokens_per_batch as f64 / most).ceil().min(asked * samples as f64) as u64;
+                cost::forward(&mut forecast, &model, load, Purpose::Generate { tokens_at_once, responses_at_once });
+            }
+            return Ok(Outlook::of(forecast).port("verdicts", verdicts));
+        }
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
         let cost = judge.endpoint.as_ref().and_then(|endpoint| {
             let requests = rows.times(judge.order_count());
@@ -50,13 +93,26 @@ pub(crate) fn estimate(judge: &Judge, ahead: &Ahead<'_>) -> Result<Outlook> {
     Ok(Outlook::of(forecast).port("verdicts", verdicts))
 }
 
+/// The same of the question about one response, by its first criterion.
+fn rating_wording(judge: &Judge, rating: &Rating) -> Result<f64> {
+    let Some(name) = &judge.template else { return Ok(0.0) };
+    let asks_for = judge.asks_for.filter(|_| name.contains('/'));
+    let template = Template::open(name, judge.task(), false, asks_for)?;
+    let questions = rating.questions();
+    let first = (questions[0].name.as_str(), questions[0].rubric.as_str());
+    let text = template.render_rating(Side { prompt: &[], response: &[] }, first, &rating.levels, judge.form)?;
+    let framing = if judge.form == Form::Chat { FRAMING } else { 0.0 };
+    Ok(framing + text.chars().count() as f64 / CHARACTERS_PER_TOKEN)
+}
+
 /// About how many tokens the question has without what is asked about.
 fn wording(judge: &Judge, joint: f64) -> Result<f64> {
     let of = |name: &Option<String>, is_joint: bool, share: f64| -> Result<f64> {
         let Some(name) = name.as_ref().filter(|_| share > 0.0) else { return Ok(0.0) };
         let asks_for = judge.asks_for.filter(|_| name.contains('/'));
         let empty = Side { prompt: &[], response: &[] };
-        let text = Template::open(name, is_joint, asks_for)?.render(is_joint, empty, empty, judge.form)?;
+        let text =
+            Template::open(name, judge.task(), is_joint, asks_for)?.render(is_joint, empty, empty, judge.form)?;
         Ok(share * text.chars().count() as f64 / CHARACTERS_PER_TOKEN)
     };
     let framing = if judge.form == Form::Chat { FRAMING } else { 0.0 };

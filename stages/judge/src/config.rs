@@ -8,14 +8,16 @@ use serde::{Deserialize, Serialize};
 use tokens::QuestionRules;
 
 use crate::labels::Labels;
+use crate::mode_findings::Mode;
+use crate::modes::{Rating, Rationale, Reasoning};
 use crate::protocol::OneToken;
-use crate::template::{AsksFor, Form, Template};
+use crate::template::{AsksFor, Form, Task, Template};
 use crate::verdict::Debias;
 
 /// Asks a language model which side of each comparison is better and keeps the probabilities, not the verdict.
 ///
-/// Each comparison is asked twice, with either side shown first. The answer is read from the log-probs of the labels;
-/// nothing is generated.
+/// Each comparison is asked twice, with either side shown first. The answer is read from the log-probs of the labels, and
+/// nothing is generated; with `rating`, `reasoning` or `rationale` in other ways.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
@@ -28,11 +30,22 @@ pub struct Judge {
     /// The judge behind an OpenAI-compatible endpoint, in place of `model`.
     #[serde(default)]
     pub endpoint: Option<Endpoint>,
+    /// Rates each response by itself on a scale, in place of comparing two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rating: Option<Rating>,
+    /// Lets the judge write several answers in each order, in which a pattern finds the verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<Reasoning>,
+    /// Lets the judge write a rationale in each order, behind which the labels' log-probs are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rationale: Option<Rationale>,
     /// The question for comparisons under one prompt: `helpful`, `harmless`, `harmful` (asks for the more harmful
-    /// one), `summary`, or the path of a minijinja file (with a `/` in it).
+    /// one), `summary`, or the path of a minijinja file (with a `/` in it). With `rating`: `helpful-rating`; with
+    /// `reasoning`: `helpful-reasoning`; with `rationale`: `helpful-rationale`, `summary-rationale`.
     ///
     /// A template sees the text of `prompt`, `a`, `b`, `a_prompt` and `b_prompt`, and the same with `_messages` at
-    /// the end as lists of `role` and `content`; `a` is what is shown first. `form` is `chat` or `text`.
+    /// the end as lists of `role` and `content`; `a` is what is shown first. `form` is `chat` or `text`. With `rating`
+    /// it sees `prompt`, `response`, `criterion`, `rubric` and `levels`.
     #[serde(default)]
     pub template: Option<String>,
     /// The question for joint comparisons, each side under its own prompt: `helpful-joint`, `harmless-joint`,
@@ -47,22 +60,24 @@ pub struct Judge {
     /// label follows it directly.
     #[serde(default = "form")]
     pub form: Form,
-    /// The spellings of the two labels.
+    /// The spellings of the two labels. With `reasoning` they are the words for a verdict.
     #[serde(default)]
     pub labels: Labels,
     /// Combination of the two orders into one probability: `probability` (the mean of both, as in the GDPO paper) or
-    /// `logit` (the mean of their log-odds). Needed with `orders: both`.
+    /// `logit` (the mean of their log-odds). Needed with `orders: both`, unless there is a `rating`.
     #[serde(default)]
     pub debias: Option<Debias>,
     /// `both` orders, or `one`: a first only, with whatever bias for the first place the judge has.
     #[serde(default = "orders")]
     pub orders: Orders,
-    /// The least probability, 0 to 1, that both labels get together in each order. A comparison with less has no
-    /// verdict: it is rejected as `low_label_mass` with the token that the judge would rather begin with.
+    /// The least probability, 0 to 1, that both labels, or the levels of a `rating`, get together in each order. A
+    /// comparison with less has no verdict: it is rejected as `low_label_mass` with the token that the judge would rather
+    /// begin with.
     #[serde(default = "least_mass")]
     pub least_mass: f64,
     /// The largest share of comparisons, 0 to 1, that may have no verdict because the labels get less than
-    /// `least_mass`, or are not among an endpoint's alternatives at all; beyond it the stage stops.
+    /// `least_mass`, are not among an endpoint's alternatives at all, or because too few answers have a verdict; beyond it
+    /// the stage stops. With `rating` also the share of responses without one.
     #[serde(default = "max_low_mass")]
     pub max_low_mass: f64,
     /// Rules by which questions become tokens. For a judge in this process alone: an endpoint makes the tokens itself.
@@ -97,7 +112,7 @@ fn orders() -> Orders {
     Orders::Both
 }
 
-fn least_mass() -> f64 {
+pub(crate) fn least_mass() -> f64 {
     0.05
 }
 
@@ -114,13 +129,14 @@ impl Judge {
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut from_file = false;
+        let task = self.task();
         for (key, name, joint) in self.templates() {
             let file = Template::file(name);
             from_file |= file.is_some();
             // A missing file is found with the other files that the configuration names.
             if file.is_none_or(|path| path.exists()) {
                 let asks_for = if name.contains('/') { self.asks_for } else { None };
-                match Template::open(name, joint, asks_for) {
+                match Template::open(name, task, joint, asks_for) {
                     Ok(_) => {}
                     Err(error @ Error::Data(_)) => findings.push(Finding::at(key, error.to_string()).in_data()),
                     Err(error @ Error::Io { .. }) => findings.push(Finding::at(key, error.to_string()).in_system()),
@@ -128,13 +144,18 @@ impl Judge {
                 }
             }
         }
-        if self.template.is_none() && self.joint_template.is_none() {
-            let text = "needs `template` (comparisons under one prompt), `joint_template` (joint ones), or both";
+        findings.extend(self.mode_findings());
+        if self.template.is_none() && (self.joint_template.is_none() || !self.has_orders()) {
+            let text = match self.has_orders() {
+                true => "needs `template` (comparisons under one prompt), `joint_template` (joint ones), or both",
+                false => "needs `template`, the question about one response",
+            };
             findings.push(Finding::at("", text));
         } else if self.asks_for.is_some() && !from_file {
             findings.push(Finding::at("asks_for", "without effect: a built-in template says itself what it asks for"));
         }
         match (self.orders, self.debias) {
+            _ if !self.has_orders() => {}
             (Orders::Both, None) => {
                 findings.push(Finding::at("", "needs `debias`: `probability` (the GDPO paper's) or `logit`"));
             }
@@ -190,6 +211,16 @@ impl Judge {
             findings.push(Finding::at("form", "an endpoint is asked in chat completions; `text` needs `model`"));
         }
         findings
+    }
+
+    /// The answer that templates ask for.
+    pub(crate) fn task(&self) -> Task {
+        match self.mode() {
+            Mode::Labels => Task::Label,
+            Mode::Rating(_) => Task::Rating,
+            Mode::Reasoning(_) => Task::Reasoning,
+            Mode::Rationale(_) => Task::Rationale,
+        }
     }
 
     /// Number of questions about one comparison.

@@ -31,10 +31,19 @@ impl<'a> Judging<'a> {
     /// # Errors
     /// When they cannot be read, or when the first of a form cannot be worded.
     pub(crate) fn new(stage: &'a Judge, context: &'a Context<'a>, wording: &Wording) -> Result<Judging<'a>> {
-        let work = WorkList::read(context)?;
-        for first in work.first_of_each_form() {
+        let judging = Judging::open(stage, context)?;
+        for first in judging.work.first_of_each_form() {
             let _ = wording.word(first)?;
         }
+        Ok(judging)
+    }
+
+    /// The same without a question about two sides.
+    ///
+    /// # Errors
+    /// When the comparisons cannot be read.
+    pub(crate) fn open(stage: &'a Judge, context: &'a Context<'a>) -> Result<Judging<'a>> {
+        let work = WorkList::read(context)?;
         let low_mass = LowMass::new(stage, &work);
         Ok(Judging { stage, context, judge_id: judge_id(stage, context)?, work, low_mass })
     }
@@ -43,6 +52,11 @@ impl<'a> Judging<'a> {
 impl Judging<'_> {
     /// The outcome of the judging, over all shards.
     pub(crate) fn finish(&mut self, rejected: u64) -> Result<Outcome> {
+        self.finish_with(rejected, Vec::new())
+    }
+
+    /// The same with further figures for the summary.
+    pub(crate) fn finish_with(&mut self, rejected: u64, more: Vec<SummaryRow>) -> Result<Outcome> {
         let Judging { stage, context, work, low_mass, .. } = self;
         // Shards of other processes count too.
         low_mass.count_again(context)?;
@@ -63,18 +77,28 @@ impl Judging<'_> {
         }
         let mut writer = context.writer::<SummaryRow>("summary")?;
         writer.extend(summary.rows())?;
+        let mut outcome = Outcome::default().balance("comparisons", work.rows, work.rows - rejected, rejected);
+        for row in &more {
+            outcome = outcome.figure(&row.metric, (row.value * 1e6).round() / 1e6);
+        }
+        writer.extend(more)?;
         writer.finish()?;
-        Ok(summary.add_to(Outcome::default().balance("comparisons", work.rows, work.rows - rejected, rejected)))
+        Ok(summary.add_to(outcome))
     }
 }
 
 /// The judge: a digest of its folder, or its address and name, and of every setting that decides its numbers.
 pub(crate) fn judge_id(stage: &Judge, context: &Context<'_>) -> Result<String> {
-    let settings = json!({
+    let mut settings = json!({
         "labels": stage.labels, "form": stage.form, "debias": stage.debias, "orders": stage.orders,
         "asks_for": stage.asks_for, "special_text": stage.tokens.special_text,
         "too_long": stage.tokens.too_long, "max_tokens": stage.tokens.max_tokens,
     });
+    let modes =
+        [("rating", json!(stage.rating)), ("reasoning", json!(stage.reasoning)), ("rationale", json!(stage.rationale))];
+    for (key, mode) in modes.into_iter().filter(|(_, mode)| !mode.is_null()) {
+        settings[key] = mode;
+    }
     let judge = match &stage.endpoint {
         // The request without a question says all that decides an answer.
         Some(endpoint) => {

@@ -44,33 +44,51 @@ impl Labels {
     /// # Errors
     /// The two spellings of which one is, or begins, the other: their probabilities would not be of different events.
     pub(crate) fn sort(&self, sequences: &mut [Sequence]) -> Result<LabelTokens, String> {
-        let start = sequences.iter().map(|sequence| sequence.start).min().unwrap_or(0);
-        sequences.iter_mut().for_each(|sequence| sequence.start = start);
-        let texts = self.texts();
-        let mut tokens = LabelTokens { first: Vec::new(), second: Vec::new() };
-        for (index, sequence) in sequences.iter().enumerate() {
-            let is_first = index < self.first.len();
-            let mut known = false;
-            for (&other, other_first) in
-                tokens.first.iter().map(|other| (other, true)).chain(tokens.second.iter().map(|other| (other, false)))
-            {
-                let (one, two) = (&sequences[other].ids, &sequence.ids);
-                if one == two && other_first == is_first {
-                    known = true;
-                } else if one.starts_with(two) || two.starts_with(one) {
+        let mut sorted = sort([&self.first[..], &self.second].into_iter(), sequences, "labels")?.into_iter();
+        let mut next = || sorted.next().expect("there are two labels");
+        Ok(LabelTokens { first: next(), second: next() })
+    }
+}
+
+/// Sorts the tokenised spellings of any number of labels as [`Labels::sort`] does. `key` is where they are configured.
+///
+/// # Errors
+/// As there.
+pub(crate) fn sort<'a>(
+    labels: impl Iterator<Item = &'a [String]>,
+    sequences: &mut [Sequence],
+    key: &str,
+) -> Result<Vec<Vec<usize>>, String> {
+    let start = sequences.iter().map(|sequence| sequence.start).min().unwrap_or(0);
+    sequences.iter_mut().for_each(|sequence| sequence.start = start);
+    let mut sorted: Vec<Vec<usize>> = Vec::new();
+    // The spellings so far: the place among all, the label and the text.
+    let mut known: Vec<(usize, usize, &str)> = Vec::new();
+    let mut place = 0;
+    for (label, spellings) in labels.enumerate() {
+        sorted.push(Vec::new());
+        for text in spellings {
+            let ids = &sequences[place].ids;
+            let mut repeated = false;
+            for &(other, other_label, other_text) in &known {
+                let other = &sequences[other].ids;
+                if other == ids && other_label == label {
+                    repeated = true;
+                } else if other.starts_with(ids) || ids.starts_with(other) {
                     return Err(format!(
-                        "the labels {:?} and {:?} cannot be told apart by this judge's tokenizer: as tokens one is the \
-                         beginning of the other; choose other spellings in `labels`",
-                        texts[other], texts[index]
+                        "the labels {other_text:?} and {text:?} cannot be told apart by this judge's tokenizer: as tokens \
+                         one is the beginning of the other; choose other spellings in `{key}`"
                     ));
                 }
             }
-            if !known {
-                if is_first { tokens.first.push(index) } else { tokens.second.push(index) }
+            if !repeated {
+                known.push((place, label, text));
+                sorted[label].push(place);
             }
+            place += 1;
         }
-        Ok(tokens)
     }
+    Ok(sorted)
 }
 
 /// log(sum(exp(x))) over the chosen elements.

@@ -1,27 +1,42 @@
 //! The stage kind `judge`: a language model's soft labels for comparisons, with the evidence they rest on.
 //!
 //! It knows how a question to the judge is worded ([`Template`]), which answers count ([`Labels`]) and how two orders
-//! become one probability ([`verdict`]). It does not know how a model computes (that is `lm`), how an endpoint is asked
-//! (that is `endpoint`), nor what becomes of the labels (that is `calibrate` and `pairs`). Read [`Judge`] first.
+//! become one probability ([`verdict`]); how a scale ([`Rating`]), sampled answers ([`Reasoning`]) and a rationale
+//! ([`Rationale`]) stand in place of a label at once. It does not know how a model computes (that is `lm`), how an
+//! endpoint is asked (that is `endpoint`), nor what becomes of the labels (that is `calibrate` and `pairs`). Read
+//! [`Judge`] first.
 
 mod ahead;
+mod answering;
+mod answers;
+mod batches;
 mod config;
+mod counting;
 mod judging;
 mod labels;
 mod local;
 mod mass;
+mod mode_findings;
+mod modes;
+mod pattern;
 mod protocol;
+mod rated;
+mod rating;
+mod rationale;
 mod remote;
 mod rendering;
 mod reply;
 mod stage;
 mod summary;
 mod template;
+mod thoughts;
 pub mod verdict;
 mod work;
+mod writing;
 
 pub use config::{Judge, Orders};
 pub use labels::Labels;
+pub use modes::{Criterion, Rating, Rationale, Reasoning, Take};
 pub use template::{AsksFor, Form, Template};
 
 /// The kind for the engine's list.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use kit::{Outcome, Result, ShardOutput, Sharded};
-use lm::{Decoder, GenerateRequest, SamplingRules, Sequence, Text};
+use lm::{Decoder, Sequence, Text};
 use serde::{Deserialize, Serialize};
 use tokens::{lm_error, load_decoder};
 
@@ -100,18 +100,6 @@ impl Sharded for Local<'_> {
     }
 }
 
-/// The token that the judge would begin with in place of a label, and its probability.
-fn likeliest(decoder: &Decoder, text: &Text, sequence: &Sequence) -> Result<Option<(String, f64)>> {
-    let rules = SamplingRules { temperature: 0.0, top_p: None, top_k: None, max_tokens: 1, stop: Vec::new() };
-    let ids = &sequence.ids[..sequence.start];
-    let request = GenerateRequest { ids, seeds: vec![0] };
-    let generated = decoder.generate(text, &[request], &rules, ids.len() + 1).map_err(lm_error)?;
-    let Some(first) = generated.first().and_then(|all| all.first()) else { return Ok(None) };
-    let whole = Sequence { ids: [ids, &first.ids].concat(), ..sequence.clone() };
-    let (_, token) = text.spelled(&whole).map_err(lm_error)?;
-    Ok(Some((token, first.logp.exp())))
-}
-
 /// The inputs of judging a batch.
 struct Scorer<'a> {
     stage: &'a Judge,
@@ -179,8 +167,9 @@ impl Scorer<'_> {
             (mass < self.stage.least_mass).then_some((shown, mass, question?))
         });
         let Some((shown, mass, question)) = low else { return Ok(JudgeResult::Verdict(ab, ba)) };
-        let likeliest = likeliest(self.decoder, self.text, &question.sequences[0])?;
-        let likeliest = likeliest.as_ref().map(|(token, p)| (token.as_str(), *p));
-        Ok(JudgeResult::Rejected(LOW_MASS.to_owned(), mass::too_little(self.stage, shown, mass, likeliest)))
+        let sequence = &question.sequences[0];
+        let (token, p) = mass::first_token(self.decoder, self.text, &sequence.ids[..sequence.start])?;
+        let detail = mass::too_little(self.stage, shown, mass, Some((&token, p)));
+        Ok(JudgeResult::Rejected(LOW_MASS.to_owned(), detail))
     }
 }

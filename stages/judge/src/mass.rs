@@ -7,27 +7,49 @@ use std::collections::BTreeMap;
 
 use kit::rows::Reject;
 use kit::{Context, Error, Result, RowReader};
+use lm::{Decoder, Sequence, Text};
+use tokens::lm_error;
 
 use crate::config::Judge;
+use crate::mode_findings::Mode;
 use crate::work::WorkList;
 
 /// The reason of a comparison whose labels got less than `least_mass` in an order.
 pub(crate) const LOW_MASS: &str = "low_label_mass";
 /// The reason of a comparison where an endpoint's alternatives had neither label.
 pub(crate) const NO_LABEL: &str = "no_label";
+/// The reason of a comparison where too few answers have a verdict.
+pub(crate) const UNPARSED: &str = "unparsed";
 /// Number of first tokens in the message.
 const TOKENS: usize = 5;
 
 /// The detail of a reject, for one order.
 pub(crate) fn detail(shown: &str, what: &str, likeliest: Option<(&str, f64)>) -> String {
+    with_token(format!("{shown}: {what}"), likeliest)
+}
+
+fn with_token(what: String, likeliest: Option<(&str, f64)>) -> String {
     let likeliest = likeliest.map(|(token, p)| format!("{LIKELIEST}{} with {p:.4}", quoted(token)));
-    format!("{shown}: {what}{}", likeliest.unwrap_or_default())
+    what + &likeliest.unwrap_or_default()
 }
 
 /// The detail of a reject, where both labels together got too little in an order.
 pub(crate) fn too_little(judge: &Judge, shown: &str, mass: f64, likeliest: Option<(&str, f64)>) -> String {
-    let what = format!("the labels got {mass:.2e} of the probability, `least_mass: {}`", judge.least_mass);
-    detail(shown, &what, likeliest)
+    format!("{shown}: {}", little(judge, "the labels", mass, likeliest))
+}
+
+/// The same of any labels, by what they are called.
+pub(crate) fn little(judge: &Judge, what: &str, mass: f64, likeliest: Option<(&str, f64)>) -> String {
+    let what = format!("{what} got {mass:.2e} of the probability, `least_mass: {}`", judge.least_mass);
+    with_token(what, likeliest)
+}
+
+/// The token that a judge would begin with in place of a label that follows `ids`, and its probability.
+pub(crate) fn first_token(decoder: &Decoder, text: &Text, ids: &[u32]) -> Result<(String, f64)> {
+    let (id, logp) = decoder.likeliest(ids).map_err(lm_error)?;
+    let whole = Sequence::new([ids, &[id]].concat(), ids.len());
+    let (_, token) = text.spelled(&whole).map_err(lm_error)?;
+    Ok((token, logp.exp()))
 }
 
 const LIKELIEST: &str = "; the likeliest token is ";
@@ -63,7 +85,7 @@ impl Missing {
     }
 
     fn add(&mut self, reason: &str, detail: &str) {
-        if [LOW_MASS, NO_LABEL].contains(&reason) {
+        if [LOW_MASS, NO_LABEL, UNPARSED].contains(&reason) {
             self.rows += 1;
             if let Some(token) = likeliest(detail) {
                 *self.tokens.entry(token).or_default() += 1;
@@ -83,15 +105,20 @@ impl Missing {
 pub(crate) struct LowMass<'a> {
     stage: &'a Judge,
     limit: u64,
-    comparisons: usize,
+    /// The word for what is counted, and the number of all.
+    counted: (&'static str, usize),
     missing: Missing,
 }
 
 impl<'a> LowMass<'a> {
     pub(crate) fn new(stage: &'a Judge, work: &WorkList) -> LowMass<'a> {
-        let comparisons = work.comparisons().count();
-        let limit = (stage.max_low_mass * comparisons as f64).ceil() as u64;
-        LowMass { stage, limit, comparisons, missing: Missing::default() }
+        LowMass::among(stage, "comparisons", work.comparisons().count())
+    }
+
+    /// The same for other units than comparisons.
+    pub(crate) fn among(stage: &'a Judge, unit: &'static str, count: usize) -> LowMass<'a> {
+        let limit = (stage.max_low_mass * count as f64).ceil() as u64;
+        LowMass { stage, limit, counted: (unit, count), missing: Missing::default() }
     }
 
     /// Counts a comparison without a verdict.
@@ -119,6 +146,18 @@ impl<'a> LowMass<'a> {
             self.missing.commonest().into_iter().map(|(token, count)| format!("{token} {count} times")).collect();
         let tokens =
             if tokens.is_empty() { String::new() } else { format!(" It would rather say {}.", tokens.join(", ")) };
+        let (Missing { rows, .. }, (unit, all), limit) = (&self.missing, self.counted, self.limit);
+        let allows = format!("`max_low_mass: {}` allows {limit} of them", self.stage.max_low_mass);
+        if let Mode::Reasoning(reasoning) = self.stage.mode() {
+            return Error::Data(format!(
+                "{rows} of {all} {unit} got no verdict: the pattern `{}` finds one in less than `least_parsed: {}` of the \
+                 answers, and {allows}. Read the table `answers`; look at the template's last line, at `max_tokens` and at \
+                 the words in `labels` and `ties`",
+                reasoning.pattern, reasoning.least_parsed
+            ));
+        }
+        let what = if self.stage.has_orders() { "both labels" } else { "all levels" };
+        let key = if self.stage.has_orders() { "labels" } else { "rating.levels" };
         let thinking = match &self.stage.endpoint {
             Some(_) => {
                 ", switch thinking off (such as `endpoint.body: {chat_template_kwargs: {enable_thinking: false}}`)"
@@ -126,10 +165,10 @@ impl<'a> LowMass<'a> {
             None => "",
         };
         Error::Data(format!(
-            "{} of {} comparisons got no verdict: the judge gives both labels together less than `least_mass: {}` of its \
-             probability, and `max_low_mass: {}` allows {} of them.{tokens} Look at `form`, at the spellings in `labels` \
-             and at the template's last line{thinking}, or take another judge",
-            self.missing.rows, self.comparisons, self.stage.least_mass, self.stage.max_low_mass, self.limit
+            "{rows} of {all} {unit} got no verdict: the judge gives {what} together less than `least_mass: {}` of its \
+             probability, and {allows}.{tokens} Look at `form`, at the spellings in `{key}` and at the template's last \
+             line{thinking}, or take another judge",
+            self.stage.least_mass
         ))
     }
 }

@@ -7,15 +7,23 @@ use tokens::lm_error;
 use tokens::rendering::of_sequence;
 
 use crate::config::Judge;
+use crate::mode_findings::Mode;
+use crate::modes::Rating;
 use crate::protocol::OneToken;
-use crate::work::{Questions, Refused, Wording};
+use crate::rated::{RatingQuestions, rating_reader, responses};
+use crate::work::{Questions, Refused, Wording, WorkList};
+use crate::writing::Writing;
 
 /// The questions of the first comparisons in both orders: what stands before the label, and the labels that count.
 pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
+    if let Mode::Rating(rating) = stage.mode() {
+        return of_ratings(stage, rating, context, rows);
+    }
     let wording = Wording::open(stage)?;
     let comparisons = context.rows::<Comparison>("comparisons")?.take(rows);
     match &stage.endpoint {
         Some(endpoint) => of_endpoint(endpoint, &OneToken::new(endpoint, &stage.labels), &wording, comparisons),
+        None if stage.writing().is_some() => of_writing(&Writing::open(stage, context)?, &wording, comparisons),
         None => of_model(&Questions::open(stage, context, wording)?, comparisons),
     }
 }
@@ -55,10 +63,66 @@ fn of_model(
             Ok(asked) => {
                 for (order, question) in [("a", Some(&asked.ab)), ("b", asked.ba.as_ref())] {
                     let Some(question) = question else { continue };
-                    renderings.push(of_question(questions, title(&row, order), &question.sequences)?);
+                    renderings.push(of_labels(questions.text(), title(&row, order), &question.sequences)?);
                 }
             }
             Err(reason) => renderings.push(refused(&row, reason)),
+        }
+    }
+    Ok(renderings)
+}
+
+/// The questions that a model in this process writes behind.
+fn of_writing(
+    writing: &Writing<'_>,
+    wording: &Wording,
+    comparisons: impl Iterator<Item = Result<Comparison>>,
+) -> Result<Vec<Rendering>> {
+    let mut renderings = Vec::new();
+    for row in comparisons {
+        let row = row?;
+        let worded = match wording.word(&row)? {
+            Ok(worded) => worded,
+            Err(reason) => {
+                renderings.push(refused(&row, reason));
+                continue;
+            }
+        };
+        match writing.prompts(&worded)? {
+            Ok(mut prompts) => {
+                prompts.sort_by_key(|prompt| prompt.order.name());
+                for prompt in prompts {
+                    let mut rendering =
+                        of_sequence(&writing.reader.text, title(&row, &prompt.order.name()[..1]), &prompt.sequence)?;
+                    rendering.facts.extend(writing.behind());
+                    renderings.push(rendering);
+                }
+            }
+            Err(reason) => renderings.push(refused(&row, reason)),
+        }
+    }
+    Ok(renderings)
+}
+
+/// The questions about the responses of the first comparisons.
+fn of_ratings(stage: &Judge, rating: &Rating, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
+    let work = WorkList::read(context)?;
+    let questions = RatingQuestions::open(stage, rating)?;
+    let reader = if stage.endpoint.is_none() { Some(rating_reader(stage, context)?) } else { None };
+    let mut renderings = Vec::new();
+    for response in responses(&work)?.iter().take(2 * rows) {
+        for criterion in &questions.criteria {
+            let by = if criterion.name.is_empty() { String::new() } else { format!(", by {}", criterion.name) };
+            let title = format!("response {}{by}", response.ids.1);
+            let question = questions.word(response, criterion)?;
+            let Some(reader) = &reader else {
+                renderings.push(Rendering::of_text(title, question));
+                continue;
+            };
+            renderings.push(match questions.tokens(reader, response, &question)? {
+                Ok((sequences, _)) => of_labels(&reader.text, title, &sequences)?,
+                Err((reason, detail)) => Rendering::refused(title, &reason, &detail),
+            });
         }
     }
     Ok(renderings)
@@ -73,8 +137,7 @@ fn refused(row: &Comparison, (reason, detail): Refused) -> Rendering {
 }
 
 /// The question with its first spelling of a label; the others stand in the facts.
-fn of_question(questions: &Questions<'_>, title: String, sequences: &[lm::Sequence]) -> Result<Rendering> {
-    let text = questions.text();
+fn of_labels(text: &lm::Text, title: String, sequences: &[lm::Sequence]) -> Result<Rendering> {
     let first = &sequences[0];
     let mut rendering = of_sequence(text, title, first)?;
     let mut labels = Vec::new();

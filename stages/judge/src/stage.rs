@@ -10,18 +10,25 @@ use kit::{
 };
 use tokens::lm_error;
 
+use crate::answering::Answering;
 use crate::config::{Judge, Orders};
 use crate::judging::Judging;
 use crate::local::Local;
+use crate::mode_findings::Mode;
 use crate::protocol::OneToken;
+use crate::rated::Rated;
 use crate::remote::Remote;
 use crate::template::{Form, Template};
 use crate::work::{Questions, Wording, WorkList};
-use crate::{ahead, rendering};
+use crate::{ahead, counting, rendering};
 
 /// The keys that change how the judge is asked and not what it says.
 static JUDGE_EXECUTION_KEYS: LazyLock<Vec<&str>> =
     LazyLock::new(|| [&["max_low_mass"], EXECUTION_KEYS.as_slice()].concat());
+
+/// The columns of log-probs and orders.
+const LOG_PROBS: [&str; 6] = ["ab_logp_a", "ab_logp_b", "ab_mass", "ba_logp_a", "ba_logp_b", "ba_mass"];
+const OF_ORDERS: [&str; 3] = ["ab_p", "ba_p", "position_gap"];
 
 impl Judge {
     fn forecast_remotely(&self, endpoint: &Endpoint, work: &WorkList, wording: &Wording) -> Result<Forecast> {
@@ -46,7 +53,13 @@ impl Judge {
     /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
         let work = WorkList::read(context)?;
+        if let Mode::Rating(rating) = self.mode() {
+            return counting::ratings(self, rating, context, &work);
+        }
         let wording = Wording::open(self)?;
+        if self.writing().is_some() {
+            return counting::texts(self, context, &work, &wording);
+        }
         if let Some(endpoint) = &self.endpoint {
             return self.forecast_remotely(endpoint, &work, &wording);
         }
@@ -80,21 +93,39 @@ impl Stage for Judge {
 
     fn inputs(&self) -> Vec<InputPort> {
         let mut inputs = vec![InputPort::new("comparisons", &self.comparisons, Table::Comparisons)];
-        inputs.extend(self.model.iter().map(|model| InputPort::new("model", model, Table::Model).or_gguf()));
+        // A GGUF file is scored with; it writes nothing.
+        let model = |model| InputPort::new("model", model, Table::Model);
+        let of = |input| if self.writing().is_none() { model(input).or_gguf() } else { model(input) };
+        inputs.extend(self.model.iter().map(of));
         inputs
     }
 
     fn outputs(&self) -> Vec<OutputPort> {
-        let mut verdicts = OutputPort::new(Table::Verdicts);
-        if self.orders == Orders::One {
-            for column in ["ba_logp_a", "ba_logp_b", "ba_mass", "ba_p", "position_gap"] {
-                verdicts = verdicts.without(column);
+        let (mut without, mut evidence) = (Vec::new(), None);
+        match self.mode() {
+            Mode::Labels => {}
+            Mode::Rating(_) => {
+                without.extend(LOG_PROBS.iter().chain(&OF_ORDERS));
+                evidence = Some(Table::Ratings);
             }
+            Mode::Reasoning(_) => {
+                without.extend(&LOG_PROBS);
+                evidence = Some(Table::Answers);
+            }
+            Mode::Rationale(_) => evidence = Some(Table::Answers),
         }
-        if self.endpoint.is_none() {
-            verdicts = verdicts.without("bounded");
+        if self.orders == Orders::One {
+            without.extend(["ba_logp_a", "ba_logp_b", "ba_mass", "ba_p", "position_gap"]);
         }
-        vec![verdicts, OutputPort::new(Table::Summary), OutputPort::new(Table::Rejects)]
+        if self.endpoint.is_none() || evidence.is_some() {
+            without.push("bounded");
+        }
+        without.sort_unstable();
+        without.dedup();
+        let mut ports = vec![without.into_iter().fold(OutputPort::new(Table::Verdicts), OutputPort::without)];
+        ports.extend(evidence.map(OutputPort::new));
+        ports.extend([OutputPort::new(Table::Summary), OutputPort::new(Table::Rejects)]);
+        ports
     }
 
     fn check(&self) -> Vec<Finding> {
@@ -116,10 +147,15 @@ impl Stage for Judge {
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
         let usable = lm::check_decoder(model).map_err(lm_error)?;
         // Every question is a message under the chat template.
-        match usable.no_messages.filter(|_| self.form == Form::Chat) {
-            Some(text) => Err(Error::data(text)),
-            None => Ok(None),
+        if let Some(text) = usable.no_messages.filter(|_| self.form == Form::Chat) {
+            return Err(Error::data(text));
         }
+        self.check_labels(model).map(|()| None)
+    }
+
+    fn draws(&self) -> bool {
+        // An endpoint draws by itself.
+        self.endpoint.is_none() && self.writing().is_some_and(|(_, rules)| rules.temperature > 0.0)
     }
 
     fn remarks(&self) -> Vec<Finding> {
@@ -136,7 +172,13 @@ impl Stage for Judge {
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        if let Mode::Rating(rating) = self.mode() {
+            return Ok(Job::sharded(Rated::new(self, rating, context)?));
+        }
         let wording = Wording::open(self)?;
+        if self.writing().is_some() {
+            return Ok(Job::sharded(Answering::new(self, context, wording)?));
+        }
         let judging = Judging::new(self, context, &wording)?;
         Ok(match &self.endpoint {
             Some(endpoint) => Job::sharded(Remote::new(judging, endpoint, wording)),

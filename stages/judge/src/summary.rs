@@ -266,7 +266,7 @@ fn share(yes: u64, rows: u64) -> f64 {
 }
 
 /// The Wilson score interval of a share.
-fn wilson(yes: u64, rows: u64) -> Option<(f64, f64)> {
+pub(crate) fn wilson(yes: u64, rows: u64) -> Option<(f64, f64)> {
     if rows == 0 {
         return None;
     }

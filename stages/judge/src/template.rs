@@ -20,6 +20,14 @@ pub enum Form {
 }
 
 impl Form {
+    /// The role of the message that carries a question.
+    pub(crate) fn role(self) -> &'static str {
+        match self {
+            Form::Chat => "user",
+            Form::Text => "text",
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Form::Chat => "chat",
@@ -38,20 +46,47 @@ pub enum AsksFor {
     Worse,
 }
 
+/// The answer that a template's question asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// A label at once.
+    Label,
+    /// A level for one response.
+    Rating,
+    /// An answer that reasons and then decides.
+    Reasoning,
+    /// A rationale, behind which an ending comes.
+    Rationale,
+}
+
+impl Task {
+    /// The key that asks for it.
+    fn key(self) -> &'static str {
+        match self {
+            Task::Label => "without a mode",
+            Task::Rating => "with `rating`",
+            Task::Reasoning => "with `reasoning`",
+            Task::Rationale => "with `rationale`",
+        }
+    }
+}
+
 struct Builtin {
     name: &'static str,
     /// Raised with every change of the text.
     version: u32,
+    task: Task,
     joint: bool,
     asks_for: AsksFor,
     source: &'static str,
 }
 
 macro_rules! builtin {
-    ($name:literal, $version:literal, $joint:literal, $asks_for:ident) => {
+    ($name:literal, $version:literal, $task:ident, $joint:literal, $asks_for:ident) => {
         Builtin {
             name: $name,
             version: $version,
+            task: Task::$task,
             joint: $joint,
             asks_for: AsksFor::$asks_for,
             source: include_str!(concat!("../templates/", $name, ".jinja")),
@@ -59,15 +94,19 @@ macro_rules! builtin {
     };
 }
 
-const BUILTIN: [Builtin; 7] = [
-    builtin!("helpful", 1, false, Better),
-    builtin!("harmless", 1, false, Better),
+const BUILTIN: [Builtin; 11] = [
+    builtin!("helpful", 1, Label, false, Better),
+    builtin!("harmless", 1, Label, false, Better),
     // Asks for the more harmful response, as the labels of Lee et al. 2023 do.
-    builtin!("harmful", 1, false, Worse),
-    builtin!("summary", 1, false, Better),
-    builtin!("helpful-joint", 1, true, Better),
-    builtin!("harmless-joint", 1, true, Better),
-    builtin!("summary-joint", 1, true, Better),
+    builtin!("harmful", 1, Label, false, Worse),
+    builtin!("summary", 1, Label, false, Better),
+    builtin!("helpful-joint", 1, Label, true, Better),
+    builtin!("harmless-joint", 1, Label, true, Better),
+    builtin!("summary-joint", 1, Label, true, Better),
+    builtin!("helpful-rating", 1, Rating, false, Better),
+    builtin!("helpful-reasoning", 1, Reasoning, false, Better),
+    builtin!("helpful-rationale", 1, Rationale, false, Better),
+    builtin!("summary-rationale", 1, Rationale, false, Better),
 ];
 
 /// A file of more bytes is not read whole; templates that are compiled are shorter still.
@@ -100,7 +139,7 @@ impl Template {
     /// # Errors
     /// When there is no such template, when it is for the other form of comparison, when `asks_for` contradicts a
     /// built-in one, or when its text is not a minijinja template; [`Error::Data`] when it passes a bound.
-    pub(crate) fn open(name: &str, joint: bool, asks_for: Option<AsksFor>) -> Result<Template> {
+    pub(crate) fn open(name: &str, task: Task, joint: bool, asks_for: Option<AsksFor>) -> Result<Template> {
         if let Some(path) = Template::file(name) {
             let source = kit::read_small(&path, LONGEST)?;
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -108,12 +147,20 @@ impl Template {
             return Template::compile(id, &source, asks_for.unwrap_or(AsksFor::Better), &path);
         }
         let Some(builtin) = BUILTIN.iter().find(|builtin| builtin.name == name) else {
-            let names: Vec<_> = BUILTIN.iter().filter(|builtin| builtin.joint == joint).map(|it| it.name).collect();
+            let fits = |builtin: &&Builtin| builtin.joint == joint && builtin.task == task;
+            let names: Vec<_> = BUILTIN.iter().filter(fits).map(|it| it.name).collect();
+            let there_are = if names.is_empty() { "none for this".to_owned() } else { names.join(", ") };
             return Err(Error::Pipeline(format!(
-                "no built-in template `{name}`; there are {} (the path of a template file has a `/` in it)",
-                names.join(", ")
+                "no built-in template `{name}`; there are {there_are} (the path of a template file has a `/` in it)"
             )));
         };
+        if builtin.task != task {
+            return Err(Error::Pipeline(format!(
+                "the template `{name}` is for a judge {}, here it is asked {}; take another, or the path of a file",
+                builtin.task.key(),
+                task.key()
+            )));
+        }
         if builtin.joint != joint {
             let key = if builtin.joint { "joint_template" } else { "template" };
             return Err(Error::Pipeline(format!("the template `{name}` belongs under `{key}`")));
@@ -165,6 +212,35 @@ impl Template {
             Error::Pipeline(text) if joint => Error::Pipeline(format!(
                 "{text}; a joint comparison has `a_prompt` and `b_prompt` in place of `prompt`"
             )),
+            error => error,
+        })
+    }
+
+    /// Words the question for the level of one response.
+    ///
+    /// The variables: `prompt` and `response` as text, the same with `_messages` as lists; `criterion` and `rubric`;
+    /// `levels`, the first spelling of each without white space around it; `form`.
+    ///
+    /// # Errors
+    /// When the template asks for something that is not there.
+    pub(crate) fn render_rating(
+        &self,
+        side: Side<'_>,
+        criterion: (&str, &str),
+        levels: &[Vec<String>],
+        form: Form,
+    ) -> Result<String> {
+        let levels = levels.iter().filter_map(|level| level.first()).map(|level| level.trim().to_owned());
+        let levels: Vec<String> = levels.collect();
+        let values = context! {
+            prompt => plain_text(side.prompt), prompt_messages => list(side.prompt),
+            response => plain_text(side.response), response_messages => list(side.response),
+            criterion => criterion.0, rubric => criterion.1, levels, form => form.name(),
+        };
+        self.text.render(values).map_err(|error| match of_template(error) {
+            Error::Pipeline(text) => {
+                Error::Pipeline(format!("{text}; with `rating` a template sees one `response`, not `a` and `b`"))
+            }
             error => error,
         })
     }
@@ -222,8 +298,8 @@ mod tests {
 
     #[test]
     fn every_built_in_template_shows_all_of_a_comparison() {
-        for builtin in &BUILTIN {
-            let template = Template::open(builtin.name, builtin.joint, None).unwrap();
+        for builtin in BUILTIN.iter().filter(|builtin| builtin.task != Task::Rating) {
+            let template = Template::open(builtin.name, builtin.task, builtin.joint, None).unwrap();
             for form in [Form::Chat, Form::Text] {
                 let question = render(&template, builtin.joint, form).unwrap();
                 // Content is not read as a template.
@@ -232,15 +308,39 @@ mod tests {
                 }
                 assert_eq!(question.contains("And now?"), builtin.joint);
                 assert!(!question.ends_with(char::is_whitespace));
-                assert_eq!(question.ends_with(" is"), form == Form::Text, "{question}");
+                let begins_answer = if builtin.task == Task::Label { " is" } else { ":" };
+                assert_eq!(question.ends_with(begins_answer), form == Form::Text, "{question}");
             }
         }
     }
 
     #[test]
+    fn a_rating_shows_one_response_and_its_criterion_last() {
+        let template = Template::open("helpful-rating", Task::Rating, false, None).unwrap();
+        let (prompt, response) = ([Message::new("user", "Where?")], [Message::new("assistant", "At {{ home }}.")]);
+        let side = Side { prompt: &prompt, response: &response };
+        let levels: Vec<Vec<String>> = ["1", "2", "3"].map(|level| vec![format!(" {level}")]).into();
+        for form in [Form::Chat, Form::Text] {
+            let ask = |criterion| template.render_rating(side, criterion, &levels, form).unwrap();
+            let (honest, plain) = (ask(("honesty", "3: no word is untrue")), ask(("", "")));
+            for question in [&honest, &plain] {
+                assert!(question.contains("Where?") && question.contains("At {{ home }}."), "{question}");
+                assert!(question.contains("1, 2, 3"), "{question}");
+                assert_eq!(question.ends_with(":"), form == Form::Text, "{question}");
+            }
+            assert!(honest.contains("honesty") && honest.contains("3: no word is untrue"), "{honest}");
+            // What all criteria share comes first, so that it is computed once.
+            let shared = honest.chars().zip(plain.chars()).take_while(|(one, other)| one == other).count();
+            assert!(shared > honest.find("At {{ home }}.").unwrap(), "{honest}\n{plain}");
+        }
+        let error = Template::open("helpful", Task::Rating, false, None).err().unwrap().to_string();
+        assert!(error.contains("is for a judge without a mode, here it is asked with `rating`"), "{error}");
+    }
+
+    #[test]
     fn the_question_that_asks_for_harm_is_marked() {
-        assert_eq!(Template::open("harmful", false, None).unwrap().asks_for, AsksFor::Worse);
-        let error = Template::open("harmful", false, Some(AsksFor::Better)).err().unwrap().to_string();
+        assert_eq!(Template::open("harmful", Task::Label, false, None).unwrap().asks_for, AsksFor::Worse);
+        let error = Template::open("harmful", Task::Label, false, Some(AsksFor::Better)).err().unwrap().to_string();
         assert!(error.contains("asks for the worse response"), "{error}");
     }
 
@@ -253,7 +353,7 @@ mod tests {
         let (a, b) = ([Message { extra, ..Message::new("assistant", "") }], [Message::new("assistant", "B")]);
         let show = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            let template = Template::open(&path.to_string_lossy(), false, Some(AsksFor::Better)).unwrap();
+            let template = Template::open(&path.to_string_lossy(), Task::Label, false, Some(AsksFor::Better)).unwrap();
             template
                 .render(false, Side { prompt: &b, response: &a }, Side { prompt: &b, response: &b }, Form::Text)
                 .unwrap()
@@ -266,9 +366,9 @@ mod tests {
 
     #[test]
     fn a_wrong_name_or_place_is_explained() {
-        let error = Template::open("helpfull", false, None).err().unwrap().to_string();
-        assert!(error.contains("there are helpful, harmless, harmful, summary"), "{error}");
-        let error = Template::open("helpful-joint", false, None).err().unwrap().to_string();
+        let error = Template::open("helpfull", Task::Label, false, None).err().unwrap().to_string();
+        assert!(error.contains("there are helpful, harmless, harmful, summary ("), "{error}");
+        let error = Template::open("helpful-joint", Task::Label, false, None).err().unwrap().to_string();
         assert!(error.contains("belongs under `joint_template`"), "{error}");
     }
 
@@ -280,7 +380,7 @@ mod tests {
             let path = folder.path().join("mine.jinja");
             let _ = std::fs::remove_file(&path);
             std::os::unix::fs::symlink(target, &path).unwrap();
-            Template::open(&path.to_string_lossy(), false, None).err().unwrap()
+            Template::open(&path.to_string_lossy(), Task::Label, false, None).err().unwrap()
         };
         for target in ["/proc/self/mem", "mine.jinja"] {
             assert!(matches!(open(target), Error::Io { .. }), "{target}");
@@ -299,30 +399,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.jinja");
         std::fs::write(&path, "{{ prompt }}|{{ a }}|{{ b_messages[0].role }}").unwrap();
-        let template = Template::open(&path.to_string_lossy(), false, Some(AsksFor::Worse)).unwrap();
+        let template = Template::open(&path.to_string_lossy(), Task::Label, false, Some(AsksFor::Worse)).unwrap();
         assert!(template.id.starts_with("mine@") && template.id.len() == 17, "{}", template.id);
         assert_eq!(template.asks_for, AsksFor::Worse);
         assert!(render(&template, false, Form::Text).unwrap().ends_with("|At home. A|assistant"));
         let error = render(&template, true, Form::Text).unwrap_err().to_string();
         assert!(error.contains("`a_prompt` and `b_prompt` in place of `prompt`"), "{error}");
         std::fs::write(&path, "{{ promt }}").unwrap();
-        let template = Template::open(&path.to_string_lossy(), false, None).unwrap();
+        let template = Template::open(&path.to_string_lossy(), Task::Label, false, None).unwrap();
         assert!(render(&template, false, Form::Text).is_err());
         std::fs::write(&path, "{% if %}").unwrap();
-        assert!(Template::open(&path.to_string_lossy(), false, None).is_err());
+        assert!(Template::open(&path.to_string_lossy(), Task::Label, false, None).is_err());
         // Programs that take too much are bad data, with the place.
         for (source, line) in [
             ("\n{{ prompt|indent(1000000000) }}", 2),
             ("{% for i in range(99999) %}\n{% for j in range(99999) %}{% endfor %}{% endfor %}", 2),
         ] {
             std::fs::write(&path, source).unwrap();
-            match render(&Template::open(&path.to_string_lossy(), false, None).unwrap(), false, Form::Text) {
+            match render(&Template::open(&path.to_string_lossy(), Task::Label, false, None).unwrap(), false, Form::Text)
+            {
                 Err(Error::Data(text)) => assert!(text.contains(&format!("mine.jinja:{line})")), "{text}"),
                 other => panic!("{other:?}"),
             }
         }
         std::fs::write(&path, format!("{{{{ {}1 }}}}", "1+".repeat(50_000))).unwrap();
-        assert!(matches!(Template::open(&path.to_string_lossy(), false, None), Err(Error::Data(_))));
+        assert!(matches!(Template::open(&path.to_string_lossy(), Task::Label, false, None), Err(Error::Data(_))));
     }
 
     #[test]
@@ -338,7 +439,11 @@ mod tests {
                 "summary@1 d0d66dc9",
                 "helpful-joint@1 4e01434c",
                 "harmless-joint@1 3be7e028",
-                "summary-joint@1 c22e3982"
+                "summary-joint@1 c22e3982",
+                "helpful-rating@1 b1b70dd5",
+                "helpful-reasoning@1 211437f0",
+                "helpful-rationale@1 2ab467ab",
+                "summary-rationale@1 d3e6057c"
             ],
             "a text changed: raise its version, then put the digest here"
         );

@@ -31,9 +31,9 @@ pub(crate) struct WorkList {
 }
 
 /// A side by its ids.
-type SideId<'a> = (&'a str, &'a str);
+pub(crate) type SideId<'a> = (&'a str, &'a str);
 
-fn sides(row: &Comparison) -> (SideId<'_>, SideId<'_>) {
+pub(crate) fn sides(row: &Comparison) -> (SideId<'_>, SideId<'_>) {
     ((&row.a_prompt_id, &row.a_response_id), (&row.b_prompt_id, &row.b_response_id))
 }
 
@@ -83,6 +83,15 @@ impl WorkList {
         [false, true].into_iter().filter_map(|joint| self.comparisons().find(|row| (row.form == "joint") == joint))
     }
 
+    /// The groups of units that belong together: those of one prompt.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut start = 0;
+        self.groups.iter().map(move |length| {
+            start += length;
+            start - length..start
+        })
+    }
+
     /// Ranges of units that shards compute.
     pub(crate) fn shards(&self, size: usize) -> Vec<Range<usize>> {
         shard_ranges(self.groups.iter().copied(), size)
@@ -118,7 +127,7 @@ fn repeated(earlier: &Comparison, row: &Comparison) -> Result<Reject> {
 pub(crate) struct Wording {
     same: Option<Template>,
     joint: Option<Template>,
-    form: Form,
+    pub(crate) form: Form,
     orders: Orders,
 }
 
@@ -142,7 +151,7 @@ impl Wording {
     pub(crate) fn open(judge: &Judge) -> Result<Wording> {
         let open = |name: &Option<String>, joint: bool| {
             let asks_for = judge.asks_for.filter(|_| name.as_ref().is_some_and(|name| name.contains('/')));
-            name.as_ref().map(|name| Template::open(name, joint, asks_for)).transpose()
+            name.as_ref().map(|name| Template::open(name, judge.task(), joint, asks_for)).transpose()
         };
         Ok(Wording {
             same: open(&judge.template, false)?,
@@ -241,11 +250,7 @@ impl<'a> Questions<'a> {
     }
 
     fn question(&self, row: &Comparison, question: &str) -> Result<Result<Question, Refused>> {
-        let role = match self.wording.form {
-            Form::Chat => "user",
-            Form::Text => "text",
-        };
-        let turn = Turn::new(role, question);
+        let turn = Turn::new(self.wording.form.role(), question);
         let row = format!("comparison `{}`", row.comparison_id);
         match self.reader.continuations(&row, turn, &self.labels.texts())? {
             Ok(mut sequences) => {

@@ -1,51 +1,18 @@
 //! The stage end to end on a tiny model.
 
-use harness::{Place, pairs};
+use harness::Place;
 use judge::Judge;
 use kit::rows::{Comparison, Message, Reject, Verdict};
 use kit::{Amount, Event, Outcome, Result, Stage};
 use serde_json::{Value, json};
 
+mod material;
+use material::{comparisons, swapped};
+
 fn stage(settings: Value) -> Judge {
     let all = json!({"comparisons": "data", "model": "models/llama", "template": "helpful", "debias": "probability",
             "least_mass": 0.0});
     serde_json::from_value(harness::with(all, &settings)).unwrap()
-}
-
-fn comparisons(form: &str) -> Vec<Comparison> {
-    let rows = pairs(form, true).into_iter().take(6);
-    rows.map(|row| Comparison {
-        comparison_id: kit::ids::comparison_id(
-            (&row.chosen_prompt_id, &row.chosen_response_id),
-            (&row.rejected_prompt_id, &row.rejected_response_id),
-        ),
-        form: row.form,
-        a_prompt_id: row.chosen_prompt_id,
-        a_response_id: row.chosen_response_id,
-        a_prompt: row.chosen_prompt,
-        a_response: row.chosen,
-        b_prompt_id: row.rejected_prompt_id,
-        b_response_id: row.rejected_response_id,
-        b_prompt: row.rejected_prompt,
-        b_response: row.rejected,
-        source_file: row.source_file,
-        source_line: row.source_line,
-    })
-    .collect()
-}
-
-fn swapped(row: Comparison) -> Comparison {
-    Comparison {
-        a_prompt_id: row.b_prompt_id,
-        a_response_id: row.b_response_id,
-        a_prompt: row.b_prompt,
-        a_response: row.b_response,
-        b_prompt_id: row.a_prompt_id,
-        b_response_id: row.a_response_id,
-        b_prompt: row.a_prompt,
-        b_response: row.a_response,
-        ..row
-    }
 }
 
 fn place(rows: Vec<Comparison>) -> Place {

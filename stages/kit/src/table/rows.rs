@@ -82,6 +82,50 @@ rows! {
         source_line: Option<u64>,
     }
 
+    /// A judge's opinion of one response by itself: a distribution over the levels of a scale.
+    Rating in Ratings {
+        /// The prompt.
+        prompt_id: String,
+        /// The response.
+        response_id: String,
+        /// The criterion it was rated by; empty where there is one question alone.
+        criterion: String,
+        /// The mean level: of the numbers that the levels are, else of their places from 1, worst first. Absent where
+        /// there is no rating.
+        rating: Option<f64>,
+        /// The probability of each level, worst first, levels normalised; empty where there is no rating.
+        levels: Vec<f64>,
+        /// Probability of all levels together; what is missing to 1 went to other tokens.
+        mass: Option<f64>,
+        /// Levels that an endpoint did not return: their probabilities are upper bounds.
+        bounded: Option<u32>,
+        /// The reason why there is no rating, such as `low_label_mass`.
+        reason: Option<String>,
+        /// The case: what was found and what was wanted.
+        detail: Option<String>,
+    }
+
+    /// A text that a judge wrote about a comparison before its verdict.
+    JudgeAnswer in Answers {
+        /// The comparison.
+        comparison_id: String,
+        /// `ab`: a was shown first; `ba`: b was.
+        order: String,
+        /// Index of the answer among those of its order, from 0.
+        sample: u32,
+        /// P(a better) by this answer: 1, 0, or 1/2 for a tie; by the labels' log-probs behind a rationale. Absent where
+        /// no verdict could be read.
+        p: Option<f64>,
+        /// The thoughts before the answer, such as those between `<think>` and `</think>`.
+        thoughts: Option<String>,
+        /// The answer, or the rationale.
+        text: String,
+        /// Its length in tokens, thoughts included.
+        tokens: Option<u32>,
+        /// Its end: `eos` or `stop`; `length` where it was cut off.
+        finish: Option<String>,
+    }
+
     /// A training pair, oriented: chosen is at least as good as rejected.
     Pair in Pairs {
         /// The digest of both sides' ids, in order.
