@@ -271,7 +271,14 @@ impl<P: Protocol> Batch<P> {
         self.write_record()?;
         let mut names = Vec::new();
         for file in files(&lines, MOST_QUESTIONS, MOST_BYTES) {
-            let text: String = lines[file].iter().map(|(_, line)| line.as_str()).collect();
+            let text: String = lines[file.clone()].iter().map(|(_, line)| line.as_str()).collect();
+            if lines[file].iter().any(|(_, line)| kit::redact(line) != *line) {
+                return Err(Error::Pipeline(
+                    "a request file of the batch would hold a secret: take it out of `endpoint.body` and `endpoint.model`, \
+                     or ask without `endpoint.batch`"
+                        .to_owned(),
+                ));
+            }
             let path = self.folder.join(format!("{REQUESTS}{}.jsonl", id_of(&[&text])));
             commit_bytes(&path, text.as_bytes())?;
             names.push(path.display().to_string());

@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::protocol::{Content, Form, Protocol};
 use crate::reply::words;
 
+/// The longest word for the end of a completion that is kept.
+const FINISH: usize = 40;
+
 /// Chat completions under rules of sampling, several of one conversation in a request where the endpoint takes `n`.
 #[derive(Debug, Clone)]
 pub struct Completions {
@@ -226,7 +229,9 @@ impl Completions {
             logps.sum::<Option<f64>>().filter(|sum| sum.is_finite())
         });
         let tokens = logps.and_then(|all| u32::try_from(all.len()).ok()).or(counted);
-        Ok(Completion { text, finish: finish.to_owned(), logp, tokens })
+        // A server may repeat the key.
+        let finish = kit::redact(&finish.chars().take(FINISH).collect::<String>());
+        Ok(Completion { text: kit::redact(&text), finish, logp, tokens })
     }
 }
 

@@ -182,3 +182,18 @@ fn what_a_batch_refuses_is_rejected_and_a_form_that_is_never_taken_is_left() {
     assert_eq!(rejects[0].reason, "refused_by_endpoint");
     assert!(rejects[0].detail.contains("out-2.jsonl, line 8: status 400: it did not work"), "{}", rejects[0].detail);
 }
+
+#[test]
+fn a_secret_is_written_into_no_request_file() {
+    let secret = "canary-b7c1d4e9a2";
+    kit::keep_secret(secret, "${env:CANARY}");
+    let files = Files::new();
+    let place = place(comparisons(2));
+    let folder = place.folder.path().join("batch");
+    let endpoint = json!({"batch": folder, "body": {"user": secret}});
+    match run(&place, "out", &files.stage("http://127.0.0.1:9/v1", endpoint, json!({}))) {
+        Err(Error::Pipeline(text)) => assert!(text.contains("`endpoint.body`") && !text.contains(secret), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    assert_nowhere(place.folder.path(), secret);
+}
