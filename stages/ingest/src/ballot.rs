@@ -22,6 +22,8 @@ pub struct Ballot {
     pub log_odds: Option<f64>,
     /// Votes that it stands for.
     pub weight: f64,
+    /// Lengths of the first and the second response, where the data has them.
+    pub lengths: Option<[f64; 2]>,
 }
 
 impl Ballot {
@@ -29,6 +31,7 @@ impl Ballot {
     pub fn turn(&mut self) {
         self.vote = 1.0 - self.vote;
         self.log_odds = self.log_odds.map(|log_odds| -log_odds);
+        self.lengths = self.lengths.map(|[first, second]| [second, first]);
     }
 }
 
@@ -131,7 +134,13 @@ impl Row<'_> {
             match Cell::of(name, value)? {
                 Cell::One(value) => {
                     let vote = read(self.layout.scale.as_ref(), name, &value)?;
-                    ballots.extend(vote.map(|vote| Ballot { annotator: named(None), vote, log_odds: None, weight }));
+                    ballots.extend(vote.map(|vote| Ballot {
+                        annotator: named(None),
+                        vote,
+                        log_odds: None,
+                        weight,
+                        lengths: None,
+                    }));
                 }
                 Cell::Several(_) if who.is_some() => {
                     let annotator = self.name(Column::Annotator);
@@ -142,7 +151,13 @@ impl Row<'_> {
                     for (own, value) in votes {
                         let place = format!("{name}[{}]", own.as_deref().unwrap_or_default());
                         let vote = read(self.layout.scale.as_ref(), &place, &value)?;
-                        ballots.extend(vote.map(|vote| Ballot { annotator: named(own), vote, log_odds: None, weight }));
+                        ballots.extend(vote.map(|vote| Ballot {
+                            annotator: named(own),
+                            vote,
+                            log_odds: None,
+                            weight,
+                            lengths: None,
+                        }));
                     }
                 }
                 Cell::Counts(counts) => {
@@ -178,6 +193,22 @@ impl Row<'_> {
         Ok((vote, log_odds.expect("a scale makes log-odds")))
     }
 
+    /// Lengths of both responses, where columns say them.
+    ///
+    /// # Errors
+    /// Where one is missing or no length.
+    pub fn lengths(&mut self) -> Result<Option<[f64; 2]>, BadRow> {
+        if !self.layout.has(Column::Length0) && !self.layout.has(Column::Length1) {
+            return Ok(None);
+        }
+        let mut length = |column| match self.number(column)? {
+            Some(length) if length >= 0.0 && length.is_finite() => Ok(length),
+            Some(length) => Err(BadRow::value(self.name(column), length, "a length of at least 0")),
+            None => Err(self.missing(column)),
+        };
+        Ok(Some([length(Column::Length0)?, length(Column::Length1)?]))
+    }
+
     /// The votes that columns count.
     fn counted(&mut self, weight: f64) -> Result<Vec<Ballot>, BadRow> {
         let mut ballots = Vec::new();
@@ -194,7 +225,7 @@ fn of_count(name: &str, vote: f64, count: f64, weight: f64) -> Result<Option<Bal
     if !(count >= 0.0 && count.is_finite()) {
         return Err(BadRow::value(name, count, "a number of votes, at least 0"));
     }
-    Ok((count > 0.0).then_some(Ballot { annotator: None, vote, log_odds: None, weight: weight * count }))
+    Ok((count > 0.0).then_some(Ballot { annotator: None, vote, log_odds: None, weight: weight * count, lengths: None }))
 }
 
 fn read(scale: Option<&Scale>, place: &str, value: &Value) -> Result<Option<f64>, BadRow> {

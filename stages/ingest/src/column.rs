@@ -79,6 +79,10 @@ columns! {
     VotesB ["votes_b", "votes_second", "num_votes_b", "n_votes_b"]
     /// Votes for neither.
     VotesTie ["ties", "votes_tie", "num_ties", "n_ties"]
+    /// Length of the first response, where the file has no text of it.
+    Length0 ["length_0", "length_a"]
+    /// Length of the second response.
+    Length1 ["length_1", "length_b"]
     /// The response.
     Completion ["completion", "response", "output", "answer", "gold_response", "generation"]
     /// Several responses: a list of texts, of messages, or of objects with a text and a score or a rank.
@@ -242,7 +246,7 @@ impl Column {
             Feedback | Preference | FirstIsBetter | Strength | Label | Helpfulness | PHat | Agreement | Weight
         );
         let score = matches!(self, Score | ChosenScore | RejectedScore | Score0 | Score1 | Scores | Ranks | Rank);
-        let count = matches!(self, VotesA | VotesB | VotesTie);
+        let count = matches!(self, VotesA | VotesB | VotesTie | Length0 | Length1);
         label || score || count || matches!(self, Embedding | WinnerModelA | WinnerModelB | WinnerTie)
     }
 
@@ -261,6 +265,7 @@ impl Column {
             Score1 => Score0,
             Model1 => Model0,
             VotesB => VotesA,
+            Length1 => Length0,
             PromptId1 => PromptId0,
             ResponseId1 => ResponseId0,
             _ => return None,

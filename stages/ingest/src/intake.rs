@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, ScoredVerdict, Verdict, Vote};
+use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, ScoredVerdict, SizedVote, Verdict, Vote};
 use kit::{Context, Message, Result, Table, ids};
 
 use crate::answer::{Answer, held_out, prompt_ids};
@@ -78,14 +78,16 @@ impl<'a> Intake<'a> {
         context: &Context<'_>,
         files: &'a [SourceFile],
         tables: &[Table],
+        sized: bool,
         stage: &'a Ingest,
     ) -> Result<Intake<'a>> {
         let scored = stage.scores.as_ref().is_some_and(|scores| scores.scale.is_some());
-        let held_out = stage.holdout.map(|_| Tables::create(context, tables, "holdout_", scored)).transpose()?;
+        let wider = [scored, sized];
+        let held_out = stage.holdout.map(|_| Tables::create(context, tables, "holdout_", wider)).transpose()?;
         Ok(Intake {
             files,
             stage,
-            tables: Tables::create(context, tables, "", scored)?,
+            tables: Tables::create(context, tables, "", wider)?,
             held_out,
             prompts: Ids::default(),
             responses: Ids::default(),
@@ -448,14 +450,31 @@ impl<'a> Intake<'a> {
 
     fn write_votes(&mut self, comparison_id: &str, ballots: Vec<Ballot>, held_out: bool, place: Place) -> Result<()> {
         self.counts.votes += ballots.len() as u64;
-        for Ballot { annotator, vote, log_odds, weight } in ballots {
+        for Ballot { annotator, vote, log_odds, weight, lengths } in ballots {
             if let Some(annotator) = annotator.as_ref().filter(|name| !self.annotators.contains(*name)) {
                 self.annotators.insert(annotator.clone());
             }
             let (source_file, source_line) = self.source(place);
             let comparison_id = comparison_id.to_owned();
-            let row = Vote { comparison_id, annotator, vote, log_odds, weight, source_file, source_line };
-            push(&mut self.tables(held_out).votes, row)?;
+            let tables = self.tables(held_out);
+            if tables.sized.is_none() {
+                let row = Vote { comparison_id, annotator, vote, log_odds, weight, source_file, source_line };
+                push(&mut tables.votes, row)?;
+                continue;
+            }
+            let [length_a, length_b] = lengths.map_or([None; 2], |lengths| lengths.map(Some));
+            let row = SizedVote {
+                comparison_id,
+                annotator,
+                vote,
+                log_odds,
+                weight,
+                length_a,
+                length_b,
+                source_file,
+                source_line,
+            };
+            push(&mut tables.sized, row)?;
         }
         Ok(())
     }

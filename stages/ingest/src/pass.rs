@@ -52,11 +52,12 @@ impl<'a> Pass<'a> {
     /// # Errors
     /// When the ports cannot be made.
     pub(crate) fn new(stage: &'a Ingest, context: &'a Context<'a>, survey: &'a Survey) -> Result<Pass<'a>> {
+        let sized = survey.layouts.iter().any(|layout| layout.has(Column::Length0));
         Ok(Pass {
             stage,
             context,
             survey,
-            intake: Intake::new(context, &survey.files, &survey.tables, stage)?,
+            intake: Intake::new(context, &survey.files, &survey.tables, sized, stage)?,
             rejects: context.writer("rejects")?,
             rows: 0,
             read: 0,

@@ -44,7 +44,12 @@ impl Ingest {
                 "bounded",
                 "template",
             ],
-            Table::Votes if layout.is_some_and(|layout| layout.scaled().is_none()) => vec!["log_odds"],
+            Table::Votes => {
+                let log_odds = layout.is_some_and(|layout| layout.scaled().is_none());
+                let lengths = lacks(&[Column::Length0]);
+                let columns = [("log_odds", log_odds), ("length_a", lengths), ("length_b", lengths)];
+                columns.into_iter().filter(|(_, lacking)| *lacking).map(|(column, _)| column).collect()
+            }
             Table::Items => vec!["kl_response_id", "kl_response", "kl_group"],
             _ => Vec::new(),
         }

@@ -1,6 +1,6 @@
 //! The output tables, once or, with a hold-out, twice.
 
-use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, ScoredVerdict, Verdict, Vote};
+use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, ScoredVerdict, SizedVote, Verdict, Vote};
 use kit::{Context, Error, OutputPort, Result, Row, RowReader, Table, TableWriter};
 
 use crate::layout::Layout;
@@ -55,6 +55,8 @@ pub struct Tables {
     pub responses: Option<TableWriter<Response>>,
     pub comparisons: Option<TableWriter<Comparison>>,
     pub votes: Option<TableWriter<Vote>>,
+    /// In place of `votes` where the data has lengths.
+    pub sized: Option<TableWriter<SizedVote>>,
     pub verdicts: Option<TableWriter<Verdict>>,
     /// In place of `verdicts` where scores make labels.
     pub scored: Option<TableWriter<ScoredVerdict>>,
@@ -65,7 +67,7 @@ pub struct Tables {
 
 impl Tables {
     /// Writers for some tables under ports with a prefix.
-    pub fn create(context: &Context<'_>, tables: &[Table], prefix: &str, scored: bool) -> Result<Tables> {
+    pub fn create(context: &Context<'_>, tables: &[Table], prefix: &str, [scored, sized]: [bool; 2]) -> Result<Tables> {
         fn open<R: Row>(context: &Context<'_>, tables: &[Table], prefix: &str) -> Result<Option<TableWriter<R>>> {
             let port = format!("{prefix}{}", R::TABLE);
             tables.contains(&R::TABLE).then(|| context.writer(&port)).transpose()
@@ -74,7 +76,8 @@ impl Tables {
             prompts: open(context, tables, prefix)?,
             responses: open(context, tables, prefix)?,
             comparisons: open(context, tables, prefix)?,
-            votes: open(context, tables, prefix)?,
+            votes: if sized { None } else { open(context, tables, prefix)? },
+            sized: if sized { open(context, tables, prefix)? } else { None },
             verdicts: if scored { None } else { open(context, tables, prefix)? },
             scored: if scored { open(context, tables, prefix)? } else { None },
             pairs: open(context, tables, prefix)?,
@@ -92,6 +95,7 @@ impl Tables {
         close(self.responses)?;
         close(self.comparisons)?;
         close(self.votes)?;
+        close(self.sized)?;
         close(self.verdicts)?;
         close(self.scored)?;
         close(self.pairs)?;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Data, Done, say};
 use kit::Event;
-use kit::rows::{Comparison, Prompt, Reject, Response, Vote};
+use kit::rows::{Comparison, Prompt, Reject, Response, SizedVote, Vote};
 use serde_json::{Value, json};
 
 fn ingest(rows: &[Value], more: Value) -> Result<Done, String> {
@@ -126,6 +126,29 @@ fn a_row_for_each_vote() {
     let mut held_out = settings;
     held_out["holdout"] = json!(0.5);
     assert!(data.check(&["a.jsonl"], held_out)[0].text.contains("votes without prompts"));
+}
+
+#[test]
+fn votes_without_texts_may_have_lengths() {
+    let rows = [
+        json!({"i": 0, "model": "m", "len_1": 10, "len_2": 25, "preference": 1.75}),
+        json!({"i": 1, "model": "m", "len_1": 10, "len_2": null, "preference": 1.0}),
+        json!({"i": 2, "model": "m", "len_1": -1, "len_2": 3, "preference": 1.0}),
+    ];
+    let columns = json!({"id": "{i}", "annotator": "model", "votes": "preference", "length_0": "len_2",
+        "length_1": "len_1"});
+    let settings = json!({"format": "votes", "columns": columns, "votes": {"first": 2, "second": 1},
+        "on_bad_row": "reject"});
+    let done = ingest(&rows, settings.clone()).unwrap();
+    let found: Vec<SizedVote> = done.rows("votes");
+    let found: Vec<_> = found.iter().map(|it| (it.vote, it.length_a, it.length_b)).collect();
+    assert_eq!((found, done.balance()), (vec![(0.75, Some(25.0), Some(10.0))], [3, 1, 2]));
+    let details: Vec<String> = done.rows::<Reject>("rejects").into_iter().map(|row| row.detail).collect();
+    assert!(details[0].contains("len_2") && details[1].contains("-1"), "{details:?}");
+    // One length alone is no pair of lengths.
+    let mut one = settings;
+    one["columns"].as_object_mut().unwrap().remove("length_1");
+    assert!(ingest(&rows[..1], one).is_err());
 }
 
 #[test]

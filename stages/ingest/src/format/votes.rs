@@ -37,6 +37,8 @@ pub const FORMAT: Known = Known {
         ResponseId1,
         Score0,
         Score1,
+        Length0,
+        Length1,
         Model0,
         Model1,
     ],
@@ -79,13 +81,15 @@ fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
             (None, Some(id), row.weight()?, scored)
         }
     };
-    let ballots = match scored {
+    let lengths = row.lengths()?;
+    let mut ballots = match scored {
         Some((vote, log_odds)) => {
             let annotator = row.annotator()?;
-            vec![Ballot { annotator, vote, log_odds: Some(log_odds), weight }]
+            vec![Ballot { annotator, vote, log_odds: Some(log_odds), weight, lengths: None }]
         }
         None => row.ballots(weight)?,
     };
+    ballots.iter_mut().for_each(|ballot| ballot.lengths = lengths);
     if ballots.is_empty() {
         row.count("rows without a vote");
     }

@@ -29,6 +29,7 @@ pub enum Table {
     Calibration,
     Reliability,
     Annotators,
+    Leaderboard,
     Results,
     Rejects,
     /// A folder in the Hugging Face format, not a table.
@@ -63,6 +64,7 @@ impl Table {
             Table::Calibration => "calibration",
             Table::Reliability => "reliability",
             Table::Annotators => "annotators",
+            Table::Leaderboard => "leaderboard",
             Table::Results => "results",
             Table::Rejects => "rejects",
             Table::Model => "model",

@@ -126,6 +126,28 @@ rows! {
         finish: Option<String>,
     }
 
+    /// A [`Vote`] with the lengths of what it is about: the same columns, and these.
+    SizedVote in Votes {
+        /// The comparison.
+        comparison_id: String,
+        /// Who voted; absent where the data counts votes without their voters.
+        annotator: Option<String>,
+        /// 1: side a is better; 0: side b; 1/2: neither; between, how sure the voter is.
+        vote: f64,
+        /// Log-odds of the vote where it comes from two scores: their difference times its scale, nothing cut.
+        log_odds: Option<f64>,
+        /// Votes that this row stands for, at least 0.
+        weight: f64,
+        /// Length of response a, as the data counts it, in characters or tokens.
+        length_a: Option<f64>,
+        /// Length of response b.
+        length_b: Option<f64>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
     /// A training pair, oriented: chosen is at least as good as rejected.
     Pair in Pairs {
         /// The digest of both sides' ids, in order.
@@ -470,6 +492,48 @@ rows! {
         value: f64,
         /// Comparisons it rests on.
         rows: u64,
+    }
+
+    /// A model among several that were compared with one baseline. Shares are in [0, 1], intervals at 95 %.
+    LeaderboardRow in Leaderboard {
+        /// Its place, 1 for the highest win rate.
+        rank: u32,
+        /// The model.
+        model: String,
+        /// Mean probability that its response is better than the baseline's.
+        win_rate: f64,
+        /// The standard error of that; absent for one item.
+        standard_error: Option<f64>,
+        /// Lower end of its interval.
+        low: Option<f64>,
+        /// Upper end.
+        high: Option<f64>,
+        /// Share of items won; a draw, a probability of exactly 1/2, is half.
+        discrete_win_rate: f64,
+        /// Items won, above 1/2.
+        wins: u64,
+        /// Items at exactly 1/2.
+        draws: u64,
+        /// Items lost.
+        losses: u64,
+        /// Items.
+        items: u64,
+        /// Mean difference of its win rate from that of the first, over the items that both have; absent for the first.
+        difference: Option<f64>,
+        /// Lower end of its paired interval.
+        difference_low: Option<f64>,
+        /// Upper end.
+        difference_high: Option<f64>,
+        /// Items that it has in common with the first.
+        common: Option<u64>,
+        /// Mean length of its responses, in the unit of the data.
+        average_length: Option<f64>,
+        /// Win rate with the length term at 0, where one is fitted.
+        length_controlled: Option<f64>,
+        /// Lower end of its interval.
+        length_controlled_low: Option<f64>,
+        /// Upper end.
+        length_controlled_high: Option<f64>,
     }
 
     /// A row that a stage did not take on, and why.
