@@ -160,6 +160,11 @@ pub(crate) trait Formula {
         None
     }
 
+    /// True where the degree of a preference matters; nothing where its facts say so for all knobs.
+    fn reads_p_hat(&self) -> Option<bool> {
+        None
+    }
+
     /// True where it weighs by the similarity of prompts.
     fn needs_similarities(&self) -> bool {
         false

@@ -129,7 +129,7 @@ impl Objective {
 
     /// True where it reads the degree of a preference, not its direction alone.
     pub fn reads_p_hat(&self) -> bool {
-        self.facts().p_hat
+        self.formula().reads_p_hat().unwrap_or(self.facts().p_hat)
     }
 
     /// True where weights other than 0 and 1 mean something. AOT refuses unequal ones.

@@ -1,18 +1,19 @@
 //! RPO: every chosen side of the batch against every rejected side, prompts that are alike counting more.
 
+use std::collections::HashMap;
 use std::f64::consts::LN_2;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Edge, Item};
 use crate::error::{Error, Result};
 use crate::evaluation::{Contrasts, Evaluation, NoStep};
 use crate::formula::{BatchObjective, Facts, Finding, Formula, Reads, Terms, above_0, finding};
 use crate::side::Side;
 use crate::stable::{sigmoid, softplus};
 
-/// Relative preference optimization. Labels choose sides and do not weigh.
+/// Relative preference optimization. Labels choose sides; with `labels: soft` they also weigh.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rpo {
@@ -31,6 +32,29 @@ pub struct Rpo {
     /// Source of the sides: pairs, or items with labels of their own.
     #[serde(default)]
     pub form: RpoForm,
+    /// Use of the labels' degree.
+    #[serde(default, skip_serializing_if = "RpoLabels::is_hard")]
+    pub labels: RpoLabels,
+}
+
+/// Use of the degree of labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RpoLabels {
+    /// Each label is taken as certain.
+    #[default]
+    Hard,
+    /// Each cell is scaled inside the sigmoid by what is known of it: 2 p_hat - 1 of the pair or pairs of the batch that
+    /// are about its two responses (a row's own pair, a joint pair), else the geometric mean of the certainties of its
+    /// row and its column. At 1/2 a row's own pair has no pull. Where all labels are certain this is `hard`, but for
+    /// cells whose pair prefers the column's response: these are turned around, which `hard` does not know of.
+    Soft,
+}
+
+impl RpoLabels {
+    fn is_hard(&self) -> bool {
+        *self == RpoLabels::Hard
+    }
 }
 
 /// Weight of the cell of chosen side i and rejected side j.
@@ -65,13 +89,16 @@ struct Line {
     term: usize,
     /// Weight of the row or column.
     weight: f64,
+    /// How sure its label is: 2 p_hat - 1 of a pair, |2 label - 1| of an item.
+    certainty: f64,
 }
 
 impl Rpo {
     /// sum_ij w_i w_j l_ij / (sum_i w_i sum_j w_j), l_ij = -log sigmoid(beta omega_ij (s_i - s_j)), M rows (chosen) by
     /// N columns (rejected), arXiv 2402.10958 and its code. omega_ij = softmax_j((cosine_ij - 1) / tau) multiplies the
     /// *logit*; at M = N = 1 this is DPO. A row's term is its weighted mean over columns. For items, a rejected item's
-    /// term is the weighted mean over its column.
+    /// term is the weighted mean over its column. With soft labels the logit is also multiplied by the cell's certainty,
+    /// a choice of this project as GDPO has it for one pair (arXiv 2409.06691, eq. 11); no paper has it for RPO.
     fn matrix(&self, batch: &Batch) -> Result<Evaluation> {
         let (rows, columns) = self.lines(batch);
         let terms = if self.form == RpoForm::Paired { batch.edges.len() } else { batch.items.len() };
@@ -80,7 +107,10 @@ impl Rpo {
         if evaluation.no_step.is_some() {
             return Ok(evaluation);
         }
-        let weights = self.inner_weights(batch, rows.len(), columns.len())?;
+        let mut weights = self.inner_weights(batch, rows.len(), columns.len())?;
+        if self.labels == RpoLabels::Soft {
+            weights.iter_mut().zip(certainties(batch, &rows, &columns)).for_each(|(weight, it)| *weight *= it);
+        }
         let row_total: f64 = rows.iter().map(|row| row.weight).sum();
         let column_total: f64 = columns.iter().map(|column| column.weight).sum();
         let log_ratio = |line: &Line| Side::of(&batch.sequences[line.sequence], false).log_ratio();
@@ -122,17 +152,26 @@ impl Rpo {
         match self.form {
             RpoForm::Paired => {
                 let edges = || batch.edges.iter().enumerate();
-                let line = |sequence, term, weight| Line { sequence, term, weight };
+                let line = |sequence, (term, edge): (usize, &Edge)| Line {
+                    sequence,
+                    term,
+                    weight: edge.weight,
+                    certainty: 2.0 * edge.p_hat - 1.0,
+                };
                 (
-                    edges().map(|(i, edge)| line(edge.chosen, i, edge.weight)).collect(),
-                    edges().map(|(i, edge)| line(edge.rejected, i, edge.weight)).collect(),
+                    edges().map(|(i, edge)| line(edge.chosen, (i, edge))).collect(),
+                    edges().map(|(i, edge)| line(edge.rejected, (i, edge))).collect(),
                 )
             }
             RpoForm::Unpaired => {
                 let items = batch.items.iter().enumerate();
                 let (chosen, rejected): (Vec<_>, Vec<_>) = items.partition(|(_, item)| item.label > 0.5);
-                let line =
-                    |(i, item): (usize, &crate::Item)| Line { sequence: item.sequence, term: i, weight: item.weight };
+                let line = |(i, item): (usize, &Item)| Line {
+                    sequence: item.sequence,
+                    term: i,
+                    weight: item.weight,
+                    certainty: (2.0 * item.label - 1.0).abs(),
+                };
                 (chosen.into_iter().map(line).collect(), rejected.into_iter().map(line).collect())
             }
         }
@@ -218,6 +257,32 @@ impl BatchObjective for Rpo {
     }
 }
 
+/// How sure each cell's preference is, M x N row by row, in [-1, 1]: below 0 where a pair says that its column's response
+/// is the better one. Several pairs about one cell count by their weights.
+fn certainties(batch: &Batch, rows: &[Line], columns: &[Line]) -> Vec<f64> {
+    // Of (chosen, rejected): sums of weight and of weight times certainty.
+    let mut known: HashMap<(usize, usize), (f64, f64)> = HashMap::new();
+    for edge in batch.edges.iter().filter(|edge| edge.weight > 0.0) {
+        let certainty = 2.0 * edge.p_hat - 1.0;
+        for (sides, certainty) in
+            [((edge.chosen, edge.rejected), certainty), ((edge.rejected, edge.chosen), -certainty)]
+        {
+            let (weight, sum) = known.entry(sides).or_default();
+            *weight += edge.weight;
+            *sum += edge.weight * certainty;
+        }
+    }
+    let cell = |row: &Line, column: &Line| match known.get(&(row.sequence, column.sequence)) {
+        // Pairs that are all certain stay so to the last bit.
+        Some((weight, sum)) => sum / weight,
+        None => (row.certainty * column.certainty).sqrt(),
+    };
+    rows.iter()
+        .flat_map(|row| columns.iter().map(move |column| (row, column)))
+        .map(|(row, column)| cell(row, column))
+        .collect()
+}
+
 /// softmax of (cosine - 1) / tau over a row.
 fn softmax(cosines: &[f64], tau: f64) -> Vec<f64> {
     let top = cosines.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -233,9 +298,9 @@ impl Formula for Rpo {
             title: "relative preference optimization across prompts (Yin et al.; not TRL's rpo_alpha, not reward-aware PO)",
             paper: "arXiv 2402.10958",
             equation: "mean over i, j of -log sigmoid(beta omega_ij (s_i - s_j)), omega_ij = softmax_j((cosine_ij - 1)/tau), s = log pi/ref",
-            orientation: "chosen first; the soft label is taken as certain",
+            orientation: "chosen first; the label is taken as certain, or with `labels: soft` scales each cell",
             length: "sums over response tokens",
-            at_half: "still pushes the chosen side up",
+            at_half: "still pushes the chosen side up; with `labels: soft` no pull",
             joint_pairs: true,
             remark: "also sets answers to similar prompts against each other",
             knobs: "beta: 0.1, tau: 0.5",
@@ -266,6 +331,10 @@ impl Formula for Rpo {
 
     fn needs_similarities(&self) -> bool {
         self.weighting == RpoWeighting::Embedding
+    }
+
+    fn reads_p_hat(&self) -> Option<bool> {
+        Some(self.labels == RpoLabels::Soft)
     }
 
     fn accepts_label(&self, label: f64) -> std::result::Result<(), &'static str> {

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{items, numbers, objective, oracle, rows, similarities};
-use objective::{Batch, Evaluation, Item};
+use common::{items, numbers, objective, oracle, rows, similarities, soft_oracle};
+use objective::{Batch, Edge, Evaluation, Item, Similarities};
 use serde_json::Value;
 
 const TOLERANCE: f64 = 1e-9;
@@ -84,6 +84,42 @@ fn objectives_match_pytorch() {
 fn weights_match_pytorch() {
     check("dpo_weighted", r#"{"name": "dpo", "beta": 0.3}"#, true);
     check("rpo_weighted", r#"{"name": "rpo", "beta": 0.3, "tau": 0.5}"#, true);
+}
+
+/// Edges of two prompts beside the oracle's rows: (chosen sequence, rejected sequence, p_hat); row i has 2i and 2i + 1.
+fn with_joint(batch: Batch, oracle: &Value, joint: &Value) -> Batch {
+    let mut batch = batch;
+    let mut prompts: [Vec<usize>; 2] = [(0..12).collect(), (0..12).collect()];
+    for edge in joint.as_array().unwrap().iter().map(numbers) {
+        let [chosen, rejected] = [edge[0] as usize, edge[1] as usize];
+        batch.edges.push(Edge { chosen, rejected, p_hat: edge[2], weight: 1.0 });
+        prompts[0].push(chosen / 2);
+        prompts[1].push(rejected / 2);
+    }
+    let whole = similarities(oracle, 0..12, 0..12);
+    let [rows, columns] = &prompts;
+    let cells = rows.iter().flat_map(|row| columns.iter().map(move |column| row * 12 + column));
+    let values = cells.map(|at| whole.values[at]).collect();
+    batch.similarities = Some(Similarities { rows: rows.len(), columns: columns.len(), values });
+    batch
+}
+
+#[test]
+fn soft_rpo_matches_pytorch() {
+    // tests/fixtures/oracles/README.md has the lines that made the numbers.
+    let oracle = oracle();
+    let expected = soft_oracle();
+    let soft = objective(r#"{"name": "rpo", "beta": 0.3, "tau": 0.5, "labels": "soft"}"#);
+    let plain = rows(&oracle, false);
+    let joint = with_joint(plain.clone(), &oracle, &expected["joint_edges"]);
+    for (case, batch) in [("plain", plain), ("weighted", rows(&oracle, true)), ("joint", joint)] {
+        let evaluation = soft.evaluate(&batch).unwrap();
+        let wanted = |key: &str| numbers(&expected[case][key]);
+        close(case, &[evaluation.loss], &[expected[case]["loss"].as_f64().unwrap()]);
+        close(&format!("{case} terms"), &evaluation.terms, &wanted("terms"));
+        let gradient: Vec<f64> = evaluation.d_policy.iter().map(|d| d.0).collect();
+        close(&format!("{case} d_policy"), &gradient, &wanted("d_policy"));
+    }
 }
 
 #[test]

@@ -4,8 +4,18 @@ use objective::{Batch, Edge, Item, Objective, SequenceLogps, Similarities};
 use serde_json::Value;
 
 pub fn oracle() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/oracles/objectives.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    fixture("objectives.json")
+}
+
+/// RPO with soft labels on the same rows.
+#[allow(dead_code, reason = "not every test program compares it")]
+pub fn soft_oracle() -> Value {
+    fixture("rpo_soft.json")
+}
+
+fn fixture(name: &str) -> Value {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/oracles");
+    serde_json::from_str(&std::fs::read_to_string(format!("{folder}/{name}")).unwrap()).unwrap()
 }
 
 pub fn numbers(value: &Value) -> Vec<f64> {

@@ -76,3 +76,88 @@ fn an_undecided_label_does_what_the_card_says() {
         }
     }
 }
+
+/// Each form of rpo with hard labels and with soft ones.
+fn relative() -> impl Iterator<Item = [Objective; 2]> {
+    let forms = [
+        r#""tau": 0.5"#,
+        r#""weighting": "uniform""#,
+        r#""weighting": "diagonal", "diagonal_weight": 0.8"#,
+        r#""tau": 0.5, "form": "unpaired""#,
+    ];
+    forms.into_iter().map(|form| {
+        ["hard", "soft"]
+            .map(|labels| objective(&format!(r#"{{"name": "rpo", "beta": 0.3, {form}, "labels": "{labels}"}}"#)))
+    })
+}
+
+#[test]
+fn soft_rpo_of_certain_labels_is_hard_rpo_bit_for_bit() {
+    for [hard, soft] in relative() {
+        assert!(!hard.reads_p_hat() && soft.reads_p_hat());
+        let mut certain = batch(17, 3.0, &hard, [1.0; 3]);
+        certain.items.iter_mut().for_each(|item| item.label = f64::from(u8::from(item.label > 0.5)));
+        let (a, b) = (hard.evaluate(&certain).unwrap(), soft.evaluate(&certain).unwrap());
+        assert!(a == b && a.loss > 0.0, "{a:?} {b:?}");
+    }
+    // What was written before the knob was there is the same configuration still.
+    let hard = serde_json::to_value(objective(r#"{"name": "rpo", "beta": 0.3, "tau": 0.5}"#)).unwrap();
+    assert!(hard.get("labels").is_none(), "{hard}");
+}
+
+#[test]
+fn soft_rpo_of_undecided_labels_pulls_nowhere() {
+    for [hard, soft] in relative().filter(|forms| forms[0].reads().pairs()) {
+        let undecided = batch(17, 3.0, &soft, [0.5; 3]);
+        let evaluation = soft.evaluate(&undecided).unwrap();
+        assert!(evaluation.d_policy.iter().all(|d| *d == (0.0, 0.0)), "{evaluation:?}");
+        assert!((evaluation.loss - LN_2).abs() < 1e-12, "{}", evaluation.loss);
+        assert!(hard.evaluate(&undecided).unwrap().d_policy[0].0 != 0.0);
+    }
+}
+
+/// Two pairs of two prompts, and joint pairs across them.
+fn across(joint: &[(usize, usize, f64)]) -> Batch {
+    let rng = &mut ChaCha8Rng::seed_from_u64(5);
+    let edges = [(0, 1, 0.9), (2, 3, 0.7)].iter().chain(joint);
+    let edges = edges.map(|&(chosen, rejected, p_hat)| Edge { chosen, rejected, p_hat, weight: 1.0 }).collect();
+    Batch { sequences: sequences(rng, 4, 2.0), edges, ..Batch::default() }
+}
+
+#[test]
+fn a_joint_pair_says_how_sure_its_cell_is() {
+    let soft = objective(r#"{"name": "rpo", "beta": 0.3, "weighting": "uniform", "labels": "soft"}"#);
+    let cells = |batch: &Batch| soft.evaluate(batch).unwrap().contrasts.unwrap().weights;
+    let close = |got: &[f64], wanted: &[f64]| {
+        assert!(got.len() == wanted.len() && got.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?}");
+    };
+    // Own pairs by 2 p_hat - 1, the others by the geometric mean of both.
+    let mean = 0.32f64.sqrt();
+    close(&cells(&across(&[])), &[0.8, mean, mean, 0.4]);
+    // A third pair says of the first row's chosen side and the second's rejected one: 2 0.95 - 1.
+    let known = cells(&across(&[(0, 3, 0.95)]));
+    close(&[known[1], known[2], known[3], known[5]], &[0.9, 0.9, mean, 0.9]);
+    // Told the other way round the cell is turned around, and two such pairs count by their mean.
+    let turned = cells(&across(&[(3, 0, 0.95)]));
+    close(&[turned[0], turned[1], turned[4]], &[0.8, -0.9, 0.4]);
+    let both = cells(&across(&[(0, 3, 0.95), (3, 0, 0.75)]));
+    close(&both[1..2], &[0.2]);
+}
+
+#[test]
+fn one_soft_pair_alone_is_gdpos_and_mirrors_as_that_does() {
+    let soft = objective(r#"{"name": "rpo", "beta": 0.3, "weighting": "uniform", "labels": "soft"}"#);
+    let gdpo = objective(r#"{"name": "gdpo", "beta": 0.3}"#);
+    for p_hat in [0.5, 0.72, 1.0] {
+        let rng = &mut ChaCha8Rng::seed_from_u64(8);
+        let edges = vec![Edge { chosen: 0, rejected: 1, p_hat, weight: 1.0 }];
+        let one = Batch { sequences: sequences(rng, 2, 3.0), edges, ..Batch::default() };
+        let mut turned = one.clone();
+        turned.edges[0] = Edge { chosen: 1, rejected: 0, p_hat: 1.0 - p_hat, weight: 1.0 };
+        let (a, b) = (soft.evaluate(&one).unwrap(), gdpo.evaluate(&turned).unwrap());
+        assert!((a.loss - b.loss).abs() < 1e-12, "{p_hat}");
+        assert!(a.d_policy.iter().zip(&b.d_policy).all(|(a, b)| (a.0 - b.0).abs() < 1e-12), "{p_hat}");
+        // Under p_hat = 1/2 the rows are refused, as everywhere in rpo.
+        assert!(p_hat == 0.5 || matches!(soft.evaluate(&turned), Err(Error::NotOriented { .. })));
+    }
+}

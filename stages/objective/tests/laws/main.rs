@@ -19,10 +19,13 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 /// Forms beside those that the facts begin with.
-const FORMS: [&str; 3] = [
+const FORMS: [&str; 6] = [
     r#"{"name": "rpo", "beta": 0.3, "weighting": "uniform"}"#,
     r#"{"name": "rpo", "beta": 0.3, "weighting": "diagonal", "diagonal_weight": 0.8}"#,
     r#"{"name": "rpo", "beta": 0.3, "tau": 0.5, "form": "unpaired"}"#,
+    r#"{"name": "rpo", "beta": 0.3, "tau": 0.5, "labels": "soft"}"#,
+    r#"{"name": "rpo", "beta": 0.3, "weighting": "diagonal", "diagonal_weight": 0.8, "labels": "soft"}"#,
+    r#"{"name": "rpo", "beta": 0.3, "tau": 0.5, "form": "unpaired", "labels": "soft"}"#,
 ];
 
 /// Every objective with the knobs to begin with, and more forms.
