@@ -107,10 +107,11 @@ impl<'a> Walker<'a> {
                     let near = if near.is_empty() { known_keys(&free.collect::<Vec<_>>()) } else { near };
                     let path: Vec<String> = self.path.iter().chain([&key]).cloned().collect();
                     let text = match (&readers[..], tags(branch).first()) {
-                        ([], _) | (_, None) => format!("unknown key `{key}`{near}"),
+                        ([], _) => format!("unknown key `{key}`{near}"),
+                        ([(tag, word), ..], None) => format!("unknown key `{key}`: `{tag}: {word}` reads it"),
                         (readers, Some((_, word))) => {
-                            let (verb, names) =
-                                (if readers.len() == 1 { "reads" } else { "read" }, listed_first(readers));
+                            let words: Vec<&str> = readers.iter().map(|(_, word)| *word).collect();
+                            let (verb, names) = (if words.len() == 1 { "reads" } else { "read" }, listed_first(&words));
                             format!("unknown key `{key}`: {names} {verb} it, `{word}` does not")
                         }
                     };
@@ -139,16 +140,19 @@ impl<'a> Walker<'a> {
         Some(format!("; it stands under `{place}`: `{place}: {{{key}: ...}}`"))
     }
 
-    /// The alternative that an object means: by its tag (a property with one possible word), else by its required keys.
+    /// The alternative that an object means: by its tag (a property with one possible word; without one the alternative
+    /// that has none), else by its required keys.
     fn choose(
         &mut self,
         branches: &[&'a Map<String, Value>],
         map: &Map<String, Value>,
     ) -> Option<&'a Map<String, Value>> {
-        let tag = tags(branches[0])
-            .into_iter()
-            .map(|(key, _)| key)
-            .find(|key| branches.iter().all(|branch| tags(branch).iter().any(|(other, _)| other == key)));
+        let lacks = |tag: &str, branch: &&Map<String, Value>| tags(branch).iter().all(|(key, _)| *key != tag);
+        // A tag of all alternatives, or of all but one, which is the one without it.
+        let tag = (0..2).find_map(|plain| {
+            let mut keys = branches.iter().flat_map(|branch| tags(branch)).map(|(key, _)| key);
+            keys.find(|tag| branches.iter().filter(|branch| lacks(tag, branch)).count() == plain)
+        });
         if let Some(tag) = tag {
             let word_of = |branch: &Map<String, Value>| {
                 tags(branch).into_iter().find(|(key, _)| *key == tag).map(|(_, word)| word.to_owned())
@@ -169,8 +173,11 @@ impl<'a> Walker<'a> {
                     None
                 }
                 None => {
-                    self.report(None, format!("`{tag}` is missing: {}", listed(&words)));
-                    None
+                    let plain = branches.iter().copied().find(|branch| lacks(tag, branch));
+                    if plain.is_none() {
+                        self.report(None, format!("`{tag}` is missing: {}", listed(&words)));
+                    }
+                    plain
                 }
             };
         }
@@ -188,10 +195,10 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// The words of the alternatives that know a key.
-fn readers<'a>(branches: &[&'a Map<String, Value>], key: &str) -> Vec<&'a str> {
+/// The tags of the alternatives that know a key.
+fn readers<'a>(branches: &[&'a Map<String, Value>], key: &str) -> Vec<(&'a str, &'a str)> {
     let knows = |branch: &&&Map<String, Value>| branch.get("properties").is_some_and(|all| all.get(key).is_some());
-    branches.iter().filter(knows).filter_map(|branch| tags(branch).first().map(|(_, word)| *word)).collect()
+    branches.iter().filter(knows).filter_map(|branch| tags(branch).first().copied()).collect()
 }
 
 /// Some words; of many the first ones.
@@ -348,6 +355,31 @@ mod tests {
         objective: Objective,
         tags: Vec<Part>,
         limit: Limit,
+        measure: Option<Measured>,
+    }
+
+    /// A form without a tag beside some with one.
+    #[derive(JsonSchema)]
+    #[serde(untagged)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Measured {
+        Plain(Plain),
+        Of(Measure),
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    struct Plain {
+        pairs: Option<String>,
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(tag = "measure", rename_all = "snake_case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Measure {
+        Leaderboard { votes: String },
+        Corrected { gold: String },
     }
 
     #[derive(JsonSchema)]
@@ -435,5 +467,26 @@ mod tests {
         let mut value = good();
         value["objective"] = json!({"beta": 3});
         check(value, &["objective: `name` is missing: `dpo` or `rpo`"]);
+    }
+
+    #[test]
+    fn without_a_tag_the_alternative_without_one_is_meant() {
+        let measured = |measure: Value, wanted: &[&str]| {
+            let mut value = good();
+            value["measure"] = measure;
+            check(value, wanted);
+        };
+        measured(json!({"pairs": "p"}), &[]);
+        measured(json!({"measure": "corrected", "gold": "g"}), &[]);
+        measured(json!({"pair": "p"}), &["measure.pair: unknown key `pair`; did you mean `pairs`?"]);
+        measured(json!({"gold": "g"}), &["measure.gold: unknown key `gold`: `measure: corrected` reads it"]);
+        measured(
+            json!({"measure": "leaderbord", "votes": "v"}),
+            &["measure.measure: unknown value `leaderbord`; did you mean `leaderboard`?"],
+        );
+        measured(
+            json!({"measure": "leaderboard", "votes": "v", "gold": "g"}),
+            &["measure.gold: unknown key `gold`: `corrected` reads it, `leaderboard` does not"],
+        );
     }
 }

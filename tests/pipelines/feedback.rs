@@ -1,7 +1,7 @@
 //! The pipelines of feedback on data made here, in the columns that their heads name.
 
 use harness::{Project, stderr};
-use kit::rows::{CalibrationRow, JuryVerdict, Pair, SummaryRow};
+use kit::rows::{CalibrationRow, JuryVerdict, LeaderboardRow, Pair, SummaryRow};
 use serde_json::{Value, json};
 
 fn write(place: &Project, name: &str, rows: impl IntoIterator<Item = Value>) {
@@ -73,7 +73,12 @@ fn judges_and_ratings_meet_gold() {
         };
         write(&place, &format!("data/llmbar_{set}.jsonl"), (0..12).map(row));
         for at in 0..12 {
-            for (judge, every) in [("GPT-4/Vanilla_NoRules", 6), ("ChatGPT/Vanilla_NoRules", 3), ("PaLM2/Vanilla", 4)] {
+            for (judge, every) in [
+                ("GPT-4/Vanilla_NoRules", 6),
+                ("ChatGPT/Vanilla_NoRules", 3),
+                ("PaLM2/Vanilla", 4),
+                ("GPT-4/Vanilla", 12),
+            ] {
                 let ba = (at != 5).then(|| right(at + 1, every, gold(at)));
                 verdicts
                     .push(json!({"set": set, "i": at, "evaluator": judge, "ab": right(at, every, gold(at)), "ba": ba}));
@@ -92,6 +97,10 @@ fn judges_and_ratings_meet_gold() {
         |metric: &str| summary.iter().find(|row| row.metric == metric).unwrap_or_else(|| panic!("no {metric}"));
     assert!(figure("accuracy/jury").value > figure("accuracy/ChatGPT/Vanilla_NoRules/ab").value);
     assert_eq!((figure("accuracy/GPT-4/Rating").rows, figure("without/GPT-4/Rating").rows), (60, 60));
+    // The judge of `vars.judge`, corrected by every second row.
+    let corrected: Vec<SummaryRow> = rows(&place, "llmbar/win_rate/summary");
+    let rows_of = |metric: &str| corrected.iter().find(|row| row.metric == metric).unwrap().rows;
+    assert_eq!((rows_of("win_rate/corrected"), rows_of("win_rate/gold"), rows_of("judge/above_chance")), (30, 30, 30));
 }
 
 #[test]
@@ -125,4 +134,56 @@ fn scores_of_reward_models_are_calibrated() {
     assert!(figure("log_loss/after") < figure("log_loss/before"));
     let pairs: Vec<Pair> = rows(&place, "judgebench/pairs/pairs");
     assert_eq!(pairs.len(), 60);
+}
+
+#[test]
+fn models_judged_with_probabilities_become_a_leaderboard() {
+    let place = Project::with_pipelines();
+    let row = |(model, at): (&str, usize)| {
+        let (preference, length) = match model {
+            "baseline" => (1.5, 100),
+            "wordy" => (1.2 + 0.06 * (at % 10) as f64 + 0.02 * (at % 3) as f64, 150 + 10 * (at % 10)),
+            _ => (1.1 + 0.03 * (at % 7) as f64, 80 + at % 9),
+        };
+        json!({"model": model, "i": at, "len_1": 100, "len_2": length, "preference": preference})
+    };
+    let all = ["baseline", "wordy", "terse"].into_iter().flat_map(|model| (0..30).map(move |at| (model, at)));
+    write(&place, "preferences.jsonl", all.map(row));
+    run(&place, "alpacaeval", "./preferences.jsonl");
+    let table: Vec<LeaderboardRow> = rows(&place, "alpacaeval/leaderboard/leaderboard");
+    let names: Vec<_> = table.iter().map(|row| (row.rank, row.model.as_str())).collect();
+    assert_eq!(names, [(1, "baseline"), (2, "wordy"), (3, "terse")]);
+    let [baseline, wordy, _] = &table[..] else { panic!("{table:?}") };
+    assert_eq!((baseline.win_rate, baseline.standard_error, baseline.draws), (0.5, Some(0.0), 30));
+    assert_eq!((baseline.length_controlled, wordy.common, wordy.average_length), (Some(0.5), Some(30), Some(195.0)));
+    // The longer its responses, the more it wins: at equal lengths it wins less.
+    assert!(wordy.length_controlled.unwrap() < wordy.win_rate && wordy.difference.unwrap() < 0.0, "{wordy:?}");
+    // The table is what the name of the stage means, and the summary is in the report.
+    let output = place.command(&["inspect", "leaderboard", "--pipeline", "alpacaeval"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("wordy") && text.contains("discrete_win_rate"), "{text}");
+    let output = place.command(&["report", "--pipeline", "alpacaeval"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn judges_are_tested_against_people() {
+    let place = Project::with_pipelines();
+    let words = ["model_a", "model_b", "tie"];
+    let row = |at: usize| {
+        let truth = words[at % 3];
+        let of =
+            |every: usize, shift: usize| if (at + shift).is_multiple_of(every) { words[(at + 1) % 3] } else { truth };
+        json!({"id": format!("q{at}"), "humans": {"anna": of(8, 0), "ben": of(8, 3), "cleo": of(8, 5)},
+            "llms": {"good": of(10, 1), "bad": "model_a"}})
+    };
+    write(&place, "votes.jsonl", (0..90).map(row));
+    run(&place, "alttest", "./votes.jsonl");
+    let omega = |epsilon: &str, judge: &str| {
+        let summary: Vec<SummaryRow> = rows(&place, &format!("alttest/test@{epsilon}/summary"));
+        summary.iter().find(|row| row.metric == format!("omega/llms/{judge}")).unwrap().value
+    };
+    assert_eq!([omega("0.2", "good"), omega("0.2", "bad"), omega("0.3", "bad")], [1.0, 0.0, 0.0]);
+    let rejects: Vec<kit::rows::Reject> = rows(&place, "alttest/test@0.2/rejects");
+    assert!(rejects.is_empty(), "{rejects:?}");
 }

@@ -7,9 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokens::RowRules;
 
+use crate::sides;
+
 /// Measures a policy: on held-out pairs, by verdicts on its responses, and against the sandbox's truth.
 ///
-/// Each group of keys is optional; at least one is given. Intervals are at 95 % and take rows as independent.
+/// Each group of keys is optional; at least one is given. `measure` asks for another measure instead. Intervals are at 95 % and take rows as independent.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
@@ -182,13 +184,8 @@ impl Evaluate {
         if self.ties.is_none() {
             find("verdicts", "needs `ties`: what a tie counts".to_owned());
         }
-        if !baseline && !side {
-            find(
-                "verdicts",
-                "needs `baseline` (its `responses`), or `policy_side` where it is always the same".to_owned(),
-            );
-        } else if baseline && side {
-            find("policy_side", "without effect: `baseline` names the sides".to_owned());
+        if let Some(finding) = sides::findings(self.baseline.as_ref(), self.policy_side) {
+            find(&finding.path.join("."), finding.text);
         }
     }
 

@@ -2,22 +2,29 @@
 //!
 //! It knows how held-out pairs, verdicts and the sandbox's truth become figures ([`interval`], [`win_rate`]). It
 //! neither generates nor judges: that is `sample`, `compare` and `judge`, so that it is cached and can be seen. Read
-//! [`Evaluate`] first.
+//! [`Evaluate`] first; with the key `measure` the stage is a [`Measure`] instead.
 
 mod ahead;
+mod alternative;
 mod config;
+mod corrected;
+mod games;
+mod gold;
 pub mod interval;
+mod leaderboard;
+mod length;
+mod logistic;
+mod measure;
 mod pairs;
 mod preference;
 mod scores;
+mod sides;
 mod stage;
+mod student;
 mod summary;
 mod truth;
 mod utility;
 pub mod win_rate;
 
 pub use config::{Evaluate, Side};
-
-/// The kind for the engine's list.
-pub const KIND: kit::Kind =
-    kit::Kind::of::<Evaluate>("evaluate", "accuracy, margins, win rates and agreement with the truth, with intervals");
+pub use measure::{KIND, Measure};

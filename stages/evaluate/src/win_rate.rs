@@ -1,12 +1,11 @@
 //! Win rates of a policy's responses against a baseline, from verdicts.
 
-use std::collections::BTreeSet;
-
-use kit::rows::{Reject, Response, Verdict};
+use kit::rows::{Reject, Verdict};
 use kit::{Context, Error, Outcome, Result};
 
-use crate::config::{Evaluate, Side, TieWhen, Ties};
+use crate::config::{Evaluate, TieWhen, Ties};
 use crate::interval::clustered_mean;
+use crate::sides::{Sides, policys, reject};
 use crate::summary::{Summary, by_form};
 
 /// One verdict's answer about the policy.
@@ -20,44 +19,6 @@ struct Answer {
     tie: bool,
     /// The judge gave no verdict.
     undecided: bool,
-}
-
-/// The side of a verdict that is the policy's.
-enum Sides {
-    Fixed(Side),
-    /// The one that is not among these (prompt id, response id).
-    NotOf(BTreeSet<(String, String)>),
-}
-
-impl Sides {
-    fn read(context: &Context<'_>, fixed: Option<Side>) -> Result<Sides> {
-        if let Some(side) = fixed {
-            return Ok(Sides::Fixed(side));
-        }
-        let baseline = context.rows::<Response>("baseline")?;
-        let ids = baseline.map(|row| row.map(|row| (row.prompt_id, row.response_id)));
-        Ok(Sides::NotOf(ids.collect::<Result<_>>()?))
-    }
-
-    /// The policy's side, or the reason why it is unclear.
-    fn of(&self, row: &Verdict) -> Result<Side, &'static str> {
-        let baseline = match self {
-            Sides::Fixed(side) => return Ok(*side),
-            Sides::NotOf(baseline) => baseline,
-        };
-        if (&row.a_prompt_id, &row.a_response_id) == (&row.b_prompt_id, &row.b_response_id) {
-            // The policy says what the baseline says: either side is its.
-            return Ok(Side::A);
-        }
-        let a = baseline.contains(&(row.a_prompt_id.clone(), row.a_response_id.clone()));
-        let b = baseline.contains(&(row.b_prompt_id.clone(), row.b_response_id.clone()));
-        match (a, b) {
-            (false, true) => Ok(Side::A),
-            (true, false) => Ok(Side::B),
-            (true, true) => Err("both responses are among the baseline's, so either may be the policy's"),
-            (false, false) => Err("neither response is among the baseline's"),
-        }
-    }
 }
 
 pub(crate) fn summarise(
@@ -74,18 +35,10 @@ pub(crate) fn summarise(
     for row in context.rows::<Verdict>("verdicts")? {
         let row = row?;
         let p = match sides.of(&row) {
-            Ok(Side::A) => row.p_hat,
-            Ok(Side::B) => 1.0 - row.p_hat,
+            Ok(side) => policys(&row, side)?,
             Err(why) => {
                 rejected += 1;
-                rejects.push(Reject {
-                    input: "verdicts".to_owned(),
-                    row_id: row.comparison_id,
-                    reason: "side_unclear".to_owned(),
-                    detail: why.to_owned(),
-                    source_file: row.source_file,
-                    source_line: row.source_line,
-                });
+                rejects.push(reject(row, "side_unclear", why));
                 continue;
             }
         };
