@@ -2,7 +2,7 @@
 
 use evaluate::{KIND, Measure};
 use harness::Place;
-use kit::rows::{LeaderboardRow, Message, Reject, SizedVote, SummaryRow, Verdict, Vote};
+use kit::rows::{Comparison, LeaderboardRow, Message, Reject, SizedVote, SummaryRow, Verdict, Vote};
 use kit::{Outcome, Result, Stage, Table};
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ fn sized(item: usize, model: &str, win: f64, lengths: [f64; 2]) -> SizedVote {
 fn verdict(number: usize, p_hat: f64, answer: &str) -> Verdict {
     let message = |text: &str| vec![Message::new("user", text)];
     let prompt = format!("p{number:03}");
-    Verdict {
+    let row = Comparison {
         comparison_id: format!("c{number:03}"),
         form: "same".to_owned(),
         a_prompt_id: prompt.clone(),
@@ -61,22 +61,10 @@ fn verdict(number: usize, p_hat: f64, answer: &str) -> Verdict {
         b_response_id: format!("b{number}"),
         b_prompt: message(&prompt),
         b_response: message("start"),
-        ab_logp_a: None,
-        ab_logp_b: None,
-        ab_mass: None,
-        ab_p: None,
-        ba_logp_a: None,
-        ba_logp_b: None,
-        ba_mass: None,
-        ba_p: None,
-        position_gap: None,
-        bounded: None,
-        p_hat,
-        judge: None,
-        template: None,
         source_file: None,
         source_line: None,
-    }
+    };
+    Verdict::of(row, p_hat, None)
 }
 
 /// The same with its sides exchanged.
