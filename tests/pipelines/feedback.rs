@@ -162,7 +162,7 @@ fn models_judged_with_probabilities_become_a_leaderboard() {
     let output = place.command(&["inspect", "leaderboard", "--pipeline", "alpacaeval"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("wordy") && text.contains("discrete_win_rate"), "{text}");
-    let output = place.command(&["report", "--pipeline", "alpacaeval"]).output().unwrap();
+    let output = place.command(&["report", "alpacaeval"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
 }
 

@@ -44,10 +44,10 @@ pub enum RpoLabels {
     /// Each label is taken as certain.
     #[default]
     Hard,
-    /// Each cell is scaled inside the sigmoid by what is known of it: 2 p_hat - 1 of the pair or pairs of the batch that
-    /// are about its two responses (a row's own pair, a joint pair), else the geometric mean of the certainties of its
-    /// row and its column. At 1/2 a row's own pair has no pull. Where all labels are certain this is `hard`, but for
-    /// cells whose pair prefers the column's response: these are turned around, which `hard` does not know of.
+    /// Each cell is scaled inside the sigmoid by what is known of it: 2 p_hat - 1 of the pairs of the batch that set its
+    /// row's response over its column's (a row's own pair, a joint pair), else the geometric mean of the certainties of
+    /// its row and its column. At 1/2 a row's own pair has no pull; where all labels are certain this is `hard`. Pairs
+    /// that set the column's response over the row's are not asked, as `hard` does not ask them.
     Soft,
 }
 
@@ -257,20 +257,14 @@ impl BatchObjective for Rpo {
     }
 }
 
-/// How sure each cell's preference is, M x N row by row, in [-1, 1]: below 0 where a pair says that its column's response
-/// is the better one. Several pairs about one cell count by their weights.
+/// How sure each cell's preference is, M x N row by row, in [0, 1]. Several pairs about one cell count by their weights.
 fn certainties(batch: &Batch, rows: &[Line], columns: &[Line]) -> Vec<f64> {
     // Of (chosen, rejected): sums of weight and of weight times certainty.
     let mut known: HashMap<(usize, usize), (f64, f64)> = HashMap::new();
     for edge in batch.edges.iter().filter(|edge| edge.weight > 0.0) {
-        let certainty = 2.0 * edge.p_hat - 1.0;
-        for (sides, certainty) in
-            [((edge.chosen, edge.rejected), certainty), ((edge.rejected, edge.chosen), -certainty)]
-        {
-            let (weight, sum) = known.entry(sides).or_default();
-            *weight += edge.weight;
-            *sum += edge.weight * certainty;
-        }
+        let (weight, sum) = known.entry((edge.chosen, edge.rejected)).or_default();
+        *weight += edge.weight;
+        *sum += edge.weight * (2.0 * edge.p_hat - 1.0);
     }
     let cell = |row: &Line, column: &Line| match known.get(&(row.sequence, column.sequence)) {
         // Pairs that are all certain stay so to the last bit.
