@@ -60,7 +60,10 @@ impl<'a> Walker<'a> {
         if fitting.is_empty() {
             let text = match (value.as_str(), words(&branches)) {
                 (Some(word), words) if !words.is_empty() => unknown_word(word, &words),
-                _ => format!("got {}, wanted {}", named(value), wanted(&branches)),
+                _ => {
+                    let more = if is_below_zero(value) { " from 0 up" } else { "" };
+                    format!("got {}, wanted {}{more}", named(value), wanted(&branches))
+                }
             };
             return self.report(None, text);
         }
@@ -219,6 +222,10 @@ fn tags(branch: &Map<String, Value>) -> Vec<(&str, &str)> {
     properties.filter_map(|(key, schema)| Some((key.as_str(), schema.get("const")?.as_str()?))).collect()
 }
 
+fn is_below_zero(value: &Value) -> bool {
+    value.as_i64().is_some_and(|number| number < 0)
+}
+
 fn is_anything(branch: &Map<String, Value>) -> bool {
     !["type", "const", "enum", "properties", "required", "items"].iter().any(|key| branch.contains_key(*key))
 }
@@ -234,6 +241,9 @@ fn takes(branch: &Map<String, Value>, value: &Value) -> bool {
     let class = |name: &str| match name {
         "null" => value.is_null(),
         "boolean" => value.is_boolean(),
+        "integer" if is_below_zero(value) => {
+            branch.get("minimum").and_then(Value::as_f64).is_none_or(|least| least < 0.0)
+        }
         "integer" => value.is_i64() || value.is_u64(),
         "number" => value.is_number(),
         "string" => value.is_string(),

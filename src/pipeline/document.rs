@@ -65,7 +65,10 @@ impl Pipeline {
     /// When the file or a base cannot be read, is too large, or is not YAML.
     pub fn load(file: &Path, sets: &[String]) -> Result<(Pipeline, Vec<Problem>), Vec<Problem>> {
         let text = text_of(file).map_err(|unreadable| {
-            let text = format!("cannot be read: {}", unreadable.text);
+            let text = match file == Path::new("-") && !file.exists() {
+                true => "a pipeline is read from a file, not from standard input; write it into one".to_owned(),
+                false => format!("cannot be read: {}", unreadable.text),
+            };
             vec![Problem { at: At::File, stage: None, text, fault: unreadable.fault }]
         })?;
         Pipeline::read(file, &text, sets, &|name| std::env::var(name).ok()).map_err(|problem| vec![problem])

@@ -259,3 +259,16 @@ fn an_adapter_of_an_earlier_stage_needs_a_word_on_what_becomes_of_it() {
         "second: `first.policy`: `model_adapter` has no effect: `model` is no adapter",
     );
 }
+
+#[test]
+fn numbers_below_zero_pipes_and_devices_are_called_so() {
+    check(
+        "  data: {kind: ingest, files: pairs.jsonl, limit: -1}\n",
+        "data: got the number -1, wanted a whole number from 0 up",
+    );
+    let project = Project::new(&[]);
+    let told = project.fails(&["check", "-"], 78);
+    assert!(told.contains("a pipeline is read from a file, not from standard input"), "{told}");
+    let told = project.fails(&["inspect", "/dev/null"], 65);
+    assert!(told.contains("/dev/null is a device, wanted a file"), "{told}");
+}

@@ -165,6 +165,10 @@ fn of_path(path: &Path) -> Result<Target> {
     if !path.exists() {
         return Err(Error::Usage(format!("there is no `{}`{}", path.display(), near_path(path))));
     }
+    if !path.is_dir() {
+        // A pipe or a device is no table.
+        kit::open_file(path)?;
+    }
     if path.is_dir() && kit::parts_of(path).is_err() {
         if models::is_model(path) {
             return Ok(Target::Model(path.to_owned()));
