@@ -16,8 +16,9 @@ use crate::protocol::Vectors;
 pub struct Embed {
     /// The prompts, or any table that has prompts; of pairs and comparisons the prompts of both sides.
     pub from: Input,
-    /// A sentence encoder's folder (BERT with `modules.json`), or a decoder's folder, whose last states are averaged.
-    /// Either this or `endpoint`.
+    /// A sentence encoder's folder (BERT, RoBERTa, XLM-RoBERTa, MPNet, ModernBERT), with or without `modules.json`, or a
+    /// decoder's folder, whose last states are pooled as its `modules.json` says, else averaged. Either this or
+    /// `endpoint`.
     #[serde(default)]
     pub model: Option<Input>,
     /// The encoder behind an OpenAI-compatible endpoint (`/embeddings`), in place of `model`. It cuts or refuses texts
@@ -34,7 +35,12 @@ pub struct Embed {
     /// roles, or its `last_user` message (for raw text: the text).
     #[serde(default = "text")]
     pub text: EmbeddedText,
-    /// The precision of matrix products. BERT encoders compute in f32 alone on a GPU.
+    /// Put before each text, such as `query: ` for E5. Without it an encoder's folder decides by its default prompt (in
+    /// `config_sentence_transformers.json`); an empty one leaves that out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The precision of matrix products. BERT encoders compute in f32 alone on a GPU; those of its kin compute on the
+    /// CPU on every device.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
     /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.

@@ -28,10 +28,11 @@ impl Texts {
     /// When the prompts cannot be read.
     pub(crate) fn read(stage: &Embed, context: &Context<'_>) -> Result<Texts> {
         let mut distinct = DistinctPrompts::read(context, "from")?;
+        let prefix = stage.prefix.as_deref().unwrap_or_default();
         let (mut all, mut refused) = (Vec::new(), BTreeMap::new());
         for (id, messages) in std::mem::take(&mut distinct.messages) {
             match stage.text.of(&messages) {
-                Some(text) if !text.is_empty() => all.push((id, text)),
+                Some(text) if !text.is_empty() => all.push((id, format!("{prefix}{text}"))),
                 Some(_) => {
                     refused.insert(id, ("no_text".to_owned(), "the text to embed is empty".to_owned()));
                 }
@@ -71,7 +72,12 @@ impl<'a> Embedding<'a> {
 
     fn load(&self) -> Result<SentenceEncoder> {
         let device = open_device(self.context, self.stage.dtype)?;
-        SentenceEncoder::load_in(&self.context.model("model")?.path, &device, self.stage.dtype).map_err(lm_error)
+        let folder = &self.context.model("model")?.path;
+        let encoder = SentenceEncoder::load_in(folder, &device, self.stage.dtype).map_err(lm_error)?;
+        if encoder.is_on_cpu() && !matches!(device, lm::Device::Cpu) {
+            self.context.note("this encoder has no code for a GPU and computes on the CPU");
+        }
+        Ok(encoder)
     }
 }
 
@@ -95,8 +101,11 @@ impl Sharded for Embedding<'_> {
         for texts in self.texts.all[shard].chunks(TEXTS_PER_CALL) {
             let embeddings = output.batch(|| {
                 let encoder = self.encoder.as_ref().expect("loaded for a shard with texts");
-                let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-                let embeddings = encoder.encode(&plain, self.stage.tokens_per_batch).map_err(lm_error)?;
+                // A prefix of the stage stands before the texts already.
+                let default = encoder.default_prompt().filter(|_| self.stage.prefix.is_none()).unwrap_or_default();
+                let whole: Vec<String> = texts.iter().map(|(_, text)| format!("{default}{text}")).collect();
+                let whole: Vec<&str> = whole.iter().map(String::as_str).collect();
+                let embeddings = encoder.encode(&whole, self.stage.tokens_per_batch).map_err(lm_error)?;
                 texts.iter().zip(embeddings).map(|((id, _), embedding)| unit(id, embedding)).collect::<Result<Vec<_>>>()
             })?;
             for ((id, _), embedding) in texts.iter().zip(embeddings) {

@@ -78,7 +78,7 @@ impl Embed {
 
 impl Stage for Embed {
     fn version(&self) -> String {
-        format!("1+lm{}", lm::VERSION)
+        format!("2+lm{}", lm::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {

@@ -86,6 +86,34 @@ fn the_last_user_message_can_stand_for_the_prompt() {
 }
 
 #[test]
+fn a_prefix_stands_before_each_text_and_the_folders_default_prompt_otherwise() {
+    let row = |text: &str| Prompt {
+        prompt_id: "p".to_owned(),
+        messages: vec![Message::new("text", text)],
+        source_file: None,
+        source_line: None,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(harness::oracle("llama")).unwrap() {
+        let from = entry.unwrap().path();
+        std::fs::copy(&from, folder.path().join(from.file_name().unwrap())).unwrap();
+    }
+    let settings = json!({"prompts": {"query": "query: "}, "default_prompt_name": "query"});
+    std::fs::write(folder.path().join("config_sentence_transformers.json"), settings.to_string()).unwrap();
+    let vector = |text: &str, folder: &std::path::Path, settings: Value| {
+        let place = Place::new().table("from", vec![row(text)]).model("model", folder);
+        embedded(&place, "out", &stage(settings)).remove(0).embedding
+    };
+    let (bare, with_default) = (harness::oracle("llama"), folder.path());
+    let wanted = vector("query: Where is the sea?", &bare, json!({}));
+    assert_eq!(vector("Where is the sea?", &bare, json!({"prefix": "query: "})), wanted);
+    assert_eq!(vector("Where is the sea?", with_default, json!({})), wanted);
+    let plain = vector("Where is the sea?", &bare, json!({}));
+    assert_ne!(plain, wanted);
+    assert_eq!(vector("Where is the sea?", with_default, json!({"prefix": ""})), plain);
+}
+
+#[test]
 fn an_interrupted_run_goes_on_to_the_same_bytes() {
     let stage = stage(json!({"shard_rows": 7}));
     let place = Place::new().table("from", prompts()).model("model", "llama");
@@ -124,5 +152,5 @@ fn the_version_stands_for_the_output() {
         let alike: Vec<_> = rows.iter().map(|other| format!("{:.2}", cosine(row, other))).collect();
         format!("{} {} {alike:?}", row.prompt_id, row.embedding.len())
     });
-    harness::check_golden(&stage, lines, "1+lm2", "3b3cc2faeca1");
+    harness::check_golden(&stage, lines, "2+lm2", "3b3cc2faeca1");
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::path::Path;
 
+use crate::encode::bert::Kin;
 use crate::model::family::{HeadNorms, Norms};
 use crate::model::passes::Schedule;
 use crate::model::weights::shapes;
@@ -86,13 +87,16 @@ impl Estimate {
             let quantised = Some(std::fs::metadata(path).map_err(Error::io(path))?.len());
             return Ok(Estimate { config, size, decoder: true, quantised });
         }
-        let decoder = json.get("model_type").and_then(Value::as_str) != Some("bert");
+        let kind = json.get("model_type").and_then(Value::as_str);
+        let of_bert = kind.and_then(Kin::named).is_some();
+        let decoder = !of_bert && kind != Some("modernbert");
         if !decoder {
-            // BERT has two matrices in its feed-forward part where Llama has three.
             let inner = json.get("intermediate_size").and_then(Value::as_u64).unwrap_or_default();
+            // BERT has two matrices in its feed-forward part where Llama has three.
+            let inner = if of_bert { inner * 2 / 3 } else { inner };
             for (key, value) in [
                 ("model_type", Value::from("llama")),
-                ("intermediate_size", Value::from(inner * 2 / 3)),
+                ("intermediate_size", Value::from(inner)),
                 ("hidden_act", Value::from("silu")),
                 ("architectures", Value::Null),
                 ("tie_word_embeddings", Value::from(true)),

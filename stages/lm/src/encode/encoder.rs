@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use candle_transformers::models::bert::{BertModel, Config, HiddenAct, PositionEmbeddingType};
+use candle_transformers::models::bert::BertModel;
 use rayon::prelude::*;
 use serde_json::Value as Json;
 use tokenizers::normalizers::{Lowercase, Sequence as NormalizerSequence};
 use tokenizers::{NormalizerWrapper, Tokenizer, TruncationParams};
 
-use crate::encode::bert::Bert;
+use crate::encode::bert::{Bert, Kin};
+use crate::encode::form::bert_config;
+use crate::encode::modernbert::{ModernBert, ModernForm};
 use crate::encode::pooling::{self, Pooling};
 use crate::error::{Error, Result, is_there};
 use crate::model::adapter_folder::{model_part, tokenizer_part};
-use crate::model::config::LIMITS;
 use crate::model::decoder::Decoder;
 use crate::model::families;
 use crate::model::weights;
@@ -35,11 +36,14 @@ pub struct SentenceEncoder {
     tokenizer: Tokenizer,
     pooling: Vec<Pooling>,
     max_tokens: usize,
+    default_prompt: Option<String>,
+    on_cpu: bool,
 }
 
 enum Model {
-    /// On a CPU.
+    /// On the CPU, as the next one; those of BERT's kin that are not BERT whatever the device is.
     Bert(Box<Bert>),
+    Modern(Box<ModernBert>),
     /// On other devices, in padded batches.
     PaddedBert {
         model: Box<BertModel>,
@@ -67,14 +71,17 @@ impl SentenceEncoder {
         let layout = Layout::read(folder)?;
         let config_file = model_part(&layout.transformer)?.join("config.json");
         let config = read_json(&config_file)?;
-        let (model, positions) = match config["model_type"].as_str() {
-            Some("bert") => load_bert(&layout.transformer, &config, &config_file, device, dtype)?,
-            kind if families::named(kind).is_ok() => {
+        let kind = config["model_type"].as_str();
+        let described = (&config, &*config_file);
+        let (model, positions) = match (kind.and_then(Kin::named), kind) {
+            (Some(kin), _) => load_bert(kin, &layout.transformer, described, device, dtype)?,
+            (None, Some("modernbert")) => load_modern(&layout.transformer, described, dtype)?,
+            (None, kind) if families::named(kind).is_ok() => {
                 let decoder = Decoder::load_in(&layout.transformer, device, dtype)?;
                 let positions = decoder.max_positions();
                 (Model::Decoder(Box::new(decoder)), positions)
             }
-            other => return Err(unknown(other, &config_file)),
+            (None, other) => return Err(unknown(other, &config_file)),
         };
         let mut tokenizer = load_tokenizer(&tokenizer_part(&layout.transformer)?)?;
         if layout.lower_case && !tokenizer.get_normalizer().is_some_and(lowers) {
@@ -90,7 +97,13 @@ impl SentenceEncoder {
             let what = format!("texts cannot be cut to {max_tokens} tokens: {error}");
             Error::file(layout.transformer.join("tokenizer.json"), what)
         })?;
-        Ok(SentenceEncoder { model, tokenizer, pooling: layout.pooling, max_tokens })
+        let on_cpu = match &model {
+            Model::Bert(_) | Model::Modern(_) => true,
+            Model::PaddedBert { .. } => false,
+            Model::Decoder(_) => matches!(device, Device::Cpu),
+        };
+        let default_prompt = layout.default_prompt;
+        Ok(SentenceEncoder { model, tokenizer, pooling: layout.pooling, max_tokens, default_prompt, on_cpu })
     }
 
     /// One vector per text, in the order of the texts. At most `budget_tokens` tokens go through the model at a time,
@@ -110,7 +123,8 @@ impl SentenceEncoder {
         let ids: Vec<Result<Vec<u32>>> = texts.par_iter().enumerate().map(tokens).collect();
         let ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
         let embeddings = match &self.model {
-            Model::Bert(bert) => self.encode_bert(bert, &ids, budget_tokens)?,
+            Model::Bert(bert) => self.encode_packed(|texts| bert.states(texts), &ids, budget_tokens)?,
+            Model::Modern(bert) => self.encode_packed(|texts| bert.states(texts), &ids, budget_tokens)?,
             Model::PaddedBert { model, device, pad } => self.encode_padded(model, device, *pad, &ids, budget_tokens)?,
             Model::Decoder(decoder) => {
                 let ids = ids.iter().map(Vec::as_slice).collect::<Vec<_>>();
@@ -125,19 +139,37 @@ impl SentenceEncoder {
         }
     }
 
+    /// The text that the folder puts before each text by default (`default_prompt_name`), where it names one. [`encode`]
+    /// leaves it to the caller.
+    ///
+    /// [`encode`]: SentenceEncoder::encode
+    pub fn default_prompt(&self) -> Option<&str> {
+        self.default_prompt.as_deref()
+    }
+
+    /// True where it computes on the CPU, whatever the device it was loaded for.
+    pub fn is_on_cpu(&self) -> bool {
+        self.on_cpu
+    }
+
     /// Texts are cut to this many tokens, special tokens included.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
     }
 
-    fn encode_bert(&self, bert: &Bert, ids: &[Vec<u32>], budget_tokens: usize) -> Result<Vec<Vec<f32>>> {
+    fn encode_packed(
+        &self,
+        states: impl Fn(&[&[u32]]) -> Result<Tensor>,
+        ids: &[Vec<u32>],
+        budget_tokens: usize,
+    ) -> Result<Vec<Vec<f32>>> {
         let mut embeddings = Vec::with_capacity(ids.len());
         let mut rest = ids;
         while !rest.is_empty() {
             let (group, after) = rest.split_at(fitting(rest, budget_tokens));
             rest = after;
             let texts: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
-            let states = bert.states(&texts)?;
+            let states = states(&texts)?;
             let width = states.dim(1)?;
             let states = states.flatten_all()?.to_vec1::<f32>()?;
             let mut first = 0;
@@ -217,7 +249,14 @@ pub(crate) fn check_encoder(folder: &Path) -> Result<()> {
     let config = read_json(&config_file)?;
     load_tokenizer(&tokenizer_part(&layout.transformer)?)?;
     match config["model_type"].as_str() {
-        Some("bert") => bert_config(&config, &config_file).and_then(|_| bert_weights(&layout.transformer)).map(drop),
+        Some("modernbert") => {
+            ModernForm::read(&config, &config_file)?;
+            weights_of(&layout.transformer).map(drop)
+        }
+        Some(name) if Kin::named(name).is_some() => {
+            bert_config(&config, &config_file)?;
+            weights_of(&layout.transformer).map(drop)
+        }
         kind if families::named(kind).is_ok() => {
             let model = model_part(&layout.transformer)?;
             weights::check(&model, &mut DecoderConfig::from_folder(&model)?).map(drop)
@@ -228,7 +267,8 @@ pub(crate) fn check_encoder(folder: &Path) -> Result<()> {
 
 fn unknown(model_type: Option<&str>, config_file: &Path) -> Error {
     let text = format!(
-        "model_type {} is not a sentence encoder known here; known are bert, and the decoders {}",
+        "model_type {} is not a sentence encoder known here; known are bert, roberta, xlm-roberta, \
+         camembert, mpnet, modernbert, and the decoders {}",
         model_type.unwrap_or("(none)"),
         families::names()
     );
@@ -251,6 +291,7 @@ struct Layout {
     pooling: Vec<Pooling>,
     max_tokens: Option<usize>,
     lower_case: bool,
+    default_prompt: Option<String>,
 }
 
 impl Layout {
@@ -292,7 +333,21 @@ impl Layout {
         let limit = |value: &Json| value.as_u64().and_then(|limit| usize::try_from(limit).ok());
         let max_tokens = limit(&settings["max_seq_length"]).or_else(|| limit(&tokenizer["model_max_length"]));
         let lower_case = settings["do_lower_case"].as_bool().unwrap_or(false);
-        Ok(Layout { transformer, pooling, max_tokens, lower_case })
+        let default_prompt = default_prompt(&folder.join("config_sentence_transformers.json"))?;
+        Ok(Layout { transformer, pooling, max_tokens, lower_case, default_prompt })
+    }
+}
+
+/// The default prompt that a file of sentence-transformers names.
+fn default_prompt(file: &Path) -> Result<Option<String>> {
+    if !is_there(file)? {
+        return Ok(None);
+    }
+    let settings = read_json(file)?;
+    let Some(name) = settings["default_prompt_name"].as_str() else { return Ok(None) };
+    match settings["prompts"][name].as_str() {
+        Some(prompt) => Ok(Some(prompt.to_owned())),
+        None => Err(Error::file(file, format!("`default_prompt_name` is {name:?}, which is none of its `prompts`"))),
     }
 }
 
@@ -306,51 +361,8 @@ fn lowers(normalizer: &NormalizerWrapper) -> bool {
     }
 }
 
-/// The form of a BERT model with absolute positions.
-fn bert_config(config: &Json, file: &Path) -> Result<Config> {
-    let number = |key: &str| {
-        let number = config[key].as_u64().and_then(|number| usize::try_from(number).ok());
-        number.ok_or_else(|| Error::file(file, format!("`{key}` is {}, wanted a number", config[key])))
-    };
-    for (key, most) in LIMITS {
-        if let Some(value) = config[key].as_u64().filter(|value| *value > most as u64) {
-            return Err(Error::file(file, format!("`{key}` is {value}; at most {most} are computed here")));
-        }
-    }
-    let position_kind = config["position_embedding_type"].as_str().unwrap_or("absolute");
-    if position_kind != "absolute" {
-        return Err(Error::file(
-            file,
-            format!("`position_embedding_type` {position_kind} is not known here, only absolute"),
-        ));
-    }
-    let hidden_act = match config["hidden_act"].as_str().unwrap_or("gelu") {
-        "gelu" => HiddenAct::Gelu,
-        "gelu_new" | "gelu_pytorch_tanh" => HiddenAct::GeluApproximate,
-        "relu" => HiddenAct::Relu,
-        other => {
-            return Err(Error::file(file, format!("`hidden_act` {other} is not known here (gelu, gelu_new, relu)")));
-        }
-    };
-    Ok(Config {
-        vocab_size: number("vocab_size")?,
-        hidden_size: number("hidden_size")?,
-        num_hidden_layers: number("num_hidden_layers")?,
-        num_attention_heads: number("num_attention_heads")?,
-        intermediate_size: number("intermediate_size")?,
-        hidden_act,
-        max_position_embeddings: number("max_position_embeddings")?,
-        type_vocab_size: number("type_vocab_size").unwrap_or(2),
-        layer_norm_eps: config["layer_norm_eps"].as_f64().unwrap_or(1e-12),
-        pad_token_id: number("pad_token_id").unwrap_or(0),
-        position_embedding_type: PositionEmbeddingType::Absolute,
-        model_type: Some("bert".to_owned()),
-        ..Config::default()
-    })
-}
-
-/// The file of a BERT model's weights, whole by its header.
-fn bert_weights(folder: &Path) -> Result<PathBuf> {
+/// The file of an encoder's weights, whole by its header.
+fn weights_of(folder: &Path) -> Result<PathBuf> {
     let weights = folder.join("model.safetensors");
     if !is_there(&weights)? {
         let text = "is missing; weights in another format (pytorch_model.bin, shards) are not read";
@@ -360,22 +372,48 @@ fn bert_weights(folder: &Path) -> Result<PathBuf> {
     Ok(weights)
 }
 
-/// A BERT model, and its number of positions.
-fn load_bert(folder: &Path, config: &Json, file: &Path, device: &Device, dtype: Dtype) -> Result<(Model, usize)> {
+/// A model of BERT's kin, and its number of positions.
+fn load_bert(
+    kin: Kin,
+    folder: &Path,
+    (config, file): (&Json, &Path),
+    device: &Device,
+    dtype: Dtype,
+) -> Result<(Model, usize)> {
     let bert = bert_config(config, file)?;
-    let weights = bert_weights(folder)?;
-    let on_device = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_device(device)?));
-    let tensors = weights::read_all(&weights)?.into_iter().map(on_device).collect::<Result<HashMap<_, _>>>()?;
-    if matches!(device, Device::Cpu) {
-        let products = if dtype == Dtype::Bf16 { Products::Rounded } else { Products::Exact };
-        let positions = bert.max_position_embeddings;
-        return Ok((Model::Bert(Box::new(Bert::new(&bert, tensors, &weights, products)?)), positions));
+    let positions = kin.positions(&bert);
+    let (weights, tensors) = tensors_of(folder)?;
+    if matches!(device, Device::Cpu) || kin != Kin::Bert {
+        let model = Bert::new(kin, &bert, tensors, &weights, products(dtype))?;
+        return Ok((Model::Bert(Box::new(model)), positions));
     }
     if dtype == Dtype::Bf16 {
         return Err(Error::file(file, "BERT encoders compute in f32 on a GPU; leave `dtype: bf16` out"));
     }
+    let on_device = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_device(device)?));
+    let tensors = tensors.into_iter().map(on_device).collect::<Result<HashMap<_, _>>>()?;
     let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
     let model = BertModel::load(builder, &bert).map_err(Error::at(&weights))?;
     let pad = u32::try_from(bert.pad_token_id).map_err(Error::at(file))?;
-    Ok((Model::PaddedBert { model: Box::new(model), device: device.clone(), pad }, bert.max_position_embeddings))
+    Ok((Model::PaddedBert { model: Box::new(model), device: device.clone(), pad }, positions))
+}
+
+/// A ModernBERT model, and its number of positions.
+fn load_modern(folder: &Path, (config, file): (&Json, &Path), dtype: Dtype) -> Result<(Model, usize)> {
+    let form = ModernForm::read(config, file)?;
+    let positions = form.positions;
+    let (weights, tensors) = tensors_of(folder)?;
+    let model = ModernBert::new(form, tensors, &weights, products(dtype))?;
+    Ok((Model::Modern(Box::new(model)), positions))
+}
+
+/// The file of an encoder's weights and its tensors, on the CPU.
+fn tensors_of(folder: &Path) -> Result<(PathBuf, HashMap<String, Tensor>)> {
+    let weights = weights_of(folder)?;
+    let tensors = weights::read_all(&weights)?;
+    Ok((weights, tensors))
+}
+
+fn products(dtype: Dtype) -> Products {
+    if dtype == Dtype::Bf16 { Products::Rounded } else { Products::Exact }
 }
