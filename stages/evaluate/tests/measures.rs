@@ -193,7 +193,7 @@ fn the_length_of_responses_is_taken_out_of_a_win_rate() {
 
 /// Verdicts of a judge that is right on every row but each `wrong`-th, and gold: two of three are wins.
 fn judged(rows: usize, wrong: usize) -> [Vec<Verdict>; 2] {
-    let gold = |at: usize| f64::from(u8::from(at % 3 != 0));
+    let gold = |at: usize| f64::from(u8::from(!at.is_multiple_of(3)));
     let judge = |at: usize| if at % wrong == wrong - 1 { 1.0 - gold(at) } else { gold(at) };
     [
         (0..rows).map(|at| verdict(at, judge(at), "x")).collect(),
