@@ -76,7 +76,7 @@ impl<'a> RatingQuestions<'a> {
         self.template.render_rating(side, criterion, &self.rating.levels, self.stage.form)
     }
 
-    /// A question with each spelling of the levels behind it, and which spellings are of each level.
+    /// The tokens of a question and of the levels behind it.
     ///
     /// # Errors
     /// When the levels cannot be distinguished, or when the rules say to stop at this response.
@@ -85,7 +85,7 @@ impl<'a> RatingQuestions<'a> {
         reader: &SequenceReader,
         response: &Response<'_>,
         question: &str,
-    ) -> Result<Result<(Vec<Sequence>, Vec<Vec<usize>>), Refused>> {
+    ) -> Result<Result<Spelled, Refused>> {
         let turn = Turn::new(self.stage.form.role(), question);
         let texts: Vec<&str> = self.rating.levels.iter().flatten().map(String::as_str).collect();
         match reader.continuations(&format!("response `{}`", response.ids.1), turn, &texts)? {
@@ -127,6 +127,9 @@ impl<'a> RatingQuestions<'a> {
         judging.finish_with(rejected, ratings.summary(self.rating))
     }
 }
+
+/// A question with each spelling of the levels behind it, and the spellings of each level by their numbers.
+type Spelled = (Vec<Sequence>, Vec<Vec<usize>>);
 
 /// The responses, and the model once a shard needs it.
 pub(crate) struct Rated<'a> {
