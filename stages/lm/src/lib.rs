@@ -6,6 +6,11 @@
 /// Raised whenever outputs may change; stages put it into their version.
 pub const VERSION: &str = "2";
 
+/// The words by which ports say which of two kinds a model is: one that gives tokens, and one that gives a number.
+pub const LANGUAGE_MODEL: &str = "language";
+/// See [`LANGUAGE_MODEL`].
+pub const REWARD_MODEL: &str = "reward";
+
 /// Tokens that are scored or embedded at once, unless one says otherwise. Activations of more are
 /// larger than what the allocator of the C library keeps, and a tenth of the time goes into mapping them anew.
 pub const TOKENS_AT_ONCE: usize = 4096;
@@ -31,7 +36,7 @@ pub use encode::encoder::SentenceEncoder;
 pub use error::{Error, Result};
 pub use model::adapter_folder::base_of;
 pub use model::cache::{KvCache, Slot};
-pub use model::config::DecoderConfig;
+pub use model::config::{DecoderConfig, is_reward_model};
 pub use model::decoder::{Decoder, LogProbs};
 pub use model::export::export;
 pub use model::facts::{ModelFacts, ModelForm, TemplateFacts, Use};
@@ -39,10 +44,9 @@ pub use model::family::{Activation, Bias, CapKeys, Defaults, Family, Gguf, HeadN
 pub use model::family::{Multiplier, MultiplierKey, MultiplierKeys, Multipliers, Rotation, Window, WindowedRope};
 pub use model::gguf::is_gguf;
 pub use model::lora::{Lora, TARGETS};
-pub use model::reward::check_reward_model;
 pub use model::rope::{QueryScale, Rope, RopeKind};
 pub use model::saving::Kept;
-pub use model::usable::{Usable, check_decoder, check_sentence_encoder};
+pub use model::usable::{Usable, check_decoder, check_reward_model, check_sentence_encoder};
 pub use models::BASE_INSIDE;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]

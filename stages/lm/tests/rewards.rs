@@ -157,7 +157,7 @@ fn a_language_model_becomes_a_reward_model() {
     let decoder = Decoder::load(language.path(), &Device::Cpu).unwrap();
     let refused = decoder.rewards(&[&[3, 4]], 10).unwrap_err().to_string();
     assert!(refused.contains("a language model gives no number for a text"), "{refused}");
-    let reward = decoder.into_reward_model(5).unwrap();
+    let reward = decoder.into_reward_model(Some(5), None).unwrap();
     let to = tempfile::tempdir().unwrap();
     reward.save(to.path()).unwrap();
     let config: Value = serde_json::from_slice(&std::fs::read(to.path().join("config.json")).unwrap()).unwrap();

@@ -13,6 +13,6 @@ pub mod rendering;
 mod rules;
 
 pub use error::lm_error;
-pub use model::{load_decoder, open_device};
+pub use model::{load_decoder, load_reward_model, open_device};
 pub use reader::{DatasetRow, ItemSequences, Mismatched, RefusedRow, SequenceKey, SequenceReader, turns};
 pub use rules::{PromptRules, QuestionRules, RowRules, tokens_per_batch};

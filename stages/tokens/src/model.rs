@@ -23,3 +23,12 @@ pub fn load_decoder(context: &Context<'_>, input: &str, dtype: Dtype) -> Result<
     let device = open_device(context, dtype)?;
     Decoder::load_in(&context.model(input)?.path, &device, dtype).map_err(lm_error)
 }
+
+/// Loads the reward model of an input there.
+///
+/// # Errors
+/// As [`load_decoder`], and where the folder's model gives no single number for a text.
+pub fn load_reward_model(context: &Context<'_>, input: &str, dtype: Dtype) -> Result<Decoder> {
+    let device = open_device(context, dtype)?;
+    Decoder::load_reward_model(&context.model(input)?.path, &device, dtype).map_err(lm_error)
+}

@@ -128,8 +128,25 @@ impl SequenceReader {
     /// # Errors
     /// When the folder has none that can be used.
     pub fn open(folder: &Path, rules: TextRules, max_tokens: Option<usize>) -> Result<SequenceReader> {
+        SequenceReader::of(&DecoderConfig::from_folder(folder).map_err(lm_error)?, folder, rules, max_tokens)
+    }
+
+    /// The same of a reward model.
+    ///
+    /// # Errors
+    /// As [`SequenceReader::open`].
+    pub fn of_reward_model(folder: &Path, rules: TextRules, max_tokens: Option<usize>) -> Result<SequenceReader> {
+        SequenceReader::of(&DecoderConfig::of_reward_model(folder).map_err(lm_error)?, folder, rules, max_tokens)
+    }
+
+    fn of(
+        config: &DecoderConfig,
+        folder: &Path,
+        rules: TextRules,
+        max_tokens: Option<usize>,
+    ) -> Result<SequenceReader> {
         let text = Text::load(folder).map_err(lm_error)?;
-        let positions = DecoderConfig::from_folder(folder).map_err(lm_error)?.max_positions;
+        let positions = config.max_positions;
         Ok(SequenceReader { text, rules, limit: max_tokens.unwrap_or(positions).min(positions) })
     }
 
@@ -188,6 +205,15 @@ impl SequenceReader {
         continuations: &[&str],
     ) -> Result<Result<Vec<Sequence>, Refusal>> {
         let tokenised = self.text.continuations(&[question], continuations, &self.rules, self.limit);
+        tokenised.map_err(|error| of_row(row, error))
+    }
+
+    /// A response under its prompt; `row` names it in messages.
+    ///
+    /// # Errors
+    /// As [`SequenceReader::pair`].
+    pub fn response(&self, row: &str, prompt: &[Message], response: &[Message]) -> Result<Result<Sequence, Refusal>> {
+        let tokenised = self.text.single(&turns(prompt), &turns(response), &self.rules, self.limit);
         tokenised.map_err(|error| of_row(row, error))
     }
 

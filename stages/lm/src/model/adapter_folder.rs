@@ -2,7 +2,8 @@
 
 use crate::error::is_there;
 use crate::model::gguf::folder_of;
-use crate::model::lora::{Lora, TARGETS, is_adapter};
+use crate::model::lora::{Lora, TARGETS, is_beside};
+use crate::model::reward::SCORE;
 use crate::model::saving::rounded;
 use crate::model::weights::{self, HEAD};
 use crate::{DType, Decoder, DecoderConfig, Error, Result};
@@ -176,7 +177,8 @@ impl Decoder {
     ///
     /// Errors name the file and the tensor: missing, of another shape, or one that there is no place for.
     pub(crate) fn take_adapter(&mut self, adapter: StoredAdapter) -> Result<()> {
-        self.saved_modules = adapter.modules().map(|(_, name)| name).collect();
+        // A reward model's head is trained and saved with the adapter.
+        self.saved_modules = adapter.modules().map(|(_, name)| name).filter(|name| name != SCORE).collect();
         let modules: Vec<String> = adapter.modules().map(|(stored, _)| stored.clone()).collect();
         let StoredAdapter { path, form, tensors: mut stored, .. } = adapter;
         modules.iter().for_each(|name| _ = stored.remove(name));
@@ -203,7 +205,7 @@ impl Decoder {
     /// path. An adapter that belongs to the base is written as a part of it.
     pub fn save_adapter(&self, to: &Path, base: &Path) -> Result<()> {
         let mut tensors = Vec::new();
-        for parameter in self.parameters().into_iter().filter(|parameter| is_adapter(&parameter.parts[0].0)) {
+        for parameter in self.parameters().into_iter().filter(|parameter| is_beside(&parameter.parts[0].0)) {
             tensors.extend(parameter.named()?);
         }
         self.write_adapter(to, base, tensors, None)
@@ -248,12 +250,21 @@ impl Decoder {
             "target_modules": if self.config().wrapped { self.adapted(lora)? } else { lora.targets.clone() },
             "task_type": "CAUSAL_LM",
         });
+        if self.score.is_some() {
+            config["modules_to_save"] = json!(["score"]);
+            config["task_type"] = json!("SEQ_CLS");
+        }
         if lora.rslora {
             config["use_rslora"] = json!(true);
         }
         let path = to.join(ADAPTER_CONFIG);
         let text = serde_json::to_string_pretty(&config).map_err(Error::at(&path))? + "\n";
         std::fs::write(&path, text).map_err(Error::io(&path))?;
+        let head = format!("base_model.model.{SCORE}");
+        let filed =
+            |(name, tensor): (&'_ str, Tensor)| (if name == SCORE { head.clone() } else { name.to_owned() }, tensor);
+        let tensors: Vec<(String, Tensor)> = tensors.into_iter().map(filed).collect();
+        let tensors: Vec<(&str, Tensor)> = tensors.iter().map(|(name, tensor)| (&**name, tensor.clone())).collect();
         let path = to.join(WEIGHTS);
         match dtype {
             Some(dtype) => weights::save(&path, &rounded(&path, &tensors, dtype)?),
@@ -272,6 +283,6 @@ mod tests {
         let [a, b] = tensor_names("model.layers.3.self_attn.q_proj");
         assert_eq!(a, "base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight");
         assert_eq!(b, "base_model.model.model.layers.3.self_attn.q_proj.lora_B.weight");
-        assert!(is_adapter(&a) && !is_adapter("model.layers.3.self_attn.q_proj.weight"));
+        assert!(is_beside(&a) && !is_beside("model.layers.3.self_attn.q_proj.weight"));
     }
 }

@@ -1,16 +1,17 @@
 //! The form of a decoder, read from the `config.json` of a Hugging Face folder and written back to it.
 
 use crate::error::is_there;
-use crate::model::adapter_folder::model_part;
+use crate::model::adapter_folder::{base_of, model_part};
 use crate::model::families;
 use crate::model::family::{Family, HeadNorms, Multiplier, Multipliers};
 use crate::model::gguf::{self, is_gguf};
 use crate::model::keys::Keys;
 use crate::model::rope::{QueryScale, Rope, Ropes};
 use crate::model::weights::refuse_pointer;
-use crate::{DType, Error, Result};
+use crate::{DType, Error, Result, Text};
+use models::ADAPTER_CONFIG;
 use serde_json::{Map, Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The form of a decoder. Read it with [`DecoderConfig::from_folder`].
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +78,29 @@ pub struct DecoderConfig {
     generation: Option<Map<String, Value>>,
 }
 
+/// True where a folder holds a reward model: by its architecture, or an adapter with the head of one.
+///
+/// Errors name the file: missing or malformed.
+pub fn is_reward_model(folder: &Path) -> Result<bool> {
+    let read = |path: PathBuf| -> Result<Value> {
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        serde_json::from_str(&text).map_err(Error::at(&path))
+    };
+    if is_gguf(folder) {
+        return Ok(false);
+    }
+    let base = base_of(folder)?;
+    if base.is_some() && read(folder.join(ADAPTER_CONFIG))?["task_type"] == "SEQ_CLS" {
+        return Ok(true);
+    }
+    let config = read(base.as_deref().unwrap_or(folder).join("config.json"))?;
+    let names = config["architectures"].as_array().into_iter().flatten();
+    Ok(names.filter_map(Value::as_str).any(|name| name.ends_with(REWARD)))
+}
+
+/// The end of the names of reward models' architectures.
+const REWARD: &str = "ForSequenceClassification";
+
 /// Sizes beyond any model's: what is above is a damaged or hostile file, and must not be allocated. Products of any
 /// three fit into 64 bits.
 pub(crate) const LIMITS: [(&str, usize); 8] = [
@@ -101,14 +125,18 @@ impl DecoderConfig {
         if is_gguf(folder) { gguf::config_of(folder) } else { DecoderConfig::from_files(folder, false) }
     }
 
-    /// The same of a reward model: `...ForSequenceClassification` with one output.
+    /// The same of a reward model: `...ForSequenceClassification` with one output, or an adapter with such a head over
+    /// that or a language model.
     ///
     /// Errors: as [`from_folder`](DecoderConfig::from_folder); a model with a language-model head, or several outputs.
     pub fn of_reward_model(folder: &Path) -> Result<DecoderConfig> {
         if is_gguf(folder) {
             return Err(Error::file(folder, "a GGUF file holds no reward model here; use the Hugging Face folder"));
         }
-        DecoderConfig::from_files(folder, true)
+        match is_reward_model(folder)? && !is_reward_model(&model_part(folder)?)? {
+            true => DecoderConfig::from_files(folder, false)?.as_reward_model(Text::load(folder)?.pad_id()),
+            false => DecoderConfig::from_files(folder, true),
+        }
     }
 
     fn from_files(folder: &Path, reward: bool) -> Result<DecoderConfig> {
@@ -254,10 +282,11 @@ impl DecoderConfig {
         self.rms_norm_eps / (self.multipliers.residual * self.multipliers.residual)
     }
 
-    /// The form of a reward model with the body of this one.
+    /// The form of a reward model with the body of this one. `pad` becomes its padding token where it has none: without
+    /// one transformers takes no more than one text at a time.
     ///
     /// Errors: a model of images too.
-    pub fn as_reward_model(&self) -> Result<DecoderConfig> {
+    pub fn as_reward_model(&self, pad: Option<u32>) -> Result<DecoderConfig> {
         if self.wrapped {
             return Err(Error::input("a model of images too becomes no reward model; take its decoder alone"));
         }
@@ -273,7 +302,9 @@ impl DecoderConfig {
         json.insert("id2label".to_owned(), json!({"0": "LABEL_0"}));
         json.insert("label2id".to_owned(), json!({"LABEL_0": 0}));
         json.remove("num_labels");
-        Ok(DecoderConfig { reward: true, tied: true, json, ..self.clone() })
+        let pad_token_id = self.pad_token_id.or(pad);
+        json.insert("pad_token_id".to_owned(), json!(pad_token_id));
+        Ok(DecoderConfig { reward: true, tied: true, pad_token_id, json, ..self.clone() })
     }
 
     /// The first part of the names of the decoder's tensors, but that of the head.
@@ -352,7 +383,7 @@ impl Keys<'_> {
             return Err(Error::input("a model of images too is no reward model here; take its decoder alone"));
         }
         let (ends, what) = match (reward, wrapped) {
-            (true, _) => ("ForSequenceClassification", "a reward model"),
+            (true, _) => (REWARD, "a reward model"),
             (false, true) => ("ForConditionalGeneration", "a model with a language-model head"),
             (false, false) => ("ForCausalLM", "a model with a language-model head"),
         };

@@ -77,13 +77,12 @@ impl Decoder {
         Decoder::computing(dtype, device, |dtype| Decoder::load_as(folder, device, dtype))
     }
 
-    /// The same of a form that was read from it.
-    pub(crate) fn load_of(config: DecoderConfig, folder: &Path, device: &Device, dtype: Dtype) -> Result<Decoder> {
-        Decoder::computing(dtype, device, |dtype| Decoder::load_model(config, folder, device, dtype))
-    }
-
     /// A decoder that computes in a precision, given how one is loaded with tensors of a dtype.
-    fn computing(dtype: Dtype, device: &Device, load: impl FnOnce(DType) -> Result<Decoder>) -> Result<Decoder> {
+    pub(crate) fn computing(
+        dtype: Dtype,
+        device: &Device,
+        load: impl FnOnce(DType) -> Result<Decoder>,
+    ) -> Result<Decoder> {
         match (dtype, device) {
             (Dtype::F32, _) => load(DType::F32),
             (Dtype::Bf16, Device::Cpu) => Ok(load(DType::F32)?.rounded()),
@@ -111,16 +110,33 @@ impl Decoder {
         if model == folder {
             return Decoder::load_model(config, &model, device, dtype);
         }
-        let mut tensors = weights::load(&model, &mut config, dtype, device)?;
+        let tensors = weights::load(&model, &mut config, dtype, device)?;
+        let mut decoder = Decoder::with_adapter(config, tensors, folder, device, dtype)?;
+        decoder.keep_others(&model);
+        Ok(decoder)
+    }
+
+    /// A base with the adapter of a PEFT folder beside it.
+    pub(crate) fn with_adapter(
+        mut config: DecoderConfig,
+        mut tensors: HashMap<String, Tensor>,
+        folder: &Path,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Decoder> {
         let adapter = StoredAdapter::read(folder)?;
         adapter.replace_modules(&mut config, &mut tensors)?;
         let mut decoder = Decoder::assemble(config, tensors, device, dtype)?;
-        decoder.keep_others(&model);
         decoder.take_adapter(adapter)?;
         Ok(decoder)
     }
 
-    fn load_model(mut config: DecoderConfig, folder: &Path, device: &Device, dtype: DType) -> Result<Decoder> {
+    pub(crate) fn load_model(
+        mut config: DecoderConfig,
+        folder: &Path,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Decoder> {
         let tensors = weights::load(folder, &mut config, dtype, device)?;
         let mut decoder = Decoder::assemble(config, tensors, device, dtype)?;
         decoder.keep_others(folder);

@@ -1,7 +1,7 @@
 //! Model folders that stand alone.
 
 use crate::model::adapter_folder::base_of;
-use crate::{DType, Decoder, Device, Result, SavedDtype, copy_tokenizer};
+use crate::{DType, Decoder, Device, Result, SavedDtype, copy_tokenizer, is_reward_model};
 use std::path::Path;
 
 /// Writes the decoder of a folder into another, existing one, with tokenizer and template. An adapter is merged into
@@ -13,9 +13,13 @@ pub fn export(from: &Path, to: &Path, dtype: Option<SavedDtype>) -> Result<()> {
     let is_adapter = base_of(from)?.is_some();
     let own = if is_adapter { SavedDtype::F32 } else { SavedDtype::AsLoaded };
     let dtype = dtype.unwrap_or(own).of(from)?;
+    let load = |dtype| match is_reward_model(from)? {
+        true => Decoder::load_reward_model_as(from, &Device::Cpu, dtype),
+        false => Decoder::load_as(from, &Device::Cpu, dtype),
+    };
     match is_adapter {
-        true => Decoder::load_as(from, &Device::Cpu, DType::F32)?.merged()?.cast(dtype)?.save(to)?,
-        false => Decoder::load_as(from, &Device::Cpu, dtype)?.save(to)?,
+        true => load(DType::F32)?.merged()?.cast(dtype)?.save(to)?,
+        false => load(dtype)?.save(to)?,
     }
     copy_tokenizer(from, to)
 }

@@ -4,8 +4,7 @@ use crate::cost::estimate::{Estimate, Purpose};
 use crate::encode::encoder::check_encoder;
 use crate::model::adapter_folder::{base_of, model_part};
 use crate::model::gguf::is_gguf;
-use crate::model::reward::check_reward_model;
-use crate::model::usable::check_decoder;
+use crate::model::usable::{check_decoder, check_reward_model};
 use crate::model::weights;
 use crate::text::special::read_json;
 use crate::{DecoderConfig, Dtype, Error, Lora, Memory, Result, Text};
@@ -108,7 +107,7 @@ impl ModelFacts {
                 true => Some("a GGUF file embeds no texts here; use the Hugging Face folder".to_owned()),
                 false => reason(check_encoder(path))?,
             },
-            no_reward: reason(check_reward_model(path))?,
+            no_reward: reason(check_reward_model(path).map(drop))?,
             base,
         })
     }

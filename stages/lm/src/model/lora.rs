@@ -2,6 +2,7 @@
 
 use crate::model::block::Block;
 use crate::model::parameter::{Linear, Parameter};
+use crate::model::reward::SCORE;
 use crate::ops::matrix::Products::Exact;
 use crate::{Decoder, Error, Result, ops, random};
 use candle_core::{DType, Tensor};
@@ -178,6 +179,11 @@ pub(crate) fn is_adapter(name: &str) -> bool {
     name.starts_with("base_model.model.")
 }
 
+/// True for the name of a parameter that is trained and saved with an adapter: its own, and a reward model's head.
+pub(crate) fn is_beside(name: &str) -> bool {
+    is_adapter(name) || name == SCORE
+}
+
 impl Decoder {
     /// Puts a fresh adapter beside the linear layers, as PEFT initialises it: A uniform within 1 / sqrt(K) (Kaiming
     /// with a = sqrt(5)), B 0, so that nothing changes yet. The same seed gives the same numbers.
@@ -312,6 +318,7 @@ impl Decoder {
             all.push((a, Tensor::cat(&rows, 0)?));
             all.push((b, Tensor::cat(&columns, 1)?.contiguous()?));
         }
+        all.extend(trained.get(SCORE).map(|score| (SCORE.to_owned(), score.clone())));
         Ok((lora, all))
     }
 

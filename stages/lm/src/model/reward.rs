@@ -1,9 +1,10 @@
 //! Reward models: a decoder that gives one number for a text, by `score.weight` on the state of its last token.
 
-use crate::model::config::DecoderConfig;
+use crate::model::adapter_folder::model_part;
+use crate::model::config::{DecoderConfig, is_reward_model};
 use crate::model::forest::{Forest, Want};
 use crate::model::parameter::Parameter;
-use crate::model::weights;
+use crate::model::weights::{self, HEAD};
 use crate::ops::linear;
 use crate::ops::matrix::Products::Exact;
 use crate::{DType, Decoder, Device, Dtype, Error, Result, Sequence, random};
@@ -12,30 +13,49 @@ use std::path::Path;
 
 // R rows, H width.
 
-const NAME: &str = "score.weight";
+/// The head's tensor in model files.
+pub(crate) const SCORE: &str = "score.weight";
 
 impl Decoder {
     /// Reads the folder of a reward model: `...ForSequenceClassification` with one output.
     ///
     /// Errors name the file: what is missing, damaged, or of an architecture that is not computed here.
     pub fn load_reward_model(folder: &Path, device: &Device, dtype: Dtype) -> Result<Decoder> {
-        let config = DecoderConfig::of_reward_model(folder)?;
-        Decoder::load_of(config, folder, device, dtype)
+        Decoder::computing(dtype, device, |dtype| Decoder::load_reward_model_as(folder, device, dtype))
     }
 
-    /// A reward model with the body of a language model and a fresh head, normal with the config's deviation, as
-    /// transformers begins one. The same seed gives the same weights.
+    /// The same with tensors of `dtype`. A PEFT folder is read as its base with adapter and head.
+    pub(crate) fn load_reward_model_as(folder: &Path, device: &Device, dtype: DType) -> Result<Decoder> {
+        let config = DecoderConfig::of_reward_model(folder)?;
+        let model = model_part(folder)?;
+        if model == folder {
+            return Decoder::load_model(config, folder, device, dtype);
+        }
+        let mut of_base = of_base(&model)?;
+        let mut tensors = weights::load(&model, &mut of_base, dtype, device)?;
+        tensors.remove(HEAD);
+        if !of_base.reward {
+            tensors.insert(SCORE.to_owned(), Tensor::zeros((1, config.hidden_size), dtype, device)?);
+        }
+        Decoder::with_adapter(config, tensors, folder, device, dtype)
+    }
+
+    /// A reward model with the body of a language model and a fresh head: normal with the config's deviation, as
+    /// transformers begins one, or without a seed 0. The same seed gives the same weights. `pad` becomes its padding
+    /// token where the body has none.
     ///
     /// Errors: an adapter, a GGUF file, a model of images too.
-    pub fn into_reward_model(mut self, seed: u64) -> Result<Decoder> {
+    pub fn into_reward_model(mut self, seed: Option<u64>, pad: Option<u32>) -> Result<Decoder> {
         self.whole()?;
         if self.lora.is_some() || self.base_adapter.is_some() {
             return Err(Error::input("an adapter becomes no reward model; merge it first"));
         }
-        let config = self.config().as_reward_model()?;
-        let fresh = random::normal(seed, NAME, config.hidden_size, config.initializer_range);
-        let value = Tensor::from_vec(fresh, (1, config.hidden_size), self.device())?.to_dtype(self.dtype())?;
-        self.score = Some(Parameter { parts: vec![(NAME.to_owned(), 1)], value, gradient: None });
+        let config = self.config().as_reward_model(pad)?;
+        let width = config.hidden_size;
+        let normal = |seed| random::normal(seed, SCORE, width, config.initializer_range);
+        let fresh = seed.map_or_else(|| vec![0.0; width], normal);
+        let value = Tensor::from_vec(fresh, (1, width), self.device())?.to_dtype(self.dtype())?;
+        self.score = Some(Parameter { parts: vec![(SCORE.to_owned(), 1)], value, gradient: None });
         self.head = None;
         self.set_config(config);
         Ok(self)
@@ -102,13 +122,9 @@ impl Decoder {
     }
 }
 
-/// Checks configuration, tokenizer and the headers of the weights of a reward model.
-///
-/// Errors have the text that loading it would have.
-pub fn check_reward_model(folder: &Path) -> Result<()> {
-    let mut config = DecoderConfig::of_reward_model(folder)?;
-    crate::Text::load(folder)?;
-    weights::check(folder, &mut config).map(drop)
+/// The form of the folder that an adapter of a reward model lies over: a reward model, or a language model.
+pub(crate) fn of_base(folder: &Path) -> Result<DecoderConfig> {
+    if is_reward_model(folder)? { DecoderConfig::of_reward_model(folder) } else { DecoderConfig::from_folder(folder) }
 }
 
 /// Puts the numbers of a forest's rows to their texts.

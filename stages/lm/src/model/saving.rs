@@ -1,7 +1,9 @@
 //! Saved results of a training: the weights in the precision that they were trained in, or in another.
 
 use crate::model::adapter_folder::model_part;
+use crate::model::lora::is_beside;
 use crate::model::parameter::Parameter;
+use crate::model::reward::of_base;
 use crate::model::weights;
 use crate::{DType, Device, Error, Result, SavedDtype, Training};
 use candle_core::Tensor;
@@ -43,7 +45,7 @@ impl Training {
         if matches!(dtype, DType::F32 | DType::F64) {
             return Ok(None);
         }
-        let mut config = self.decoder.config().clone();
+        let mut config = of_base(&model_part(base)?)?;
         // As it was loaded to compute with.
         let before = weights::load(&model_part(base)?, &mut config, self.decoder.dtype(), &Device::Cpu)?;
         let mut kept = Kept::default();
@@ -65,7 +67,7 @@ impl Training {
     pub fn save_adapter(&self, to: &Path, dtype: SavedDtype, base: &Path) -> Result<()> {
         let dtype = dtype.of(base)?;
         let mut trained = self.in_full()?;
-        trained.retain(|(name, _)| crate::model::lora::is_adapter(name));
+        trained.retain(|(name, _)| is_beside(name));
         self.decoder.write_adapter(to, base, trained, Some(dtype))
     }
 

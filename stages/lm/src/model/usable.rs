@@ -4,6 +4,7 @@
 use crate::encode::encoder::check_encoder;
 use crate::model::adapter_folder::{base_of, check_adapter, model_part};
 use crate::model::gguf::{self, is_gguf};
+use crate::model::reward::of_base;
 use crate::model::weights;
 use crate::{DecoderConfig, Error, Result, Text};
 use std::collections::BTreeMap;
@@ -17,25 +18,22 @@ pub struct Usable {
     pub no_messages: Option<String>,
 }
 
-/// The results of the process so far: a matrix of stages names one model many times. A file that the system refused is
-/// checked again.
-static SEEN: Mutex<BTreeMap<PathBuf, Result<Usable, String>>> = Mutex::new(BTreeMap::new());
+/// The results of the process so far, by the use and the path: a matrix of stages names one model many times. A file that
+/// the system refused is checked again.
+static SEEN: Mutex<BTreeMap<(bool, PathBuf), Result<Usable, String>>> = Mutex::new(BTreeMap::new());
 
 /// Checks the configuration, the tokenizer, the template and the headers of the weights of a decoder.
 ///
 /// Errors have the text that loading it would have.
 pub fn check_decoder(path: &Path) -> Result<Usable> {
-    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = seen.get(path) {
-        return known.clone().map_err(Error::Input);
-    }
-    let found = look(path);
-    match &found {
-        Err(Error::Io { .. }) => {}
-        Err(error) => _ = seen.insert(path.to_owned(), Err(error.to_string())),
-        Ok(usable) => _ = seen.insert(path.to_owned(), Ok(usable.clone())),
-    }
-    found
+    remembered(path, false)
+}
+
+/// The same of a reward model: `...ForSequenceClassification` with one output.
+///
+/// Errors have the text that loading it would have.
+pub fn check_reward_model(folder: &Path) -> Result<Usable> {
+    remembered(folder, true)
 }
 
 /// The same for a sentence encoder.
@@ -43,13 +41,32 @@ pub fn check_sentence_encoder(path: &Path) -> Result<()> {
     check_encoder(path)
 }
 
-fn look(path: &Path) -> Result<Usable> {
-    let mut config = DecoderConfig::from_folder(path)?;
+fn remembered(path: &Path, reward: bool) -> Result<Usable> {
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (reward, path.to_owned());
+    if let Some(known) = seen.get(&key) {
+        return known.clone().map_err(Error::Input);
+    }
+    let found = look(path, reward);
+    match &found {
+        Err(Error::Io { .. }) => {}
+        Err(error) => _ = seen.insert(key, Err(error.to_string())),
+        Ok(usable) => _ = seen.insert(key, Ok(usable.clone())),
+    }
+    found
+}
+
+fn look(path: &Path, reward: bool) -> Result<Usable> {
+    let mut config = if reward { DecoderConfig::of_reward_model(path)? } else { DecoderConfig::from_folder(path)? };
     let text = Text::load(path)?;
     if is_gguf(path) {
         gguf::check(path)?;
     } else {
-        weights::check(&model_part(path)?, &mut config)?;
+        let model = model_part(path)?;
+        if reward && model != path {
+            config = of_base(&model)?;
+        }
+        weights::check(&model, &mut config)?;
         if base_of(path)?.is_some() {
             check_adapter(path)?;
         }

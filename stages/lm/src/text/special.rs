@@ -20,6 +20,8 @@ pub(crate) struct SpecialTokens {
     pub(crate) named: Vec<(String, String)>,
     /// The id of `bos_token`.
     pub(crate) bos: Option<u32>,
+    /// The id of `pad_token`.
+    pub(crate) pad: Option<u32>,
     /// The text that ends a completion.
     pub(crate) eos: Option<String>,
     /// The ids that end a generation.
@@ -87,8 +89,8 @@ impl SpecialTokens {
         eos_ids.extend(id_of("eos_token").filter(|id| !eos_ids.contains(id)));
         let eos_text = named.iter().find(|(name, _)| name == "eos_token").map(|(_, token)| token.clone());
         let eos = eos_text.or_else(|| eos_ids.first().and_then(|&id| tokenizer.id_to_token(id)));
-        let bos = id_of("bos_token");
-        Ok(SpecialTokens { spelled, starts, named, bos, eos, eos_ids, ids, escape: OnceLock::new() })
+        let (bos, pad) = (id_of("bos_token"), id_of("pad_token"));
+        Ok(SpecialTokens { spelled, starts, named, bos, pad, eos, eos_ids, ids, escape: OnceLock::new() })
     }
 
     /// Places at which `text` spells special tokens, leftmost and longest first.

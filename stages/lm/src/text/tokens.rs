@@ -206,6 +206,11 @@ impl Text {
         self.special.bos
     }
 
+    /// The id of the token that short texts are filled up with: the tokenizer's padding token, else the first end of text.
+    pub fn pad_id(&self) -> Option<u32> {
+        self.special.pad.or_else(|| self.special.eos_ids.first().copied())
+    }
+
     /// True where messages are accepted: the folder has a chat template.
     pub fn has_chat_template(&self) -> bool {
         self.template.is_some()

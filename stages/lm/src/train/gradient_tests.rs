@@ -331,7 +331,11 @@ fn rewards_against_finite_differences_and_however_they_are_packed() {
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     let slopes: Vec<f64> = (0..texts.len()).map(|i| (1.0 + i as f64).sin()).collect();
     for form in [json!({"model_type": "qwen2"}), json!({"model_type": "gemma2", "sliding_window": 3})] {
-        let decoder = Decoder::init(config(form), 5, &Device::Cpu).unwrap().into_reward_model(3).unwrap().for_checks();
+        let decoder = Decoder::init(config(form), 5, &Device::Cpu)
+            .unwrap()
+            .into_reward_model(Some(3), None)
+            .unwrap()
+            .for_checks();
         let mut training = training(decoder, Memory::Keep, 1000);
         let mut gradients = |memory: Memory, budget: usize| {
             (training.memory, training.budget_tokens) = (memory, budget);

@@ -3,7 +3,7 @@
 use crate::device::gpu_memory;
 use crate::model::decoder::add_scores;
 use crate::model::forest::{Forest, Part, Want};
-use crate::model::lora::is_adapter;
+use crate::model::lora::is_beside;
 use crate::model::parameter::Parameter;
 use crate::model::passes::Kept;
 use crate::model::reward::{add_rewards, row_derivatives};
@@ -103,7 +103,8 @@ struct Pending {
 }
 
 impl Training {
-    /// Takes over a decoder and trains all of its parameters; where it has an adapter, that alone.
+    /// Takes over a decoder and trains all of its parameters; where it has an adapter, that alone, with a reward model's
+    /// head.
     ///
     /// `clip_norm` bounds the global norm of the gradient; `budget_tokens` the rows of a micro-batch.
     pub fn new(
@@ -114,7 +115,7 @@ impl Training {
         budget_tokens: usize,
     ) -> Result<Training> {
         let all = decoder.adapter().is_none();
-        Training::of_some(decoder, adamw, clip_norm, memory, budget_tokens, |name| all || is_adapter(name))
+        Training::of_some(decoder, adamw, clip_norm, memory, budget_tokens, |name| all || is_beside(name))
     }
 
     /// The same, but trains only the parameters whose names, as in model files, are chosen. The others cost no
