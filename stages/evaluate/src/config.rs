@@ -210,6 +210,10 @@ impl Evaluate {
             for (key, text) in objective.check() {
                 find(format!("objective.{key}").trim_end_matches('.'), text);
             }
+            if objective.needs_rewards() {
+                let name = objective.name();
+                find("objective", format!("`{name}` is of reward models; the pairs here are scored by a policy"));
+            }
             if !objective.separable() {
                 let name = objective.name();
                 find("objective", format!("`{name}` is a function of a whole batch and has no loss for a pair"));

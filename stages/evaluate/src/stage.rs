@@ -92,7 +92,11 @@ impl Stage for Evaluate {
     fn inputs(&self) -> Vec<InputPort> {
         let mut inputs = Vec::new();
         inputs.extend(self.pairs.iter().map(|from| InputPort::new("pairs", from, Table::Pairs)));
-        inputs.extend(self.model.iter().map(|from| InputPort::new("model", from, Table::Model)));
+        inputs.extend(
+            self.model
+                .iter()
+                .map(|from| InputPort::new("model", from, Table::Model).shares("model", lm::LANGUAGE_MODEL)),
+        );
         inputs.extend(self.reference.iter().map(|from| {
             let input = InputPort::new("reference", from, Table::Reference).or(Table::Model);
             let input = input.shares("dtype", self.dtype.name()).shares("tokens", self.tokens.setting());

@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 /// One sequence: log-probs in nats, summed over tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SequenceLogps {
-    /// Under the policy: of the response given the prompt, and of the prompt (0 where it is not needed).
+    /// Under the policy: of the response given the prompt, and of the prompt (0 where it is not needed). For objectives
+    /// of reward models the reward of the text, and 0.
     pub policy: (f64, f64),
     /// The same under the frozen reference.
     pub reference: Option<(f64, f64)>,

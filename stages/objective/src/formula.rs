@@ -37,6 +37,8 @@ pub enum Score {
     LogRatioPerToken,
     /// log pi, divided by the response's tokens. Against a reference such objectives are measured as others are.
     LogProbPerToken,
+    /// The number that a reward model gives the whole text.
+    Reward,
 }
 
 /// Facts about an objective that hold for all values of its knobs, for people and for callers.

@@ -1,6 +1,6 @@
 //! Preference objectives: plain f64 arithmetic on log-probs of sequences, value and derivative side by side.
 //!
-//! This crate knows sequences by their log-probs under policy and reference, edges between them with soft labels, items
+//! This crate knows sequences by their log-probs under policy and reference (or by their reward), edges between them with soft labels, items
 //! with labels of their own, and the loss and its gradient. It knows no tensors, no text and no tables. Read
 //! [`Objective`] first, then [`Batch`] and [`Evaluation`]; each family has a file with its equations and [`Facts`], and
 //! a line in `list.rs`.
@@ -28,6 +28,7 @@ mod mixture;
 mod nca;
 mod norm;
 mod orpo;
+mod reward;
 mod robust;
 mod ropo;
 mod rpo;
@@ -59,6 +60,7 @@ pub use mixture::{Mixture, Part};
 pub use nca::Nca;
 pub use norm::{CdpoNorm, DpoNorm, GdpoNorm};
 pub use orpo::Orpo;
+pub use reward::Reward;
 pub use robust::Robust;
 pub use ropo::{Gropo, Ropo};
 pub use rpo::{Rpo, RpoForm, RpoWeighting};

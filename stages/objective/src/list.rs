@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::formula::{Facts, Finding, Formula, Reads, Terms, above_0};
+use crate::formula::{Facts, Finding, Formula, Reads, Score, Terms, above_0};
 use crate::*;
 
 macro_rules! objectives {
@@ -60,6 +60,7 @@ objectives! {
     Simpo
     Cpo
     Orpo
+    Reward
 }
 
 impl Objective {
@@ -76,7 +77,7 @@ impl Objective {
         serde_json::from_value(serde_json::Value::Object(knobs.collect())).expect("the knobs are the objective's")
     }
 
-    /// How strongly the reference holds the policy back; `sft` has none.
+    /// How strongly the reference holds the policy back: the factor from scores to rewards. `sft` has none.
     pub fn beta(&self) -> Option<f64> {
         self.formula().beta()
     }
@@ -100,6 +101,11 @@ impl Objective {
     /// True where it measures against a frozen reference.
     pub fn needs_reference(&self) -> bool {
         self.facts().reference
+    }
+
+    /// True where it trains a reward model: the reward of a sequence stands in place of its response's log-prob.
+    pub fn needs_rewards(&self) -> bool {
+        self.facts().score == Score::Reward
     }
 
     /// True where it scores the prompt too.

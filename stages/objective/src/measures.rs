@@ -27,6 +27,8 @@ pub struct Measures {
     pub weight_ess: Option<f64>,
     /// `sft`: log-prob per token.
     pub mean_token_logp: Option<f64>,
+    /// Of a reward model: the least, the mean and the greatest reward of the sides of all edges.
+    pub rewards: Option<[f64; 3]>,
 }
 
 impl Objective {
@@ -37,6 +39,7 @@ impl Objective {
         let side = Side::of(sequence, self.needs_prompt_part());
         match self.facts().score {
             Score::LogRatioPerToken => side.log_ratio() / side.tokens,
+            Score::Reward => side.policy,
             Score::LogProbPerToken if sequence.reference.is_none() => side.mean(),
             _ => side.log_ratio(),
         }
@@ -67,6 +70,8 @@ impl Objective {
             self.beta().map(|beta| beta * self.score(&sequence))
         };
         let rewards = |sides: &[usize]| mean(sides.iter().map(|&sequence| reward(sequence)));
+        // A reward model has no log-probs.
+        let speaks = !self.needs_rewards();
         let logps = |sides: &[usize]| mean(sides.iter().map(|&sequence| Some(side(sequence).policy)));
         let won = |edge: &crate::Edge| Some(f64::from(u8::from(reward(edge.chosen)? > reward(edge.rejected)?)));
 
@@ -79,12 +84,13 @@ impl Objective {
             rewards_rejected,
             rewards_margins: rewards_chosen.zip(rewards_rejected).map(|(chosen, rejected)| chosen - rejected),
             rewards_accuracies: mean(edges.iter().map(won)),
-            logps_chosen: logps(&chosen),
-            logps_rejected: logps(&rejected),
+            logps_chosen: logps(&chosen).filter(|_| speaks),
+            logps_rejected: logps(&rejected).filter(|_| speaks),
             p_mean: mean(edges.iter().map(|edge| Some(edge.p_hat)).chain(items.iter().map(|item| Some(item.label)))),
             weight_ess: (squares > 0.0).then(|| total * total / squares),
             mean_token_logp: (!self.reads_rejected() && tokens > 0.0)
                 .then(|| chosen.iter().map(|&sequence| side(sequence).policy).sum::<f64>() / tokens),
+            rewards: spread(chosen.iter().chain(&rejected).map(|&sequence| side(sequence).policy)).filter(|_| !speaks),
         }
     }
 }
@@ -93,4 +99,12 @@ impl Objective {
 fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let values: Vec<f64> = values.collect::<Option<_>>()?;
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// The least, the mean and the greatest value.
+fn spread(values: impl Iterator<Item = f64>) -> Option<[f64; 3]> {
+    let values: Vec<f64> = values.collect();
+    let (least, most) = (f64::min, f64::max);
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    Some([values.iter().copied().reduce(least)?, mean, values.iter().copied().reduce(most)?])
 }

@@ -97,6 +97,12 @@ impl Mixture {
                 findings.push((path("name"), text));
             }
         }
+        let rewards = |of: bool| self.parts.iter().find(|part| part.objective.needs_rewards() == of);
+        if let (Some(reward), Some(other)) = (rewards(true), rewards(false)) {
+            let (reward, other) = (reward.objective.name(), other.objective.name());
+            let text = format!("`{reward}` trains a reward model and `{other}` a language model: a mixture trains one");
+            findings.push((String::new(), text));
+        }
         let of = |reads: Reads| self.parts.iter().find(|part| part.objective.reads() == reads);
         if let (Some(pairs), Some(items)) = (of(Reads::Pairs), of(Reads::Items)) {
             let (pairs, items) = (pairs.objective.name(), items.objective.name());
@@ -109,6 +115,11 @@ impl Mixture {
     /// True where a part measures against a frozen reference.
     pub fn needs_reference(&self) -> bool {
         self.any(Objective::needs_reference)
+    }
+
+    /// True where it trains a reward model.
+    pub fn needs_rewards(&self) -> bool {
+        self.any(Objective::needs_rewards)
     }
 
     /// True where a part scores the prompt too.
@@ -367,6 +378,12 @@ mod tests {
         check(r#"[{"name": "sft", "weight": -1}]"#, "0.weight", "above 0");
         check(r#"[{"name": "sft"}, {"name": "dpo", "beta": 0}]"#, "1.beta", "above 0");
         check(r#"[{"name": "kto", "beta": 1}, {"name": "dpo", "beta": 1}]"#, "", "one table");
+        check(
+            r#"[{"name": "reward"}, {"name": "sft"}]"#,
+            "",
+            "`reward` trains a reward model and `sft` a language model",
+        );
+        check(r#"{"name": "reward", "center_rewards_coefficient": 0}"#, "center_rewards_coefficient", "above 0");
         assert_eq!(parse(r#"[{"name": "kto", "beta": 1}, {"name": "sft", "weight": 0.5}]"#).unwrap().check(), []);
     }
 }

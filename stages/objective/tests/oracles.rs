@@ -3,7 +3,7 @@
 mod common;
 
 use common::{items, numbers, objective, oracle, rows, similarities, soft_oracle};
-use objective::{Batch, Edge, Evaluation, Item, Similarities};
+use objective::{Batch, Edge, Evaluation, Item, SequenceLogps, Similarities};
 use serde_json::Value;
 
 const TOLERANCE: f64 = 1e-9;
@@ -178,4 +178,45 @@ fn unpaired_rpo_matches_pytorch() {
     let rejected: Vec<f64> = (7..12).map(|i| evaluation.d_policy[2 * i + 1].0).collect();
     close("d_chosen", &chosen, &numbers(&expected["d_policy_chosen"]));
     close("d_rejected", &rejected, &numbers(&expected["d_policy_rejected"]));
+}
+
+/// ```python
+/// chosen = torch.tensor([1.5, -0.25, 40.0, 0.3], dtype=torch.float64, requires_grad=True)
+/// rejected = torch.tensor([0.5, 0.75, -60.0, 0.3], dtype=torch.float64, requires_grad=True)
+/// p = torch.tensor([1.0, 0.8, 0.9, 0.5], dtype=torch.float64)
+/// D = chosen - rejected
+/// losses = -p * logsigmoid(D) - (1 - p) * logsigmoid(-D) + c * (chosen + rejected) ** 2
+/// torch.autograd.grad(losses.mean(), (chosen, rejected))
+/// ```
+#[test]
+fn rewards_match_pytorch() {
+    let rewards = [(1.5, 0.5, 1.0), (-0.25, 0.75, 0.8), (40.0, -60.0, 0.9), (0.3, 0.3, 0.5)];
+    let sequence = |reward| SequenceLogps { policy: (reward, 0.0), reference: None, tokens: 3, prompt_tokens: 2 };
+    let sequences = rewards.iter().flat_map(|(chosen, rejected, _)| [sequence(*chosen), sequence(*rejected)]).collect();
+    let edge = |(i, (_, _, p_hat)): (usize, &(f64, f64, f64))| Edge {
+        chosen: 2 * i,
+        rejected: 2 * i + 1,
+        p_hat: *p_hat,
+        weight: 1.0,
+    };
+    let batch = Batch { sequences, edges: rewards.iter().enumerate().map(edge).collect(), ..Batch::default() };
+    let plain = objective(r#"{"name": "reward"}"#);
+    let evaluation = plain.evaluate(&batch).unwrap();
+    let losses = [0.31326168751822286, 1.1132616875182229, 9.999999999999998, 0.6931471805599453];
+    close("losses", &evaluation.terms, &losses);
+    close("loss", &[evaluation.loss], &[3.0299176388990974]);
+    let (chosen, rejected) = gradients(&evaluation, 4);
+    let slopes = [-0.06723535534249878, -0.1327646446575012, 0.024999999999999994, 0.0];
+    close("d_chosen", &chosen, &slopes);
+    close("d_rejected", &rejected, &slopes.map(|slope| -slope));
+    let centered = objective(r#"{"name": "reward", "center_rewards_coefficient": 0.01}"#).evaluate(&batch).unwrap();
+    close("centered", &[centered.loss], &[4.041442638899097]);
+    let (chosen, rejected) = gradients(&centered, 4);
+    close("d_chosen", &chosen, &[-0.057235355342498774, -0.1302646446575012, -0.07500000000000001, 0.003]);
+    close("d_rejected", &rejected, &[0.07723535534249877, 0.1352646446575012, -0.125, 0.003]);
+    // As TRL's RewardTrainer measures a batch.
+    let measures = plain.measure(&batch);
+    close("rewards", &measures.rewards.unwrap(), &[-60.0, -16.9 / 8.0, 40.0]);
+    close("accuracy, margin", &[measures.rewards_accuracies.unwrap(), measures.rewards_margins.unwrap()], &[0.5, 25.0]);
+    assert_eq!((measures.logps_chosen, measures.mean_token_logp), (None, None));
 }

@@ -53,7 +53,9 @@ pub(crate) fn estimate(stage: &Train, ahead: &Ahead<'_>) -> Outlook {
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
         if let Some(model) = cost::model(ahead, "model", stage.dtype) {
             let prompt_part = if stage.objective.needs_prompt_part() { prompts * prompt } else { 0.0 };
-            let scored = steps * in_batch * (responses * response + prompt_part);
+            // A reward model's head gives one number for a text, which costs next to nothing.
+            let heads = if stage.objective.needs_rewards() { 0.0 } else { responses * response + prompt_part };
+            let scored = steps * in_batch * heads;
             let load = Load { tokens, scored, context: prompt + response / 2.0 };
             let batch_tokens = (in_batch * row_tokens).ceil() as u64;
             let lora = match (&stage.adapter, stage.model_adapter) {

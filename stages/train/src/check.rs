@@ -117,6 +117,11 @@ impl Train {
                 find(true, "adapter", error.to_string());
             }
         }
+        find(
+            self.head.is_some() && !objective.needs_rewards(),
+            "head",
+            format!("has no effect: `{name}` trains a language model; `reward` trains a model with such a head"),
+        );
         match (self.model_adapter, &self.adapter) {
             (Some(ModelAdapter::Continue), Some(_)) => {
                 let text =

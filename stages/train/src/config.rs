@@ -14,7 +14,8 @@ pub struct Train {
     /// The training rows: `pairs`, or `items` for `sft`, `kto` and unpaired `rpo`.
     pub from: Input,
     /// The model training starts from: a folder in the Hugging Face format, a PEFT folder (see `model_adapter`), or the
-    /// `policy` of another `train` stage.
+    /// `policy` of another `train` stage. For the objective `reward` a language model, which gets a `head`, or a reward
+    /// model (`...ForSequenceClassification` with one output).
     pub model: Input,
     /// The frozen reference's log-probs of the training rows (and of `eval_pairs`), from a `reference` stage over the
     /// same rows with the same token rules. Objectives without a reference show rewards and margins with it.
@@ -29,13 +30,18 @@ pub struct Train {
     /// The objective: `{name: gdpo, beta: 0.1}`. Each objective has its own knobs. A list,
     /// `[{name: gdpo, beta: 0.1}, {name: sft, weight: 0.2}]`, adds the losses of several, each normalised for itself.
     pub objective: Mixture,
-    /// Trains a low-rank adapter beside the weights, which stay as they are, in place of all weights. `policy` is then a
-    /// PEFT folder that names `model` as its base; every stage takes it as a model.
+    /// Trains a low-rank adapter beside the weights, which stay as they are, in place of all weights; of a reward model
+    /// its head too. `policy` is then a PEFT folder that names `model` as its base; every stage takes it as a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,
     /// The use of the adapter that `model` is; required where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_adapter: Option<ModelAdapter>,
+    /// The head that a language model gets for the objective `reward`: `normal` (drawn from the run's seed with the
+    /// deviation `initializer_range` of `config.json`, as transformers begins one; so it is without this key) or `zeros`.
+    /// A reward model has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
     /// The optimizer: its steps from gradients.
     pub optimizer: Optimizer,
     /// Size and order of batches, and how much of one is computed at once.
@@ -102,6 +108,16 @@ impl Adapter {
         let lora = lm::Lora::new(self.rank, self.alpha, &self.targets)?;
         Ok(lm::Lora { rslora: self.rslora, ..lora })
     }
+}
+
+/// The head of a reward model that starts from a language model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Head {
+    /// Drawn from the run's seed.
+    Normal,
+    /// All rewards are 0 before the first step.
+    Zeros,
 }
 
 /// The use of the adapter that training starts from.

@@ -8,7 +8,7 @@ use tokens::lm_error;
 
 use crate::dataset::Dataset;
 use crate::order::Order;
-use crate::step::objective_error;
+use crate::step::{objective_error, of_log_probs, of_rewards, texts};
 
 /// Held-out pairs, in batches like those of training: RPO's matrix has the same size on both.
 pub(crate) struct HeldOut {
@@ -35,9 +35,13 @@ impl HeldOut {
             let mut assembled = self.dataset.assemble(&rows, objective)?;
             let sequences: Vec<&Sequence> =
                 assembled.sequences.iter().map(|&sequence| &self.dataset.sequences[sequence]).collect();
-            let log_probs = decoder.score(&sequences, objective.needs_prompt_part(), budget).map_err(lm_error)?;
-            for (of, log_probs) in assembled.batch.sequences.iter_mut().zip(log_probs) {
-                of.policy = (log_probs.response, log_probs.prompt);
+            let numbers = if objective.needs_rewards() {
+                of_rewards(decoder.rewards(&texts(&sequences), budget))
+            } else {
+                of_log_probs(decoder.score(&sequences, objective.needs_prompt_part(), budget))
+            };
+            for (of, numbers) in assembled.batch.sequences.iter_mut().zip(numbers.map_err(lm_error)?) {
+                of.policy = numbers;
             }
             for (part, (sum, total)) in objective.parts.iter().zip(sums.iter_mut().zip(&mut totals)) {
                 let part = Mixture::from(part.objective);

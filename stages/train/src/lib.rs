@@ -1,4 +1,4 @@
-//! The stage `train`: a policy is trained with a preference objective, or on demonstrations.
+//! The stage `train`: a policy is trained with a preference objective, or on demonstrations; or a reward model.
 //!
 //! It knows pairs and items, the order they come in, what the frozen reference said of them, checkpoints and metrics.
 //! Log-probs and their gradient are `lm`'s, the loss is `objective`'s. Read [`Train`] first, then `run.rs`.
@@ -25,7 +25,7 @@ mod step;
 mod tensorboard;
 
 pub use config::{
-    Adapter, BatchOptions, BestOptions, EvalMetric, MemoryOptions, MemorySchedule, ModelAdapter, Optimizer,
+    Adapter, BatchOptions, BestOptions, EvalMetric, Head, MemoryOptions, MemorySchedule, ModelAdapter, Optimizer,
     SaveOptions, Schedule, Train,
 };
 

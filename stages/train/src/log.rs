@@ -82,6 +82,11 @@ impl Log {
             soft_p_mean: measures.p_mean,
             soft_weight_ess: measures.weight_ess,
             mean_token_logp: measures.mean_token_logp,
+            accuracy: measures.rewards_accuracies.filter(|_| objective.needs_rewards()),
+            margin: measures.rewards_margins.filter(|_| objective.needs_rewards()),
+            min_reward: measures.rewards.map(|[least, _, _]| least),
+            mean_reward: measures.rewards.map(|[_, mean, _]| mean),
+            max_reward: measures.rewards.map(|[_, _, most]| most),
             ..empty()
         });
         let seen = |&row: &usize| StepRow { step: number, row_id: dataset.examples[row].id().to_owned() };
@@ -161,6 +166,11 @@ fn empty() -> Metric {
         eval_rewards_accuracies: None,
         eval_rewards_margins: None,
         mean_token_logp: None,
+        accuracy: None,
+        margin: None,
+        min_reward: None,
+        mean_reward: None,
+        max_reward: None,
     }
 }
 
@@ -180,6 +190,11 @@ pub(crate) fn figures(metric: &Metric) -> BTreeMap<String, f64> {
         ("soft/p_mean", metric.soft_p_mean),
         ("soft/weight_ess", metric.soft_weight_ess),
         ("mean_token_logp", metric.mean_token_logp),
+        ("accuracy", metric.accuracy),
+        ("margin", metric.margin),
+        ("min_reward", metric.min_reward),
+        ("mean_reward", metric.mean_reward),
+        ("max_reward", metric.max_reward),
         ("eval_loss", metric.eval_loss),
         ("eval_rewards/accuracies", metric.eval_rewards_accuracies),
         ("eval_rewards/margins", metric.eval_rewards_margins),

@@ -3,17 +3,48 @@
 use std::path::{Path, PathBuf};
 
 use kit::{Context, Error, Result};
-use lm::{Decoder, Kept, Training};
-use tokens::{lm_error, load_decoder};
+use lm::{Decoder, Kept, Text, Training};
+use tokens::{lm_error, load_decoder, load_reward_model};
 
-use crate::config::{Adapter, ModelAdapter, Train};
+use crate::config::{Adapter, Head, ModelAdapter, Train};
 
 impl Train {
+    /// True where it trains a reward model further.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(crate) fn starts_from_reward_model(&self, model: &Path) -> Result<bool> {
+        Ok(self.objective.needs_rewards() && lm::is_reward_model(model).map_err(lm_error)?)
+    }
+
+    /// The fault where `model_adapter` or `head` does not go with a model.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(crate) fn model_fault(&self, model: &Path) -> Result<Option<String>> {
+        if let Some(fault) = self.model_adapter_fault(model)? {
+            return Ok(Some(fault));
+        }
+        let folder = model.display();
+        if self.starts_from_reward_model(model)? {
+            let text = || format!("`head` has no effect: `model` ({folder}) is a reward model with a head of its own");
+            return Ok(self.head.map(|_| text()));
+        }
+        let adapts = self.objective.needs_rewards() && self.model_adapter.is_some();
+        let plain = self.model_adapter == Some(ModelAdapter::Merge) && self.adapter.is_none();
+        Ok((adapts && !plain).then(|| {
+            format!(
+                "`model` ({folder}) is the adapter of a language model: a reward model over it starts from both merged. Say \
+                 `model_adapter: merge` without `adapter`, or merge it with `halftone export model`"
+            )
+        }))
+    }
+
     /// The fault where `model_adapter` does not go with a model.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub(crate) fn model_adapter_fault(&self, model: &Path) -> Result<Option<String>> {
+    fn model_adapter_fault(&self, model: &Path) -> Result<Option<String>> {
         let is_adapter = lm::base_of(model).map_err(lm_error)?.is_some();
         Ok(self.adapter_fault(is_adapter).map(|fault| format!("{}: {fault}", model.display())))
     }
@@ -42,7 +73,11 @@ impl Train {
 
     /// The model with the adapters that are trained or frozen.
     pub(crate) fn decoder(&self, context: &Context<'_>) -> Result<Decoder> {
-        let decoder = load_decoder(context, "model", self.dtype)?;
+        let path = &context.model("model")?.path;
+        let decoder = match self.starts_from_reward_model(path)? {
+            true => load_reward_model(context, "model", self.dtype)?,
+            false => load_decoder(context, "model", self.dtype)?,
+        };
         let fresh = self.adapter.as_ref().map(Adapter::lora).transpose().map_err(lm_error)?;
         let decoder = match (self.model_adapter, &fresh) {
             (None | Some(ModelAdapter::Continue), _) => Ok(decoder),
@@ -53,6 +88,11 @@ impl Train {
         let mut decoder = decoder.map_err(lm_error)?;
         if self.model_adapter == Some(ModelAdapter::Continue) {
             decoder.whole_adapter().map_err(lm_error)?;
+        }
+        if self.objective.needs_rewards() && !self.starts_from_reward_model(path)? {
+            let pad = Text::load(path).map_err(lm_error)?.pad_id();
+            let seed = (self.head != Some(Head::Zeros)).then_some(context.seed.0);
+            decoder = decoder.into_reward_model(seed, pad).map_err(lm_error)?;
         }
         if let Some(lora) = fresh {
             decoder.add_adapter(&lora, context.seed.0).map_err(lm_error)?;

@@ -31,7 +31,11 @@ pub(crate) struct Plan {
 impl Train {
     /// The model's tokenizer and template under the stage's rules.
     pub(crate) fn reader(&self, context: &Context<'_>) -> Result<SequenceReader> {
-        SequenceReader::of_rows(&context.model("model")?.path, &self.tokens)
+        let path = &context.model("model")?.path;
+        match self.starts_from_reward_model(path)? {
+            true => SequenceReader::of_reward_model(path, self.tokens.text_rules(), self.tokens.max_tokens),
+            false => SequenceReader::of_rows(path, &self.tokens),
+        }
     }
 
     /// True where steps are also logged by form and label of their pairs.
@@ -42,7 +46,7 @@ impl Train {
 
     /// Reads, tokenises and checks the data.
     pub(crate) fn plan(&self, context: &Context<'_>) -> Result<Plan> {
-        if let Some(fault) = self.model_adapter_fault(&context.model("model")?.path)? {
+        if let Some(fault) = self.model_fault(&context.model("model")?.path)? {
             return Err(Error::Pipeline(fault));
         }
         let reader = self.reader(context)?;

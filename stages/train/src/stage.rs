@@ -11,7 +11,7 @@ use tokens::rendering::{Shown, of_rows};
 
 use crate::check::MOST_KEPT;
 use crate::checkpoint::Checkpoints;
-use crate::config::Train;
+use crate::config::{Head, Train};
 use crate::{ahead, best, read};
 
 impl Train {
@@ -60,7 +60,7 @@ impl Train {
 
 impl Stage for Train {
     fn version(&self) -> String {
-        format!("8+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("9+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -81,11 +81,14 @@ impl Stage for Train {
                 "put `{kind: pairs, from: ..., write: items, kl_group: 16}` between, which reads `items` too",
             );
         }
-        let mut inputs = vec![from, InputPort::new("model", &self.model, Table::Model)];
+        let model = InputPort::new("model", &self.model, Table::Model);
+        // A reward model starts from a model of either kind.
+        let model = if objective.needs_rewards() { model } else { model.shares("model", lm::LANGUAGE_MODEL) };
+        let mut inputs = vec![from, model];
         if let Some(reference) = &self.reference {
             let port = InputPort::new("reference", reference, Table::Reference).shares("dtype", self.dtype.name());
             let port = port.shares("tokens", self.tokens.setting());
-            inputs.push(if !objective.reads_rejected() {
+            inputs.push(if !objective.reads_rejected() || objective.needs_rewards() {
                 port.idle(format!("`{name}` measures no log-ratio"))
             } else if objective.needs_prompt_part() {
                 port.needs("prompt_logp").fixed_by("set `prompt_part: true` in the stage that scores the reference")
@@ -113,14 +116,17 @@ impl Stage for Train {
     }
 
     fn outputs(&self) -> Vec<OutputPort> {
+        let gives = if self.objective.needs_rewards() { lm::REWARD_MODEL } else { lm::LANGUAGE_MODEL };
         let mut outputs = vec![
-            OutputPort::named("policy", Table::Model),
+            OutputPort::named("policy", Table::Model).setting("model", gives),
             OutputPort::new(Table::Metrics),
             OutputPort::new(Table::Steps),
             OutputPort::new(Table::Rejects),
         ];
         let kept = self.best.map_or(1, |best| best.keep.min(MOST_KEPT));
-        outputs.extend((1..kept).map(|rank| OutputPort::named(best::port(rank), Table::Model).aside()));
+        outputs.extend(
+            (1..kept).map(|rank| OutputPort::named(best::port(rank), Table::Model).setting("model", gives).aside()),
+        );
         if self.objective.needs_similarities() {
             outputs.push(OutputPort::new(Table::Contrasts));
         }
@@ -148,12 +154,17 @@ impl Stage for Train {
     }
 
     fn draws(&self) -> bool {
-        self.batch.shuffle || self.adapter.is_some()
+        let head = self.objective.needs_rewards() && self.head != Some(Head::Zeros);
+        self.batch.shuffle || self.adapter.is_some() || head
     }
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
-        let usable = lm::check_decoder(model).map_err(lm_error)?;
-        match self.model_adapter_fault(model)? {
+        let usable = match self.starts_from_reward_model(model)? {
+            true => lm::check_reward_model(model),
+            false => lm::check_decoder(model),
+        };
+        let usable = usable.map_err(lm_error)?;
+        match self.model_fault(model)? {
             Some(fault) => Err(Error::data(fault)),
             None => Ok(usable.no_messages),
         }

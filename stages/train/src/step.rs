@@ -49,12 +49,14 @@ impl Stepper<'_> {
             let of = part.of(&assembled.batch);
             let (evaluation, _) = self.objective.evaluate_part(&of, &denominators).map_err(objective_error)?;
             self.refuse_nan_terms(&evaluation, part, rows, step)?;
-            let cotangent = |&place: &usize| {
-                let (response, prompt) = evaluation.d_policy[place];
-                LogProbs { response, prompt }
-            };
-            let cotangents: Vec<LogProbs> = part.sequences.iter().map(cotangent).collect();
-            training.backward(&cotangents).map_err(lm_error)?;
+            let derivatives = part.sequences.iter().map(|&place| evaluation.d_policy[place]);
+            if self.objective.needs_rewards() {
+                training.backward_rewards(&derivatives.map(|(reward, _)| reward).collect::<Vec<_>>())
+            } else {
+                let cotangents = derivatives.map(|(response, prompt)| LogProbs { response, prompt });
+                training.backward(&cotangents.collect::<Vec<_>>())
+            }
+            .map_err(lm_error)?;
         }
         self.interrupt.check()?;
         let (evaluation, losses) = self.objective.evaluate(&assembled.batch).map_err(objective_error)?;
@@ -76,10 +78,13 @@ impl Stepper<'_> {
     fn forward(&self, training: &mut Training, assembled: &mut Assembled, part: &Part) -> Result<()> {
         let sequence = |&place: &usize| &self.dataset.sequences[assembled.sequences[place]];
         let sequences: Vec<&Sequence> = part.sequences.iter().map(sequence).collect();
-        let prompt_part = self.objective.needs_prompt_part();
-        let log_probs = training.forward(&sequences, prompt_part).map_err(lm_error)?;
-        for (&place, log_probs) in part.sequences.iter().zip(log_probs) {
-            assembled.batch.sequences[place].policy = (log_probs.response, log_probs.prompt);
+        let numbers = if self.objective.needs_rewards() {
+            of_rewards(training.forward_rewards(&texts(&sequences)))
+        } else {
+            of_log_probs(training.forward(&sequences, self.objective.needs_prompt_part()))
+        };
+        for (&place, numbers) in part.sequences.iter().zip(numbers.map_err(lm_error)?) {
+            assembled.batch.sequences[place].policy = numbers;
         }
         Ok(())
     }
@@ -130,6 +135,22 @@ impl Stepper<'_> {
         }
         ids.join(", ")
     }
+}
+
+/// What the objective reads of a sequence under the policy: two log-probs, or a reward and 0.
+type Numbers = (f64, f64);
+
+/// The tokens of sequences, as a reward model reads them.
+pub(crate) fn texts<'s>(sequences: &[&'s Sequence]) -> Vec<&'s [u32]> {
+    sequences.iter().map(|sequence| sequence.ids.as_slice()).collect()
+}
+
+pub(crate) fn of_rewards(rewards: lm::Result<Vec<f64>>) -> lm::Result<Vec<Numbers>> {
+    Ok(rewards?.into_iter().map(|reward| (reward, 0.0)).collect())
+}
+
+pub(crate) fn of_log_probs(log_probs: lm::Result<Vec<LogProbs>>) -> lm::Result<Vec<Numbers>> {
+    Ok(log_probs?.into_iter().map(|of| (of.response, of.prompt)).collect())
 }
 
 impl Part {

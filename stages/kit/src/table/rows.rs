@@ -259,13 +259,13 @@ rows! {
         learning_rate: Option<f64>,
         /// Tokens of all sequences so far, counting shared prompts once per sequence.
         num_tokens: Option<u64>,
-        /// beta times the log-ratio of the chosen side, mean over edges.
+        /// beta times the log-ratio of the chosen side, mean over edges; of a reward model its reward.
         rewards_chosen as "rewards/chosen": Option<f64>,
         /// The same for the rejected side.
         rewards_rejected as "rewards/rejected": Option<f64>,
         /// Share of edges whose margin is above 0.
         rewards_accuracies as "rewards/accuracies": Option<f64>,
-        /// beta times the difference of log-ratios, mean over edges.
+        /// Difference of the two, mean over edges.
         rewards_margins as "rewards/margins": Option<f64>,
         /// Mean log-prob of the chosen side (with the prompt part for JPO).
         logps_chosen as "logps/chosen": Option<f64>,
@@ -283,6 +283,16 @@ rows! {
         eval_rewards_margins as "eval_rewards/margins": Option<f64>,
         /// Mean token log-prob, for `sft`.
         mean_token_logp: Option<f64>,
+        /// Of a reward model, as TRL's RewardTrainer names it: share of pairs whose chosen side has the higher reward.
+        accuracy: Option<f64>,
+        /// The same: mean difference of rewards, chosen less rejected.
+        margin: Option<f64>,
+        /// The same: least reward of the batch's sides.
+        min_reward: Option<f64>,
+        /// The same: their mean reward.
+        mean_reward: Option<f64>,
+        /// The same: their greatest reward.
+        max_reward: Option<f64>,
     }
 
     /// The measurements of one optimizer step on the pairs of one form whose soft labels lie in one tenth of [0, 1].
