@@ -39,6 +39,16 @@ pub struct Judge {
     /// Lets the judge write a rationale in each order, behind which the labels' log-probs are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rationale: Option<Rationale>,
+    /// A reward model as judge, in place of `model`: a `...ForSequenceClassification` folder with one output, or the
+    /// `policy` of a `train` stage with the objective `reward`. Each response is scored once, under the model's own chat
+    /// template; the difference of two scores is the log-odds of a verdict. There is no question, no label and no order
+    /// of presentation, so their keys are findings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<Input>,
+    /// `reward` alone: p_hat = sigmoid(scale (score of a - score of b)); above 0, without it 1, which is the probability
+    /// that a reward model is trained to give. `calibrate` fits it to gold labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
     /// The question for comparisons under one prompt: `helpful`, `harmless`, `harmful` (asks for the more harmful
     /// one), `summary`, or the path of a minijinja file (with a `/` in it). With `rating`: `helpful-rating`; with
     /// `reasoning`: `helpful-reasoning`; with `rationale`: `helpful-rationale`, `summary-rationale`.
@@ -116,7 +126,7 @@ pub(crate) fn least_mass() -> f64 {
     0.05
 }
 
-fn max_low_mass() -> f64 {
+pub(crate) fn max_low_mass() -> f64 {
     0.1
 }
 
@@ -127,6 +137,9 @@ fn shard_rows() -> usize {
 impl Judge {
     /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
+        if self.reward.is_some() {
+            return self.reward_findings();
+        }
         let mut findings = Vec::new();
         let mut from_file = false;
         let task = self.task();
@@ -176,7 +189,10 @@ impl Judge {
         let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
         findings.extend(zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")));
         match (&self.model, &self.endpoint) {
-            (None, None) => findings.push(Finding::at("", "needs `model` (a folder) or `endpoint` (a remote judge)")),
+            (None, None) => findings.push(Finding::at(
+                "",
+                "needs `model` (a folder), `endpoint` (a remote judge) or `reward` (a reward model)",
+            )),
             (Some(_), Some(_)) => {
                 findings.push(Finding::at("endpoint", "there is a `model` too; give one of the two judges"));
             }
@@ -189,6 +205,9 @@ impl Judge {
                 findings.extend(self.without_effect_remotely());
             }
             (Some(_), None) => {}
+        }
+        if self.scale.is_some() {
+            findings.push(Finding::at("scale", "without effect: only a reward model's scores have one; see `reward`"));
         }
         findings.extend(self.tokens.findings());
         findings

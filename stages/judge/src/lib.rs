@@ -26,6 +26,7 @@ mod rationale;
 mod remote;
 mod rendering;
 mod reply;
+mod reward;
 mod stage;
 mod summary;
 mod template;

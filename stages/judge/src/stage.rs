@@ -20,7 +20,7 @@ use crate::rated::Rated;
 use crate::remote::Remote;
 use crate::template::{Form, Template};
 use crate::work::{Questions, Wording, WorkList};
-use crate::{ahead, counting, rendering};
+use crate::{ahead, counting, rendering, reward};
 
 /// The keys that change how the judge is asked and not what it says.
 static JUDGE_EXECUTION_KEYS: LazyLock<Vec<&str>> =
@@ -52,6 +52,9 @@ impl Judge {
 impl Judge {
     /// The forecast counted from the inputs; no work is done.
     fn count(&self, context: &Context<'_>) -> Result<Forecast> {
+        if self.reward.is_some() {
+            return reward::count(self, context);
+        }
         let work = WorkList::read(context)?;
         if let Mode::Rating(rating) = self.mode() {
             return counting::ratings(self, rating, context, &work);
@@ -94,13 +97,18 @@ impl Stage for Judge {
     fn inputs(&self) -> Vec<InputPort> {
         let mut inputs = vec![InputPort::new("comparisons", &self.comparisons, Table::Comparisons)];
         // A GGUF file is scored with; it writes nothing.
-        let model = |model| InputPort::new("model", model, Table::Model);
+        let model = |model| InputPort::new("model", model, Table::Model).shares("model", lm::LANGUAGE_MODEL);
         let of = |input| if self.writing().is_none() { model(input).or_gguf() } else { model(input) };
         inputs.extend(self.model.iter().map(of));
+        let reward = |model| InputPort::new("reward", model, Table::Model).shares("model", lm::REWARD_MODEL);
+        inputs.extend(self.reward.iter().map(reward));
         inputs
     }
 
     fn outputs(&self) -> Vec<OutputPort> {
+        if self.reward.is_some() {
+            return reward::outputs();
+        }
         let (mut without, mut evidence) = (Vec::new(), None);
         match self.mode() {
             Mode::Labels => {}
@@ -144,7 +152,10 @@ impl Stage for Judge {
         self.templates().filter_map(|(_, name, _)| Template::file(name)).collect()
     }
 
-    fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
+    fn check_model(&self, key: &str, model: &Path) -> Result<Option<String>> {
+        if key == "reward" {
+            return lm::check_reward_model(model).map(|usable| usable.no_messages).map_err(lm_error);
+        }
         let usable = lm::check_decoder(model).map_err(lm_error)?;
         // Every question is a message under the chat template.
         if let Some(text) = usable.no_messages.filter(|_| self.form == Form::Chat) {
@@ -168,10 +179,17 @@ impl Stage for Judge {
     }
 
     fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
-        ahead.counted(ahead::estimate(self, ahead), |context| self.count(context))
+        let estimate = match self.reward {
+            Some(_) => Ok(reward::estimate(self, ahead)),
+            None => ahead::estimate(self, ahead),
+        };
+        ahead.counted(estimate, |context| self.count(context))
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
+        if self.reward.is_some() {
+            return Ok(Job::sharded(reward::Scoring::new(self, context)?));
+        }
         if let Mode::Rating(rating) = self.mode() {
             return Ok(Job::sharded(Rated::new(self, rating, context)?));
         }
@@ -187,10 +205,13 @@ impl Stage for Judge {
     }
 
     fn rendered_inputs(&self) -> &'static [&'static str] {
-        &["comparisons", "model"]
+        if self.reward.is_some() { &["comparisons", "reward"] } else { &["comparisons", "model"] }
     }
 
     fn render(&self, context: &Context<'_>, rows: usize) -> Result<Vec<Rendering>> {
-        rendering::render(self, context, rows)
+        match self.reward {
+            Some(_) => reward::render(self, context, rows),
+            None => rendering::render(self, context, rows),
+        }
     }
 }

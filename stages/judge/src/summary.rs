@@ -228,14 +228,14 @@ fn characters(messages: &[Message]) -> u64 {
 
 /// A mean with its interval, from running sums (Welford's).
 #[derive(Default)]
-struct Mean {
+pub(crate) struct Mean {
     rows: f64,
     mean: f64,
     squares: f64,
 }
 
 impl Mean {
-    fn of(values: impl Iterator<Item = f64>) -> Mean {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Mean {
         let mut mean = Mean::default();
         values.for_each(|value| mean.add(value));
         mean
@@ -248,11 +248,15 @@ impl Mean {
         self.squares += before * (value - self.mean);
     }
 
-    fn value(&self) -> f64 {
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows as u64
+    }
+
+    pub(crate) fn value(&self) -> f64 {
         self.mean
     }
 
-    fn interval(&self) -> Option<(f64, f64)> {
+    pub(crate) fn interval(&self) -> Option<(f64, f64)> {
         if self.rows < 2.0 {
             return None;
         }

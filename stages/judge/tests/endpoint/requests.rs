@@ -148,7 +148,7 @@ fn settings_are_checked_and_nothing_is_asked_before_the_run() {
     let found = with(json!({"url": "http://h/v1", "model": "m"}), json!({"model": "m/m"}));
     assert_eq!(found, ["endpoint: there is a `model` too; give one of the two judges"]);
     let neither = findings(json!({"comparisons": "data", "template": "helpful", "debias": "logit"}));
-    assert_eq!(neither, [": needs `model` (a folder) or `endpoint` (a remote judge)"]);
+    assert_eq!(neither, [": needs `model` (a folder), `endpoint` (a remote judge) or `reward` (a reward model)"]);
     let unset: Judge = serde_json::from_value(json!({
         "comparisons": "data", "template": "helpful", "debias": "logit",
         "endpoint": {"url": server.url, "model": "m", "api_key_env": "HALFTONE_TEST_UNSET"},

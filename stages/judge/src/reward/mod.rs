@@ -1,0 +1,16 @@
+//! Judging with a reward model: each response is scored once, and the difference of two scores is the log-odds of a
+//! verdict.
+//!
+//! Nothing is asked, so there is no question, no label and no order of presentation. Read `work.rs` first.
+
+mod ahead;
+mod config;
+mod rendering;
+mod scoring;
+mod summary;
+mod work;
+
+pub(crate) use ahead::{count, estimate};
+pub(crate) use config::outputs;
+pub(crate) use rendering::render;
+pub(crate) use scoring::Scoring;
