@@ -54,7 +54,7 @@ impl Stage for Reference {
     fn inputs(&self) -> Vec<InputPort> {
         vec![
             InputPort::new("from", &self.from, Table::Pairs).or(Table::Items),
-            InputPort::new("model", &self.model, Table::Model),
+            InputPort::new("model", &self.model, Table::Model).shares("model", lm::LANGUAGE_MODEL),
         ]
     }
 

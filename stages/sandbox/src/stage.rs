@@ -65,14 +65,18 @@ impl Stage for Sandbox {
 
     fn outputs(&self) -> Vec<OutputPort> {
         match self {
-            Sandbox::World(_) => vec![
-                OutputPort::new(Table::Prompts),
-                OutputPort::named("holdout_prompts", Table::Prompts),
-                OutputPort::named("demonstrations", Table::Items),
-                OutputPort::named("judge_data", Table::Items),
-                OutputPort::new(Table::Model),
-                OutputPort::new(Table::Rejects),
-            ],
+            Sandbox::World(world) => {
+                let mut outputs = vec![
+                    OutputPort::new(Table::Prompts),
+                    OutputPort::named("holdout_prompts", Table::Prompts),
+                    OutputPort::named("demonstrations", Table::Items),
+                    OutputPort::named("judge_data", Table::Items),
+                    OutputPort::new(Table::Model).setting("model", lm::LANGUAGE_MODEL),
+                    OutputPort::new(Table::Rejects),
+                ];
+                outputs.extend((world.preferences > 0).then(|| OutputPort::named("preferences", Table::Pairs)));
+                outputs
+            }
             Sandbox::Truth(truth) => truth.outputs(),
         }
     }

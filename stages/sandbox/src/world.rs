@@ -2,7 +2,7 @@
 
 use kit::commit::commit_bytes;
 use kit::ids::{prompt_id, response_id};
-use kit::rows::{Item, Prompt, Reject};
+use kit::rows::{Item, Pair, Prompt, Reject};
 use kit::{
     Amount, Context, Expected, Finding, Forecast, Message, Outcome, Outlook, Result, Table, TableWriter, canonical,
 };
@@ -57,6 +57,10 @@ pub struct World {
     /// to be judged. They take rows from the others, and a judge of both kinds needs about twice the steps to learn.
     #[serde(default)]
     pub joint: f64,
+    /// Pairs of answers to one prompt to train a reward model on: the port `preferences`, where it is not 0. The chosen side
+    /// is drawn with the true probability, as the verdicts of `judge_data` are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub preferences: u32,
     /// The size of the model.
     #[serde(default)]
     pub model: Shape,
@@ -64,6 +68,10 @@ pub struct World {
 
 fn checks() -> f64 {
     0.3
+}
+
+fn is_zero(rows: &u32) -> bool {
+    *rows == 0
 }
 
 /// The size of a Llama model.
@@ -131,7 +139,8 @@ impl World {
     }
 
     pub(crate) fn rows(&self) -> u64 {
-        [self.prompts, self.holdout_prompts, self.demonstrations, self.judge_rows].map(u64::from).iter().sum()
+        let rows = [self.prompts, self.holdout_prompts, self.demonstrations, self.judge_rows, self.preferences];
+        rows.map(u64::from).iter().sum()
     }
 
     /// The expected content of the ports: the number of rows exactly, their lengths about.
@@ -150,7 +159,12 @@ impl World {
         };
         let requests = Request::all().len() as u64 - u64::from(self.holdout_prompts);
         let judged = u64::from(self.judge_rows);
-        Outlook::of(Forecast::of_rows(Amount::exact(self.rows())))
+        let mut outlook = Outlook::of(Forecast::of_rows(Amount::exact(self.rows())));
+        if self.preferences > 0 {
+            let pairs = items(self.preferences, requests, REQUEST_TOKENS, ANSWER_TOKENS);
+            outlook = outlook.port("preferences", pairs.turned_into(Table::Pairs, pairs.rows));
+        }
+        outlook
             .port("prompts", prompts(self.prompts))
             .port("holdout_prompts", prompts(self.holdout_prompts))
             .port("demonstrations", items(self.demonstrations, requests, REQUEST_TOKENS, ANSWER_TOKENS))
@@ -167,6 +181,9 @@ impl World {
         write_prompts(context, "prompts", &rest[..self.prompts as usize])?;
         self.write_demonstrations(context, rest)?;
         let verdicts = self.write_judge_data(context, rest)?;
+        if self.preferences > 0 {
+            self.write_preferences(context, rest)?;
+        }
         let parameters = self.write_model(context)?;
         context.writer::<Reject>("rejects")?.finish()?;
         Ok(Outcome::default()
@@ -220,6 +237,41 @@ impl World {
         }
         writer.finish()?;
         Ok(verdicts)
+    }
+
+    fn write_preferences(&self, context: &Context<'_>, requests: &[Request]) -> Result<()> {
+        let mut writer = context.writer("preferences")?;
+        for index in 0..self.preferences {
+            let rng = &mut row_generator(context, "preferences", index)?;
+            let request = requests[rng.random_range(0..requests.len())];
+            let mut answer = || answer_text(&request.answer(rng.random(), rng));
+            let (a, mut b) = (answer(), answer());
+            while a == b {
+                b = answer();
+            }
+            let first = rng.random_bool(preference(utility(&request, &a), utility(&request, &b)));
+            let (chosen, rejected) = if first { (a, b) } else { (b, a) };
+            let (prompt, chosen, rejected) = (raw(request.text()), raw(chosen), raw(rejected));
+            let prompt_id = prompt_id(&prompt);
+            writer.push(Pair {
+                pair_id: format!("preference-{index:06}"),
+                comparison_id: None,
+                form: "same".to_owned(),
+                chosen_prompt_id: prompt_id.clone(),
+                chosen_response_id: response_id(&prompt_id, &chosen),
+                chosen_prompt: prompt.clone(),
+                chosen,
+                rejected_response_id: response_id(&prompt_id, &rejected),
+                rejected_prompt_id: prompt_id,
+                rejected_prompt: prompt,
+                rejected,
+                p_hat: 1.0,
+                weight: 1.0,
+                source_file: None,
+                source_line: None,
+            })?;
+        }
+        writer.finish()
     }
 
     /// Writes the model folder and gives the number of parameters.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use kit::rows::{Comparison, Item, Prompt, Reject, Response, TruthRow, Utility, Verdict};
+use kit::rows::{Comparison, Item, Pair, Prompt, Reject, Response, TruthRow, Utility, Verdict};
 use kit::{
     Context, Digest, Event, Interrupt, Message, Outcome, Seed, Source, Table, digest_folder, read_rows, write_part,
 };
@@ -228,4 +228,40 @@ fn the_version_stands_for_these_rows() {
     }))
     .unwrap();
     assert_eq!((stage.version().as_str(), digest.as_str()), ("2+lm2", "67be6759bd0d6def"));
+}
+
+#[test]
+fn preferences_are_drawn_with_the_true_probability_and_change_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |preferences: u32| {
+        json!({
+            "mode": "world", "prompts": 300, "holdout_prompts": 400, "demonstrations": 20, "judge_rows": 20,
+            "preferences": preferences, "model": {"width": 16, "layers": 1, "heads": 2}
+        })
+    };
+    let (with, without) = (folder.path().join("with"), folder.path().join("without"));
+    for (to, preferences) in [(&with, 4000), (&without, 0)] {
+        std::fs::create_dir(to).unwrap();
+        run(config(preferences), 5, to, BTreeMap::new());
+    }
+    assert!(!without.join("preferences").exists());
+    for port in ["prompts", "demonstrations", "judge_data", "model"] {
+        assert_eq!(digest_folder(&with.join(port)).unwrap(), digest_folder(&without.join(port)).unwrap(), "{port}");
+    }
+    let holdout: BTreeSet<String> =
+        read_rows::<Prompt>(&with.join("holdout_prompts")).unwrap().into_iter().map(|row| row.prompt_id).collect();
+    let pairs: Vec<Pair> = read_rows(&with.join("preferences")).unwrap();
+    assert_eq!(pairs.iter().map(|pair| &pair.pair_id).collect::<BTreeSet<_>>().len(), 4000);
+    // The share of pairs whose better answer was chosen is the mean of max(p*, 1 - p*), up to chance.
+    let (mut won, mut expected) = (0.0, 0.0);
+    for pair in &pairs {
+        assert!(!holdout.contains(&pair.chosen_prompt_id) && pair.chosen_response_id != pair.rejected_response_id);
+        let request = Request::parse(text(&pair.chosen_prompt)).unwrap();
+        let utility = |answer| sandbox::utility::utility(&request, text(answer));
+        let p_star = sandbox::utility::preference(utility(&pair.chosen), utility(&pair.rejected));
+        expected += p_star.max(1.0 - p_star);
+        won += if p_star == 0.5 { 0.5 } else { f64::from(u8::from(p_star > 0.5)) };
+    }
+    assert!((won - expected).abs() < 150.0, "{won} of 4000, {expected} expected");
+    assert!((2400.0..3800.0).contains(&expected));
 }
