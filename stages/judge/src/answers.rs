@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_share_is_smoothed_ties_are_half_and_missing_ones_do_not_count() {
-        let p = |verdicts: &[Option<f64>]| counted(&reasoning(0.25), Order::Ab, verdicts).map(Answer::p_of);
+        let p = |verdicts: &[Option<f64>]| counted(&reasoning(0.25), Order::Ab, verdicts).map(|answer| answer.p());
         let (a, b, tie) = (Some(1.0), Some(0.0), Some(0.5));
         assert!((p(&[a, a, a, a]).unwrap() - 4.5 / 5.0).abs() < 1e-15);
         assert!((p(&[a, b, tie, None]).unwrap() - 2.0 / 4.0).abs() < 1e-15);
@@ -182,12 +182,6 @@ mod tests {
         assert!(p(&[None; 4]).unwrap_err().starts_with("a first: a verdict was found in 0 of 4 answers"));
         let few = counted(&reasoning(0.75), Order::Ba, &[a, a, None, None]).unwrap_err();
         assert_eq!(few, "b first: a verdict was found in 2 of 4 answers, `least_parsed: 0.75`");
-    }
-
-    impl Answer {
-        fn p_of(self) -> f64 {
-            self.p()
-        }
     }
 
     #[test]

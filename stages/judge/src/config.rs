@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokens::QuestionRules;
 
+use crate::completion::Completion;
 use crate::labels::Labels;
 use crate::mode_findings::Mode;
 use crate::modes::{Rating, Rationale, Reasoning};
@@ -197,7 +198,10 @@ impl Judge {
                 findings.push(Finding::at("endpoint", "there is a `model` too; give one of the two judges"));
             }
             (None, Some(endpoint)) => {
-                findings.extend(endpoint.check::<OneToken>());
+                findings.extend(match self.mode() {
+                    Mode::Reasoning(_) => endpoint.check::<Completion>(),
+                    _ => endpoint.check::<OneToken>(),
+                });
                 if !(2..=20).contains(&endpoint.top_logprobs) {
                     let text = format!("got {}, wanted 2 to 20", endpoint.top_logprobs);
                     findings.push(Finding::at("endpoint.top_logprobs", text));

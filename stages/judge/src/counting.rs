@@ -4,7 +4,9 @@ use endpoint::Protocol;
 use kit::{Amount, Context, Error, Forecast, Result};
 use tokens::cost::shared_tokens;
 
+use crate::completion::{Completion, Request};
 use crate::config::Judge;
+use crate::mode_findings::Mode;
 use crate::modes::Rating;
 use crate::protocol::OneToken;
 use crate::rated::{RatingQuestions, rating_reader, responses};
@@ -22,7 +24,12 @@ pub(crate) fn ratings(judge: &Judge, rating: &Rating, context: &Context<'_>, wor
     let mut forecast = Forecast::of_rows(Amount::exact(work.rows)).note(rated(responses.len(), &questions));
     if let Some(endpoint) = &judge.endpoint {
         forecast.requests = Some(Amount::at_most(count));
-        return Ok(forecast.note(endpoint.destination(OneToken::PATH)));
+        let protocol = OneToken::new(endpoint, &judge.labels);
+        let asked = responses.iter().flat_map(|response| questions.criteria.iter().map(move |by| (response, by)));
+        let cost = endpoint.cost_of(&protocol, asked.map(|(response, by)| questions.word(response, by)))?;
+        forecast.notes.push(endpoint.destination(OneToken::PATH));
+        forecast.notes.extend(cost);
+        return Ok(forecast);
     }
     let reader = rating_reader(judge, context)?;
     let (mut tokens, mut too_long) = (0, 0);
@@ -68,7 +75,24 @@ pub(crate) fn texts(judge: &Judge, context: &Context<'_>, work: &WorkList, wordi
     let mut forecast = Forecast::of_rows(Amount::exact(work.rows)).note(note);
     if let Some(endpoint) = &judge.endpoint {
         forecast.requests = Some(Amount::at_most(texts));
-        return Ok(forecast.note(endpoint.destination(OneToken::PATH)));
+        forecast.notes.push(endpoint.destination(OneToken::PATH));
+        if let Mode::Reasoning(reasoning) = judge.mode() {
+            let of = |row| match wording.word(row) {
+                Ok(Ok(worded)) => worded.questions().map(|text| Ok(text.to_owned())).collect(),
+                Ok(Err(_)) => Vec::new(),
+                Err(error) => vec![Err(error)],
+            };
+            let questions = work.comparisons().flat_map(of);
+            let requests = questions.flat_map(|question: Result<String>| {
+                let question = question.map_err(|error| error.to_string());
+                (0..samples).map(move |sample| match &question {
+                    Ok(question) => Ok(Request { question: question.clone(), sample }),
+                    Err(error) => Err(Error::Pipeline(error.clone())),
+                })
+            });
+            forecast.notes.extend(endpoint.cost_of(&Completion::new(reasoning), requests)?);
+        }
+        return Ok(forecast);
     }
     let writing = Writing::open(judge, context)?;
     let (mut questions, mut written, mut too_long) = (0, 0, 0);

@@ -5,8 +5,10 @@ use kit::rows::{Comparison, Reject, SummaryRow, Verdict};
 use kit::{Context, Error, Outcome, Result, complete_port, id_of};
 use serde_json::json;
 
+use crate::completion::{Completion, Request};
 use crate::config::{Judge, Orders};
 use crate::mass::LowMass;
+use crate::mode_findings::Mode;
 use crate::protocol::OneToken;
 use crate::summary::Summary;
 use crate::template::Template;
@@ -102,8 +104,14 @@ pub(crate) fn judge_id(stage: &Judge, context: &Context<'_>) -> Result<String> {
     let judge = match &stage.endpoint {
         // The request without a question says all that decides an answer.
         Some(endpoint) => {
-            let protocol = OneToken::new(endpoint, &stage.labels);
-            format!("{} {}", endpoint.address(OneToken::PATH), endpoint.known_by(&protocol, &String::new()))
+            let empty = match stage.mode() {
+                Mode::Reasoning(reasoning) => {
+                    let request = Request { question: String::new(), sample: 0 };
+                    endpoint.known_by(&Completion::new(reasoning), &request)
+                }
+                _ => endpoint.known_by(&OneToken::new(endpoint, &stage.labels), &String::new()),
+            };
+            format!("{} {empty}", endpoint.address(OneToken::PATH))
         }
         None => context.model("model")?.digest.to_string(),
     };

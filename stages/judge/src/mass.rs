@@ -28,7 +28,8 @@ pub(crate) fn detail(shown: &str, what: &str, likeliest: Option<(&str, f64)>) ->
     with_token(format!("{shown}: {what}"), likeliest)
 }
 
-fn with_token(what: String, likeliest: Option<(&str, f64)>) -> String {
+/// A text with the likeliest token behind it.
+pub(crate) fn with_token(what: String, likeliest: Option<(&str, f64)>) -> String {
     let likeliest = likeliest.map(|(token, p)| format!("{LIKELIEST}{} with {p:.4}", quoted(token)));
     what + &likeliest.unwrap_or_default()
 }

@@ -98,9 +98,6 @@ impl Judge {
             }
         }
         let without = "without effect with `rating`";
-        if self.endpoint.is_some() {
-            findings.push(Finding::at("rating", "needs `model`"));
-        }
         for (key, given, why) in [
             ("joint_template", self.joint_template.is_some(), "each response is rated by itself, by `template`"),
             ("debias", self.debias.is_some(), "one response is shown, so there are no orders"),
@@ -128,9 +125,6 @@ impl Judge {
         }
         if reasoning.think.iter().any(String::is_empty) || reasoning.think[0] == reasoning.think[1] {
             wrong("think", "wanted two marks that differ, such as [\"<think>\", \"</think>\"]".to_owned());
-        }
-        if self.endpoint.is_some() {
-            wrong("samples", "needs `model`".to_owned());
         }
         if reasoning.top_k.is_some() && self.endpoint.is_some() {
             wrong(

@@ -6,6 +6,7 @@ use kit::{Context, Rendering, Result};
 use tokens::lm_error;
 use tokens::rendering::of_sequence;
 
+use crate::completion::{Completion, Request};
 use crate::config::Judge;
 use crate::mode_findings::Mode;
 use crate::modes::Rating;
@@ -22,7 +23,7 @@ pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Resul
     let wording = Wording::open(stage)?;
     let comparisons = context.rows::<Comparison>("comparisons")?.take(rows);
     match &stage.endpoint {
-        Some(endpoint) => of_endpoint(endpoint, &OneToken::new(endpoint, &stage.labels), &wording, comparisons),
+        Some(endpoint) => of_endpoint(stage, endpoint, &wording, comparisons),
         None if stage.writing().is_some() => of_writing(&Writing::open(stage, context)?, &wording, comparisons),
         None => of_model(&Questions::open(stage, context, wording)?, comparisons),
     }
@@ -30,8 +31,8 @@ pub(crate) fn render(stage: &Judge, context: &Context<'_>, rows: usize) -> Resul
 
 /// The request that an endpoint is sent.
 fn of_endpoint(
+    stage: &Judge,
     endpoint: &Endpoint,
-    protocol: &OneToken,
     wording: &Wording,
     comparisons: impl Iterator<Item = Result<Comparison>>,
 ) -> Result<Vec<Rendering>> {
@@ -41,7 +42,13 @@ fn of_endpoint(
         match wording.word(&row)? {
             Ok(worded) => {
                 for (text, order) in worded.questions().zip(["a", "b"]) {
-                    let request = endpoint.known_by(protocol, &text.to_owned());
+                    let question = text.to_owned();
+                    let request = match stage.mode() {
+                        Mode::Reasoning(reasoning) => {
+                            endpoint.known_by(&Completion::new(reasoning), &Request { question, sample: 0 })
+                        }
+                        _ => endpoint.known_by(&OneToken::new(endpoint, &stage.labels), &question),
+                    };
                     renderings.push(Rendering::of_text(title(&row, order), request));
                 }
             }
@@ -116,7 +123,9 @@ fn of_ratings(stage: &Judge, rating: &Rating, context: &Context<'_>, rows: usize
             let title = format!("response {}{by}", response.ids.1);
             let question = questions.word(response, criterion)?;
             let Some(reader) = &reader else {
-                renderings.push(Rendering::of_text(title, question));
+                let endpoint = stage.endpoint.as_ref().expect("without a reader there is an endpoint");
+                let request = endpoint.known_by(&OneToken::new(endpoint, &stage.labels), &question);
+                renderings.push(Rendering::of_text(title, request));
                 continue;
             };
             renderings.push(match questions.tokens(reader, response, &question)? {

@@ -33,18 +33,34 @@ pub(crate) struct LabelLogps {
 /// The value that OpenAI returns in place of a log-prob that it does not know.
 const UNKNOWN: f64 = -9999.0;
 /// Excess above 1 that the sum of returned probabilities may have by rounding.
-const EXCESS: f64 = 1e-2;
+pub(crate) const EXCESS: f64 = 1e-2;
 /// The longest token that is kept.
-const TOKEN: usize = 40;
+pub(crate) const TOKEN: usize = 40;
 
 /// Reads a chat completion.
 pub(crate) fn read(value: &Value, labels: &Labels) -> Content<Answer> {
+    match alternatives(value) {
+        Ok(all) => of_alternatives(&all, labels),
+        Err(content) => content,
+    }
+}
+
+/// True for a log-prob that is one.
+pub(crate) fn known(logp: &f64) -> bool {
+    (UNKNOWN..=EXCESS).contains(logp) && *logp > UNKNOWN
+}
+
+/// The alternatives to the first token of a chat completion, each with its log-prob where it has one.
+///
+/// # Errors
+/// The content of a reply that has none.
+pub(crate) fn alternatives<A>(value: &Value) -> Result<Vec<(String, Option<f64>)>, Content<A>> {
     let Some(choice) = value.pointer("/choices/0").filter(|choice| choice.is_object()) else {
-        return Content::NoAnswer(format!("no `choices`: {}", words(&value.to_string())));
+        return Err(Content::NoAnswer(format!("no `choices`: {}", words(&value.to_string()))));
     };
     let Some(logprobs) = choice.get("logprobs").filter(|logprobs| logprobs.is_object()) else {
         let text = "no log-probs; the endpoint may not offer `logprobs` for this model";
-        return Content::NoEvidence(text.to_owned());
+        return Err(Content::NoEvidence(text.to_owned()));
     };
     let (alternatives, own) = match logprobs.pointer("/content/0") {
         Some(first) => (first.get("top_logprobs"), Some(first)),
@@ -57,9 +73,9 @@ pub(crate) fn read(value: &Value, labels: &Labels) -> Content<Answer> {
             (None, None, _) => "no log-probs of a first token; the endpoint may not offer `logprobs` for this model",
             _ => "no alternatives to the first token (`top_logprobs`); the endpoint may not offer them for this model",
         };
-        return Content::NoEvidence(text.to_owned());
+        return Err(Content::NoEvidence(text.to_owned()));
     }
-    of_alternatives(&alternatives, labels)
+    Ok(alternatives)
 }
 
 /// The labels' share of the returned alternatives; those without a log-prob are as if they were not returned.
@@ -70,7 +86,6 @@ fn of_alternatives(alternatives: &[(String, Option<f64>)], labels: &Labels) -> C
     {
         return Content::NoEvidence(format!("a log-prob of {logp} for {token:?}"));
     }
-    let known = |logp: &f64| (UNKNOWN..=EXCESS).contains(logp) && *logp > UNKNOWN;
     let top: Vec<(&str, f64)> =
         alternatives.iter().filter_map(|(token, logp)| Some((token.as_str(), logp.filter(known)?))).collect();
     let logps: Vec<f64> = top.iter().map(|(_, logp)| *logp).collect();

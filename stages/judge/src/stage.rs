@@ -18,6 +18,8 @@ use crate::mode_findings::Mode;
 use crate::protocol::OneToken;
 use crate::rated::Rated;
 use crate::remote::Remote;
+use crate::remote_rated::RemoteRated;
+use crate::remote_texts::RemoteTexts;
 use crate::template::{Form, Template};
 use crate::work::{Questions, Wording, WorkList};
 use crate::{ahead, counting, rendering, reward};
@@ -191,13 +193,19 @@ impl Stage for Judge {
             return Ok(Job::sharded(reward::Scoring::new(self, context)?));
         }
         if let Mode::Rating(rating) = self.mode() {
-            return Ok(Job::sharded(Rated::new(self, rating, context)?));
+            return Ok(match &self.endpoint {
+                Some(endpoint) => Job::sharded(RemoteRated::new(self, rating, endpoint, context)?),
+                None => Job::sharded(Rated::new(self, rating, context)?),
+            });
         }
         let wording = Wording::open(self)?;
-        if self.writing().is_some() {
+        if self.writing().is_some() && self.endpoint.is_none() {
             return Ok(Job::sharded(Answering::new(self, context, wording)?));
         }
         let judging = Judging::new(self, context, &wording)?;
+        if let (Mode::Reasoning(reasoning), Some(endpoint)) = (self.mode(), &self.endpoint) {
+            return Ok(Job::sharded(RemoteTexts::new(judging, endpoint, wording, reasoning)?));
+        }
         Ok(match &self.endpoint {
             Some(endpoint) => Job::sharded(Remote::new(judging, endpoint, wording)),
             None => Job::sharded(Local::new(judging, wording)?),

@@ -4,6 +4,7 @@ mod answers;
 mod batches;
 mod failures;
 mod faults;
+mod modes;
 mod requests;
 
 use std::collections::BTreeMap;
