@@ -84,7 +84,10 @@ impl Stage for Embed {
     fn inputs(&self) -> Vec<InputPort> {
         let from = InputPort::new("from", &self.from, Table::Prompts);
         let from = DistinctPrompts::TABLES[1..].iter().fold(from, |from, &table| from.or(table));
-        let model = self.model.iter().map(|model| InputPort::new("model", model, Table::Model));
+        let model = self.model.iter().map(|model| {
+            let port = InputPort::new("model", model, Table::Model);
+            port.shares("model", lm::LANGUAGE_MODEL)
+        });
         std::iter::once(from).chain(model).collect()
     }
 

@@ -205,6 +205,9 @@ fn responses_that_are_too_long_reject_their_comparisons_and_are_foretold() {
     assert_eq!((outcome.balance[0].kept, outcome.balance[0].rejected), (5, 1));
     assert_eq!(forecast.too_long, Some(Amount::exact(1)));
     assert!(forecast.tokens.unwrap().value > 0);
+    let config = std::fs::read(place.folder.path().join("reward/config.json")).unwrap();
+    let estimate = lm::Estimate::of(&serde_json::from_slice(&config).unwrap(), lm::Dtype::F32, "cpu").unwrap();
+    assert!(estimate.forward(lm::Load { tokens: 10.0, scored: 0.0, context: 5.0 }) > 0.0);
     let rejects: Vec<Reject> = place.rows("out/rejects");
     assert_eq!((&*rejects[0].row_id, &*rejects[0].reason), ("same00", "too_long"));
     assert!(rejects[0].detail.starts_with("b: ") && rejects[0].detail.ends_with("the limit is 150"), "{rejects:?}");

@@ -104,7 +104,7 @@ impl Estimate {
                 json.insert(key.to_owned(), value);
             }
         }
-        Ok(Estimate { config: DecoderConfig::from_json(json)?, size, decoder, quantised: None })
+        Ok(Estimate { config: DecoderConfig::of_either(json)?, size, decoder, quantised: None })
     }
 
     /// The longest sequence.

@@ -166,6 +166,13 @@ impl DecoderConfig {
         DecoderConfig::read(json, false)
     }
 
+    /// The same of a reward model or a language model, as `architectures` says.
+    pub(crate) fn of_either(json: Map<String, Value>) -> Result<DecoderConfig> {
+        let names = json.get("architectures").and_then(Value::as_array).into_iter().flatten();
+        let reward = names.filter_map(Value::as_str).any(|name| name.ends_with(REWARD));
+        DecoderConfig::read(json, reward)
+    }
+
     fn read(json: Map<String, Value>, reward: bool) -> Result<DecoderConfig> {
         let text = of_decoder(&json)?;
         let (keys, wrapped) = (Keys(text.as_ref().unwrap_or(&json)), text.is_some());
