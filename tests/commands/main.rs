@@ -16,3 +16,4 @@ mod judged;
 mod models;
 mod nothing;
 mod scenarios;
+mod ways;
