@@ -15,6 +15,7 @@ mod graph;
 mod labels;
 mod plots;
 mod sections;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod texts;

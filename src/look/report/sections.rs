@@ -11,7 +11,7 @@ use super::answers::{Answer, answers};
 use super::evidence::Evidence;
 use super::files::{Found, Group, groups, relative};
 use super::view::{Cell, Figure, Grid, Part, Section, four, grouped};
-use super::{FIGURES, ROWS, alike, examples, graph, labels, training};
+use super::{FIGURES, ROWS, alike, examples, graph, labels, sources, training};
 use crate::store::{RunRecord, RunState, Store};
 use crate::units::spoken;
 
@@ -65,6 +65,8 @@ pub fn view(store: &Store, record: &RunRecord, found: &[Found], run: &Path, fold
     let sections = [
         summaries(found)?,
         results(found)?,
+        sources::leaderboards(found)?,
+        sources::section(found)?,
         labels::section(found)?,
         labels::reliability(found)?,
         training::curves(found)?,

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use kit::rows::{
-    CalibratedVerdict, Comparison, Contrast, Message, Pair, ReliabilityRow, Score, SummaryRow, TruthRow, Verdict,
+    AnnotatorRow, CalibratedVerdict, Comparison, Contrast, LeaderboardRow, Message, Pair, ReliabilityRow, Score,
+    SummaryRow, TruthRow, Verdict,
 };
 
 use super::files::Found;
-use super::{labels, of_run, path, training, write};
+use super::{labels, of_run, path, sources, training, write};
 use crate::tests::World;
 
 const PIPELINE: &str = "
@@ -147,6 +148,82 @@ fn labels_tell_of_comparisons_whose_judge_said_something_else() {
     let section = labels::section(&found).unwrap().unwrap();
     let said = "no verdict, since both labels got too little: 0.2000 of 50, it would rather say \"<think>\" 0.9000, \"**\" 0.1000";
     assert!(section.parts[0].facts.ends_with(said), "{}", section.parts[0].facts);
+}
+
+#[test]
+fn sources_have_their_votes_agreement_weight_and_worth() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |annotator: &str, measure: &str, fit: Option<&str>, value| AnnotatorRow {
+        annotator: annotator.to_owned(),
+        measure: measure.to_owned(),
+        truth: None,
+        vote: None,
+        fit: fit.map(str::to_owned),
+        value,
+        rows: 10,
+    };
+    let rows = vec![
+        row("ann", "votes", None, 1234.0),
+        row("ann", "agreement", None, 0.75),
+        row("bob", "votes", None, 7.0),
+        row("ann", "weight", Some("without fold 1"), 9.0),
+        row("ann", "weight", Some("all"), 1.25),
+        row("ann", "without", None, -0.5),
+    ];
+    let found = [table(folder.path(), "jury", rows)];
+    let section = sources::section(&found).unwrap().unwrap();
+    let [part] = &section.parts[..] else { panic!("one part") };
+    assert_eq!((part.title.as_str(), part.facts.as_str()), ("jury.annotators", "2 sources"));
+    let grid = serde_json::to_value(&part.table).unwrap();
+    let cells = |row: usize| -> Vec<&str> {
+        grid["rows"][row].as_array().unwrap().iter().map(|cell| cell["text"].as_str().unwrap()).collect()
+    };
+    assert_eq!(cells(0), ["ann", "1\u{202f}234", "0.7500", "", "1.2500", "\u{2212}0.5000"]);
+    assert_eq!(cells(1), ["bob", "7", "", "", "", ""]);
+    assert_eq!(grid["rows"][0][3]["track"][2], "75.00");
+    assert_eq!(sources::leaderboards(&found).unwrap().map(|section| section.id), None);
+}
+
+#[test]
+fn models_stand_on_a_leaderboard() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = LeaderboardRow {
+        rank: 1,
+        model: "m".to_owned(),
+        win_rate: 0.7,
+        standard_error: Some(0.05),
+        low: Some(0.6),
+        high: Some(0.8),
+        discrete_win_rate: 0.75,
+        wins: 3,
+        draws: 0,
+        losses: 1,
+        items: 4,
+        difference: None,
+        difference_low: None,
+        difference_high: None,
+        common: None,
+        average_length: None,
+        length_controlled: Some(0.65),
+        length_controlled_low: None,
+        length_controlled_high: None,
+    };
+    let (low, high) = (Some(-0.3), Some(-0.1));
+    let second = LeaderboardRow {
+        rank: 2,
+        model: "n".to_owned(),
+        difference: Some(-0.2),
+        difference_low: low,
+        difference_high: high,
+        ..first.clone()
+    };
+    let found = [table(folder.path(), "board", vec![first, second])];
+    let section = sources::leaderboards(&found).unwrap().unwrap();
+    let grid = serde_json::to_value(&section.parts[0].table).unwrap();
+    let texts: Vec<&str> =
+        grid["rows"][1].as_array().unwrap().iter().map(|cell| cell["text"].as_str().unwrap()).collect();
+    let behind = "\u{2212}0.2000 (\u{2212}0.3000 to \u{2212}0.1000)";
+    assert_eq!(texts, ["2", "n", "0.7000 (0.6000 to 0.8000)", "", "0.7500", "0.6500", behind, "4"]);
 }
 
 #[test]
