@@ -1,7 +1,7 @@
 //! The measures that `measure` asks for, on small tables.
 
 use evaluate::{KIND, Measure};
-use harness::Place;
+use harness::{Place, exchanged};
 use kit::rows::{Comparison, LeaderboardRow, Message, Reject, SizedVote, SummaryRow, Verdict, Vote};
 use kit::{Outcome, Result, Stage, Table};
 use serde_json::{Value, json};
@@ -65,22 +65,6 @@ fn verdict(number: usize, p_hat: f64, answer: &str) -> Verdict {
         source_line: None,
     };
     Verdict::of(row, p_hat, None)
-}
-
-/// The same with its sides exchanged.
-fn exchanged(row: Verdict) -> Verdict {
-    Verdict {
-        a_prompt_id: row.b_prompt_id,
-        a_response_id: row.b_response_id,
-        a_prompt: row.b_prompt,
-        a_response: row.b_response,
-        b_prompt_id: row.a_prompt_id,
-        b_response_id: row.a_response_id,
-        b_prompt: row.a_prompt,
-        b_response: row.a_response,
-        p_hat: 1.0 - row.p_hat,
-        ..row
-    }
 }
 
 #[test]
@@ -218,7 +202,7 @@ fn a_judges_errors_are_taken_out_of_its_win_rate() {
     assert!(width(&corrected) > 1.8 * width(&shares[2]), "both samples are uncertain: {corrected:?}");
     assert_eq!(outcome.headlines[0].name, "win_rate/corrected");
     // Gold of exchanged sides says the same, and the other side's rate is what is missing to 1.
-    let turned: Vec<Verdict> = gold[..60].iter().cloned().map(exchanged).collect();
+    let turned: Vec<Verdict> = gold[..60].iter().map(exchanged).collect();
     let place = Place::new().table("verdicts", verdicts.clone()).table("gold", turned);
     run(&place, settings.clone()).unwrap();
     assert_eq!(figure(&place, "win_rate/corrected"), corrected);
