@@ -63,9 +63,9 @@ pub struct RunHead {
 /// When a table cannot be read.
 pub fn view(store: &Store, record: &RunRecord, found: &[Found], run: &Path, folder: &Path) -> Result<View> {
     let sections = [
+        sources::leaderboards(found)?,
         summaries(found)?,
         results(found)?,
-        sources::leaderboards(found)?,
         sources::section(found)?,
         labels::section(found)?,
         labels::reliability(found)?,
