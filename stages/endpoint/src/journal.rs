@@ -1,9 +1,9 @@
 //! The record of answered requests, so that none is paid for twice.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kit::{Context, Digest, Error, Result};
@@ -39,7 +39,7 @@ impl<A: Serialize + DeserializeOwned> Journal<A> {
     /// When the file cannot be read or written.
     pub(crate) fn open(context: &Context<'_>) -> Result<Journal<A>> {
         let path = context.folder.join(NAME);
-        let (mut file, bytes) = open_file(&path)?;
+        let (mut file, bytes) = kit::commit::open_appending(&path)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         if whole < bytes.len() {
             file.set_len(whole as u64).map_err(Error::io(&path))?;
@@ -67,7 +67,7 @@ impl<A: Serialize + DeserializeOwned> Journal<A> {
             let (lines, kept) = (damaged.len(), answers.len());
             let damage = format!("has other bytes than were written, lines: {lines}, the first of them {first}");
             context.set_aside(NAME, &format!("{damage} ({kept} answers of other lines are kept)"))?;
-            file = open_file(&path)?.0;
+            file = kit::commit::open_appending(&path)?.0;
             file.write_all(&good).and_then(|()| file.sync_data()).map_err(Error::io(&path))?;
         }
         if older > 0 {
@@ -177,20 +177,10 @@ fn read_line<A: DeserializeOwned>(line: &[u8]) -> Line<A> {
     }
 }
 
-/// Opens a file for appending, with the bytes that it has.
-fn open_file(path: &Path) -> Result<(File, Vec<u8>)> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    }
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(Error::io(path))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(Error::io(path))?;
-    Ok((file, bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::path::Path;
     use std::sync::Mutex;
 
     use kit::{Event, Interrupt, Seed};

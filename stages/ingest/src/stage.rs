@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use kit::rows::Verdict;
 use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
     Table,
@@ -31,19 +32,7 @@ impl Ingest {
                 without.extend(lacks(&models).then_some("model"));
                 without
             }
-            Table::Verdicts => vec![
-                "ab_logp_a",
-                "ab_logp_b",
-                "ab_mass",
-                "ab_p",
-                "ba_logp_a",
-                "ba_logp_b",
-                "ba_mass",
-                "ba_p",
-                "position_gap",
-                "bounded",
-                "template",
-            ],
+            Table::Verdicts => Verdict::OF_QUESTIONS.to_vec(),
             Table::Votes => {
                 let log_odds = layout.is_some_and(|layout| layout.scaled().is_none());
                 let lengths = lacks(&[Column::Length0]);

@@ -1,5 +1,6 @@
 //! The stage contract of `jury`: ports, checks, forecast, run.
 
+use kit::rows::Verdict;
 use kit::{
     Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage, Table,
 };
@@ -47,21 +48,8 @@ impl Stage for Jury {
     }
 
     fn outputs(&self) -> Vec<OutputPort> {
-        let verdicts = [
-            "ab_logp_a",
-            "ab_logp_b",
-            "ab_mass",
-            "ab_p",
-            "ba_logp_a",
-            "ba_logp_b",
-            "ba_mass",
-            "ba_p",
-            "position_gap",
-            "bounded",
-            "template",
-        ];
         vec![
-            verdicts.into_iter().fold(OutputPort::new(Table::Verdicts), OutputPort::without),
+            Verdict::OF_QUESTIONS.into_iter().fold(OutputPort::new(Table::Verdicts), OutputPort::without),
             OutputPort::new(Table::Annotators),
             OutputPort::new(Table::Summary),
             OutputPort::new(Table::Rejects),

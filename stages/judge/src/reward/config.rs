@@ -1,25 +1,11 @@
 //! The keys of a judge that is a reward model, and its ports.
 
+use kit::rows::Verdict;
 use kit::{Finding, OutputPort, Table};
 
 use crate::config::{Judge, Orders, least_mass, max_low_mass};
 use crate::labels::Labels;
 use crate::template::Form;
-
-/// The columns of `verdicts` that are of questions to a language model.
-const OF_QUESTIONS: [&str; 11] = [
-    "ab_logp_a",
-    "ab_logp_b",
-    "ab_mass",
-    "ab_p",
-    "ba_logp_a",
-    "ba_logp_b",
-    "ba_mass",
-    "ba_p",
-    "position_gap",
-    "bounded",
-    "template",
-];
 
 impl Judge {
     /// Findings about the values where the judge is a reward model.
@@ -72,7 +58,7 @@ impl Judge {
 
 /// The outputs of a reward model as judge.
 pub(crate) fn outputs() -> Vec<OutputPort> {
-    let verdicts = OF_QUESTIONS.into_iter().fold(OutputPort::new(Table::Verdicts), OutputPort::without);
+    let verdicts = Verdict::OF_QUESTIONS.into_iter().fold(OutputPort::new(Table::Verdicts), OutputPort::without);
     let scores =
         ["logp", "finish"].into_iter().fold(OutputPort::named("scores", Table::Responses), OutputPort::without);
     vec![verdicts, scores, OutputPort::new(Table::Summary), OutputPort::new(Table::Rejects)]

@@ -4,14 +4,15 @@
 //! what an earlier process recorded. A record is used only where its bytes are those that were written.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::commit::open_appending;
 use crate::contract::context::{Context, SCRATCH};
 use crate::contract::event::Event;
 use crate::digest::Digest;
@@ -45,7 +46,7 @@ impl<'a> Batches<'a> {
     /// When the file cannot be read or written.
     pub fn open(context: &'a Context<'a>, name: &str, work: &str) -> Result<Batches<'a>> {
         let (name, work) = (format!("{SCRATCH}/batches/{name}"), work.to_owned());
-        let (file, bytes) = open_file(&context.folder.join(&name))?;
+        let (file, bytes) = open_appending(&context.folder.join(&name))?;
         let mut batches =
             Batches { context, name, work, file, known: VecDeque::new(), done: 0, length: 0, synced: Instant::now() };
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -126,20 +127,9 @@ impl<'a> Batches<'a> {
     fn set_aside(&mut self, damage: &str) -> Result<()> {
         self.context.set_aside(&self.name, damage)?;
         self.known.clear();
-        self.file = open_file(&self.path())?.0;
+        self.file = open_appending(&self.path())?.0;
         Ok(())
     }
-}
-
-/// Opens a file for appending, with the bytes that it has.
-fn open_file(path: &std::path::Path) -> Result<(File, Vec<u8>)> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    }
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(Error::io(path))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(Error::io(path))?;
-    Ok((file, bytes))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! Temporary file in the same folder, write, fsync, rename, fsync of the folder. A set of files becomes visible through
 //! a manifest that is committed last. A reader trusts nothing that no manifest names.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -142,6 +142,20 @@ pub fn read_sealed<T: DeserializeOwned>(path: &Path) -> Result<Sealed<T>> {
 /// When the file system refuses.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io(folder))
+}
+
+/// Opens a file for appending, made where it is not there, with the bytes that it has.
+///
+/// # Errors
+/// When it cannot be made or read.
+pub fn open_appending(path: &Path) -> Result<(File, Vec<u8>)> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(Error::io(path))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+    Ok((file, bytes))
 }
 
 #[cfg(test)]

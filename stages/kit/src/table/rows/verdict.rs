@@ -159,6 +159,21 @@ rows! {
 }
 
 impl Verdict {
+    /// The columns of `verdicts` that are of questions to a language model.
+    pub const OF_QUESTIONS: [&str; 11] = [
+        "ab_logp_a",
+        "ab_logp_b",
+        "ab_mass",
+        "ab_p",
+        "ba_logp_a",
+        "ba_logp_b",
+        "ba_mass",
+        "ba_p",
+        "position_gap",
+        "bounded",
+        "template",
+    ];
+
     /// A label of a comparison that no judge's log-probs stand behind.
     pub fn of(row: Comparison, p_hat: f64, judge: Option<String>) -> Verdict {
         Verdict {
