@@ -219,7 +219,7 @@ impl Checker<'_> {
 
     /// Findings about a stage, checked alone.
     fn found_in(&self, declared: &Declared, stage: &dyn Stage) -> Vec<Finding> {
-        let mut found = stage.check();
+        let mut found = stage.findings(&declared.config);
         let word = declared.kind.as_deref().unwrap_or_default();
         // Files that the configuration names have to be there.
         for file in stage.files().into_iter().filter(|file| !file.exists()) {

@@ -103,6 +103,12 @@ impl Compare {
         matches!(self.joint, Some(Joint::Nearest(_)))
     }
 
+    /// Keys with a default that have no effect with these values, each with the reason.
+    pub(crate) fn without_effect(&self) -> Vec<Finding> {
+        let text = "without effect: only comparisons `within` a prompt leave equal texts out";
+        self.within.is_none().then(|| Finding::at("equal_texts", text)).into_iter().collect()
+    }
+
     /// Findings beyond types and unknown keys.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -115,9 +121,6 @@ impl Compare {
         }
         if self.needs_embeddings() && self.embeddings.is_none() {
             wrong("joint", "`nearest` needs the input `embeddings`; the stage `embed` writes them");
-        }
-        if self.equal_texts == EqualTexts::Keep && self.within.is_none() {
-            wrong("equal_texts", "without effect: only comparisons `within` a prompt leave equal texts out");
         }
         for (path, zero) in [
             ("within.random", self.within == Some(Within::Random(0))),

@@ -128,6 +128,10 @@ impl Stage for Compare {
         self.findings()
     }
 
+    fn idle_keys(&self) -> Vec<Finding> {
+        self.without_effect()
+    }
+
     fn draws(&self) -> bool {
         true
     }
@@ -313,6 +317,15 @@ mod tests {
         let digest = Digest::of(format!("{rows:?}{near:?}").as_bytes()).short(16);
         assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "2");
         assert_eq!(digest, "f3472616095c1e3a");
+    }
+
+    #[test]
+    fn equal_texts_are_within_a_prompt() {
+        let found = |more: Value| {
+            harness::keys_found(&crate::KIND, &harness::with(json!({"from": "x", "equal_texts": "drop"}), &more))
+        };
+        assert_eq!(found(json!({"within": "all"})), [""; 0]);
+        assert_eq!(found(json!({"joint": {"random": 2}})), ["equal_texts"]);
     }
 
     #[test]

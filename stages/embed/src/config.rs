@@ -110,30 +110,22 @@ impl Embed {
 
     /// Findings about where the encoder is.
     fn findings_of_model(&self) -> Vec<Finding> {
-        let (given, text) = match (&self.model, &self.endpoint) {
-            (None, None) => return vec![Finding::at("", "needs `model` (a folder) or `endpoint` (a remote encoder)")],
-            (Some(_), Some(_)) => return vec![Finding::at("endpoint", "there is a `model` too; give one of the two")],
-            (Some(_), None) => (
-                vec![
-                    ("dimensions", self.dimensions.is_some()),
-                    ("texts_per_request", self.texts_per_request != texts_per_request()),
-                ],
-                "without effect with `model`: it is for an `endpoint`",
-            ),
-            (None, Some(_)) => (
-                vec![
-                    ("tokens_per_batch", self.tokens_per_batch != tokens::tokens_per_batch()),
-                    ("dtype", !self.dtype.is_default()),
-                ],
-                "without effect with `endpoint`: the endpoint computes",
-            ),
+        match (&self.model, &self.endpoint) {
+            (None, None) => vec![Finding::at("", "needs `model` (a folder) or `endpoint` (a remote encoder)")],
+            (Some(_), Some(_)) => vec![Finding::at("endpoint", "there is a `model` too; give one of the two")],
+            (Some(_), None) => Vec::new(),
+            (None, Some(endpoint)) => endpoint.check::<Vectors>(),
+        }
+    }
+
+    /// Keys with a default that have no effect with these values, each with the reason.
+    pub(crate) fn without_effect(&self) -> Vec<Finding> {
+        let (keys, text) = match self.endpoint {
+            None => (["dimensions", "texts_per_request"], "without effect with `model`: it is for an `endpoint`"),
+            Some(_) => (["tokens_per_batch", "dtype"], "without effect with `endpoint`: the endpoint computes"),
         };
-        let given = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| Finding::at(key, text));
-        let of_endpoint = self
-            .endpoint
-            .iter()
-            .flat_map(|endpoint| endpoint.check::<Vectors>().into_iter().chain(endpoint.no_alternatives()));
-        of_endpoint.chain(given).collect()
+        let idle = keys.into_iter().map(|key| Finding::at(key, text));
+        idle.chain(self.endpoint.is_some().then(endpoint::no_alternatives)).collect()
     }
 }
 

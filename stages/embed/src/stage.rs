@@ -9,8 +9,7 @@ use kit::{
     Outlook, OutputPort, Result, Stage, Table,
 };
 use lm::{Load, Purpose};
-use tokens::cost;
-use tokens::lm_error;
+use tokens::{cost, kinds, lm_error};
 
 use crate::config::Embed;
 use crate::embedding::{Embedding, Texts};
@@ -86,7 +85,7 @@ impl Stage for Embed {
         let from = DistinctPrompts::TABLES[1..].iter().fold(from, |from, &table| from.or(table));
         let model = self.model.iter().map(|model| {
             let port = InputPort::new("model", model, Table::Model);
-            port.shares("model", lm::LANGUAGE_MODEL)
+            kinds::language_model(port, kinds::REWARDS_ELSEWHERE)
         });
         std::iter::once(from).chain(model).collect()
     }
@@ -100,7 +99,12 @@ impl Stage for Embed {
         self.findings()
     }
 
+    fn idle_keys(&self) -> Vec<Finding> {
+        self.without_effect()
+    }
+
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
+        kinds::refuse_rewards(model, kinds::REWARDS_ELSEWHERE)?;
         lm::check_sentence_encoder(model).map(|()| None).map_err(lm_error)
     }
 

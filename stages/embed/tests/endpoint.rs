@@ -1,6 +1,6 @@
 //! Embedding through an endpoint on the loopback interface.
 
-use embed::Embed;
+use embed::{Embed, KIND};
 use harness::Place;
 use harness::server::{Server, Treatment};
 use kit::rows::{Embedding, Message, Prompt, Reject};
@@ -165,10 +165,7 @@ fn an_endpoint_that_is_away_is_returned_to_and_no_vector_is_paid_for_twice() {
 
 #[test]
 fn settings_are_checked() {
-    let findings = |settings: Value| -> Vec<String> {
-        let stage: Embed = serde_json::from_value(harness::with(json!({"from": "data"}), &settings)).unwrap();
-        stage.check().iter().map(|finding| finding.path.join(".")).collect()
-    };
+    let findings = |settings: Value| harness::keys_found(&KIND, &harness::with(json!({"from": "data"}), &settings));
     assert_eq!(findings(json!({})), [""]);
     assert_eq!(
         findings(json!({"model": "m/x", "dimensions": 3, "texts_per_request": 9})),
@@ -179,4 +176,8 @@ fn settings_are_checked() {
         findings(json!({"endpoint": endpoint, "texts_per_request": 0, "dtype": "bf16"})),
         ["texts_per_request", "endpoint.body.dimensions", "dtype"]
     );
+    // The value that a key has anyway is as idle as another.
+    let endpoint = json!({"url": "http://h/v1", "model": "m", "top_logprobs": 20});
+    assert_eq!(findings(json!({"endpoint": endpoint, "dtype": "f32"})), ["dtype", "endpoint.top_logprobs"]);
+    assert_eq!(findings(json!({"model": "m/x", "dimensions": null, "texts_per_request": 64})), ["texts_per_request"]);
 }

@@ -140,6 +140,11 @@ pub const SENT_KEYS: &[&str] = &["endpoint.url", "endpoint.model", "endpoint.hea
 /// Headers that are set by themselves.
 const OUR_HEADERS: [&str; 5] = ["content-type", "content-length", "host", "transfer-encoding", "connection"];
 
+/// The finding that a stage other than a judge reads no alternatives.
+pub fn no_alternatives() -> Finding {
+    Finding::at("endpoint.top_logprobs", "without effect: only a judge asks for alternatives to a token")
+}
+
 impl Endpoint {
     /// Address of requests.
     pub fn address(&self, path: &str) -> String {
@@ -277,12 +282,6 @@ impl Endpoint {
             all += Usage::ahead(&self.known_by(protocol, &question), output);
         }
         Ok(self.cost_note(all.input, all.output))
-    }
-
-    /// The finding that a stage other than a judge reads no alternatives.
-    pub fn no_alternatives(&self) -> Option<Finding> {
-        let text = "without effect: only a judge asks for alternatives to a token";
-        (self.top_logprobs != top_logprobs()).then(|| Finding::at("endpoint.top_logprobs", text))
     }
 
     /// The place where requests go, for a forecast.

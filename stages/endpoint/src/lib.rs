@@ -22,7 +22,7 @@ mod workers;
 
 pub use asking::{Asking, Questions, RequestResult};
 pub use chat::{Completion, Completions, Conversation, Draw};
-pub use config::{EXECUTION_KEYS, Endpoint, SENT_KEYS};
+pub use config::{EXECUTION_KEYS, Endpoint, SENT_KEYS, no_alternatives};
 pub use json::read as read_json;
 pub use protocol::{Content, Form, Protocol};
 pub use reply::words;

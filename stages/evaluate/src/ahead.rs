@@ -1,6 +1,6 @@
 //! The forecast of measuring, from what the inputs are expected to hold.
 
-use kit::{Ahead, Amount, Forecast, Outlook, Table};
+use kit::{Ahead, Amount, Forecast, Outlook};
 use lm::{Load, Purpose};
 use tokens::cost;
 
@@ -13,7 +13,7 @@ pub(crate) fn estimate(stage: &Evaluate, ahead: &Ahead<'_>) -> Outlook {
     let mut forecast = Forecast::of_rows(rows);
     let Some(pairs) = ahead.input("pairs") else { return Outlook::of(forecast) };
     if let (Some(count), Some(prompt), Some(response)) = (pairs.rows, pairs.prompt_tokens, pairs.response_tokens) {
-        let models = if ahead.table_of("reference") == Some(Table::Model) { 2.0 } else { 1.0 };
+        let models = stage.models(ahead.table_of("reference")) as f64;
         let sides = 2.0 * count.value as f64 * models;
         let tokens = sides * (prompt + response);
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));

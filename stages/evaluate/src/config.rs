@@ -1,6 +1,6 @@
 //! The configuration of `evaluate`: its field docs are the manual.
 
-use kit::{Finding, Input};
+use kit::{Finding, Input, Table};
 use lm::Dtype;
 use objective::Mixture;
 use schemars::JsonSchema;
@@ -18,7 +18,7 @@ pub struct Evaluate {
     /// Held-out pairs: gives `scores`, accuracy and margins. Needs `model`.
     #[serde(default)]
     pub pairs: Option<Input>,
-    /// The policy that the pairs are scored with.
+    /// The policy that the pairs are scored with; for the objective `reward` the reward model.
     #[serde(default)]
     pub model: Option<Input>,
     /// The baseline of the policy: the reference model, or a `reference` table of these pairs. Without it margins are
@@ -28,7 +28,7 @@ pub struct Evaluate {
     /// The objective (or a list of objectives) whose loss is computed for each pair, with its knobs as in `train`.
     /// Those that are functions of a whole batch (`rpo`, `aot`, `kto`) have no loss for a pair. Margins are of what it
     /// compares: `jpo` and its kin add the prompt part, `ipo_norm`, `dpo_norm` and its kin (and without a reference
-    /// `simpo` and `orpo`) count per token.
+    /// `simpo` and `orpo`) count per token. With `reward` margins are differences of rewards, which are log-odds.
     #[serde(default)]
     pub objective: Option<Mixture>,
     /// With it margins are also read as probabilities, sigmoid(beta margin), and compared with `p_hat`. Without it the
@@ -154,6 +154,16 @@ impl Evaluate {
         self.objective.as_ref().is_some_and(Mixture::needs_prompt_part)
     }
 
+    /// True where a reward model scores the pairs.
+    pub(crate) fn of_rewards(&self) -> bool {
+        self.objective.as_ref().is_some_and(Mixture::needs_rewards)
+    }
+
+    /// Number of models that score the pairs, `reference` being the table that is given as one.
+    pub(crate) fn models(&self, reference: Option<Table>) -> u64 {
+        1 + u64::from(reference == Some(Table::Model) && !self.of_rewards())
+    }
+
     /// The factor between margins and rewards, and whether it makes them log-odds.
     pub(crate) fn beta(&self) -> Option<(f64, bool)> {
         let lead = self.objective.as_ref().map(Mixture::lead);
@@ -168,7 +178,6 @@ impl Evaluate {
                 ("baseline", baseline),
                 ("policy_side", side),
                 ("ties", self.ties.is_some()),
-                ("tie_when", self.tie_when != TieWhen::Half),
                 ("undecided", self.undecided.is_some()),
                 ("bootstrap", self.bootstrap.is_some()),
             ] {
@@ -195,7 +204,6 @@ impl Evaluate {
             ("reference", self.reference.is_some()),
             ("objective", self.objective.is_some()),
             ("beta", self.beta.is_some()),
-            ("tokens", self.tokens != RowRules::default()),
         ];
         if self.pairs.is_none() {
             for (key, _) in given.into_iter().filter(|(_, given)| *given) {
@@ -209,10 +217,6 @@ impl Evaluate {
         if let Some(objective) = &self.objective {
             for (key, text) in objective.check() {
                 find(format!("objective.{key}").trim_end_matches('.'), text);
-            }
-            if objective.needs_rewards() {
-                let name = objective.name();
-                find("objective", format!("`{name}` is of reward models; the pairs here are scored by a policy"));
             }
             if !objective.separable() {
                 let name = objective.name();
@@ -232,6 +236,17 @@ impl Evaluate {
 }
 
 impl Evaluate {
+    /// Keys with a default that have no effect with these values, each with the reason.
+    pub(crate) fn without_effect(&self) -> Vec<Finding> {
+        let all = |of: &Option<Input>, keys: &[&str], why: &str| -> Vec<Finding> {
+            if of.is_some() { Vec::new() } else { keys.iter().map(|key| Finding::at(key, why)).collect() }
+        };
+        let pairs = ["tokens", "dtype", "tokens_per_batch"];
+        let mut idle = all(&self.pairs, &pairs, "without effect: there are no `pairs` to score");
+        idle.extend(all(&self.verdicts, &["tie_when"], "without effect: there are no `verdicts`"));
+        idle
+    }
+
     /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();

@@ -48,7 +48,11 @@ impl Pairs {
         context: &Context<'_>,
         rows: impl Iterator<Item = Result<Pair>>,
     ) -> Result<Pairs> {
-        let reader = SequenceReader::of_rows(&context.model("model")?.path, &stage.tokens)?;
+        let folder = &context.model("model")?.path;
+        let reader = match stage.of_rewards() {
+            true => SequenceReader::of_reward_model(folder, stage.tokens.text_rules(), stage.tokens.max_tokens)?,
+            false => SequenceReader::of_rows(folder, &stage.tokens)?,
+        };
         let mut pairs = Pairs {
             kept: Vec::new(),
             rejects: Vec::new(),

@@ -12,8 +12,13 @@ pub(crate) fn summarise(scores: &[Score], beta: Option<(f64, bool)>, summary: &m
             summary.mean(&format!("{metric}{ending}"), rows.iter().map(|row| value(row)), note);
         };
         mean("margin", &|row| row.margin, "score of chosen less rejected, in nats");
-        mean("logps/chosen", &|row| row.policy_chosen_logp, "policy, response part");
-        mean("logps/rejected", &|row| row.policy_rejected_logp, "policy, response part");
+        for (metric, value, note) in PARTS {
+            let values: Vec<f64> = rows.iter().filter_map(|row| value(row)).collect();
+            summary.mean(&format!("{metric}{ending}"), values.into_iter(), note);
+        }
+        let mut mean = |metric: &str, value: &dyn Fn(&Score) -> f64, note: &str| {
+            summary.mean(&format!("{metric}{ending}"), rows.iter().map(|row| value(row)), note);
+        };
         let soft = |row: &Score| if row.correct { row.p_hat } else { 1.0 - row.p_hat };
         mean("accuracy/soft", &soft, "p_hat of the side that the margin prefers");
         if let Some((beta, _)) = beta {
@@ -23,12 +28,48 @@ pub(crate) fn summarise(scores: &[Score], beta: Option<(f64, bool)>, summary: &m
             let note = format!("sigmoid({beta} margin) against p_hat");
             mean("brier", &|row| (sigmoid(beta * row.margin) - row.p_hat).powi(2), &note);
             mean("log_loss", &|row| log_loss(beta * row.margin, row.p_hat), &note);
+            let error = calibration_error(rows.iter().map(|row| (sigmoid(beta * row.margin), row.p_hat)));
+            let note = format!("expected calibration error of sigmoid({beta} margin) over {BINS} bins of [0.5, 1]");
+            summary.point(&format!("ece{ending}"), error, rows.len(), &note);
         }
         let losses = rows.iter().filter_map(|row| row.loss);
         summary.mean(&format!("loss{ending}"), losses, "the objective's, unweighted");
         let correct = rows.iter().map(|row| row.correct);
         summary.share(&format!("accuracy{ending}"), correct, "margin above 0 for the chosen side");
     }
+}
+
+/// A column of the scores with the figure that is its mean.
+type Part = (&'static str, fn(&Score) -> Option<f64>, &'static str);
+
+/// The numbers of either side, where the rows have them.
+const PARTS: [Part; 4] = [
+    ("logps/chosen", |row| row.policy_chosen_logp, "policy, response part"),
+    ("logps/rejected", |row| row.policy_rejected_logp, "policy, response part"),
+    ("rewards/chosen", |row| row.chosen_reward, "the reward model's number"),
+    ("rewards/rejected", |row| row.rejected_reward, "the reward model's number"),
+];
+
+/// Bins of the calibration error.
+const BINS: usize = 10;
+
+/// Expected calibration error of (probability, label): over bins of equal width of the preferred side's probability in
+/// [0.5, 1], the mean distance of that from the label of the same side, by rows. A probability of 1/2 is half right.
+fn calibration_error(rows: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let (mut bins, mut count) = ([0.0; BINS], 0.0);
+    for (p, label) in rows {
+        let confidence = p.max(1.0 - p);
+        let right = if p == 0.5 {
+            0.5
+        } else if p > 0.5 {
+            label
+        } else {
+            1.0 - label
+        };
+        bins[(((confidence - 0.5) * 2.0 * BINS as f64) as usize).min(BINS - 1)] += confidence - right;
+        count += 1.0;
+    }
+    bins.iter().map(|sum| sum.abs()).sum::<f64>() / count
 }
 
 fn sigmoid(x: f64) -> f64 {
@@ -49,8 +90,10 @@ mod tests {
             pair_id: format!("{form}{margin}"),
             form: form.to_owned(),
             p_hat,
-            policy_chosen_logp: -10.0,
-            policy_rejected_logp: -12.0,
+            chosen_reward: None,
+            rejected_reward: None,
+            policy_chosen_logp: Some(-10.0),
+            policy_rejected_logp: Some(-12.0),
             policy_chosen_prompt_logp: None,
             policy_rejected_prompt_logp: None,
             reference_chosen_logp: None,
@@ -85,7 +128,9 @@ mod tests {
         let log_loss = |p: f64, q: f64| -(p * q.ln() + (1.0 - p) * (1.0 - q).ln());
         let expected = (log_loss(0.9, 0.731_059) + log_loss(0.6, 0.377_541) + log_loss(0.8, 0.5)) / 3.0;
         assert!((value(&summary, "log_loss") - expected).abs() < 1e-5);
-        assert!(summary.rows.iter().all(|row| row.metric != "loss"));
+        // Each in a bin of its own: 0.731059 of 0.9, 1 - 0.377541 of 1 - 0.6, 0.5 of 0.5.
+        assert!((value(&summary, "ece") - (0.168_941 + 0.222_459) / 3.0).abs() < 1e-6);
+        assert!(summary.rows.iter().all(|row| row.metric != "loss" && !row.metric.starts_with("rewards/chosen")));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Held-out pairs under policy and reference.
+//! Held-out pairs under policy and reference, or under a reward model.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,17 @@ use kit::rows::{ReferenceRow, Score};
 use kit::{Batches, Context, Error, Result, Table};
 use lm::{Decoder, LogProbs, Sequence};
 use objective::{Batch, Edge, Mixture, SequenceLogps};
-use tokens::{lm_error, load_decoder};
+use tokens::{lm_error, load_decoder, load_reward_model};
 
 use crate::config::Evaluate;
 use crate::pairs::{PairTokens, Pairs, SideTokens};
 
 /// Scores the pairs; the rows are sorted by pair id.
 pub(crate) fn score(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> Result<Vec<Score>> {
-    let models = 1 + u64::from(context.table_of("reference") == Some(Table::Model));
+    let models = stage.models(context.table_of("reference"));
     let policy = log_probs(stage, context, pairs, "model", (0, models))?;
     let reference = match context.table_of("reference") {
+        _ if stage.of_rewards() => None,
         None => None,
         Some(Table::Model) => Some(log_probs(stage, context, pairs, "reference", (1, models))?),
         Some(_) => Some(look_up(stage, context, pairs)?),
@@ -29,7 +30,8 @@ pub(crate) fn score(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> R
     Ok(scores)
 }
 
-/// (response, prompt) log-probs of every side under the model of an input. `(place, of)` counts models, for progress.
+/// (response, prompt) log-probs of every side under the model of an input, or (reward, 0). `(place, of)` counts models,
+/// for progress.
 fn log_probs(
     stage: &Evaluate,
     context: &Context<'_>,
@@ -37,7 +39,8 @@ fn log_probs(
     key: &str,
     (place, of): (u64, u64),
 ) -> Result<Vec<(f64, f64)>> {
-    let decoder = load_decoder(context, key, stage.dtype)?;
+    let load = if stage.of_rewards() { load_reward_model } else { load_decoder };
+    let decoder = load(context, key, stage.dtype)?;
     let total = 2 * pairs.kept.len() as u64;
     let mut result = Vec::new();
     let mut finished = Batches::open(context, &format!("{key}.jsonl"), key)?;
@@ -58,6 +61,9 @@ fn score_batch(stage: &Evaluate, decoder: &Decoder, key: &str, batch: &[&SideTok
             side.sequence.ids.len()
         )));
     }
+    if stage.of_rewards() {
+        return reward_batch(stage, decoder, key, batch);
+    }
     let sequences: Vec<&Sequence> = batch.iter().map(|side| &side.sequence).collect();
     let scored = decoder.score(&sequences, stage.prompt_part(), stage.tokens_per_batch).map_err(lm_error)?;
     let finite = batch.iter().zip(scored).map(|(side, LogProbs { response, prompt })| {
@@ -71,6 +77,19 @@ fn score_batch(stage: &Evaluate, decoder: &Decoder, key: &str, batch: &[&SideTok
         )))
     });
     finite.collect()
+}
+
+fn reward_batch(stage: &Evaluate, decoder: &Decoder, key: &str, batch: &[&SideTokens]) -> Result<Vec<(f64, f64)>> {
+    let texts: Vec<&[u32]> = batch.iter().map(|side| side.sequence.ids.as_slice()).collect();
+    let rewards = decoder.rewards(&texts, stage.tokens_per_batch).map_err(|error| {
+        let lm::Error::NotFinite(text) = &error else { return lm_error(error) };
+        // Which one it is, is not in the error of a batch.
+        let fails = |side: &&&SideTokens| decoder.rewards(&[side.sequence.ids.as_slice()], usize::MAX).is_err();
+        let named = batch.iter().find(fails);
+        let named = named.map(|side| format!("response `{}` under prompt `{}`: ", side.response_id, side.prompt_id));
+        Error::data(format!("`{key}`: {}{text}", named.unwrap_or_default()))
+    })?;
+    Ok(rewards.into_iter().map(|reward| (reward, 0.0)).collect())
 }
 
 /// Cuts the sides into batches; a kill costs the one in work.
@@ -126,7 +145,7 @@ fn look_up(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> Result<Vec
     pairs.sides().map(find).collect()
 }
 
-/// (response, prompt) log-probs of the chosen and of the rejected side.
+/// (response, prompt) log-probs of the chosen and of the rejected side; of a reward model (reward, 0).
 pub(crate) type Sides = ((f64, f64), (f64, f64));
 
 pub(crate) fn row(stage: &Evaluate, pair: &PairTokens, policy: Sides, reference: Option<Sides>) -> Result<Score> {
@@ -145,12 +164,15 @@ pub(crate) fn row(stage: &Evaluate, pair: &PairTokens, policy: Sides, reference:
     let loss = |objective| loss(objective, pair, [chosen, rejected]);
     let loss = stage.objective.as_ref().map(loss).transpose()?;
     let prompt = |side: (f64, f64)| joint.then_some(side.1);
+    let (rewards, log_probs) = if stage.of_rewards() { (Some(policy), None) } else { (None, Some(policy)) };
     Ok(Score {
         pair_id: pair.pair_id.clone(),
         form: pair.form.clone(),
         p_hat: pair.p_hat,
-        policy_chosen_logp: policy.0.0,
-        policy_rejected_logp: policy.1.0,
+        chosen_reward: rewards.map(|sides| sides.0.0),
+        rejected_reward: rewards.map(|sides| sides.1.0),
+        policy_chosen_logp: log_probs.map(|sides| sides.0.0),
+        policy_rejected_logp: log_probs.map(|sides| sides.1.0),
         policy_chosen_prompt_logp: prompt(policy.0),
         policy_rejected_prompt_logp: prompt(policy.1),
         reference_chosen_logp: reference.map(|sides| sides.0.0),

@@ -7,12 +7,30 @@ use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
     Table,
 };
-use tokens::lm_error;
+use tokens::kinds;
 
 use crate::config::Evaluate;
 use crate::pairs::Pairs;
 use crate::summary::Summary;
 use crate::{ahead, preference, scores, truth, utility, win_rate};
+
+/// The ways on from a model of the other kind.
+const LANGUAGE_INSTEAD: &str =
+    "`train` with the objective `reward` makes a reward model of it, other objectives measure it";
+const REWARD_INSTEAD: &str = "it is measured with `objective: {name: reward}`";
+
+/// The columns of `scores` that are of reward models, and of policies.
+const OF_REWARDS: [&str; 2] = ["chosen_reward", "rejected_reward"];
+const OF_POLICIES: [&str; 8] = [
+    "policy_chosen_logp",
+    "policy_rejected_logp",
+    "policy_chosen_prompt_logp",
+    "policy_rejected_prompt_logp",
+    "reference_chosen_logp",
+    "reference_rejected_logp",
+    "reference_chosen_prompt_logp",
+    "reference_rejected_prompt_logp",
+];
 
 impl Evaluate {
     fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
@@ -73,7 +91,7 @@ impl Evaluate {
         notes.extend(pairs.displaced_remark());
         notes.extend(pairs.stopped.remark());
         let tokens: u64 = pairs.sides().map(|side| side.sequence.ids.len() as u64).sum();
-        let models = 1 + u64::from(context.table_of("reference") == Some(Table::Model));
+        let models = self.models(context.table_of("reference"));
         Ok(Forecast {
             rows: Amount::exact(pairs.rows + tables),
             tokens: Some(Amount::at_most(tokens * models)),
@@ -86,19 +104,26 @@ impl Evaluate {
 
 impl Stage for Evaluate {
     fn version(&self) -> String {
-        format!("5+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("6+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
         let mut inputs = Vec::new();
         inputs.extend(self.pairs.iter().map(|from| InputPort::new("pairs", from, Table::Pairs)));
-        inputs.extend(
-            self.model
-                .iter()
-                .map(|from| InputPort::new("model", from, Table::Model).shares("model", lm::LANGUAGE_MODEL)),
-        );
+        inputs.extend(self.model.iter().map(|from| {
+            let input = InputPort::new("model", from, Table::Model);
+            match self.of_rewards() {
+                true => kinds::reward_model(input, LANGUAGE_INSTEAD),
+                false => kinds::language_model(input, REWARD_INSTEAD),
+            }
+        }));
         inputs.extend(self.reference.iter().map(|from| {
+            if self.of_rewards() {
+                let input = InputPort::new("reference", from, Table::Reference).or(Table::Model);
+                return input.idle("`reward` measures no log-ratio");
+            }
             let input = InputPort::new("reference", from, Table::Reference).or(Table::Model);
+            let input = kinds::language_model(input, "leave `reference` out with the objective `reward`");
             let input = input.shares("dtype", self.dtype.name()).shares("tokens", self.tokens.setting());
             let fix = "set `prompt_part: true` in the stage that scores the reference";
             if self.prompt_part() { input.needs("prompt_logp").fixed_by(fix) } else { input }
@@ -114,7 +139,8 @@ impl Stage for Evaluate {
     fn outputs(&self) -> Vec<OutputPort> {
         let mut outputs = vec![OutputPort::new(Table::Summary), OutputPort::new(Table::Rejects)];
         if self.pairs.is_some() {
-            outputs.insert(0, OutputPort::new(Table::Scores));
+            let without: &[_] = if self.of_rewards() { &OF_POLICIES } else { &OF_REWARDS };
+            outputs.insert(0, without.iter().fold(OutputPort::new(Table::Scores), |port, name| port.without(name)));
         }
         outputs
     }
@@ -123,12 +149,20 @@ impl Stage for Evaluate {
         self.findings()
     }
 
+    fn idle_keys(&self) -> Vec<Finding> {
+        self.without_effect()
+    }
+
     fn draws(&self) -> bool {
         self.bootstrap.is_some()
     }
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
-        lm::check_decoder(model).map(|usable| usable.no_messages).map_err(lm_error)
+        let usable = match self.of_rewards() {
+            true => kinds::check_reward_model(model, LANGUAGE_INSTEAD)?,
+            false => kinds::check_language_model(model, REWARD_INSTEAD)?,
+        };
+        Ok(usable.no_messages)
     }
 
     fn remarks(&self) -> Vec<Finding> {

@@ -31,6 +31,12 @@ impl Summary {
         self.add(metric, mean(&values.collect::<Vec<_>>()), NORMAL, note);
     }
 
+    /// A figure without an interval.
+    pub(crate) fn point(&mut self, metric: &str, value: f64, rows: usize, note: &str) {
+        let rows = rows as u64;
+        self.add(metric, (rows > 0).then_some(Estimate { value, interval: None, rows }), "", note);
+    }
+
     pub(crate) fn correlation(&mut self, metric: &str, pairs: &[(f64, f64)], note: &str) {
         self.add(metric, correlation(pairs), "Fisher interval", note);
     }

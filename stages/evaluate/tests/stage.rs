@@ -1,10 +1,12 @@
 //! The stage end to end on tiny models.
 
-use evaluate::Evaluate;
+use evaluate::{Evaluate, KIND};
 use harness::{Place, lines, oracles, pairs};
 use kit::rows::{Comparison, Message, ReferenceRow, Reject, Response, Score, SummaryRow, TruthRow, Utility, Verdict};
 use kit::{Amount, Outcome, Result, Stage, Table};
+use lm::{Decoder, Device};
 use serde_json::{Value, json};
+use tokens::{RowRules, SequenceReader};
 
 fn stage(settings: Value) -> Evaluate {
     serde_json::from_value(settings).unwrap()
@@ -49,7 +51,7 @@ fn margins_are_differences_of_pytorchs_log_ratios() {
         let ratio = |side| oracle("llama", "pairs", side, index).0 - oracle("qwen2", "pairs", side, index).0;
         let margin = ratio("chosen") - ratio("rejected");
         close(score.margin, margin);
-        close(score.policy_chosen_logp, oracle("llama", "pairs", "chosen", index).0);
+        close(score.policy_chosen_logp.unwrap(), oracle("llama", "pairs", "chosen", index).0);
         close(score.reference_rejected_logp.unwrap(), oracle("qwen2", "pairs", "rejected", index).0);
         assert_eq!(score.policy_chosen_prompt_logp, None);
         let p_hat = rows[index]["p_hat"].as_f64().unwrap();
@@ -131,6 +133,69 @@ fn objectives_that_divide_by_length_are_measured_per_token() {
     value(&place, "simpo", "brier");
     let rows: Vec<SummaryRow> = place.rows("orpo/summary");
     assert!(rows.iter().all(|row| !["brier", "log_loss"].contains(&row.metric.as_str())));
+}
+
+#[test]
+fn a_reward_model_is_measured_on_held_out_pairs() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = harness::oracle("llama");
+    let model = Decoder::load(&base, &Device::Cpu).unwrap().into_reward_model(Some(5), None).unwrap();
+    model.save(folder.path()).unwrap();
+    lm::copy_tokenizer(&base, folder.path()).unwrap();
+    let rows = pairs("same", true);
+    let place = Place::new().table("pairs", rows.clone()).model("model", folder.path());
+    let settings = json!({
+        "pairs": "p", "model": "m/reward", "objective": {"name": "reward"}, "reference": "m/llama",
+        "tokens_per_batch": 500,
+    });
+    let stage = stage(settings.clone());
+    // A reference is not read; a language model is no reward model.
+    let reference = stage.inputs().into_iter().find(|input| input.key == "reference").unwrap();
+    assert_eq!(reference.idle.as_deref(), Some("`reward` measures no log-ratio"));
+    assert_eq!(stage.check_model("model", folder.path()).unwrap(), None);
+    let error = stage.check_model("model", &base).unwrap_err().to_string();
+    assert!(error.contains("it is a language model"), "{error}");
+    assert_eq!(harness::findings(&KIND, &settings), [""; 0]);
+    run(&place, "out", &stage).unwrap();
+    let reader = SequenceReader::of_reward_model(folder.path(), RowRules::default().text_rules(), None).unwrap();
+    let scores: Vec<Score> = place.rows("out/scores");
+    let (mut right, mut log_loss, mut brier) = (0, 0.0, 0.0);
+    for (row, score) in rows.iter().zip(&scores) {
+        let sides = reader.pair(row).unwrap().unwrap();
+        let wanted = model.rewards(&[&sides[0].ids, &sides[1].ids], 9999).unwrap();
+        for (got, wanted) in [score.chosen_reward, score.rejected_reward].into_iter().zip(&wanted) {
+            assert!((got.unwrap() - wanted).abs() < 1e-5, "{got:?}, wanted {wanted}");
+        }
+        assert_eq!((score.policy_chosen_logp, score.reference_chosen_logp), (None, None));
+        let (margin, p) = (score.margin, row.p_hat);
+        assert_eq!(margin, score.chosen_reward.unwrap() - score.rejected_reward.unwrap());
+        let better = 1.0 / (1.0 + (-margin).exp());
+        let loss = -p * better.ln() - (1.0 - p) * (1.0 - better).ln();
+        assert!((score.loss.unwrap() - loss).abs() < 1e-9);
+        right += usize::from(margin > 0.0);
+        (log_loss, brier) = (log_loss + loss / 24.0, brier + (better - p).powi(2) / 24.0);
+    }
+    let figure = |metric| value(&place, "out", metric).value;
+    assert_eq!(figure("accuracy"), right as f64 / 24.0);
+    assert!((figure("log_loss") - log_loss).abs() < 1e-9 && (figure("loss") - log_loss).abs() < 1e-9);
+    assert!((figure("brier") - brier).abs() < 1e-9 && figure("ece") > 0.0);
+    assert!((figure("margin") - (figure("rewards/chosen") - figure("rewards/rejected"))).abs() < 1e-9);
+    let rows: Vec<SummaryRow> = place.rows("out/summary");
+    assert!(rows.iter().all(|row| !row.metric.starts_with("logps")), "{rows:?}");
+    let forecast = place.run("forecast", |context| harness::counted(&stage, context)).unwrap();
+    assert_eq!(forecast.rows, Amount::exact(24));
+    // Numbers that are none are named.
+    let file = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..start]).unwrap();
+    let head = start + header["score.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[head..head + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&file, bytes).unwrap();
+    match run(&place, "broken", &stage) {
+        Err(kit::Error::Data(text)) => assert!(text.contains("`model`: response `") && text.contains("NaN"), "{text}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -389,10 +454,10 @@ fn the_sandboxs_truth_becomes_figures() {
 
 #[test]
 fn settings_are_checked() {
-    let found = |settings| -> Vec<String> {
-        stage(settings).check().iter().map(|finding| format!("{}: {}", finding.path.join("."), finding.text)).collect()
-    };
+    let found = |settings| harness::findings(&KIND, &settings);
     assert_eq!(found(json!({})).len(), 1);
+    let idle = json!({"truth": "t", "tokens_per_batch": 65536, "dtype": "f32", "tie_when": "half"});
+    assert_eq!(harness::keys_found(&KIND, &idle), ["dtype", "tokens_per_batch", "tie_when"]);
     let findings = found(json!({"pairs": "p", "objective": {"name": "dpo", "beta": -1.0}}));
     assert_eq!(findings.len(), 3, "{findings:#?}");
     let findings = found(json!({"truth": "t", "beta": 0.1, "ties": "win", "utility_names": ["x"]}));
@@ -421,5 +486,5 @@ fn the_version_stands_for_the_output() {
         let ends = [Some(row.value), row.low, row.high].map(|end| end.map(|end| format!("{end:.2}")));
         format!("{} {ends:?} {} {}", row.metric, row.rows, row.note)
     });
-    harness::check_golden(&stage, lines, "5+lm2+objective1", "58ecc7a7ff14");
+    harness::check_golden(&stage, lines, "6+lm2+objective1", "e4c872984b1a");
 }

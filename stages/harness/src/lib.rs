@@ -20,5 +20,5 @@ pub use oracles::{lines, oracle, oracles, pairs};
 pub use place::{Place, counted};
 pub use project::{Project, ran, states, stderr};
 pub use requirement::{Requirement, missing};
-pub use settings::with;
+pub use settings::{findings, keys_found, with};
 pub use verdicts::exchanged;

@@ -206,7 +206,10 @@ impl Judge {
                     let text = format!("got {}, wanted 2 to 20", endpoint.top_logprobs);
                     findings.push(Finding::at("endpoint.top_logprobs", text));
                 }
-                findings.extend(self.without_effect_remotely());
+                if self.form == Form::Text {
+                    let text = "an endpoint is asked in chat completions; `text` needs `model`";
+                    findings.push(Finding::at("form", text));
+                }
             }
             (Some(_), None) => {}
         }
@@ -214,25 +217,6 @@ impl Judge {
             findings.push(Finding::at("scale", "without effect: only a reward model's scores have one; see `reward`"));
         }
         findings.extend(self.tokens.findings());
-        findings
-    }
-
-    /// Keys that need the tokens, which only a judge in this process shows.
-    fn without_effect_remotely(&self) -> Vec<Finding> {
-        let given = [
-            ("tokens", self.tokens != QuestionRules::default()),
-            ("tokens_per_batch", self.tokens_per_batch != tokens::tokens_per_batch()),
-            ("dtype", !self.dtype.is_default()),
-        ];
-        let given = given.into_iter().filter(|(_, given)| *given);
-        let mut findings: Vec<Finding> = given
-            .map(|(key, _)| {
-                Finding::at(key, "without effect with `endpoint`: the endpoint makes the tokens and computes")
-            })
-            .collect();
-        if self.form == Form::Text {
-            findings.push(Finding::at("form", "an endpoint is asked in chat completions; `text` needs `model`"));
-        }
         findings
     }
 

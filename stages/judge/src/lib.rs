@@ -13,6 +13,7 @@ mod batches;
 mod completion;
 mod config;
 mod counting;
+mod idle;
 mod judging;
 mod labels;
 mod level_tokens;

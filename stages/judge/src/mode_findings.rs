@@ -6,8 +6,8 @@ use kit::{Error, Finding, Result};
 use lm::{SamplingRules, Turn};
 use tokens::SequenceReader;
 
-use crate::config::{Judge, Orders};
-use crate::labels::{Labels, sort};
+use crate::config::Judge;
+use crate::labels::sort;
 use crate::modes::{Rating, Rationale, Reasoning};
 use crate::pattern::Pattern;
 use crate::rationale::labelled;
@@ -101,8 +101,6 @@ impl Judge {
         for (key, given, why) in [
             ("joint_template", self.joint_template.is_some(), "each response is rated by itself, by `template`"),
             ("debias", self.debias.is_some(), "one response is shown, so there are no orders"),
-            ("orders", self.orders != Orders::Both, "one response is shown, so there are no orders"),
-            ("labels", self.labels != Labels::default(), "the labels are `rating.levels`"),
         ] {
             if given {
                 findings.push(Finding::at(key, format!("{without}: {why}")));
@@ -135,10 +133,6 @@ impl Judge {
         match Pattern::compile(reasoning, &self.labels) {
             Ok(pattern) => pattern.ambiguous().into_iter().for_each(|text| wrong("ties", text)),
             Err(text) => wrong("pattern", text),
-        }
-        if self.least_mass != crate::config::least_mass() {
-            let text = "without effect with `reasoning`: no log-probs are read; see `reasoning.least_parsed`";
-            findings.push(Finding::at("least_mass", text));
         }
         findings
     }

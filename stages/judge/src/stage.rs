@@ -8,7 +8,7 @@ use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result, Stage,
     Table,
 };
-use tokens::lm_error;
+use tokens::kinds;
 
 use crate::answering::Answering;
 use crate::config::{Judge, Orders};
@@ -27,6 +27,11 @@ use crate::{ahead, counting, rendering, reward};
 /// The keys that change how the judge is asked and not what it says.
 static JUDGE_EXECUTION_KEYS: LazyLock<Vec<&str>> =
     LazyLock::new(|| [&["max_low_mass"], EXECUTION_KEYS.as_slice()].concat());
+
+/// The ways on from a model of the other kind.
+const LANGUAGE_INSTEAD: &str =
+    "it judges as `model` with a `template`, and `train` with the objective `reward` makes a reward model of it";
+const REWARD_INSTEAD: &str = "give it as `reward`, without `model` and the keys of the question";
 
 /// The columns of log-probs and orders.
 const LOG_PROBS: [&str; 6] = ["ab_logp_a", "ab_logp_b", "ab_mass", "ba_logp_a", "ba_logp_b", "ba_mass"];
@@ -99,10 +104,10 @@ impl Stage for Judge {
     fn inputs(&self) -> Vec<InputPort> {
         let mut inputs = vec![InputPort::new("comparisons", &self.comparisons, Table::Comparisons)];
         // A GGUF file is scored with; it writes nothing.
-        let model = |model| InputPort::new("model", model, Table::Model).shares("model", lm::LANGUAGE_MODEL);
+        let model = |model| kinds::language_model(InputPort::new("model", model, Table::Model), REWARD_INSTEAD);
         let of = |input| if self.writing().is_none() { model(input).or_gguf() } else { model(input) };
         inputs.extend(self.model.iter().map(of));
-        let reward = |model| InputPort::new("reward", model, Table::Model).shares("model", lm::REWARD_MODEL);
+        let reward = |model| kinds::reward_model(InputPort::new("reward", model, Table::Model), LANGUAGE_INSTEAD);
         inputs.extend(self.reward.iter().map(reward));
         inputs
     }
@@ -142,6 +147,10 @@ impl Stage for Judge {
         self.findings()
     }
 
+    fn idle_keys(&self) -> Vec<Finding> {
+        self.without_effect()
+    }
+
     fn execution_keys(&self) -> &'static [&'static str] {
         &JUDGE_EXECUTION_KEYS
     }
@@ -156,9 +165,9 @@ impl Stage for Judge {
 
     fn check_model(&self, key: &str, model: &Path) -> Result<Option<String>> {
         if key == "reward" {
-            return lm::check_reward_model(model).map(|usable| usable.no_messages).map_err(lm_error);
+            return kinds::check_reward_model(model, LANGUAGE_INSTEAD).map(|usable| usable.no_messages);
         }
-        let usable = lm::check_decoder(model).map_err(lm_error)?;
+        let usable = kinds::check_language_model(model, REWARD_INSTEAD)?;
         // Every question is a message under the chat template.
         if let Some(text) = usable.no_messages.filter(|_| self.form == Form::Chat) {
             return Err(Error::data(text));

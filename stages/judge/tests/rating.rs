@@ -235,8 +235,6 @@ fn keys_that_cannot_work_are_found() {
     let weight = json!({"rating": {"levels": [["1"], ["2"]], "criteria": [{"name": "x", "weight": 0}]}});
     check(weight, "rating.criteria.0", "wanted more than 0");
     check(json!({"debias": "logit"}), "debias", "without effect with `rating`");
-    check(json!({"orders": "one"}), "orders", "without effect with `rating`");
-    check(json!({"labels": {"first": ["x"], "second": ["y"]}}), "labels", "without effect with `rating`");
     check(json!({"joint_template": "helpful-joint"}), "joint_template", "without effect with `rating`");
     check(json!({"template": "helpful"}), "template", "here it is asked with `rating`");
     check(json!({"template": null}), "", "needs `template`");

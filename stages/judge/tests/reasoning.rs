@@ -234,7 +234,6 @@ fn keys_that_cannot_work_are_found() {
     check(&of(json!({"ties": ["a"]})), "reasoning.ties", "stands for two verdicts");
     check(&of(json!({"least_parsed": 0.0})), "reasoning.least_parsed", "more than 0");
     check(&of(json!({"max_tokens": 0})), "reasoning.max_tokens", "at least 1");
-    check(&reasoner(json!({}), json!({"least_mass": 0.2})), "least_mass", "without effect with `reasoning`");
     check(&reasoner(json!({}), json!({"template": "helpful"})), "template", "is for a judge without a mode");
     check(&reasoner(json!({}), json!({"debias": null})), "", "needs `debias`");
     let rationale = rationalist(json!({}), json!({}));

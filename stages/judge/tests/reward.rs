@@ -261,14 +261,11 @@ fn keys_of_other_judges_are_findings() {
     };
     assert_eq!(findings(json!({"scale": 0.2})), Vec::<String>::new());
     let found = findings(json!({"model": "models/judge", "endpoint": {"url": "http://127.0.0.1", "model": "m"},
-        "template": "helpful", "labels": {"first": ["1"], "second": ["2"]}, "form": "text", "debias": "probability",
-        "orders": "one", "least_mass": 0.0, "scale": 0.0, "shard_rows": 0}));
+        "template": "helpful", "debias": "probability", "scale": 0.0, "shard_rows": 0}));
     let keys: Vec<&str> = found.iter().map(|text| text.split_once(": ").unwrap().0).collect();
-    let wanted =
-        ["model", "endpoint", "template", "form", "labels", "least_mass", "debias", "orders", "scale", "shard_rows"];
-    assert_eq!(keys, wanted, "{found:#?}");
+    assert_eq!(keys, ["model", "endpoint", "template", "debias", "scale", "shard_rows"], "{found:#?}");
     assert!(found[2].contains("a reward model is asked nothing"), "{found:#?}");
-    assert!(found[6].contains("there is no order of presentation"), "{found:#?}");
+    assert!(found[3].contains("there is no order of presentation"), "{found:#?}");
     let settings = json!({"comparisons": "data", "model": "m", "template": "helpful", "debias": "logit", "scale": 2.0});
     let language: Judge = serde_json::from_value(settings).unwrap();
     assert!(language.check()[0].text.contains("only a reward model's scores"), "{:?}", language.check());
@@ -282,7 +279,19 @@ fn what_is_no_reward_model_is_found_before_anything_runs() {
     assert_eq!(stage.check_model("reward", &model).unwrap(), None);
     let fault = |model: &Path| stage.check_model("reward", model).unwrap_err().to_string();
     let language = fault(&harness::oracle("llama"));
-    assert!(language.contains("wanted a reward model (...ForSequenceClassification)"), "{language}");
+    assert!(
+        language.contains("it is a language model, which gives no number for a text; it judges as `model`"),
+        "{language}"
+    );
+    // And the other way: each port says what to do with the other kind.
+    let settings = json!({"comparisons": "data", "model": "m/x", "template": "helpful", "debias": "logit"});
+    let asked: Judge = serde_json::from_value(settings).unwrap();
+    let error = asked.check_model("model", &model).unwrap_err().to_string();
+    assert!(error.contains("it is a reward model") && error.contains("give it as `reward`"), "{error}");
+    for (stage, key, kind) in [(&asked, "model", lm::REWARD_MODEL), (&stage, "reward", lm::LANGUAGE_MODEL)] {
+        let port = stage.inputs().into_iter().find(|port| port.key == key).unwrap();
+        assert!(port.refuses.iter().any(|(of, value, _)| *of == "model" && value == kind), "{key}: {port:?}");
+    }
     let copy = |name: &str| {
         let to = folder.path().join(name);
         std::fs::create_dir(&to).unwrap();

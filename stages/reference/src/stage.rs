@@ -7,7 +7,7 @@ use kit::{
     Table,
 };
 use tokens::SequenceReader;
-use tokens::lm_error;
+use tokens::kinds;
 use tokens::rendering::{Shown, of_rows};
 
 use crate::ahead;
@@ -52,9 +52,10 @@ impl Stage for Reference {
     }
 
     fn inputs(&self) -> Vec<InputPort> {
+        let model = InputPort::new("model", &self.model, Table::Model);
         vec![
             InputPort::new("from", &self.from, Table::Pairs).or(Table::Items),
-            InputPort::new("model", &self.model, Table::Model).shares("model", lm::LANGUAGE_MODEL),
+            kinds::language_model(model, kinds::REWARDS_ELSEWHERE),
         ]
     }
 
@@ -70,7 +71,7 @@ impl Stage for Reference {
     }
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
-        lm::check_decoder(model).map(|usable| usable.no_messages).map_err(lm_error)
+        kinds::check_language_model(model, kinds::REWARDS_ELSEWHERE).map(|usable| usable.no_messages)
     }
 
     fn remarks(&self) -> Vec<Finding> {

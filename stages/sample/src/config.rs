@@ -106,14 +106,17 @@ impl Sample {
             }
             (None, Some(endpoint)) => endpoint,
         };
-        let given = [
-            ("tokens", self.tokens != PromptRules::default()),
-            ("tokens_per_batch", self.tokens_per_batch != tokens_per_batch()),
-            ("dtype", !self.dtype.is_default()),
-        ];
+        endpoint.check::<Completions>()
+    }
+
+    /// Keys with a default that have no effect with these values, each with the reason.
+    pub(crate) fn without_effect(&self) -> Vec<Finding> {
+        if self.endpoint.is_none() {
+            return Vec::new();
+        }
         let text = "without effect with `endpoint`: the endpoint makes the tokens and computes";
-        let given = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| Finding::at(key, text));
-        endpoint.check::<Completions>().into_iter().chain(endpoint.no_alternatives()).chain(given).collect()
+        let of_model = ["tokens", "tokens_per_batch", "dtype"].map(|key| Finding::at(key, text));
+        of_model.into_iter().chain([endpoint::no_alternatives()]).collect()
     }
 }
 

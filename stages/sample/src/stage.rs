@@ -7,7 +7,7 @@ use kit::{
     Ahead, Amount, Context, DistinctPrompts, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result,
     Stage, Table,
 };
-use tokens::lm_error;
+use tokens::kinds;
 
 use crate::config::Sample;
 use crate::remote::{self, Remote};
@@ -62,7 +62,7 @@ impl Stage for Sample {
         let from = DistinctPrompts::TABLES[1..].iter().fold(from, |from, &table| from.or(table));
         let model = self.model.iter().map(|model| {
             let port = InputPort::new("model", model, Table::Model);
-            port.shares("model", lm::LANGUAGE_MODEL)
+            kinds::language_model(port, kinds::REWARDS_ELSEWHERE)
         });
         std::iter::once(from).chain(model).collect()
     }
@@ -75,13 +75,17 @@ impl Stage for Sample {
         self.findings()
     }
 
+    fn idle_keys(&self) -> Vec<Finding> {
+        self.without_effect()
+    }
+
     fn draws(&self) -> bool {
         // At temperature 0 nothing is drawn, and another seed gives the same responses.
         self.temperature > 0.0
     }
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
-        lm::check_decoder(model).map(|usable| usable.no_messages).map_err(lm_error)
+        kinds::check_language_model(model, kinds::REWARDS_ELSEWHERE).map(|usable| usable.no_messages)
     }
 
     fn remarks(&self) -> Vec<Finding> {

@@ -7,7 +7,7 @@ use harness::Place;
 use harness::server::{PROBE, Server, Treatment};
 use kit::rows::{Message, Prompt, Reject, Response};
 use kit::{Error, Outcome, Result, Stage};
-use sample::Sample;
+use sample::{KIND, Sample};
 use serde_json::{Value, json};
 
 fn stage(url: &str, endpoint: Value, more: Value) -> Sample {
@@ -306,15 +306,21 @@ fn responses_come_from_a_batch_as_they_come_live() {
 fn settings_are_checked() {
     let findings = |settings: Value| -> Vec<String> {
         let all = json!({"from": "data", "k": 1, "temperature": 1.0, "max_tokens": 4});
-        let stage: Sample = serde_json::from_value(harness::with(all, &settings)).unwrap();
-        stage.check().iter().map(|finding| finding.path.join(".")).collect()
+        harness::keys_found(&KIND, &harness::with(all, &settings))
     };
     assert_eq!(findings(json!({})), [""]);
     assert_eq!(findings(json!({"model": "m/x", "endpoint": {"url": "http://h/v1", "model": "m"}})), ["endpoint"]);
     let endpoint = json!({"url": "http://h/v1", "model": "m", "top_logprobs": 3, "body": {"seed": 1}, "max_cost": 1.0});
     assert_eq!(
         findings(json!({"endpoint": endpoint, "dtype": "bf16"})),
-        ["endpoint.body.seed", "endpoint.max_cost", "endpoint.top_logprobs", "dtype"]
+        ["endpoint.body.seed", "endpoint.max_cost", "dtype", "endpoint.top_logprobs"]
+    );
+    // The value that a key has anyway is as idle as another.
+    let endpoint = json!({"url": "http://h/v1", "model": "m", "top_logprobs": 20});
+    let tokens = json!({"too_long": "reject"});
+    assert_eq!(
+        findings(json!({"endpoint": endpoint, "tokens": tokens, "tokens_per_batch": 16384})),
+        ["tokens", "tokens_per_batch", "endpoint.top_logprobs"]
     );
     let raw = Prompt {
         prompt_id: "raw".to_owned(),

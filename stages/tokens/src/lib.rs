@@ -7,6 +7,7 @@
 
 pub mod cost;
 mod error;
+pub mod kinds;
 mod model;
 mod reader;
 pub mod rendering;

@@ -6,8 +6,8 @@ use kit::{
     Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Rendering, Result,
     Stage, Table,
 };
-use tokens::lm_error;
 use tokens::rendering::{Shown, of_rows};
+use tokens::{kinds, lm_error};
 
 use crate::check::MOST_KEPT;
 use crate::checkpoint::Checkpoints;
@@ -83,7 +83,10 @@ impl Stage for Train {
         }
         let model = InputPort::new("model", &self.model, Table::Model);
         // A reward model starts from a model of either kind.
-        let model = if objective.needs_rewards() { model } else { model.shares("model", lm::LANGUAGE_MODEL) };
+        let model = match objective.needs_rewards() {
+            true => model,
+            false => kinds::language_model(model, kinds::REWARDS_ELSEWHERE),
+        };
         let mut inputs = vec![from, model];
         if let Some(reference) = &self.reference {
             let port = InputPort::new("reference", reference, Table::Reference).shares("dtype", self.dtype.name());
@@ -160,10 +163,9 @@ impl Stage for Train {
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
         let usable = match self.starts_from_reward_model(model)? {
-            true => lm::check_reward_model(model),
-            false => lm::check_decoder(model),
+            true => lm::check_reward_model(model).map_err(lm_error)?,
+            false => kinds::check_language_model(model, kinds::REWARDS_ELSEWHERE)?,
         };
-        let usable = usable.map_err(lm_error)?;
         match self.model_fault(model)? {
             Some(fault) => Err(Error::data(fault)),
             None => Ok(usable.no_messages),

@@ -3,9 +3,7 @@
 use kit::rows::Verdict;
 use kit::{Finding, OutputPort, Table};
 
-use crate::config::{Judge, Orders, least_mass, max_low_mass};
-use crate::labels::Labels;
-use crate::template::Form;
+use crate::config::Judge;
 
 impl Judge {
     /// Findings about the values where the judge is a reward model.
@@ -24,15 +22,10 @@ impl Judge {
             ("template", self.template.is_some(), question),
             ("joint_template", self.joint_template.is_some(), question),
             ("asks_for", self.asks_for.is_some(), question),
-            ("form", self.form != Form::Chat, question),
-            ("labels", self.labels != Labels::default(), question),
-            ("least_mass", self.least_mass != least_mass(), question),
-            ("max_low_mass", self.max_low_mass != max_low_mass(), question),
             ("rating", self.rating.is_some(), question),
             ("reasoning", self.reasoning.is_some(), question),
             ("rationale", self.rationale.is_some(), question),
             ("debias", self.debias.is_some(), order),
-            ("orders", self.orders == Orders::One, order),
         ] {
             if given {
                 findings.push(Finding::at(key, why));

@@ -142,7 +142,7 @@ fn settings_are_checked_and_nothing_is_asked_before_the_run() {
             "concurrency": 0, "max_rejects": 2.0, "body": {"temperature": 1}}),
         json!({"form": "text", "tokens": {"max_tokens": 9}}),
     );
-    assert_eq!(found.len(), 9, "{found:#?}");
+    assert_eq!(found.len(), 8, "{found:#?}");
     assert!(!format!("{found:?}").contains("secret"));
     assert_eq!(with(json!({"url": "localhost:8000", "model": "m"}), json!({})).len(), 1);
     let found = with(json!({"url": "http://h/v1", "model": "m"}), json!({"model": "m/m"}));

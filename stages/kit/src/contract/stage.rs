@@ -68,6 +68,12 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
+    /// Keys with a default that nothing reads beside the other values, each with the reason. One that is written down
+    /// is a finding, be its value the default or not.
+    fn idle_keys(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+
     /// Checks that the model of an input, an existing folder or file, can be used, from everything but its weights.
     /// Gives the error that conversations would meet, where the model takes none.
     ///
@@ -151,6 +157,18 @@ pub trait Stage: Send + Sync {
     /// When an input cannot be read, or when the stage would stop at these rows.
     fn render(&self, _context: &Context<'_>, _rows: usize) -> Result<Vec<Rendering>> {
         Ok(Vec::new())
+    }
+}
+
+impl dyn Stage + '_ {
+    /// All findings about the values, `given` being those that are written down.
+    pub fn findings(&self, given: &Value) -> Vec<Finding> {
+        let is_given = |finding: &Finding| {
+            let value = finding.path.iter().try_fold(given, |value, key| value.get(key));
+            value.is_some_and(|value| !value.is_null())
+        };
+        let idle = self.idle_keys().into_iter().filter(is_given);
+        self.check().into_iter().chain(idle).collect()
     }
 }
 

@@ -337,7 +337,7 @@ rows! {
         similarity: f64,
     }
 
-    /// One held-out pair under a policy and its reference.
+    /// One held-out pair under a policy and its reference, or under a reward model.
     Score in Scores {
         /// The pair.
         pair_id: String,
@@ -345,10 +345,14 @@ rows! {
         form: String,
         /// The pair's soft label.
         p_hat: f64,
+        /// The reward model's number for the chosen side.
+        chosen_reward: Option<f64>,
+        /// The reward model's number for the rejected side.
+        rejected_reward: Option<f64>,
         /// Policy, response part of the chosen side.
-        policy_chosen_logp: f64,
+        policy_chosen_logp: Option<f64>,
         /// Policy, response part of the rejected side.
-        policy_rejected_logp: f64,
+        policy_rejected_logp: Option<f64>,
         /// Policy, prompt part of the chosen side.
         policy_chosen_prompt_logp: Option<f64>,
         /// Policy, prompt part of the rejected side.
@@ -361,7 +365,7 @@ rows! {
         reference_chosen_prompt_logp: Option<f64>,
         /// Reference, prompt part of the rejected side.
         reference_rejected_prompt_logp: Option<f64>,
-        /// Difference of log-ratios (of log-probs where there is no reference), not scaled by beta.
+        /// Difference of log-ratios (of log-probs where there is no reference; of rewards), not scaled by beta.
         margin: f64,
         /// The objective's loss for the pair, where an objective is given.
         loss: Option<f64>,
