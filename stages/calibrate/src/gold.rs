@@ -155,7 +155,9 @@ impl GoldLabels {
         let (mut sum, mut count) = (0.0, 0.0);
         for index in indices {
             let gold = &mut self.rows[index];
-            let Some(turned) = turned(gold, &sides, verdict.p_hat) else { continue };
+            let one_id = gold.comparison_id.as_ref() == Some(&verdict.comparison_id);
+            let equal = (one_id && alike(gold, &sides)).then_some(false);
+            let Some(turned) = turned(gold, &sides, verdict.p_hat).or(equal) else { continue };
             gold.found = true;
             sum += if turned { 1.0 - gold.p } else { gold.p };
             count += 1.0;
@@ -178,6 +180,12 @@ impl GoldLabels {
             })
             .collect()
     }
+}
+
+/// True where both rows have one text on both sides: with one id their orders are the same.
+fn alike(gold: &Gold, [a, b]: &[Named; 2]) -> bool {
+    let other = |[first, second]: &[Named; 2]| [b, first, second].iter().all(|side| side.text == a.text);
+    gold.sides.as_ref().is_some_and(other)
 }
 
 /// True where a gold label's first side is the verdict's side b; none where that cannot be decided.

@@ -103,7 +103,8 @@ impl Index {
     pub(crate) fn find(&self, label: &Label) -> Option<(usize, f64)> {
         let fits = |at: &usize| Some((*at, turned(&self.sides[*at], &label.sides)?));
         let by_comparison = label.comparison.as_ref().and_then(|id| self.by_comparison.get(id));
-        let found = by_comparison.and_then(fits);
+        let equal = |at: &usize| alike(&self.sides[*at], &label.sides).then_some((*at, false));
+        let found = by_comparison.and_then(|at| fits(at).or(equal(at)));
         let (at, turned) = found.or_else(|| self.by_sides.get(&sorted(&label.sides)).and_then(fits))?;
         Some((at, if turned { 1.0 - label.p } else { label.p }))
     }
@@ -113,6 +114,11 @@ impl Index {
 fn sorted([a, b]: &Both) -> [[String; 2]; 2] {
     let (a, b) = (a.ids.clone(), b.ids.clone());
     if a <= b { [a, b] } else { [b, a] }
+}
+
+/// True where both rows have one text on both sides: with one id their orders are the same.
+fn alike([a, b]: &Both, [first, second]: &Both) -> bool {
+    [b, first, second].iter().all(|side| side.text == a.text)
 }
 
 /// True where the second sides are the first exchanged; none where they are others.

@@ -133,7 +133,7 @@ impl Measure {
 
 impl Stage for Measure {
     fn version(&self) -> String {
-        "1".to_owned()
+        "2".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {

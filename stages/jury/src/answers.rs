@@ -94,9 +94,25 @@ fn named(bench: &Bench, method: Method) -> Result<()> {
     )))
 }
 
+/// Refuses votes that no two sources gave on one comparison: from them nothing can be learnt about either.
+fn overlapping(bench: &Bench) -> Result<()> {
+    let several = |ballots: &Vec<Ballot>| ballots.iter().any(|ballot| ballot.source != ballots[0].source);
+    let who = match &bench.sources[..] {
+        [] => return Ok(()),
+        [only] => format!("all votes are of one annotator, `{only}`"),
+        _ if bench.ballots.iter().any(several) => return Ok(()),
+        all => format!("no two of {} annotators voted on the same comparison", all.len()),
+    };
+    Err(Error::data(format!(
+        "{who}, and `dawid_skene` learns what each is like from how they agree; have some comparisons voted on by two, or \
+         take `method: share` or `beta`"
+    )))
+}
+
 /// The model of Dawid and Skene, with each of its classes as a vote.
 fn modelled(bench: &Bench, context: &Context<'_>, smoothing: f64) -> Result<(Fit, Vec<f64>)> {
     named(bench, Method::DawidSkene)?;
+    overlapping(bench)?;
     let ballots = || bench.ballots.iter().flatten();
     let classes: Vec<f64> =
         [1.0, 0.5, 0.0].into_iter().filter(|class| ballots().any(|ballot| ballot.side() == *class)).collect();

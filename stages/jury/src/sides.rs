@@ -83,12 +83,18 @@ impl Index {
     /// The comparison that a row with sides is about: by its id, else by both sides; and whether they are exchanged.
     pub fn find(&self, id: Option<&str>, sides: &Sides) -> Option<(usize, bool)> {
         let known = id.and_then(|id| self.by_id(id));
-        let known = known.and_then(|at| Some((at, turned(&self.sides[at], sides)?)));
+        let fits = |at: usize| turned(&self.sides[at], sides).or(alike(&self.sides[at], sides).then_some(false));
+        let known = known.and_then(|at| Some((at, fits(at)?)));
         known.or_else(|| {
             let at = *self.by_sides.get(&sorted(sides))?;
             Some((at, turned(&self.sides[at], sides)?))
         })
     }
+}
+
+/// True where both rows have one text on both sides: with one id their orders are the same.
+fn alike([a, b]: &Sides, [first, second]: &Sides) -> bool {
+    [b, first, second].iter().all(|side| side.text == a.text)
 }
 
 /// True where the second sides are the first exchanged; none where they are others.
@@ -119,6 +125,10 @@ mod tests {
         assert_eq!(index.find(None, &sides("y", "x")), Some((0, true)));
         // The id alone is not enough where the sides are others.
         assert_eq!(index.find(Some("one"), &sides("u", "v")), None);
+        // Equal sides: the id alone says which comparison it is, and nothing says that they are exchanged.
+        index.add("equal", sides("z", "z"));
+        assert_eq!(index.find(Some("equal"), &sides("z", "z")), Some((1, false)));
+        assert_eq!(index.find(None, &sides("z", "z")), None);
         // Other ids and the same texts.
         let renamed = sides("x", "y").map(|side| Side { ids: ["q".to_owned(), "r".to_owned()], ..side });
         assert_eq!(index.find(Some("one"), &renamed), Some((0, false)));

@@ -33,7 +33,7 @@ impl Jury {
 
 impl Stage for Jury {
     fn version(&self) -> String {
-        "1".to_owned()
+        "2".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {

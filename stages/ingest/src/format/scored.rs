@@ -40,7 +40,7 @@ fn join(rows: &mut [Row<'_>]) -> Vec<Result<Part, BadRow>> {
         .map(|side| match side {
             Err(bad) => Err(bad.clone()),
             Ok(Some(_)) => Ok(Part::Elsewhere),
-            Ok(None) => Ok(Part::LeftOut(BadRow::new("no_score", "it has no score"))),
+            Ok(None) => Ok(Part::LeftOut(BadRow::new("no_score", "its score is null; NaN counts as null"))),
         })
         .collect();
     for prompt in prompts {
