@@ -164,6 +164,57 @@ fn an_endpoint_that_is_away_is_returned_to_and_no_vector_is_paid_for_twice() {
 }
 
 #[test]
+fn vectors_come_from_a_batch_as_they_come_live() {
+    let server = Server::start_reading(|_, body| honest(body));
+    let place = place(7);
+    let folder = place.folder.path().join("batch");
+    let batched = stage(&server.url, json!({"batch": folder}), json!({"texts_per_request": 3}));
+    let written = |name: &str| -> Vec<Value> {
+        let stopped = run(&place, name, &batched);
+        let Err(Error::Waiting(told)) = stopped else { panic!("{stopped:?}") };
+        let mut requests = Vec::new();
+        for entry in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if told.contains(&entry.display().to_string()) {
+                let text = std::fs::read_to_string(entry).unwrap();
+                requests.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+            }
+        }
+        requests
+    };
+    let requests = written("out");
+    assert_eq!(requests.iter().map(|line| texts(&line["body"]).len()).collect::<Vec<_>>(), [3, 3, 1]);
+    for line in &requests {
+        assert_eq!((&line["method"], &line["url"]), (&json!("POST"), &json!("/v1/embeddings")));
+        assert_eq!(line["body"]["model"], "stub");
+    }
+    let answer = |line: &Value| {
+        let Treatment::Reply(body) = honest(&line["body"]) else { panic!("it is honest") };
+        json!({"custom_id": line["custom_id"], "response": {"status_code": 200, "body": body}, "error": null})
+    };
+    let refused = |line: &Value| {
+        let body = json!({"error": {"message": "a text is too long"}});
+        json!({"custom_id": line["custom_id"], "response": {"status_code": 400, "body": body}, "error": null})
+    };
+    // The last first, none of the second; the first is refused as a whole, so its texts are asked about one by one.
+    std::fs::write(folder.join("a.jsonl"), format!("{}\n{}\n", answer(&requests[2]), refused(&requests[0]))).unwrap();
+    let again = written("out");
+    let mut sizes: Vec<usize> = again.iter().map(|line| texts(&line["body"]).len()).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 1, 1, 3]);
+    let text: String = again.iter().rev().map(|line| format!("{}\n", answer(line))).collect();
+    std::fs::write(folder.join("b.jsonl"), text).unwrap();
+    run(&place, "out", &batched).unwrap();
+    run(&place, "live", &stage(&server.url, json!({}), json!({}))).unwrap();
+    assert_eq!(place.rows::<Embedding>("out/embeddings"), place.rows::<Embedding>("live/embeddings"));
+    // A vector for a text too few is no answer to all of them.
+    let mut foreign = answer(&again[0]);
+    foreign["custom_id"] = json!("0123456789abcdef01234567");
+    std::fs::write(folder.join("c.jsonl"), format!("\n{foreign}\n")).unwrap();
+    let stopped = run(&place, "other", &batched);
+    assert!(matches!(&stopped, Err(Error::Data(text)) if text.contains("c.jsonl, line 2: ")), "{stopped:?}");
+}
+
+#[test]
 fn settings_are_checked() {
     let findings = |settings: Value| harness::keys_found(&KIND, &harness::with(json!({"from": "data"}), &settings));
     assert_eq!(findings(json!({})), [""]);

@@ -1,7 +1,8 @@
 //! Requests in files, and answers from files: OpenAI's batch format, which `vllm run-batch` takes too.
 //!
-//! A request file has a line for each request with its `custom_id`, the digest of the request. The answers lie in the
-//! same folder, in files of any other name that end in `.jsonl`: output and error files, in any order, whole or not.
+//! A request file has a line for each request with its `custom_id`, the digest of the request and of the questions in
+//! it. The answers lie in the same folder, in files of any other name that end in `.jsonl`. So does the record of what
+//! was asked: another run with the same questions, of other settings or another work folder, finds their answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,24 +13,22 @@ use kit::{Context, Error, Result, id_of};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::answer_files::{self, Line, REQUESTS, said};
 use crate::asking::{Questions, groups};
 use crate::client::{BAD_ANSWER, REFUSED};
 use crate::config::Endpoint;
-use crate::json;
 use crate::protocol::{Content, Protocol};
-use crate::reply::{self, words};
+use crate::reply;
 use crate::usage::Usage;
 
-/// The name of the record among a stage's records.
-const NAME: &str = ".work/batch.json";
-/// The beginning of the names of request files.
-const REQUESTS: &str = "requests-";
+/// The name of the record in the folder.
+const RECORD: &str = ".asked.json";
 /// The most questions in a file.
 const MOST_QUESTIONS: usize = 50_000;
 /// The most bytes in a file.
 const MOST_BYTES: usize = 200_000_000;
 
-/// The requests of a stage that were written, and the form they have.
+/// The requests that were written into a folder, and the form they have.
 #[derive(Default, Serialize, Deserialize)]
 struct Record {
     /// The place of the form among those of the protocol.
@@ -38,18 +37,9 @@ struct Record {
     requests: BTreeMap<String, (usize, Vec<String>)>,
 }
 
-/// A line of an answer file.
-struct Line {
-    request: String,
-    /// Status and body, where the request was answered.
-    response: Option<(u16, Value)>,
-    place: String,
-}
-
 /// The folder of a batch, with what is known of it.
 pub(crate) struct Batch<P: Protocol> {
     folder: PathBuf,
-    record_path: PathBuf,
     endpoint: Endpoint,
     protocol: Arc<P>,
     record: Record,
@@ -78,74 +68,44 @@ impl<P: Protocol> Batch<P> {
         context: &Context<'_>,
     ) -> Result<Batch<P>> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let record_path = context.folder.join(NAME);
-        let record: Record = match read_sealed(&record_path)? {
+        let path = folder.join(RECORD);
+        let record: Record = match read_sealed(&path)? {
             Sealed::Whole(record) => record,
             Sealed::Missing => Record::default(),
             Sealed::Damaged(damage) => {
-                context.set_aside(NAME, &damage)?;
+                context.warn(format!("{}: {damage}; it is written anew", path.display()));
                 Record::default()
             }
         };
+        let lines = answer_files::read(folder, context, |request| record.requests.contains_key(request))?;
         let mut batch = Batch {
             folder: folder.to_owned(),
-            record_path,
             endpoint: endpoint.clone(),
             protocol,
             record,
-            lines: BTreeMap::new(),
+            lines,
             open: Vec::new(),
             alone: Vec::new(),
         };
-        for path in answer_files(folder)? {
-            batch.read(&path, context)?;
-        }
+        batch.tell_errors(context);
         batch.next_form(context)?;
         Ok(batch)
     }
 
-    fn read(&mut self, path: &Path, context: &Context<'_>) -> Result<()> {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let mut damaged = Vec::new();
-        for (number, text) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            if text.trim_ascii().is_empty() {
-                continue;
-            }
-            let place = format!("{}, line {}", path.display(), number + 1);
-            let value = json::read(text).ok().filter(Value::is_object);
-            let Some((value, id)) = value.and_then(|value| {
-                let id = value.get("custom_id")?.as_str()?.to_owned();
-                Some((value, id))
-            }) else {
-                damaged.push(number + 1);
-                continue;
-            };
-            if !self.record.requests.contains_key(&id) {
-                return Err(Error::data(format!(
-                    "{place}: the answer to `{}` (`custom_id`), which is no request of this stage: the file is of \
-                     another run, or the stage's settings or inputs changed since; take it out of the folder",
-                    words(&id)
-                )));
-            }
-            let response = value.get("response").and_then(|response| {
-                let status = response.get("status_code").and_then(Value::as_u64).unwrap_or(200);
-                Some((u16::try_from(status).ok()?, response.get("body")?.clone()))
-            });
-            let good = |line: &Line| line.response.as_ref().is_some_and(|(status, _)| (200..300).contains(status));
-            let line = Line { request: id.clone(), response, place };
-            if good(&line) || self.lines.get(&id).is_none_or(|known| !good(known)) {
-                self.lines.insert(id, line);
-            }
+    /// Says why requests were not answered, where the files have a reason, and where another model answered.
+    fn tell_errors(&self, context: &Context<'_>) {
+        let other = |line: &Line| {
+            let (_, body) = line.response.as_ref().filter(|_| line.is_good())?;
+            Some((line.place.clone(), reply::other_model(&self.endpoint.model, body)?))
+        };
+        if let Some((place, model)) = self.lines.values().find_map(other) {
+            let asked = &self.endpoint.model;
+            context.warn(format!("{place}: the answer is of the model `{model}`, asked for `{asked}`"));
         }
-        if let Some(first) = damaged.first() {
-            context.warn(format!(
-                "{}: {} lines are no answers of a batch, the first of them line {first}; the other lines are taken, \
-                 what is missing is asked again",
-                path.display(),
-                damaged.len()
-            ));
-        }
-        Ok(())
+        let mut unanswered = self.lines.values().filter_map(|line| Some((&line.place, line.asks_again()?)));
+        let Some((place, why)) = unanswered.next() else { return };
+        let count = 1 + unanswered.count();
+        context.warn(format!("{place}: {why}; {count} requests without an answer are asked again"));
     }
 
     /// Goes on to the next form of requests, where the endpoint refused every request in the present one.
@@ -168,7 +128,7 @@ impl<P: Protocol> Batch<P> {
     }
 
     fn write_record(&self) -> Result<()> {
-        commit_sealed(&self.record_path, &self.record)
+        commit_sealed(&self.folder.join(RECORD), &self.record)
     }
 
     /// The answers to questions; those without one wait.
@@ -199,11 +159,11 @@ impl<P: Protocol> Batch<P> {
             }
             let Some((status, body)) = &line.response else { continue };
             let whole = group.len() == ids.len();
-            let (reason, detail) = match (status, reply::of(body.clone())) {
-                (200..300, Ok(body)) if whole => {
+            let (reason, detail) = match status {
+                200..300 if whole => {
                     let plain: Vec<P::Question> = group.iter().map(|(_, question)| question.clone()).collect();
-                    let usage = Usage::of(&body);
-                    match self.protocol.read(&plain, &body) {
+                    let usage = Usage::of(body);
+                    match self.protocol.read(&plain, body) {
                         Content::Answers(answers) => {
                             group.iter().zip(&answers).for_each(|((id, _), _)| _ = open.remove(id));
                             alone.extend(group.iter().skip(answers.len()).map(|(id, _)| id.clone()));
@@ -215,7 +175,7 @@ impl<P: Protocol> Batch<P> {
                         Content::NoEvidence(text) | Content::NoAnswer(text) => (BAD_ANSWER, text),
                     }
                 }
-                (400 | 403 | 413 | 422, _) => (REFUSED, format!("status {status}: {}", said(body))),
+                400 | 403 | 413 | 422 => (REFUSED, format!("status {status}: {}", said(body))),
                 // It may pass, or a part of its answers is known: it is asked again.
                 _ => continue,
             };
@@ -261,7 +221,10 @@ impl<P: Protocol> Batch<P> {
         for group in all {
             let (ids, plain): (Vec<String>, Vec<P::Question>) = group.into_iter().unzip();
             let body = self.endpoint.request(&*self.protocol, &plain, form);
-            let request = id_of(&[&self.endpoint.address(P::PATH), &body]);
+            // Questions with other seeds have one body where the endpoint takes no seed.
+            let address = self.endpoint.address(P::PATH);
+            let parts: Vec<&str> = [&address, &body].into_iter().chain(&ids).map(String::as_str).collect();
+            let request = id_of(&parts);
             let body: Value = serde_json::from_str(&body).expect("a request is JSON");
             let line = json!({"custom_id": request, "method": "POST", "url": format!("/v1{}", P::PATH), "body": body});
             lines.push((ids.len(), format!("{line}\n")));
@@ -295,21 +258,6 @@ impl<P: Protocol> Batch<P> {
     }
 }
 
-/// The answer files of a folder, by name.
-fn answer_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(Error::io(folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".jsonl") && !name.starts_with(REQUESTS) && !name.starts_with('.') {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
 /// Ranges of lines that fit in a file each; a line has a number of questions.
 fn files(lines: &[(usize, String)], most_questions: usize, most_bytes: usize) -> Vec<std::ops::Range<usize>> {
     let mut ranges = Vec::new();
@@ -326,13 +274,6 @@ fn files(lines: &[(usize, String)], most_questions: usize, most_bytes: usize) ->
         ranges.push(start..lines.len());
     }
     ranges
-}
-
-/// What an error says, for a message.
-fn said(body: &Value) -> String {
-    let places = ["/error/message", "/message", "/detail", "/error"];
-    let message = places.iter().find_map(|place| body.pointer(place)?.as_str()).map(str::to_owned);
-    kit::redact(&words(&message.unwrap_or_else(|| body.to_string())))
 }
 
 #[cfg(test)]

@@ -114,6 +114,8 @@ pub(crate) struct Client<P> {
     budget: Mutex<Budget>,
     /// True where a reply came without its tokens.
     uncounted: AtomicBool,
+    /// The model that a reply was of, where it was another than was asked for.
+    other_model: OnceLock<String>,
 }
 
 impl<P: Protocol> Client<P> {
@@ -145,6 +147,7 @@ impl<P: Protocol> Client<P> {
             form: OnceLock::new(),
             budget: Mutex::new(Budget { spent: endpoint.cost(spent), under_way: 0.0 }),
             uncounted: AtomicBool::new(false),
+            other_model: OnceLock::new(),
         })
     }
 
@@ -174,6 +177,10 @@ impl<P: Protocol> Client<P> {
                     if self.uncounted.load(Ordering::Relaxed) {
                         remarks
                             .push("it states no `usage`: the cost is that of the tokens that are expected".to_owned());
+                    }
+                    if let Some(model) = self.other_model.get() {
+                        remarks
+                            .push(format!("its reply is of the model `{model}`, asked for `{}`", self.endpoint.model));
                     }
                     self.form.set(form).expect("it is settled once");
                     let remark = if remarks.is_empty() {
@@ -349,6 +356,9 @@ impl<P: Protocol> Client<P> {
     fn read(&self, body: &[u8], questions: &[P::Question], usage: &mut Usage) -> Result<Content<P::Answer>, NoReply> {
         let reply = reply::read(body)?;
         *usage += Usage::of(&reply);
+        if let Some(model) = reply::other_model(&self.endpoint.model, &reply) {
+            self.other_model.get_or_init(|| model);
+        }
         Ok(self.protocol.read(questions, &reply))
     }
 

@@ -4,6 +4,7 @@
 //! that lets no answer be paid for twice. What is asked and what an answer says is for the stage that asks: it
 //! implements [`Protocol`]. Read [`Endpoint`] first, then [`Asking`].
 
+mod answer_files;
 mod asking;
 mod batch;
 mod chat;

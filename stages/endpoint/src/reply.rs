@@ -72,6 +72,16 @@ fn what_it_is(text: &str) -> String {
     format!("{is}: {}", words(start))
 }
 
+/// The model that a reply is of, where it is another than was asked for. Names of one model may have a place before them
+/// or a date behind them.
+pub(crate) fn other_model(asked: &str, reply: &Value) -> Option<String> {
+    let named = reply.get("model").and_then(Value::as_str).filter(|name| !name.trim().is_empty())?;
+    let last = |name: &str| name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
+    let (one, other) = (last(asked), last(named));
+    let same = one.contains(&other) || other.contains(&one);
+    (!same).then(|| kit::redact(&words(named)))
+}
+
 /// The beginning of a text, for a message.
 pub fn words(text: &str) -> String {
     let mut words: String = text.chars().take(WORDS).collect();
@@ -84,6 +94,17 @@ pub fn words(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reply_of_another_model_is_noticed() {
+        let other = |asked: &str, named: Value| other_model(asked, &serde_json::json!({"model": named}));
+        for named in ["gpt-4o", "gpt-4o-2024-08-06", "openai/GPT-4o", "/models/gpt-4o/", ""] {
+            assert_eq!(other("gpt-4o", named.into()), None, "{named}");
+        }
+        assert_eq!(other("gpt-4o", Value::Null), None);
+        assert_eq!(other("org/model-7b", "model-7b".into()), None);
+        assert_eq!(other("gpt-4o", "llama-3".into()), Some("llama-3".to_owned()));
+    }
 
     #[test]
     fn errors_and_what_is_no_reply_are_told_apart() {

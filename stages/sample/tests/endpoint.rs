@@ -303,6 +303,76 @@ fn responses_come_from_a_batch_as_they_come_live() {
 }
 
 #[test]
+fn a_reply_of_another_model_is_a_warning() {
+    let server = Server::start_reading(|_, body| {
+        let Treatment::Reply(reply) = honest(body) else { panic!("it is honest") };
+        Treatment::Reply(harness::with(reply, &json!({"model": "some-other"})))
+    });
+    let place = place(2);
+    run(&place, "out", &stage(&server.url, json!({}), json!({}))).unwrap();
+    let warned = format!("{:?}", place.events.lock().unwrap());
+    assert!(warned.contains("its reply is of the model `some-other`, asked for `stub`"), "{warned}");
+}
+
+/// The line of an answer to a request; vLLM leaves the body of a refused one empty.
+fn answered(request: &Value, status: u64, body: &Value, error: &Value) -> String {
+    let response = json!({"status_code": status, "request_id": "r", "body": body});
+    format!("{}\n", json!({"id": "b", "custom_id": request["custom_id"], "response": response, "error": error}))
+}
+
+#[test]
+fn a_batch_without_n_and_seed_asks_for_each_response_by_itself() {
+    let place = place(2);
+    let folder = place.folder.path().join("batch");
+    let batched = stage("http://127.0.0.1:9/v1", json!({"batch": folder}), json!({"k": 3}));
+    let written = |known: &[Value]| -> Vec<Value> {
+        assert!(matches!(run(&place, "out", &batched), Err(Error::Waiting(_))));
+        lines(&folder, true).into_iter().map(|(_, line)| line).filter(|line| !known.contains(line)).collect()
+    };
+    let refuse = |name: &str, requests: &[Value]| {
+        let error = json!({"object": "error", "message": "unknown parameter", "code": 400});
+        let text: String = requests.iter().map(|line| answered(line, 400, &Value::Null, &error)).collect();
+        std::fs::write(folder.join(name), text).unwrap();
+    };
+    // A form after the other is refused, until one without `n` and without `seed` is taken.
+    let mut known = Vec::new();
+    let open = loop {
+        let new = written(&known);
+        let body = &new[0]["body"];
+        let bare = body.get("n").is_none() && body.get("seed").is_none();
+        if bare && new.len() == 6 {
+            break new;
+        }
+        assert!(known.len() < 200, "no form is left");
+        refuse(&format!("errors-{}.jsonl", known.len()), &new);
+        known.extend(new);
+    };
+    let ids: std::collections::BTreeSet<&str> = open.iter().map(|line| line["custom_id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 6, "equal bodies are requests of their own");
+    assert_eq!(open[0]["body"], open[1]["body"]);
+    // Out of order, one twice, one that failed first and one that its time ran out for.
+    let body = |number: usize| completion(vec![choice(0, &format!("answer {number}"), "stop")]);
+    let mut text: String = (1..5).rev().map(|at| answered(&open[at], 200, &body(at), &Value::Null)).collect();
+    text += &answered(&open[2], 200, &body(2), &Value::Null);
+    text += &answered(&open[2], 500, &json!({"error": {"message": "late"}}), &Value::Null);
+    let expired = json!({"code": "batch_expired", "message": "the completion window expired"});
+    text += &format!("{}\n", json!({"custom_id": open[0]["custom_id"], "response": null, "error": expired}));
+    text += &format!("{}\n", json!({"custom_id": open[5]["custom_id"], "response": null, "error": expired}));
+    std::fs::write(folder.join("output.jsonl"), text).unwrap();
+    known.extend(open.clone());
+    let before = lines(&folder, true).len();
+    assert!(matches!(run(&place, "out", &batched), Err(Error::Waiting(text)) if text.starts_with("2 requests wait")));
+    let warned = format!("{:?}", place.events.lock().unwrap());
+    assert!(warned.contains("the completion window expired; 2 requests without an answer are asked again"), "{warned}");
+    assert_eq!(lines(&folder, true).len(), before + 2);
+    let text: String = [0, 5].iter().map(|at| answered(&open[*at], 200, &body(*at), &Value::Null)).collect();
+    std::fs::write(folder.join("output-2.jsonl"), text).unwrap();
+    run(&place, "out", &batched).unwrap();
+    let responses = rows(&place, "out");
+    assert_eq!(responses.iter().map(|row| row.count).sum::<u32>(), 6);
+}
+
+#[test]
 fn settings_are_checked() {
     let findings = |settings: Value| -> Vec<String> {
         let all = json!({"from": "data", "k": 1, "temperature": 1.0, "max_tokens": 4});

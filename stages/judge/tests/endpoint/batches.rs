@@ -81,6 +81,7 @@ fn a_batch_gives_the_bytes_that_live_requests_give() {
     let text = waits(&place, "out", &stage);
     assert!(text.starts_with("3 requests wait for answers"), "{text}");
     let warned = format!("{:?}", place.events.lock().unwrap());
+    assert!(warned.contains("errors.jsonl, line 1: status 503: it did not work; 1 requests without an"), "{warned}");
     assert!(warned.contains("output-2.jsonl: 2 lines are no answers of a batch, the first of them line 6"), "{warned}");
     let missing: Vec<(PathBuf, Value)> =
         requests(&folder).into_iter().filter(|(path, _)| text.contains(&path.display().to_string())).collect();
@@ -128,6 +129,32 @@ fn between_files_and_live_requests_nothing_is_asked_twice() {
     waits(&place, "other", &files.stage(&server.url, json!({"batch": folder}), json!({})));
     assert_eq!(requests(&folder).len(), 12 - server.billed().len());
     assert!(requests(&folder).iter().all(|(_, line)| !question(line).starts_with("p000")));
+}
+
+#[test]
+fn answers_that_were_paid_for_serve_other_settings_and_other_work_folders() {
+    let files = Files::new();
+    let place = place(comparisons(3));
+    let folder = place.folder.path().join("batch");
+    let of = |debias: &str| files.stage("http://127.0.0.1:9/v1", json!({"batch": folder}), json!({"debias": debias}));
+    waits(&place, "out", &of("logit"));
+    let written = requests(&folder);
+    // Named like a request file, and none.
+    let name = written[0].0.file_name().unwrap().to_string_lossy().replace(".jsonl", "-out.jsonl");
+    let answers: String = written.iter().map(|(_, line)| answer(line)).collect();
+    std::fs::write(folder.join(name), format!("\u{feff}{answers}")).unwrap();
+    // The same questions in a stage folder that knows nothing of them, and under another rule for both orders.
+    run(&place, "elsewhere", &of("logit")).unwrap();
+    run(&place, "other", &of("probability")).unwrap();
+    run(&place, "out", &of("logit")).unwrap();
+    assert_eq!(place.bytes("out/verdicts"), place.bytes("elsewhere/verdicts"));
+    assert_eq!(requests(&folder).len(), 6, "nothing was asked again");
+    // A record that is damaged costs the answers, not the run.
+    std::fs::write(folder.join(".asked.json"), "{").unwrap();
+    match run(&place, "damaged", &of("logit")) {
+        Err(Error::Data(text)) => assert!(text.contains("no request of this folder"), "{text}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
