@@ -54,12 +54,14 @@ pub fn init(work: &Path, args: Init) -> Result<()> {
     }
     let found = args.data.as_deref().map(|data| found(data, args.prompts_only)).transpose()?;
     let holds = match &found {
-        Some(found) => holds(found)?,
+        Some(found) => holds(found, args.objective.as_deref())?,
         None if args.prompts_only => Holds::Prompts,
         None => Holds::Pairs,
     };
+    let voted = found.as_ref().filter(|found| found.tables.contains(&Table::Votes));
+    let needs_judge = holds.needs_judge() && voted.is_none();
     let objective = objective(&args, holds)?;
-    let judge = args.judge.clone().or(holds.needs_judge().then(|| "./models/judge".to_owned()));
+    let judge = args.judge.clone().or(needs_judge.then(|| "./models/judge".to_owned()));
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let plain = |letter: char| if letter.is_ascii_alphanumeric() || "-_".contains(letter) { letter } else { '-' };
     let name: String = stem.chars().map(plain).collect();
@@ -70,6 +72,8 @@ pub fn init(work: &Path, args: Init) -> Result<()> {
         data: args.data.clone().unwrap_or_else(|| format!("./data/{}.jsonl", example(holds))),
         holds,
         found: found.as_ref().map(words),
+        votes: voted.map(|found| found.rows),
+        scored: holds == Holds::Pairs && found.as_ref().is_some_and(|found| found.scored),
         prompts_only: args.prompts_only,
         chat: args.policy.as_deref().is_none_or(may_have_template),
         policy: args.policy.as_deref().map_or("./models/policy".to_owned(), model),
@@ -107,7 +111,10 @@ fn told(wish: &Wish, path: &Path) -> String {
     }
     let judge = if wish.judge.is_some() { " and a judge" } else { "" };
     let file = in_line(&wish.file);
-    told.push_str(&format!("{file}: {}{judge}, objective {}\n", wish.holds.words(), wish.objective.name()));
+    told.push_str(&format!("{file}: {}{judge}, objective {}\n", wish.holds_words(), wish.objective.name()));
+    if wish.holds == Holds::Responses || wish.scored {
+        told.push_str("to imitate the responses, without a label: --objective sft\n");
+    }
     if !wish.chat {
         told.push_str(&format!("{} has no chat template: strings are raw text\n", wish.policy));
     }
@@ -142,9 +149,12 @@ fn found(data: &str, prompts_only: bool) -> Result<Found> {
     ingest.found().map_err(|finding| kit::Error::data(finding.text).into())
 }
 
-fn holds(found: &Found) -> Result<Holds> {
+fn holds(found: &Found, objective: Option<&str>) -> Result<Holds> {
     let has = |table| found.tables.contains(&table);
-    Ok(if has(Table::Pairs) {
+    let imitates = || possible(Holds::Demonstrations).iter().any(|it| Some(it.name()) == objective);
+    Ok(if found.several && !imitates() {
+        if found.scored { Holds::Pairs } else { Holds::Responses }
+    } else if has(Table::Pairs) {
         if found.joint { Holds::JointPairs } else { Holds::Pairs }
     } else if has(Table::Comparisons) {
         if found.joint { Holds::JointComparisons } else { Holds::Comparisons }

@@ -13,6 +13,8 @@ pub enum Holds {
     Comparisons,
     /// Two prompts, each with its response, without a label.
     JointComparisons,
+    /// Several responses to each prompt, without a label.
+    Responses,
     /// Responses with labels of their own.
     Items,
     /// Responses to imitate.
@@ -39,7 +41,7 @@ impl Holds {
 
     /// True where a judge has to label the data before anything can be trained on it.
     pub fn needs_judge(self) -> bool {
-        matches!(self, Holds::Comparisons | Holds::JointComparisons | Holds::Prompts)
+        matches!(self, Holds::Comparisons | Holds::JointComparisons | Holds::Responses | Holds::Prompts)
     }
 
     /// It in words.
@@ -49,6 +51,7 @@ impl Holds {
             Holds::JointPairs => "pairs of two prompts",
             Holds::Comparisons => "pairs without a label",
             Holds::JointComparisons => "pairs of two prompts without a label",
+            Holds::Responses => "several responses to a prompt, without a label",
             Holds::Items => "responses with a label each",
             Holds::Demonstrations => "demonstrations",
             Holds::Prompts => "prompts",
@@ -69,6 +72,10 @@ pub struct Wish {
     pub holds: Holds,
     /// The format and rows that were found, where there is a file.
     pub found: Option<String>,
+    /// The number of rows that may have votes; none where nobody voted.
+    pub votes: Option<u64>,
+    /// True where scores of responses become labels.
+    pub scored: bool,
     /// True where only prompts are to be read.
     pub prompts_only: bool,
     /// True where plain strings are messages that models see through their chat template.
@@ -86,6 +93,22 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// The content of the data in words.
+    pub fn holds_words(&self) -> &'static str {
+        match self.holds {
+            Holds::Comparisons if self.votes.is_some() => "pairs with people's votes",
+            Holds::JointComparisons if self.votes.is_some() => "pairs of two prompts with people's votes",
+            Holds::Pairs if self.scored => "responses with scores",
+            other => other.words(),
+        }
+    }
+
+    /// True where a judge's labels can be held against people's: `calibrate` wants at least 30 comparisons, and some
+    /// are held out.
+    pub fn calibrates(&self) -> bool {
+        self.judge.is_some() && self.votes.is_some_and(|rows| rows >= 40)
+    }
+
     /// The objective as YAML.
     pub fn objective_yaml(&self) -> String {
         self.objective.facts().yaml(self.holds.items())

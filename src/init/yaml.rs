@@ -18,15 +18,31 @@ pub fn text(wish: &Wish) -> String {
         text.push_str(&sampling());
     }
     let mut from = if wish.holds.items() { "data.items" } else { "data.pairs" };
+    if wish.holds == Holds::Responses {
+        text.push_str("\n  # Every two responses to a prompt.\n");
+        text.push_str("  comparisons: {kind: compare, from: data.responses, within: all}\n");
+    }
+    let mut labels = wish.votes.map(|_| "people");
+    if labels.is_some() {
+        text.push_str(&votes());
+    }
     if judged {
-        let comparisons = if wish.holds == Holds::Prompts { "comparisons" } else { "data.comparisons" };
+        let compared = matches!(wish.holds, Holds::Prompts | Holds::Responses);
+        let comparisons = if compared { "comparisons" } else { "data.comparisons" };
         text.push_str("\n  # A judge reads both responses in both orders; what it thinks becomes the soft label.\n");
         text.push_str(&judge(wish, "verdicts", comparisons, true));
+        labels = Some("verdicts");
+        if wish.calibrates() {
+            text.push_str(&calibration());
+            labels = Some("calibrated");
+        }
+    }
+    if let Some(labels) = labels {
         text.push_str(&lines(&[
             ("", ""),
             ("  pairs:", ""),
             ("    kind: pairs", ""),
-            ("    from: verdicts", ""),
+            (&format!("    from: {labels}"), ""),
             ("    ties: drop", "a label of exactly 1/2 says nothing"),
         ]));
         from = "pairs";
@@ -58,7 +74,7 @@ pub fn text(wish: &Wish) -> String {
 fn head(wish: &Wish) -> String {
     let judge = if wish.judge.is_some() { ", judged by a model" } else { "" };
     let (name, file) = (&wish.name, in_line(&wish.file));
-    let mut text = format!("# {name}: {}{judge}, then {}.\n#\n", wish.holds.words(), wish.objective.name());
+    let mut text = format!("# {name}: {}{judge}, then {}.\n#\n", wish.holds_words(), wish.objective.name());
     text.push_str(&format!("#     halftone plan {file}    # what would run: rows, tokens, what is too long\n"));
     text.push_str(&format!("#     halftone run {file}\n#\n"));
     match &wish.found {
@@ -92,6 +108,10 @@ fn data(wish: &Wish, holdout: bool) -> String {
     if wish.prompts_only {
         all.push(("    format: prompts", "only prompts are read, whatever else the file holds"));
     }
+    if wish.scored {
+        all.push(("    format: scored", "the responses to a prompt are compared by their scores"));
+        all.push(("    scores: {scale: 1}", "P(first better) = sigmoid(scale times the difference of the scores)"));
+    }
     all.push((form, about));
     all.push(("    on_bad_row: fail", "or `reject`: set broken rows aside and go on"));
     if holdout {
@@ -115,6 +135,38 @@ fn sampling() -> String {
         ("", ""),
         ("  comparisons: {kind: compare, from: samples, within: all}", ""),
     ])
+}
+
+/// People's votes as soft labels.
+fn votes() -> String {
+    let mut text =
+        "\n  # The votes on each pair become its soft label: their share, with half a vote added to either side.\n"
+            .to_owned();
+    text.push_str(&lines(&[
+        ("  people:", ""),
+        ("    kind: jury", ""),
+        ("    votes: data.votes", ""),
+        ("    comparisons: data.comparisons", ""),
+        ("    method: beta", "or `share`; `dawid_skene` learns from many votes who is right how often"),
+        ("    a: 0.5", "Jeffreys' prior; with `dawid_skene`: `smoothing: 1`"),
+    ]));
+    text
+}
+
+/// The judge's labels held against people's.
+fn calibration() -> String {
+    let mut text =
+        "\n  # How far the judge is right is learnt from people's votes; the table `summary` has it before and \
+                    after.\n"
+            .to_owned();
+    text.push_str(&lines(&[
+        ("  calibrated:", ""),
+        ("    kind: calibrate", ""),
+        ("    verdicts: verdicts", ""),
+        ("    gold: people", ""),
+        ("    method: temperature", "one factor of the log-odds, fitted in folds by prompt"),
+    ]));
+    text
 }
 
 fn judge(wish: &Wish, name: &str, comparisons: &str, explained: bool) -> String {
@@ -166,9 +218,21 @@ fn training(wish: &Wish, from: &str) -> String {
 fn on_held_out_pairs(wish: &Wish) -> String {
     let mut text = String::new();
     let mut pairs = "data.holdout_pairs";
-    if !wish.holds.labelled() {
+    if wish.votes.is_some() {
+        text.push_str("\n  # Against people's votes, on prompts that were held out.\n");
+        let votes = "votes: data.holdout_votes, comparisons: data.holdout_comparisons, method: beta, a: 0.5";
+        text.push_str(&format!("  holdout_people: {{kind: jury, {votes}}}\n"));
+        text.push_str("  holdout_pairs: {kind: pairs, from: holdout_people, ties: drop}\n");
+        pairs = "holdout_pairs";
+    } else if !wish.holds.labelled() {
         text.push_str("\n  # The judge's labels of held-out prompts.\n");
-        text.push_str(&judge(wish, "holdout_verdicts", "data.holdout_comparisons", false));
+        let mut comparisons = "data.holdout_comparisons";
+        if wish.holds == Holds::Responses {
+            comparisons = "holdout_comparisons";
+            let compare = "kind: compare, from: data.holdout_responses, within: all";
+            text.push_str(&format!("  {comparisons}: {{{compare}}}\n"));
+        }
+        text.push_str(&judge(wish, "holdout_verdicts", comparisons, false));
         text.push_str("  holdout_pairs: {kind: pairs, from: holdout_verdicts, ties: drop}\n");
         pairs = "holdout_pairs";
     } else if wish.judge.is_some() {

@@ -2,7 +2,7 @@
 
 use harness::Project;
 
-const DATA: [(&str, &str); 8] = [
+const DATA: [(&str, &str); 11] = [
     ("pairs.jsonl", r#"{"prompt": "name a fruit", "chosen": "an apple", "rejected": "a stone", "p_hat": 0.9}"#),
     ("joint.jsonl", r#"{"i_chosen": "a fruit", "r_chosen": "an apple", "i_reject": "a fish", "r_reject": "a horse"}"#),
     ("alike.jsonl", r#"{"i_chosen": "a fruit", "r_chosen": "an apple", "i_reject": "a fruit", "r_reject": "a stone"}"#),
@@ -11,6 +11,26 @@ const DATA: [(&str, &str); 8] = [
     ("items.jsonl", r#"{"prompt": "name a fruit", "completion": "an apple", "label": true}"#),
     ("demonstrations.jsonl", r#"{"prompt": "name a fruit", "completion": "an apple"}"#),
     ("prompts.jsonl", r#"{"prompt": "name a fruit"}"#),
+    (
+        "votes.jsonl",
+        r#"{"prompt": "a fruit", "response_0": "an apple", "response_1": "a stone", "votes": ["A", "tie"]}"#,
+    ),
+    (
+        "answers.jsonl",
+        concat!(
+            r#"{"prompt": "name a fruit", "completion": "an apple"}"#,
+            "\n",
+            r#"{"prompt": "name a fruit", "completion": "a stone"}"#
+        ),
+    ),
+    (
+        "scores.jsonl",
+        concat!(
+            r#"{"prompt": "name a fruit", "completion": "an apple", "score": 3.5}"#,
+            "\n",
+            r#"{"prompt": "name a fruit", "completion": "a stone", "score": 1}"#
+        ),
+    ),
 ];
 
 /// A tiny language model of the oracles.
@@ -45,7 +65,7 @@ fn every_pipeline_passes_check_and_plan() {
                 let mut args = vec!["init", "x.yaml", "--force", "--data", data, "--objective", objective];
                 args.extend(models);
                 // Where the data need a judge, one has its place in any case.
-                if judged || ["comparisons.jsonl", "prompts.jsonl"].contains(&data) {
+                if judged || ["comparisons.jsonl", "prompts.jsonl", "answers.jsonl"].contains(&data) {
                     args.extend(["--judge", &model]);
                 }
                 let told = project.done(&args);
@@ -125,6 +145,58 @@ fn a_model_without_a_template_reads_raw_text_and_the_pipeline_runs() {
     assert!(told.contains("./plain has no chat template: strings are raw text"), "{told}");
     project.done(&["run", "my.yaml", "--device", "cpu", "--set", "policy.batch.pairs=4"]);
     assert!(project.done(&["inspect", "evaluation.summary"]).contains("accuracy"));
+}
+
+/// What `init` says of some data, and the file.
+fn written(project: &Project, args: &[&str]) -> (String, String) {
+    let told = project.done(&[&["init", "x.yaml", "--force", "--policy", &model()], args].concat());
+    (told, std::fs::read_to_string(project.path("x.yaml")).unwrap())
+}
+
+#[test]
+fn peoples_votes_are_labels_and_correct_a_judge() {
+    let project = project();
+    let row = |n: usize| {
+        let (a, b, vote) = (n * 3 % 7, n % 5 + 7, ["A", "B", "tie"][n % 3]);
+        serde_json::json!({"prompt": format!("say {n}"), "response_0": format!("{a}"), "response_1": format!("{b}"),
+            "votes": {"anna": "A", "ben": vote}})
+    };
+    let rows: String = (0..60).map(|n| format!("{}\n", row(n))).collect();
+    project.write("many.jsonl", &rows);
+    let (told, text) = written(&project, &["--data", "many.jsonl"]);
+    assert!(told.contains("x.yaml: pairs with people's votes, objective gdpo\nnext:"), "{told}");
+    assert!(!text.contains("kind: judge") && text.contains("    kind: jury\n    votes: data.votes\n"), "{text}");
+    project.done(&["run", "x.yaml", "--device", "cpu", "--set", "policy.batch.pairs=8"]);
+    assert!(project.done(&["inspect", "people.summary", "-n", "20"]).contains("krippendorff_alpha"));
+    assert!(project.done(&["inspect", "evaluation.summary"]).contains("accuracy"));
+    // A judge's labels are corrected by the votes, where there are enough of them.
+    let judged = ["--judge", &model(), "--data"];
+    let (told, text) = written(&project, &[&judged[..], &["many.jsonl"]].concat());
+    assert!(told.contains("x.yaml: pairs with people's votes and a judge, objective gdpo"), "{told}");
+    assert!(text.contains("    kind: calibrate\n    verdicts: verdicts\n    gold: people\n"), "{text}");
+    assert!(text.contains("    from: calibrated\n"), "{text}");
+    let (_, text) = written(&project, &[&judged[..], &["votes.jsonl"]].concat());
+    assert!(text.contains("    from: verdicts\n") && !text.contains("calibrate"), "{text}");
+}
+
+#[test]
+fn several_responses_to_a_prompt_are_judged_or_have_scores() {
+    let project = project();
+    let (told, text) = written(&project, &["--data", "answers.jsonl", "--judge", &model()]);
+    assert!(
+        told.contains("x.yaml: several responses to a prompt, without a label and a judge, objective gdpo"),
+        "{told}"
+    );
+    assert!(told.contains("to imitate the responses, without a label: --objective sft"), "{told}");
+    assert!(text.contains("comparisons: {kind: compare, from: data.responses, within: all}"), "{text}");
+    let (told, text) = written(&project, &["--data", "scores.jsonl"]);
+    assert!(told.contains("x.yaml: responses with scores, objective gdpo"), "{told}");
+    assert!(text.contains("    format: scored") && text.contains("    scores: {scale: 1}"), "{text}");
+    for data in ["answers.jsonl", "scores.jsonl"] {
+        let (told, text) = written(&project, &["--data", data, "--objective", "sft"]);
+        assert!(told.contains("x.yaml: demonstrations, objective sft"), "{told}");
+        assert!(!text.contains("scored"), "{text}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The content of files, as far as their first rows show.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kit::{Error, Finding, Result, Table};
 use serde_json::{Map, Value};
@@ -33,6 +33,10 @@ pub struct Found {
     pub joint: bool,
     /// True where rows carry a probability or a feedback for a label.
     pub labelled: bool,
+    /// True where the first rows have several responses to one prompt, each in a row of its own without a label.
+    pub several: bool,
+    /// True where such responses have scores.
+    pub scored: bool,
     /// The format and its columns, in words.
     pub layout: String,
     /// Rows.
@@ -59,8 +63,19 @@ impl Ingest {
             let differ = |(a, b)| layout.get(a).zip(layout.get(b)).is_some_and(|(a, b)| row.get(a) != row.get(b));
             prompts.into_iter().any(differ)
         };
+        let alone = layout.format == Format::PromptCompletion;
+        let columns = layout.get(Column::Prompt).zip(layout.get(Column::Completion)).filter(|_| alone);
+        let several = columns.is_some_and(|(prompt, completion)| {
+            let mut first = BTreeMap::new();
+            head.iter().any(|row| {
+                let completion = row.get(completion);
+                *first.entry(row.get(prompt).map(Value::to_string)).or_insert(completion) != completion
+            })
+        });
         Ok(Found {
             format: layout.format,
+            several,
+            scored: several && layout.get(Column::Score).is_some(),
             joint: head.iter().any(differ),
             labelled: layout.labelled(),
             layout: layout.to_string(),
