@@ -16,6 +16,19 @@ fn run(place: &Project, pipeline: &str, data: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
+/// A table of a stage, as `trace` shows it about a row.
+fn traced(place: &Project, pipeline: &str, id: &str) -> impl Fn(&str, &str) -> Vec<Value> {
+    let output = place.command(&["trace", id, "--pipeline", pipeline, "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let trace: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |list: &Value, key: &str, name: &str| -> Value {
+        list.as_array().unwrap().iter().find(|it| it[key] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    move |stage, port| {
+        of(&of(&trace["stages"], "stage", stage)["tables"], "port", port)["rows"].as_array().unwrap().clone()
+    }
+}
+
 fn rows<R: kit::Row>(place: &Project, port: &str) -> Vec<R> {
     kit::read_rows(&place.path(".halftone/runs").join(port)).unwrap()
 }
@@ -38,24 +51,86 @@ fn a_training_pair_leads_back_to_each_vote() {
     let pair = pairs.iter().find(|pair| pair.comparison_id.as_deref() == Some("5")).unwrap();
     // Half a vote is added to either side: 2.5 of 4 for the second.
     assert_eq!((pair.chosen[0].content.as_str(), pair.p_hat), ("b5", 0.625));
-    let output = place.command(&["trace", &pair.pair_id, "--pipeline", "pandalm", "--json"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let trace: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let of = |list: &Value, key: &str, name: &str| -> Value {
-        list.as_array().unwrap().iter().find(|it| it[key] == name).unwrap_or_else(|| panic!("no {name}")).clone()
-    };
-    let table =
-        |stage: &str, port: &str| of(&of(&trace["stages"], "stage", stage)["tables"], "port", port)["rows"].clone();
-    let votes = table("data", "votes");
-    let said: Vec<(&str, f64)> = votes
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| (row["annotator"].as_str().unwrap(), row["vote"].as_f64().unwrap()))
-        .collect();
-    assert_eq!(said, [("annotator1", 0.0), ("annotator2", 0.0), ("annotator3", 1.0)]);
+    let table = traced(&place, "pandalm", &pair.pair_id);
+    let named = |row: &Value| (row["annotator"].as_str().unwrap().to_owned(), row["vote"].as_f64().unwrap());
+    let said: Vec<(String, f64)> = table("data", "votes").iter().map(named).collect();
+    assert_eq!(
+        said,
+        [("annotator1", 0.0), ("annotator2", 0.0), ("annotator3", 1.0)].map(|(who, it)| (who.to_owned(), it))
+    );
     let verdict = table("jeffreys", "verdicts");
     assert_eq!((&verdict[0]["votes_a"], &verdict[0]["votes_b"]), (&json!(1.0), &json!(2.0)));
+    // How each votes as it did here, where either side or neither is the better one.
+    let habits = table("dawid_skene", "annotators");
+    assert!(habits.iter().all(|row| row["measure"] == "matrix" && said.contains(&named(row))), "{habits:?}");
+    assert_eq!(habits.len(), 9, "three votes under three truths");
+}
+
+#[test]
+fn a_label_of_people_and_models_leads_back_to_each_of_them() {
+    let place = Project::with_pipelines();
+    let vote = |at: usize| {
+        json!({"id": format!("c{at}"), "prompt": format!("say {at}"), "response_0": format!("{at} is fine"),
+            "response_1": format!("it is {}", at % 7), "votes": {"anna": if at % 3 == 0 { "B" } else { "A" },
+            "ben": (["A", "B", "tie"][at % 3])}})
+    };
+    write(&place, "votes.jsonl", (0..40).map(vote));
+    let model = harness::oracle("llama").display().to_string();
+    let text = format!(
+        r#"
+name: sources
+seed: 3
+stages:
+  data: {{kind: ingest, files: ./votes.jsonl, form: chat}}
+  people: {{kind: jury, votes: data, comparisons: data, method: share}}
+  better: {{kind: pairs, from: people, ties: drop}}
+  reward_model:
+    kind: train
+    from: better
+    model: "{model}"
+    objective: {{name: reward}}
+    optimizer: {{lr: 1.0e-3, schedule: constant}}
+    batch: {{pairs: 8, shuffle: true}}
+    steps: 2
+  held_out: {{kind: evaluate, pairs: better, model: reward_model, objective: {{name: reward}}}}
+  scored: {{kind: judge, comparisons: data, reward: reward_model}}
+  asked: {{kind: judge, comparisons: data, model: "{model}", template: helpful, debias: logit, least_mass: 0}}
+  labels:
+    kind: jury
+    votes: data
+    verdicts: [scored, asked]
+    comparisons: data
+    gold: people
+    method: stack
+    ridge: 1
+    folds: 2
+  pairs: {{kind: pairs, from: labels, ties: drop}}
+"#
+    );
+    std::fs::write(place.path("sources.yaml"), text).unwrap();
+    let output = place.command(&["run", "sources.yaml", "--device", "cpu"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let accuracy: Vec<SummaryRow> = rows(&place, "sources/held_out/summary");
+    assert!(accuracy.iter().any(|row| row.metric == "rewards/chosen"), "{accuracy:?}");
+    let pair = rows::<Pair>(&place, "sources/pairs/pairs").remove(4);
+    let table = traced(&place, "sources", &pair.pair_id);
+    assert_eq!((table("data", "votes").len(), table("scored", "scores").len()), (2, 2));
+    assert!(
+        table("scored", "verdicts")[0]["log_odds"].is_number() && table("asked", "verdicts")[0]["ab_p"].is_number()
+    );
+    let fit = table("labels", "verdicts")[0]["fit"].clone();
+    let parts = table("labels", "annotators");
+    let names: Vec<&str> = parts.iter().map(|row| row["annotator"].as_str().unwrap()).collect();
+    assert_eq!(names, ["anna", "asked.verdicts", "ben", "scored.verdicts"]);
+    assert!(parts.iter().all(|row| row["measure"] == "weight" && row["fit"] == fit && row["value"].is_number()));
+    // A model of the other kind is found before anything runs, with the way on.
+    let told = |setting: &str| stderr(&place.command(&["check", "sources.yaml", "--set", setting]).output().unwrap());
+    let error = told("asked.model=reward_model");
+    assert!(error.contains("it is a reward model") && error.contains("give it as `reward`"), "{error}");
+    let error = told(&format!("scored.reward={model}"));
+    assert!(error.contains("it is a language model") && error.contains("judges as `model`"), "{error}");
+    let error = told("scored.orders=both");
+    assert!(error.contains("without effect with `reward`"), "{error}");
 }
 
 #[test]

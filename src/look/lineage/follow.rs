@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::columns::{Ids, OWN, Side, Text, texts};
 use super::graph::{Lineage, Link};
 use crate::error::{Error, Result};
+use crate::look::inspect::Rows;
 
 /// The rows of a run about the sides of one row.
 #[derive(Debug, Serialize)]
@@ -50,6 +51,16 @@ pub struct TableRows {
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredRow(pub Vec<(String, Value)>);
 
+impl StoredRow {
+    fn cell(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(column, _)| column == name).map(|(_, cell)| cell)
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.cell(name).and_then(Value::as_str)
+    }
+}
+
 impl Serialize for StoredRow {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, cell)| (name, cell)))
@@ -87,6 +98,9 @@ pub fn follow(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<F
             judged |= link.kind == "judge" || rows.iter().flat_map(|row| &row.0).any(asked);
             tables.push(TableRows { port, rows });
         }
+        if let Some(parts) = parts(link, &tables, &stages)? {
+            tables.push(parts);
+        }
         if !tables.is_empty() {
             let (stage, kind) = (link.name.clone(), link.kind.clone());
             stages.push(StageRows { stage, kind, entry: link.manifest.recipe.entry(), tables });
@@ -102,6 +116,49 @@ pub fn follow(lineage: &Lineage, pipeline: &str, run: u64, id: &str) -> Result<F
     });
     let changed = changed.collect();
     Ok(Followed { pipeline: pipeline.to_owned(), run, id, sides, stages, notes, changed })
+}
+
+/// What each source counted for where several became one label: its factor in the fit that gave the label, or how it
+/// votes where this side is the better one.
+fn parts(link: &Link, tables: &[TableRows], before: &[StageRows]) -> Result<Option<TableRows>> {
+    let Some((port, _)) = link.manifest.ports.iter().find(|(_, files)| files.table == Table::Annotators) else {
+        return Ok(None);
+    };
+    let Some(verdict) = tables.iter().flat_map(|table| &table.rows).find(|row| row.text("judge").is_some()) else {
+        return Ok(None);
+    };
+    let fit = verdict.text("fit");
+    let said: BTreeSet<(&str, String)> = before
+        .iter()
+        .flat_map(|stage| &stage.tables)
+        .flat_map(|table| &table.rows)
+        .filter_map(|row| Some((row.text("annotator")?, side(row.cell("vote")?)?)))
+        .collect();
+    let rows = Rows::open(&link.folder.join(port))?;
+    let wanted = |cells: &[&str]| match cells {
+        ["weight", of] => fit == Some(*of),
+        ["matrix", _] => fit.is_none(),
+        _ => false,
+    };
+    let names: Vec<String> = rows.columns.iter().map(|(name, _)| name.clone()).collect();
+    let found = rows.matching(&["measure", "fit"], wanted)?;
+    let rows = found.into_iter().map(|row| StoredRow(names.iter().cloned().zip(row.cells).collect()));
+    let of_votes = |row: &StoredRow| match row.cell("vote").and_then(side) {
+        Some(vote) => row.text("annotator").is_some_and(|annotator| said.contains(&(annotator, vote))),
+        None => true,
+    };
+    let rows: Vec<StoredRow> = rows.filter(of_votes).collect();
+    Ok((!rows.is_empty()).then(|| TableRows { port: port.clone(), rows }))
+}
+
+/// The side that a vote prefers, as the classes of a matrix have it.
+fn side(vote: &Value) -> Option<String> {
+    let vote = vote.as_f64()?;
+    Some(match vote.total_cmp(&0.5) {
+        std::cmp::Ordering::Greater => "1".to_owned(),
+        std::cmp::Ordering::Equal => "1/2".to_owned(),
+        std::cmp::Ordering::Less => "0".to_owned(),
+    })
 }
 
 /// The ids that rows are searched by.

@@ -13,6 +13,7 @@ mod examples;
 mod files;
 mod graph;
 mod labels;
+mod margins;
 mod plots;
 mod sections;
 mod sources;

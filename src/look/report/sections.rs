@@ -11,7 +11,7 @@ use super::answers::{Answer, answers};
 use super::evidence::Evidence;
 use super::files::{Found, Group, groups, relative};
 use super::view::{Cell, Figure, Grid, Part, Section, four, grouped};
-use super::{FIGURES, ROWS, alike, examples, graph, labels, sources, training};
+use super::{FIGURES, ROWS, alike, examples, graph, labels, margins, sources, training};
 use crate::store::{RunRecord, RunState, Store};
 use crate::units::spoken;
 
@@ -68,6 +68,7 @@ pub fn view(store: &Store, record: &RunRecord, found: &[Found], run: &Path, fold
         results(found)?,
         sources::section(found)?,
         labels::section(found)?,
+        margins::section(found)?,
         labels::reliability(found)?,
         training::curves(found)?,
         training::scores(found)?,

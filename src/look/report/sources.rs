@@ -8,6 +8,7 @@ use kit::{Result, Table};
 use super::ROWS;
 use super::files::{self, Found, groups};
 use super::view::{Cell, Grid, Part, Section, four, grouped};
+use crate::look::inspect::Rows;
 
 /// At most so many lines of a table are shown.
 const LINES: usize = 60;
@@ -18,8 +19,9 @@ pub fn section(found: &[Found]) -> Result<Option<Section>> {
     Ok((!parts.is_empty()).then_some(Section {
         id: "sources",
         title: "Sources of labels",
-        note: "Agreement is the share of the others' votes on the same comparisons that are the same vote. A weight is \
-               the factor of a source's log-odds in the fit to gold; below 0 it speaks against itself. Worth is the log \
+        note: "Agreement is the share of the others' votes on the same comparisons that are the same vote. Accuracy, ECE \
+               (expected calibration error) and log loss (nats) are against gold, as the source speaks. A weight is the \
+               factor of a source's log-odds in the fit to gold; below 0 it speaks against itself. Worth is the log \
                loss (nats) that is added where the source is left out, on rows that the fit has not seen: below 0, the \
                jury is better without it.",
         parts,
@@ -43,8 +45,13 @@ fn annotators(table: &Found) -> Result<Part> {
         }
         measures.insert((name, measure), row[3].as_f64().unwrap_or(f64::NAN));
     }
+    for (name, measure, value) in against_gold(table)? {
+        if names.contains(&name) {
+            measures.insert((name, measure), value);
+        }
+    }
     let of = |name: &str, measure| measures.get(&(name.to_owned(), measure)).copied();
-    let known: Vec<&str> = ["votes", "agreement", "weight", "worth"]
+    let known: Vec<&str> = ["votes", "agreement", "accuracy", "ECE", "log loss", "weight", "worth"]
         .into_iter()
         .filter(|measure| names.iter().any(|name| of(name, measure).is_some()))
         .collect();
@@ -73,6 +80,22 @@ fn annotators(table: &Found) -> Result<Part> {
         count => format!("{} sources", grouped(count as u64)),
     };
     Ok(Part { title: table.name(), facts, table: Some(grid), ..Part::default() })
+}
+
+/// Figures of sources against gold, from the summary of the same stage: (source, measure, value).
+fn against_gold(table: &Found) -> Result<Vec<(String, &'static str, f64)>> {
+    let summary = table.path.with_file_name("summary");
+    if !summary.is_dir() {
+        return Ok(Vec::new());
+    }
+    let measures = [("accuracy/", "accuracy"), ("ece/", "ECE"), ("log_loss/", "log loss")];
+    let rows = Rows::open(&summary)?.first(&["metric", "value"], ROWS)?;
+    let figure = |row: Vec<serde_json::Value>| {
+        let metric = row[0].as_str()?;
+        let of = |(prefix, measure)| Some((metric.strip_prefix(prefix)?.to_owned(), measure, row[1].as_f64()?));
+        measures.into_iter().find_map(of)
+    };
+    Ok(rows.into_iter().filter_map(figure).collect())
 }
 
 /// Models by their win rates against a baseline.

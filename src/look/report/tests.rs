@@ -4,11 +4,11 @@ use std::path::Path;
 
 use kit::rows::{
     AnnotatorRow, CalibratedVerdict, Comparison, Contrast, LeaderboardRow, Message, Pair, ReliabilityRow, Score,
-    SummaryRow, TruthRow, Verdict,
+    SummaryRow, TruthRow, Verdict, Vote,
 };
 
 use super::files::Found;
-use super::{labels, of_run, path, sources, training, write};
+use super::{labels, margins, of_run, path, sources, training, write};
 use crate::tests::World;
 
 const PIPELINE: &str = "
@@ -171,6 +171,16 @@ fn sources_have_their_votes_agreement_weight_and_worth() {
         row("ann", "without", None, -0.5),
     ];
     let found = [table(folder.path(), "jury", rows)];
+    let figure = |(metric, value): (&str, f64)| SummaryRow {
+        metric: metric.to_owned(),
+        value,
+        low: None,
+        high: None,
+        rows: 10,
+        note: String::new(),
+    };
+    let figures = [("accuracy/jury", 0.9), ("accuracy/ann", 0.8), ("ece/ann", 0.05), ("log_loss/ann", 0.4)];
+    table(folder.path(), "summary", figures.map(figure).to_vec());
     let section = sources::section(&found).unwrap().unwrap();
     let [part] = &section.parts[..] else { panic!("one part") };
     assert_eq!((part.title.as_str(), part.facts.as_str()), ("jury.annotators", "2 sources"));
@@ -178,10 +188,57 @@ fn sources_have_their_votes_agreement_weight_and_worth() {
     let cells = |row: usize| -> Vec<&str> {
         grid["rows"][row].as_array().unwrap().iter().map(|cell| cell["text"].as_str().unwrap()).collect()
     };
-    assert_eq!(cells(0), ["ann", "1\u{202f}234", "0.7500", "", "1.2500", "\u{2212}0.5000"]);
-    assert_eq!(cells(1), ["bob", "7", "", "", "", ""]);
+    let ann = ["ann", "1\u{202f}234", "0.7500", "", "0.8000", "0.0500", "0.4000", "1.2500", "\u{2212}0.5000"];
+    assert_eq!(cells(0), ann);
+    assert_eq!(cells(1), ["bob", "7", "", "", "", "", "", "", ""]);
     assert_eq!(grid["rows"][0][3]["track"][2], "75.00");
     assert_eq!(sources::leaderboards(&found).unwrap().map(|section| section.id), None);
+}
+
+#[test]
+fn margins_stand_by_their_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let vote = |number: usize| {
+        let wide = number.is_multiple_of(2);
+        let log_odds = if wide { number as f64 - 9.0 } else { 0.5 };
+        Vote {
+            comparison_id: format!("c{number}"),
+            annotator: Some(if wide { "wide" } else { "narrow" }.to_owned()),
+            vote: if log_odds > 0.0 { 1.0 } else { 0.0 },
+            log_odds: Some(log_odds),
+            weight: 1.0,
+            source_file: None,
+            source_line: None,
+        }
+    };
+    let calibrated = |number: usize| CalibratedVerdict {
+        log_odds: Some(if number == 0 { f64::INFINITY } else { 2.0 }),
+        uncalibrated_log_odds: Some(6.0),
+        ..verdict(number, 0.9, 0.9, 0.9)
+    };
+    let folder = folder.path();
+    let found = [
+        table(folder, "votes", (0..20).map(vote).collect()),
+        table(folder, "calibrated", (0..3).map(calibrated).collect()),
+        table(folder, "plain", (0..3).map(|number| verdict(number, 0.8, 0.8, 0.9)).collect()),
+    ];
+    let section = margins::section(&found).unwrap().unwrap();
+    let titles: Vec<&str> = section.parts.iter().map(|part| part.title.as_str()).collect();
+    assert_eq!(titles, ["votes", "calibrated.verdicts"]);
+    let grid = serde_json::to_value(&section.parts[0].table).unwrap();
+    let texts = |row: usize| -> Vec<&str> {
+        grid["rows"][row].as_array().unwrap().iter().map(|cell| cell["text"].as_str().unwrap()).collect()
+    };
+    assert_eq!(texts(0), ["narrow", "10", "0.5000", "0.5000", "0.5000", "0.5000", "0.5000"]);
+    // -9, -7, ... 9.
+    assert_eq!(texts(1), ["wide", "10", "0", "5.0000", "5.0000", "9.0000", "9.0000"]);
+    // What is not finite is no margin.
+    let grid = serde_json::to_value(&section.parts[1].table).unwrap();
+    assert_eq!((&grid["rows"][0][0]["text"], &grid["rows"][0][1]["text"]), (&"after calibration".into(), &"2".into()));
+    assert_eq!((&grid["rows"][1][0]["text"], &grid["rows"][1][1]["text"]), (&"before calibration".into(), &"3".into()));
+    let figure = serde_json::to_value(&section.parts[0].figures[0]).unwrap();
+    assert_eq!(figure["legend"][1][1], "wide");
+    assert!(margins::section(&found[2..]).unwrap().is_none());
 }
 
 #[test]
