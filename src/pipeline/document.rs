@@ -164,14 +164,15 @@ impl Reader<'_> {
         (name, seed, stages)
     }
 
-    /// A seed, of the pipeline or of the stage that `above` leads to.
+    /// A seed, of the pipeline or of the stage that `above` leads to. In place of a wrong one stands 0, so that nobody
+    /// misses it too.
     fn seed(&mut self, above: &[&str], seed: &Node) -> Option<u64> {
         let value = seed.json();
         if value.as_u64().is_none() {
             let path = [above, &["seed"]].concat();
             self.problem(&path, false, format!("`seed` is a whole number from 0 up, got {value}"));
         }
-        value.as_u64()
+        Some(value.as_u64().unwrap_or(0))
     }
 
     /// The stages that an entry of the file stands for: itself, or one for each combination of its matrix.

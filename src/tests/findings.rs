@@ -237,6 +237,9 @@ fn a_stage_that_draws_asks_for_a_seed() {
         findings(text),
         ["pipeline.yaml:3:13: a: `count` draws at random and the pipeline has no `seed`; add `seed: 17` at the top"]
     );
+    // A wrong seed is one mistake.
+    let text = "name: x\nseed: -1\nstages:\n  a: {kind: count, rows: 1, draws: true}\n";
+    assert_eq!(findings(text), ["pipeline.yaml:2:7: `seed` is a whole number from 0 up, got -1"]);
 }
 
 #[test]

@@ -192,15 +192,16 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
     }
     let absent = |(column, theirs): (&Column, &Option<Names>)| {
         let names = theirs.iter().flat_map(Names::all);
-        let mut read = names.flat_map(|name| match head.is_composed(*column, name) {
+        let read = names.flat_map(|name| match head.is_composed(*column, name) {
             true => parts(name),
             false => vec![name.as_str()],
         });
-        read.find(|name| !all.contains(name)).map(|name| (*column, name.to_owned()))
+        let absent = read.filter(|name| !all.contains(name));
+        absent.map(|name| format!("`columns: {}`: there is no column `{name}`", column.name())).collect::<Vec<_>>()
     };
-    if let Some((column, theirs)) = given.iter().find_map(absent) {
-        let found = list(all.iter().copied());
-        return Err(format!("`columns: {}`: there is no column `{theirs}`; found {found}", column.name()));
+    let absent: Vec<String> = given.iter().flat_map(absent).collect();
+    if !absent.is_empty() {
+        return Err(format!("{}; found {}", absent.join("; "), list(all.iter().copied())));
     }
     let format = match asked {
         Format::Auto => {

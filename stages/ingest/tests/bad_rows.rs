@@ -245,6 +245,8 @@ fn findings_come_before_the_run() {
     check(&["a.jsonl"], json!({"max_rejects": 3}), "max_rejects", "no effect with `on_bad_row: fail`");
     check(&["a.jsonl"], json!({"columns": {"label": "prompt"}}), "columns", "format `preference` does not read it");
     check(&["a.jsonl"], json!({"columns": {"prompt": "pp"}}), "columns", "there is no column `pp`; found `chosen`");
+    let two = "there is no column `pp`; `columns: chosen`: there is no column `cc`; found `chosen`";
+    check(&["a.jsonl"], json!({"columns": {"prompt": "pp", "chosen": "cc"}}), "columns", two);
     check(&["a.jsonl"], json!({"format": "unpaired"}), "files", "format `unpaired` needs `completion`, `label`");
     check(&["a.jsonl"], json!({"fromat": "hh"}), "fromat", "unknown field `fromat`");
     assert_eq!(data.ports(&["b.jsonl"], json!({"holdout": 0.5})), ["prompts", "holdout_prompts", "rejects"]);
