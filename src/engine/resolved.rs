@@ -19,11 +19,22 @@ pub fn yaml(graph: &Graph) -> String {
         if node.seed != graph.seed && node.stage.draws() {
             write::entry(&mut out, 2, "seed", &json!(node.seed));
         }
-        let settings = node.with_names(escaped(node.settings.clone()), |_, text| text.to_owned());
+        let mut settings = node.with_names(escaped(node.settings.clone()), |_, text| text.to_owned());
+        // Written down, a key that nothing reads would be a finding.
+        node.stage.idle_keys().iter().for_each(|idle| remove(&mut settings, &idle.path));
         let settings = settings.as_object().into_iter().flatten();
         settings.for_each(|(key, value)| write::entry(&mut out, 2, key, value));
     }
     out
+}
+
+/// Takes a key away, where it is there.
+fn remove(value: &mut Value, path: &[String]) {
+    let Some((last, above)) = path.split_last() else { return };
+    let holder = above.iter().try_fold(value, |value, key| value.get_mut(key));
+    if let Some(map) = holder.and_then(Value::as_object_mut) {
+        map.remove(last);
+    }
 }
 
 /// Text that looks like a reference is kept as the text it is; what came from the environment is a reference again.

@@ -176,7 +176,7 @@ fn judge(wish: &Wish, name: &str, comparisons: &str, explained: bool) -> String 
         (name.as_str(), ""),
         ("    kind: judge", ""),
         (comparisons.as_str(), ""),
-        ("    model: \"${vars.judge}\"", "or `endpoint:`, an OpenAI-compatible server"),
+        ("    model: \"${vars.judge}\"", "or an OpenAI-compatible server: `endpoint:`, without `tokens`"),
         ("    template: helpful", "or `harmless`, `summary`, or a file of your own"),
         (form, "`chat` asks through the judge's chat template, `text` without one"),
         ("    debias: probability", "the mean of both orders"),

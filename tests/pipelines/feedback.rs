@@ -123,6 +123,9 @@ stages:
     let names: Vec<&str> = parts.iter().map(|row| row["annotator"].as_str().unwrap()).collect();
     assert_eq!(names, ["anna", "asked.verdicts", "ben", "scored.verdicts"]);
     assert!(parts.iter().all(|row| row["measure"] == "weight" && row["fit"] == fit && row["value"].is_number()));
+    // The record of the run is a pipeline, without the keys that a reward model does not read.
+    let output = place.command(&["check", ".halftone/runs/sources/1/resolved.yaml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     // A model of the other kind is found before anything runs, with the way on.
     let told = |setting: &str| stderr(&place.command(&["check", "sources.yaml", "--set", setting]).output().unwrap());
     let error = told("asked.model=reward_model");
