@@ -20,3 +20,4 @@ pub mod rope;
 pub mod saving;
 pub mod usable;
 pub mod weights;
+pub mod written;

@@ -3,11 +3,13 @@
 use crate::device::quietly;
 use crate::model::config::DecoderConfig;
 use crate::model::family::HeadNorms;
+use crate::model::written::Written;
 use crate::{DType, Device, Error, Result};
 use candle_core::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
@@ -353,37 +355,24 @@ pub(crate) fn save_model(path: &Path, config: &DecoderConfig, tensors: &[(&str, 
 /// Writes tensors to one safetensors file, in the order and with the metadata that transformers uses.
 ///
 /// The metadata stay one entry: safetensors writes a hash map, and two would stand in a different order each time.
+///
+/// One tensor after the other becomes bytes: all of them together would double the memory.
 pub(crate) fn save(path: &Path, tensors: &[(&str, Tensor)]) -> Result<()> {
-    let mut data = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let (dtype, bytes) = bytes_of(tensor)?;
-        data.push((*name, dtype, tensor.dims().to_vec(), bytes));
-    }
-    let views: Vec<(&str, TensorView)> = data
+    let unread = RefCell::new(None);
+    let views: Vec<(&str, Written)> = tensors
         .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)))
-        .collect::<Result<_, safetensors::SafeTensorError>>()
-        .map_err(Error::at(path))?;
+        .map(|(name, tensor)| Ok((*name, Written::new(tensor.clone(), &unread)?)))
+        .collect::<Result<_>>()?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
         safetensors::SafeTensorError::IoError(source) => Error::io(path)(source),
         other => Error::file(path, other),
     })?;
+    if let Some(error) = unread.into_inner() {
+        return Err(error);
+    }
     // safetensors makes files private; weights are as readable as any file of the user's.
     #[cfg(unix)]
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(Error::io(path))?;
     Ok(())
-}
-
-/// The little-endian bytes of a tensor.
-fn bytes_of(tensor: &Tensor) -> Result<(Dtype, Vec<u8>)> {
-    let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
-    Ok(match tensor.dtype() {
-        DType::F32 => (Dtype::F32, flat.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        DType::F64 => (Dtype::F64, flat.to_vec1::<f64>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        DType::BF16 => (Dtype::BF16, flat.to_vec1::<half::bf16>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        DType::F16 => (Dtype::F16, flat.to_vec1::<half::f16>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        DType::I64 => (Dtype::I64, flat.to_vec1::<i64>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        other => return Err(Error::internal(format!("weights of dtype {other:?} are not written"))),
-    })
 }
