@@ -4,6 +4,7 @@ use std::path::Path;
 
 use kit::Table;
 pub use train::SavedDtype;
+use train::is_gguf;
 
 use crate::error::{Error, Result};
 use crate::export::{Dataset, Options, Reference, Split};
@@ -23,7 +24,7 @@ pub struct Export {
 
 #[derive(Debug, Subcommand)]
 pub enum ExportWhat {
-    /// A trained model as a Hugging Face folder of its own; an adapter is merged into its base
+    /// A model as a Hugging Face folder of its own: a trained one, an adapter merged into its base, a GGUF file
     Model(ExportModel),
     /// Pairs or items as a dataset that TRL trains on as it is
     Dataset(ExportDataset),
@@ -31,13 +32,14 @@ pub enum ExportWhat {
 
 #[derive(Debug, Args)]
 pub struct ExportModel {
-    /// A training stage of a pipeline's latest run (`policy`, or `policy.policy`), or the path of a model folder
+    /// A training stage of a pipeline's latest run (`policy`, or `policy.policy`), or the path of a model folder or of a GGUF
+    /// file with a `tokenizer.json` beside it
     pub model: String,
     /// The new folder
     #[arg(long, value_name = "FOLDER")]
     pub to: PathBuf,
-    /// The precision of the weights: `f32`, `bf16`, or `as_loaded` [default: that of the model's own files; f32 where
-    /// an adapter is merged, since bf16 would leave most of what it adds out]
+    /// The precision of the weights: `f32`, `bf16`, or `as_loaded` [default: that of the model's own files; f32 for
+    /// a GGUF file, and where an adapter is merged, since bf16 would leave most of what it adds out]
     #[arg(long, value_parser = saved_dtype)]
     pub dtype: Option<SavedDtype>,
     /// The pipeline whose latest run is meant, if it is not the one that ran last
@@ -89,8 +91,14 @@ pub fn export(work: &Path, args: Export) -> Result<()> {
 fn model(work: &Path, args: ExportModel) -> Result<()> {
     let records = Records::new(work);
     let text = &args.model;
-    let Target::Model(folder) = resolve(text, &[Table::Model], args.pipeline.as_deref(), &records)? else {
-        return Err(Error::Usage(format!("`{text}` is a table, not a model; name the `policy` of a training")));
+    let folder = match Path::new(text) {
+        file if is_gguf(file) && file.is_file() => file.to_owned(),
+        _ => match resolve(text, &[Table::Model], args.pipeline.as_deref(), &records)? {
+            Target::Model(folder) => folder,
+            _ => {
+                return Err(Error::Usage(format!("`{text}` is a table, not a model; name the `policy` of a training")));
+            }
+        },
     };
     whole(&args.to, |partial| Ok(train::export_model(&folder, partial, args.dtype)?))?;
     let mut bytes = 0;

@@ -46,6 +46,14 @@ fn a_judge_of_eight_bits_says_nearly_what_its_model_says() {
     }
     assert!(apart > 1e-6, "eight bits round: {apart}");
 
+    // As a folder of numbers it says the same.
+    let told = project.done(&["export", "model", "eight/judge.gguf", "--to", "folder"]);
+    assert!(told.contains("folder holds eight/judge.gguf"), "{told}");
+    let folder = verdicts(&["--set", "verdicts.model=./folder"]);
+    for (eight, folder) in eight.iter().zip(&folder) {
+        assert!((eight["ab_logp_a"].as_f64().unwrap() - folder["ab_logp_a"].as_f64().unwrap()).abs() < 1e-4);
+    }
+
     // Without its tokenizer it is refused before anything runs, or told with the file that is missing.
     std::fs::remove_file(project.path("eight/tokenizer.json")).unwrap();
     let output = project.halftone(&["run", "pipeline.yaml", "--device", "cpu", "--force", "verdicts"]);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harness::{gguf, mutations, oracle};
-use lm::{AdamW, Decoder, DecoderConfig, Device, Dtype, Memory, Sequence, Training};
+use lm::{AdamW, Decoder, DecoderConfig, Device, Dtype, Memory, SavedDtype, Sequence, Text, Training, export};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -73,6 +73,40 @@ fn a_file_of_eight_bits_gives_what_its_rounded_weights_give() {
             let load = |path: &Path| Decoder::load_in(path, &Device::Cpu, dtype).unwrap();
             check(&scores(&load(&file), 4096), &scores(&load(&folder), 4096), 1e-5, name);
         }
+    }
+}
+
+#[test]
+fn a_folder_written_from_a_file_is_the_folder_that_the_file_was_made_from() {
+    for name in FAMILIES {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("model.gguf");
+        gguf::write(&oracle(name), name, &file);
+        let to = place.path().join("folder");
+        std::fs::create_dir(&to).unwrap();
+        let error = export(&file, &to, None).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json"), "{error}");
+        for part in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+            std::fs::copy(oracle(name).join(part), place.path().join(part)).unwrap();
+        }
+        export(&file, &to, None).unwrap();
+        let weights = |folder: &Path| candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu);
+        let (got, wanted) = (weights(&to).unwrap(), weights(&oracle(name)).unwrap());
+        assert_eq!(got.len(), wanted.len());
+        for (tensor, wanted) in wanted {
+            let numbers = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(numbers(&got[&tensor]), numbers(&wanted), "{name}: {tensor}");
+        }
+        let (got, wanted) =
+            (DecoderConfig::from_folder(&to).unwrap(), DecoderConfig::from_folder(&oracle(name)).unwrap());
+        assert_eq!((got.rms_norm_eps, got.rope, got.windows), (wanted.rms_norm_eps, wanted.rope, wanted.windows));
+        assert_eq!(Text::load(&to).unwrap().eos_ids(), Text::load(&oracle(name)).unwrap().eos_ids());
+        Training::new(Decoder::load(&to, &Device::Cpu).unwrap(), AdamW::default(), None, Memory::Keep, 64).unwrap();
+
+        let refused = export(&file, &to, Some(SavedDtype::AsLoaded)).unwrap_err().to_string();
+        assert!(refused.contains("name `f32` or `bf16`"), "{refused}");
+        export(&file, &to, Some(SavedDtype::Bf16)).unwrap();
+        assert!(weights(&to).unwrap().values().all(|tensor| tensor.dtype() == candle_core::DType::BF16));
     }
 }
 

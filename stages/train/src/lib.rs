@@ -30,7 +30,7 @@ pub use config::{
 };
 
 pub use export::export_model;
-pub use lm::SavedDtype;
+pub use lm::{SavedDtype, is_gguf};
 pub use objective::{Forms, Objective};
 
 /// The kind in pipeline files.

@@ -1,15 +1,21 @@
 //! Model folders that stand alone.
 
 use crate::model::adapter_folder::base_of;
+use crate::model::gguf::{Quantised, is_gguf};
 use crate::{DType, Decoder, Device, Result, SavedDtype, copy_tokenizer, is_reward_model};
 use std::path::Path;
 
 /// Writes the decoder of a folder into another, existing one, with tokenizer and template. An adapter is merged into
 /// its base: W + (alpha / rank) B A, computed in f32. Without a dtype the weights are written in the one that they
-/// have, and merged ones in f32: half of it would leave most of what an adapter adds out.
+/// have, and merged ones in f32: half of it would leave most of what an adapter adds out. A GGUF file, which has its
+/// tokenizer beside it, becomes numbers in f32.
 ///
 /// Errors name the file: what is missing, damaged, or of an architecture that is not computed here.
 pub fn export(from: &Path, to: &Path, dtype: Option<SavedDtype>) -> Result<()> {
+    if is_gguf(from) {
+        Quantised::save(from, to, dtype)?;
+        return copy_tokenizer(from, to);
+    }
     let is_adapter = base_of(from)?.is_some();
     let own = if is_adapter { SavedDtype::F32 } else { SavedDtype::AsLoaded };
     let dtype = dtype.unwrap_or(own).of(from)?;

@@ -5,8 +5,9 @@ use crate::error::system_error;
 use crate::model::config::DecoderConfig;
 use crate::model::families::FAMILIES;
 use crate::model::family::{Family, Multiplier, Norm, Norms, Window};
+use crate::model::saving::rounded;
 use crate::model::weights;
-use crate::{DType, Device, Error, Result};
+use crate::{DType, Device, Error, Result, SavedDtype};
 use candle_core::Tensor;
 use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value};
@@ -67,6 +68,28 @@ impl Quantised {
         let interleaved = config.family.gguf.filter(|gguf| gguf.interleaved).map(|_| config.head_dim);
         let (norm, path, device) = (config.family.norm, path.to_owned(), device.clone());
         Ok((config, Quantised { path, tensors, interleaved, norm, dtype, device }))
+    }
+
+    /// Writes a file's model into an existing folder: `config.json`, `generation_config.json` and its weights as
+    /// numbers, in f32 unless another dtype is given.
+    ///
+    /// Errors: as [`Quantised::read`]; blocks of few bits have no dtype to keep.
+    pub(crate) fn save(path: &Path, to: &Path, dtype: Option<SavedDtype>) -> Result<()> {
+        let dtype = match dtype.unwrap_or(SavedDtype::F32) {
+            SavedDtype::F32 => DType::F32,
+            SavedDtype::Bf16 => DType::BF16,
+            SavedDtype::AsLoaded => {
+                let text = "a GGUF file has no precision that a folder could keep; name `f32` or `bf16`";
+                return Err(Error::file(path, text));
+            }
+        };
+        let (config, quantised) = Quantised::read(path, DType::F32, &Device::Cpu)?;
+        let names: Vec<String> = weights::shapes(&config).into_iter().map(|(name, _)| name).collect();
+        let numbers = quantised.tensors(&names)?;
+        let named: Vec<(&str, Tensor)> = names.iter().map(String::as_str).zip(numbers).collect();
+        config.save(to, dtype)?;
+        let path = to.join("model.safetensors");
+        weights::save_model(&path, &config, &rounded(&path, &named, dtype)?)
     }
 
     /// Some tensors as numbers.
@@ -241,7 +264,8 @@ fn whole(path: &Path, content: &Content, key: &str) -> Result<Option<u64>> {
 fn number(path: &Path, content: &Content, key: &str) -> Result<Option<f64>> {
     let number = match content.metadata.get(key) {
         None => return Ok(None),
-        Some(Value::F32(number)) => f64::from(*number),
+        // The shortest number that is this one in f32, as a `config.json` has it: 1e-5 and not 9.99999974e-6.
+        Some(Value::F32(number)) => number.to_string().parse().unwrap_or(f64::from(*number)),
         Some(Value::F64(number)) => *number,
         Some(_) => whole(path, content, key)?.unwrap_or_default() as f64,
     };
@@ -310,10 +334,18 @@ fn form(path: &Path, content: &Content) -> Result<DecoderConfig> {
         ("mlp_bias", json!(has("blk.0.ffn_up.bias"))),
         ("tie_word_embeddings", json!(!has("output.weight"))),
         ("sliding_window", json!(window)),
-        ("use_sliding_window", json!(window.is_some())),
-        ("max_window_layers", json!(0)),
     ] {
         json.insert(key.to_owned(), value);
+    }
+    if window.is_some() {
+        json.insert("use_sliding_window".to_owned(), json!(true));
+        json.insert("max_window_layers".to_owned(), json!(0));
+    }
+    for (key, file) in [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")] {
+        // The same in files of all architectures.
+        if let Some(id) = self::whole(path, content, &format!("tokenizer.ggml.{file}_token_id"))? {
+            json.insert(key.to_owned(), json!(id));
+        }
     }
     let period = whole("attention.sliding_window_pattern")?;
     if let (Window::Alternating { key: Some(key), .. }, Some(period)) = (family.window, period) {
