@@ -102,6 +102,7 @@ struct Needs {
     generate: Option<u64>,
     train: Option<u64>,
     adapter: Option<u64>,
+    embed: Option<u64>,
 }
 
 impl Needs {
@@ -112,6 +113,7 @@ impl Needs {
             generate: bytes(Use::Generate),
             train: bytes(Use::Train),
             adapter: bytes(Use::TrainAdapter(RANK)),
+            embed: bytes(Use::Embed),
         }
     }
 }
@@ -176,8 +178,8 @@ fn uses(facts: &ModelFacts, needs: &Needs, place: &Place) -> Vec<(&'static str, 
     if facts.no_reward.is_none() {
         rows.push(("judge by rewards", needed("", needs.score)));
     }
-    rows.push(("embed", facts.no_encoder.as_deref().map_or("yes".to_owned(), refused)));
-    if facts.form.is_some() {
+    rows.push(("embed", facts.no_encoder.as_deref().map_or_else(|| needed("", needs.embed), refused)));
+    if needs.score.or(needs.embed).is_some() {
         let tokens = grouped(place.tokens, ',');
         rows.push(("memory is for", format!("{tokens} tokens at once, {}, {}", word(place.dtype), place.device)));
     }
@@ -221,7 +223,7 @@ fn as_json(name: &str, facts: &ModelFacts, needs: &Needs) -> Value {
         "special_tokens": tokens,
         "refused": {"decoder": facts.no_decoder, "encoder": facts.no_encoder, "reward": facts.no_reward},
         "bytes": {
-            "score": needs.score, "generate": needs.generate, "train": needs.train, "train_adapter": needs.adapter,
+            "score": needs.score, "generate": needs.generate, "train": needs.train, "train_adapter": needs.adapter, "embed": needs.embed,
         },
     })
 }

@@ -35,7 +35,7 @@ fn a_language_model_is_described_with_its_uses_and_their_memory() {
     let [score, train, adapter] = ["judge, reference", "train ", "train an adapter"].map(|name| row(&text, name));
     assert!(score.starts_with("yes, ") && score.ends_with("MiB"), "{text}");
     assert!(train.starts_with("yes, from ") && adapter.ends_with(", rank 16"), "{text}");
-    assert_eq!(row(&text, "embed"), "yes");
+    assert!(row(&text, "embed").starts_with("yes, ") && row(&text, "embed").ends_with("MiB"), "{text}");
     assert_eq!(row(&text, "memory is for"), "4,096 tokens at once, f32, cpu");
     // More tokens take more; as JSON the same facts stand.
     let bytes = |tokens: &str| -> Vec<u64> {
@@ -47,6 +47,28 @@ fn a_language_model_is_described_with_its_uses_and_their_memory() {
     let (few, many) = (bytes("1000"), bytes("100000"));
     assert!(few.iter().zip(&many).all(|(few, many)| few < many), "{few:?} {many:?}");
     assert!(few[2] > few[3], "an adapter takes less than all weights: {few:?}");
+}
+
+#[test]
+fn a_sentence_encoder_is_described_wherever_its_modules_are() {
+    let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("stages/lm/tests/fixtures/bert");
+    let modules = r#"[{"idx": 0, "name": "0", "path": "body", "type": "sentence_transformers.models.Transformer"}]"#;
+    let project = Project::new(&[]);
+    std::fs::create_dir_all(project.path("m/body")).unwrap();
+    project.write("m/modules.json", modules);
+    for entry in std::fs::read_dir(bert).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        std::fs::copy(&entry, project.path("m/body").join(entry.file_name().unwrap())).unwrap();
+    }
+    std::fs::remove_file(project.path("m/body/modules.json")).ok();
+    let text = project.done(&["models", "m", "--device", "cpu"]);
+    assert_eq!(row(&text, "family"), "bert, sentence encoder");
+    assert!(row(&text, "weights").ends_with("stored as f32") && !row(&text, "weights").starts_with("0 "), "{text}");
+    assert!(row(&text, "embed").starts_with("yes, ") && text.contains("memory is for"), "{text}");
+    let bytes = |tokens: &str| -> u64 {
+        let told = project.done(&["models", "m", "--json", "--device", "cpu", "--tokens", tokens]);
+        serde_json::from_str::<Value>(&told).unwrap()["bytes"]["embed"].as_u64().unwrap()
+    };
+    assert!(bytes("1000") < bytes("100000"));
 }
 
 #[test]

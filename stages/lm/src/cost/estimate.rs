@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::path::Path;
 
 use crate::encode::bert::Kin;
+use crate::model::config::without_head;
 use crate::model::family::{HeadNorms, Norms};
 use crate::model::passes::Schedule;
 use crate::model::weights::shapes;
@@ -104,6 +105,7 @@ impl Estimate {
                 json.insert(key.to_owned(), value);
             }
         }
+        without_head(&mut json);
         Ok(Estimate { config: DecoderConfig::of_either(json)?, size, decoder, quantised: None })
     }
 
@@ -308,5 +310,9 @@ mod tests {
         let share = bert.config.parameter_count() as f64 / 22.7e6;
         assert!((share - 1.0).abs() < 0.05, "{share} of the true number of parameters");
         assert!(Estimate::of(&json!({"model_type": "mamba"}), Dtype::F32, "cpu").is_err());
+        let mut body = llama();
+        body["architectures"] = json!(["LlamaModel"]);
+        let body = Estimate::of(&body, Dtype::F32, "cpu").unwrap();
+        assert_eq!(body.config.parameter_count(), estimate(Dtype::F32, "cpu").config.parameter_count());
     }
 }

@@ -77,7 +77,7 @@ impl SentenceEncoder {
             (Some(kin), _) => load_bert(kin, &layout.transformer, described, device, dtype)?,
             (None, Some("modernbert")) => load_modern(&layout.transformer, described, dtype)?,
             (None, kind) if families::named(kind).is_ok() => {
-                let decoder = Decoder::load_in(&layout.transformer, device, dtype)?;
+                let decoder = load_body(&layout.transformer, device, dtype)?;
                 let positions = decoder.max_positions();
                 (Model::Decoder(Box::new(decoder)), positions)
             }
@@ -259,7 +259,7 @@ pub(crate) fn check_encoder(folder: &Path) -> Result<()> {
         }
         kind if families::named(kind).is_ok() => {
             let model = model_part(&layout.transformer)?;
-            weights::check(&model, &mut DecoderConfig::from_folder(&model)?).map(drop)
+            weights::check(&model, &mut DecoderConfig::of_body(&model)?).map(drop)
         }
         other => Err(unknown(other, &config_file)),
     }
@@ -299,27 +299,18 @@ impl Layout {
         let modules_file = folder.join("modules.json");
         let mut transformer = folder.to_owned();
         let mut pooling = vec![Pooling::Mean];
-        if is_there(&modules_file)? {
-            let modules = read_json(&modules_file)?;
-            let modules = modules.as_array().ok_or_else(|| Error::file(&modules_file, "is not a list of modules"))?;
-            for module in modules {
-                let (Some(kind), Some(path)) = (module["type"].as_str(), module["path"].as_str()) else {
-                    return Err(Error::file(&modules_file, "has a module without `type` or `path`"));
-                };
-                let place = if path.is_empty() { folder.to_owned() } else { folder.join(path) };
-                match kind.rsplit('.').next().unwrap_or(kind) {
-                    "Transformer" => transformer = place,
-                    "Pooling" => {
-                        let file = place.join("config.json");
-                        pooling = Pooling::read(&read_json(&file)?, &file)?;
-                    }
-                    // Every embedding is made unit length here.
-                    "Normalize" => {}
-                    other => {
-                        let what =
-                            format!("module {other} is not known here; known are Transformer, Pooling, Normalize");
-                        return Err(Error::file(&modules_file, what));
-                    }
+        for (kind, place) in modules(folder)? {
+            match &*kind {
+                TRANSFORMER => transformer = place,
+                "Pooling" => {
+                    let file = place.join("config.json");
+                    pooling = Pooling::read(&read_json(&file)?, &file)?;
+                }
+                // Every embedding is made unit length here.
+                "Normalize" => {}
+                other => {
+                    let what = format!("module {other} is not known here; known are Transformer, Pooling, Normalize");
+                    return Err(Error::file(&modules_file, what));
                 }
             }
         }
@@ -336,6 +327,42 @@ impl Layout {
         let default_prompt = default_prompt(&folder.join("config_sentence_transformers.json"))?;
         Ok(Layout { transformer, pooling, max_tokens, lower_case, default_prompt })
     }
+}
+
+/// The kind of the module that has the weights.
+const TRANSFORMER: &str = "Transformer";
+
+/// The modules that `modules.json` lists, by kind and folder; none where it is not there.
+fn modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let file = folder.join("modules.json");
+    if !is_there(&file)? {
+        return Ok(Vec::new());
+    }
+    let modules = read_json(&file)?;
+    let modules = modules.as_array().ok_or_else(|| Error::file(&file, "is not a list of modules"))?;
+    let read = |module: &Json| {
+        let (Some(kind), Some(path)) = (module["type"].as_str(), module["path"].as_str()) else {
+            return Err(Error::file(&file, "has a module without `type` or `path`"));
+        };
+        let place = if path.is_empty() { folder.to_owned() } else { folder.join(path) };
+        Ok((kind.rsplit('.').next().unwrap_or(kind).to_owned(), place))
+    };
+    modules.iter().map(read).collect()
+}
+
+/// The folder with config and weights: the one that `modules.json` names, else the folder itself.
+pub(crate) fn transformer_of(folder: &Path) -> Result<PathBuf> {
+    let transformer = modules(folder)?.into_iter().rfind(|(kind, _)| kind == TRANSFORMER);
+    Ok(transformer.map_or_else(|| folder.to_owned(), |(_, place)| place))
+}
+
+/// A decoder to take states from; its head may be missing.
+fn load_body(folder: &Path, device: &Device, dtype: Dtype) -> Result<Decoder> {
+    if model_part(folder)? != folder {
+        return Decoder::load_in(folder, device, dtype);
+    }
+    let load = |dtype| Decoder::load_model(DecoderConfig::of_body(folder)?, folder, device, dtype);
+    Decoder::computing(dtype, device, load)
 }
 
 /// The default prompt that a file of sentence-transformers names.

@@ -139,6 +139,17 @@ impl DecoderConfig {
         }
     }
 
+    /// The same of a folder whose states are wanted: also of a body without a head, such as `Qwen3Model`.
+    pub(crate) fn of_body(folder: &Path) -> Result<DecoderConfig> {
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let mut json: Map<String, Value> = serde_json::from_str(&text).map_err(Error::at(&path))?;
+        match without_head(&mut json) {
+            true => DecoderConfig::read(json, false).map_err(Error::at(&path)),
+            false => DecoderConfig::from_folder(folder),
+        }
+    }
+
     fn from_files(folder: &Path, reward: bool) -> Result<DecoderConfig> {
         let folder = &model_part(folder)?;
         let path = folder.join("config.json");
@@ -328,6 +339,18 @@ impl DecoderConfig {
     pub fn parameter_count(&self) -> usize {
         crate::model::weights::shapes(self).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
+}
+
+/// Takes `architectures` out where they are a body alone (`...Model`); says whether they were.
+pub(crate) fn without_head(json: &mut Map<String, Value>) -> bool {
+    let names = json.get("architectures").and_then(Value::as_array);
+    let is_body = names.is_some_and(|names| {
+        !names.is_empty() && names.iter().all(|name| name.as_str().is_some_and(|name| name.ends_with("Model")))
+    });
+    if is_body {
+        json.remove("architectures");
+    }
+    is_body
 }
 
 /// The keys of the decoder of a model that has another part, with those beside them that hold for all of it.

@@ -1,7 +1,7 @@
 //! Facts about a model folder or a GGUF file, from everything but the weights' numbers.
 
 use crate::cost::estimate::{Estimate, Purpose};
-use crate::encode::encoder::check_encoder;
+use crate::encode::encoder::{check_encoder, transformer_of};
 use crate::model::adapter_folder::{base_of, model_part};
 use crate::model::gguf::is_gguf;
 use crate::model::usable::{check_decoder, check_reward_model};
@@ -22,6 +22,8 @@ pub struct ModelFacts {
     pub gguf: bool,
     /// The form of a decoder that is computed here.
     pub form: Option<ModelForm>,
+    /// `config.json` of what embeds texts, for estimates.
+    encoder: Option<Value>,
     /// Bytes of its weight files, those of an adapter's base left out.
     pub weight_bytes: u64,
     /// The type that a folder's weights are stored in, such as `bf16`; none where it cannot be said.
@@ -77,6 +79,8 @@ pub enum Use {
     Train,
     /// Training an adapter of this rank over all linear layers.
     TrainAdapter(usize),
+    /// Embedding texts.
+    Embed,
 }
 
 impl ModelFacts {
@@ -94,19 +98,25 @@ impl ModelFacts {
         let base = if gguf { None } else { base_of(path).ok().flatten() };
         let no_decoder = reason(check_decoder(path).map(drop))?;
         let text = Text::load(path).ok();
+        let no_encoder = match gguf {
+            true => Some("a GGUF file embeds no texts here; use the Hugging Face folder".to_owned()),
+            false => reason(check_encoder(path))?,
+        };
+        let encoder = match no_encoder {
+            None => Some(read_json(&config_of(path)?)?),
+            Some(_) => None,
+        };
         Ok(ModelFacts {
             family: family_of(path)?,
             gguf,
             form: read_or_none(form_of(path, gguf))?,
             weight_bytes: weight_bytes(path)?,
-            stored: model_part(path).ok().filter(|_| !gguf).and_then(|folder| stored(&folder)),
+            stored: weights_part(path).ok().filter(|_| !gguf).and_then(|folder| stored(&folder)),
             template: text.as_ref().and_then(Text::template_facts),
             special_tokens: text.as_ref().map(Text::named_tokens).unwrap_or_default(),
             no_decoder,
-            no_encoder: match gguf {
-                true => Some("a GGUF file embeds no texts here; use the Hugging Face folder".to_owned()),
-                false => reason(check_encoder(path))?,
-            },
+            no_encoder,
+            encoder,
             no_reward: reason(check_reward_model(path).map(drop))?,
             base,
         })
@@ -114,12 +124,16 @@ impl ModelFacts {
 
     /// Peak memory of a use, in bytes, with so many tokens in a batch; none where the form is not known.
     pub fn bytes(&self, purpose: Use, tokens: u64, dtype: Dtype, device: &str) -> Option<u64> {
-        let estimate = Estimate::of(&self.form.as_ref()?.config, dtype, device).ok()?;
+        let config = match purpose {
+            Use::Embed => self.encoder.as_ref()?,
+            _ => &self.form.as_ref()?.config,
+        };
+        let estimate = Estimate::of(config, dtype, device).ok()?;
         let lora;
         let train =
             |adapter| Purpose::Train { memory: Memory::TwoPass, batch_tokens: tokens, tokens_at_once: tokens, adapter };
         Some(estimate.bytes(match purpose {
-            Use::Score => Purpose::Score { tokens_at_once: tokens },
+            Use::Score | Use::Embed => Purpose::Score { tokens_at_once: tokens },
             Use::Generate => Purpose::Generate { tokens_at_once: tokens, responses_at_once: 32 },
             Use::Train => train(None),
             Use::TrainAdapter(rank) => {
@@ -174,20 +188,24 @@ fn family_of(path: &Path) -> Result<String> {
     if is_gguf(path) {
         return Ok(DecoderConfig::from_folder(path).map_or_else(|_| String::new(), |config| config.family.name.into()));
     }
-    let Ok(folder) = model_part(path) else { return Ok(String::new()) };
-    let places = [folder.join("config.json"), folder.join("0_Transformer").join("config.json")];
-    let config = places.iter().find(|file| file.is_file()).map(|file| read_json(file));
-    match config {
-        Some(Err(error @ Error::Io { .. })) => Err(error),
-        Some(Ok(config)) => Ok(config["model_type"].as_str().unwrap_or_default().to_owned()),
-        _ => Ok(String::new()),
-    }
+    let config = read_or_none(config_of(path).and_then(|file| read_json(&file)))?;
+    Ok(config.map_or_else(String::new, |config| config["model_type"].as_str().unwrap_or_default().to_owned()))
+}
+
+/// The folder with the weights: of an encoder the one that its modules name, of an adapter its base.
+fn weights_part(path: &Path) -> Result<PathBuf> {
+    model_part(&transformer_of(path)?)
+}
+
+fn config_of(path: &Path) -> Result<PathBuf> {
+    Ok(weights_part(path)?.join("config.json"))
 }
 
 fn weight_bytes(path: &Path) -> Result<u64> {
     if path.is_file() {
         return Ok(std::fs::metadata(path).map_err(Error::io(path))?.len());
     }
+    let path = &read_or_none(transformer_of(path))?.unwrap_or_else(|| path.to_owned());
     let mut bytes = 0;
     for entry in std::fs::read_dir(path).map_err(Error::io(path))? {
         let file = entry.map_err(Error::io(path))?.path();
