@@ -158,6 +158,13 @@ fn lengths(evidence: &Evidence, all: &mut Vec<String>) {
     for (stage, share) in evidence.cut.iter().filter(|(_, share)| *share > 0.2) {
         all.push(format!("A share of {} of the responses of `{stage}` was cut: a larger `max_tokens`.", four(*share)));
     }
+    for (stage, share) in evidence.loops.iter().filter(|(_, share)| *share > 0.1) {
+        all.push(format!(
+            "A share of {} of the responses of `{stage}` says the same again and again: a higher `temperature`, or less \
+             training.",
+            four(*share)
+        ));
+    }
 }
 
 fn measurement(evidence: &Evidence, all: &mut Vec<String>) {
@@ -252,6 +259,9 @@ mod tests {
         };
         check(lengths(15.0), "longer than before: 10.00 tokens in `before`, 15.00 in `after`");
         check(lengths(5.0), "shorter than before");
+        let loops = |share| Evidence { loops: vec![("after".to_owned(), share)], ..Evidence::default() };
+        check(loops(0.3), "0.3000 of the responses of `after` says the same again and again");
+        assert!(advice(&loops(0.05)).is_empty());
         assert!(advice(&lengths(10.5)).is_empty());
         check(
             Evidence { rejected: vec![("reference".to_owned(), 20, 100)], ..Evidence::default() },

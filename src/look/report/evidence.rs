@@ -28,6 +28,8 @@ pub struct Evidence {
     pub lengths: Vec<Lengths>,
     /// Responses that `max_tokens` cut: the stage, the share.
     pub cut: Vec<(String, f64)>,
+    /// Responses that mostly repeat what they said: the stage, the share.
+    pub loops: Vec<(String, f64)>,
     /// Rows that stages rejected: the stage, rejected, read.
     pub rejected: Vec<(String, u64, u64)>,
     /// True where a stage judged.
@@ -109,6 +111,9 @@ impl Evidence {
         let samples = samples(record, found)?;
         evidence.cut = samples.iter().map(|sample| (sample.stage.clone(), sample.cut)).collect();
         evidence.lengths = lengths(store, record, &samples);
+        let share =
+            |name: &String| Some((name.clone(), record.stages.get(name)?.figures.get("share of loops")?.as_f64()?));
+        evidence.loops = record.order.iter().filter_map(share).collect();
         for (name, stage) in record.order.iter().filter_map(|name| record.stages.get_key_value(name)) {
             if let (Some(rejected), Some(read)) = (stage.rejected, stage.read)
                 && rejected > 0

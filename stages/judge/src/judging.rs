@@ -77,6 +77,12 @@ impl Judging<'_> {
                 summary.first_place()
             ));
         }
+        if let Some((place, share)) = summary.fixed_place() {
+            context.warn(format!(
+                "in {share:.3} of its answers the judge prefers the response that it sees {place}, whichever that is; its \
+                 labels say little about the responses: take a judge that reads them, and measure it with gold labels"
+            ));
+        }
         let mut writer = context.writer::<SummaryRow>("summary")?;
         writer.extend(summary.rows())?;
         let mut outcome = Outcome::default().balance("comparisons", work.rows, work.rows - rejected, rejected);

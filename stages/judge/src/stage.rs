@@ -98,7 +98,7 @@ impl Judge {
 
 impl Stage for Judge {
     fn version(&self) -> String {
-        format!("4+lm{}", lm::VERSION)
+        format!("5+lm{}", lm::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {

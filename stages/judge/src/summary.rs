@@ -12,6 +12,10 @@ use crate::mass::Missing;
 const Z: f64 = 1.959_963_984_540_054;
 /// Groups of the length curve, with equally many verdicts in each.
 const GROUPS: usize = 5;
+/// A share of answers for one place above which the place and not the response decides.
+const FIXED: f64 = 0.8;
+/// Answers below which such a share is chance.
+const FEW: u64 = 20;
 
 /// The measurements over a table of verdicts.
 #[derive(Default)]
@@ -20,6 +24,11 @@ pub(crate) struct Summary {
     mass: Mean,
     bounded: u64,
     gap: Mean,
+    /// The size of that difference, whichever place it favours.
+    apart: Mean,
+    /// Answers with more than 1/2 for one side, and those of them whose side is shown first.
+    decided: u64,
+    firsts: u64,
     /// Half the difference of a's log-odds between the orders: what the first place adds to the log-odds.
     offset: Mean,
     flips: u64,
@@ -54,6 +63,7 @@ impl Summary {
         match (row.ab_p, row.ba_p) {
             (Some(ab), Some(ba)) => {
                 self.gap.add(ab - ba);
+                self.apart.add((ab - ba).abs());
                 self.flips += u64::from((ab > 0.5 && ba < 0.5) || (ab < 0.5 && ba > 0.5));
                 if let [Some(ab_a), Some(ab_b), Some(ba_a), Some(ba_b)] =
                     [row.ab_logp_a, row.ab_logp_b, row.ba_logp_a, row.ba_logp_b]
@@ -64,6 +74,11 @@ impl Summary {
             (Some(ab), None) => self.first.add(ab),
             _ => {}
         }
+        // P(what is shown first is better), in each order that was asked.
+        for first in row.ab_p.into_iter().chain(row.ba_p.map(|p| 1.0 - p)) {
+            self.decided += u64::from(first != 0.5);
+            self.firsts += u64::from(first > 0.5);
+        }
         let (a, b) = (characters(&row.a_response), characters(&row.b_response));
         if a != b {
             self.lengths.push((a.abs_diff(b), if a > b { row.p_hat } else { 1.0 - row.p_hat }));
@@ -73,6 +88,17 @@ impl Summary {
     /// Mean probability of both labels together; nothing without verdicts.
     pub(crate) fn mean_mass(&self) -> Option<f64> {
         (self.mass.rows > 0.0).then(|| self.mass.value())
+    }
+
+    /// The place that nearly every answer prefers, `first` or `second`, and the share of the answers that do; nothing
+    /// where places do not decide, or where there are too few answers.
+    pub(crate) fn fixed_place(&self) -> Option<(&'static str, f64)> {
+        let first = share(self.firsts, self.decided);
+        match self.decided >= FEW {
+            true if first > FIXED => Some(("first", first)),
+            true if 1.0 - first > FIXED => Some(("second", 1.0 - first)),
+            _ => None,
+        }
     }
 
     /// The estimate of the bias for the first place from one order: a fragment that continues a sentence, empty without
@@ -121,6 +147,15 @@ impl Summary {
             "position/first",
             &self.first,
             "P(first is better) in the one order asked; 0.5 without bias, if sides stand at random",
+        );
+        mean("position/apart", &self.apart, "size of the same difference; 0 where the order changes nothing");
+        add(
+            "position/first_wins".to_owned(),
+            share(self.firsts, self.decided),
+            None,
+            self.decided,
+            "answers that prefer what they see first; 0.5 without bias, 1 from a judge that always says the first label"
+                .to_owned(),
         );
         let both = self.gap.rows as u64;
         add(
@@ -203,6 +238,8 @@ impl Summary {
                 "position/gap" => "mean position gap",
                 "position/offset" => "mean position offset, log-odds",
                 "position/first" => "mean P(first is better)",
+                "position/apart" => "mean size of the position gap",
+                "position/first_wins" => "share of answers for the first place",
                 "position/flip_rate" => "flip rate (orders disagree)",
                 "bounded" => "share with a bounded label",
                 "length/longer" => "mean P(longer is better)",

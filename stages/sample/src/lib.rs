@@ -8,6 +8,7 @@ mod ahead;
 mod config;
 mod remote;
 mod rendering;
+mod repetition;
 mod sampling;
 mod stage;
 mod work;

@@ -134,7 +134,9 @@ impl Sharded for Remote<'_> {
         complete_port::<Response>(self.context, "responses")?;
         self.unheard.count_again(self.context)?;
         let counts = (self.rows, self.refused.len() as u64, self.prompts.len() as u64);
-        let outcome = Figures::read(self.context)?.outcome(self.stage, counts, rejected);
+        let figures = Figures::read(self.context)?;
+        figures.warnings(self.stage).into_iter().for_each(|text| self.context.warn(text));
+        let outcome = figures.outcome(self.stage, counts, rejected);
         Ok(Asking::bill(self.asking.as_ref(), self.endpoint, self.context)?.add_to(outcome))
     }
 }

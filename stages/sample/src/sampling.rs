@@ -8,6 +8,7 @@ use lm::{Decoder, GenerateRequest, Generation};
 use tokens::{lm_error, load_decoder};
 
 use crate::config::Sample;
+use crate::repetition::is_loop;
 use crate::work::{PromptTokens, WorkList};
 
 /// The distinct prompts, and the model once a shard needs it.
@@ -72,7 +73,9 @@ impl Sharded for Sampling<'_> {
         let work = &self.work;
         complete_port::<Response>(self.context, "responses")?;
         let counts = (work.rows, work.refused.len() as u64, work.prompts.len() as u64);
-        Ok(Figures::read(self.context)?.outcome(self.stage, counts, rejected))
+        let figures = Figures::read(self.context)?;
+        figures.warnings(self.stage).into_iter().for_each(|text| self.context.warn(text));
+        Ok(figures.outcome(self.stage, counts, rejected))
     }
 }
 
@@ -169,7 +172,11 @@ pub(crate) struct Figures {
     counted: u64,
     tokens: u64,
     cut: u64,
+    loops: u64,
 }
+
+/// A share of samples above which the run says what is wrong with them.
+const MANY: f64 = 0.5;
 
 impl Figures {
     pub(crate) fn read(context: &Context<'_>) -> Result<Figures> {
@@ -182,6 +189,7 @@ impl Figures {
             figures.counted += if row.tokens.is_some() { count } else { 0 };
             figures.tokens += count * u64::from(row.tokens.unwrap_or(0));
             figures.cut += if row.finish.as_deref() == Some("length") { count } else { 0 };
+            figures.loops += if is_loop(&row.text) { count } else { 0 };
         }
         Ok(figures)
     }
@@ -195,15 +203,42 @@ impl Figures {
             .balance("samples", drawn, drawn - empty, empty)
             .figure("prompts", prompts)
             .figure("distinct responses", self.distinct);
-        let share = |part: u64, of: u64| (part as f64 / of as f64 * 1e6).round() / 1e6;
+        let share = |part: u64, of: u64| (ratio(part, of) * 1e6).round() / 1e6;
         if self.counted > 0 {
             outcome = outcome.figure("mean tokens", share(self.tokens, self.counted));
         }
         if self.samples > 0 {
-            outcome = outcome.figure("share cut by max_tokens", share(self.cut, self.samples));
+            outcome = outcome
+                .figure("share cut by max_tokens", share(self.cut, self.samples))
+                .figure("share equal to an earlier one", share(self.samples - self.distinct, self.samples))
+                .figure("share of loops", share(self.loops, self.samples));
         }
         outcome
     }
+
+    /// The faults that most samples have.
+    pub(crate) fn warnings(&self, stage: &Sample) -> Vec<String> {
+        let mut all = Vec::new();
+        if ratio(self.cut, self.samples) > MANY {
+            all.push(format!(
+                "{} of {} responses were cut at `max_tokens: {}`: the model did not end them; a larger `max_tokens`, or \
+                 `stop` texts where a model has no end of its own",
+                self.cut, self.samples, stage.max_tokens
+            ));
+        }
+        if ratio(self.loops, self.samples) > MANY {
+            all.push(format!(
+                "{} of {} responses say the same again and again: a higher `temperature`, or a model that was trained less",
+                self.loops, self.samples
+            ));
+        }
+        all
+    }
+}
+
+/// A part of a number; 0 of none.
+fn ratio(part: u64, of: u64) -> f64 {
+    part as f64 / of.max(1) as f64
 }
 
 #[cfg(test)]
