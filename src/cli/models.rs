@@ -223,7 +223,8 @@ fn as_json(name: &str, facts: &ModelFacts, needs: &Needs) -> Value {
         "special_tokens": tokens,
         "refused": {"decoder": facts.no_decoder, "encoder": facts.no_encoder, "reward": facts.no_reward},
         "bytes": {
-            "score": needs.score, "generate": needs.generate, "train": needs.train, "train_adapter": needs.adapter, "embed": needs.embed,
+            "score": needs.score, "generate": needs.generate, "train": needs.train,
+            "train_adapter": needs.adapter, "embed": needs.embed,
         },
     })
 }
