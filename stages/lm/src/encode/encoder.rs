@@ -22,7 +22,7 @@ use crate::model::families;
 use crate::model::weights;
 use crate::ops::matrix::Products;
 use crate::text::special::read_json;
-use crate::text::tokens::load_tokenizer;
+use crate::text::tokenizer_files::load_tokenizer;
 use crate::{DType, DecoderConfig, Device, Dtype};
 
 /// Turns texts into vectors of unit length.

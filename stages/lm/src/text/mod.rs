@@ -2,10 +2,12 @@
 
 pub mod bounded;
 pub mod messages;
+mod rendered;
 pub mod rules;
 pub mod scored;
 pub mod sequence;
 pub mod special;
 pub mod template;
+mod tokenised;
 pub mod tokenizer_files;
 pub mod tokens;

@@ -1,9 +1,13 @@
-//! The files that make a tokenizer, for model folders that are written.
+//! The files that make a tokenizer, read and written.
 
-use crate::error::is_there;
-use crate::model::adapter_folder::tokenizer_part;
-use crate::{Error, Result};
 use std::path::Path;
+
+use tokenizers::Tokenizer;
+
+use crate::device::quietly;
+use crate::error::{Error, Result, is_there};
+use crate::model::adapter_folder::tokenizer_part;
+use crate::model::weights::refuse_pointer;
 
 /// Files of a tokenizer and its chat template in a folder, and of what models of images have beside them.
 const FILES: [&str; 12] = [
@@ -43,4 +47,27 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         std::fs::write(to, bytes).map_err(Error::io(to))?;
     }
     Ok(())
+}
+
+/// Reads tokenizer.json without truncation and padding (`transformers` switches both off for a plain call).
+///
+/// Some malformed files make the library panic; that is the same error here as a parse error, and says nothing on stderr.
+pub(crate) fn load_tokenizer(folder: &Path) -> Result<Tokenizer> {
+    let file = folder.join("tokenizer.json");
+    refuse_pointer(&file)?;
+    let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
+    let wrong = |problem: &str| Error::file(&file, format!("not a tokenizer: {problem}"));
+    // The trial shows parts that only fail when they are used; an error is no verdict, since `x` may be unknown.
+    let trial = || Tokenizer::from_bytes(&bytes).inspect(|tokenizer| drop(tokenizer.encode_fast("x", true)));
+    let mut tokenizer = match quietly(trial) {
+        Some(Ok(tokenizer)) => tokenizer,
+        Some(Err(error)) => return Err(wrong(&error.to_string())),
+        None => return Err(wrong("its parts contradict each other (the tokenizers library gave up on it)")),
+    };
+    if tokenizer.get_vocab_size(true) == 0 {
+        return Err(wrong("its vocabulary is empty"));
+    }
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|error| wrong(&error.to_string()))?;
+    Ok(tokenizer)
 }
