@@ -205,6 +205,60 @@ fn versions_and_lints_stand_once() {
     }
 }
 
+/// The files of a crate by module path, with the files that each names by `crate::`.
+fn files_named(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let module = |path: &Path| {
+        let path = path.strip_prefix(src).unwrap().with_extension("");
+        let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        parts.join("::").trim_end_matches("::mod").to_owned()
+    };
+    let code = |text: &str| text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+    let files: BTreeMap<String, String> =
+        sources(src).iter().map(|(path, text)| (module(path), code(text))).filter(|(name, _)| !is_test(name)).collect();
+    let file = |path: &str| {
+        let parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
+        (1..=parts.len()).rev().map(|n| parts[..n].join("::")).find(|name| files.contains_key(name))
+    };
+    let named = |text: &str| -> BTreeSet<String> {
+        let mut paths = Vec::new();
+        for path in text.split("crate::").skip(1) {
+            let end = path.find(|c: char| !c.is_alphanumeric() && !"_:".contains(c)).unwrap_or(path.len());
+            let (stem, rest) = path.split_at(end);
+            match rest.strip_prefix('{') {
+                Some(list) => {
+                    let list = list.split('}').next().unwrap_or_default();
+                    paths.extend(list.split(',').map(|name| format!("{stem}{}", name.trim())));
+                }
+                None => paths.push(stem.to_owned()),
+            }
+        }
+        paths.iter().filter_map(|path| file(path)).collect()
+    };
+    files.iter().map(|(name, text)| (name.clone(), &named(text) - &BTreeSet::from([name.clone()]))).collect()
+}
+
+fn is_test(module: &str) -> bool {
+    module.split("::").any(|part| part == "tests" || part.ends_with("_tests"))
+}
+
+#[test]
+fn files_know_each_other_one_way_only() {
+    let crates = rooms().into_values().chain([root()]);
+    for src in crates.map(|folder| folder.join("src")) {
+        let mut files = files_named(&src);
+        assert!(!files.is_empty(), "{}", src.display());
+        // Files that name none that is left are taken away, until only circles are left.
+        loop {
+            let known: BTreeSet<String> = files.keys().cloned().collect();
+            files.retain(|_, named| !named.is_disjoint(&known));
+            if files.len() == known.len() {
+                break;
+            }
+        }
+        assert!(files.is_empty(), "{}: circles among {files:#?}", src.display());
+    }
+}
+
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

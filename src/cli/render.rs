@@ -4,11 +4,12 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use clap::Args;
-use kit::{Ahead, Context, Interrupt, Rendering, Seed};
+use kit::{Context, ForecastInputs, Interrupt, Rendering, Seed};
 use serde_json::json;
 
 use super::file::{PipelineFile, load};
-use crate::engine::plan::{Missing, Planner, Selection};
+use crate::engine::inputs::Missing;
+use crate::engine::plan::{Planner, Selection};
 use crate::error::{Error, Result};
 use crate::pipeline::problem::did_you_mean;
 use crate::store::{Records, Store};
@@ -62,10 +63,11 @@ pub fn render(work: &Path, args: Render) -> Result<()> {
         )));
     }
     let planned = planner.plan(&Selection { until: Some(node.name.clone()), ..Selection::default() })?;
-    let inputs = planner.some_sources(stage, keys, &planned)?.map_err(|missing| {
-        let lines: Vec<String> = missing.iter().map(|missing| first(&args, missing)).collect();
-        Error::Usage(format!("`{}` reads what is not there yet\n{}", node.name, lines.join("\n")))
-    })?;
+    let inputs =
+        planner.inputs.some_sources(stage, keys, &|stage| planned[stage].decision.manifest())?.map_err(|missing| {
+            let lines: Vec<String> = missing.iter().map(|missing| first(&args, missing)).collect();
+            Error::Usage(format!("`{}` reads what is not there yet\n{}", node.name, lines.join("\n")))
+        })?;
     let silent = |_: kit::Event| {};
     let context = Context {
         seed: Seed(node.seed.unwrap_or_default()),
@@ -87,7 +89,7 @@ pub fn render(work: &Path, args: Render) -> Result<()> {
         text.push_str("no rows\n");
     }
     // The whole input, where a forecast needs nothing that is missing.
-    let count = |context: &Context<'_>| node.stage.forecast(&Ahead::of(context));
+    let count = |context: &Context<'_>| node.stage.forecast(&ForecastInputs::of(context));
     let counted = planner.surroundings(stage, &planned, "cpu", count).and_then(|outlook| outlook.ok()?.forecast);
     if let Some(forecast) = counted {
         text.push_str(&format!("all of it: {}\n", super::forecasts::Sum::of(&forecast, None).words()));

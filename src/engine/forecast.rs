@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kit::{Ahead, Context, Expected, Forecast, Outlook, Result, Table};
+use kit::{Context, Expected, Forecast, ForecastInputs, Outlook, Result, Table};
 use serde_json::Value;
 
 use crate::engine::device::{self, EFFICIENCY, Speed};
@@ -78,7 +78,8 @@ impl<'a> Forecaster<'a> {
             };
             let ahead = self.ahead(stage, &outlooks);
             let kind = &graph.nodes[stage].stage;
-            let count = |context: &Context<'_>| kind.forecast(&Ahead { context: Some(context), ..ahead.clone() });
+            let count =
+                |context: &Context<'_>| kind.forecast(&ForecastInputs { context: Some(context), ..ahead.clone() });
             let recipe = self.planned[stage].recipe.as_ref().filter(|_| runs && count_inputs);
             let alike = recipe.map(|recipe| format!("{} {}", recipe.entry(), graph.nodes[stage].settings));
             let counted = match alike.as_ref().map(|alike| self.counted.get(alike)) {
@@ -128,9 +129,9 @@ impl<'a> Forecaster<'a> {
     }
 
     /// The expected content of a stage's inputs; inputs that cannot be read are left out.
-    fn ahead(&mut self, stage: usize, outlooks: &[Outlook]) -> Ahead<'static> {
+    fn ahead(&mut self, stage: usize, outlooks: &[Outlook]) -> ForecastInputs<'static> {
         let node: &Node = &self.planner.graph.nodes[stage];
-        let mut ahead = Ahead { device: self.device().to_owned(), ..Ahead::default() };
+        let mut ahead = ForecastInputs { device: self.device().to_owned(), ..ForecastInputs::default() };
         for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
             let sources = edge.sources.iter().map(|origin| self.expected(origin, outlooks));
             if let Ok(sources) = sources.collect::<Result<_>>() {

@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 
-use kit::{Context, Digest, Interrupt, Result, Seed, Source, Table};
-use serde_json::Value;
+use kit::{Context, Interrupt, Result, Seed};
 
+use crate::engine::inputs::Resolver;
 use crate::error::Error;
-use crate::hub::{self, ModelName};
-use crate::pipeline::graph::{Edge, Graph, Origin};
-use crate::store::{Condition, Digests, History, InputDigest, Manifest, Recipe, Records, StageState, Store};
+use crate::hub;
+use crate::pipeline::graph::Graph;
+use crate::store::{Condition, History, Manifest, Recipe, Records, StageState, Store};
 
 /// The stages that a command is about.
 #[derive(Debug, Clone, Default)]
@@ -75,23 +75,13 @@ pub struct Planned {
     pub forced: bool,
 }
 
-/// The sources of a stage's inputs, by key.
-pub type Inputs = std::collections::BTreeMap<&'static str, Vec<Source>>;
-
-/// A result that has to exist first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Missing {
-    /// The result of a stage.
-    Stage(String),
-    /// A model of the hub.
-    Model(String),
-}
-
 /// Everything a decision is made from.
 pub struct Planner<'a> {
     /// The pipeline.
     pub graph: &'a Graph,
     pub store: &'a Store,
+    /// The inputs of its stages.
+    pub inputs: Resolver<'a>,
     /// The records of runs.
     pub records: &'a Records,
     /// The earlier ones.
@@ -104,7 +94,13 @@ impl<'a> Planner<'a> {
     /// # Errors
     /// When the folder of records cannot be read.
     pub fn new(graph: &'a Graph, store: &'a Store, records: &'a Records, now: Option<u64>) -> Result<Planner<'a>> {
-        Ok(Planner { graph, store, records, history: History::of(records, &graph.name, now)? })
+        Ok(Planner {
+            graph,
+            store,
+            inputs: Resolver { graph, store },
+            records,
+            history: History::of(records, &graph.name, now)?,
+        })
     }
 
     /// The decision on each stage.
@@ -280,48 +276,9 @@ impl<'a> Planner<'a> {
         if !absent.is_empty() {
             return Ok(Planned { decision: Decision::Run(absent), recipe: None, selected, forced });
         }
-        let recipe = self.recipe(stage, &manifest)?;
+        let recipe = self.inputs.recipe(stage, &manifest)?;
         let decision = self.look_up(stage, &recipe, forced)?;
         Ok(Planned { decision, recipe: Some(recipe), selected, forced })
-    }
-
-    /// The recipe of a stage's result. `manifest` gives the results of upstream stages, which all exist.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn recipe<'m>(&self, stage: usize, manifest: &dyn Fn(usize) -> Option<&'m Manifest>) -> Result<Recipe> {
-        let node = &self.graph.nodes[stage];
-        let mut settings = node.settings.clone();
-        let inputs = node.stage.inputs();
-        for key in inputs.iter().map(|input| input.key).chain(node.stage.execution_keys().iter().copied()) {
-            remove_key(&mut settings, key);
-        }
-        let seed = node.stage.draws().then_some(node.seed).flatten();
-        let settings = named(node.with_names(settings, |value, text| {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            format!("{text} ({})", Digest::of(value.as_bytes()).short(16))
-        }));
-        let mut recipe = Recipe::new(node.kind, node.stage.version(), settings, seed);
-        let digests = Digests::new(self.store.stats());
-        for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
-            let mut sources = Vec::new();
-            for origin in &edge.sources {
-                let digest = match origin {
-                    Origin::Port { stage, port, .. } => {
-                        let manifest = manifest(*stage).expect("upstream results are there");
-                        manifest.ports.get(port).ok_or_else(|| missing_port(manifest, port))?.digest()
-                    }
-                    Origin::Path { path, table } => digests.input(path, *table)?,
-                    Origin::Hub { name } => return Err(not_fetched(name)),
-                };
-                sources.push(InputDigest { table: origin.table(), digest });
-            }
-            recipe.inputs.insert(edge.key.to_owned(), sources);
-        }
-        for file in node.stage.files() {
-            recipe.files.insert(kit::redact(&file.to_string_lossy()), digests.file(&file)?);
-        }
-        Ok(recipe)
     }
 
     /// The decision whether the store has a result for a recipe; where it has none, with the reason.
@@ -364,116 +321,6 @@ impl<'a> Planner<'a> {
         Ok(reasons)
     }
 
-    /// The sources of each input that is read, for a context.
-    pub fn sources<'m>(
-        &self,
-        stage: usize,
-        recipe: &Recipe,
-        manifest: &dyn Fn(usize) -> Option<&'m Manifest>,
-    ) -> Inputs {
-        let node = &self.graph.nodes[stage];
-        let read = node.inputs.iter().filter(|edge| edge.idle.is_none());
-        read.map(|edge| (edge.key, self.sources_of(edge, recipe, manifest))).collect()
-    }
-
-    fn sources_of<'m>(
-        &self,
-        edge: &Edge,
-        recipe: &Recipe,
-        manifest: &dyn Fn(usize) -> Option<&'m Manifest>,
-    ) -> Vec<Source> {
-        let digests = &recipe.inputs[edge.key];
-        let origins = edge.sources.iter().zip(digests);
-        let source = |(origin, known): (&Origin, &InputDigest)| {
-            let (path, name) = match origin {
-                Origin::Port { stage, port, .. } => {
-                    let entry = manifest(*stage).expect("upstream results are there").recipe.entry();
-                    let name = format!("{}.{port}", self.graph.nodes[*stage].name);
-                    (self.store.entry(&entry).join(port), name)
-                }
-                Origin::Path { path, .. } => (path.clone(), path.display().to_string()),
-                Origin::Hub { .. } => unreachable!("a recipe is made of what is here"),
-            };
-            Source { path, table: origin.table(), digest: known.digest, name }
-        };
-        origins.map(source).collect()
-    }
-
-    /// The sources of some inputs of a stage, whether or not its other inputs are there; or the stages, and the models
-    /// of the hub, that have to be there first.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn some_sources(
-        &self,
-        stage: usize,
-        keys: &[&str],
-        planned: &[Planned],
-    ) -> Result<std::result::Result<Inputs, Vec<Missing>>> {
-        let node = &self.graph.nodes[stage];
-        let digests = Digests::new(self.store.stats());
-        let (mut inputs, mut missing) = (Inputs::new(), Vec::new());
-        for edge in node.inputs.iter().filter(|edge| keys.contains(&edge.key)) {
-            let mut sources = Vec::new();
-            for origin in &edge.sources {
-                let table = origin.table();
-                match origin {
-                    Origin::Port { stage, port, .. } => match planned[*stage].decision.manifest() {
-                        Some(manifest) => sources.push(Source {
-                            path: self.store.entry(&manifest.recipe.entry()).join(port),
-                            table,
-                            digest: manifest.ports.get(port).ok_or_else(|| missing_port(manifest, port))?.digest(),
-                            name: format!("{}.{port}", self.graph.nodes[*stage].name),
-                        }),
-                        None => missing.push(Missing::Stage(self.graph.nodes[*stage].name.clone())),
-                    },
-                    Origin::Path { path, .. } => {
-                        let digest = digests.input(path, table)?;
-                        sources.push(Source { path: path.clone(), table, digest, name: path.display().to_string() });
-                    }
-                    Origin::Hub { name } => missing.push(Missing::Model(name.to_string())),
-                }
-            }
-            inputs.insert(edge.key, sources);
-        }
-        Ok(if missing.is_empty() { Ok(inputs) } else { Err(missing) })
-    }
-
-    /// The tables of a stage's inputs that are whole so far.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn inputs_so_far<'m>(&self, stage: usize, manifest: &dyn Fn(usize) -> Option<&'m Manifest>) -> Result<Inputs> {
-        let digests = Digests::new(self.store.stats());
-        let mut inputs = Inputs::new();
-        for edge in self.graph.nodes[stage].inputs.iter().filter(|edge| edge.idle.is_none()) {
-            let mut sources = Vec::new();
-            for origin in edge.sources.iter().filter(|origin| origin.table() != Table::Model) {
-                let table = origin.table();
-                sources.extend(match origin {
-                    Origin::Port { stage, port, .. } => match manifest(*stage) {
-                        Some(manifest) => Some(Source {
-                            path: self.store.entry(&manifest.recipe.entry()).join(port),
-                            table,
-                            digest: manifest.ports.get(port).ok_or_else(|| missing_port(manifest, port))?.digest(),
-                            name: format!("{}.{port}", self.graph.nodes[*stage].name),
-                        }),
-                        None => None,
-                    },
-                    Origin::Path { path, .. } => {
-                        let digest = digests.input(path, table)?;
-                        Some(Source { path: path.clone(), table, digest, name: path.display().to_string() })
-                    }
-                    Origin::Hub { .. } => None,
-                });
-            }
-            if sources.len() == edge.sources.len() {
-                inputs.insert(edge.key, sources);
-            }
-        }
-        Ok(inputs)
-    }
-
     /// Lends the surroundings that a stage would run in, where its inputs are there.
     pub fn surroundings<T>(
         &self,
@@ -490,40 +337,9 @@ impl<'a> Planner<'a> {
             seed: Seed(self.graph.nodes[stage].seed.unwrap_or_default()),
             device,
             folder: &folder,
-            inputs: self.sources(stage, recipe, &manifest),
+            inputs: self.inputs.sources(stage, recipe, &manifest),
             events: &silent,
             interrupt: Interrupt::default(),
         }))
-    }
-}
-
-fn missing_port(manifest: &Manifest, port: &str) -> kit::Error {
-    kit::Error::internal(format!("entry {} has no port `{port}`", manifest.recipe.entry()))
-}
-
-fn not_fetched(name: &ModelName) -> kit::Error {
-    kit::Error::internal(format!("the model `{name}` was not fetched before its stage was planned"))
-}
-
-/// Settings in which a text from the environment is named, with its digest: recipes are kept.
-fn named(settings: Value) -> Value {
-    match settings {
-        Value::String(text) => {
-            let redacted = kit::redact(&text);
-            let digest = || Digest::of(text.as_bytes()).short(16);
-            Value::String(if redacted == text { text } else { format!("{redacted} ({})", digest()) })
-        }
-        Value::Array(items) => items.into_iter().map(named).collect(),
-        Value::Object(map) => map.into_iter().map(|(key, value)| (key, named(value))).collect(),
-        other => other,
-    }
-}
-
-/// Takes a key, dotted where it is nested, out of a configuration.
-fn remove_key(settings: &mut Value, key: &str) {
-    let (above, last) = key.rsplit_once('.').map_or(("", key), |(above, last)| (above, last));
-    let pointer: String = above.split('.').filter(|key| !key.is_empty()).map(|key| format!("/{key}")).collect();
-    if let Some(Value::Object(map)) = settings.pointer_mut(&pointer) {
-        map.remove(last);
     }
 }

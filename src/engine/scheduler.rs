@@ -236,7 +236,7 @@ impl<'a> Scheduler<'a> {
             return Ok(true);
         }
         let manifest = |stage: usize| self.manifest(stage);
-        let recipe = self.planner.recipe(stage, &manifest).map_err(failed)?;
+        let recipe = self.planner.inputs.recipe(stage, &manifest).map_err(failed)?;
         let forced = self.planned[stage].forced;
         let reasons = match self.planner.look_up(stage, &recipe, forced).map_err(failed)? {
             Decision::Reuse(found) => {
@@ -306,7 +306,7 @@ impl<'a> Scheduler<'a> {
         Work {
             run: self.run,
             node,
-            sources: self.planner.sources(stage, recipe, &manifest),
+            sources: self.planner.inputs.sources(stage, recipe, &manifest),
             recipe: recipe.clone(),
             reasons,
             forced,
@@ -365,7 +365,7 @@ impl<'a> Scheduler<'a> {
                 continue;
             }
             let node = &self.run.graph.nodes[stage];
-            let checked = self.planner.inputs_so_far(stage, &|stage| self.manifest(stage)).and_then(|inputs| {
+            let checked = self.planner.inputs.inputs_so_far(stage, &|stage| self.manifest(stage)).and_then(|inputs| {
                 let silent = |_: kit::Event| {};
                 node.stage.check_rows(&kit::Context {
                     seed: kit::Seed(node.seed.unwrap_or_default()),

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kit::rows::{Message, Prompt, Reject};
 use kit::{
-    Ahead, Amount, Context, Error, Event, Finding, Forecast, Input, InputPort, Job, Kind, Outcome, Outlook, OutputPort,
-    Result, ShardOutput, Sharded, Stage, Table, complete_port, shard_ranges,
+    Amount, Context, Error, Event, Finding, Forecast, ForecastInputs, Input, InputPort, Job, Kind, Outcome, Outlook,
+    OutputPort, Result, ShardOutput, Sharded, Stage, Table, complete_port, shard_ranges,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,7 @@ impl Stage for Count {
         self.draws
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(Ok(Outlook::default()), |context| self.count(context))
     }
 
@@ -223,7 +223,7 @@ impl Stage for Shout {
         self.device
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(Ok(Outlook::default()), |context| self.count(context))
     }
 
@@ -296,7 +296,7 @@ impl Stage for Twins {
         ]
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(Ok(Outlook::default()), |context| self.count(context))
     }
 
@@ -359,7 +359,7 @@ impl Stage for Misbehave {
         vec![OutputPort::new(Table::Prompts), OutputPort::new(Table::Rejects)]
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(Ok(Outlook::default()), |context| self.count(context))
     }
 

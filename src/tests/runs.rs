@@ -300,7 +300,7 @@ fn a_held_lock_is_waited_for_and_its_result_used() {
     let graph = world.graph(PIPELINE);
     let (store, records) = (world.store(), world.records());
     let planner = crate::engine::plan::Planner::new(&graph, &store, &records, None).unwrap();
-    let recipe = planner.recipe(0, &|_| None).unwrap();
+    let recipe = planner.inputs.recipe(0, &|_| None).unwrap();
     let Attempt::Held(lock) = store.lock(&recipe.entry()).unwrap() else { panic!("nobody holds it") };
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| world.run(PIPELINE));

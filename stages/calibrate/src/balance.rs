@@ -3,11 +3,12 @@
 //! An offset is right where the judge leans to the side that it sees first. It is a habit of the file where gold is more
 //! often of one side: exchanging the sides of each row at random would take both the balance and that offset away.
 
+use kit::Z;
 use kit::rows::SummaryRow;
 
 use crate::config::Calibrate;
 use crate::fit::{Curve, Fit, Method, Observation, logit};
-use crate::measure::{Bin, Z};
+use crate::measure::Bin;
 
 /// How often gold is of side a.
 pub struct Balance {
@@ -43,12 +44,12 @@ fn own_offset(side: &Balance) -> f64 {
 /// The balance and, of Platt's method, the offset beside what the balance alone would make of it.
 pub fn rows(side: &Balance, all: &Fit, observations: &[Observation]) -> Vec<SummaryRow> {
     let bin = Bin { low: 0.0, high: 1.0, rows: side.rows, mean_p: side.share, mean_gold: side.share };
-    let (low, high) = bin.gold_interval();
+    let interval = bin.gold_interval();
     let mut rows = vec![SummaryRow {
         metric: "gold/side_a".to_owned(),
         value: side.share,
-        low: Some(low),
-        high: Some(high),
+        low: interval.map(|it| it.0),
+        high: interval.map(|it| it.1),
         rows: side.rows,
         note: "mean gold P(a better): the balance of the sides; Wilson interval".to_owned(),
     }];

@@ -1,10 +1,10 @@
 //! The tables of figures, before and after.
 
 use kit::rows::{ReliabilityRow, SummaryRow};
-use kit::{Context, Result};
+use kit::{Context, Result, Z};
 
 use crate::config::Calibrate;
-use crate::measure::{Measured, Z, expected_calibration_error, reliability, reliability_of_a};
+use crate::measure::{Measured, expected_calibration_error, reliability, reliability_of_a};
 
 /// A figure of one label.
 type Measure = fn(&Measured) -> f64;
@@ -23,7 +23,7 @@ pub(crate) fn write_measures(
     for (labels, rows) in sets {
         let found = reliability(rows, bins);
         table.extend(found.iter().enumerate().map(|(index, bin)| {
-            let gold = (bin.rows > 0).then(|| bin.gold_interval());
+            let gold = bin.gold_interval();
             ReliabilityRow {
                 labels: labels.to_owned(),
                 bin: index as u32,

@@ -1,8 +1,8 @@
 //! The stage contract of `calibrate`: ports, checks, forecast, run.
 
 use kit::{
-    Ahead, Amount, Certainty, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
-    Table,
+    Amount, Certainty, Context, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort,
+    Result, Stage, Table,
 };
 
 use crate::calibrating;
@@ -38,7 +38,7 @@ impl Calibrate {
     }
 
     /// The same from what the inputs are expected to hold, and what the ports will.
-    fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn estimate(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         let Some(verdicts) = ahead.input("verdicts") else { return Ok(Outlook::default()) };
         let Some(rows) = verdicts.rows else { return Ok(Outlook::default()) };
         let outlook = Outlook::of(Calibrate::told(rows, ahead.rows("gold")));
@@ -82,7 +82,7 @@ impl Stage for Calibrate {
         self.deal == Deal::Drawn || self.max_gold.is_some()
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(self.estimate(ahead), |context| self.count(context))
     }
 

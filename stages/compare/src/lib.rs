@@ -4,8 +4,8 @@
 //! judge and no labels. Which side is shown as `a` is drawn for each comparison, so that position says nothing. Read
 //! [`Compare`] first: its fields are the manual.
 
-mod ahead;
 mod config;
+mod forecast;
 mod nearest;
 mod responses;
 mod selection;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arrow_array::StringArray;
 use kit::rows::{Comparison, Response};
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage, Table,
-    write_gathered,
+    Amount, Context, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
+    Table, write_gathered,
 };
 
-use crate::ahead;
 use crate::config::{Against, Compare, Joint, Within};
+use crate::forecast;
 use crate::nearest::nearest;
 use crate::responses::{Embeddings, Responses};
 use crate::selection::{Neighbours, Reason, select};
@@ -136,8 +136,8 @@ impl Stage for Compare {
         true
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
-        ahead.counted(Ok(ahead::estimate(self, ahead)), |context| self.count(context))
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(forecast::estimate(self, ahead)), |context| self.count(context))
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {

@@ -5,8 +5,6 @@ use std::sync::{Arc, OnceLock};
 use endpoint::{Content, Form, Protocol, words};
 use serde_json::{Map, Value, json};
 
-use crate::config::Embed;
-
 /// Embeddings of several texts at once.
 #[derive(Debug, Clone)]
 pub(crate) struct Vectors {
@@ -24,9 +22,10 @@ pub(crate) struct Text {
 }
 
 impl Vectors {
-    pub(crate) fn new(stage: &Embed) -> Vectors {
-        let length = stage.dimensions.map(OnceLock::from).unwrap_or_default();
-        Vectors { dimensions: stage.dimensions, together: stage.texts_per_request, length: Arc::new(length) }
+    /// Vectors of so many numbers, where that is given, of so many texts at once.
+    pub(crate) fn new(dimensions: Option<usize>, together: usize) -> Vectors {
+        let length = dimensions.map(OnceLock::from).unwrap_or_default();
+        Vectors { dimensions, together, length: Arc::new(length) }
     }
 
     /// All vectors are of the length of this one.
@@ -143,43 +142,42 @@ impl Protocol for Vectors {
 mod tests {
     use super::*;
 
-    fn read(dimensions: Value, reply: &Value) -> Content<Vec<f32>> {
-        let stage = json!({"from": "data", "endpoint": {"url": "http://h/v1", "model": "m"}, "dimensions": dimensions});
+    fn read(dimensions: Option<usize>, reply: &Value) -> Content<Vec<f32>> {
         let texts = ["a", "b"].map(|id| Text { prompt_id: id.to_owned(), text: id.to_owned() });
-        Vectors::new(&serde_json::from_value(stage).unwrap()).read(&texts, reply)
+        Vectors::new(dimensions, 64).read(&texts, reply)
     }
 
     #[test]
     fn vectors_are_put_in_their_places() {
         let reply = json!({"data": [{"index": 1, "embedding": [3, 4.5]}, {"index": 0, "embedding": [1, 2]}]});
-        assert_eq!(read(json!(null), &reply), Content::Answers(vec![vec![1.0, 2.0], vec![3.0, 4.5]]));
+        assert_eq!(read(None, &reply), Content::Answers(vec![vec![1.0, 2.0], vec![3.0, 4.5]]));
         let reply = json!({"data": [{"embedding": [1, 2]}, {"embedding": [3, 4]}]});
-        assert_eq!(read(json!(2), &reply), Content::Answers(vec![vec![1.0, 2.0], vec![3.0, 4.0]]));
+        assert_eq!(read(Some(2), &reply), Content::Answers(vec![vec![1.0, 2.0], vec![3.0, 4.0]]));
     }
 
     #[test]
     fn vectors_that_cannot_be_right_are_named_and_the_others_kept() {
-        let wrong = |dimensions: Value, data: Value| match read(dimensions, &json!({"data": data})) {
+        let wrong = |dimensions: Option<usize>, data: Value| match read(dimensions, &json!({"data": data})) {
             Content::Wrong(answers, text) => (answers, text),
             other => panic!("{other:?}"),
         };
-        let (answers, text) = wrong(json!(null), json!([{"embedding": [1, 2]}, {"embedding": [null, 2]}]));
+        let (answers, text) = wrong(None, json!([{"embedding": [1, 2]}, {"embedding": [null, 2]}]));
         assert_eq!(answers, [Some(vec![1.0, 2.0]), None]);
         assert_eq!(text, "gave a value that is no number for prompt `b`");
-        let (answers, text) = wrong(json!(null), json!([{"embedding": [1, 2]}, {"embedding": [1, 2, 3]}]));
+        let (answers, text) = wrong(None, json!([{"embedding": [1, 2]}, {"embedding": [1, 2, 3]}]));
         assert_eq!(
             (answers[1].as_ref(), text.as_str()),
             (None, "gave a vector of length 3 for prompt `b`, the vectors before it have 2")
         );
-        let (_, text) = wrong(json!(3), json!([{"embedding": [1, 2]}, {"embedding": [1, 2, 3]}]));
+        let (_, text) = wrong(Some(3), json!([{"embedding": [1, 2]}, {"embedding": [1, 2, 3]}]));
         assert_eq!(text, "gave a vector of length 2 for prompt `a`, `dimensions` says 3");
-        let (answers, text) = wrong(json!(null), json!([{"embedding": [1, 2]}]));
+        let (answers, text) = wrong(None, json!([{"embedding": [1, 2]}]));
         assert_eq!((answers, text.as_str()), (vec![None, None], "gave 1 vectors for 2 texts"));
-        let (_, text) = wrong(json!(null), json!([{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}]));
+        let (_, text) = wrong(None, json!([{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}]));
         assert_eq!(text, "gave no vector for prompt `b`");
-        let (_, text) = wrong(json!(null), json!([{"index": 7, "embedding": [1]}, {"embedding": [1]}]));
+        let (_, text) = wrong(None, json!([{"index": 7, "embedding": [1]}, {"embedding": [1]}]));
         assert_eq!(text, "gave a vector with `index: 7` for 2 texts");
-        let (_, text) = wrong(json!(null), json!([{"embedding": "AACAPw=="}, {"embedding": [1]}]));
+        let (_, text) = wrong(None, json!([{"embedding": "AACAPw=="}, {"embedding": [1]}]));
         assert!(text.starts_with("gave no list of numbers for prompt `a`: \"AACAPw=="), "{text}");
     }
 }

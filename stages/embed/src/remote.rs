@@ -26,7 +26,7 @@ impl<'a> Remote<'a> {
     /// When the prompts cannot be read.
     pub(crate) fn new(stage: &'a Embed, endpoint: &'a Endpoint, context: &'a Context<'a>) -> Result<Remote<'a>> {
         let texts = Texts::read(stage, context)?;
-        let protocol = Vectors::new(stage);
+        let protocol = Vectors::new(stage.dimensions, stage.texts_per_request);
         let unheard = Unheard::new(endpoint, &protocol, texts.all.len());
         Ok(Remote { stage, endpoint, context, texts, protocol, asking: None, unheard })
     }

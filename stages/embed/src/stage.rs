@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use endpoint::{EXECUTION_KEYS, Endpoint, Protocol, SENT_KEYS};
 use kit::{
-    Ahead, Amount, CHARACTERS_PER_TOKEN, Context, DistinctPrompts, Expected, Finding, Forecast, InputPort, Job,
-    Outlook, OutputPort, Result, Stage, Table,
+    Amount, CHARACTERS_PER_TOKEN, Context, DistinctPrompts, Expected, Finding, Forecast, ForecastInputs, InputPort,
+    Job, Outlook, OutputPort, Result, Stage, Table,
 };
 use lm::{Load, Purpose};
 use tokens::{cost, kinds, lm_error};
@@ -37,7 +37,7 @@ impl Embed {
     }
 
     fn count_remotely(&self, endpoint: &Endpoint, context: &Context<'_>) -> Result<Forecast> {
-        let (texts, protocol) = (Texts::read(self, context)?, Vectors::new(self));
+        let (texts, protocol) = (Texts::read(self, context)?, Vectors::new(self.dimensions, self.texts_per_request));
         let questions = texts.all.iter().map(|text| Ok(remote::question(endpoint, &protocol, text).1));
         let cost = endpoint.cost_of(&protocol, questions)?;
         let rows = texts.all.len() as u64;
@@ -50,7 +50,7 @@ impl Embed {
     }
 
     /// The same from what the inputs are expected to hold, and what the ports will.
-    fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn estimate(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         let Some(from) = ahead.input("from") else { return Ok(Outlook::default()) };
         let Some(prompts) = from.prompts else { return Ok(Outlook::default()) };
         let mut forecast = Forecast::of_rows(prompts);
@@ -125,7 +125,7 @@ impl Stage for Embed {
         self.endpoint.is_none()
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(self.estimate(ahead), |context| self.count(context))
     }
 

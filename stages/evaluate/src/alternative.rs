@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kit::rows::{Reject, SummaryRow, Vote};
-use kit::{Context, Error, Finding, Input, InputPort, Outcome, Result, Table};
+use kit::{Context, Error, Finding, Input, InputPort, Outcome, Result, Table, Z};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::interval::{Z, share};
-use crate::measure::{Found, Measured, figure};
+use crate::interval::share;
+use crate::measured::{Found, Measured, figure};
 use crate::sides::probability;
 use crate::student;
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokens::RowRules;
 
-use crate::sides;
+use crate::sides::{self, Side};
 
 /// Measures a policy: on held-out pairs, by verdicts on its responses, and against the sandbox's truth.
 ///
@@ -136,16 +136,6 @@ impl Ties {
             Ties::Loss => "a tie counts as a loss",
         }
     }
-}
-
-/// A side of a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Side {
-    /// Side a.
-    A,
-    /// Side b.
-    B,
 }
 
 impl Evaluate {

@@ -1,15 +1,14 @@
 //! `measure: corrected_win_rate`: the win rate by a judge whose errors are known from gold labels (Rogan and Gladen).
 
 use kit::rows::{SummaryRow, Verdict};
-use kit::{Context, Error, Finding, Input, InputPort, Outcome, Result, Table};
+use kit::{Context, Error, Finding, Input, InputPort, Outcome, Result, Table, Z};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Side;
 use crate::gold::{Index, Label, sides_of};
-use crate::interval::{Z, share};
-use crate::measure::{Found, Measured, figure};
-use crate::sides::{self, Sides, policys, reject};
+use crate::interval::share;
+use crate::measured::{Found, Measured, figure};
+use crate::sides::{self, Side, Sides, policys, reject};
 
 /// The policy's win rate, corrected by how often the judge is right.
 ///

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use kit::{Z, wilson};
 use rand::Rng;
-
-/// The 97.5 % point of the normal distribution.
-pub const Z: f64 = 1.959_963_984_540_054;
 
 /// An estimate and what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,13 +21,8 @@ pub fn share(successes: u64, rows: u64) -> Option<Estimate> {
     if rows == 0 {
         return None;
     }
-    let (n, p) = (rows as f64, successes as f64 / rows as f64);
-    let scale = 1.0 + Z * Z / n;
-    let centre = (p + Z * Z / (2.0 * n)) / scale;
-    let half = Z / scale * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    // At 0 and 1 one end is the share itself; rounding must not carry it outside.
-    let interval = ((centre - half).clamp(0.0, p), (centre + half).clamp(p, 1.0));
-    Some(Estimate { value: p, interval: Some(interval), rows })
+    let value = successes as f64 / rows as f64;
+    Some(Estimate { value, interval: wilson(value, rows), rows })
 }
 
 /// A mean with the normal interval, from the sample's standard deviation. Nothing for no values, no interval for one.

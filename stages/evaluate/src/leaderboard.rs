@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 
 use kit::rows::{LeaderboardRow, Reject, SizedVote, SummaryRow, Verdict};
-use kit::{Context, Error, Finding, Input, InputPort, Outcome, OutputPort, Result, RowReader, Table};
+use kit::{Context, Error, Finding, Input, InputPort, Outcome, OutputPort, Result, RowReader, Table, Z};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Side;
 use crate::games::{Game, Games};
-use crate::interval::{Estimate, Z, mean};
+use crate::interval::{Estimate, mean};
 use crate::length::{Controlled, lengths, ridge_finding};
-use crate::measure::{Found, Measured, figure};
-use crate::sides::{self, Sides, policys, probability, reject};
+use crate::measured::{Found, Measured, figure};
+use crate::sides::{self, Side, Sides, policys, probability, reject};
 
 /// Headlines of so many models, the first ones.
 const SHOWN: usize = 6;

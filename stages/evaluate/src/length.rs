@@ -1,16 +1,15 @@
 //! `measure: length_controlled_win_rate`: the win rate with the judge's liking for length taken out.
 
 use kit::rows::{SummaryRow, Verdict};
-use kit::{Context, Error, Finding, Input, InputPort, Outcome, Result, Table};
+use kit::{Context, Error, Finding, Input, InputPort, Outcome, Result, Table, Z};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Side;
 use crate::games::{Game, Games, characters};
-use crate::interval::{Z, mean};
+use crate::interval::mean;
 use crate::logistic::{Fit, fit, sigmoid};
-use crate::measure::{Found, Measured, figure};
-use crate::sides::{self, Sides, policys, reject};
+use crate::measured::{Found, Measured, figure};
+use crate::sides::{self, Side, Sides, policys, reject};
 
 /// The win rate that the policy would have if its responses were as long as the baseline's.
 ///

@@ -4,10 +4,10 @@
 //! neither generates nor judges: that is `sample`, `compare` and `judge`, so that it is cached and can be seen. Read
 //! [`Evaluate`] first; with the key `measure` the stage is a [`Measure`] instead.
 
-mod ahead;
 mod alternative;
 mod config;
 mod corrected;
+mod forecast;
 mod games;
 mod gold;
 pub mod interval;
@@ -15,6 +15,7 @@ mod leaderboard;
 mod length;
 mod logistic;
 mod measure;
+mod measured;
 mod pairs;
 mod preference;
 mod scores;
@@ -26,5 +27,6 @@ mod truth;
 mod utility;
 pub mod win_rate;
 
-pub use config::{Evaluate, Side};
+pub use config::Evaluate;
 pub use measure::{KIND, Measure};
+pub use sides::Side;

@@ -1,9 +1,9 @@
 //! Measures of their own, asked for by `measure`; each is a file.
 
-use kit::rows::{Reject, SummaryRow};
+use kit::rows::SummaryRow;
 use kit::{
-    Ahead, Amount, Configured, Context, Finding, Forecast, InputPort, Job, Kind, Outcome, Outlook, OutputPort, Result,
-    Stage, Table,
+    Amount, Configured, Context, Finding, Forecast, ForecastInputs, InputPort, Job, Kind, Outcome, Outlook, OutputPort,
+    Result, Stage, Table,
 };
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use crate::config::Evaluate;
 use crate::corrected::CorrectedWinRate;
 use crate::leaderboard::Leaderboard;
 use crate::length::LengthControlledWinRate;
+use crate::measured::{Found, Measured};
 
 /// The kind for the engine's list: [`Evaluate`], or with the key `measure` a [`Measure`].
 pub const KIND: Kind = Kind { name: PLAIN.name, about: PLAIN.about, schema, configure };
@@ -66,35 +67,6 @@ pub enum Measure {
     Leaderboard(Leaderboard),
 }
 
-/// One of them.
-pub(crate) trait Measured {
-    /// As those of a stage.
-    fn inputs(&self) -> Vec<InputPort>;
-
-    /// Outputs besides `summary` and `rejects`.
-    fn outputs(&self) -> Vec<OutputPort> {
-        Vec::new()
-    }
-
-    /// As those of a stage.
-    fn check(&self) -> Vec<Finding>;
-
-    /// Inputs whose rows are the work.
-    fn counted(&self) -> &'static [&'static str];
-
-    /// Reads the inputs, writes the further outputs, and gives the figures.
-    fn compute(&self, context: &Context<'_>) -> Result<Found>;
-}
-
-/// The figures of a measure.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    pub(crate) figures: Vec<SummaryRow>,
-    pub(crate) rejects: Vec<Reject>,
-    /// The balance of the inputs, and headlines.
-    pub(crate) outcome: Outcome,
-}
-
 impl Measure {
     fn measured(&self) -> &dyn Measured {
         match self {
@@ -123,7 +95,7 @@ impl Measure {
     }
 
     /// The same from what the inputs are expected to hold.
-    fn estimate(&self, ahead: &Ahead<'_>) -> Outlook {
+    fn estimate(&self, ahead: &ForecastInputs<'_>) -> Outlook {
         let given = self.measured().counted().iter().filter(|key| ahead.inputs.contains_key(*key));
         let rows: Option<Vec<Amount>> = given.map(|key| ahead.rows(key)).collect();
         let rows = rows.and_then(|rows| rows.into_iter().reduce(Amount::plus));
@@ -150,23 +122,11 @@ impl Stage for Measure {
         self.measured().check()
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(Ok(self.estimate(ahead)), |context| self.count(context))
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
         Ok(Job::whole(move || self.compute(context)))
     }
-}
-
-/// A figure with the ends of its interval.
-pub(crate) fn figure(
-    metric: impl Into<String>,
-    value: f64,
-    interval: Option<(f64, f64)>,
-    rows: u64,
-    note: impl Into<String>,
-) -> SummaryRow {
-    let (low, high) = (interval.map(|it| it.0), interval.map(|it| it.1));
-    SummaryRow { metric: metric.into(), value, low, high, rows, note: note.into() }
 }

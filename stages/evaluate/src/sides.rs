@@ -4,8 +4,18 @@ use std::collections::BTreeSet;
 
 use kit::rows::{Reject, Response, Verdict};
 use kit::{Context, Finding, Input, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::config::Side;
+/// A side of a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// Side a.
+    A,
+    /// Side b.
+    B,
+}
 
 /// The policy's side of each verdict.
 pub(crate) enum Sides {

@@ -4,15 +4,15 @@ use std::path::Path;
 
 use kit::rows::{Score, SummaryRow};
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
-    Table,
+    Amount, Context, Error, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort, Result,
+    Stage, Table,
 };
 use tokens::kinds;
 
 use crate::config::Evaluate;
 use crate::pairs::Pairs;
 use crate::summary::Summary;
-use crate::{ahead, preference, scores, truth, utility, win_rate};
+use crate::{forecast, preference, scores, truth, utility, win_rate};
 
 /// The ways on from a model of the other kind.
 const LANGUAGE_INSTEAD: &str =
@@ -173,8 +173,8 @@ impl Stage for Evaluate {
         self.pairs.is_some()
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
-        ahead.counted(Ok(ahead::estimate(self, ahead)), |context| self.count(context))
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(forecast::estimate(self, ahead)), |context| self.count(context))
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use kit::rows::Reject;
 use kit::{
-    Ahead, Context, Digest, Error, Event, Forecast, Interrupt, Outcome, Result, Row, Seed, Source, Stage, Table,
-    TableWriter,
+    Context, Digest, Error, Event, Forecast, ForecastInputs, Interrupt, Outcome, Result, Row, Seed, Source, Stage,
+    Table, TableWriter,
 };
 
 use crate::oracle;
@@ -171,6 +171,6 @@ impl Place {
 
 /// The forecast of a stage, counted from its inputs.
 pub fn counted(stage: &dyn Stage, context: &Context<'_>) -> Result<Forecast> {
-    let outlook = stage.forecast(&Ahead::of(context))?;
+    let outlook = stage.forecast(&ForecastInputs::of(context))?;
     Ok(outlook.forecast.expect("the inputs are there"))
 }

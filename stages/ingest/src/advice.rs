@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use crate::column::{Column, words};
 use crate::head::Head;
-use crate::messages::is_messages;
-use crate::stored::list_in;
+use crate::stored::{is_messages, list_in};
 
 /// Names that a message shows, at most.
 const SHOWN: usize = 40;

@@ -6,7 +6,7 @@ use crate::bad_row::{BadRow, shown};
 use crate::column::Column;
 use crate::row::Row;
 use crate::scale::{Scale, Token, plain_word};
-use crate::source::read_value;
+use crate::stored::opened;
 
 /// Names of the vote in an object of a list, besides the names of the column.
 const VOTE: [&str; 6] = ["vote", "score", "preference", "label", "choice", "winner"];
@@ -43,22 +43,6 @@ enum Cell {
     Several(Vec<(Option<String>, Value)>),
     /// P(the first better) and how many votes said so.
     Counts(Vec<(f64, f64)>),
-}
-
-/// True where a value is a list or an object, also where that is JSON as text.
-pub fn is_structured(value: &Value) -> bool {
-    matches!(opened(value), Value::Array(_) | Value::Object(_))
-}
-
-/// A value, read where it is a list or an object as JSON text.
-fn opened(value: &Value) -> Value {
-    match value {
-        Value::String(text) if text.trim_start().starts_with(['[', '{']) => match read_value(text.trim()) {
-            Ok(read @ (Value::Array(_) | Value::Object(_))) => read,
-            _ => value.clone(),
-        },
-        other => other.clone(),
-    }
 }
 
 impl Cell {
@@ -123,8 +107,8 @@ impl Row<'_> {
     pub fn ballots(&mut self, weight: f64) -> Result<Vec<Ballot>, BadRow> {
         let who = self.annotator()?;
         let mut ballots = self.counted(weight)?;
-        let several = self.layout.votes.len() > 1;
-        for name in &self.layout.votes {
+        let several = self.columns.votes.len() > 1;
+        for name in &self.columns.votes {
             let Some(value) = self.fields.get(name).filter(|value| !value.is_null()) else { continue };
             let named = |own: Option<String>| {
                 let parts = [who.clone(), several.then(|| name.clone()), own];
@@ -133,7 +117,7 @@ impl Row<'_> {
             };
             match Cell::of(name, value)? {
                 Cell::One(value) => {
-                    let vote = read(self.layout.scale.as_ref(), name, &value)?;
+                    let vote = read(self.columns.scale.as_ref(), name, &value)?;
                     ballots.extend(vote.map(|vote| Ballot {
                         annotator: named(None),
                         vote,
@@ -150,7 +134,7 @@ impl Row<'_> {
                 Cell::Several(votes) => {
                     for (own, value) in votes {
                         let place = format!("{name}[{}]", own.as_deref().unwrap_or_default());
-                        let vote = read(self.layout.scale.as_ref(), &place, &value)?;
+                        let vote = read(self.columns.scale.as_ref(), &place, &value)?;
                         ballots.extend(vote.map(|vote| Ballot {
                             annotator: named(own),
                             vote,
@@ -176,7 +160,7 @@ impl Row<'_> {
     /// Where it has no name.
     pub fn annotator(&mut self) -> Result<Option<String>, BadRow> {
         let who = self.id(Column::Annotator)?;
-        if self.layout.has(Column::Annotator) && who.is_none() {
+        if self.columns.has(Column::Annotator) && who.is_none() {
             return Err(self.missing(Column::Annotator));
         }
         Ok(who)
@@ -189,7 +173,7 @@ impl Row<'_> {
     pub fn scores_of_both(&mut self) -> Result<(f64, f64), BadRow> {
         let mut score = |column| self.number(column)?.ok_or_else(|| self.missing(column));
         let difference = score(Column::Score0)? - score(Column::Score1)?;
-        let (vote, log_odds) = self.layout.scaled().expect("it is asked for with a scale").label(difference);
+        let (vote, log_odds) = self.columns.scaled().expect("it is asked for with a scale").label(difference);
         Ok((vote, log_odds.expect("a scale makes log-odds")))
     }
 
@@ -198,7 +182,7 @@ impl Row<'_> {
     /// # Errors
     /// Where one is missing or no length.
     pub fn lengths(&mut self) -> Result<Option<[f64; 2]>, BadRow> {
-        if !self.layout.has(Column::Length0) && !self.layout.has(Column::Length1) {
+        if !self.columns.has(Column::Length0) && !self.columns.has(Column::Length1) {
             return Ok(None);
         }
         let mut length = |column| match self.number(column)? {

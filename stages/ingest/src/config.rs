@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::column::Column;
 use crate::files::Files;
-use crate::format::{Form, Format};
+use crate::form::Form;
+use crate::format::Format;
 use crate::names::Names;
 use crate::scale::VoteScale;
 use crate::scores::Scores;

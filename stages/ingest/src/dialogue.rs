@@ -3,8 +3,8 @@
 use kit::Message;
 
 use crate::bad_row::BadRow;
-use crate::format::Form;
-use crate::messages::{Said, Split, plain};
+use crate::form::Form;
+use crate::messages::{Content, Split, plain};
 
 /// The mark before the turns of a dialogue in the files of HelpSteer 2.
 const TURN: &str = "<extra_id_1>";
@@ -250,12 +250,12 @@ pub fn split_dialogues(chosen: &str, rejected: &str, form: Form) -> Result<(Spli
     if prompt != &rejected[..end] {
         return Err(BadRow::new("prompts_differ", "the dialogues differ before their last answers"));
     }
-    let text = |text: &str| plain("chosen/rejected", text.to_owned()).map(Said::Text);
+    let text = |text: &str| plain("chosen/rejected", text.to_owned()).map(Content::Text);
     let split = match form {
         Form::Text => (text(prompt)?, text(good)?, text(bad)?),
         Form::Chat => {
             text(prompt)?;
-            (Said::Messages(first.turns(at)), text(without_ends(good))?, text(without_ends(bad))?)
+            (Content::Messages(first.turns(at)), text(without_ends(good))?, text(without_ends(bad))?)
         }
     };
     Ok((split, first.goes_on() || second.goes_on()))
@@ -265,8 +265,8 @@ pub fn split_dialogues(chosen: &str, rejected: &str, form: Form) -> Result<(Spli
 mod tests {
     use super::*;
 
-    fn text(text: &str) -> Said {
-        Said::Text(text.to_owned())
+    fn text(text: &str) -> Content {
+        Content::Text(text.to_owned())
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!([prompt, good, bad], [text(shared), text(" 2.\nUser: x\nHuman: y"), text(" three")]);
         let ((prompt, good, bad), _) = split_dialogues(&chosen, &rejected, Form::Chat).unwrap();
         let turns = vec![Message::new("user", "one?"), Message::new("assistant", "1."), Message::new("user", "two?")];
-        assert_eq!([prompt, good, bad], [Said::Messages(turns), text("2.\nUser: x\nHuman: y"), text("three")]);
+        assert_eq!([prompt, good, bad], [Content::Messages(turns), text("2.\nUser: x\nHuman: y"), text("three")]);
         let other = "\n\nHuman: else?\n\nAssistant: x";
         let refused = |chosen: &str, rejected: &str| split_dialogues(chosen, rejected, Form::Text).unwrap_err().reason;
         assert_eq!(refused(&chosen, other), "prompts_differ");
@@ -293,9 +293,9 @@ mod tests {
             let (chosen, rejected) = (side("three"), side("blue"));
             let messages = expected.iter().map(|&(role, content)| Message::new(role, content)).collect();
             let split = split_dialogues(&chosen, &rejected, Form::Chat).unwrap();
-            let expected = ((Said::Messages(messages), text("It is three."), text("It is blue.")), false);
+            let expected = ((Content::Messages(messages), text("It is three."), text("It is blue.")), false);
             assert_eq!(split, expected, "{shared}");
-            let ((Said::Text(prompt), Said::Text(good), _), _) =
+            let ((Content::Text(prompt), Content::Text(good), _), _) =
                 split_dialogues(&chosen, &rejected, Form::Text).unwrap()
             else {
                 panic!("{shared}")

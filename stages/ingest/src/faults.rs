@@ -75,7 +75,7 @@ impl Fault {
             ("id_conflict", _) => false,
             _ => column.is_id() && about == format!("column `{theirs}`"),
         };
-        let columns = layout.columns.iter().filter(|(column, theirs)| !needed(column) && of((column, theirs)));
+        let columns = layout.columns.places.iter().filter(|(column, theirs)| !needed(column) && of((column, theirs)));
         columns.map(|(column, _)| if known.row_id == Some(*column) { "id" } else { column.name() }).collect()
     }
 }

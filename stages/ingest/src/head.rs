@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::ballot::is_structured;
 use crate::column::Column;
 use crate::names::{Names, parts};
+use crate::stored::is_structured;
 
 /// The names under `columns:`: the file's names of a column, or nothing for one that is left out.
 pub type Given = BTreeMap<Column, Option<Names>>;

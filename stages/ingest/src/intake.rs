@@ -16,7 +16,7 @@ use crate::tables::{Tables, push, recount};
 
 /// The result of taking in a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Taken {
+pub enum Admission {
     /// It is in the tables.
     Kept,
     /// It is not, and that is no fault: a duplicate, or a joint pair across the split.
@@ -106,7 +106,7 @@ impl<'a> Intake<'a> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn take(&mut self, record: Record, place: Place) -> Result<Taken> {
+    pub fn take(&mut self, record: Record, place: Place) -> Result<Admission> {
         match record {
             Record::Pair { sides, p_hat, weight, id } => {
                 self.sides(*sides, Some((p_hat, None)), weight, id, None, place, false)
@@ -118,7 +118,7 @@ impl<'a> Intake<'a> {
             Record::Votes { sides: None, ballots, id } => {
                 let id = id.expect("votes without responses have an id");
                 self.write_votes(&id, ballots, false, place)?;
-                Ok(Taken::Kept)
+                Ok(Admission::Kept)
             }
             Record::Item { side, label, weight, id } => self.item(*side, label, weight, id, place),
             Record::Prompt { messages, id } => self.prompt(messages, id, place),
@@ -256,7 +256,7 @@ impl<'a> Intake<'a> {
         judge: Option<String>,
         place: Place,
         judged: bool,
-    ) -> Result<Taken> {
+    ) -> Result<Admission> {
         let p_hat = label.map(|(p_hat, _)| p_hat);
         let (a, b) = (Answer::new(a), Answer::new(b));
         let (form, held_out) = match self.admit(&a, &b, &id) {
@@ -275,7 +275,7 @@ impl<'a> Intake<'a> {
                 (Some(before), Some(now)) => (before - now).abs() < 1e-9,
                 (before, now) => before == now,
             };
-            return Ok(Taken::SetAside(if !same {
+            return Ok(Admission::SetAside(if !same {
                 let detail = format!("the same two responses{turned} have another label at {there}; here{here}");
                 BadRow::new("conflicting_label", detail)
             } else if reversed {
@@ -337,35 +337,40 @@ impl<'a> Intake<'a> {
             };
             push(&mut self.tables(held_out).pairs, row)?;
         }
-        Ok(Taken::Kept)
+        Ok(Admission::Kept)
     }
 
     /// The form of two sides and whether they are held out; or why they are not taken.
-    fn admit(&self, a: &Answer, b: &Answer, id: &Option<String>) -> std::result::Result<(&'static str, bool), Taken> {
+    fn admit(
+        &self,
+        a: &Answer,
+        b: &Answer,
+        id: &Option<String>,
+    ) -> std::result::Result<(&'static str, bool), Admission> {
         for answer in [a, b] {
-            self.check_answer(answer).map_err(Taken::Bad)?;
+            self.check_answer(answer).map_err(Admission::Bad)?;
         }
         // Both may be new and at odds with each other.
         if (a.prompt == b.prompt && a.prompt_content != b.prompt_content)
             || (a.response == b.response && a.response_content != b.response_content)
         {
-            return Err(Taken::Bad(BadRow::new("id_conflict", "both sides have one id and different texts")));
+            return Err(Admission::Bad(BadRow::new("id_conflict", "both sides have one id and different texts")));
         }
-        self.check_row(id, joined(&[a.key(), b.key()])).map_err(Taken::Bad)?;
+        self.check_row(id, joined(&[a.key(), b.key()])).map_err(Admission::Bad)?;
         let form = if a.prompt == b.prompt { "same" } else { "joint" };
         let keeps = |kept| self.stage.keep.contains(&kept);
         if form == "same" && a.response_content == b.response_content && !keeps(Kept::Identical) {
             let detail = "both responses are the same text, so neither is better";
-            return Err(Taken::SetAside(BadRow::new("identical", detail)));
+            return Err(Admission::SetAside(BadRow::new("identical", detail)));
         }
         if let Some(empty) = empty(a).or_else(|| empty(b)).filter(|_| !keeps(Kept::Empty)) {
-            return Err(Taken::SetAside(empty));
+            return Err(Admission::SetAside(empty));
         }
         let held_out = self.is_held_out(&a.prompt_id);
         if held_out != self.is_held_out(&b.prompt_id) {
             let detail =
                 format!("one of the prompts `{}` and `{}` is held out, the other not", a.prompt_id, b.prompt_id);
-            return Err(Taken::SetAside(BadRow::new("across_split", detail)));
+            return Err(Admission::SetAside(BadRow::new("across_split", detail)));
         }
         Ok((form, held_out))
     }
@@ -418,7 +423,7 @@ impl<'a> Intake<'a> {
         mut ballots: Vec<Ballot>,
         id: Option<String>,
         place: Place,
-    ) -> Result<Taken> {
+    ) -> Result<Admission> {
         let (a, b) = (Answer::new(a), Answer::new(b));
         let (form, held_out) = match self.admit(&a, &b, &id) {
             Ok(admitted) => admitted,
@@ -437,7 +442,7 @@ impl<'a> Intake<'a> {
             self.counts.joined += 1;
             self.counts.held_out += u64::from(held_out);
             self.write_votes(&comparison_id, ballots, held_out, place)?;
-            return Ok(Taken::Kept);
+            return Ok(Admission::Kept);
         }
         let comparison_id = id.clone().unwrap_or_else(|| ids::comparison_id(a.ids(), b.ids()));
         self.voted.insert(about, (comparison_id.clone(), a.key()));
@@ -445,7 +450,7 @@ impl<'a> Intake<'a> {
         let comparison = self.compared(comparison_id.clone(), form, &a, &b, place);
         push(&mut self.tables(held_out).comparisons, comparison)?;
         self.write_votes(&comparison_id, ballots, held_out, place)?;
-        Ok(Taken::Kept)
+        Ok(Admission::Kept)
     }
 
     fn write_votes(&mut self, comparison_id: &str, ballots: Vec<Ballot>, held_out: bool, place: Place) -> Result<()> {
@@ -479,19 +484,19 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    fn item(&mut self, side: Side, label: f64, weight: f64, id: Option<String>, place: Place) -> Result<Taken> {
+    fn item(&mut self, side: Side, label: f64, weight: f64, id: Option<String>, place: Place) -> Result<Admission> {
         let answer = Answer::new(side);
         let content = answer.key();
         let checked = self.check_answer(&answer).and_then(|()| self.check_row(&id, content));
         if let Err(bad) = checked {
-            return Ok(Taken::Bad(bad));
+            return Ok(Admission::Bad(bad));
         }
         if let Some(empty) = empty(&answer) {
-            return Ok(Taken::SetAside(empty));
+            return Ok(Admission::SetAside(empty));
         }
         if let Some(earlier) = self.labels.about(content, content) {
             let there = self.at(earlier.place);
-            return Ok(Taken::SetAside(if earlier.label == Some(label) {
+            return Ok(Admission::SetAside(if earlier.label == Some(label) {
                 self.responses.count(answer.response);
                 BadRow::new("duplicate", format!("the same response stands at {there}; it is counted there"))
             } else {
@@ -523,17 +528,17 @@ impl<'a> Intake<'a> {
             source_line,
         };
         push(&mut self.tables(held_out).items, row)?;
-        Ok(Taken::Kept)
+        Ok(Admission::Kept)
     }
 
-    fn prompt(&mut self, messages: Vec<Message>, id: Option<String>, place: Place) -> Result<Taken> {
+    fn prompt(&mut self, messages: Vec<Message>, id: Option<String>, place: Place) -> Result<Admission> {
         let (prompt_id, own, content) = prompt_ids(id, &messages);
         match self.prompts.check(own, content) {
-            Err(first) => return Ok(Taken::Bad(self.conflict("prompt", &prompt_id, first))),
+            Err(first) => return Ok(Admission::Bad(self.conflict("prompt", &prompt_id, first))),
             Ok(false) => {
                 let first = self.prompts.place(own).expect("it is known");
                 let detail = format!("the same prompt stands at {}", self.at(first));
-                return Ok(Taken::SetAside(BadRow::new("duplicate", detail)));
+                return Ok(Admission::SetAside(BadRow::new("duplicate", detail)));
             }
             Ok(true) => {}
         }
@@ -542,7 +547,7 @@ impl<'a> Intake<'a> {
         self.counts.held_out += u64::from(held_out);
         let (source_file, source_line) = self.source(place);
         push(&mut self.tables(held_out).prompts, Prompt { prompt_id, messages, source_file, source_line })?;
-        Ok(Taken::Kept)
+        Ok(Admission::Kept)
     }
 
     fn embedding(
@@ -551,10 +556,10 @@ impl<'a> Intake<'a> {
         id: Option<String>,
         embedding: Vec<f32>,
         place: Place,
-    ) -> Result<Taken> {
+    ) -> Result<Admission> {
         if let Some((width, first)) = self.width.filter(|(width, _)| *width != embedding.len()) {
             let detail = format!("{} numbers, wanted {width} as at {}", embedding.len(), self.at(first));
-            return Ok(Taken::Bad(BadRow::new("wrong_width", detail)));
+            return Ok(Admission::Bad(BadRow::new("wrong_width", detail)));
         }
         let prompt = messages.map(|messages| (prompt_ids(id.clone(), &messages), messages));
         let prompt_id = match (&prompt, id) {
@@ -567,17 +572,17 @@ impl<'a> Intake<'a> {
         if let Some(((_, prompt_key, prompt_content), _)) = &prompt
             && let Err(first) = self.prompts.check(*prompt_key, *prompt_content)
         {
-            return Ok(Taken::Bad(self.conflict("prompt", &prompt_id, first)));
+            return Ok(Admission::Bad(self.conflict("prompt", &prompt_id, first)));
         }
         match self.embeddings.check(own, content) {
             Err(first) => {
                 let detail = format!("prompt id `{prompt_id}` has another embedding at {}", self.at(first));
-                return Ok(Taken::Bad(BadRow::new("id_conflict", detail)));
+                return Ok(Admission::Bad(BadRow::new("id_conflict", detail)));
             }
             Ok(false) => {
                 let first = self.embeddings.place(own).expect("it is known");
                 let detail = format!("the same embedding stands at {}", self.at(first));
-                return Ok(Taken::SetAside(BadRow::new("duplicate", detail)));
+                return Ok(Admission::SetAside(BadRow::new("duplicate", detail)));
             }
             Ok(true) => self.embeddings.note(own, content, place),
         }
@@ -591,7 +596,7 @@ impl<'a> Intake<'a> {
             push(&mut self.tables(held_out).prompts, Prompt { prompt_id, messages, source_file, source_line })?;
         }
         push(&mut self.tables(held_out).embeddings, Embedding { prompt_id, embedding, source_file, source_line })?;
-        Ok(Taken::Kept)
+        Ok(Admission::Kept)
     }
 }
 

@@ -2,37 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kit::Table;
 use serde_json::{Map, Value};
 
 use crate::advice::{list, meant, no_format, some};
 use crate::column::{Column, is_label, is_response};
-use crate::format::{Form, Format};
+use crate::columns::{Columns, Places};
+use crate::form::Form;
+use crate::format::Format;
 use crate::head::{Given, Head};
 use crate::messages::unread_fields;
 use crate::names::{Names, parts};
-use crate::row::truth_in;
-use crate::scale::Scale;
-use crate::scores::Scores;
-use crate::stored::{Stored, look};
-
-/// Our columns and the names they have in the file.
-pub type Places = BTreeMap<Column, String>;
+use crate::stored::{Stored, look, truth_in};
 
 /// The format of a file and where its columns are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layout {
     /// Not `auto`.
     pub format: Format,
-    /// Places of the columns.
-    pub columns: Places,
-    /// Ids that are put together from columns: their texts in `columns` have names in braces.
-    pub composed: BTreeSet<Column>,
-    /// The columns of votes.
-    pub votes: Vec<String>,
-    /// Meaning of their values; absent where they hold counts alone.
-    pub scale: Option<Scale>,
-    /// How scores become labels.
-    pub scores: Option<Scores>,
+    /// Its columns.
+    pub columns: Columns,
     /// Columns of the file and fields of its messages that are not read, as far as its head shows.
     pub unread: Vec<String>,
     /// Those of them that hold truth values.
@@ -46,45 +35,30 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The name in the file of a column, where it has one.
-    pub fn get(&self, column: Column) -> Option<&str> {
-        self.columns.get(&column).map(String::as_str)
-    }
-
     /// The names of all columns of the file that are read, and what is read there.
     pub fn reads(&self) -> impl Iterator<Item = (&str, Column)> {
-        let columns = self.columns.iter().flat_map(|(column, name)| {
-            let names = if self.composed.contains(column) { parts(name) } else { vec![name.as_str()] };
+        let columns = self.columns.places.iter().flat_map(|(column, name)| {
+            let names = if self.columns.composed.contains(column) { parts(name) } else { vec![name.as_str()] };
             names.into_iter().map(move |name| (name, *column))
         });
         let criteria = self.criteria().map(|name| (name, Column::Score));
-        columns.chain(self.votes.iter().map(|name| (name.as_str(), Column::Votes))).chain(criteria)
+        columns.chain(self.columns.votes.iter().map(|name| (name.as_str(), Column::Votes))).chain(criteria)
     }
 
     /// The columns of the criteria of which a row's score is made.
     pub fn criteria(&self) -> impl Iterator<Item = &str> {
         let rows = self.format == Format::Scored;
-        let names = self.scores.iter().filter(move |_| rows).flat_map(|scores| scores.criteria.keys());
+        let names = self.columns.scores.iter().filter(move |_| rows).flat_map(|scores| scores.criteria.keys());
         names.map(|name| name.split('.').next().unwrap_or(name))
-    }
-
-    /// How sure a difference of scores makes, where that is given.
-    pub fn scaled(&self) -> Option<&Scores> {
-        self.scores.as_ref().filter(|scores| scores.scale.is_some())
-    }
-
-    /// True where the file has a column.
-    pub fn has(&self, column: Column) -> bool {
-        self.columns.contains_key(&column)
     }
 
     /// Columns with labels and weights that the head of the file lacks, with the names that they could have further on,
     /// and prompts and responses that are empty in the head and would be left out where they are not.
     pub(crate) fn late_columns(&self) -> impl Iterator<Item = (Column, &str)> {
         let reads = self.format.known().reads;
-        let absent = reads.iter().filter(|column| column.all_or_none() && !self.has(**column));
+        let absent = reads.iter().filter(|column| column.all_or_none() && !self.columns.has(**column));
         let names = absent.flat_map(|column| column.names().iter().map(|name| (*column, *name)));
-        let said = |column: &&Column| column.is_said() && **column != Column::Messages && !self.has(**column);
+        let said = |column: &&Column| column.is_said() && **column != Column::Messages && !self.columns.has(**column);
         let empty = self.empty.iter().filter_map(move |name| {
             let column = Column::ALL.iter().filter(said).find(|column| column.names().contains(&name.as_str()))?;
             Some((*column, name.as_str()))
@@ -94,7 +68,7 @@ impl Layout {
 
     /// True where the head of the file has a column of this name.
     fn is_known(&self, name: &str) -> bool {
-        let mut known = self.unread.iter().chain(&self.left_out).chain(self.columns.values());
+        let mut known = self.unread.iter().chain(&self.left_out).chain(self.columns.places.values());
         known.any(|known| known == name)
     }
 
@@ -103,10 +77,21 @@ impl Layout {
         self.late_columns().map(|(_, name)| name)
     }
 
+    /// The tables that it fills.
+    pub fn tables(&self) -> Vec<Table> {
+        (self.format.known().tables)(&self.columns.places)
+    }
+
+    /// The columns of the file to read, and those that later rows may have: a label there must not be overlooked.
+    pub fn wanted(&self) -> BTreeMap<String, Column> {
+        let late = self.late_columns().map(|(column, name)| (name.to_owned(), column));
+        self.reads().map(|(name, column)| (name.to_owned(), column)).chain(late).collect()
+    }
+
     /// True where rows carry a label.
     pub fn labelled(&self) -> bool {
         let label = |column: &Column| column.all_or_none() && !matches!(column, Column::Prompt | Column::Weight);
-        self.columns.keys().any(label)
+        self.columns.places.keys().any(label)
     }
 
     /// Warnings about columns that are left out and probably should not be.
@@ -155,17 +140,17 @@ impl Layout {
 impl std::fmt::Display for Layout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: ", self.format.name())?;
-        for (i, (column, theirs)) in self.columns.iter().enumerate() {
+        for (i, (column, theirs)) in self.columns.places.iter().enumerate() {
             let comma = if i > 0 { ", " } else { "" };
-            if *column == Column::Votes && self.votes.len() > 1 {
-                write!(f, "{comma}{} from {}", column.name(), list(self.votes.iter().map(String::as_str)))?;
+            if *column == Column::Votes && self.columns.votes.len() > 1 {
+                write!(f, "{comma}{} from {}", column.name(), list(self.columns.votes.iter().map(String::as_str)))?;
             } else if column.name() == theirs {
                 write!(f, "{comma}{theirs}")?;
             } else {
                 write!(f, "{comma}{} from `{theirs}`", column.name())?;
             }
         }
-        if let Some(scale) = &self.scale {
+        if let Some(scale) = &self.columns.scale {
             write!(f, "; a vote of {scale}")?;
         }
         for (what, names) in [("not read", &self.unread), ("empty", &self.empty), ("left out", &self.left_out)] {
@@ -273,7 +258,8 @@ pub fn layout(rows: &[Map<String, Value>], asked: Format, given: &Given, form: F
     let truths = unread.iter().filter(is_truth).cloned().collect();
     unread.extend(fields);
     let plain = values().any(|(_, value)| value.as_str().is_some_and(|text| look(text) == Stored::Text));
-    Ok(Layout { format, columns, composed, votes, scale: None, scores: None, unread, truths, empty, left_out, plain })
+    let columns = Columns { places: columns, composed, votes, scale: None, scores: None };
+    Ok(Layout { format, columns, unread, truths, empty, left_out, plain })
 }
 
 /// The given names, with `id` as the format's column for it.
@@ -512,7 +498,7 @@ mod tests {
         }
         let given = Given::from([(Column::Id, Some("p_hat".into()))]);
         let found = layout(std::slice::from_ref(&row), Format::Auto, &given, Form::Text).unwrap();
-        assert_eq!(found.get(Column::PairId), Some("p_hat"));
+        assert_eq!(found.columns.get(Column::PairId), Some("p_hat"));
         let both = Given::from([(Column::Id, None), (Column::PairId, Some("id".into()))]);
         let error = layout(&[row], Format::Auto, &both, Form::Text).unwrap_err();
         assert_eq!(error, "`columns: id` and `columns: pair_id` are the same column; give one of them");

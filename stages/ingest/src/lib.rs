@@ -5,15 +5,17 @@
 //! Read [`Ingest`] first, then [`Format`].
 
 mod advice;
-mod ahead;
 mod answer;
 mod bad_row;
 mod ballot;
 mod column;
+mod columns;
 mod config;
 mod dialogue;
 mod faults;
 mod files;
+mod forecast;
+mod form;
 mod format;
 mod head;
 mod intake;
@@ -22,6 +24,7 @@ mod ledger;
 mod messages;
 mod names;
 mod pass;
+mod reading;
 mod record;
 mod row;
 mod scale;
@@ -36,9 +39,10 @@ mod tables;
 pub use column::Column;
 pub use config::{Ingest, Kept, OnBadRow};
 pub use files::Files;
-pub use format::{Form, Format};
+pub use form::Form;
+pub use format::Format;
 pub use names::Names;
-pub use scale::{Said, VoteScale};
+pub use scale::{VoteScale, VoteValues};
 pub use scores::{Compared, Scores};
 pub use survey::Found;
 

@@ -6,34 +6,32 @@ use kit::{JsonText, Message};
 use serde_json::{Map, Value};
 
 use crate::bad_row::{BadRow, is_infinite, shown};
-use crate::format::Form;
-use crate::stored::{Stored, look};
+use crate::form::Form;
+use crate::stored::{SAID, Stored, is_messages, look};
 
-/// The fields of a message that say who speaks and what, each with the name that ShareGPT has for it.
-const SAID: [[&str; 2]; 2] = [["role", "from"], ["content", "value"]];
 /// The other fields of a message that chat templates read.
 const EXTRA: [&str; 7] = ["tool_calls", "tool_call_id", "name", "reasoning_content", "reasoning", "thinking", "tools"];
 
 /// A value that is a plain string or a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum Content {
     /// A plain string.
     Text(String),
     /// A list of messages, at least one.
     Messages(Vec<Message>),
 }
 
-impl Said {
+impl Content {
     /// Reads a value: a string, or a list of `{role, content}` (ShareGPT's `{from, value}` too), also where a string is
     /// the JSON of such a list.
     ///
     /// # Errors
     /// When it is neither, or a message has parts that are not text.
-    pub fn read(column: &str, value: Value) -> Result<Said, BadRow> {
+    pub fn read(column: &str, value: Value) -> Result<Content, BadRow> {
         match value {
             Value::String(text) => match look(&text) {
-                Stored::Text => plain(column, text).map(Said::Text),
-                Stored::Messages(value) => Said::read(column, value),
+                Stored::Text => plain(column, text).map(Content::Text),
+                Stored::Messages(value) => Content::read(column, value),
                 Stored::Lines => Err(BadRow::new(
                     "messages_apart",
                     format!("column `{column}` holds messages one after another, wanted a list of them: [.., ..]"),
@@ -56,24 +54,24 @@ impl Said {
             Value::Array(items) if items.is_empty() => Err(BadRow::value(column, "an empty list", "messages")),
             Value::Array(items) => {
                 let messages = items.into_iter().enumerate().map(|(i, item)| message(column, i, item));
-                messages.collect::<Result<_, _>>().map(Said::Messages)
+                messages.collect::<Result<_, _>>().map(Content::Messages)
             }
             // LLaMA-Factory's preferences have one message and no list.
-            Value::Object(_) if !is_infinite(&value) => Ok(Said::Messages(vec![message(column, 0, value)?])),
+            Value::Object(_) if !is_infinite(&value) => Ok(Content::Messages(vec![message(column, 0, value)?])),
             other => Err(BadRow::value(column, shown(&other), "text or messages")),
         }
     }
 
     /// The response of a conversation that begins with its prompt; all of it where it does not.
-    pub fn behind(self, prompt: &Said) -> Said {
-        let Said::Messages(mut messages) = self else { return self };
+    pub fn behind(self, prompt: &Content) -> Content {
+        let Content::Messages(mut messages) = self else { return self };
         let asked = |text: &String| messages[0].role == "user" && messages[0].content.trim() == text.trim();
         let at = match prompt {
-            Said::Text(text) => usize::from(messages.len() > 1 && asked(text)),
-            Said::Messages(prompt) if messages.len() > prompt.len() && messages.starts_with(prompt) => prompt.len(),
-            Said::Messages(_) => 0,
+            Content::Text(text) => usize::from(messages.len() > 1 && asked(text)),
+            Content::Messages(prompt) if messages.len() > prompt.len() && messages.starts_with(prompt) => prompt.len(),
+            Content::Messages(_) => 0,
         };
-        Said::Messages(messages.split_off(at))
+        Content::Messages(messages.split_off(at))
     }
 
     /// As the prompt of a response.
@@ -88,9 +86,9 @@ impl Said {
 
     fn into_messages(self, form: Form, role: &str) -> Vec<Message> {
         match (self, form) {
-            (Said::Messages(messages), _) => messages,
-            (Said::Text(text), Form::Text) => vec![Message::new("text", text)],
-            (Said::Text(text), Form::Chat) => vec![Message::new(role, text)],
+            (Content::Messages(messages), _) => messages,
+            (Content::Text(text), Form::Text) => vec![Message::new("text", text)],
+            (Content::Text(text), Form::Chat) => vec![Message::new(role, text)],
         }
     }
 }
@@ -100,19 +98,6 @@ pub fn plain(column: &str, text: String) -> Result<String, BadRow> {
     match text.find('\0') {
         Some(at) => Err(BadRow::new("nul_byte", format!("column `{column}` has a NUL byte at byte {at}, wanted text"))),
         None => Ok(text),
-    }
-}
-
-/// True where a value is a message or a list of messages.
-pub fn is_messages(value: &Value) -> bool {
-    let is_message = |value: &Value| {
-        let has =
-            |names: &[&str; 2]| value.as_object().is_some_and(|it| names.iter().any(|name| it.contains_key(*name)));
-        SAID.iter().all(has) || (has(&SAID[0]) && value.get("tool_calls").is_some())
-    };
-    match value {
-        Value::Array(items) => !items.is_empty() && items.iter().all(is_message),
-        value => is_message(value),
     }
 }
 
@@ -235,16 +220,16 @@ fn text_part(place: &str, part: Value) -> Result<String, BadRow> {
 
 /// The role of the last message of a value that is a conversation.
 pub fn last_role(value: &Value) -> Option<String> {
-    match Said::read("", value.clone()) {
-        Ok(Said::Messages(messages)) => messages.last().map(|message| message.role.clone()),
-        Ok(Said::Text(_)) => None,
+    match Content::read("", value.clone()) {
+        Ok(Content::Messages(messages)) => messages.last().map(|message| message.role.clone()),
+        Ok(Content::Text(_)) => None,
         // One of its messages is at fault; what kind of rows these are is clear all the same.
         Err(_) => Some(value.as_array()?.last()?.get(SAID[0][0])?.as_str()?.to_owned()),
     }
 }
 
 /// A prompt, and the chosen and the rejected response to it.
-pub type Split = (Said, Said, Said);
+pub type Split = (Content, Content, Content);
 
 #[cfg(test)]
 mod tests {
@@ -253,12 +238,12 @@ mod tests {
 
     #[test]
     fn messages_of_other_tools_are_understood() {
-        let read = |json: &str| Said::read("chosen", read_value(json).unwrap());
-        let expected = Said::Messages(vec![Message::new("user", "q"), Message::new("assistant", "a")]);
+        let read = |json: &str| Content::read("chosen", read_value(json).unwrap());
+        let expected = Content::Messages(vec![Message::new("user", "q"), Message::new("assistant", "a")]);
         assert_eq!(read(r#"[{"from":"human","value":"q"},{"from":"gpt","value":"a"}]"#).unwrap(), expected);
         let parts = r#"[{"role":"user","content":[{"type":"text","text":"q"}]},{"role":"assistant","content":"a","tool_calls":null}]"#;
         assert_eq!(read(parts).unwrap(), expected);
-        let one = Said::Messages(vec![Message::new("assistant", "a")]);
+        let one = Content::Messages(vec![Message::new("assistant", "a")]);
         assert_eq!(read(r#"{"from":"gpt","value":"a"}"#).unwrap(), one);
         for (json, detail) in [
             (r#"[{"role":"user","content":null}]"#, "column `chosen[0].content` is null, wanted text"),
@@ -282,9 +267,9 @@ mod tests {
 
     #[test]
     fn tool_calls_are_kept_as_transformers_takes_them() {
-        let one = |json: &str| match Said::read("messages", read_value(json).unwrap()).unwrap() {
-            Said::Messages(mut messages) => messages.remove(0),
-            Said::Text(text) => panic!("{text}"),
+        let one = |json: &str| match Content::read("messages", read_value(json).unwrap()).unwrap() {
+            Content::Messages(mut messages) => messages.remove(0),
+            Content::Text(text) => panic!("{text}"),
         };
         let call = r#"{"type":"function","function":{"name":"f","arguments":{"z":1,"a":[2.5,null]}}}"#;
         let check = |json: String, [role, content, extra]: [&str; 3]| {

@@ -9,11 +9,13 @@ use crate::bad_row::BadRow;
 use crate::column::Column;
 use crate::config::{Ingest, OnBadRow};
 use crate::faults::Faults;
-use crate::format::{Form, Format, Part};
-use crate::intake::{Intake, Taken};
+use crate::form::Form;
+use crate::format::Format;
+use crate::intake::{Admission, Intake};
 use crate::layout::Layout;
 use crate::ledger::Place;
-use crate::record::{Reading, Record, join, read, row_id};
+use crate::reading::{Reading, join, read, row_id};
+use crate::record::{Part, Record};
 use crate::row::{Counts, Doubt};
 use crate::survey::Survey;
 
@@ -52,7 +54,7 @@ impl<'a> Pass<'a> {
     /// # Errors
     /// When the ports cannot be made.
     pub(crate) fn new(stage: &'a Ingest, context: &'a Context<'a>, survey: &'a Survey) -> Result<Pass<'a>> {
-        let sized = survey.layouts.iter().any(|layout| layout.has(Column::Length0));
+        let sized = survey.layouts.iter().any(|layout| layout.columns.has(Column::Length0));
         Ok(Pass {
             stage,
             context,
@@ -85,7 +87,7 @@ impl<'a> Pass<'a> {
         // Rows that say nothing alone, with their places.
         let (mut places, mut together) = (Vec::new(), Vec::new());
         'files: for (number, (file, layout)) in survey.files.iter().zip(&survey.layouts).enumerate() {
-            for row in file.rows(layout)? {
+            for row in file.rows(layout.wanted())? {
                 if self.stage.limit.is_some_and(|limit| self.rows == limit) {
                     break 'files;
                 }
@@ -139,9 +141,9 @@ impl<'a> Pass<'a> {
     fn records(&mut self, records: Vec<Record>, id: String, place: Place) -> Result<()> {
         for record in records {
             match self.intake.take(record, place)? {
-                Taken::Kept => self.read += 1,
-                Taken::SetAside(why) => self.leave_out(why, id.clone(), place)?,
-                Taken::Bad(why) => self.refuse(why, id.clone(), place)?,
+                Admission::Kept => self.read += 1,
+                Admission::SetAside(why) => self.leave_out(why, id.clone(), place)?,
+                Admission::Bad(why) => self.refuse(why, id.clone(), place)?,
             }
         }
         Ok(())
@@ -237,7 +239,7 @@ impl<'a> Pass<'a> {
         if counts.joined > 0 {
             outcome = outcome.figure("rows whose votes are added to an earlier row's", counts.joined);
             // In a row for each vote that is what they are.
-            if !self.survey.layouts.iter().all(|layout| layout.has(Column::Annotator)) {
+            if !self.survey.layouts.iter().all(|layout| layout.columns.has(Column::Annotator)) {
                 self.context.note(format!(
                     "{} rows are about the two responses of an earlier row: their votes are added to its; `keep: [repeated]` \
                      takes each as a comparison of its own",
@@ -257,8 +259,9 @@ impl<'a> Pass<'a> {
             outcome = outcome.figure(doubt.figure, *rows);
             self.context.warn(format!("{rows} rows {}", doubt.warning));
         }
-        let given =
-            |layout: &Layout| matches!(layout.format, Format::JpoJudge | Format::Arena) && layout.scaled().is_none();
+        let given = |layout: &Layout| {
+            matches!(layout.format, Format::JpoJudge | Format::Arena) && layout.columns.scaled().is_none()
+        };
         let (second, neither) = (counts.reoriented, counts.ties);
         let first = counts.judged.saturating_sub(second + neither);
         if counts.judged >= MANY

@@ -1,20 +1,14 @@
 //! Records: the content of a row, whatever its format.
 
-use std::collections::BTreeSet;
-
 use kit::Message;
-use serde_json::{Map, Value};
 
 use crate::bad_row::BadRow;
 use crate::ballot::Ballot;
 use crate::column::Column;
 use crate::dialogue::dialogue;
-use crate::format::{Form, Part};
-use crate::head::is_empty;
-use crate::layout::Layout;
-use crate::messages::{Said, Split, with_tools};
-use crate::names::put_together;
-use crate::row::{Counts, Doubt, Row};
+use crate::form::Form;
+use crate::messages::{Content, Split, with_tools};
+use crate::row::Row;
 
 /// A response to a prompt, as a row has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,62 +94,14 @@ pub enum Record {
     },
 }
 
-/// The records of a row, and the counts about it.
-pub struct Reading {
-    /// The records; a row of several responses has several.
-    pub records: Vec<Record>,
-    /// Notes on how it was read, with their counts.
-    pub counts: Counts,
-    /// Doubts about how it was read.
-    pub doubts: BTreeSet<Doubt>,
-}
-
-/// Reads a row.
-///
-/// # Errors
-/// The row's fault.
-pub fn read(fields: Map<String, Value>, layout: &Layout, form: Form) -> Result<Reading, BadRow> {
-    let mut row = Row { fields, layout, form, counts: Counts::new(), doubts: BTreeSet::new() };
-    if let Some(name) = layout.late().find(|name| row.fields.get(*name).is_some_and(|value| !is_empty(value))) {
-        let detail = match layout.empty.iter().any(|empty| empty == name) {
-            true => format!(
-                "column `{name}` is empty in the first rows of the file and was left out; say what it is, or that it is \
-                 left out, with `columns:`, and `format:` where it is not clear then"
-            ),
-            false => {
-                format!("column `{name}` is not in the first rows of the file, so it would count for some rows only")
-            }
-        };
-        return Err(BadRow::new("late_column", detail));
-    }
-    let records = (layout.format.known().read)(&mut row)?;
-    Ok(Reading { records, counts: row.counts, doubts: row.doubts })
-}
-
-/// The parts of rows that mean nothing alone, by their format's `join`: one for each, in their order.
-pub fn join(rows: Vec<(Map<String, Value>, &Layout)>, form: Form) -> Vec<Result<Part, BadRow>> {
-    let row = |(fields, layout)| Row { fields, layout, form, counts: Counts::new(), doubts: BTreeSet::new() };
-    let mut rows: Vec<Row<'_>> = rows.into_iter().map(row).collect();
-    let join = rows.first().and_then(|row| row.layout.format.known().join);
-    join.map_or_else(Vec::new, |join| join(&mut rows))
-}
-
-/// The id a row has of its own, for messages about rows that cannot be read.
-pub fn row_id(fields: &Map<String, Value>, layout: &Layout) -> String {
-    use Column::{ComparisonId, ItemId, MessageId, PairId, PromptId};
-    let columns = [PairId, ComparisonId, ItemId, MessageId, PromptId].into_iter();
-    let mut ids = columns.filter_map(|column| {
-        let name = layout.get(column)?;
-        if layout.composed.contains(&column) {
-            return put_together(name, fields).ok();
-        }
-        match fields.get(name)? {
-            Value::String(id) => Some(id.clone()),
-            Value::Number(id) => Some(id.to_string()),
-            _ => None,
-        }
-    });
-    ids.next().unwrap_or_default()
+/// A row's part in the records that all rows make together.
+pub enum Part {
+    /// It says this; at least one thing.
+    Says(Vec<Record>),
+    /// Its content stands in a record of another row.
+    Elsewhere,
+    /// It is left out, and that is no fault of its own.
+    LeftOut(BadRow),
 }
 
 /// The roles that a response can begin with.
@@ -172,9 +118,9 @@ pub struct Before {
 
 impl Row<'_> {
     /// Beside messages, plain strings are messages too.
-    fn form_of(&self, said: &[&Said]) -> Form {
+    fn form_of(&self, said: &[&Content]) -> Form {
         let messages =
-            |said: &&Said| matches!(said, Said::Messages(messages) if messages.iter().all(|m| m.role != "text"));
+            |said: &&Content| matches!(said, Content::Messages(messages) if messages.iter().all(|m| m.role != "text"));
         if said.iter().any(messages) { Form::Chat } else { self.form }
     }
 
@@ -184,14 +130,14 @@ impl Row<'_> {
     }
 
     /// A prompt with what comes before it.
-    fn opened(&mut self, before: &Before, prompt: Said, form: Form) -> Result<Vec<Message>, BadRow> {
+    fn opened(&mut self, before: &Before, prompt: Content, form: Form) -> Result<Vec<Message>, BadRow> {
         let prompt = match prompt {
-            Said::Text(text) if form == Form::Chat => match dialogue(&text) {
+            Content::Text(text) if form == Form::Chat => match dialogue(&text) {
                 Some(turns) => {
                     self.counts.insert("prompts that are a dialogue as text, read as messages", 1);
                     turns
                 }
-                None => Said::Text(text).into_prompt(form),
+                None => Content::Text(text).into_prompt(form),
             },
             said => said.into_prompt(form),
         };
@@ -207,18 +153,25 @@ impl Row<'_> {
     }
 
     /// A prompt and a response as messages, in one form.
-    pub fn exchange(&mut self, before: &Before, prompt: Said, response: Said) -> Result<[Vec<Message>; 2], BadRow> {
+    pub fn exchange(
+        &mut self,
+        before: &Before,
+        prompt: Content,
+        response: Content,
+    ) -> Result<[Vec<Message>; 2], BadRow> {
         let form = self.form_of(&[&prompt, &response]);
         let response = response.behind(&prompt);
         Ok([self.opened(before, prompt, form)?, response.into_response(form)])
     }
 
     /// The prompt with what belongs to it, still text or messages.
-    pub fn whole_prompt(&mut self, column: Column) -> Result<Said, BadRow> {
+    pub fn whole_prompt(&mut self, column: Column) -> Result<Content, BadRow> {
         let prompt = self.said(column)?;
         match (prompt, self.text(Column::Input)?) {
-            (Said::Text(prompt), Some(input)) if !input.is_empty() => Ok(Said::Text(format!("{prompt}\n{input}"))),
-            (Said::Messages(_), Some(input)) if !input.is_empty() => {
+            (Content::Text(prompt), Some(input)) if !input.is_empty() => {
+                Ok(Content::Text(format!("{prompt}\n{input}")))
+            }
+            (Content::Messages(_), Some(input)) if !input.is_empty() => {
                 Err(BadRow::new("mixed_prompt", "the prompt is messages and `input` is text beside it"))
             }
             (prompt, _) => Ok(prompt),
@@ -235,11 +188,11 @@ impl Row<'_> {
     /// A conversation.
     pub fn conversation(&mut self) -> Result<Vec<Message>, BadRow> {
         match self.said(Column::Messages)? {
-            messages @ Said::Messages(_) => {
+            messages @ Content::Messages(_) => {
                 let before = self.before()?;
                 self.opened(&before, messages, Form::Chat)
             }
-            Said::Text(_) => Err(BadRow::value(self.name(Column::Messages), "text", "messages")),
+            Content::Text(_) => Err(BadRow::value(self.name(Column::Messages), "text", "messages")),
         }
     }
 
@@ -326,7 +279,7 @@ impl Row<'_> {
 
     /// The label that two scores make and its log-odds, where scores are to make labels.
     fn scored(&self, a: &Side, b: &Side, [of_a, of_b]: [Column; 2]) -> Result<Option<(f64, Option<f64>)>, BadRow> {
-        let Some(scores) = self.layout.scaled() else { return Ok(None) };
+        let Some(scores) = self.columns.scaled() else { return Ok(None) };
         let first = a.score.ok_or_else(|| self.missing(of_a))?;
         let second = b.score.ok_or_else(|| self.missing(of_b))?;
         Ok(Some(scores.label(first - second)))

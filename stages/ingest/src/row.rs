@@ -7,18 +7,18 @@ use serde_json::{Map, Value};
 
 use crate::bad_row::{BadRow, shown};
 use crate::column::Column;
-use crate::format::Form;
-use crate::layout::Layout;
-use crate::messages::{Said, json_text, plain};
+use crate::columns::Columns;
+use crate::form::Form;
+use crate::messages::{Content, json_text, plain};
 use crate::names::put_together;
-use crate::stored::list_in;
+use crate::stored::{list_in, truth_in};
 
 /// A row whose values are taken out one by one.
 pub struct Row<'a> {
     /// The fields that are not taken yet.
     pub fields: Map<String, Value>,
-    /// Places of its columns.
-    pub layout: &'a Layout,
+    /// The columns of its file.
+    pub columns: &'a Columns,
     /// The form of plain strings.
     pub form: Form,
     /// Notes on how it was read, with their counts.
@@ -52,13 +52,13 @@ impl Row<'_> {
 
     /// Takes a value; null counts as absent.
     pub fn take(&mut self, column: Column) -> Option<Value> {
-        let name = self.layout.get(column)?;
+        let name = self.columns.get(column)?;
         self.fields.get_mut(name).map(Value::take).filter(|value| !value.is_null())
     }
 
     /// The column's name in the file.
     pub fn name(&self, column: Column) -> &str {
-        self.layout.get(column).unwrap_or(column.name())
+        self.columns.get(column).unwrap_or(column.name())
     }
 
     pub fn missing(&self, column: Column) -> BadRow {
@@ -71,22 +71,22 @@ impl Row<'_> {
         self.take(column).ok_or_else(|| self.missing(column))
     }
 
-    pub fn said(&mut self, column: Column) -> Result<Said, BadRow> {
+    pub fn said(&mut self, column: Column) -> Result<Content, BadRow> {
         let value = self.need(column)?;
         self.read_said(column, value)
     }
 
     /// Text or messages that were taken out of a column.
-    pub fn read_said(&mut self, column: Column, value: Value) -> Result<Said, BadRow> {
+    pub fn read_said(&mut self, column: Column, value: Value) -> Result<Content, BadRow> {
         let name = self.name(column).to_owned();
         self.read_said_at(&name, value)
     }
 
     /// Text or messages from some place.
-    pub fn read_said_at(&mut self, place: &str, value: Value) -> Result<Said, BadRow> {
+    pub fn read_said_at(&mut self, place: &str, value: Value) -> Result<Content, BadRow> {
         let was_text = value.is_string();
-        let said = Said::read(place, value)?;
-        if was_text && matches!(said, Said::Messages(_)) {
+        let said = Content::read(place, value)?;
+        if was_text && matches!(said, Content::Messages(_)) {
             self.count("texts that hold messages as JSON, read as messages");
         }
         Ok(said)
@@ -101,7 +101,7 @@ impl Row<'_> {
     }
 
     pub fn id(&mut self, column: Column) -> Result<Option<String>, BadRow> {
-        if self.layout.composed.contains(&column) {
+        if self.columns.composed.contains(&column) {
             let made = put_together(self.name(column), &self.fields).map(Some);
             return made.map_err(|name| {
                 let detail = format!("column `{name}`, of which the id `{}` is made, has none", self.name(column));
@@ -129,7 +129,7 @@ impl Row<'_> {
 
     /// A number of a column that all rows have or none.
     pub fn number_of_all(&mut self, column: Column, low: f64, high: f64, wanted: &str) -> Result<Option<f64>, BadRow> {
-        if !self.layout.has(column) {
+        if !self.columns.has(column) {
             return Ok(None);
         }
         let number = self.number(column)?.ok_or_else(|| self.missing(column))?;
@@ -198,15 +198,5 @@ pub fn number_in(value: &Value) -> Option<f64> {
     match value {
         Value::String(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
         other => other.as_f64(),
-    }
-}
-
-/// A truth value as 1 or 0, also where it is written as text.
-pub fn truth_in(value: &Value) -> Option<f64> {
-    match value {
-        Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
-        Value::String(text) if text.trim().eq_ignore_ascii_case("true") => Some(1.0),
-        Value::String(text) if text.trim().eq_ignore_ascii_case("false") => Some(0.0),
-        _ => None,
     }
 }

@@ -13,71 +13,71 @@ use serde_json::Value;
 #[serde(deny_unknown_fields)]
 pub struct VoteScale {
     /// The value, or a list of values, that says that the first response is better.
-    pub first: Said,
+    pub first: VoteValues,
     /// The value or values that say that the second response is better.
-    pub second: Said,
+    pub second: VoteValues,
     /// The value or values that say that neither is. Without it, and with a number each for `first` and `second`,
     /// numbers between count by their place: `{first: -3, second: 3}` makes 0 a tie and -1 two thirds for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tie: Option<Said>,
+    pub tie: Option<VoteValues>,
     /// The value or values that say that there is no vote; null and an empty text always do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub none: Option<Said>,
+    pub none: Option<VoteValues>,
 }
 
 /// Values as the pipeline file has them: texts, numbers or truth values, at least one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Said(Vec<Value>);
+pub struct VoteValues(Vec<Value>);
 
-impl<'de> Deserialize<'de> for Said {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Said, D::Error> {
-        struct SaidVisitor;
-        impl<'de> Visitor<'de> for SaidVisitor {
-            type Value = Said;
+impl<'de> Deserialize<'de> for VoteValues {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<VoteValues, D::Error> {
+        struct VoteValuesVisitor;
+        impl<'de> Visitor<'de> for VoteValuesVisitor {
+            type Value = VoteValues;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a value of a vote (text, number or truth value) or a list of them")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Said, E> {
-                Ok(Said(vec![text.into()]))
+            fn visit_str<E: Error>(self, text: &str) -> Result<VoteValues, E> {
+                Ok(VoteValues(vec![text.into()]))
             }
 
-            fn visit_bool<E: Error>(self, value: bool) -> Result<Said, E> {
-                Ok(Said(vec![value.into()]))
+            fn visit_bool<E: Error>(self, value: bool) -> Result<VoteValues, E> {
+                Ok(VoteValues(vec![value.into()]))
             }
 
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Said, E> {
-                Ok(Said(vec![number.into()]))
+            fn visit_i64<E: Error>(self, number: i64) -> Result<VoteValues, E> {
+                Ok(VoteValues(vec![number.into()]))
             }
 
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Said, E> {
-                Ok(Said(vec![number.into()]))
+            fn visit_u64<E: Error>(self, number: u64) -> Result<VoteValues, E> {
+                Ok(VoteValues(vec![number.into()]))
             }
 
-            fn visit_f64<E: Error>(self, number: f64) -> Result<Said, E> {
-                Ok(Said(vec![number.into()]))
+            fn visit_f64<E: Error>(self, number: f64) -> Result<VoteValues, E> {
+                Ok(VoteValues(vec![number.into()]))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Said, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<VoteValues, A::Error> {
                 let mut values = Vec::new();
-                while let Some(Said(more)) = items.next_element()? {
+                while let Some(VoteValues(more)) = items.next_element()? {
                     values.extend(more);
                 }
                 match values.is_empty() {
                     true => Err(Error::custom("an empty list says nothing")),
-                    false => Ok(Said(values)),
+                    false => Ok(VoteValues(values)),
                 }
             }
         }
-        deserializer.deserialize_any(SaidVisitor)
+        deserializer.deserialize_any(VoteValuesVisitor)
     }
 }
 
-impl JsonSchema for Said {
+impl JsonSchema for VoteValues {
     fn schema_name() -> Cow<'static, str> {
-        "Said".into()
+        "VoteValues".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {

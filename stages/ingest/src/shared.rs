@@ -2,8 +2,7 @@
 
 use crate::bad_row::BadRow;
 use crate::dialogue::{Dialogue, has_marks, split_dialogues};
-use crate::format::Format;
-use crate::messages::{Said, Split};
+use crate::messages::{Content, Split};
 use crate::row::{Doubt, Row};
 
 /// A prompt that was found as the common beginning and is perhaps none.
@@ -11,12 +10,6 @@ const UNFINISHED: Doubt = Doubt {
     figure: "prompts that end inside a sentence",
     warning: "have a prompt, found as what both sides begin with, that ends inside a sentence, so that the responses begin \
               there; if it is to end elsewhere, write it in a column `prompt`",
-};
-
-/// A response that is more than one turn.
-const GOES_ON: Doubt = Doubt {
-    figure: "responses that go on with the user's words",
-    warning: "have a response that goes on with the user's words",
 };
 
 impl Row<'_> {
@@ -27,11 +20,11 @@ impl Row<'_> {
     ///
     /// # Errors
     /// When they share nothing, differ where no prompt can end, or one is text and the other messages.
-    pub fn split_shared(&mut self, chosen: Said, rejected: Said) -> Result<Split, BadRow> {
+    pub fn split_shared(&mut self, chosen: Content, rejected: Content) -> Result<Split, BadRow> {
         let nothing = "there is no prompt column, and `chosen` and `rejected` begin differently";
         let nothing = || BadRow::new("no_shared_prompt", nothing);
         match (chosen, rejected) {
-            (Said::Text(chosen), Said::Text(rejected)) => {
+            (Content::Text(chosen), Content::Text(rejected)) => {
                 let same = chosen.chars().zip(rejected.chars()).take_while(|(a, b)| a == b);
                 let same = same.map(|(a, _)| a.len_utf8()).sum();
                 if has_marks(&chosen[..same]) || (is_dialogue(&chosen) && is_dialogue(&rejected)) {
@@ -51,10 +44,10 @@ impl Row<'_> {
                 if is_unfinished(&chosen[..at]) {
                     self.doubt(UNFINISHED);
                 }
-                let text = |text: &str| Said::Text(text.to_owned());
+                let text = |text: &str| Content::Text(text.to_owned());
                 Ok((text(&chosen[..at]), text(&chosen[at..]), text(&rejected[at..])))
             }
-            (Said::Messages(mut chosen), Said::Messages(mut rejected)) => {
+            (Content::Messages(mut chosen), Content::Messages(mut rejected)) => {
                 let same = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
                 let at = same.min(chosen.len() - 1).min(rejected.len() - 1);
                 if at == 0 {
@@ -62,7 +55,7 @@ impl Row<'_> {
                 }
                 let rejected = rejected.split_off(at);
                 let response = chosen.split_off(at);
-                Ok((Said::Messages(chosen), Said::Messages(response), Said::Messages(rejected)))
+                Ok((Content::Messages(chosen), Content::Messages(response), Content::Messages(rejected)))
             }
             _ => Err(BadRow::new("mixed_sides", "one of `chosen` and `rejected` is text and the other messages")),
         }
@@ -74,14 +67,10 @@ impl Row<'_> {
     /// When a side is no dialogue, or what comes before the last answers differs.
     pub fn split_dialogues(&mut self, chosen: &str, rejected: &str) -> Result<Split, BadRow> {
         let (split, goes_on) = split_dialogues(chosen, rejected, self.form)?;
-        match (self.layout.format, goes_on) {
-            (Format::Hh, true) => self.doubt(GOES_ON),
-            (Format::Hh, false) => {}
-            (_, true) => {
-                return Err(BadRow::new("no_answer", "a dialogue ends with the user's words, wanted an answer"));
-            }
-            (_, false) => self.count("pairs of dialogues as text, split at their last answers"),
+        if goes_on {
+            return Err(BadRow::new("no_answer", "a dialogue ends with the user's words, wanted an answer"));
         }
+        self.count("pairs of dialogues as text, split at their last answers");
         Ok(split)
     }
 }

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use kit::rows::Verdict;
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
-    Table,
+    Amount, Context, Error, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort, Result,
+    Stage, Table,
 };
 
-use crate::ahead;
 use crate::column::Column;
 use crate::config::Ingest;
-use crate::format::Form;
+use crate::forecast;
+use crate::form::Form;
 use crate::layout::Layout;
 use crate::pass::Pass;
 use crate::source::SourceFile;
@@ -21,7 +21,8 @@ use crate::tables::{ALL, ports_of};
 impl Ingest {
     /// Columns of a table that stay empty.
     fn without(table: Table, layout: Option<&Layout>) -> Vec<&'static str> {
-        let lacks = |columns: &[Column]| layout.is_some_and(|layout| !columns.iter().any(|column| layout.has(*column)));
+        let lacks =
+            |columns: &[Column]| layout.is_some_and(|layout| !columns.iter().any(|column| layout.columns.has(*column)));
         match table {
             Table::Responses => {
                 let mut without = vec!["logp", "tokens", "finish"];
@@ -34,7 +35,7 @@ impl Ingest {
             }
             Table::Verdicts => Verdict::OF_QUESTIONS.to_vec(),
             Table::Votes => {
-                let log_odds = layout.is_some_and(|layout| layout.scaled().is_none());
+                let log_odds = layout.is_some_and(|layout| layout.columns.scaled().is_none());
                 let lengths = lacks(&[Column::Length0]);
                 let columns = [("log_odds", log_odds), ("length_a", lengths), ("length_b", lengths)];
                 columns.into_iter().filter(|(_, lacking)| *lacking).map(|(column, _)| column).collect()
@@ -83,7 +84,7 @@ impl Ingest {
     /// The same from what the inputs are expected to hold, and what the ports will.
     fn estimate(&self) -> Result<Outlook> {
         let survey = self.survey().map_err(fault)?;
-        ahead::estimate(self, &survey)
+        forecast::estimate(self, &survey)
     }
 }
 
@@ -122,7 +123,7 @@ impl Stage for Ingest {
         self.files.paths().into_iter().map(PathBuf::from).collect()
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(self.estimate(), |context| self.count(context))
     }
 

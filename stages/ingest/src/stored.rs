@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use crate::source::read_value;
 
+/// The fields of a message that say who speaks and what, each with the name that ShareGPT has for it.
+pub const SAID: [[&str; 2]; 2] = [["role", "from"], ["content", "value"]];
+
 /// The content of a text.
 #[derive(Debug, PartialEq)]
 pub enum Stored {
@@ -36,12 +39,12 @@ pub fn look(text: &str) -> Stored {
         return Stored::Text;
     }
     match read_value(trimmed) {
-        Ok(value) if crate::messages::is_messages(&value) => Stored::Messages(value),
+        Ok(value) if is_messages(&value) => Stored::Messages(value),
         Ok(_) => Stored::Text,
         Err(error) if is_begun(trimmed) => {
             let mut values = serde_json::Deserializer::from_str(trimmed).into_iter::<Value>();
             let python = ["None", "True", "False"].map(|word| format!(": {word}"));
-            if values.all(|value| value.is_ok_and(|value| crate::messages::is_messages(&value))) {
+            if values.all(|value| value.is_ok_and(|value| is_messages(&value))) {
                 Stored::Lines
             } else if trimmed.starts_with("array(") || single(trimmed) || python.iter().any(|it| trimmed.contains(it)) {
                 Stored::Python
@@ -78,6 +81,45 @@ pub fn list_in(value: &Value) -> Option<Vec<Value>> {
             Ok(Value::Array(items)) => Some(items),
             _ => None,
         },
+        _ => None,
+    }
+}
+
+/// True where a value is a message or a list of messages.
+pub fn is_messages(value: &Value) -> bool {
+    let is_message = |value: &Value| {
+        let has =
+            |names: &[&str; 2]| value.as_object().is_some_and(|it| names.iter().any(|name| it.contains_key(*name)));
+        SAID.iter().all(has) || (has(&SAID[0]) && value.get("tool_calls").is_some())
+    };
+    match value {
+        Value::Array(items) => !items.is_empty() && items.iter().all(is_message),
+        value => is_message(value),
+    }
+}
+
+/// True where a value is a list or an object, also where that is JSON as text.
+pub fn is_structured(value: &Value) -> bool {
+    matches!(opened(value), Value::Array(_) | Value::Object(_))
+}
+
+/// A value, read where it is a list or an object as JSON text.
+pub fn opened(value: &Value) -> Value {
+    match value {
+        Value::String(text) if text.trim_start().starts_with(['[', '{']) => match read_value(text.trim()) {
+            Ok(read @ (Value::Array(_) | Value::Object(_))) => read,
+            _ => value.clone(),
+        },
+        other => other.clone(),
+    }
+}
+
+/// A truth value as 1 or 0, also where it is written as text.
+pub fn truth_in(value: &Value) -> Option<f64> {
+    match value {
+        Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
+        Value::String(text) if text.trim().eq_ignore_ascii_case("true") => Some(1.0),
+        Value::String(text) if text.trim().eq_ignore_ascii_case("false") => Some(0.0),
         _ => None,
     }
 }

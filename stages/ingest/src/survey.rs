@@ -13,7 +13,6 @@ use crate::format::Format;
 use crate::layout::{Layout, layout};
 use crate::scale::Scale;
 use crate::source::SourceFile;
-use crate::tables::tables_of;
 
 /// The files with their layouts, and the tables they fill.
 pub(crate) struct Survey {
@@ -60,7 +59,9 @@ impl Ingest {
         // Formats with two prompts are used for pairs under one as well.
         let differ = |row: &Map<String, Value>| {
             let prompts = [(Column::ChosenPrompt, Column::RejectedPrompt), (Column::Prompt0, Column::Prompt1)];
-            let differ = |(a, b)| layout.get(a).zip(layout.get(b)).is_some_and(|(a, b)| row.get(a) != row.get(b));
+            let differ = |(a, b)| {
+                layout.columns.get(a).zip(layout.columns.get(b)).is_some_and(|(a, b)| row.get(a) != row.get(b))
+            };
             prompts.into_iter().any(differ)
         };
         let alone = layout.format == Format::PromptCompletion;
@@ -90,16 +91,16 @@ impl Ingest {
         if let Some(scale) = &self.votes {
             return Scale::given(scale).map(Some);
         }
-        let tokens = tokens(&layout.votes, head);
+        let tokens = tokens(&layout.columns.votes, head);
         if tokens.is_empty() { Ok(None) } else { Scale::found(&tokens).map(Some) }
     }
 
     /// Checks that the settings apply to a file.
     fn fits(&self, layout: &Layout) -> std::result::Result<(), Finding> {
         let format = layout.format.name();
-        let has = |column| layout.has(column);
+        let has = |column| layout.columns.has(column);
         let wrong = |key: &str, text: String| Err(Finding::at(key, text));
-        if self.votes.is_some() && layout.votes.is_empty() {
+        if self.votes.is_some() && layout.columns.votes.is_empty() {
             return wrong("votes", format!("it has no effect: format `{format}` reads no votes of that kind here"));
         }
         if self.holdout.is_some() && layout.format == Format::Votes && !has(Column::Response0) {
@@ -109,9 +110,9 @@ impl Ingest {
         let of_both = scored([Column::Score0, Column::Score1]) || scored([Column::ChosenScore, Column::RejectedScore]);
         let several = matches!(layout.format, Format::Ranked | Format::Scored);
         if layout.format == Format::Votes
-            && layout.votes.is_empty()
+            && layout.columns.votes.is_empty()
             && !has(Column::VotesA)
-            && layout.scaled().is_none()
+            && layout.columns.scaled().is_none()
         {
             let text = "the scores of both responses become votes by their difference; say how sure a point makes: \
                         `scores: {scale: 1}`";
@@ -125,7 +126,7 @@ impl Ingest {
                         `scores: {criteria: {THEIRS: 1}}`";
             return wrong("scores", text.to_owned());
         }
-        if layout.scaled().is_some() && !layout.votes.is_empty() {
+        if layout.columns.scaled().is_some() && !layout.columns.votes.is_empty() {
             let text = "`scale` has no effect beside votes; `columns: {votes: null}` leaves these out";
             return wrong("scores", text.to_owned());
         }
@@ -181,15 +182,15 @@ impl Ingest {
                 let key = if why.starts_with("`columns:") { "columns" } else { "files" };
                 Finding::at(key, format!("{}: {why}", first.name))
             })?;
-            layout.scale = self.scale(&layout, &head).map_err(|why| {
-                let names = list(layout.votes.iter().map(String::as_str));
+            layout.columns.scale = self.scale(&layout, &head).map_err(|why| {
+                let names = list(layout.columns.votes.iter().map(String::as_str));
                 Finding::at("votes", format!("{}: the votes in {names}: {why}", first.name))
             })?;
-            layout.scores = self.scores.clone();
+            layout.columns.scores = self.scores.clone();
             let read: BTreeSet<String> = layout.criteria().map(str::to_owned).collect();
             layout.unread.retain(|name| !read.contains(name));
             self.fits(&layout)?;
-            if let Some(other) = layouts.first().filter(|other| tables_of(other) != tables_of(&layout)) {
+            if let Some(other) = layouts.first().filter(|other| other.tables() != layout.tables()) {
                 let text = format!(
                     "`{}` is {} and `{name}` is {}; read them in stages of their own",
                     self.files.paths()[0],
@@ -201,7 +202,7 @@ impl Ingest {
             layouts.extend(found.iter().map(|_| layout.clone()));
             files.extend(found);
         }
-        let tables = tables_of(&layouts[0]);
+        let tables = layouts[0].tables();
         Ok(Survey { files, layouts, tables })
     }
 }

@@ -3,7 +3,6 @@
 use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, ScoredVerdict, SizedVote, Verdict, Vote};
 use kit::{Context, Error, OutputPort, Result, Row, RowReader, Table, TableWriter};
 
-use crate::layout::Layout;
 use crate::ledger::{Ids, key};
 
 /// The tables of pairs with a label.
@@ -18,11 +17,6 @@ pub fn comparisons(labelled: bool) -> Vec<Table> {
         true => vec![Pairs, Verdicts, Comparisons, Responses, Prompts],
         false => vec![Comparisons, Responses, Prompts],
     }
-}
-
-/// The tables that a layout fills.
-pub fn tables_of(layout: &Layout) -> Vec<Table> {
-    (layout.format.known().tables)(&layout.columns)
 }
 
 /// All tables that some format fills.

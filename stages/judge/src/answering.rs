@@ -14,7 +14,7 @@ use crate::config::Judge;
 use crate::judging::{Judging, reject, verdict};
 use crate::labels::log_sum;
 use crate::mass::{self, LOW_MASS, UNPARSED};
-use crate::mode_findings::Mode;
+use crate::modes::Mode;
 use crate::modes::{Rationale, Reasoning};
 use crate::pattern::{Named, Pattern};
 use crate::rationale::labelled;

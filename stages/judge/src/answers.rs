@@ -1,12 +1,11 @@
 //! Texts that a judge writes, and the verdict that several of them come to.
 
 use kit::rows::{Comparison, JudgeAnswer, SummaryRow, Verdict};
-use kit::{Context, Result, RowReader};
+use kit::{Context, Result, RowReader, wilson};
 use serde::{Deserialize, Serialize};
 
 use crate::modes::Reasoning;
 use crate::pattern::{Named, Pattern};
-use crate::summary::wilson;
 use crate::template::AsksFor;
 use crate::verdict::Answer;
 
@@ -128,7 +127,7 @@ pub(crate) fn summary(context: &Context<'_>) -> Result<Vec<SummaryRow>> {
         counted += u64::from(row.tokens.is_some());
     }
     let share = |metric: &str, part: u64, of: u64, note: &str| {
-        let interval = wilson(part, of);
+        let interval = wilson(part as f64 / of as f64, of);
         SummaryRow {
             metric: metric.to_owned(),
             value: part as f64 / of as f64,

@@ -9,8 +9,7 @@ use tokens::QuestionRules;
 
 use crate::completion::Completion;
 use crate::labels::Labels;
-use crate::mode_findings::Mode;
-use crate::modes::{Rating, Rationale, Reasoning};
+use crate::modes::{Mode, Rating, Rationale, Reasoning};
 use crate::protocol::OneToken;
 use crate::template::{AsksFor, Form, Task, Template};
 use crate::verdict::Debias;

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::completion::{Completion, Request};
 use crate::config::{Judge, Orders};
 use crate::mass::LowMass;
-use crate::mode_findings::Mode;
+use crate::modes::Mode;
 use crate::protocol::OneToken;
 use crate::summary::Summary;
 use crate::template::Template;

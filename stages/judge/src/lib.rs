@@ -6,13 +6,13 @@
 //! endpoint is asked (that is `endpoint`), nor what becomes of the labels (that is `calibrate` and `pairs`). Read
 //! [`Judge`] first.
 
-mod ahead;
 mod answering;
 mod answers;
 mod batches;
 mod completion;
 mod config;
 mod counting;
+mod forecast;
 mod idle;
 mod judging;
 mod labels;

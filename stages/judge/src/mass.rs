@@ -11,7 +11,7 @@ use lm::{Decoder, Sequence, Text};
 use tokens::lm_error;
 
 use crate::config::Judge;
-use crate::mode_findings::Mode;
+use crate::modes::Mode;
 use crate::work::WorkList;
 
 /// The reason of a comparison whose labels got less than `least_mass` in an order.

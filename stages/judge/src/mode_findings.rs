@@ -8,22 +8,12 @@ use tokens::SequenceReader;
 
 use crate::config::Judge;
 use crate::labels::sort;
-use crate::modes::{Rating, Rationale, Reasoning};
+use crate::modes::{Mode, Rating, Rationale, Reasoning};
 use crate::pattern::Pattern;
 use crate::rationale::labelled;
 
 /// The most answers in an order: all are kept until the comparison is judged.
 const MOST_SAMPLES: usize = 1 << 12;
-
-/// The way to a verdict.
-#[derive(Clone, Copy)]
-pub(crate) enum Mode<'a> {
-    /// The log-probs of two labels.
-    Labels,
-    Rating(&'a Rating),
-    Reasoning(&'a Reasoning),
-    Rationale(&'a Rationale),
-}
 
 impl Judge {
     pub(crate) fn mode(&self) -> Mode<'_> {

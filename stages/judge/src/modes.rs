@@ -170,3 +170,13 @@ impl Rating {
         rising.unwrap_or_else(|| (1..=self.levels.len()).map(|place| place as f64).collect())
     }
 }
+
+/// The way to a verdict.
+#[derive(Clone, Copy)]
+pub(crate) enum Mode<'a> {
+    /// The log-probs of two labels.
+    Labels,
+    Rating(&'a Rating),
+    Reasoning(&'a Reasoning),
+    Rationale(&'a Rationale),
+}

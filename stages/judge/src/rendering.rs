@@ -8,7 +8,7 @@ use tokens::rendering::of_sequence;
 
 use crate::completion::{Completion, Request};
 use crate::config::Judge;
-use crate::mode_findings::Mode;
+use crate::modes::Mode;
 use crate::modes::Rating;
 use crate::protocol::OneToken;
 use crate::rated::{RatingQuestions, rating_reader, responses};

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use endpoint::{EXECUTION_KEYS, Endpoint, Protocol, SENT_KEYS};
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result, Stage,
-    Table,
+    Amount, Context, Error, Finding, Forecast, ForecastInputs, InputPort, Job, Outlook, OutputPort, Rendering, Result,
+    Stage, Table,
 };
 use tokens::kinds;
 
@@ -14,7 +14,7 @@ use crate::answering::Answering;
 use crate::config::{Judge, Orders};
 use crate::judging::Judging;
 use crate::local::Local;
-use crate::mode_findings::Mode;
+use crate::modes::Mode;
 use crate::protocol::OneToken;
 use crate::rated::Rated;
 use crate::remote::Remote;
@@ -22,7 +22,7 @@ use crate::remote_rated::RemoteRated;
 use crate::remote_texts::RemoteTexts;
 use crate::template::{Form, Template};
 use crate::work::{Questions, Wording, WorkList};
-use crate::{ahead, counting, rendering, reward};
+use crate::{counting, forecast, rendering, reward};
 
 /// The keys that change how the judge is asked and not what it says.
 static JUDGE_EXECUTION_KEYS: LazyLock<Vec<&str>> =
@@ -189,10 +189,10 @@ impl Stage for Judge {
         self.endpoint.is_none()
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         let estimate = match self.reward {
             Some(_) => Ok(reward::estimate(self, ahead)),
-            None => ahead::estimate(self, ahead),
+            None => forecast::estimate(self, ahead),
         };
         ahead.counted(estimate, |context| self.count(context))
     }

@@ -3,13 +3,12 @@
 //! Everything here stays the same when a and b are exchanged. Intervals are at 95 % and take rows as independent.
 
 use kit::rows::{Message, SummaryRow, Verdict};
-use kit::{Context, Outcome, Result, RowReader};
+use kit::{Context, Outcome, Result, RowReader, Z, wilson};
 use serde_json::json;
 
 use crate::mass::Missing;
 
 /// The 97.5 % quantile of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
 /// Groups of the length curve, with equally many verdicts in each.
 const GROUPS: usize = 5;
 /// A share of answers for one place above which the place and not the response decides.
@@ -161,7 +160,7 @@ impl Summary {
         add(
             "position/flip_rate".to_owned(),
             share(self.flips, both),
-            wilson(self.flips, both),
+            wilson(share(self.flips, both), both),
             both,
             "verdicts whose winner changes with the order; Wilson interval".to_owned(),
         );
@@ -192,7 +191,7 @@ impl Summary {
         add(
             "label_mass/too_low".to_owned(),
             share(self.missing.rows, all),
-            wilson(self.missing.rows, all),
+            wilson(share(self.missing.rows, all), all),
             if self.missing.rows > 0 { all } else { 0 },
             "comparisons without a verdict, as the judge says something else; Wilson interval".to_owned(),
         );
@@ -306,17 +305,6 @@ fn share(yes: u64, rows: u64) -> f64 {
     yes as f64 / rows as f64
 }
 
-/// The Wilson score interval of a share.
-pub(crate) fn wilson(yes: u64, rows: u64) -> Option<(f64, f64)> {
-    if rows == 0 {
-        return None;
-    }
-    let (p, n) = (share(yes, rows), rows as f64);
-    let centre = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    Some(((centre - half).max(0.0), (centre + half).min(1.0)))
-}
-
 /// Fisher's interval of a correlation.
 fn fisher(correlation: f64, rows: u64) -> Option<(f64, f64)> {
     if rows <= 3 || correlation.abs() >= 1.0 {
@@ -360,7 +348,7 @@ mod tests {
     #[test]
     fn intervals_are_the_textbooks() {
         // 3 of 10: centre 0.492073 / 1.384146, half 1.416010 * 0.174939.
-        let (low, high) = wilson(3, 10).unwrap();
+        let (low, high) = wilson(0.3, 10).unwrap();
         assert!((low - 0.107_791).abs() < 1e-6 && (high - 0.603_222).abs() < 1e-6, "{low} {high}");
         let mean = Mean::of([1.0, 2.0, 4.0].into_iter());
         let half = Z * (7.0f64 / 3.0 / 3.0).sqrt();

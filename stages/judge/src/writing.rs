@@ -6,7 +6,7 @@ use tokens::{SequenceReader, lm_error};
 
 use crate::answers::Order;
 use crate::config::Judge;
-use crate::mode_findings::Mode;
+use crate::modes::Mode;
 use crate::rationale;
 use crate::work::{Refused, Worded, sides};
 

@@ -1,11 +1,11 @@
 //! How far labels are from gold ones.
 
+use kit::Z;
 use kit::rows::SummaryRow;
 
 use crate::logistic::cross_entropy;
 
 /// The 97.5 % point of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
 /// Bins of the calibration error, over [0.5, 1].
 const BINS: usize = 10;
 

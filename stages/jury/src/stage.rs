@@ -2,7 +2,8 @@
 
 use kit::rows::Verdict;
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage, Table,
+    Amount, Context, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
+    Table,
 };
 
 use crate::bench::base;
@@ -23,7 +24,7 @@ impl Jury {
     }
 
     /// The same from what the inputs are expected to hold, and what the ports will.
-    fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn estimate(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         let Some(comparisons) = ahead.input(base(self)) else { return Ok(Outlook::default()) };
         let Some(rows) = comparisons.rows else { return Ok(Outlook::default()) };
         let verdicts = comparisons.turned_into(Table::Verdicts, Some(rows.bounded()));
@@ -64,7 +65,7 @@ impl Stage for Jury {
         self.method == Method::Stack && self.deal.unwrap_or_default() == Deal::Drawn
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(self.estimate(ahead), |context| self.count(context))
     }
 

@@ -2,8 +2,8 @@
 
 use kit::rows::{Pair, Verdict};
 use kit::{
-    Ahead, Amount, CachedRows, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
-    Table,
+    Amount, CachedRows, Context, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort,
+    Result, Stage, Table,
 };
 use rayon::prelude::*;
 use serde_json::json;
@@ -37,7 +37,7 @@ impl Pairs {
     }
 
     /// The same from what the inputs are expected to hold, and what the ports will.
-    fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn estimate(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         let Some(from) = ahead.input("from") else { return Ok(Outlook::default()) };
         let Some(rows) = from.rows else { return Ok(Outlook::default()) };
         let mut pairs = rows.bounded().up_to(self.budget.unwrap_or(u64::MAX));
@@ -91,7 +91,7 @@ impl Stage for Pairs {
             || self.budget.is_some()
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(self.estimate(ahead), |context| self.count(context))
     }
 

@@ -3,8 +3,8 @@
 //! It knows which sequences the rows of a table need and how they are cut into shards. It does not know how tokens
 //! or log-probs come about (that is `lm`), nor what is done with them (that is `train`). Read [`Reference`] first.
 
-mod ahead;
 mod config;
+mod forecast;
 mod score;
 mod stage;
 mod work;

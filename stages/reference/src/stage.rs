@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result, Stage,
-    Table,
+    Amount, Context, Error, Finding, Forecast, ForecastInputs, InputPort, Job, Outlook, OutputPort, Rendering, Result,
+    Stage, Table,
 };
 use tokens::SequenceReader;
 use tokens::kinds;
 use tokens::rendering::{Shown, of_rows};
 
-use crate::ahead;
 use crate::config::Reference;
+use crate::forecast;
 use crate::score::Scoring;
 use crate::work::WorkList;
 
@@ -82,8 +82,8 @@ impl Stage for Reference {
         true
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
-        ahead.counted(Ok(ahead::estimate(self, ahead)), |context| self.count(context))
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(forecast::estimate(self, ahead)), |context| self.count(context))
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {

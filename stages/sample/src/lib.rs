@@ -4,8 +4,8 @@
 //! not know how text is generated (that is `lm`), nor how an endpoint is asked (that is `endpoint`). Read [`Sample`]
 //! first.
 
-mod ahead;
 mod config;
+mod forecast;
 mod remote;
 mod rendering;
 mod repetition;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use endpoint::{Completions, EXECUTION_KEYS, Endpoint, Protocol, SENT_KEYS};
 use kit::{
-    Ahead, Amount, Context, DistinctPrompts, Finding, Forecast, InputPort, Job, Outlook, OutputPort, Rendering, Result,
-    Stage, Table,
+    Amount, Context, DistinctPrompts, Finding, Forecast, ForecastInputs, InputPort, Job, Outlook, OutputPort,
+    Rendering, Result, Stage, Table,
 };
 use tokens::kinds;
 
@@ -13,7 +13,7 @@ use crate::config::Sample;
 use crate::remote::{self, Remote};
 use crate::sampling::Sampling;
 use crate::work::WorkList;
-use crate::{ahead, rendering};
+use crate::{forecast, rendering};
 
 impl Sample {
     /// The forecast counted from the inputs; no work is done.
@@ -105,8 +105,8 @@ impl Stage for Sample {
         self.endpoint.is_none()
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
-        ahead.counted(Ok(ahead::estimate(self, ahead)), |context| self.count(context))
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(forecast::estimate(self, ahead)), |context| self.count(context))
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {

@@ -1,7 +1,8 @@
 //! The stage.
 
 use kit::{
-    Ahead, Amount, Context, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage, Table,
+    Amount, Context, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
+    Table,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,7 @@ impl Sandbox {
     }
 
     /// The same from what the inputs are expected to hold, and what the ports will.
-    fn estimate(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn estimate(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         Ok(match self {
             Sandbox::World(world) => world.estimate(),
             Sandbox::Truth(truth) => truth.estimate(ahead),
@@ -92,7 +93,7 @@ impl Stage for Sandbox {
         matches!(self, Sandbox::World(_))
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(self.estimate(ahead), |context| self.count(context))
     }
 

@@ -2,8 +2,8 @@
 
 use kit::rows::{Reject, Response, TruthRow, Utility, Verdict};
 use kit::{
-    Ahead, Amount, Context, Expected, Finding, Forecast, Input, InputPort, Message, Outcome, Outlook, OutputPort,
-    Result, Table, read_port,
+    Amount, Context, Expected, Finding, Forecast, ForecastInputs, Input, InputPort, Message, Outcome, Outlook,
+    OutputPort, Result, Table, read_port,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ impl Truth {
         Ok(rows)
     }
 
-    pub(crate) fn estimate(&self, ahead: &Ahead<'_>) -> Outlook {
+    pub(crate) fn estimate(&self, ahead: &ForecastInputs<'_>) -> Outlook {
         let (responses, verdicts) = (ahead.rows("responses"), ahead.rows("verdicts"));
         let Some(rows) = responses.into_iter().chain(verdicts).reduce(Amount::plus) else { return Outlook::default() };
         let outlook = Outlook::of(Forecast::of_rows(rows));

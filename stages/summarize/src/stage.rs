@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use kit::commit::commit_bytes;
 use kit::rows::{Reject, ResultRow};
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Result, Stage,
-    Table,
+    Amount, Context, Error, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort, Result,
+    Stage, Table,
 };
 
 use crate::cells::{Cells, Figures, Setting};
@@ -115,7 +115,7 @@ impl Stage for Summarize {
         self.findings()
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(Ok(Outlook::default()), |context| self.count(context))
     }
 

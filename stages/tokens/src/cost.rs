@@ -1,10 +1,10 @@
 //! Operations and memory of a model's passes over sequences.
 
-use kit::{Ahead, Forecast, Work};
+use kit::{Forecast, ForecastInputs, Work};
 use lm::{Dtype, Estimate, Load, Purpose};
 
 /// The estimate for the model of an input, where its configuration is known.
-pub fn model(ahead: &Ahead<'_>, key: &str, dtype: Dtype) -> Option<Estimate> {
+pub fn model(ahead: &ForecastInputs<'_>, key: &str, dtype: Dtype) -> Option<Estimate> {
     ahead.model(key).and_then(|config| Estimate::of(config, dtype, &ahead.device).ok())
 }
 

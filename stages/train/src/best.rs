@@ -11,8 +11,8 @@ use kit::{Context, Error, Part, Result};
 use lm::Kept;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::sync_files;
 use crate::config::{BestOptions, EvalMetric};
+use crate::folder::sync_files;
 
 /// The port of the policy of a rank, from 0: `policy`, `policy_2`, `policy_3`.
 pub(crate) fn port(rank: usize) -> String {

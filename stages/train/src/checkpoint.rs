@@ -1,17 +1,17 @@
 //! Checkpoints: everything a run needs to go on as if nothing had happened.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kit::commit::{Sealed, commit_sealed, read_sealed, sync_folder};
 use kit::rows::{Contrast, Metric, Split, StepRow};
-use kit::{Context, Error, Event, Part, Result, part_record, read_rows, write_part};
+use kit::{Context, Error, Event, Part, Result, read_rows, write_part};
 use lm::Training;
 use serde::{Deserialize, Serialize};
 use tokens::lm_error;
 
 use crate::best::BestPolicies;
+use crate::folder::sync_files;
 use crate::log::{Counters, Log};
 
 /// The folder of the model's and the optimizer's state within a checkpoint.
@@ -165,16 +165,4 @@ fn checked(folder: &Path) -> Result<std::result::Result<Counters, String>> {
         }
     }
     Ok(Ok(record.counters))
-}
-
-/// Makes the files of a folder durable, and the folder; takes stock of them.
-pub(crate) fn sync_files(folder: &Path) -> Result<Vec<Part>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
-        File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;
-        files.push(part_record(&path, 0)?);
-    }
-    sync_folder(folder)?;
-    Ok(files)
 }

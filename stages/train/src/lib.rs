@@ -3,7 +3,6 @@
 //! It knows pairs and items, the order they come in, what the frozen reference said of them, checkpoints and metrics.
 //! Log-probs and their gradient are `lm`'s, the loss is `objective`'s. Read [`Train`] first, then `run.rs`.
 
-mod ahead;
 mod attach;
 mod best;
 mod check;
@@ -12,6 +11,8 @@ mod config;
 mod dataset;
 mod evaluate;
 mod export;
+mod folder;
+mod forecast;
 mod learning_rate;
 mod log;
 mod micro;

@@ -1,7 +1,7 @@
 //! The run, top to bottom: data and its checks, the model, the loop, the ports.
 
 use kit::rows::{Contrast, Metric, Split, StepRow};
-use kit::{Context, Error, Outcome, Result, Table};
+use kit::{Context, Error, Outcome, Result, Table, wilson};
 use lm::{AdamW, Memory, Training};
 use objective::Mixture;
 use tokens::{SequenceReader, lm_error};
@@ -350,7 +350,8 @@ fn figures(outcome: Outcome, objective: &Mixture, log: &Log, held_out: Option<us
         ("eval_rewards/margins", evaluated.and_then(|metric| metric.eval_rewards_margins)),
     ] {
         if let Some(value) = value {
-            let interval = held_out.filter(|_| name == "eval_rewards/accuracies").map(|rows| wilson(value, rows));
+            let interval =
+                held_out.filter(|_| name == "eval_rewards/accuracies").and_then(|rows| wilson(value, rows as u64));
             let at = of_steps.first().map_or(String::new(), |step| format!("at step {step}, "));
             let rows = held_out.map_or(String::new(), |rows| format!("{at}all {rows} held-out pairs"));
             outcome = outcome.figure(name, value).headline(name, value, interval, rows);
@@ -361,13 +362,3 @@ fn figures(outcome: Outcome, objective: &Mixture, log: &Log, held_out: Option<us
 
 /// A column of a row of metrics.
 type Column = fn(&Metric) -> Option<f64>;
-
-/// Wilson's 95 % interval of a share of so many rows.
-fn wilson(share: f64, rows: usize) -> (f64, f64) {
-    const Z: f64 = 1.959_963_984_540_054;
-    let n = rows as f64;
-    let scale = 1.0 + Z * Z / n;
-    let centre = (share + Z * Z / (2.0 * n)) / scale;
-    let half = Z / scale * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
-    (centre - half, centre + half)
-}

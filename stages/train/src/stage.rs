@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use kit::{
-    Ahead, Amount, Context, Error, Finding, Forecast, InputPort, Job, Outcome, Outlook, OutputPort, Rendering, Result,
-    Stage, Table,
+    Amount, Context, Error, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort, Rendering,
+    Result, Stage, Table,
 };
 use tokens::rendering::{Shown, of_rows};
 use tokens::{kinds, lm_error};
@@ -12,7 +12,7 @@ use tokens::{kinds, lm_error};
 use crate::check::MOST_KEPT;
 use crate::checkpoint::Checkpoints;
 use crate::config::{Head, Train};
-use crate::{ahead, best, read};
+use crate::{best, forecast, read};
 
 impl Train {
     fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
@@ -180,8 +180,8 @@ impl Stage for Train {
         true
     }
 
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook> {
-        ahead.counted(Ok(ahead::estimate(self, ahead)), |context| self.count(context))
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
+        ahead.counted(Ok(forecast::estimate(self, ahead)), |context| self.count(context))
     }
 
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {

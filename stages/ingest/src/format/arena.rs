@@ -6,10 +6,10 @@ use super::Known;
 use crate::bad_row::{BadRow, shown};
 use crate::column::Column::{self, *};
 use crate::head::Head;
-use crate::messages::{Said, is_messages};
+use crate::messages::Content;
 use crate::record::Record;
 use crate::row::Row;
-use crate::stored::list_in;
+use crate::stored::{is_messages, list_in};
 use crate::tables::comparisons;
 
 const ONE_OF_THREE: [Column; 3] = [WinnerModelA, WinnerModelB, WinnerTie];
@@ -50,7 +50,7 @@ fn detect(head: &Head<'_>) -> bool {
 }
 
 fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
-    let prompt = if row.layout.has(Prompt) { Some(row.need(Prompt)?) } else { None };
+    let prompt = if row.columns.has(Prompt) { Some(row.need(Prompt)?) } else { None };
     let (prompt, a, b) = match prompt.as_ref().map(list_in) {
         Some(Some(prompts)) if prompts.iter().all(Value::is_string) => {
             let mut side = |column: Column| {
@@ -86,7 +86,7 @@ fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
 }
 
 /// A conversation of prompts and the answers to them.
-fn turns(column: &str, prompts: &[Value], answers: &[Value]) -> Result<Said, BadRow> {
+fn turns(column: &str, prompts: &[Value], answers: &[Value]) -> Result<Content, BadRow> {
     if prompts.len() != answers.len() {
         let detail = format!("column `{column}` has {} answers to {} prompts", answers.len(), prompts.len());
         return Err(BadRow::new("lengths_differ", detail));
@@ -98,12 +98,12 @@ fn turns(column: &str, prompts: &[Value], answers: &[Value]) -> Result<Said, Bad
         other => Err(BadRow::value(column, format!("a list with {}", shown(other)), "a list of texts")),
     };
     let all = prompts.iter().zip(answers).flat_map(|(prompt, answer)| [prompt, answer]);
-    all.enumerate().map(message).collect::<Result<_, _>>().map(Said::Messages)
+    all.enumerate().map(message).collect::<Result<_, _>>().map(Content::Messages)
 }
 
 /// P(the first better), where there was a vote.
 fn vote(row: &mut Row<'_>) -> Result<Option<f64>, BadRow> {
-    if row.layout.has(Winner) {
+    if row.columns.has(Winner) {
         let winner = row.text(Winner)?.ok_or_else(|| row.missing(Winner))?;
         return match winner.trim().to_lowercase().as_str() {
             "model_a" | "a" => Ok(Some(1.0)),
@@ -113,7 +113,7 @@ fn vote(row: &mut Row<'_>) -> Result<Option<f64>, BadRow> {
             text => Err(BadRow::value(row.name(Winner), format!("the text {text:?}"), "model_a, model_b or tie")),
         };
     }
-    if !row.layout.has(WinnerModelA) {
+    if !row.columns.has(WinnerModelA) {
         return Ok(None);
     }
     let mut votes = [0.0; 3];

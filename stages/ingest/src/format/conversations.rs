@@ -25,6 +25,6 @@ fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
         return Err(BadRow::new("no_response", detail));
     }
     let response = prompt.split_off(prompt.len() - 1);
-    let label = if row.layout.has(Label) { row.label()? } else { 1.0 };
+    let label = if row.columns.has(Label) { row.label()? } else { 1.0 };
     Ok(vec![row.item_of(prompt, response, label)?])
 }

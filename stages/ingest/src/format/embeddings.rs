@@ -28,7 +28,7 @@ pub const FORMAT: Known = Known {
 
 fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
     let embedding = row.embedding()?;
-    let messages = row.layout.has(Prompt).then(|| row.prompt()).transpose()?;
+    let messages = row.columns.has(Prompt).then(|| row.prompt()).transpose()?;
     let id = row.id(PromptId)?;
     if messages.is_none() && id.is_none() {
         return Err(row.missing(PromptId));

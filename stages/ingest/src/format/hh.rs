@@ -3,10 +3,10 @@
 use super::Known;
 use crate::bad_row::BadRow;
 use crate::column::Column::*;
-use crate::dialogue::is_transcript;
-use crate::messages::Said;
+use crate::dialogue::{is_transcript, split_dialogues};
+use crate::messages::Content;
 use crate::record::Record;
-use crate::row::Row;
+use crate::row::{Doubt, Row};
 use crate::tables::PAIRS;
 
 pub const FORMAT: Known = Known {
@@ -36,9 +36,18 @@ pub const FORMAT: Known = Known {
 };
 
 fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
-    let (Said::Text(chosen), Said::Text(rejected)) = (row.said(Chosen)?, row.said(Rejected)?) else {
+    let (Content::Text(chosen), Content::Text(rejected)) = (row.said(Chosen)?, row.said(Rejected)?) else {
         return Err(BadRow::new("no_transcript", "`chosen` and `rejected` are messages, wanted transcripts"));
     };
-    let said = row.split_dialogues(&chosen, &rejected)?;
-    Ok(vec![row.preference(said)?])
+    let (split, goes_on) = split_dialogues(&chosen, &rejected, row.form)?;
+    if goes_on {
+        row.doubt(GOES_ON);
+    }
+    Ok(vec![row.preference(split)?])
 }
+
+/// A response that is more than one turn.
+const GOES_ON: Doubt = Doubt {
+    figure: "responses that go on with the user's words",
+    warning: "have a response that goes on with the user's words",
+};

@@ -72,7 +72,7 @@ fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
 /// The two responses of a row, without a label.
 pub fn sides(row: &mut Row<'_>) -> Result<Record, BadRow> {
     let (a, b) = (row.said(Response0)?, row.said(Response1)?);
-    let prompts = if row.layout.has(Prompt) {
+    let prompts = if row.columns.has(Prompt) {
         let (prompt, id) = (row.whole_prompt(Prompt)?, row.id(PromptId)?);
         [(prompt.clone(), id.clone()), (prompt, id)]
     } else {

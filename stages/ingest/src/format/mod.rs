@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad_row::BadRow;
 use crate::column::Column;
+use crate::columns::Places;
 use crate::head::Head;
-use crate::layout::Places;
-use crate::record::Record;
+use crate::record::{Part, Record};
 use crate::row::Row;
 
 /// A format.
@@ -55,16 +55,6 @@ pub struct Known {
 
 /// All rows of all files to the part of each.
 pub type Join = fn(&mut [Row<'_>]) -> Vec<Result<Part, BadRow>>;
-
-/// A row's part in the records that all rows make together.
-pub enum Part {
-    /// It says this; at least one thing.
-    Says(Vec<Record>),
-    /// Its content stands in a record of another row.
-    Elsewhere,
-    /// It is left out, and that is no fault of its own.
-    LeftOut(BadRow),
-}
 
 impl Known {
     /// A format that needs and reads nothing yet.
@@ -164,14 +154,4 @@ formats! {
     Conversations in conversations
     /// `prompt`, or `messages` that end before the response.
     Prompts in prompts
-}
-
-/// The form of plain strings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Form {
-    /// Messages of a user and an assistant: models see them through their chat template.
-    Chat,
-    /// Raw text: no chat template touches it.
-    Text,
 }

@@ -7,7 +7,7 @@ use super::Known;
 use crate::bad_row::BadRow;
 use crate::column::Column::*;
 use crate::dialogue::dialogue;
-use crate::messages::{Said, Split};
+use crate::messages::{Content, Split};
 use crate::record::Record;
 use crate::row::{Doubt, Row, number_in};
 use crate::shared::is_dialogue;
@@ -76,9 +76,9 @@ fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
 
 /// The prompt, the chosen and the rejected response.
 fn sides(row: &mut Row<'_>) -> Result<Split, BadRow> {
-    let given = if row.layout.has(Prompt) {
+    let given = if row.columns.has(Prompt) {
         Some(row.whole_prompt(Prompt)?)
-    } else if row.layout.has(Messages) {
+    } else if row.columns.has(Messages) {
         Some(row.said(Messages)?)
     } else {
         None
@@ -90,28 +90,27 @@ fn sides(row: &mut Row<'_>) -> Result<Split, BadRow> {
     Ok(match (given, chosen, rejected) {
         (None, chosen, rejected) => row.split_shared(chosen, rejected)?,
         // UltraFeedback: the conversations begin with the prompt, which stands in its column once more.
-        (Some(Said::Text(prompt)), Said::Messages(chosen), Said::Messages(rejected))
+        (Some(Content::Text(prompt)), Content::Messages(chosen), Content::Messages(rejected))
             if chosen.len() > 1 && rejected.len() > 1 =>
         {
-            let split = row.split_shared(Said::Messages(chosen), Said::Messages(rejected)).map_err(|bad| BadRow {
-                detail: "the conversations in `chosen` and `rejected` begin differently".to_owned(),
-                ..bad
+            let split = row.split_shared(Content::Messages(chosen), Content::Messages(rejected)).map_err(|bad| {
+                BadRow { detail: "the conversations in `chosen` and `rejected` begin differently".to_owned(), ..bad }
             })?;
-            let Said::Messages(shared) = &split.0 else { unreachable!("messages are split into messages") };
+            let Content::Messages(shared) = &split.0 else { unreachable!("messages are split into messages") };
             row.compare_prompts(&prompt, shared);
             split
         }
-        (Some(Said::Messages(prompt)), Said::Messages(chosen), Said::Messages(rejected))
+        (Some(Content::Messages(prompt)), Content::Messages(chosen), Content::Messages(rejected))
             if chosen.len() > prompt.len()
                 && rejected.len() > prompt.len()
                 && chosen.starts_with(&prompt)
                 && rejected.starts_with(&prompt) =>
         {
-            let cut = |side: Vec<Message>| Said::Messages(side[prompt.len()..].to_vec());
+            let cut = |side: Vec<Message>| Content::Messages(side[prompt.len()..].to_vec());
             let (chosen, rejected) = (cut(chosen), cut(rejected));
-            (Said::Messages(prompt), chosen, rejected)
+            (Content::Messages(prompt), chosen, rejected)
         }
-        (Some(Said::Text(prompt)), Said::Text(chosen), Said::Text(rejected)) => {
+        (Some(Content::Text(prompt)), Content::Text(chosen), Content::Text(rejected)) => {
             repeated(row, prompt, chosen, rejected)?
         }
         (Some(prompt), chosen, rejected) => (prompt, chosen, rejected),
@@ -123,14 +122,14 @@ fn repeated(row: &mut Row<'_>, prompt: String, chosen: String, rejected: String)
     if is_dialogue(&chosen) && is_dialogue(&rejected) {
         let split = row.split_dialogues(&chosen, &rejected)?;
         match &split.0 {
-            Said::Messages(shared) => {
+            Content::Messages(shared) => {
                 let turns = dialogue(&prompt);
                 let same = turns.as_ref().is_some_and(|turns| turns == shared);
                 let prompt = if same { shared.last().map_or("", |last| &last.content) } else { prompt.as_str() };
                 row.compare_prompts(prompt, shared);
             }
-            Said::Text(shared) if shared.contains(prompt.trim()) => {}
-            Said::Text(_) => row.doubt(ELSEWHERE),
+            Content::Text(shared) if shared.contains(prompt.trim()) => {}
+            Content::Text(_) => row.doubt(ELSEWHERE),
         }
         return Ok(split);
     }
@@ -141,7 +140,7 @@ fn repeated(row: &mut Row<'_>, prompt: String, chosen: String, rejected: String)
     if !prompt.trim().is_empty() && begins(&chosen) && begins(&rejected) {
         row.doubt(TWICE);
     }
-    let text = Said::Text;
+    let text = Content::Text;
     Ok((text(prompt), text(chosen), text(rejected)))
 }
 

@@ -26,7 +26,7 @@ pub const FORMAT: Known = Known {
 };
 
 fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
-    let messages = if row.layout.has(Prompt) { row.prompt()? } else { row.conversation()? };
+    let messages = if row.columns.has(Prompt) { row.prompt()? } else { row.conversation()? };
     if messages.last().is_some_and(|last| last.role == "assistant") {
         return Err(BadRow::new("has_response", "the prompt ends with an assistant's message"));
     }

@@ -6,7 +6,7 @@ use super::Known;
 use crate::bad_row::{BadRow, shown};
 use crate::column::Column::{self, *};
 use crate::head::Head;
-use crate::messages::Said;
+use crate::messages::Content;
 use crate::record::{Record, Side};
 use crate::row::{Row, number_in};
 use crate::scores::{Scores, field};
@@ -42,7 +42,7 @@ fn detect(head: &Head<'_>) -> bool {
 
 /// One of the responses.
 struct Ranked {
-    text: Said,
+    text: Content,
     /// Higher is better.
     worth: Option<f64>,
     score: Option<f64>,
@@ -78,7 +78,7 @@ fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
 
 /// The comparisons of responses to one prompt by how good each is, the higher the better.
 pub fn compared(row: &Row<'_>, sides: &[(f64, Side)], weight: f64, judge: Option<String>) -> Vec<Record> {
-    let scores = row.layout.scores.clone().unwrap_or_default();
+    let scores = row.columns.scores.clone().unwrap_or_default();
     let worths: Vec<f64> = sides.iter().map(|(worth, _)| *worth).collect();
     let record = |(at, other): (usize, usize)| {
         let ((worth, a), (against, b)) = (&sides[at], &sides[other]);
@@ -118,7 +118,7 @@ fn one(row: &mut Row<'_>, at: usize, item: Value, beside: [Option<Value>; 3]) ->
     };
     let score = number(&place, score)?;
     let rank = number(&place, rank)?;
-    if score.is_none() && rank.is_some() && row.layout.scaled().is_some() {
+    if score.is_none() && rank.is_some() && row.columns.scaled().is_some() {
         let detail = format!("`{place}` has a rank and no score, and ranks have no distances for `scale`");
         return Err(BadRow::new("no_score", detail));
     }
@@ -130,7 +130,9 @@ fn one(row: &mut Row<'_>, at: usize, item: Value, beside: [Option<Value>; 3]) ->
 /// The sum of the criteria times their weights; null where one of them has no value (`N/A`), nothing where none are asked
 /// for.
 fn weighted(row: &Row<'_>, place: &str, item: &Map<String, Value>) -> Result<Option<Value>, BadRow> {
-    let Some(scores) = row.layout.scores.as_ref().filter(|scores| !scores.criteria.is_empty()) else { return Ok(None) };
+    let Some(scores) = row.columns.scores.as_ref().filter(|scores| !scores.criteria.is_empty()) else {
+        return Ok(None);
+    };
     let item = Value::Object(item.clone());
     weighted_sum(scores, |name| field(&item, name), place).map(|sum| Some(sum.map_or(Value::Null, Value::from)))
 }

@@ -64,7 +64,7 @@ fn join(rows: &mut [Row<'_>]) -> Vec<Result<Part, BadRow>> {
 
 /// A response with how good it is; nothing where it has no score.
 fn side(row: &mut Row<'_>) -> Result<Option<(f64, Side)>, BadRow> {
-    let scores = row.layout.scores.clone().unwrap_or_default();
+    let scores = row.columns.scores.clone().unwrap_or_default();
     let made = match scores.criteria.is_empty() {
         true => row.number(Score)?,
         false => {

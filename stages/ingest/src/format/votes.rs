@@ -5,11 +5,12 @@ use kit::Table;
 use super::Known;
 use super::jpo_judge::{LABELS, sides};
 use crate::bad_row::BadRow;
-use crate::ballot::{Ballot, is_structured};
+use crate::ballot::Ballot;
 use crate::column::Column::{self, *};
 use crate::head::Head;
 use crate::record::Record;
 use crate::row::Row;
+use crate::stored::is_structured;
 
 pub const FORMAT: Known = Known {
     detect,
@@ -66,8 +67,8 @@ fn detect(head: &Head<'_>) -> bool {
 }
 
 fn read(row: &mut Row<'_>) -> Result<Vec<Record>, BadRow> {
-    let scaled = row.layout.scaled().is_some();
-    let (sides, id, weight, scored) = match row.layout.has(Response0) {
+    let scaled = row.columns.scaled().is_some();
+    let (sides, id, weight, scored) = match row.columns.has(Response0) {
         true => match sides(row)? {
             Record::Comparison { sides, id, weight, p_hat, log_odds, .. } => {
                 (Some(sides), id, weight, p_hat.zip(log_odds))

@@ -14,7 +14,6 @@ use super::lines::{LONGEST, Line, LineReader, invalid_utf8, too_long};
 use super::{Fields, SourceRow};
 use crate::bad_row::BadRow;
 use crate::column::Column;
-use crate::layout::Layout;
 
 /// The names of the columns.
 ///
@@ -43,11 +42,7 @@ struct Record {
 }
 
 impl Records {
-    pub fn open(path: &Path, delimiter: u8, layout: Option<&Layout>) -> Result<Records> {
-        let columns = layout.map(|layout| {
-            let late = layout.late_columns().map(|(column, name)| (name.to_owned(), column));
-            layout.reads().map(|(name, column)| (name.to_owned(), column)).chain(late).collect()
-        });
+    pub fn open(path: &Path, delimiter: u8, columns: Option<BTreeMap<String, Column>>) -> Result<Records> {
         let lines = LineReader::open(path)?;
         let (names, pending) = (Vec::new(), VecDeque::new());
         let mut records = Records { lines, pending, delimiter, names, columns };

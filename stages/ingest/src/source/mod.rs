@@ -19,7 +19,7 @@ use kit::{Error, Result};
 use serde_json::{Map, Value};
 
 use crate::bad_row::BadRow;
-use crate::layout::Layout;
+use crate::column::Column;
 
 pub use bytes::Position;
 pub use shape::Encoding;
@@ -84,15 +84,12 @@ impl SourceFile {
         Ok(vec![SourceFile { name: name.to_owned(), ..part(path)? }])
     }
 
-    /// All rows, with the columns that the layout names.
+    /// All rows, with these columns.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn rows(&self, layout: &Layout) -> Result<SourceRows> {
-        let mut wanted: BTreeSet<String> = layout.reads().map(|(name, _)| name.to_owned()).collect();
-        // A label that only later rows have must not be overlooked.
-        wanted.extend(layout.late().map(str::to_owned));
-        self.open(Some(wanted), Some(layout))
+    pub fn rows(&self, columns: BTreeMap<String, Column>) -> Result<SourceRows> {
+        self.open(Some(columns))
     }
 
     /// The first rows that can be read, with all their columns, and the first that cannot. Where there is none, but
@@ -102,7 +99,7 @@ impl SourceFile {
     /// When the file cannot be read.
     pub fn head(&self) -> Result<(Vec<Fields>, Option<BadRow>)> {
         let (mut rows, mut bad, mut length) = (Vec::new(), None, 0);
-        for row in self.open(None, None)? {
+        for row in self.open(None)? {
             let row = row?;
             length += row.length;
             match row.fields {
@@ -134,7 +131,7 @@ impl SourceFile {
             return Ok((kit::count_rows(&self.path)?, true));
         }
         let (mut rows, mut bytes, mut length) = (0, 0, 0);
-        for row in self.open(Some(BTreeSet::new()), None)? {
+        for row in self.open(Some(BTreeMap::new()))? {
             let row = row?;
             rows += 1;
             bytes += row.bytes;
@@ -147,7 +144,8 @@ impl SourceFile {
         Ok((rows, true))
     }
 
-    fn open(&self, wanted: Option<BTreeSet<String>>, layout: Option<&Layout>) -> Result<SourceRows> {
+    fn open(&self, columns: Option<BTreeMap<String, Column>>) -> Result<SourceRows> {
+        let wanted: Option<BTreeSet<String>> = columns.as_ref().map(|columns| columns.keys().cloned().collect());
         let (rows, position): (SourceRows, Position) = match self.encoding {
             Encoding::JsonLines => {
                 let rows = json::Lines::open(&self.path, wanted)?;
@@ -160,7 +158,7 @@ impl SourceFile {
                 (Box::new(rows), position)
             }
             Encoding::Csv { delimiter } => {
-                let rows = csv::Records::open(&self.path, delimiter, layout)?;
+                let rows = csv::Records::open(&self.path, delimiter, columns)?;
                 let position = rows.position();
                 (Box::new(rows), position)
             }

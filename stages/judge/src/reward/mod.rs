@@ -3,14 +3,14 @@
 //!
 //! Nothing is asked, so there is no question, no label and no order of presentation. Read `work.rs` first.
 
-mod ahead;
 mod config;
+mod forecast;
 mod rendering;
 mod scoring;
 mod summary;
 mod work;
 
-pub(crate) use ahead::{count, estimate};
 pub(crate) use config::outputs;
+pub(crate) use forecast::{count, estimate};
 pub(crate) use rendering::render;
 pub(crate) use scoring::Scoring;

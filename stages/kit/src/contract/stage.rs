@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::commit::shard::Job;
-use crate::contract::ahead::{Ahead, Outlook};
 use crate::contract::context::Context;
+use crate::contract::inputs::{ForecastInputs, Outlook};
 use crate::contract::outcome::Outcome;
 use crate::contract::port::{InputPort, OutputPort};
 use crate::contract::rendering::Rendering;
@@ -124,11 +124,11 @@ pub trait Stage: Send + Sync {
     }
 
     /// Forecast of the work and expected content of the ports: estimated from the expected content of the inputs, and
-    /// counted where the inputs exist ([`Ahead::counted`]). No work is done.
+    /// counted where the inputs exist ([`ForecastInputs::counted`]). No work is done.
     ///
     /// # Errors
     /// When an input, or a file that the configuration names, cannot be read.
-    fn forecast(&self, ahead: &Ahead<'_>) -> Result<Outlook>;
+    fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook>;
 
     /// The work: it reads `context.inputs` and writes every output port under `context.folder`. Row-wise kinds give
     /// their shards, which an executor may compute anywhere.

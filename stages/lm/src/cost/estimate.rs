@@ -6,11 +6,21 @@ use std::path::Path;
 use crate::encode::bert::Kin;
 use crate::model::config::without_head;
 use crate::model::family::{HeadNorms, Norms};
-use crate::model::passes::Schedule;
 use crate::model::weights::shapes;
 use crate::ops::head::chunk_rows;
 use crate::sample::generate::LOGITS as LOGITS_HELD;
 use crate::{DecoderConfig, Dtype, Error, Lora, Memory, Result};
+
+/// A schedule that was decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Schedule {
+    Keep {
+        /// Those of the head too.
+        logits: bool,
+    },
+    Boundaries,
+    TwoPass,
+}
 
 // H hidden width, A query heads, G key-value heads, D head width, F feed-forward width.
 

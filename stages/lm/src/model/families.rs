@@ -37,9 +37,9 @@ const LLAMA: Family = Family {
     norm: Norm::Rms,
     norms: Norms::Before,
     activation: Activation::Silu,
-    qkv_bias: Bias::Said("attention_bias"),
-    output_bias: Bias::Said("attention_bias"),
-    mlp_bias: Bias::Said("mlp_bias"),
+    qkv_bias: Bias::Keyed("attention_bias"),
+    output_bias: Bias::Keyed("attention_bias"),
+    mlp_bias: Bias::Keyed("mlp_bias"),
     head_norm: HeadNorms::None,
     fused: false,
     window: Window::Never,
@@ -77,8 +77,8 @@ const QWEN2: Family = Family {
 /// Qwen3: Qwen2 with a norm on queries and keys in place of the biases.
 const QWEN3: Family = Family {
     name: "qwen3",
-    qkv_bias: Bias::Said("attention_bias"),
-    output_bias: Bias::Said("attention_bias"),
+    qkv_bias: Bias::Keyed("attention_bias"),
+    output_bias: Bias::Keyed("attention_bias"),
     head_norm: HeadNorms::Each,
     defaults: Defaults { head_dim: Some(128), ..QWEN2.defaults },
     gguf: Some(Gguf { architecture: "qwen3", interleaved: false }),
@@ -110,10 +110,10 @@ const SMOLLM3: Family = Family {
 const GRANITE: Family = Family {
     name: "granite",
     multipliers: MultiplierKeys {
-        embedding: Multiplier::Said(MultiplierKey { key: "embedding_multiplier", gguf: "embedding_scale" }),
-        attention: Multiplier::Said(MultiplierKey { key: "attention_multiplier", gguf: "attention.scale" }),
-        residual: Multiplier::Said(MultiplierKey { key: "residual_multiplier", gguf: "residual_scale" }),
-        logits: Multiplier::Said(MultiplierKey { key: "logits_scaling", gguf: "logit_scale" }),
+        embedding: Multiplier::Keyed(MultiplierKey { key: "embedding_multiplier", gguf: "embedding_scale" }),
+        attention: Multiplier::Keyed(MultiplierKey { key: "attention_multiplier", gguf: "attention.scale" }),
+        residual: Multiplier::Keyed(MultiplierKey { key: "residual_multiplier", gguf: "residual_scale" }),
+        logits: Multiplier::Keyed(MultiplierKey { key: "logits_scaling", gguf: "logit_scale" }),
     },
     gguf: Some(Gguf { architecture: "granite", ..LLAMA_FILES }),
     ..LLAMA
@@ -192,7 +192,7 @@ const PHI3: Family = Family {
     output_bias: Bias::Never,
     mlp_bias: Bias::Never,
     fused: true,
-    window: Window::Said,
+    window: Window::Keyed,
     partial_rotation: true,
     defaults: Defaults { max_positions: 4096, eps: 1e-5, ..LLAMA.defaults },
     gguf: None,
@@ -202,7 +202,7 @@ const PHI3: Family = Family {
 /// Ministral 3: Mistral with queries that grow beyond the first context.
 const MINISTRAL3: Family = Family {
     name: "ministral3",
-    window: Window::Said,
+    window: Window::Keyed,
     query_scale: true,
     defaults: Defaults { head_dim: Some(128), max_positions: 262_144, eps: 1e-5, theta: 1e6, ..MISTRAL.defaults },
     gguf: None,

@@ -135,7 +135,7 @@ pub enum Bias {
     /// In every model.
     Always,
     /// Where this key is true.
-    Said(&'static str),
+    Keyed(&'static str),
 }
 
 impl Bias {
@@ -143,7 +143,7 @@ impl Bias {
         match self {
             Bias::Never => Ok(false),
             Bias::Always => Ok(true),
-            Bias::Said(key) => keys.flag(key, false),
+            Bias::Keyed(key) => keys.flag(key, false),
         }
     }
 }
@@ -156,7 +156,7 @@ pub enum Window {
     /// Every one. An absent `sliding_window` is 4096.
     Every,
     /// Every one. An absent `sliding_window` is none.
-    Said,
+    Keyed,
     /// Where `use_sliding_window` is true, those from `max_window_layers` on. An absent `sliding_window` is 4096.
     Later,
     /// Where `use_sliding_window` is true, those without rotation. An absent `sliding_window` is none.
@@ -174,10 +174,10 @@ impl Window {
     /// The window of each block, given which ones rotate.
     pub(crate) fn read(self, keys: &Keys, rotated: &[bool]) -> Result<Vec<Option<usize>>> {
         let layers = rotated.len();
-        let absent = if matches!(self, Window::Unrotated | Window::Said) { None } else { Some(4096) };
+        let absent = if matches!(self, Window::Unrotated | Window::Keyed) { None } else { Some(4096) };
         let in_use = match self {
             Window::Never => false,
-            Window::Every | Window::Said | Window::Alternating { .. } => true,
+            Window::Every | Window::Keyed | Window::Alternating { .. } => true,
             Window::Later | Window::Unrotated => keys.flag("use_sliding_window", false)?,
         };
         let window = match keys.get("sliding_window") {
@@ -302,7 +302,7 @@ pub enum Multiplier {
     /// 1: it changes nothing.
     Neutral,
     /// The value of a key.
-    Said(MultiplierKey),
+    Keyed(MultiplierKey),
     /// The root of `hidden_size`, rounded to the precision of the weights.
     RootOfWidth,
     /// 1 / sqrt of a key, and what an absent one stands for.
@@ -346,7 +346,7 @@ impl MultiplierKeys {
         for (multiplier, value) in self.into_iter().zip(values.each()) {
             let key = match multiplier {
                 Multiplier::Neutral => continue,
-                Multiplier::Said(MultiplierKey { key, .. }) => {
+                Multiplier::Keyed(MultiplierKey { key, .. }) => {
                     *value = keys.number(key, Some(1.0))?;
                     key
                 }
@@ -377,7 +377,7 @@ impl MultiplierKeys {
     pub(crate) fn with_neutral(self, head_dim: usize) -> impl Iterator<Item = (MultiplierKey, f64)> {
         let neutral = Multipliers::none(head_dim).each().map(|value| *value);
         self.into_iter().zip(neutral).filter_map(|(multiplier, neutral)| match multiplier {
-            Multiplier::Said(key) => Some((key, neutral)),
+            Multiplier::Keyed(key) => Some((key, neutral)),
             _ => None,
         })
     }

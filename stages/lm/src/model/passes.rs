@@ -1,6 +1,6 @@
 //! The passes over one micro-batch, and what is kept between them.
 
-use crate::cost::estimate;
+use crate::cost::estimate::{self, Schedule};
 use crate::model::block::{RowContext, Saved};
 use crate::model::decoder::targets;
 use crate::model::forest::Forest;
@@ -31,17 +31,6 @@ pub(crate) struct Final {
     lse: Vec<f64>,
     /// Values kept of the logits themselves.
     logits: Vec<head::Kept>,
-}
-
-/// A schedule that was decided on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Schedule {
-    Keep {
-        /// Those of the head too.
-        logits: bool,
-    },
-    Boundaries,
-    TwoPass,
 }
 
 impl Training {

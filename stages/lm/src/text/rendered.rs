@@ -145,12 +145,12 @@ pub(super) const ASSISTANT: &str = "assistant";
 /// Marks special-token text in contents, where that is the rule and there is some.
 pub(super) struct Marker<'a> {
     special: &'a SpecialTokens,
-    escape: Option<EscapeRef<'a>>,
-    escaped: u32,
+    pub(super) escape: Option<EscapeRef<'a>>,
+    pub(super) escaped: u32,
 }
 
 impl Marker<'_> {
-    fn mark(&self, content: &str) -> String {
+    pub(super) fn mark(&self, content: &str) -> String {
         self.escape.as_ref().map_or_else(|| content.to_owned(), |escape| escape.mark(self.special, content))
     }
 }

@@ -211,7 +211,9 @@ impl Bench {
     /// The stage's forecast.
     pub fn forecast(&self, config: &Value) -> Result<Forecast> {
         self.with(config, "forecast", &|_| (), &Interrupt::default(), |stage, context| {
-            stage.forecast(&kit::Ahead::of(context)).map(|outlook| outlook.forecast.expect("the rows are there"))
+            stage
+                .forecast(&kit::ForecastInputs::of(context))
+                .map(|outlook| outlook.forecast.expect("the rows are there"))
         })
     }
 

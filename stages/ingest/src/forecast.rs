@@ -3,8 +3,9 @@
 use kit::{Amount, Expected, Forecast, Lengths, Message, Outlook, Result, Table};
 
 use crate::config::Ingest;
-use crate::format::Part;
-use crate::record::{Record, Side, join, read};
+use crate::reading::{join, read};
+use crate::record::Part;
+use crate::record::{Record, Side};
 use crate::source::SourceFile;
 use crate::survey::Survey;
 
@@ -26,7 +27,7 @@ pub(crate) fn estimate(stage: &Ingest, survey: &Survey) -> Result<Outlook> {
         all.iter().for_each(|record| look_at(record, &mut lengths));
     };
     let mut together = Vec::new();
-    for row in survey.files[0].rows(layout)?.take(LOOKED_AT) {
+    for row in survey.files[0].rows(layout.wanted())?.take(LOOKED_AT) {
         looked_at += 1;
         let Ok(fields) = row?.fields else { continue };
         if layout.format.known().join.is_some() {

@@ -1,12 +1,12 @@
 //! The forecast of scoring, from what the inputs are expected to hold.
 
-use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table};
+use kit::{Amount, Expected, Forecast, ForecastInputs, Outlook, Table};
 use lm::{Load, Purpose};
 use tokens::cost;
 
 use crate::config::Reference;
 
-pub(crate) fn estimate(stage: &Reference, ahead: &Ahead<'_>) -> Outlook {
+pub(crate) fn estimate(stage: &Reference, ahead: &ForecastInputs<'_>) -> Outlook {
     let Some(from) = ahead.input("from") else { return Outlook::default() };
     let Some(rows) = from.rows else { return Outlook::default() };
     let sides = rows.times(if from.table == Table::Pairs { 2 } else { 1 });

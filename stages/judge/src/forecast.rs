@@ -1,12 +1,12 @@
 //! The forecast of judging, from what the inputs are expected to hold.
 
 use endpoint::Protocol;
-use kit::{Ahead, Amount, CHARACTERS_PER_TOKEN, Forecast, Outlook, Result, Table};
+use kit::{Amount, CHARACTERS_PER_TOKEN, Forecast, ForecastInputs, Outlook, Result, Table};
 use lm::{Load, Purpose};
 use tokens::cost;
 
 use crate::config::Judge;
-use crate::mode_findings::Mode;
+use crate::modes::Mode;
 use crate::modes::Rating;
 use crate::protocol::OneToken;
 use crate::template::Form;
@@ -15,7 +15,7 @@ use crate::template::{Side, Template};
 /// Tokens that a chat template adds to a question.
 const FRAMING: f64 = 8.0;
 
-pub(crate) fn estimate(judge: &Judge, ahead: &Ahead<'_>) -> Result<Outlook> {
+pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
     let Some(from) = ahead.input("comparisons") else { return Ok(Outlook::default()) };
     let Some(rows) = from.rows else { return Ok(Outlook::default()) };
     let mut forecast = Forecast::of_rows(rows);

@@ -1,10 +1,10 @@
 //! The forecast number of comparisons, from the expected content of the inputs.
 
-use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table};
+use kit::{Amount, Expected, Forecast, ForecastInputs, Outlook, Table};
 
 use crate::config::{Against, Compare, Joint, Within};
 
-pub(crate) fn estimate(stage: &Compare, ahead: &Ahead<'_>) -> Outlook {
+pub(crate) fn estimate(stage: &Compare, ahead: &ForecastInputs<'_>) -> Outlook {
     let Some(from) = ahead.input("from") else { return Outlook::default() };
     let (Some(responses), Some(prompts)) = (from.rows, from.prompts) else { return Outlook::default() };
     let baseline = ahead.rows("baseline").filter(|_| stage.has_baseline());

@@ -1,13 +1,13 @@
 //! The forecast of sampling, from what the inputs are expected to hold.
 
 use endpoint::{Completions, Protocol};
-use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table};
+use kit::{Amount, Expected, Forecast, ForecastInputs, Outlook, Table};
 use lm::{Load, Purpose};
 use tokens::cost;
 
 use crate::config::Sample;
 
-pub(crate) fn estimate(stage: &Sample, ahead: &Ahead<'_>) -> Outlook {
+pub(crate) fn estimate(stage: &Sample, ahead: &ForecastInputs<'_>) -> Outlook {
     let Some(from) = ahead.input("from") else { return Outlook::default() };
     let Some(prompts) = from.prompts else { return Outlook::default() };
     let rows = prompts.times(stage.k as u64).bounded();

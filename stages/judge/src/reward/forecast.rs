@@ -1,6 +1,6 @@
 //! The forecast of scoring: from what the inputs are expected to hold, and counted from them.
 
-use kit::{Ahead, Amount, Context, Forecast, Outlook, Result, Table};
+use kit::{Amount, Context, Forecast, ForecastInputs, Outlook, Result, Table};
 use lm::{Load, Purpose};
 use tokens::cost;
 
@@ -20,7 +20,7 @@ pub(crate) fn count(judge: &Judge, context: &Context<'_>) -> Result<Forecast> {
     })
 }
 
-pub(crate) fn estimate(judge: &Judge, ahead: &Ahead<'_>) -> Outlook {
+pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Outlook {
     let Some(from) = ahead.input("comparisons") else { return Outlook::default() };
     let Some(rows) = from.rows else { return Outlook::default() };
     let responses = rows.times(2).bounded().up_to(from.responses.map_or(u64::MAX, |responses| responses.value));

@@ -1,6 +1,6 @@
 //! The forecast of a training from what its inputs are expected to hold.
 
-use kit::{Ahead, Amount, Expected, Forecast, Outlook, Table, Work};
+use kit::{Amount, Expected, Forecast, ForecastInputs, Outlook, Table, Work};
 use lm::{Load, Lora, Purpose};
 use tokens::cost;
 
@@ -13,7 +13,7 @@ const ROW_BYTES: f64 = 900.0;
 /// Bytes of a token in memory.
 const TOKEN_BYTES: f64 = 4.0;
 
-pub(crate) fn estimate(stage: &Train, ahead: &Ahead<'_>) -> Outlook {
+pub(crate) fn estimate(stage: &Train, ahead: &ForecastInputs<'_>) -> Outlook {
     let kept = stage.best.map_or(1, |best| best.keep.min(MOST_KEPT));
     let policies = |outlook: Outlook| {
         let expected = || Expected::of_model(ahead.model("model").cloned());

@@ -1,12 +1,12 @@
 //! The forecast of measuring, from what the inputs are expected to hold.
 
-use kit::{Ahead, Amount, Forecast, Outlook};
+use kit::{Amount, Forecast, ForecastInputs, Outlook};
 use lm::{Load, Purpose};
 use tokens::cost;
 
 use crate::config::Evaluate;
 
-pub(crate) fn estimate(stage: &Evaluate, ahead: &Ahead<'_>) -> Outlook {
+pub(crate) fn estimate(stage: &Evaluate, ahead: &ForecastInputs<'_>) -> Outlook {
     let given = ["pairs", "verdicts", "truth", "utilities"].into_iter().filter(|key| ahead.inputs.contains_key(key));
     let rows: Option<Vec<Amount>> = given.map(|key| ahead.rows(key)).collect();
     let Some(rows) = rows.and_then(|rows| rows.into_iter().reduce(Amount::plus)) else { return Outlook::default() };

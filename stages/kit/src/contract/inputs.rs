@@ -13,7 +13,7 @@ use crate::error::Result;
 
 /// The inputs of a stage before its run: expected content, or the tables themselves.
 #[derive(Clone, Default)]
-pub struct Ahead<'a> {
+pub struct ForecastInputs<'a> {
     /// `cpu` or `cuda:N`.
     pub device: String,
     /// The sources of each input that is read, by its key.
@@ -22,10 +22,10 @@ pub struct Ahead<'a> {
     pub context: Option<&'a Context<'a>>,
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> ForecastInputs<'a> {
     /// The inputs that are there, with nothing estimated of them.
-    pub fn of(context: &'a Context<'a>) -> Ahead<'a> {
-        Ahead { device: context.device.to_owned(), context: Some(context), ..Ahead::default() }
+    pub fn of(context: &'a Context<'a>) -> ForecastInputs<'a> {
+        ForecastInputs { device: context.device.to_owned(), context: Some(context), ..ForecastInputs::default() }
     }
 
     /// An estimate, with what is counted in its place where the inputs are there. The memory and the work of the
