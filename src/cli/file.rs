@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::kinds::KINDS;
 use crate::pipeline::check::check_file;
 use crate::pipeline::graph::Graph;
-use crate::pipeline::problem::Problem;
+use crate::pipeline::problem::{Problem, did_you_mean};
 use crate::streams::say;
 
 /// A pipeline file with overrides.
@@ -53,6 +53,21 @@ impl From<Choice> for Selection {
 pub(super) fn load(args: &PipelineFile) -> Result<Graph> {
     check_file(&args.pipeline, &args.set, KINDS)
         .map_err(|problems| Error::Problems { file: args.pipeline.clone(), problems })
+}
+
+/// The stage of this name.
+pub(super) fn one(graph: &Graph, name: &str) -> Result<usize> {
+    match graph.find_all(name)[..] {
+        [] => {
+            let near = did_you_mean(name, graph.nodes.iter().map(|node| node.name.as_str()));
+            Err(Error::Usage(format!("there is no stage `{name}`{near}")))
+        }
+        [one] => Ok(one),
+        [first, ..] => {
+            let first = &graph.nodes[first].name;
+            Err(Error::Usage(format!("`{name}` is a matrix of stages; name one of them, such as `{first}`")))
+        }
+    }
 }
 
 /// Says on stderr what is not wrong with a pipeline and hardly meant.

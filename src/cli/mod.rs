@@ -16,6 +16,7 @@ mod render;
 mod report;
 mod run;
 mod schema;
+mod shard;
 mod shown;
 mod status;
 mod trace;
@@ -52,6 +53,8 @@ pub enum Command {
     Init(init::Init),
     /// Run a pipeline; unchanged stages are reused
     Run(run::Run),
+    /// Compute shards of one stage, beside other processes
+    Shard(shard::Shard),
     /// List the stages that would run, and why
     Plan(plan::Plan),
     /// List all findings about a pipeline file
@@ -121,6 +124,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Init(args) => init::init(work, args),
         Command::Run(args) => run::run(work, args),
+        Command::Shard(args) => shard::shard(work, args),
         Command::Plan(args) => plan::plan(work, args),
         Command::Check(args) => check::check(args),
         Command::Status(args) => status::status(work, args),

@@ -7,11 +7,10 @@ use clap::Args;
 use kit::{Context, ForecastInputs, Interrupt, Rendering, Seed};
 use serde_json::json;
 
-use super::file::{PipelineFile, load};
+use super::file::{PipelineFile, load, one};
 use crate::engine::inputs::Missing;
 use crate::engine::plan::{Planner, Selection};
 use crate::error::{Error, Result};
-use crate::pipeline::problem::did_you_mean;
 use crate::store::{Records, Store};
 use crate::streams::visible;
 use crate::streams::{print, print_coloured};
@@ -35,18 +34,7 @@ pub fn render(work: &Path, args: Render) -> Result<()> {
     let graph = load(&args.file)?;
     let (store, records) = (Store::open(work), Records::new(work));
     let planner = Planner::new(&graph, &store, &records, None)?;
-    let stage = match graph.find_all(&args.stage)[..] {
-        [] => {
-            let near = did_you_mean(&args.stage, graph.nodes.iter().map(|node| node.name.as_str()));
-            return Err(Error::Usage(format!("there is no stage `{}`{near}", args.stage)));
-        }
-        [one] => one,
-        [first, ..] => {
-            let name = &graph.nodes[first].name;
-            let text = format!("`{}` is a matrix of stages; name one of them, such as `{name}`", args.stage);
-            return Err(Error::Usage(text));
-        }
-    };
+    let stage = one(&graph, &args.stage)?;
     let node = &graph.nodes[stage];
     let keys = node.stage.rendered_inputs();
     if keys.is_empty() {

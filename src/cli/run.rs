@@ -1,6 +1,7 @@
 //! `run`: plan, run, and the end in few lines.
 
 use std::io::IsTerminal;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,11 +10,11 @@ use clap::builder::FalseyValueParser;
 use kit::Interrupt;
 
 use super::file::{Choice, PipelineFile, load, warn};
-use crate::engine::executor::Here;
+use crate::engine::executor::{Executor, Here};
 use crate::engine::forecast::{Forecaster, shortage};
 use crate::engine::plan::{Decision, Planned, Planner};
+use crate::engine::pool::Pool;
 use crate::engine::run::{self, Options};
-use crate::engine::scheduler::STACK;
 use crate::engine::{device, signals};
 use crate::error::guarded;
 use crate::error::{Error, Result};
@@ -34,11 +35,14 @@ pub struct Run {
     pub file: PipelineFile,
     #[command(flatten)]
     pub choice: Choice,
-    /// Device that models compute on: auto, cpu or cuda:N
+    /// Device that models compute on: auto, cpu or cuda:N; of several, such as cuda:0,cuda:1, each has a process
     #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
+    /// Processes for each device: they compute shards of row-wise stages side by side
+    #[arg(long, default_value_t = NonZeroUsize::MIN, value_name = "N")]
+    pub jobs: NonZeroUsize,
     /// Show the plan, as `plan` does, and run nothing
-    #[arg(long, conflicts_with = "no_wait")]
+    #[arg(long, conflicts_with_all = ["no_wait", "jobs"])]
     pub dry_run: bool,
     /// Print every stage with all of its figures
     #[arg(short, long, env = "HALFTONE_VERBOSE", hide_env_values = true, value_parser = FalseyValueParser::new())]
@@ -81,12 +85,17 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         return super::plan::plan(work, super::plan::Plan { file, choice, device, json });
     }
     let detail = Detail::of(args.quiet, args.verbose);
+    let devices: Vec<&str> = args.device.split(',').map(str::trim).collect();
+    devices.iter().try_for_each(|device| device::check(device))?;
+    if devices.len() * args.jobs.get() > 1 && args.file.pipeline == Path::new("-") {
+        let text = "several processes read the pipeline, so it has to be a file and not `-`";
+        return Err(Error::Usage(text.to_owned()));
+    }
     let listener = signals::listen().map_err(kit::Error::io("signals"))?;
     let mut graph = load(&args.file)?;
     if detail > Detail::Quiet {
         warn(&graph);
     }
-    device::check(&args.device)?;
     let mut options = Options {
         selection: args.choice.into(),
         device: "cpu".to_owned(),
@@ -114,9 +123,9 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         node.stage.needs_device() && matches!(plan.decision, Decision::Run(_) | Decision::Depends(_))
     };
     if graph.nodes.iter().zip(&planned).any(holds_model) {
-        options.device = device::resolve(&args.device)?;
+        options.device = device::resolve(devices[0])?;
     }
-    build_pool()?;
+    run::build_pool()?;
     let (course, short) = foreseen(&graph, &store, &records, &planned, &options.device)?;
     let (number, _alive) = records.begin(&graph.name)?;
     let folder = records.run(&graph.name, number);
@@ -142,12 +151,25 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         move || first.report(None, &Event::Run(RunEvent::StopRequested)),
         move || last.0.mark_interrupted(&last.1, number),
     );
+    let executor: Box<dyn Executor> = match devices.len() * args.jobs.get() {
+        1 => Box::new(Here),
+        workers => Box::new(Pool {
+            workers: devices
+                .iter()
+                .flat_map(|device| std::iter::repeat_n((*device).to_owned(), args.jobs.get()))
+                .collect(),
+            threads: (rayon::current_num_threads() / workers).max(1),
+            file: args.file.pipeline.clone(),
+            set: args.file.set.clone(),
+            work: work.to_owned(),
+        }),
+    };
     let run = run::Run {
         graph: &graph,
         store: &store,
         records: &records,
         options: &options,
-        executor: &Here,
+        executor: &*executor,
         reporter: &*reporters,
         interrupt: &interrupt,
     };
@@ -170,19 +192,6 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
     }
     result?;
     json.written()
-}
-
-/// Builds the pool of threads that stages run in.
-fn build_pool() -> Result<()> {
-    let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global() else { return Ok(()) };
-    // It may be there already; that the system gives no threads is what ends the run.
-    match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>()) {
-        None => Ok(()),
-        Some(source) => {
-            let source = std::io::Error::new(source.kind(), source.to_string());
-            Err(kit::Error::Io { path: "threads to compute with".into(), source }.into())
-        }
-    }
 }
 
 /// The stages with their forecasts, estimated without reading their inputs; and those for which the memory is too

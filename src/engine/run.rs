@@ -4,6 +4,7 @@ use kit::Interrupt;
 
 use crate::engine::executor::Executor;
 use crate::engine::plan::Selection;
+use crate::error::Result;
 use crate::pipeline::graph::Graph;
 use crate::progress::{Event, Reporter, RunEvent};
 use crate::store::{Records, Store};
@@ -41,5 +42,24 @@ pub struct Run<'a> {
 impl Run<'_> {
     pub(crate) fn emit(&self, stage: Option<&str>, event: RunEvent) {
         self.reporter.report(stage, &Event::Run(event));
+    }
+}
+
+/// Stages may recurse deeper than the two MiB of a plain thread allow.
+pub(crate) const STACK: usize = 16 << 20;
+
+/// Builds the pool of threads that stages run in.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn build_pool() -> Result<()> {
+    let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global() else { return Ok(()) };
+    // It may be there already; that the system gives no threads is what ends the run.
+    match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>()) {
+        None => Ok(()),
+        Some(source) => {
+            let source = std::io::Error::new(source.kind(), source.to_string());
+            Err(kit::Error::Io { path: "threads to compute with".into(), source }.into())
+        }
     }
 }

@@ -7,15 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::engine::plan::{Decision, Planned, Planner};
-use crate::engine::run::Run;
+use crate::engine::run::{Run, STACK};
 use crate::engine::work::{Work, WorkOutcome};
 use crate::error::{Error, Result};
 use crate::pipeline::graph::{Node, Origin};
 use crate::progress::RunEvent;
-use crate::store::{Manifest, Recipe, RunRecord, RunState, StageRecord, StageState};
-
-/// Stages may recurse deeper than the two MiB of a plain thread allow.
-pub(crate) const STACK: usize = 16 << 20;
+use crate::store::{Manifest, RunRecord, RunState, StageRecord, StageState};
 
 /// The state of a stage in the scheduler.
 enum Progress {
@@ -266,7 +263,7 @@ impl<'a> Scheduler<'a> {
         if self.progress.iter().any(twin) {
             return Ok(false);
         }
-        let work = self.work(stage, &recipe, forced, reasons);
+        let work = Work { reasons, forced, ..Work::of(run, &self.planner.inputs, stage, &recipe, &manifest) };
         let record = self.record_of(stage);
         (record.state, record.entry, record.recipe) = (StageState::Running, Some(entry.clone()), Some(recipe));
         record.why = Some(work.reasons.join("; "));
@@ -283,35 +280,6 @@ impl<'a> Scheduler<'a> {
             return Err(failed(kit::Error::Io { path: "a thread".into(), source }));
         }
         Ok(false)
-    }
-
-    fn work(&self, stage: usize, recipe: &Recipe, forced: bool, reasons: Vec<String>) -> Work<'a> {
-        let manifest = |stage: usize| self.manifest(stage);
-        let graph = self.run.graph;
-        let node = &graph.nodes[stage];
-        let mut upstream: Vec<(usize, Manifest, Vec<String>)> = Vec::new();
-        for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
-            for origin in &edge.sources {
-                if let Origin::Port { stage: from, port, .. } = origin {
-                    match upstream.iter_mut().find(|(stage, ..)| stage == from) {
-                        Some((.., ports)) => ports.push(port.clone()),
-                        None => {
-                            let manifest = self.manifest(*from).expect("upstream is done").clone();
-                            upstream.push((*from, manifest, vec![port.clone()]));
-                        }
-                    }
-                }
-            }
-        }
-        Work {
-            run: self.run,
-            node,
-            sources: self.planner.inputs.sources(stage, recipe, &manifest),
-            recipe: recipe.clone(),
-            reasons,
-            forced,
-            upstream,
-        }
     }
 
     fn device_is_busy(&self) -> bool {

@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use kit::{Context, Digest, Outcome, PortFiles, Seed, Source, Table, read_port};
 
+use crate::engine::executor::{Executor, Here};
+use crate::engine::inputs::{Resolver, Results};
 use crate::engine::run::Run;
 use crate::error::{Error, Result, panic_text, system_error};
 use crate::pipeline::graph::{Node, Origin};
 use crate::progress::{Event, RunEvent};
-use crate::store::{Attempt, Condition, Digests, Lock, Manifest, Recipe};
+use crate::store::{Attempt, Condition, Digests, Lock, Manifest, Owner, Recipe};
 
 /// Time between two attempts of a waiting process to take a lock.
-const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// A stage that is about to run.
 pub struct Work<'a> {
@@ -57,7 +59,32 @@ pub enum WorkOutcome {
     Stopped(Error),
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    /// The work on a stage, all of whose inputs are there.
+    pub fn of(
+        run: &'a Run<'a>,
+        inputs: &Resolver<'_>,
+        stage: usize,
+        recipe: &Recipe,
+        results: Results<'_, '_>,
+    ) -> Work<'a> {
+        let node = &run.graph.nodes[stage];
+        let mut upstream: Vec<(usize, Manifest, Vec<String>)> = Vec::new();
+        for origin in node.inputs.iter().filter(|edge| edge.idle.is_none()).flat_map(|edge| &edge.sources) {
+            if let Origin::Port { stage: from, port, .. } = origin {
+                match upstream.iter_mut().find(|(stage, ..)| stage == from) {
+                    Some((.., ports)) => ports.push(port.clone()),
+                    None => {
+                        let manifest = results(*from).expect("upstream is done").clone();
+                        upstream.push((*from, manifest, vec![port.clone()]));
+                    }
+                }
+            }
+        }
+        let sources = inputs.sources(stage, recipe, results);
+        Work { run, node, sources, recipe: recipe.clone(), reasons: Vec::new(), forced: false, upstream }
+    }
+
     /// Does the work. Nothing is visible in the store until all of it is.
     pub fn run(&self) -> WorkOutcome {
         // The scheduler waits for word from every stage, so that no panic may pass in silence.
@@ -71,7 +98,7 @@ impl Work<'_> {
         }
     }
 
-    fn stage_error(&self, source: kit::Error) -> Error {
+    pub(crate) fn stage_error(&self, source: kit::Error) -> Error {
         match source {
             kit::Error::Interrupted => Error::Kit(kit::Error::Interrupted),
             source => Error::Stage { stage: self.node.name.clone(), source },
@@ -105,14 +132,11 @@ impl Work<'_> {
                 Condition::Missing => {}
             }
         }
-        for (stage, manifest, ports) in &self.upstream {
-            let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
-            if let Some(damage) = store.verify(manifest, Some(&ports)).map_err(failed)? {
-                return Ok(WorkOutcome::DamagedInput { upstream: *stage, damage });
-            }
+        if let Some((upstream, damage)) = self.damaged_input()? {
+            return Ok(WorkOutcome::DamagedInput { upstream, damage });
         }
         let began = Instant::now();
-        let device = if self.node.stage.needs_device() { self.run.options.device.as_str() } else { "cpu" };
+        let device = self.device();
         let begun = store.begin(&entry, self.forced, device, cpu_level()).map_err(failed)?;
         if let Some((damage, moved)) = begun.damaged {
             self.emit_damage(damage, &moved);
@@ -156,6 +180,23 @@ impl Work<'_> {
         Ok(WorkOutcome::Finished { manifest: Box::new(manifest), seconds: began.elapsed().as_secs_f64(), differing })
     }
 
+    /// The device that the stage computes on.
+    pub(crate) fn device(&self) -> &str {
+        if self.node.stage.needs_device() { self.run.options.device.as_str() } else { "cpu" }
+    }
+
+    /// The first stage before it whose result is not what its manifest says, and the fault.
+    pub(crate) fn damaged_input(&self) -> Result<Option<(usize, String)>> {
+        for (stage, manifest, ports) in &self.upstream {
+            let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+            let damage = self.run.store.verify(manifest, Some(&ports)).map_err(|source| self.stage_error(source))?;
+            if let Some(damage) = damage {
+                return Ok(Some((*stage, damage)));
+            }
+        }
+        Ok(None)
+    }
+
     fn emit(&self, event: RunEvent) {
         self.run.emit(Some(&self.node.name), event);
     }
@@ -170,20 +211,23 @@ impl Work<'_> {
         loop {
             match self.run.store.lock(entry).map_err(|source| self.stage_error(source))? {
                 Attempt::Held(lock) => return Ok(lock),
-                Attempt::Busy(owner) => {
-                    if self.run.options.no_wait {
-                        let what = format!("stage `{}`", self.node.name);
-                        return Err(Error::Locked { what, owner });
-                    }
-                    if !waited {
-                        self.emit(RunEvent::StageWaited { owner });
-                        waited = true;
-                    }
-                    self.run.interrupt.check()?;
-                    std::thread::sleep(POLL);
-                }
+                Attempt::Busy(owner) => self.wait(owner, &mut waited)?,
             }
         }
+    }
+
+    /// Waits a moment for another process, or leaves where that is asked for.
+    pub(crate) fn wait(&self, owner: Option<Owner>, waited: &mut bool) -> Result<()> {
+        if self.run.options.no_wait {
+            return Err(Error::Locked { what: format!("stage `{}`", self.node.name), owner });
+        }
+        if !*waited {
+            self.emit(RunEvent::StageWaited { owner });
+            *waited = true;
+        }
+        self.run.interrupt.check()?;
+        std::thread::sleep(POLL);
+        Ok(())
     }
 
     fn run_stage(&self, folder: &Path, device: &str) -> Result<Outcome> {
@@ -197,7 +241,15 @@ impl Work<'_> {
             events: &events,
             interrupt: self.run.interrupt.clone(),
         };
-        let work = || self.run.executor.execute(self.node.stage.job(&context)?, &context);
+        // What needs no device is no work for other processes: the answers of an endpoint have one journal. Forced work has
+        // a folder of its own.
+        let executor: &dyn Executor =
+            if self.node.stage.needs_device() && !self.forced { self.run.executor } else { &Here };
+        self.guarded(|| executor.execute(name, self.node.stage.job(&context)?, &context))
+    }
+
+    /// Does the stage's own work, whose panics are errors.
+    pub(crate) fn guarded<T: Send>(&self, work: impl FnOnce() -> kit::Result<T> + Send) -> Result<T> {
         // A stage that computes with all threads is one of them: from outside, each of its thousands of products would
         // wake a thread and wait for it.
         let in_place = || if self.node.stage.needs_device() { rayon::scope(|_| work()) } else { work() };
@@ -207,7 +259,7 @@ impl Work<'_> {
                 let text = panic_text(&*panic);
                 Err(match system_error(&text) {
                     Some(source) => self.stage_error(source),
-                    None => Error::Panicked { stage: name.to_owned(), text },
+                    None => Error::Panicked { stage: self.node.name.clone(), text },
                 })
             }
         }

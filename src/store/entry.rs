@@ -16,6 +16,8 @@ use super::unless_torn;
 
 /// The file that makes a folder an entry.
 const MANIFEST: &str = "manifest.json";
+/// The record of the device in a folder of unfinished work.
+const BOUND: &str = ".work/bound.json";
 
 /// The work folder `.halftone`.
 #[derive(Debug)]
@@ -51,6 +53,13 @@ pub struct Begun {
 struct Bound {
     device: String,
     cpu: String,
+}
+
+impl Bound {
+    /// GPUs of one machine are one device: its number is no part of the result.
+    fn new(device: &str, cpu: &str) -> Bound {
+        Bound { device: device.split(':').next().unwrap_or_default().to_owned(), cpu: cpu.to_owned() }
+    }
 }
 
 impl Store {
@@ -90,6 +99,22 @@ impl Store {
     /// When the file system refuses.
     pub fn lock(&self, name: &str) -> Result<Attempt> {
         Lock::attempt(&self.lock_path(name))
+    }
+
+    /// Asks for a share of that right, which many may have: each computes shards.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn lock_beside(&self, name: &str) -> Result<Attempt> {
+        Lock::attempt_shared(&self.lock_path(name))
+    }
+
+    /// Asks for the right to compute one shard of an entry.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn lock_shard(&self, name: &str, shard: usize) -> Result<Attempt> {
+        Lock::attempt(&self.lock_path(&format!("{name}.shard-{shard:05}")))
     }
 
     pub(super) fn lock_path(&self, name: &str) -> PathBuf {
@@ -192,8 +217,8 @@ impl Store {
     /// When the file system refuses.
     pub fn begin(&self, name: &str, forced: bool, device: &str, cpu: &str) -> Result<Begun> {
         let folder = self.partial(name, forced);
-        let bound = Bound { device: device.to_owned(), cpu: cpu.to_owned() };
-        let record = folder.join(".work/bound.json");
+        let bound = Bound::new(device, cpu);
+        let record = folder.join(BOUND);
         let mut damaged = None;
         if folder.exists() {
             match read_sealed::<Bound>(&record)? {
@@ -203,12 +228,34 @@ impl Store {
                 }
                 Sealed::Whole(_) | Sealed::Missing => remove(&folder)?,
                 Sealed::Damaged(damage) => {
-                    damaged = Some((format!(".work/bound.json {damage}"), self.set_aside(&folder)?));
+                    damaged = Some((format!("{BOUND} {damage}"), self.set_aside(&folder)?));
                 }
             }
         }
         commit_sealed(&record, &bound)?;
         Ok(Begun { folder, resumed: false, damaged })
+    }
+
+    /// The place where an entry is made, begun or joined: what others are writing there stays.
+    ///
+    /// # Errors
+    /// When the work there is of another device; when the file system refuses.
+    pub fn join(&self, name: &str, device: &str, cpu: &str) -> Result<PathBuf> {
+        let folder = self.partial(name, false);
+        let bound = Bound::new(device, cpu);
+        let record = folder.join(BOUND);
+        match read_sealed::<Bound>(&record)? {
+            Sealed::Whole(before) if before == bound => {}
+            Sealed::Whole(Bound { device: other, cpu: level }) => {
+                return Err(Error::Pipeline(format!(
+                    "unfinished work is there, computed on {other} ({level}), and this is {device} ({cpu}): shards of two \
+                     devices may differ; go on with that one, or remove {}",
+                    folder.display()
+                )));
+            }
+            Sealed::Missing | Sealed::Damaged(_) => commit_sealed(&record, &bound)?,
+        }
+        Ok(folder)
     }
 
     /// Makes the finished work an entry: manifest last, then the folder's name. An entry that is there already (forced

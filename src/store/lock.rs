@@ -86,6 +86,8 @@ impl Lock {
                     return Ok(Attempt::Busy(owner));
                 }
                 Err(Errno::INTR) => continue,
+                // A file system without locks: what they spare is work done twice, with the same bytes.
+                Err(Errno::NOTSUP | Errno::NOLCK) => {}
                 Err(errno) => return Err(Error::Io { path: path.to_owned(), source: errno.into() }),
             }
             // `gc` may have removed the file between opening and locking; then the lock is worth nothing.

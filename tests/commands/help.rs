@@ -2,10 +2,11 @@
 
 use harness::Project;
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "",
     "init",
     "run",
+    "shard",
     "plan",
     "check",
     "status",

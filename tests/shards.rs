@@ -1,0 +1,111 @@
+//! Shards of stages in many processes: the bytes are those of one.
+
+use std::time::Duration;
+
+use harness::{Project, stderr};
+
+const PIPELINE: &str = "
+name: shards
+seed: 17
+stages:
+  world: {kind: sandbox, mode: world, prompts: 48, holdout_prompts: 4, demonstrations: 64, judge_rows: 64}
+  samples: {kind: sample, from: world.prompts, model: world.model, k: 2, temperature: 1.0, max_tokens: 6, shard_rows: 4}
+  comparisons: {kind: compare, from: samples, within: all}
+  reference: {kind: reference, from: world.demonstrations, model: world.model, shard_rows: 8}
+";
+
+/// A folder with the pipeline, which one process has run.
+fn project() -> Project {
+    let project = Project::new(&[("pipeline.yaml", PIPELINE)]);
+    project.done(&["run", "pipeline.yaml", "--quiet"]);
+    project
+}
+
+/// Begins another work folder with the world that `samples` reads.
+fn begin(project: &Project, work: &str) {
+    project.done(&["run", "pipeline.yaml", "--quiet", "--until", "world", "--work", work]);
+}
+
+fn shard<'a>(stage: &'a str, shards: &'a str, work: &'a str) -> Vec<&'a str> {
+    vec!["shard", "pipeline.yaml", "--stage", stage, "--shards", shards, "--work", work]
+}
+
+/// Ends the pipeline in a work folder and compares its store with that of the one process.
+fn same_bytes(project: &Project, work: &str) {
+    project.done(&["run", "pipeline.yaml", "--quiet", "--work", work]);
+    assert_eq!(project.store(work), project.store(".halftone"));
+}
+
+#[test]
+fn shards_of_many_processes_and_a_pool_give_the_bytes_of_one() {
+    let project = project();
+    begin(&project, "parts");
+    let mut parts: Vec<_> =
+        ["0/3", "1/3", "2/3"].map(|part| project.command(&shard("samples", part, "parts")).spawn().unwrap()).into();
+    // Two that want the same, and one that comes late.
+    parts.extend([(); 2].map(|()| project.command(&shard("samples", "all", "parts")).spawn().unwrap()));
+    for part in parts {
+        let output = part.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let late = project.done(&shard("samples", "3-7", "parts"));
+    assert!(late.contains("5 of 12 shards are there, 0 of them computed now"), "{late}");
+    same_bytes(&project, "parts");
+    assert!(project.done(&shard("samples", "0", "parts")).contains("its whole result is there"));
+
+    let events = project.done(&["run", "pipeline.yaml", "--work", "pool", "--jobs", "3", "--json"]);
+    let committed = |stage: &str| {
+        let is = |line: &&str| line.contains("\"shard_committed\"") && line.contains(&format!("\"{stage}\""));
+        events.lines().filter(is).count()
+    };
+    assert_eq!((committed("samples"), committed("reference")), (12, 8), "{events}");
+    same_bytes(&project, "pool");
+}
+
+#[test]
+fn workers_killed_at_any_moment_lose_a_shard_at_most() {
+    let project = project();
+    begin(&project, "killed");
+    for round in 0..12 {
+        let mut children = ["0/2", "1/2"].map(|part| project.start(&shard("samples", part, "killed")));
+        std::thread::sleep(Duration::from_millis(40 * round));
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+    same_bytes(&project, "killed");
+}
+
+#[test]
+fn a_signal_ends_a_worker_between_shards_and_a_run_stops_its_workers() {
+    let project = project();
+    begin(&project, "stopped");
+    let term = |id: u32| {
+        assert!(std::process::Command::new("kill").args(["-TERM", &id.to_string()]).status().unwrap().success());
+    };
+    let child = project.command(&["run", "pipeline.yaml", "--work", "stopped", "--jobs", "2"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    term(child.id());
+    let output = child.wait_with_output().unwrap();
+    assert!(matches!(output.status.code(), Some(75 | 0)), "{:?}: {}", output.status, stderr(&output));
+    same_bytes(&project, "stopped");
+}
+
+#[test]
+fn what_cannot_be_computed_in_shards_is_refused() {
+    let project = project();
+    let early = project.fails(&shard("samples", "all", "none"), 64);
+    assert!(early.contains("`samples` reads `world`, which is not there yet: `halftone run --until world`"), "{early}");
+    begin(&project, "begun");
+    let beyond = project.fails(&shard("samples", "3-12", "begun"), 78);
+    assert!(beyond.contains("there is no shard 12; the last one is 11"), "{beyond}");
+    let wrong = project.fails(&shard("samples", "3-", "begun"), 64);
+    assert!(wrong.contains("`3-` is no choice of shards"), "{wrong}");
+    project.done(&["run", "pipeline.yaml", "--quiet", "--until", "samples", "--work", "begun"]);
+    let whole = project.fails(&shard("comparisons", "all", "begun"), 78);
+    assert!(whole.contains("works on whole tables"), "{whole}");
+    assert!(project.fails(&shard("sampels", "all", "begun"), 64).contains("did you mean `samples`?"));
+    let devices = project.fails(&["run", "pipeline.yaml", "--device", "cpu,gpu"], 64);
+    assert!(devices.contains("--device gpu"), "{devices}");
+}
