@@ -74,12 +74,8 @@ impl Pool {
                         context.progress(done, total, work.unit(), format!("{running} processes"));
                     }
                     // Several workers may meet the same thing.
-                    Some(event) => {
-                        if reported.insert(format!("{event:?}")) {
-                            context.emit(event);
-                        }
-                    }
-                    None => {}
+                    Some(event) if reported.insert(format!("{event:?}")) => context.emit(event),
+                    _ => {}
                 },
                 Ok(Message::Ended { worker, stderr }) => {
                     running -= 1;

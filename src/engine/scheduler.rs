@@ -10,7 +10,7 @@ use crate::engine::plan::{Decision, Planned, Planner};
 use crate::engine::run::{Run, STACK};
 use crate::engine::work::{Work, WorkOutcome};
 use crate::error::{Error, Result};
-use crate::pipeline::graph::{Node, Origin};
+use crate::pipeline::graph::Node;
 use crate::progress::RunEvent;
 use crate::store::{Manifest, RunRecord, RunState, StageRecord, StageState};
 

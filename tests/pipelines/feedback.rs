@@ -71,7 +71,7 @@ fn a_label_of_people_and_models_leads_back_to_each_of_them() {
     let place = Project::with_pipelines();
     let vote = |at: usize| {
         json!({"id": format!("c{at}"), "prompt": format!("say {at}"), "response_0": format!("{at} is fine"),
-            "response_1": format!("it is {}", at % 7), "votes": {"anna": if at % 3 == 0 { "B" } else { "A" },
+            "response_1": format!("it is {}", at % 7), "votes": {"anna": if at.is_multiple_of(3) { "B" } else { "A" },
             "ben": (["A", "B", "tie"][at % 3])}})
     };
     write(&place, "votes.jsonl", (0..40).map(vote));

@@ -12,6 +12,7 @@ use crate::config::Endpoint;
 use crate::failing::Failing;
 use crate::journal::Journal;
 use crate::protocol::{Form, Protocol};
+use crate::questions::{Group, Questions, groups};
 use crate::usage::{Bill, Usage};
 use crate::workers::{Job, WorkerResult, Workers};
 
@@ -23,12 +24,6 @@ pub enum RequestResult<A> {
     /// None: reason and detail.
     Nothing(&'static str, String),
 }
-
-/// Questions by their digests, in the order in which they are to be asked.
-pub type Questions<P> = Vec<(String, <P as Protocol>::Question)>;
-
-/// Questions that go into one request.
-type Group<P> = Questions<P>;
 
 /// The journal, and who gets answers: worker threads that ask, or the files of a batch.
 pub struct Asking<P: Protocol> {
@@ -364,18 +359,4 @@ impl<P: Protocol> Asking<P> {
         }
         failure.map_or(Ok(()), Err)
     }
-}
-
-/// Neighbours that can go together, in groups of at most so many.
-pub(crate) fn groups<P: Protocol>(protocol: &P, questions: Questions<P>, together: usize) -> Vec<Group<P>> {
-    let mut groups: Vec<Group<P>> = Vec::new();
-    for (id, question) in questions {
-        match groups.last_mut() {
-            Some(group) if group.len() < together && protocol.alike(&group[0].1, &question) => {
-                group.push((id, question));
-            }
-            _ => groups.push(vec![(id, question)]),
-        }
-    }
-    groups
 }

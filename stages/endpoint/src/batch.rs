@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::answer_files::{self, Line, REQUESTS, said};
-use crate::asking::{Questions, groups};
 use crate::client::{BAD_ANSWER, REFUSED};
 use crate::config::Endpoint;
 use crate::protocol::{Content, Protocol};
+use crate::questions::{Questions, groups};
 use crate::reply;
 use crate::usage::Usage;
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use kit::{Error, Result};
 
-use crate::asking::Questions;
 use crate::client::{Client, Reply, Sent, Settled};
 use crate::protocol::Protocol;
+use crate::questions::Questions;
 use crate::usage::Usage;
 
 /// Time that requests under way may take after a stop: their answers are paid for.

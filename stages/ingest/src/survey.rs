@@ -65,7 +65,7 @@ impl Ingest {
             prompts.into_iter().any(differ)
         };
         let alone = layout.format == Format::PromptCompletion;
-        let columns = layout.get(Column::Prompt).zip(layout.get(Column::Completion)).filter(|_| alone);
+        let columns = layout.columns.get(Column::Prompt).zip(layout.columns.get(Column::Completion)).filter(|_| alone);
         let several = columns.is_some_and(|(prompt, completion)| {
             let mut first = BTreeMap::new();
             head.iter().any(|row| {
@@ -76,7 +76,7 @@ impl Ingest {
         Ok(Found {
             format: layout.format,
             several,
-            scored: several && layout.get(Column::Score).is_some(),
+            scored: several && layout.columns.get(Column::Score).is_some(),
             joint: head.iter().any(differ),
             labelled: layout.labelled(),
             layout: layout.to_string(),

@@ -3,7 +3,7 @@
 use kit::Finding;
 
 use crate::config::Judge;
-use crate::mode_findings::Mode;
+use crate::modes::Mode;
 
 impl Judge {
     /// Keys with a default that have no effect with these values, each with the reason.
