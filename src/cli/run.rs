@@ -35,7 +35,7 @@ pub struct Run {
     pub file: PipelineFile,
     #[command(flatten)]
     pub choice: Choice,
-    /// Device that models compute on: auto, cpu or cuda:N; of several, such as cuda:0,cuda:1, each has a process
+    /// Device that models compute on: auto, cpu, cuda:N, or several such as cuda:0,cuda:1
     #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
     /// Processes for each device: they compute shards of row-wise stages side by side
