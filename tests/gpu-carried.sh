@@ -6,11 +6,12 @@
 #     tests/gpu-carried.sh [FOLDER [OUT [PART...]]]      .gpu and .gpu/out unless given, and all parts
 #
 # OUT gets `gpu.log`, all that was printed, and `figures.jsonl`. A line for each part says its exit code and seconds.
+# Where the device does not open it says why and ends, with exit code 3: all other parts would fail alike.
 set -u
 cd "$(dirname "$0")/.."
 folder=$(realpath "${1:-.gpu}") out=${2:-$folder/out}
 shift $(($# < 2 ? $# : 2))
-parts=${*:-card kernels log_probabilities training generation bytes bench_kernels bench_training bench_prefill peer \
+parts=${*:-card opens kernels log_probabilities training generation bytes bench_kernels bench_training bench_prefill peer \
 bench_decode main_job memcheck racecheck initcheck}
 mkdir -p "$out"
 out=$(realpath "$out")
@@ -38,6 +39,14 @@ part() {
   printf '%-18s rc %-3s %3s s\n' "${FUNCNAME[1]}" "$code" $((SECONDS - began)) | tee -a "$log"
   return $code
 }
+# What a program says when it opens the device, which is its first call of CUDA.
+opens() {
+  part 30 "$work/gpu_bench" $device "$root" kernels && return
+  echo; echo "$device does not open, so nothing else is run:"
+  grep -a 'Error: ' "$log" | tail -n 1
+  rm -rf "$work"
+  exit 3
+}
 card() {
   part 30 sh -c "nvidia-smi; nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm --format=csv
     python3 -c 'import torch; print(torch.__version__, torch.cuda.is_available())'
@@ -48,22 +57,25 @@ log_probabilities() { part 60 "$work/device" log_probabilities --nocapture; }
 training() { part 90 "$work/device" training --nocapture; }
 generation() { part 60 "$work/device" generation --nocapture; }
 bytes() {
-  part 60 sh -c "'$work/device' same_bytes --nocapture | tee '$work/first' && '$work/device' same_bytes --nocapture \
+  part 60 bash -o pipefail -c "'$work/device' same_bytes --nocapture | tee '$work/first' && '$work/device' same_bytes --nocapture \
     > '$work/second' && grep digest '$work/first' > '$work/a' && grep digest '$work/second' | diff - '$work/a' \
     && echo two processes gave the same bytes"
 }
-bench() { sh -c "'$work/gpu_bench' $device '$root/tests/fixtures/oracles/qwen2' $* | tee -a '$figures'"; }
+bench() { set -o pipefail; "$work/gpu_bench" $device "$root/tests/fixtures/oracles/qwen2" "$@" | tee -a "$figures"; }
 export -f bench; export work device root figures
 bench_kernels() { part 60 bash -c "bench kernels 0.5b && bench kernels 1.5b"; }
 bench_training() { part 60 bash -c "bench training 0.5b 1.5b"; }
 bench_prefill() { part 60 bash -c "bench prefill 0.5b 1.5b 7b"; }
 bench_decode() { part 60 bash -c "bench decode 0.5b 1.5b"; }
-peer() { part 90 sh -c "python3 tests/bench/peers/torch_gpu.py 0.5b 1.5b | tee -a '$figures'"; }
+peer() { part 90 bash -o pipefail -c "python3 tests/bench/peers/torch_gpu.py 0.5b 1.5b | tee -a '$figures'"; }
 main_job() {
   part 120 sh -c "'$work/halftone' --work '$work/store' run pipelines/quickstart.yaml --device $device \
     && '$work/halftone' --work '$work/store' inspect evaluation.summary"
 }
-sanitize() { compute-sanitizer --error-exitcode 1 "$@"; }
+sanitize() {
+  command -v compute-sanitizer || { echo "there is no compute-sanitizer here"; return 127; }
+  compute-sanitizer --error-exitcode 1 "$@"
+}
 export -f sanitize
 memcheck() { part 90 bash -c "HALFTONE_TEST_MODEL=qwen2 sanitize --tool memcheck '$work/device' training --nocapture"; }
 racecheck() { part 60 bash -c "sanitize --tool racecheck '$work/lm-tests' ops::cuda::tests::attention"; }

@@ -20,16 +20,19 @@ pub enum Requirement {
     Strace,
     /// A Python with TRL 1.16 in `HALFTONE_PYTHON`.
     Trl,
+    /// `nvcc` 13.0.88 and `nvdisasm`, in `CUDA_HOME` or `PATH`: Python packages of NVIDIA have them.
+    Nvcc,
 }
 
 /// Every requirement with its name in `HALFTONE_REQUIRE`.
-const NAMES: [(&str, Requirement); 6] = [
+const NAMES: [(&str, Requirement); 7] = [
     ("emulator", Requirement::Emulator),
     ("browser", Requirement::Browser),
     ("encoder", Requirement::Encoder),
     ("device", Requirement::Device),
     ("strace", Requirement::Strace),
     ("trl", Requirement::Trl),
+    ("nvcc", Requirement::Nvcc),
 ];
 
 /// Says on the terminal that a test is skipped because a requirement is missing.

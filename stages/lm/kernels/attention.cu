@@ -6,10 +6,10 @@
 template <typename T, int D>
 __device__ void attention(const T *q, unsigned q_stride, const T *k, const T *v, unsigned kv_stride, T *out, float *lse,
                           const unsigned *tiles, const unsigned *spans, unsigned heads, unsigned kv_heads,
-                          unsigned width, unsigned window, float scale) {
-  constexpr int KEYS = Steps<T, D>::forward, BUFFERS = Steps<T, D>::buffers, S = Stride<D>::value;
+                          unsigned width, unsigned window, float scale, float cap) {
+  constexpr int KEYS = Steps<T, D>::forward, BUFFERS = Steps<T, D>::forward_buffers, S = Stride<D>::value;
   DYNAMIC_SHARED(memory);
-  __shared__ unsigned near[2 * NEAR_SPANS];
+  SHARED(unsigned, near, [2 * NEAR_SPANS]);
   T *queries = reinterpret_cast<T *>(memory), *keys = queries + ITEMS * S, *values = keys + BUFFERS * KEYS * S;
   Tile tile = tile_at(tiles, blockIdx.x);
   unsigned group = heads / kv_heads, kv_head = blockIdx.y / group, first = blockIdx.y % group * ITEMS;
@@ -34,8 +34,9 @@ __device__ void attention(const T *q, unsigned q_stride, const T *k, const T *v,
   unsigned own = warp_of_thread() * 16, g = lane_of_thread() / 4, t = lane_of_thread() % 4;
   bool busy = first + own < items;
   unsigned depth[2] = {tile.depth + (first + own + g) % tile.rows, tile.depth + (first + own + g + 8) % tile.rows};
-  // Powers of 2: the scale takes log2(e) in.
-  const float power = scale * LOG2_E;
+  const Scores scores(scale, cap);
+  // Powers of 2: the unit takes log2(e) in.
+  const float power = scores.unit * LOG2_E;
   float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f}, o[D / 8][4] = {};
   unsigned buffer = 0;
   fetch(start, buffer);
@@ -59,6 +60,7 @@ __device__ void attention(const T *q, unsigned q_stride, const T *k, const T *v,
           multiply(s[n + 1], a, b[1]);
         }
       }
+      scores.bound(s);
       // Most steps are seen whole by all queries of the tile.
       bool whole = from + KEYS <= tile.depth + 1 && (window == 0 || from + window >= end);
       if (!whole)
@@ -113,7 +115,7 @@ __device__ void attention(const T *q, unsigned q_stride, const T *k, const T *v,
     factor[half] = 1.0f / sum[half];
     unsigned i = own + g + 8 * half;
     if (lse != nullptr && t == 0 && first + i < items)
-      lse[size_t(row_of(i)) * heads + head_of(i)] = largest[half] * scale + logf(sum[half]);
+      lse[size_t(row_of(i)) * heads + head_of(i)] = largest[half] * scores.unit + logf(sum[half]);
   }
   write_rows<D, T>(o, factor, width, [&](unsigned i) -> T * {
     unsigned item = own + i;
@@ -123,5 +125,5 @@ __device__ void attention(const T *q, unsigned q_stride, const T *k, const T *v,
 EXPORT_WIDTHS(attention,
               (const T *q, unsigned q_stride, const T *k, const T *v, unsigned kv_stride, T *out, float *lse,
                const unsigned *tiles, const unsigned *spans, unsigned heads, unsigned kv_heads, unsigned width,
-               unsigned window, float scale),
-              (q, q_stride, k, v, kv_stride, out, lse, tiles, spans, heads, kv_heads, width, window, scale))
+               unsigned window, float scale, float cap),
+              (q, q_stride, k, v, kv_stride, out, lse, tiles, spans, heads, kv_heads, width, window, scale, cap))

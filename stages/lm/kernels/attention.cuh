@@ -13,12 +13,35 @@
 #define ATTENTION_THREADS 128
 #define LOG2_E 1.4426950408889634f
 
-// What passes by in shared memory: ROWS rows at a time, in so many buffers. With two, rows arrive while those before them
+// Rows that pass by in shared memory at a time, and in how many buffers. With two, rows arrive while those before them
 // are computed with.
 template <typename T, int D> struct Steps {
-  static constexpr int forward = sizeof(T) == 2 ? 64 : 32;
-  static constexpr int backward = sizeof(T) == 2 ? (D <= 64 ? 64 : 32) : 16;
-  static constexpr int buffers = sizeof(T) == 2 ? 2 : 1;
+  static constexpr int forward = sizeof(T) == 4 ? 32 : D <= 128 ? 64 : 16;
+  static constexpr int backward = sizeof(T) == 4 ? 16 : D <= 64 ? 64 : D <= 128 ? 32 : 16;
+  static constexpr int forward_buffers = sizeof(T) == 2 ? 2 : 1;
+  // Two would be more than the 99 KiB of the smallest GPUs.
+  static constexpr int backward_buffers = sizeof(T) == 2 && D <= 128 ? 2 : 1;
+};
+
+// The form of scores: scale q k, or where `cap` is not 0 cap tanh(scale q k / cap). A score is kept as s, so that the true
+// one is s times `unit`.
+struct Scores {
+  float unit, squeeze, slope;
+
+  __device__ __forceinline__ Scores(float scale, float cap)
+      : unit(cap == 0.0f ? scale : cap), squeeze(cap == 0.0f ? 0.0f : scale / cap), slope(scale) {}
+
+  // Bounds N fragments of products q k.
+  template <int N> __device__ __forceinline__ void bound(float (&s)[N][4]) const {
+    if (squeeze == 0.0f) return;
+#pragma unroll
+    for (int n = 0; n < N; n++)
+      for (int i = 0; i < 4; i++) s[n][i] = tanhf(s[n][i] * squeeze);
+  }
+  // The derivative of a true score by q k; any number for keys that are not seen.
+  __device__ __forceinline__ float bend(float s) const {
+    return squeeze == 0.0f ? slope : slope * (1.0f - fminf(s * s, 1.0f));
+  }
 };
 
 struct Tile {
@@ -106,7 +129,7 @@ __device__ __forceinline__ void write_rows(const float (&c)[D / 8][4], const flo
   }
 }
 
-// The kernel for heads of up to 32, 64, 96 and 128 columns: NAME_f32_32 ... NAME_bf16_128.
+// The kernel for heads of up to 32, 64, 96, 128 and (in bf16) 256 columns: NAME_f32_32 ... NAME_bf16_256.
 #define EXPORT_WIDTH(name, width, params, args)                                                                       \
   EXPORT_AS(name##_f32_##width, float, ATTENTION_THREADS, params, name<float COMMA width> args)                       \
   EXPORT_AS(name##_bf16_##width, bf16, ATTENTION_THREADS, params, name<bf16 COMMA width> args)
@@ -115,4 +138,5 @@ __device__ __forceinline__ void write_rows(const float (&c)[D / 8][4], const flo
   EXPORT_WIDTH(name, 32, params, args)                                                                                \
   EXPORT_WIDTH(name, 64, params, args)                                                                                \
   EXPORT_WIDTH(name, 96, params, args)                                                                                \
-  EXPORT_WIDTH(name, 128, params, args)
+  EXPORT_WIDTH(name, 128, params, args)                                                                               \
+  EXPORT_AS(name##_bf16_256, bf16, ATTENTION_THREADS, params, name<bf16 COMMA 256> args)

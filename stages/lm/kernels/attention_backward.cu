@@ -23,10 +23,10 @@ EXPORT(attention_delta, 128, (const T *out, const T *g, float *delta, unsigned c
 template <typename T, int D>
 __device__ void attention_dq(const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv,
                              const unsigned *tiles, const unsigned *spans, unsigned heads, unsigned kv_heads,
-                             unsigned width, unsigned window, float scale) {
-  constexpr int KEYS = Steps<T, D>::backward, BUFFERS = Steps<T, D>::buffers, S = Stride<D>::value;
+                             unsigned width, unsigned window, float scale, float cap) {
+  constexpr int KEYS = Steps<T, D>::backward, BUFFERS = Steps<T, D>::backward_buffers, S = Stride<D>::value;
   DYNAMIC_SHARED(memory);
-  __shared__ unsigned near[2 * NEAR_SPANS];
+  SHARED(unsigned, near, [2 * NEAR_SPANS]);
   T *queries = reinterpret_cast<T *>(memory), *slopes = queries + ITEMS * S;
   T *keys = slopes + ITEMS * S, *values = keys + BUFFERS * KEYS * S;
   Tile tile = tile_at(tiles, blockIdx.x);
@@ -63,7 +63,8 @@ __device__ void attention_dq(const T *qkv, const T *g, const float *lse, const f
     shift[half] = first + i < items ? lse[at] * LOG2_E : 0.0f;
     offset[half] = first + i < items ? delta[at] : 0.0f;
   }
-  const float power = scale * LOG2_E;
+  const Scores scores(scale, cap);
+  const float power = scores.unit * LOG2_E;
   unsigned buffer = 0;
   fetch(start, buffer);
   for (unsigned from = start; from < end; from += KEYS) {
@@ -90,6 +91,7 @@ __device__ void attention_dq(const T *qkv, const T *g, const float *lse, const f
           multiply(dp[n + 1], da, b[1]);
         }
       }
+      scores.bound(s);
       bool whole = from + KEYS <= tile.depth + 1 && (window == 0 || from + window >= end);
       if (!whole)
 #pragma unroll
@@ -100,7 +102,7 @@ __device__ void attention_dq(const T *qkv, const T *g, const float *lse, const f
       for (int n = 0; n < KEYS / 8; n++)
         for (int i = 0; i < 4; i++) {
           float p = power_of_2(s[n][i] * power - shift[i / 2]);
-          s[n][i] = p * (dp[n][i] - offset[i / 2]) * scale;
+          s[n][i] = p * (dp[n][i] - offset[i / 2]) * scores.bend(s[n][i]);
         }
 #pragma unroll
       for (int n = 0; n < KEYS / 8; n += 2) {
@@ -129,8 +131,9 @@ __device__ void attention_dq(const T *qkv, const T *g, const float *lse, const f
 }
 EXPORT_WIDTHS(attention_dq,
               (const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv, const unsigned *tiles,
-               const unsigned *spans, unsigned heads, unsigned kv_heads, unsigned width, unsigned window, float scale),
-              (qkv, g, lse, delta, d_qkv, tiles, spans, heads, kv_heads, width, window, scale))
+               const unsigned *spans, unsigned heads, unsigned kv_heads, unsigned width, unsigned window, float scale,
+               float cap),
+              (qkv, g, lse, delta, d_qkv, tiles, spans, heads, kv_heads, width, window, scale, cap))
 
 // The steps of queries that see some of a tile: QUERIES items at a time of each of its readers, in their order.
 template <int QUERIES> struct Readers {
@@ -158,20 +161,28 @@ template <int QUERIES> struct Readers {
   }
 };
 
-// dk and dv into rows q | k | v: a block for each tile (x), as keys, and key-value head (y). The tiles whose queries see
-// some of it are the entries starts[x] .. starts[x + 1] of `readers`, ascending.
+// Blocks that share the columns of dk and dv of a key-value head: the sums of wide heads fit no registers.
+template <int D> struct Parts {
+  static constexpr int count = D <= 128 ? 1 : 2, columns = D / count;
+};
+
+// dk and dv into rows q | k | v: a block for each tile (x), as keys, and part of a key-value head (y). The tiles whose
+// queries see some of it are the entries starts[x] .. starts[x + 1] of `readers`, ascending.
 template <typename T, int D>
 __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv,
                               const unsigned *tiles, const unsigned *starts, const unsigned *readers, unsigned heads,
-                              unsigned kv_heads, unsigned width, unsigned window, float scale) {
-  constexpr int QUERIES = Steps<T, D>::backward, BUFFERS = Steps<T, D>::buffers, S = Stride<D>::value;
+                              unsigned kv_heads, unsigned width, unsigned window, float scale, float cap) {
+  constexpr int QUERIES = Steps<T, D>::backward, BUFFERS = Steps<T, D>::backward_buffers, S = Stride<D>::value;
+  constexpr int PARTS = Parts<D>::count, C = Parts<D>::columns;
   DYNAMIC_SHARED(memory);
-  __shared__ unsigned depths[BUFFERS][QUERIES];
-  __shared__ float shifts[BUFFERS][QUERIES], offsets[BUFFERS][QUERIES];
+  SHARED(unsigned, depths, [BUFFERS][QUERIES]);
+  SHARED(float, shifts, [BUFFERS][QUERIES]);
+  SHARED(float, offsets, [BUFFERS][QUERIES]);
   T *keys = reinterpret_cast<T *>(memory), *values = keys + ITEMS * S;
   T *queries = values + ITEMS * S, *slopes = queries + BUFFERS * QUERIES * S;
   Tile tile = tile_at(tiles, blockIdx.x);
-  unsigned group = heads / kv_heads, kv_head = blockIdx.y, stride = (heads + 2 * kv_heads) * width;
+  unsigned group = heads / kv_heads, kv_head = blockIdx.y / PARTS, part = blockIdx.y % PARTS * C;
+  unsigned stride = (heads + 2 * kv_heads) * width;
   auto key = [&](unsigned head, unsigned i) -> const T * {
     return i < tile.rows ? qkv + size_t(tile.row + i) * stride + head * width : nullptr;
   };
@@ -207,8 +218,9 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
   unsigned own = warp_of_thread() * 16, t = lane_of_thread() % 4;
   bool busy = own < tile.rows;
   unsigned depth[2] = {tile.depth + own + lane_of_thread() / 4, tile.depth + own + lane_of_thread() / 4 + 8};
-  float dk[D / 8][4] = {}, dv[D / 8][4] = {};
-  const float power = scale * LOG2_E;
+  float dk[C / 8][4] = {}, dv[C / 8][4] = {};
+  const Scores scores(scale, cap);
+  const float power = scores.unit * LOG2_E;
   unsigned buffer = 0;
   bool more = step.open(), whole = more && fetch(buffer);
   while (more) {
@@ -237,6 +249,7 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
           multiply(dp[n + 1], da, b[1]);
         }
       }
+      scores.bound(s);
       if (!all_seen)
 #pragma unroll
         for (int n = 0; n < QUERIES / 8; n++)
@@ -249,8 +262,8 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
         for (int i = 0; i < 4; i++) {
           unsigned query = n * 8 + 2 * t + i % 2;
           float p = power_of_2(s[n][i] * power - shifts[now][query] * LOG2_E);
+          dp[n][i] = p * (dp[n][i] - offsets[now][query]) * scores.bend(s[n][i]);
           s[n][i] = p;
-          dp[n][i] = p * (dp[n][i] - offsets[now][query]) * scale;
         }
 #pragma unroll
       for (int n = 0; n < QUERIES / 8; n += 2) {
@@ -258,12 +271,12 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
         as_a(a, s[n], s[n + 1]);
         as_a(da, dp[n], dp[n + 1]);
 #pragma unroll
-        for (int d = 0; d < D / 8; d += 2) {
+        for (int d = 0; d < C / 8; d += 2) {
           FragmentB<T> b[2];
-          load_b(b, slope_rows + n * 8 * S + d * 8, S);
+          load_b(b, slope_rows + n * 8 * S + part + d * 8, S);
           multiply(dv[d], a, b[0]);
           multiply(dv[d + 1], a, b[1]);
-          load_b(b, query_rows + n * 8 * S + d * 8, S);
+          load_b(b, query_rows + n * 8 * S + part + d * 8, S);
           multiply(dk[d], da, b[0]);
           multiply(dk[d + 1], da, b[1]);
         }
@@ -278,13 +291,14 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
   float factor[2] = {1.0f, 1.0f};
   auto row = [&](unsigned head, unsigned i) -> T * {
     unsigned at = own + i;
-    return at < tile.rows ? d_qkv + size_t(tile.row + at) * stride + head * width : nullptr;
+    return at < tile.rows ? d_qkv + size_t(tile.row + at) * stride + head * width + part : nullptr;
   };
-  write_rows<D, T>(dk, factor, width, [&](unsigned i) { return row(heads + kv_head, i); });
-  write_rows<D, T>(dv, factor, width, [&](unsigned i) { return row(heads + kv_heads + kv_head, i); });
+  unsigned columns = width > part ? width - part : 0;
+  write_rows<C, T>(dk, factor, columns, [&](unsigned i) { return row(heads + kv_head, i); });
+  write_rows<C, T>(dv, factor, columns, [&](unsigned i) { return row(heads + kv_heads + kv_head, i); });
 }
 EXPORT_WIDTHS(attention_dkv,
               (const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv, const unsigned *tiles,
                const unsigned *starts, const unsigned *readers, unsigned heads, unsigned kv_heads, unsigned width,
-               unsigned window, float scale),
-              (qkv, g, lse, delta, d_qkv, tiles, starts, readers, heads, kv_heads, width, window, scale))
+               unsigned window, float scale, float cap),
+              (qkv, g, lse, delta, d_qkv, tiles, starts, readers, heads, kv_heads, width, window, scale, cap))

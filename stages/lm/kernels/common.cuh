@@ -11,13 +11,15 @@
 using bf16 = __nv_bfloat16;
 
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
-#define REGISTER(symbol)
+#define SHARED(type, name, dims) __shared__ type name dims
+#define REGISTER(symbol, threads)
 
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ float widen(bf16 x) { return __bfloat162float(x); }
 template <typename T> __device__ __forceinline__ T narrow(float x);
 template <> __device__ __forceinline__ float narrow<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 narrow<bf16>(float x) { return __float2bfloat16_rn(x); }
+__device__ __forceinline__ unsigned float_bits(float x) { return __float_as_uint(x); }
 #endif
 
 // A kernel under a plain name. `params` may name the type T, `call` is its body.
@@ -25,7 +27,7 @@ template <> __device__ __forceinline__ bf16 narrow<bf16>(float x) { return __flo
   namespace of_##symbol {                                                                                             \
   using T = type;                                                                                                     \
   extern "C" __global__ void __launch_bounds__(threads) symbol params { call; }                                       \
-  REGISTER(symbol)                                                                                                    \
+  REGISTER(symbol, threads)                                                                                           \
   }
 
 // A kernel for both types of activations: NAME_f32 and NAME_bf16.
@@ -45,6 +47,20 @@ template <int N, typename T> __device__ __forceinline__ Pack<T, N> load(const T 
 template <int N, typename T> __device__ __forceinline__ void store(T *to, const Pack<T, N> &pack) {
   *reinterpret_cast<Pack<T, N> *>(to) = pack;
 }
+
+// Weights in the type of the rows, or (where `same` is null) in f32.
+template <typename T> struct Weights {
+  const T *same;
+  const float *wide;
+
+  template <int N> __device__ __forceinline__ Pack<float, N> at(unsigned i) const {
+    if (same == nullptr) return load<N>(wide + i);
+    Pack<T, N> numbers = load<N>(same + i);
+    Pack<float, N> all;
+    for (int j = 0; j < N; j++) all.x[j] = widen(numbers.x[j]);
+    return all;
+  }
+};
 
 #ifndef EMULATED
 // 16 or 4 bytes from global to shared memory beside the computation; zeros where `there` is false. They arrive by the
@@ -82,7 +98,7 @@ template <typename N> __device__ __forceinline__ N warp_sum(N x) {
 
 // The sum over a block, for all of its threads.
 template <typename N> __device__ __forceinline__ N block_sum(N x) {
-  __shared__ N parts[32];
+  SHARED(N, parts, [32]);
   x = warp_sum(x);
   if (lane_of_thread() == 0) parts[warp_of_thread()] = x;
   __syncthreads();
@@ -93,7 +109,7 @@ template <typename N> __device__ __forceinline__ N block_sum(N x) {
 }
 
 __device__ __forceinline__ float block_max(float x) {
-  __shared__ float parts[32];
+  SHARED(float, parts, [32]);
   for (int bits = 16; bits > 0; bits /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, bits));
   if (lane_of_thread() == 0) parts[warp_of_thread()] = x;
   __syncthreads();

@@ -53,7 +53,7 @@ EXPORT(column_sums, 128,
 // gradient += the rows of `partial`, which are `stride` apart, in a fixed order: a block for 32 columns, whose warps take
 // rows in turn; then their sums are added in the order of warps.
 __device__ void sum_partials(const float *partial, float *gradient, unsigned chunks, unsigned stride, unsigned width) {
-  __shared__ float sums[8][32];
+  SHARED(float, sums, [8][32]);
   unsigned column = blockIdx.x * 32 + lane_of_thread();
   float sum = 0;
   if (column < width)

@@ -1,10 +1,11 @@
 // RMSNorm over rows of H numbers: y = w x r, r = 1 / sqrt(mean(x^2) + eps). A block for each row.
 #include "common.cuh"
 
-template <int N, typename T> __device__ void scale_row(const T *x, const T *w, float r, T *y, unsigned width) {
+template <int N, typename T> __device__ void scale_row(const T *x, Weights<T> w, float r, T *y, unsigned width) {
   for (unsigned i = threadIdx.x * N; i < width; i += blockDim.x * N) {
-    Pack<T, N> numbers = load<N>(x + i), weights = load<N>(w + i);
-    for (int j = 0; j < N; j++) numbers.x[j] = narrow<T>(widen(numbers.x[j]) * r * widen(weights.x[j]));
+    Pack<T, N> numbers = load<N>(x + i);
+    Pack<float, N> weights = w.template at<N>(i);
+    for (int j = 0; j < N; j++) numbers.x[j] = narrow<T>(widen(numbers.x[j]) * r * weights.x[j]);
     store<N>(y + i, numbers);
   }
 }
@@ -19,9 +20,9 @@ template <int N, typename T> __device__ float squares(const T *x, unsigned width
 }
 
 template <typename T>
-__device__ void norm_forward(const T *x, const T *w, T *y, float *inverse, unsigned width, float eps) {
+__device__ void norm_forward(const T *x, Weights<T> w, T *y, float *inverse, unsigned width, float eps) {
   size_t row = size_t(blockIdx.x) * width;
-  bool packs = packed(width, x, w, y);
+  bool packs = packed(width, x, w.same, w.wide, y);
   float sum = packs ? squares<8>(x + row, width) : squares<1>(x + row, width);
   float r = 1.0f / sqrtf(sum / width + eps);
   if (threadIdx.x == 0) inverse[blockIdx.x] = r;
@@ -30,31 +31,36 @@ __device__ void norm_forward(const T *x, const T *w, T *y, float *inverse, unsig
   else
     scale_row<1>(x + row, w, r, y + row, width);
 }
-EXPORT(norm_forward, 128, (const T *x, const T *w, T *y, float *inverse, unsigned width, float eps),
-       (x, w, y, inverse, width, eps))
+EXPORT(norm_forward, 128,
+       (const T *x, const T *w, const float *wide, T *y, float *inverse, unsigned width, float eps),
+       (x, Weights<T>{w, wide}, y, inverse, width, eps))
 
-template <typename T> __device__ void norm_again(const T *x, const T *w, const float *inverse, T *y, unsigned width) {
+template <typename T>
+__device__ void norm_again(const T *x, Weights<T> w, const float *inverse, T *y, unsigned width) {
   size_t row = size_t(blockIdx.x) * width;
-  if (packed(width, x, w, y))
+  if (packed(width, x, w.same, w.wide, y))
     scale_row<8>(x + row, w, inverse[blockIdx.x], y + row, width);
   else
     scale_row<1>(x + row, w, inverse[blockIdx.x], y + row, width);
 }
-EXPORT(norm_again, 128, (const T *x, const T *w, const float *inverse, T *y, unsigned width), (x, w, inverse, y, width))
+EXPORT(norm_again, 128, (const T *x, const T *w, const float *wide, const float *inverse, T *y, unsigned width),
+       (x, Weights<T>{w, wide}, inverse, y, width))
 
 template <int N, typename T>
-__device__ void row_backward(const T *x, const T *w, float r, const T *g, const T *onto, T *dx, unsigned width) {
+__device__ void row_backward(const T *x, Weights<T> w, float r, const T *g, const T *onto, T *dx, unsigned width) {
   float sum = 0;
   for (unsigned i = threadIdx.x * N; i < width; i += blockDim.x * N) {
-    Pack<T, N> a = load<N>(x + i), b = load<N>(w + i), c = load<N>(g + i);
-    for (int j = 0; j < N; j++) sum += widen(a.x[j]) * widen(b.x[j]) * widen(c.x[j]);
+    Pack<T, N> a = load<N>(x + i), c = load<N>(g + i);
+    Pack<float, N> b = w.template at<N>(i);
+    for (int j = 0; j < N; j++) sum += widen(a.x[j]) * b.x[j] * widen(c.x[j]);
   }
   float mean = block_sum(sum) / width * r * r;
   for (unsigned i = threadIdx.x * N; i < width; i += blockDim.x * N) {
-    Pack<T, N> a = load<N>(x + i), b = load<N>(w + i), c = load<N>(g + i), d;
+    Pack<T, N> a = load<N>(x + i), c = load<N>(g + i), d;
+    Pack<float, N> b = w.template at<N>(i);
     if (onto != nullptr) d = load<N>(onto + i);
     for (int j = 0; j < N; j++) {
-      float change = r * (widen(c.x[j]) * widen(b.x[j]) - widen(a.x[j]) * mean);
+      float change = r * (widen(c.x[j]) * b.x[j] - widen(a.x[j]) * mean);
       d.x[j] = narrow<T>(onto != nullptr ? widen(d.x[j]) + change : change);
     }
     store<N>(dx + i, d);
@@ -63,18 +69,19 @@ __device__ void row_backward(const T *x, const T *w, float r, const T *g, const 
 
 // dx = onto + r (g w - x r^2 mean(g w x)); `onto` may be null.
 template <typename T>
-__device__ void norm_backward(const T *x, const T *w, const float *inverse, const T *g, const T *onto, T *dx,
+__device__ void norm_backward(const T *x, Weights<T> w, const float *inverse, const T *g, const T *onto, T *dx,
                               unsigned width) {
   size_t row = size_t(blockIdx.x) * width;
   const T *base = onto == nullptr ? nullptr : onto + row;
-  if (packed(width, x, w, g, onto, dx))
+  if (packed(width, x, w.same, w.wide, g, onto, dx))
     row_backward<8>(x + row, w, inverse[blockIdx.x], g + row, base, dx + row, width);
   else
     row_backward<1>(x + row, w, inverse[blockIdx.x], g + row, base, dx + row, width);
 }
 EXPORT(norm_backward, 128,
-       (const T *x, const T *w, const float *inverse, const T *g, const T *onto, T *dx, unsigned width),
-       (x, w, inverse, g, onto, dx, width))
+       (const T *x, const T *w, const float *wide, const float *inverse, const T *g, const T *onto, T *dx,
+        unsigned width),
+       (x, Weights<T>{w, wide}, inverse, g, onto, dx, width))
 
 // For each chunk of rows (y), the sum of g x r by columns: partial [chunks, H]. A thread for N columns.
 template <int N, typename T>

@@ -1,40 +1,42 @@
-// Rotation of queries and keys in rows q | k | v [T, (A + 2 G) D], in place; values are not touched.
+// Rotation of queries and keys in rows q | k | v [T, (A + 2 G) D], in place; values are not touched. P pairs of columns are
+// turned, (i, i + P) of each head; columns from 2 P on stay as they are.
 #include "common.cuh"
 
-// N pairs (i, i + D/2) of a head by the angles of its row.
+// N pairs of a head by the angles of its row.
 template <int N, typename T>
-__device__ __forceinline__ void turn_pairs(T *head, const float *cosines, const float *sines, float sign, unsigned half) {
-  Pack<T, N> first = load<N>(head), second = load<N>(head + half);
+__device__ __forceinline__ void turn_pairs(T *head, const float *cosines, const float *sines, float sign, unsigned pairs) {
+  Pack<T, N> first = load<N>(head), second = load<N>(head + pairs);
   for (int j = 0; j < N; j++) {
     float a = widen(first.x[j]), b = widen(second.x[j]), c = cosines[j], s = sign * sines[j];
     first.x[j] = narrow<T>(a * c - b * s);
     second.x[j] = narrow<T>(b * c + a * s);
   }
   store<N>(head, first);
-  store<N>(head + half, second);
+  store<N>(head + pairs, second);
 }
 
 // A thread for each `pack` pairs, 8 or 1; `turned` heads of each row are queries and keys, and rows lie `stride` apart.
-// cosines and sines are [P, D/2], depths [T]; `sign` -1 turns back.
+// cosines and sines are [positions, P], depths [T]; `sign` -1 turns back.
 template <typename T>
 __device__ void rope_turn(T *qkv, const float *cosines, const float *sines, const unsigned *depths, unsigned count,
-                          unsigned turned, unsigned stride, unsigned head_dim, unsigned pack, float sign) {
-  unsigned half = head_dim / 2, packs = half / pack, i = blockIdx.x * blockDim.x + threadIdx.x;
+                          unsigned turned, unsigned stride, unsigned head_dim, unsigned pairs, unsigned pack,
+                          float sign) {
+  unsigned packs = pairs / pack, i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;
   unsigned column = i % packs * pack, head = i / packs % turned, row = i / packs / turned;
-  size_t angles = size_t(depths[row]) * half + column;
+  size_t angles = size_t(depths[row]) * pairs + column;
   T *at = qkv + size_t(row) * stride + head * head_dim + column;
   if (pack == 8 && reinterpret_cast<uintptr_t>(qkv) % 16 == 0)
-    turn_pairs<8>(at, cosines + angles, sines + angles, sign, half);
+    turn_pairs<8>(at, cosines + angles, sines + angles, sign, pairs);
   else
-    for (unsigned j = 0; j < pack; j++) turn_pairs<1>(at + j, cosines + angles + j, sines + angles + j, sign, half);
+    for (unsigned j = 0; j < pack; j++) turn_pairs<1>(at + j, cosines + angles + j, sines + angles + j, sign, pairs);
 }
 EXPORT(rope_turn, 256,
        (T *qkv, const float *cosines, const float *sines, const unsigned *depths, unsigned count, unsigned turned,
-        unsigned stride, unsigned head_dim, unsigned pack, float sign),
-       (qkv, cosines, sines, depths, count, turned, stride, head_dim, pack, sign))
+        unsigned stride, unsigned head_dim, unsigned pairs, unsigned pack, float sign),
+       (qkv, cosines, sines, depths, count, turned, stride, head_dim, pairs, pack, sign))
 
-// Where the model has a norm of each head: a warp for each; lane l has the pairs (i, i + D/2) for i = l, l + 32, ...
+// Where the model has a norm of each head, all of which is turned: a warp for each; lane l has the pairs (i, i + D/2) for i = l, l + 32, ...
 
 // Pairs that a lane may have: heads are at most 256 wide.
 #define PAIRS 4
@@ -51,6 +53,10 @@ template <typename T> __device__ __forceinline__ Pairs load_pairs(const T *head,
     x.second[j] = i < half ? widen(head[half + i]) : 0.0f;
   }
   return x;
+}
+
+template <typename T> __device__ __forceinline__ Pairs load_pairs(Weights<T> weights, unsigned half) {
+  return weights.same != nullptr ? load_pairs(weights.same, half) : load_pairs(weights.wide, half);
 }
 
 template <typename T> __device__ __forceinline__ void store_pairs(const Pairs &x, T *head, unsigned half) {
@@ -81,7 +87,7 @@ __device__ __forceinline__ void rotate(Pairs &x, const float *cosines, const flo
 
 // The norm of each head, and its rotation. `query` and `key` are the norms' weights [D].
 template <typename T>
-__device__ void rope_norm(T *qkv, const T *query, const T *key, const float *cosines, const float *sines,
+__device__ void rope_norm(T *qkv, Weights<T> query, Weights<T> key, const float *cosines, const float *sines,
                           const unsigned *depths, unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim,
                           float eps) {
   unsigned turned = heads + kv_heads, half = head_dim / 2;
@@ -99,15 +105,17 @@ __device__ void rope_norm(T *qkv, const T *query, const T *key, const float *cos
   store_pairs(x, at, half);
 }
 EXPORT(rope_norm, 256,
-       (T *qkv, const T *query, const T *key, const float *cosines, const float *sines, const unsigned *depths,
-        unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim, float eps),
-       (qkv, query, key, cosines, sines, depths, rows, heads, kv_heads, head_dim, eps))
+       (T *qkv, const T *query, const float *wide_query, const T *key, const float *wide_key, const float *cosines,
+        const float *sines, const unsigned *depths, unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim,
+        float eps),
+       (qkv, Weights<T>{query, wide_query}, Weights<T>{key, wide_key}, cosines, sines, depths, rows, heads, kv_heads,
+        head_dim, eps))
 
 // The gradient by what went into `rope_norm`, in place; a block for each chunk of rows, its warps taking heads in turn.
 // `before` are the rows before norm and rotation. partial [blocks, 2, D] gets what the chunk adds to the gradients of the
 // norms' weights.
 template <typename T>
-__device__ void rope_norm_backward(T *g, const T *before, const T *query, const T *key, const float *cosines,
+__device__ void rope_norm_backward(T *g, const T *before, Weights<T> query, Weights<T> key, const float *cosines,
                                    const float *sines, const unsigned *depths, float *partial, unsigned rows,
                                    unsigned heads, unsigned kv_heads, unsigned head_dim, float eps, unsigned chunk) {
   DYNAMIC_SHARED(memory);
@@ -151,7 +159,8 @@ __device__ void rope_norm_backward(T *g, const T *before, const T *query, const 
   }
 }
 EXPORT(rope_norm_backward, 256,
-       (T *g, const T *before, const T *query, const T *key, const float *cosines, const float *sines,
-        const unsigned *depths, float *partial, unsigned rows, unsigned heads, unsigned kv_heads, unsigned head_dim,
-        float eps, unsigned chunk),
-       (g, before, query, key, cosines, sines, depths, partial, rows, heads, kv_heads, head_dim, eps, chunk))
+       (T *g, const T *before, const T *query, const float *wide_query, const T *key, const float *wide_key,
+        const float *cosines, const float *sines, const unsigned *depths, float *partial, unsigned rows, unsigned heads,
+        unsigned kv_heads, unsigned head_dim, float eps, unsigned chunk),
+       (g, before, Weights<T>{query, wide_query}, Weights<T>{key, wide_key}, cosines, sines, depths, partial, rows,
+        heads, kv_heads, head_dim, eps, chunk))

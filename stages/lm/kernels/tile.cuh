@@ -86,7 +86,7 @@ inline void load_matrices(bf16 *to, const bf16 *row, bool transposed) {
   int g = emulator::lane() / 4, t = emulator::lane() % 4;
   for (int i = 0; i < 8; i++) {
     int major = transposed ? 2 * t + i % 2 : g, minor = transposed ? g : 2 * t + i % 2;
-    emulator::move(&row, rows[i / 2 * 8 + major], sizeof(row));
+    memcpy(&row, rows[i / 2 * 8 + major], sizeof(row));
     to[i] = row[minor];
   }
 }
@@ -99,9 +99,9 @@ inline void multiply(float (&c)[4], const FragmentA<bf16> &a, const FragmentB<bf
   int lane = emulator::lane();
   for (int k = 0; k < 16; k++)
     for (int i = 0; i < 4; i++) {
-      emulator::move(&other, slots[lane / 4 * 4 + k % 8 / 2], sizeof(other));
+      memcpy(&other, slots[lane / 4 * 4 + k % 8 / 2], sizeof(other));
       float left = widen(other.a.x[k / 8 * 4 + i / 2 * 2 + k % 2]);
-      emulator::move(&other, slots[(lane % 4 * 2 + i % 2) * 4 + k % 8 / 2], sizeof(other));
+      memcpy(&other, slots[(lane % 4 * 2 + i % 2) * 4 + k % 8 / 2], sizeof(other));
       c[i] += left * widen(other.b.x[k / 8 * 2 + k % 2]);
     }
 }

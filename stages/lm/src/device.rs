@@ -56,6 +56,18 @@ pub fn gpu_memory(device: &Device) -> Result<Option<(u64, u64)>> {
     }
 }
 
+/// What makes a device slow whatever it computes, where there is something.
+pub fn device_warning(device: &Device) -> Option<&'static str> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) if !crate::ops::cuda::allocates_ahead(device) => Some(
+            "the driver of this GPU gives memory only after all work is done (no asynchronous allocation, as on some \
+             virtual GPUs): everything takes several times as long there",
+        ),
+        _ => None,
+    }
+}
+
 /// Runs something that may panic in a library; `None` where it did. The panic prints nothing.
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
     caught(work).ok()

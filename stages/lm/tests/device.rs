@@ -125,8 +125,9 @@ fn same_bytes() {
     }
 }
 
-/// Greedy tokens are those of the CPU. So are sampled ones from the same seeds, whether tokens are chosen on the device
-/// or (`top_p`) on the host, but for one response where rounding may have tipped a choice.
+/// Greedy tokens are those of the CPU, but where two tokens are equally likely there, within 1e-3 of their
+/// log-probabilities. So are sampled ones from the same seeds, whether tokens are chosen on the device or (`top_p`) on
+/// the host, but for one response where rounding may have tipped a choice.
 #[test]
 fn generation() {
     let Some(device) = device() else { return };
@@ -143,13 +144,39 @@ fn generated(device: &Device, temperature: f64, top_p: Option<f64>, most: usize)
         let prompts: Vec<&[u32]> =
             rows(&numbers).iter().step_by(9).map(|row| &row.prompt_ids[..]).filter(|ids| !ids.is_empty()).collect();
         let requests: Vec<_> = prompts.iter().map(|ids| GenerateRequest { ids, seeds: vec![1] }).collect();
-        let on = |device: &Device| {
-            let decoder = Decoder::load(&oracle(model), device).unwrap();
+        let on_cpu = Decoder::load(&oracle(model), &Device::Cpu).unwrap();
+        let on = |decoder: &Decoder| {
             let all = decoder.generate(&text, &requests, &rules, 4096).unwrap();
             all.iter().map(|samples| samples[0].ids.clone()).collect::<Vec<_>>()
         };
-        let (got, want) = (on(device), on(&Device::Cpu));
-        let other = got.iter().zip(&want).filter(|(got, want)| got != want).count();
+        let (got, want) = (on(&Decoder::load(&oracle(model), device).unwrap()), on(&on_cpu));
+        let differ = |((prompt, got), want): &((&&[u32], &Vec<u32>), &Vec<u32>)| {
+            got != want && !(temperature == 0.0 && nearly_tied(&on_cpu, prompt, got, want))
+        };
+        let other = prompts.iter().zip(&got).zip(&want).filter(differ).count();
         assert!(other <= most, "{model}, {temperature}, {top_p:?}: {other} of {} differ", want.len());
     }
+}
+
+/// True where two greedy responses part at tokens that are equally likely to the decoder, within 1e-3.
+fn nearly_tied(decoder: &Decoder, prompt: &[u32], one: &[u32], other: &[u32]) -> bool {
+    let Some(at) = one.iter().zip(other).position(|(a, b)| a != b) else { return false };
+    let upto =
+        |response: &[u32]| Sequence::new(prompt.iter().chain(&response[..=at]).copied().collect(), prompt.len() + at);
+    let (one, other) = (upto(one), upto(other));
+    let scores = decoder.score(&[&one, &other], false, 4096).unwrap();
+    println!("responses part after {at} tokens: {} and {}", scores[0].response, scores[1].response);
+    (scores[0].response - scores[1].response).abs() < 1e-3
+}
+
+/// A near-tie is one, and any other difference is not.
+#[test]
+fn near_ties_differ_from_errors() {
+    let decoder = Decoder::load(&oracle("llama"), &Device::Cpu).unwrap();
+    let numbers = numbers("llama");
+    let row = rows(&numbers)[0];
+    let mut other = row.completion_ids.clone();
+    assert!(!nearly_tied(&decoder, &row.prompt_ids, &row.completion_ids, &other), "no difference");
+    other[1] = (other[1] + 1) % 600;
+    assert!(!nearly_tied(&decoder, &row.prompt_ids, &row.completion_ids, &other), "another token");
 }

@@ -5,12 +5,13 @@ use lm::{Decoder, Device, Dtype};
 
 use crate::error::lm_error;
 
-/// Opens the device of the run; warns where a precision is slow there.
+/// Opens the device of the run; warns where it or a precision is slow there.
 ///
 /// # Errors
 /// When there is no such device.
 pub fn open_device(context: &Context<'_>, dtype: Dtype) -> Result<Device> {
     let device = lm::open_device(context.device).map_err(lm_error)?;
+    lm::device_warning(&device).into_iter().for_each(|text| context.warn(text));
     dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
     Ok(device)
 }

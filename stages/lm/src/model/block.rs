@@ -5,7 +5,7 @@ use crate::model::family::{Activation, HeadNorms};
 use crate::model::forest::Forest;
 use crate::model::parameter::{Linear, Norm, Parameter};
 use crate::model::rope::QueryScale;
-use crate::ops::attention::{Shape, Tile};
+use crate::ops::attention::{Shape, Tiles};
 use crate::ops::rope::{HeadNorm, HeadNormGradients, RopeTables, SavedHeadNorm};
 use crate::ops::{attention, attention_backward, embed, geglu, query_scale, rope, swiglu, whole_norm};
 use crate::{Error, Result};
@@ -84,7 +84,7 @@ pub(crate) struct RowContext<'a> {
     pub tables: &'a RopeTables,
     /// The position of each row.
     pub depths: &'a [u32],
-    pub tiles: &'a [Tile],
+    pub tiles: &'a Tiles,
 }
 
 impl Block {

@@ -5,7 +5,7 @@
 
 use crate::model::block::RowContext;
 use crate::model::forest::{Span, Want};
-use crate::ops::attention::{self, Tile, tiles};
+use crate::ops::attention::{self, Tile, Tiles, tiles};
 use crate::ops::{embed, head, linear};
 use crate::{DType, Decoder, Error, Result, Sequence};
 use candle_core::Tensor;
@@ -170,7 +170,7 @@ impl Decoder {
             return Err(Error::internal("a sample was extended twice in one call"));
         }
         let tables = self.tables(depths.iter().max().map_or(1, |&depth| depth as usize + 1), cache.long)?;
-        let context = RowContext { tables: &tables, depths: &depths, tiles: &new_tiles };
+        let context = RowContext { tables: &tables, depths: &depths, tiles: &Tiles::new(new_tiles) };
         let ids: Vec<u32> = tokens.iter().map(|&(_, id)| id).collect();
         let mut x = self.embedded(&ids)?;
         for (block, (keys, values)) in self.blocks.iter().zip(&cache.layers) {

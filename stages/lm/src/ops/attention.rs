@@ -68,8 +68,34 @@ pub(crate) struct Tile {
     pub keys: Vec<Span>,
 }
 
-/// The tiles of a forest, in the order of their rows.
-pub(crate) fn tiles(forest: &Forest) -> Vec<Tile> {
+/// Tiles in the order of their rows, and what a GPU needs of them, which all blocks of a model share.
+#[derive(Debug)]
+pub(crate) struct Tiles {
+    all: Vec<Tile>,
+    #[cfg(any(feature = "cuda", test))]
+    pub plan: cuda::attention::Plan,
+}
+
+impl Tiles {
+    pub fn new(all: Vec<Tile>) -> Tiles {
+        Tiles {
+            all,
+            #[cfg(any(feature = "cuda", test))]
+            plan: cuda::attention::Plan::default(),
+        }
+    }
+}
+
+impl std::ops::Deref for Tiles {
+    type Target = [Tile];
+
+    fn deref(&self) -> &[Tile] {
+        &self.all
+    }
+}
+
+/// The tiles of a forest.
+pub(crate) fn tiles(forest: &Forest) -> Tiles {
     let mut tiles = Vec::new();
     for segment in &forest.segments {
         let own = segment.own;
@@ -81,7 +107,7 @@ pub(crate) fn tiles(forest: &Forest) -> Vec<Tile> {
             tiles.push(Tile { queries, keys });
         }
     }
-    tiles
+    Tiles::new(tiles)
 }
 
 /// The parts of the key spans that some query of the tile sees, and their number of rows.
@@ -102,12 +128,12 @@ pub(crate) fn visible(tile: &Tile, shape: &Shape) -> (Vec<Span>, usize) {
 
 /// Attention of packed rows q | k | v [T, (A + 2 G) D]: gives the output [T, A D] and, where asked for, the
 /// log-sum-exp of each row's scores [T, A], which the backward needs.
-pub(crate) fn forward(qkv: &Tensor, tiles: &[Tile], shape: &Shape, lse: bool) -> Result<(Tensor, Option<Tensor>)> {
+pub(crate) fn forward(qkv: &Tensor, tiles: &Tiles, shape: &Shape, lse: bool) -> Result<(Tensor, Option<Tensor>)> {
     match kernel_for(&[qkv]) {
         Kernel::F32 => packed_on_cpu::<f32>(qkv, tiles, shape, lse),
         Kernel::F64 => packed_on_cpu::<f64>(qkv, tiles, shape, lse),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape) => cuda::attention::packed(qkv, tiles, shape, lse),
+        Kernel::Cuda if cuda::attention::fits(shape, qkv.dtype()) => cuda::attention::packed(qkv, tiles, shape, lse),
         _ => {
             let (width, keys) = (shape.query_width(), shape.key_width());
             let q = qkv.narrow(D::Minus1, 0, width)?;
@@ -119,12 +145,12 @@ pub(crate) fn forward(qkv: &Tensor, tiles: &[Tile], shape: &Shape, lse: bool) ->
 }
 
 /// Attention of the queries of new rows q | k | v [T, (A + 2 G) D] over cached keys and values [C, G D]: [T, A D].
-pub(crate) fn forward_cached(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &[Tile], shape: &Shape) -> Result<Tensor> {
+pub(crate) fn forward_cached(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &Tiles, shape: &Shape) -> Result<Tensor> {
     match kernel_for(&[qkv, k, v]) {
         Kernel::F32 => cached_on_cpu::<f32>(qkv, k, v, tiles, shape),
         Kernel::F64 => cached_on_cpu::<f64>(qkv, k, v, tiles, shape),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape) => cuda::attention::cached(qkv, k, v, tiles, shape),
+        Kernel::Cuda if cuda::attention::fits(shape, qkv.dtype()) => cuda::attention::cached(qkv, k, v, tiles, shape),
         _ => {
             let q = qkv.narrow(D::Minus1, 0, shape.query_width())?;
             Ok(forward_plain(&q, k, v, tiles, shape)?.0)

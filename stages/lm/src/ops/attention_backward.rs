@@ -5,7 +5,7 @@
 //! result does not depend on who computed which branch.
 
 use crate::model::forest::{Forest, Span};
-use crate::ops::attention::{Rows, Shape, Tile, score, visible};
+use crate::ops::attention::{Rows, Shape, Tile, Tiles, score, visible};
 use crate::ops::attention::{plain_again, plain_keys, plain_queries, plain_rows};
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
@@ -34,12 +34,12 @@ pub(crate) struct Saved<'a> {
 ///
 /// With P = exp(scale q k^T - lse): dV = P^T dO, dS = scale P (dO V^T - rowsum(dO O)), dQ = dS K, dK = dS^T Q. Where
 /// scores are bounded, P = exp(cap t - lse), t = tanh(scale q k^T / cap), and dS has the factor 1 - t^2.
-pub(crate) fn backward(saved: &Saved, g: &Tensor, forest: &Forest, tiles: &[Tile], shape: &Shape) -> Result<Tensor> {
+pub(crate) fn backward(saved: &Saved, g: &Tensor, forest: &Forest, tiles: &Tiles, shape: &Shape) -> Result<Tensor> {
     match kernel_for(&[saved.qkv, saved.out, saved.lse, g]) {
         Kernel::F32 => backward_on_cpu::<f32>(saved, g, forest, tiles, shape),
         Kernel::F64 => backward_on_cpu::<f64>(saved, g, forest, tiles, shape),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape) => cuda::attention::backward(saved, g, tiles, shape),
+        Kernel::Cuda if cuda::attention::fits(shape, g.dtype()) => cuda::attention::backward(saved, g, tiles, shape),
         _ => backward_plain(saved, g, tiles, shape),
     }
 }

@@ -1,7 +1,8 @@
-//! The gated activation of the feed-forward part of Gemma: gelu(gate) * up, gelu by tanh. On a GPU it is composed of
-//! tensor operations.
+//! The gated activation of the feed-forward part of Gemma: gelu(gate) * up, gelu by tanh.
 
 use crate::Result;
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda::gated::{self, Gate};
 use crate::ops::real::{Real, vectorised};
 use crate::ops::{Kernel, kernel_for, rows_per_task, tensor, view};
 use candle_core::{D, DType, Tensor};
@@ -19,7 +20,9 @@ pub(crate) fn forward(gate_up: &Tensor) -> Result<Tensor> {
     match kernel_for(&[gate_up]) {
         Kernel::F32 => forward_on_cpu::<f32>(gate_up),
         Kernel::F64 => forward_on_cpu::<f64>(gate_up),
-        _ => {
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => gated::forward(Gate::Gelu, gate_up),
+        Kernel::Plain => {
             let (gate, up) = plain_halves(gate_up)?;
             Ok(((&gate * plain_sigmoid(&gate)?)? * up)?.to_dtype(gate_up.dtype())?)
         }
@@ -74,7 +77,9 @@ pub(crate) fn backward(gate_up: &Tensor, g: &Tensor) -> Result<(Tensor, Tensor)>
     match kernel_for(&[gate_up, g]) {
         Kernel::F32 => backward_on_cpu::<f32>(gate_up, g),
         Kernel::F64 => backward_on_cpu::<f64>(gate_up, g),
-        _ => {
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda => gated::backward(Gate::Gelu, gate_up, g),
+        Kernel::Plain => {
             let (gate, up) = plain_halves(gate_up)?;
             let g = g.to_dtype(gate.dtype())?;
             let s = plain_sigmoid(&gate)?;

@@ -45,9 +45,9 @@ impl Form {
 /// Values of a chunk of rows that may be kept between forward and backward, so that its logits are not computed again.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    /// exp(z - m) [C, V], m the largest logit of a row.
+    /// exp(z - m) [C, V]: m is the largest logit of a row, or on a GPU its log-sum-exp.
     exponentials: Tensor,
-    /// m of each row.
+    /// m of each row, on a CPU.
     largest: Vec<f64>,
 }
 
@@ -62,13 +62,13 @@ pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target], form: For
         Kernel::F32 => forward_on_cpu::<f32>(h, weight, targets, form, None),
         Kernel::F64 => forward_on_cpu::<f64>(h, weight, targets, form, None),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if form.cap.is_none() => cuda::head::forward(h, weight, targets),
-        _ => forward_plain(h, weight, targets, form.cap),
+        Kernel::Cuda => cuda::head::forward(h, weight, targets, form.cap, None),
+        Kernel::Plain => forward_plain(h, weight, targets, form.cap),
     }
 }
 
-/// The same, and the exponentials of all rows where a CPU kernel computes them: [R, V] numbers. Nothing is kept of
-/// bounded logits, whose gradient needs more.
+/// The same, and what kernels keep of all rows: [R, V] numbers. Nothing is kept of bounded logits, whose gradient needs
+/// more.
 pub(crate) fn forward_keeping(
     h: &Tensor,
     weight: &Tensor,
@@ -79,6 +79,13 @@ pub(crate) fn forward_keeping(
     let scores = match kernel_for(&[h, weight]) {
         Kernel::F32 if form.cap.is_none() => forward_on_cpu::<f32>(h, weight, targets, form, Some(&mut kept)),
         Kernel::F64 if form.cap.is_none() => forward_on_cpu::<f64>(h, weight, targets, form, Some(&mut kept)),
+        #[cfg(any(feature = "cuda", test))]
+        Kernel::Cuda if form.cap.is_none() => {
+            let mut shares = Vec::new();
+            let scores = cuda::head::forward(h, weight, targets, None, Some(&mut shares));
+            kept.extend(shares.into_iter().map(|exponentials| Kept { exponentials, largest: Vec::new() }));
+            scores
+        }
         _ => forward(h, weight, targets, form),
     };
     Ok((scores?, kept))
@@ -215,8 +222,11 @@ pub(crate) fn backward(
         Kernel::F32 => backward_on_cpu::<f32>(h, weight, targets, (lse, kept), g, weight_gradient, form),
         Kernel::F64 => backward_on_cpu::<f64>(h, weight, targets, (lse, kept), g, weight_gradient, form),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if form.cap.is_none() => cuda::head::backward(h, weight, targets, lse, g, weight_gradient),
-        _ => backward_plain(h, weight, targets, lse, g, weight_gradient, form.cap),
+        Kernel::Cuda => {
+            let kept = kept.into_iter().map(|kept| kept.exponentials).collect();
+            cuda::head::backward(h, weight, targets, (lse, kept), g, weight_gradient, form.cap)
+        }
+        Kernel::Plain => backward_plain(h, weight, targets, lse, g, weight_gradient, form.cap),
     }
 }
 

@@ -16,8 +16,8 @@ pub(crate) fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, 
         Kernel::F32 => forward_on_cpu::<f32>(x, weight, eps),
         Kernel::F64 => forward_on_cpu::<f64>(x, weight, eps),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if weight.dtype() == x.dtype() => cuda::norm::forward(x, weight, eps),
-        _ => forward_plain(x, weight, eps),
+        Kernel::Cuda => cuda::norm::forward(x, weight, eps),
+        Kernel::Plain => forward_plain(x, weight, eps),
     }
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn again(x: &Tensor, weight: &Tensor, rms_inverse: &Tensor) -> Result
         Kernel::F32 => again_on_cpu::<f32>(x, weight, rms_inverse),
         Kernel::F64 => again_on_cpu::<f64>(x, weight, rms_inverse),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if weight.dtype() == x.dtype() => cuda::norm::again(x, weight, rms_inverse),
+        Kernel::Cuda => cuda::norm::again(x, weight, rms_inverse),
         _ => {
             let wide = wide(x)?;
             let scaled = x.to_dtype(wide)?.broadcast_mul(&rms_inverse.unsqueeze(D::Minus1)?)?;
@@ -115,9 +115,7 @@ pub(crate) fn backward(
         Kernel::F32 => backward_on_cpu::<f32>(x, weight, rms_inverse, g, onto, weight_gradient),
         Kernel::F64 => backward_on_cpu::<f64>(x, weight, rms_inverse, g, onto, weight_gradient),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if weight.dtype() == x.dtype() => {
-            cuda::norm::backward(x, weight, rms_inverse, g, onto.as_ref(), weight_gradient)
-        }
+        Kernel::Cuda => cuda::norm::backward(x, weight, rms_inverse, g, onto.as_ref(), weight_gradient),
         _ => {
             let dtype = wide(x)?;
             let (x_wide, g_wide) = (x.to_dtype(dtype)?, g.to_dtype(dtype)?);

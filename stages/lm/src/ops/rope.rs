@@ -84,11 +84,10 @@ pub(crate) struct HeadNorm<'a> {
     pub eps: f64,
 }
 
-/// True where the kernels of a GPU serve: heads are rotated as a whole, norms have weights in the dtype of the states.
+/// True where the kernels of a GPU serve: heads with norms are rotated as a whole.
 #[cfg(any(feature = "cuda", test))]
-fn cuda_fits(qkv: &Tensor, shape: &Shape, norm: Option<HeadNorm>, table: &RopeTable) -> bool {
-    let whole = 2 * table.pairs() == shape.head_dim;
-    cuda::attention::fits(shape) && whole && norm.is_none_or(|norm| norm.query.dtype() == qkv.dtype())
+fn cuda_fits(shape: &Shape, norm: bool, table: &RopeTable) -> bool {
+    !norm || (2 * table.pairs() == shape.head_dim && shape.head_dim <= cuda::rope::MOST_NORMED)
 }
 
 /// Rotates the queries and keys of q | k | v [T, (A + 2 G) D] by the position of each row, after their norm where the
@@ -103,7 +102,7 @@ pub(crate) fn forward(
     let mut all = vec![&qkv, &table.cos, &table.sin];
     all.extend(norm.iter().flat_map(|norm| [norm.query, norm.key]));
     #[cfg(any(feature = "cuda", test))]
-    let fits = cuda_fits(&qkv, shape, norm, table);
+    let fits = cuda_fits(shape, norm.is_some(), table);
     match kernel_for(&all) {
         Kernel::F32 => forward_on_cpu::<f32>(&qkv, shape, norm, table, depths)?,
         Kernel::F64 => forward_on_cpu::<f64>(&qkv, shape, norm, table, depths)?,
@@ -246,7 +245,7 @@ pub(crate) fn backward(
         all.extend(norm.gradients.key);
     }
     #[cfg(any(feature = "cuda", test))]
-    let fits = cuda_fits(&g, shape, norm.map(|saved| saved.norm), table);
+    let fits = cuda_fits(shape, norm.is_some(), table);
     match kernel_for(&all) {
         Kernel::F32 => backward_on_cpu::<f32>(&g, shape, norm, table, depths)?,
         Kernel::F64 => backward_on_cpu::<f64>(&g, shape, norm, table, depths)?,

@@ -2,7 +2,7 @@
 
 use crate::Result;
 #[cfg(any(feature = "cuda", test))]
-use crate::ops::cuda;
+use crate::ops::cuda::gated::{self, Gate};
 use crate::ops::real::{Real, vectorised};
 use crate::ops::{Kernel, kernel_for, rows_per_task, tensor, view};
 use candle_core::{D, Tensor};
@@ -16,7 +16,7 @@ pub(crate) fn forward(gate_up: &Tensor) -> Result<Tensor> {
         Kernel::F32 => forward_on_cpu::<f32>(gate_up),
         Kernel::F64 => forward_on_cpu::<f64>(gate_up),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda => cuda::swiglu::forward(gate_up),
+        Kernel::Cuda => gated::forward(Gate::Silu, gate_up),
         Kernel::Plain => {
             let width = gate_up.dim(D::Minus1)? / 2;
             let (gate, up) = (gate_up.narrow(D::Minus1, 0, width)?, gate_up.narrow(D::Minus1, width, width)?);
@@ -57,7 +57,7 @@ pub(crate) fn backward(gate_up: &Tensor, g: &Tensor) -> Result<(Tensor, Tensor)>
         Kernel::F32 => backward_on_cpu::<f32>(gate_up, g),
         Kernel::F64 => backward_on_cpu::<f64>(gate_up, g),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda => cuda::swiglu::backward(gate_up, g),
+        Kernel::Cuda => gated::backward(Gate::Silu, gate_up, g),
         Kernel::Plain => {
             let width = gate_up.dim(D::Minus1)? / 2;
             let (gate, up) = (gate_up.narrow(D::Minus1, 0, width)?, gate_up.narrow(D::Minus1, width, width)?);

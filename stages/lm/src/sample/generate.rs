@@ -173,7 +173,7 @@ impl Run<'_> {
         let largest = waiting.iter().map(|(request, _)| room(*request) - 1).max().unwrap_or(0);
         let sample_rows = all_rows.min(budget_tokens.saturating_sub(prompt_rows)).max(largest);
         let (mut cache, first_logits) = self.decoder.prefill(&prompts, sample_rows)?;
-        let first_logits = Logits::new(&first_logits, self.rules)?;
+        let first_logits = Logits::new(&first_logits)?;
         let most = (LOGITS / self.decoder.config().vocab_size).max(1);
 
         let mut growing: Vec<Growing> = Vec::new();
@@ -203,7 +203,7 @@ impl Run<'_> {
             }
             let tokens = growing.iter().map(|one| Ok((slot_of(one)?, *one.ids.last().expect("it has begun"))));
             let tokens = tokens.collect::<Result<Vec<_>>>()?;
-            let logits = Logits::new(&self.decoder.extend(&mut cache, &tokens)?, self.rules)?;
+            let logits = Logits::new(&self.decoder.extend(&mut cache, &tokens)?)?;
             let rows = (0..growing.len()).collect::<Vec<_>>();
             self.choose(&mut growing, &logits, &rows)?;
             let stepped = std::mem::take(&mut growing);

@@ -37,21 +37,19 @@ pub struct SamplingRules {
 pub(crate) enum Logits {
     /// On the host.
     Here(Vec<Vec<f32>>),
-    /// On a GPU, in f32. What `top_k` and `top_p` leave is found on the host only.
+    /// On a GPU, in f32.
     #[cfg(any(feature = "cuda", test))]
     There(Tensor),
 }
 
 impl Logits {
-    /// The rows of a tensor; they come to the host where the rules ask for it.
-    pub fn new(logits: &Tensor, rules: &SamplingRules) -> Result<Logits> {
+    /// The rows of a tensor, which stay on a GPU.
+    pub fn new(logits: &Tensor) -> Result<Logits> {
         let logits = logits.to_dtype(DType::F32)?;
         #[cfg(any(feature = "cuda", test))]
-        if rules.top_k.is_none() && rules.top_p.is_none_or(|p| p >= 1.0) && kernel_for(&[&logits]) == Kernel::Cuda {
+        if kernel_for(&[&logits]) == Kernel::Cuda {
             return Ok(Logits::There(logits));
         }
-        #[cfg(not(any(feature = "cuda", test)))]
-        let _ = rules;
         Ok(Logits::Here(logits.to_vec2()?))
     }
 }
@@ -111,7 +109,9 @@ impl SamplingRules {
                 let draw = |random| if self.temperature == 0.0 { 0.0 } else { uniform(random) };
                 let uniforms = random.into_iter().map(draw).collect();
                 let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-                let chosen = cuda::sampling::choose(all, &rows, uniforms, self.temperature)?;
+                // More than all is all.
+                let top_k = self.top_k.filter(|&k| u32::try_from(k).is_ok());
+                let chosen = cuda::sampling::choose(all, &rows, uniforms, self.temperature, (top_k, self.top_p))?;
                 Ok(chosen.into_iter().map(|(token, logp)| Choice { token, logp }).collect())
             }
         }
@@ -304,11 +304,20 @@ mod tests {
         logits[2 * vocab + 5] = f32::NAN;
         let logits = Tensor::from_vec(logits, (rows, vocab), &candle_core::Device::Cpu).unwrap();
         let order: Vec<usize> = (0..rows).chain([4, 4, 0]).collect();
-        for temperature in [0.0, 0.3, 1.0] {
-            let rules = rules(temperature, None, None);
+        for (temperature, top_k, top_p) in [
+            (0.0, None, None),
+            (0.3, None, None),
+            (1.0, None, None),
+            (0.0, Some(3), Some(0.5)),
+            (1.0, Some(5), None),
+            (0.8, None, Some(0.7)),
+            (1.5, Some(40), Some(0.6)),
+            (1.0, Some(701), Some(1.0)),
+        ] {
+            let rules = rules(temperature, top_k, top_p);
             let all = |there: bool| {
                 let mut random: Vec<_> = (0..order.len() as u64).map(ChaCha12Rng::seed_from_u64).collect();
-                let logits = Logits::new(&logits, &rules).unwrap();
+                let logits = Logits::new(&logits).unwrap();
                 assert_eq!(matches!(logits, Logits::There(_)), there);
                 rules.choose_from(&logits, &order, random.iter_mut().collect()).unwrap()
             };

@@ -1,8 +1,9 @@
 // As much of CUDA as the kernels use, in plain C++: the threads of a block are fibers on one system thread that take
 // turns at barriers and shuffles. It finds what goes wrong on a GPU by chance there: a missing barrier (the order of
 // the threads is reversed in every other block), a barrier that some threads never reach, shared memory that is read
-// before it is written (it starts as NaN) or beyond its end, asynchronous copies that are not waited for, addresses that
-// are not aligned, and arguments that do not fit a kernel's signature.
+// before it is written (it starts as NaN in each block) or beyond its end, asynchronous copies that are not waited for,
+// addresses that are not aligned, more shared memory than any supported GPU has, and threads or arguments that do not fit
+// a kernel's declaration. `watch.cpp` looks at each access besides.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -25,10 +26,12 @@
 #define __forceinline__ inline
 #define __noinline__ inline
 #define __restrict__
-#define __shared__ static
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
-#define DYNAMIC_SHARED(name) unsigned char *name = emulator::block.shared
+#define DYNAMIC_SHARED(name) unsigned char *name = emulator::block.shared.data()
+#define SHARED(type, name, dims)                                                                                       \
+  static char key_of_##name;                                                                                          \
+  auto &name = emulator::shared_array<type dims>(&key_of_##name)
 
 struct Dim {
   unsigned x, y, z;
@@ -59,27 +62,35 @@ template <> inline bf16 narrow<bf16>(float x) {
   return bf16{uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 
-// Built with ThreadSanitizer, the same finds races: each thread of a block is a fiber to it, __syncthreads orders what is
-// before and after, and shuffles order nothing. What the emulator itself does is not looked at.
-#ifdef __SANITIZE_THREAD__
-extern "C" {
-void *__tsan_get_current_fiber(void);
-void *__tsan_create_fiber(unsigned);
-void __tsan_switch_to_fiber(void *, unsigned);
-void __tsan_acquire(void *);
-void __tsan_release(void *);
+inline unsigned float_bits(float x) {
+  unsigned bits;
+  memcpy(&bits, &x, 4);
+  return bits;
 }
-#define UNCHECKED __attribute__((no_sanitize("thread")))
+
+// Built with WATCHED, what each thread reads and writes is told to `watch.cpp`.
+#ifdef WATCHED
+extern "C" {
+void watch_launch(const char *kernel);
+void watch_block();
+void watch_thread(unsigned thread, unsigned epoch);
+void watch_shared(const void *start, size_t bytes);
+void watch_read(const void *at, size_t bytes);
+void watch_write(const void *at, size_t bytes);
+}
 #else
-#define UNCHECKED
+inline void watch_launch(const char *) {}
+inline void watch_block() {}
+inline void watch_thread(unsigned, unsigned) {}
+inline void watch_shared(const void *, size_t) {}
+inline void watch_read(const void *, size_t) {}
+inline void watch_write(const void *, size_t) {}
 #endif
 
 namespace emulator {
 
 struct Barrier {
-  volatile unsigned arrived = 0, generation = 0;
-  // Addresses for ThreadSanitizer, of even and odd generations.
-  char order[2];
+  unsigned arrived = 0, generation = 0;
 };
 
 // One slot per lane for what a warp exchanges; two sets in turn, so that nobody overwrites what others still read.
@@ -103,26 +114,41 @@ struct Fiber {
   unsigned turn = 0;
   ucontext_t start;
   jmp_buf at;
-  void *known = nullptr; // to ThreadSanitizer
   std::vector<unsigned char> stack;
+};
+
+// An array of a kernel in shared memory, by the address of its declaration.
+struct Array {
+  const void *key;
+  std::vector<unsigned char> memory;
 };
 
 struct Block {
   Dim index, grid, size;
-  unsigned char *shared = nullptr;
+  // Dynamic, with a guard behind it; and that of arrays.
+  std::vector<unsigned char> shared;
+  std::vector<Array> arrays;
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
   Barrier barrier;
+  // Barriers so far that order what is before and after.
+  unsigned epoch = 0;
   Fiber *current = nullptr;
   jmp_buf scheduler;
   std::function<void()> body;
-  volatile size_t progress = 0;
-  // For ThreadSanitizer.
-  ucontext_t outside;
-  void *known = nullptr;
-  char begin, end;
+  size_t progress = 0;
 };
 inline Block block;
+
+// Bytes behind dynamic shared memory that nobody may write to; AddressSanitizer has its own.
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t GUARD = 0;
+#else
+constexpr size_t GUARD = 1024;
+#endif
+
+// Shared memory that a block can have on the smallest GPU that is supported, in bytes: compute capability 8.6.
+constexpr size_t MOST_SHARED = 99 << 10;
 
 // What a kernel did wrong first, or nothing.
 inline const char *faulted = nullptr;
@@ -130,68 +156,65 @@ inline void fault(const char *what) {
   if (faulted == nullptr) faulted = what;
 }
 
-#ifdef __SANITIZE_THREAD__
-UNCHECKED inline void yield() {
-  Fiber *fiber = block.current;
-  __tsan_switch_to_fiber(block.known, 1);
-  swapcontext(&fiber->start, &block.outside);
-}
-inline void before(char *place) { __tsan_release(place); }
-inline void after(char *place) { __tsan_acquire(place); }
-#else
 inline void yield() {
   if (_setjmp(block.current->at) == 0) _longjmp(block.scheduler, 1);
 }
-inline void before(char *) {}
-inline void after(char *) {}
-#endif
 
-// Until `count` have arrived. What they did before is ordered before what they do after where `orders` says so.
-UNCHECKED inline void wait(Barrier &barrier, unsigned count, bool orders) {
+// Until `count` have arrived; true for the one that comes last.
+inline bool wait(Barrier &barrier, unsigned count) {
   unsigned generation = barrier.generation;
-  if (orders) before(&barrier.order[generation % 2]);
-  block.progress = block.progress + 1;
-  unsigned arrived = barrier.arrived + 1;
-  barrier.arrived = arrived;
-  if (arrived == count) {
+  block.progress++;
+  if (++barrier.arrived == count) {
     barrier.arrived = 0;
     barrier.generation = generation + 1;
-  } else {
-    while (barrier.generation == generation) yield();
+    return true;
   }
-  if (orders) after(&barrier.order[generation % 2]);
+  while (*const_cast<volatile unsigned *>(&barrier.generation) == generation) yield();
+  return false;
 }
-// Bytes that only the emulator moves.
-#ifdef __SANITIZE_THREAD__
-UNCHECKED inline void move(void *to, const void *from, size_t bytes) {
-  for (size_t i = 0; i < bytes; i++) static_cast<volatile char *>(to)[i] = static_cast<const volatile char *>(from)[i];
-}
-#else
-inline void move(void *to, const void *from, size_t bytes) { memcpy(to, from, bytes); }
-#endif
 
-UNCHECKED inline unsigned lane() { return block.current->index.x % 32; }
-UNCHECKED inline Warp &warp() { return block.warps[block.current->index.x / 32]; }
+inline unsigned lane() { return block.current->index.x % 32; }
+inline Warp &warp() { return block.warps[block.current->index.x / 32]; }
 
 // What each lane gives, for all lanes of the warp to read until the exchange after the next.
-template <typename T> UNCHECKED unsigned char (*exchange(const T &mine))[64] {
+template <typename T> unsigned char (*exchange(const T &mine))[64] {
   static_assert(sizeof(T) <= 64);
   auto slots = warp().slots[block.current->turn ^= 1];
-  move(slots[lane()], &mine, sizeof(T));
-  wait(warp().barrier, 32, false);
+  memcpy(slots[lane()], &mine, sizeof(T));
+  wait(warp().barrier, 32);
   return slots;
 }
 
-// A fiber runs block after block.
-UNCHECKED inline void enter() {
+// A barrier of a source line. `EMULATOR_CUT`, such as attention.cu:46, names one that orders nothing for `watch.cpp`.
+inline void barrier(const char *file, int line) {
+  static const std::string cut = getenv("EMULATOR_CUT") == nullptr ? "" : getenv("EMULATOR_CUT");
+  if (wait(block.barrier, block.size.x)) {
+    const char *name = strrchr(file, '/');
+    block.epoch += cut != std::string(name == nullptr ? file : name + 1) + ':' + std::to_string(line);
+  }
+  watch_thread(block.current->index.x, block.epoch);
+  // What is still under way may arrive after the barrier too.
+  for (const Copy &copy : block.current->copies) watch_write(copy.to, copy.bytes);
+}
+
+// The array of this block that a declaration stands for.
+template <typename A> A &shared_array(const void *key) {
+  auto found = std::find_if(block.arrays.begin(), block.arrays.end(), [&](const Array &one) { return one.key == key; });
+  if (found == block.arrays.end()) {
+    block.arrays.push_back({key, std::vector<unsigned char>(sizeof(A), 0xff)});
+    found = block.arrays.end() - 1;
+    watch_shared(found->memory.data(), sizeof(A));
+  }
+  return *reinterpret_cast<A *>(found->memory.data());
+}
+
+inline void enter() {
   for (;;) {
-    after(&block.begin);
     block.body();
     if (!block.current->copies.empty()) fault("ends while copies are under way");
     block.current->copies.clear();
-    before(&block.end);
     block.current->done = true;
-    block.progress = block.progress + 1;
+    block.progress++;
     yield();
   }
 }
@@ -208,38 +231,37 @@ inline void prepare(Fiber &fiber) {
 }
 
 // Runs the fibers of a block to their end; false where they wait for each other forever.
-UNCHECKED inline bool run_block(unsigned threads, bool reversed) {
+inline bool run_block(unsigned threads, bool reversed) {
   // Contexts point into themselves and cannot be moved.
   block.fibers.reserve(1024);
   if (block.fibers.size() < threads) block.fibers.resize(threads);
   block.warps.assign((threads + 31) / 32, Warp());
   block.barrier = Barrier();
+  block.epoch = 0;
+  watch_block();
+  // Arrays are kept where they are: they move when one is added, which the vectors of their memory do not.
+  for (Array &one : block.arrays) {
+    memset(one.memory.data(), 0xff, one.memory.size());
+    watch_shared(one.memory.data(), one.memory.size());
+  }
+  memset(block.shared.data(), 0xff, block.shared.size());
+  watch_shared(block.shared.data(), block.shared.size() - GUARD);
   for (unsigned i = 0; i < threads; i++) {
     block.fibers[i].index = {i, 0, 0};
     block.fibers[i].done = false;
     block.fibers[i].turn = 0;
   }
-  before(&block.begin);
   for (size_t before = size_t(-1); before != block.progress;) {
     before = block.progress;
     for (volatile unsigned i = 0; i < threads; i = i + 1) {
       Fiber &fiber = block.fibers[reversed ? threads - 1 - i : i];
       if (fiber.done) continue;
       block.current = &fiber;
-#ifdef __SANITIZE_THREAD__
-      if (block.known == nullptr) block.known = __tsan_get_current_fiber();
-      if (!fiber.started) {
-        prepare(fiber);
-        fiber.known = __tsan_create_fiber(0);
-      }
-      __tsan_switch_to_fiber(fiber.known, 1);
-      swapcontext(&block.outside, &fiber.start);
-#else
+      watch_thread(fiber.index.x, block.epoch);
       if (_setjmp(block.scheduler) != 0) continue;
       if (fiber.started) _longjmp(fiber.at, 1);
       prepare(fiber);
       setcontext(&fiber.start);
-#endif
     }
   }
   for (unsigned i = 0; i < threads; i++) {
@@ -247,7 +269,6 @@ UNCHECKED inline bool run_block(unsigned threads, bool reversed) {
     block.fibers.clear(); // They are stuck in the middle of their work.
     return false;
   }
-  after(&block.end);
   return true;
 }
 
@@ -261,6 +282,8 @@ template <typename A> constexpr char kind() {
 
 struct Kernel {
   std::string kinds;
+  // Of each block, by its declaration.
+  unsigned threads;
   std::function<void(void **)> call;
 };
 inline std::map<std::string, Kernel> &kernels() {
@@ -271,8 +294,8 @@ template <typename... A, size_t... I> void call(void (*f)(A...), void **args, st
   f(*static_cast<A *>(args[I])...);
 }
 struct Register {
-  template <typename... A> Register(const char *name, void (*f)(A...)) {
-    kernels()[name] = {{kind<A>()...}, [f](void **args) { call(f, args, std::index_sequence_for<A...>{}); }};
+  template <typename... A> Register(const char *name, unsigned threads, void (*f)(A...)) {
+    kernels()[name] = {{kind<A>()...}, threads, [f](void **args) { call(f, args, std::index_sequence_for<A...>{}); }};
   }
 };
 
@@ -285,11 +308,19 @@ template <int BYTES> void copy_ahead(void *to, const void *from, bool there) {
   if (reinterpret_cast<uintptr_t>(to) % BYTES != 0 || (there && reinterpret_cast<uintptr_t>(from) % BYTES != 0))
     emulator::fault("copies to or from an address that is no multiple of the size");
   memset(to, 0xff, BYTES);
+  watch_write(to, BYTES);
   emulator::block.current->copies.push_back({to, from, BYTES, there});
 }
 inline void await_copies() {
-  for (const emulator::Copy &copy : emulator::block.current->copies)
-    copy.there ? (void)memcpy(copy.to, copy.from, copy.bytes) : (void)memset(copy.to, 0, copy.bytes);
+  for (const emulator::Copy &copy : emulator::block.current->copies) {
+    if (copy.there) {
+      memcpy(copy.to, copy.from, copy.bytes);
+      watch_read(copy.from, copy.bytes);
+    } else {
+      memset(copy.to, 0, copy.bytes);
+    }
+    watch_write(copy.to, copy.bytes);
+  }
   emulator::block.current->copies.clear();
 }
 
@@ -297,21 +328,16 @@ inline void await_copies() {
 #define blockIdx (emulator::block.index)
 #define blockDim (emulator::block.size)
 #define gridDim (emulator::block.grid)
-#define REGISTER(symbol) static emulator::Register registered(#symbol, symbol);
+#define REGISTER(symbol, threads) static emulator::Register registered(#symbol, threads, symbol);
 
-inline void __syncthreads() { emulator::wait(emulator::block.barrier, emulator::block.size.x, true); }
-inline void __syncwarp() { emulator::wait(emulator::warp().barrier, 32, true); }
-template <typename T> UNCHECKED T __shfl_sync(unsigned, T x, int source) {
+#define __syncthreads() emulator::barrier(__FILE__, __LINE__)
+template <typename T> T __shfl_sync(unsigned, T x, int source) {
   auto slots = emulator::exchange(x);
-  emulator::move(&x, slots[source % 32], sizeof(T));
+  memcpy(&x, slots[source % 32], sizeof(T));
   return x;
 }
 template <typename T> T __shfl_xor_sync(unsigned mask, T x, int bits) {
   return __shfl_sync(mask, x, emulator::lane() ^ bits);
-}
-template <typename T> T __shfl_up_sync(unsigned mask, T x, unsigned by) {
-  unsigned lane = emulator::lane();
-  return __shfl_sync(mask, x, lane >= by ? lane - by : lane);
 }
 using std::max;
 using std::min;

@@ -6,12 +6,12 @@
 #include "../../kernels/attention.cu"
 #include "../../kernels/attention_backward.cu"
 #include "../../kernels/embed.cu"
+#include "../../kernels/gated.cu"
 #include "../../kernels/head.cu"
 #include "../../kernels/linear.cu"
 #include "../../kernels/norm.cu"
 #include "../../kernels/rope.cu"
 #include "../../kernels/sampling.cu"
-#include "../../kernels/swiglu.cu"
 
 // Runs a kernel; gives what is wrong with the launch, or nothing. `kinds` has a letter for each argument.
 extern "C" const char *emulate(const char *name, const unsigned *grid, unsigned threads, unsigned shared,
@@ -24,28 +24,30 @@ extern "C" const char *emulate(const char *name, const unsigned *grid, unsigned 
   const Kernel &kernel = found->second;
   if (kernel.kinds != kinds)
     return (what = std::string(name) + " takes " + kernel.kinds + " and got " + kinds).c_str();
-  if (threads == 0 || threads > 1024 || threads % 32 != 0) return (what = std::string(name) + ": odd threads").c_str();
+  if (threads != kernel.threads)
+    return (what = std::string(name) + " is declared for " + std::to_string(kernel.threads) + " threads").c_str();
   if (grid[0] == 0 || grid[1] == 0 || grid[1] > 65535) return (what = std::string(name) + ": a grid out of range").c_str();
-  const size_t guard = 1024;
-  std::vector<uint64_t> memory((shared + guard) / 8 + 8);
-  block.shared = reinterpret_cast<unsigned char *>(memory.data());
-  while (reinterpret_cast<uintptr_t>(block.shared) % 16 != 0) block.shared += 8;
+  block.shared.assign(shared + GUARD, 0xff);
+  block.arrays.clear();
   block.grid = {grid[0], grid[1], 1};
   block.size = {threads, 1, 1};
   block.body = [&] { kernel.call(args); };
   launches++;
+  watch_launch(name);
   for (unsigned y = 0; y < grid[1]; y++)
     for (unsigned x = 0; x < grid[0]; x++) {
       block.index = {x, y, 0};
-      memset(block.shared, 0xff, shared + guard);
       if (!run_block(threads, (x + y + launches) % 2 == 1))
         return (what = std::string(name) + ": threads wait for others that never come").c_str();
+      size_t taken = shared;
+      for (const Array &one : block.arrays) taken += one.memory.size();
+      if (taken > MOST_SHARED) fault("takes more shared memory than a block can have");
       if (faulted != nullptr) {
         what = std::string(name) + ' ' + faulted;
         faulted = nullptr;
         return what.c_str();
       }
-      for (size_t i = 0; i < guard; i++)
+      for (size_t i = 0; i < GUARD; i++)
         if (block.shared[shared + i] != 0xff) return (what = std::string(name) + " writes beyond its shared memory").c_str();
     }
   return nullptr;

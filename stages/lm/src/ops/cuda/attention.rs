@@ -2,10 +2,11 @@
 
 use super::{Launch, fresh, upload};
 use crate::model::forest::Span;
-use crate::ops::attention::{Shape, Tile};
+use crate::ops::attention::{Shape, Tile, Tiles};
 use crate::ops::attention_backward::Saved;
 use crate::{DType, Device, Result};
 use candle_core::Tensor;
+use std::sync::Mutex;
 
 const THREADS: u32 = 128;
 
@@ -14,29 +15,82 @@ const ITEMS: usize = crate::ops::attention::ROWS;
 
 // T rows, A query heads, G key-value heads, D head width.
 
-/// True where there is a kernel for heads of this width, and for scores as they are.
-pub(crate) fn fits(shape: &Shape) -> bool {
-    shape.head_dim <= 128 && shape.head_dim.is_multiple_of(2) && shape.cap.is_none()
+/// True where there is a kernel for heads of this width.
+pub(crate) fn fits(shape: &Shape, dtype: DType) -> bool {
+    shape.head_dim <= if dtype == DType::BF16 { 256 } else { 128 } && shape.head_dim.is_multiple_of(2)
 }
 
 /// The width of the kernel that serves: columns beyond the heads' are 0.
 fn padded(shape: &Shape) -> usize {
-    shape.head_dim.next_multiple_of(32)
+    if shape.head_dim <= 128 { shape.head_dim.next_multiple_of(32) } else { 256 }
+}
+
+/// Blocks that share the columns of the keys of a head: `Parts` in the kernels.
+fn parts(shape: &Shape) -> usize {
+    if padded(shape) <= 128 { 1 } else { 2 }
 }
 
 /// Rows of keys or queries that pass by at a time, and in how many buffers: `Steps` in the kernels.
 fn steps(shape: &Shape, dtype: DType, backward: bool) -> usize {
-    match (dtype, backward) {
-        (DType::BF16, false) => 2 * 64,
-        (DType::BF16, true) => 2 * if padded(shape) <= 64 { 64 } else { 32 },
-        (_, false) => 32,
-        (_, true) => 16,
+    match (dtype, backward, padded(shape)) {
+        (DType::BF16, false, ..=128) => 2 * 64,
+        (DType::BF16, false, _) => 2 * 16,
+        (DType::BF16, true, ..=64) => 2 * 64,
+        (DType::BF16, true, ..=128) => 2 * 32,
+        (DType::BF16, true, _) => 16,
+        (_, false, _) => 32,
+        (_, true, _) => 16,
     }
 }
 
 /// Bytes of so many rows in shared memory: `Stride` in the kernels.
 fn shared(rows: usize, shape: &Shape, dtype: DType) -> usize {
     rows * (padded(shape) + 8) * dtype.size_in_bytes()
+}
+
+/// What the kernels read of tiles. It is made and copied to a GPU once for all blocks of a model.
+#[derive(Debug, Default)]
+pub(crate) struct Plan(Mutex<Uploaded>);
+
+#[derive(Debug, Default)]
+struct Uploaded {
+    /// Tiles and their spans.
+    tiles: Option<(Tensor, Tensor)>,
+    /// Where the readers of each tile start, and all of them.
+    readers: Option<(Tensor, Tensor)>,
+}
+
+type Pair = (Tensor, Tensor);
+
+impl Plan {
+    fn tiles(&self, tiles: &[Tile], device: &Device) -> Result<Pair> {
+        Plan::once(&mut self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).tiles, device, || {
+            upload_tiles(tiles, device)
+        })
+    }
+
+    fn readers(&self, tiles: &[Tile], device: &Device) -> Result<Pair> {
+        Plan::once(&mut self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).readers, device, || {
+            upload_readers(tiles, device)
+        })
+    }
+
+    /// Where the tiles are.
+    #[cfg(test)]
+    pub fn address(&self) -> Option<u64> {
+        let uploaded = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        uploaded.tiles.as_ref().and_then(|(tiles, _)| super::address(tiles).ok())
+    }
+
+    /// What is there, or is made now.
+    fn once(place: &mut Option<Pair>, device: &Device, make: impl FnOnce() -> Result<Pair>) -> Result<Pair> {
+        if let Some(pair) = place.as_ref().filter(|(first, _)| first.device().same_device(device)) {
+            return Ok(pair.clone());
+        }
+        let pair = make()?;
+        *place = Some(pair.clone());
+        Ok(pair)
+    }
 }
 
 /// Tiles as the kernels read them: (row, rows, depth, first span, end of spans) each, and (row, depth) of each span.
@@ -89,14 +143,14 @@ fn attend(
     k: Keys,
     v: Keys,
     kv_stride: usize,
-    tiles: &[Tile],
+    tiles: &Tiles,
     shape: &Shape,
     lse: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let (rows, device) = (qkv.dim(0)?, qkv.device());
     let out = fresh((rows, shape.query_width()), qkv.dtype(), device)?;
     let lse = if lse { Some(fresh((rows, shape.heads), DType::F32, device)?) } else { None };
-    let (flat, spans) = upload_tiles(tiles, device)?;
+    let (flat, spans) = tiles.plan.tiles(tiles, device)?;
     Launch::like("attention", "attention", qkv)
         .wide(padded(shape))
         .tensor(qkv)?
@@ -113,6 +167,7 @@ fn attend(
         .count(shape.head_dim)?
         .count(shape.window.unwrap_or(0))?
         .f32(shape.scale)
+        .f32(shape.cap.unwrap_or(0.0))
         .run(
             (tiles.len(), shape.heads),
             THREADS,
@@ -121,18 +176,18 @@ fn attend(
     Ok((out, lse))
 }
 
-pub(crate) fn packed(qkv: &Tensor, tiles: &[Tile], shape: &Shape, lse: bool) -> Result<(Tensor, Option<Tensor>)> {
+pub(crate) fn packed(qkv: &Tensor, tiles: &Tiles, shape: &Shape, lse: bool) -> Result<(Tensor, Option<Tensor>)> {
     let k = Keys { tensor: qkv, start: shape.query_width() };
     let v = Keys { tensor: qkv, start: shape.query_width() + shape.key_width() };
     attend(qkv, k, v, shape.width(), tiles, shape, lse)
 }
 
-pub(crate) fn cached(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &[Tile], shape: &Shape) -> Result<Tensor> {
+pub(crate) fn cached(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &Tiles, shape: &Shape) -> Result<Tensor> {
     let (k, v) = (Keys { tensor: k, start: 0 }, Keys { tensor: v, start: 0 });
     Ok(attend(qkv, k, v, shape.key_width(), tiles, shape, false)?.0)
 }
 
-pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &[Tile], shape: &Shape) -> Result<Tensor> {
+pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &Tiles, shape: &Shape) -> Result<Tensor> {
     let Saved { qkv, out, lse } = saved;
     let (device, dtype) = (g.device(), g.dtype());
     let count = g.dim(0)? * shape.heads;
@@ -145,8 +200,8 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &[Tile], shape: &Shape)
         .count(shape.head_dim)?
         .run((count.div_ceil(4), 1), THREADS, 0)?;
     let d_qkv = fresh(qkv.dims(), dtype, device)?;
-    let (flat, spans) = upload_tiles(tiles, device)?;
-    let (starts, readers) = upload_readers(tiles, device)?;
+    let (flat, spans) = tiles.plan.tiles(tiles, device)?;
+    let (starts, readers) = tiles.plan.readers(tiles, device)?;
     let memory = shared(2 * ITEMS + 2 * steps(shape, dtype, true), shape, dtype);
     let begin = |name: &'static str| -> Result<Launch> {
         Launch::like("attention_backward", name, g)
@@ -164,9 +219,10 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &[Tile], shape: &Shape)
             .count(shape.head_dim)?
             .count(shape.window.unwrap_or(0))?
             .f32(shape.scale)
+            .f32(shape.cap.unwrap_or(0.0))
             .run((tiles.len(), blocks), THREADS, memory)
     };
     end(begin("attention_dq")?.of(DType::U32, &spans)?, shape.heads)?;
-    end(begin("attention_dkv")?.of(DType::U32, &starts)?.of(DType::U32, &readers)?, shape.kv_heads)?;
+    end(begin("attention_dkv")?.of(DType::U32, &starts)?.of(DType::U32, &readers)?, shape.kv_heads * parts(shape))?;
     Ok(d_qkv)
 }

@@ -43,6 +43,11 @@ pub(crate) fn prepare(device: &CudaDevice) -> candle_core::Result<()> {
     Ok(())
 }
 
+/// False where each tensor that is dropped waits for all work.
+pub(crate) fn allocates_ahead(device: &CudaDevice) -> bool {
+    device.cuda_stream().context().has_async_alloc()
+}
+
 /// The machine code of a file of kernels for each kind of GPU, and PTX for later ones.
 fn code(file: &str) -> Result<&'static [u8]> {
     include!(concat!(env!("OUT_DIR"), "/kernels.rs"))

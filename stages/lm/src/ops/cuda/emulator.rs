@@ -118,57 +118,67 @@ fn built() -> Result<PathBuf, String> {
     Ok(library)
 }
 
-/// Runs the kernels of `tests/emulator/races.cpp` under ThreadSanitizer, without the n-th barrier of a file where `cut`
-/// names one, and counts the races it finds. `None`, and the reason on the terminal, where it cannot be built.
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) fn races(cut: Option<(&str, usize)>) -> Option<usize> {
-    use std::os::unix::process::CommandExt;
-    const BARRIER: &str = "__syncthreads();";
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let copy = tempfile::tempdir().expect("a temporary folder");
-    for folder in ["kernels", "tests/emulator"] {
-        std::fs::create_dir_all(copy.path().join(folder)).expect("a folder of our own");
-        for file in std::fs::read_dir(root.join(folder)).expect("our sources") {
-            let from = file.expect("our sources").path();
-            let mut text = std::fs::read_to_string(&from).expect("our sources");
-            let name = from.file_name().expect("a file has a name");
-            if let Some((file, which)) = cut
-                && name == file
-            {
-                let (at, _) = text.match_indices(BARRIER).nth(which).expect("that many barriers");
-                text.replace_range(at..at + BARRIER.len(), "");
+/// A program that runs all kernels, `tests/emulator/checks.cpp`.
+pub(crate) struct Checks {
+    _folder: tempfile::TempDir,
+    program: PathBuf,
+}
+
+impl Checks {
+    /// Built with what looks at each access of a kernel. `None`, and the reason on the terminal, where it cannot be.
+    pub fn watched() -> Option<Checks> {
+        let watch = ["-fsanitize=thread", "-fno-threadsafe-statics", "-DWATCHED", "-c"];
+        let build = [("checks.cpp", &watch[..]), ("watch.cpp", &["-c"])];
+        Checks::built("accesses of GPU kernels are not looked at", &build, &[])
+    }
+
+    /// Built with AddressSanitizer and UndefinedBehaviorSanitizer.
+    pub fn sanitized() -> Option<Checks> {
+        let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+        let compile = [&sanitizers[..], &["-c"]].concat();
+        Checks::built("GPU kernels do not run under sanitizers", &[("checks.cpp", &compile)], &sanitizers)
+    }
+
+    fn built(otherwise: &str, sources: &[(&str, &[&str])], link: &[&str]) -> Option<Checks> {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let program = folder.path().join("checks");
+        let run = |arguments: &[&str], files: &[PathBuf], to: &Path| -> Result<(), String> {
+            let output = Command::new("c++")
+                .args(["-std=c++17", "-O2", "-w"])
+                .args(arguments)
+                .args(files)
+                .arg("-o")
+                .arg(to)
+                .output()
+                .map_err(|error| format!("no C++ compiler `c++` ({error})"))?;
+            let errors = String::from_utf8_lossy(&output.stderr);
+            if errors.contains("asan") || errors.contains("ubsan") || errors.contains("fsanitize") {
+                return Err(format!("the C++ compiler lacks a sanitizer: {errors}"));
             }
-            std::fs::write(copy.path().join(folder).join(name), text).expect("a folder of our own");
+            assert!(output.status.success(), "c++: {errors}");
+            Ok(())
+        };
+        let mut objects = Vec::new();
+        for (source, arguments) in sources {
+            let object = folder.path().join(source).with_extension("o");
+            run(arguments, &[from.join(source)], &object).map_err(|reason| skipped(otherwise, &reason)).ok()?;
+            objects.push(object);
         }
+        run(link, &objects, &program).map_err(|reason| skipped(otherwise, &reason)).ok()?;
+        Some(Checks { _folder: folder, program })
     }
-    let program = copy.path().join("races");
-    let built = Command::new("c++")
-        .args(["-std=c++17", "-O1", "-w", "-fsanitize=thread", "-o"])
-        .arg(&program)
-        .arg(copy.path().join("tests/emulator/races.cpp"))
-        .output();
-    match built {
-        Err(error) => skipped("races of GPU kernels are not looked for", &format!("no C++ compiler ({error})")),
-        Ok(output) if String::from_utf8_lossy(&output.stderr).contains("tsan") => {
-            skipped("races of GPU kernels are not looked for", "the C++ compiler has no ThreadSanitizer");
-        }
-        Ok(output) => {
-            assert!(output.status.success(), "c++: {}", String::from_utf8_lossy(&output.stderr));
-            let mut run = Command::new(&program);
-            // SAFETY: one system call. ThreadSanitizer wants memory where it expects it.
-            unsafe {
-                run.pre_exec(|| match libc::personality(libc::ADDR_NO_RANDOMIZE as u64) {
-                    -1 => Err(std::io::Error::last_os_error()),
-                    _ => Ok(()),
-                })
-            };
-            let output = run.output().expect("a program that was just built");
-            let (said, found) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            assert!(said.contains("all kernels ran"), "{said}{found}");
-            return Some(found.matches("WARNING: ThreadSanitizer: data race").count());
-        }
+
+    /// Runs it with an environment variable, such as one that takes a barrier away; gives all it says, and whether it
+    /// went well.
+    pub fn run(&self, name: &str, value: &str) -> (String, bool) {
+        let mut command = Command::new(&self.program);
+        // Stacks of fibers are not those that a checker of returns knows.
+        command.env("ASAN_OPTIONS", "detect_stack_use_after_return=0").env(name, value);
+        let output = command.output().expect("a program that was just built");
+        let text = [output.stdout, output.stderr].concat();
+        (String::from_utf8_lossy(&text).into_owned(), output.status.success())
     }
-    None
 }
 
 fn whole_address(tensor: &Tensor) -> u64 {

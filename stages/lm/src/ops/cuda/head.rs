@@ -33,7 +33,15 @@ fn logits_of(h: &Tensor, weight: &Tensor, first: usize, count: usize, logits: &T
     multiply(states, Operand::new(weight)?.t(), Operand::new(logits)?, count, width, vocab, false)
 }
 
-pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target]) -> Result<HeadScores> {
+/// The scores of targets; where `kept` is given, it gets the probabilities of all rows, chunk by chunk, in the dtype of
+/// the states.
+pub(crate) fn forward(
+    h: &Tensor,
+    weight: &Tensor,
+    targets: &[Target],
+    cap: Option<f64>,
+    mut kept: Option<&mut Vec<Tensor>>,
+) -> Result<HeadScores> {
     let (rows, vocab, device) = (h.dim(0)?, weight.dim(0)?, h.device());
     let chunk = chunk_rows(vocab, device);
     let (starts, tokens) = by_row(targets, rows, device)?;
@@ -43,27 +51,41 @@ pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target]) -> Result
     for first in (0..rows).step_by(chunk) {
         let count = chunk.min(rows - first);
         logits_of(h, weight, first, count, &logits)?;
+        let lse = scores.narrow(0, first, count)?;
         Launch::new("head", "head_scores", device)
             .of(DType::F32, &logits)?
             .of(DType::U32, &starts.narrow(0, first, count + 1)?)?
             .of(DType::U32, &tokens)?
-            .of(DType::F64, &scores.narrow(0, first, count)?)?
+            .of(DType::F64, &lse)?
             .of(DType::F64, &scores.narrow(0, rows, targets.len() + 1)?)?
             .count(vocab)?
+            .f32(cap.unwrap_or(0.0))
             .run((count, 1), THREADS, 0)?;
+        if let Some(kept) = &mut kept {
+            let shares = fresh((count, vocab), h.dtype(), device)?;
+            Launch::like("head", "head_shares", &shares)
+                .of(DType::F32, &logits)?
+                .of(DType::F64, &lse)?
+                .tensor(&shares)?
+                .count(vocab)?
+                .run((count, 1), THREADS, 0)?;
+            kept.push(shares);
+        }
     }
     let mut lse = scores.narrow(0, 0, rows + targets.len())?.to_vec1()?;
     let logps = lse.split_off(rows);
     Ok(HeadScores { logps, lse })
 }
 
+/// `kept` is what the forward kept, or nothing.
 pub(crate) fn backward(
     h: &Tensor,
     weight: &Tensor,
     targets: &[Target],
-    lse: &[f64],
+    (lse, kept): (&[f64], Vec<Tensor>),
     g: &[f64],
     weight_gradient: Option<&Tensor>,
+    cap: Option<f64>,
 ) -> Result<Tensor> {
     let ((rows, width), vocab, device) = (h.dims2()?, weight.dim(0)?, h.device());
     let chunk = chunk_rows(vocab, device);
@@ -72,21 +94,31 @@ pub(crate) fn backward(
         Ok(Tensor::from_vec(numbers.iter().chain(&[0.0]).map(|&x| x as f32).collect(), numbers.len() + 1, device)?)
     };
     let (lse, g) = (numbers(lse)?, numbers(g)?);
-    let logits = fresh((chunk.min(rows), vocab), DType::F32, device)?;
+    let logits = match kept.is_empty() {
+        true => Some(fresh((chunk.min(rows), vocab), DType::F32, device)?),
+        false => None,
+    };
     let dz = fresh((chunk.min(rows), vocab), h.dtype(), device)?;
     let dh = fresh((rows, width), h.dtype(), device)?;
+    let mut kept = kept.into_iter();
     for first in (0..rows).step_by(chunk) {
         let count = chunk.min(rows - first);
-        logits_of(h, weight, first, count, &logits)?;
+        if let Some(logits) = &logits {
+            logits_of(h, weight, first, count, logits)?;
+        }
+        let shares = kept.next();
         Launch::like("head", "head_backward", &dz)
-            .of(DType::F32, &logits)?
+            .optional_of(DType::F32, logits.as_ref())?
+            .optional(shares.as_ref())?
             .of(DType::U32, &starts.narrow(0, first, count + 1)?)?
             .of(DType::U32, &tokens)?
             .of(DType::F32, &lse.narrow(0, first, count)?)?
             .of(DType::F32, &g)?
             .tensor(&dz)?
             .count(vocab)?
+            .f32(cap.unwrap_or(0.0))
             .run((count, 1), THREADS, 0)?;
+        drop(shares);
         let (slopes, states) = (Operand::new(&dz)?, Operand::new(h)?.rows_from(first));
         multiply(slopes, Operand::new(weight)?, Operand::new(&dh)?.rows_from(first), count, vocab, width, false)?;
         if let Some(gradient) = weight_gradient {

@@ -11,19 +11,19 @@ pub mod bench;
 #[cfg(feature = "cuda")]
 mod driver;
 #[cfg(feature = "cuda")]
-pub(crate) use driver::{memory, prepare};
+pub(crate) use driver::{allocates_ahead, memory, prepare};
 #[cfg(test)]
 pub(crate) mod emulator;
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod embed;
+pub(crate) mod gated;
 pub(crate) mod head;
 pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod rope;
 pub(crate) mod sampling;
-pub(crate) mod swiglu;
 #[cfg(test)]
 mod tests;
 
@@ -104,6 +104,8 @@ pub(crate) fn upload(numbers: &[u32], device: &Device) -> Result<Tensor> {
     let last = &mut last[at];
     let entry = match last.iter().position(|(known, _)| known == numbers) {
         Some(at) => last.remove(at),
+        // Memory of nothing is refused by drivers that give none ahead of its use.
+        None if numbers.is_empty() => (Vec::new(), Tensor::new(&[0u32], device)?.narrow(0, 0, 0)?),
         None => (numbers.to_vec(), Tensor::new(numbers, device)?),
     };
     let tensor = entry.1.clone();
@@ -177,6 +179,14 @@ impl<'a> Launch<'a> {
     pub fn optional(self, tensor: Option<&Tensor>) -> Result<Self> {
         let dtype = self.dtype;
         self.pointer(tensor, dtype)
+    }
+
+    /// Weights, in T or in f32: a pointer to T and one to f32, one of which is null.
+    pub fn weights(self, weights: &Tensor) -> Result<Self> {
+        match weights.dtype() == self.dtype {
+            true => self.tensor(weights)?.optional_of(DType::F32, None),
+            false => self.optional(None)?.of(DType::F32, weights),
+        }
     }
 
     /// A pointer to numbers of a dtype.

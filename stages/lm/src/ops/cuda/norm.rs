@@ -14,7 +14,7 @@ pub(crate) fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, 
     let (y, inverse) = (fresh(x.dims(), x.dtype(), x.device())?, fresh(leading, DType::F32, x.device())?);
     Launch::like("norm", "norm_forward", x)
         .tensor(x)?
-        .tensor(weight)?
+        .weights(weight)?
         .tensor(&y)?
         .of(DType::F32, &inverse)?
         .count(width)?
@@ -27,7 +27,7 @@ pub(crate) fn again(x: &Tensor, weight: &Tensor, inverse: &Tensor) -> Result<Ten
     let y = fresh(x.dims(), x.dtype(), x.device())?;
     Launch::like("norm", "norm_again", x)
         .tensor(x)?
-        .tensor(weight)?
+        .weights(weight)?
         .of(DType::F32, inverse)?
         .tensor(&y)?
         .count(weight.elem_count())?
@@ -47,7 +47,7 @@ pub(crate) fn backward(
     let dx = fresh(x.dims(), x.dtype(), x.device())?;
     Launch::like("norm", "norm_backward", x)
         .tensor(x)?
-        .tensor(weight)?
+        .weights(weight)?
         .of(DType::F32, inverse)?
         .tensor(g)?
         .optional(onto)?

@@ -9,6 +9,9 @@ use candle_core::Tensor;
 /// Warps of a block, each of which takes a head of a row at a time.
 const WARPS: usize = 8;
 
+/// Columns of the widest heads with norms: `PAIRS` in the kernels.
+pub(crate) const MOST_NORMED: usize = 256;
+
 /// Rows of a block in the backward with norms.
 const CHUNK: usize = 16;
 
@@ -25,8 +28,8 @@ pub(crate) fn forward(
     let rows = qkv.dim(0)?;
     Launch::like("rope", "rope_norm", qkv)
         .tensor(qkv)?
-        .tensor(norm.query)?
-        .tensor(norm.key)?
+        .weights(norm.query)?
+        .weights(norm.key)?
         .of(DType::F32, &table.cos)?
         .of(DType::F32, &table.sin)?
         .of(DType::U32, &upload(depths, qkv.device())?)?
@@ -42,9 +45,9 @@ pub(crate) fn forward(
 fn turn(qkv: &Tensor, shape: &Shape, table: &RopeTable, depths: &[u32], sign: f64) -> Result<()> {
     const THREADS: usize = 256;
     let turned = shape.heads + shape.kv_heads;
-    let half = shape.head_dim / 2;
-    let pack = if half.is_multiple_of(8) { 8 } else { 1 };
-    let count = qkv.dim(0)? * turned * (half / pack);
+    let pairs = table.pairs();
+    let pack = if pairs.is_multiple_of(8) && shape.head_dim.is_multiple_of(8) { 8 } else { 1 };
+    let count = qkv.dim(0)? * turned * (pairs / pack);
     Launch::like("rope", "rope_turn", qkv)
         .tensor(qkv)?
         .of(DType::F32, &table.cos)?
@@ -54,6 +57,7 @@ fn turn(qkv: &Tensor, shape: &Shape, table: &RopeTable, depths: &[u32], sign: f6
         .count(turned)?
         .count(shape.width())?
         .count(shape.head_dim)?
+        .count(pairs)?
         .count(pack)?
         .f32(sign)
         .run((count.div_ceil(THREADS), 1), THREADS as u32, 0)
@@ -73,8 +77,8 @@ pub(crate) fn backward(
     Launch::like("rope", "rope_norm_backward", g)
         .tensor(g)?
         .tensor(before)?
-        .tensor(norm.query)?
-        .tensor(norm.key)?
+        .weights(norm.query)?
+        .weights(norm.key)?
         .of(DType::F32, &table.cos)?
         .of(DType::F32, &table.sin)?
         .of(DType::U32, &upload(depths, g.device())?)?
