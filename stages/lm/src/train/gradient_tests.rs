@@ -500,7 +500,6 @@ fn thresholds_of_bf16_on_devices_are_wide_enough() {
         let worst = off.iter().fold(0.0f64, |worst, off| worst.max(off.abs()));
         let mean = off.iter().sum::<f64>().abs() / off.len() as f64;
         let of_norm = (got_norm / norm - 1.0).abs();
-        println!("{model}: worst {worst:.1e} a token, mean {mean:.1e}, norm {of_norm:.1e}");
         assert!(worst > 0.0 && worst < 0.025 && mean < 0.005 && of_norm < 0.025, "{model}: {worst} {mean} {of_norm}");
     }
 }
