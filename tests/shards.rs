@@ -1,5 +1,7 @@
 //! Shards of stages in many processes: the bytes are those of one.
 
+use std::io::{BufRead, BufReader};
+use std::process::Command;
 use std::time::Duration;
 
 use harness::{Project, stderr};
@@ -66,29 +68,39 @@ fn shards_of_many_processes_and_a_pool_give_the_bytes_of_one() {
 fn workers_killed_at_any_moment_lose_a_shard_at_most() {
     let project = project();
     begin(&project, "killed");
+    let mut killed = 0;
     for round in 0..12 {
         let mut children = ["0/2", "1/2"].map(|part| project.start(&shard("samples", part, "killed")));
         std::thread::sleep(Duration::from_millis(40 * round));
         for child in &mut children {
+            killed += u32::from(child.try_wait().unwrap().is_none());
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
+    assert!(killed >= 4, "{killed} of 24 were killed before they were done");
     same_bytes(&project, "killed");
 }
 
+/// Starts a command that prints its events, and sends it SIGTERM once a shard is committed; gives its exit code.
+fn stopped_after_a_shard(project: &Project, args: &[&str]) -> Option<i32> {
+    let mut child = project.command(&[args, &["--json"]].concat()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("\"shard_committed\"")), "no shard was committed");
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    lines.for_each(drop);
+    child.wait().unwrap().code()
+}
+
 #[test]
-fn a_signal_ends_a_worker_between_shards_and_a_run_stops_its_workers() {
-    let project = project();
+fn a_signal_stops_a_worker_and_a_run_with_its_workers() {
+    // Many shards, so that none of the two is done when the signal comes.
+    let project = Project::new(&[("pipeline.yaml", &PIPELINE.replace("prompts: 48,", "prompts: 1000,"))]);
+    project.done(&["run", "pipeline.yaml", "--quiet"]);
     begin(&project, "stopped");
-    let term = |id: u32| {
-        assert!(std::process::Command::new("kill").args(["-TERM", &id.to_string()]).status().unwrap().success());
-    };
-    let child = project.command(&["run", "pipeline.yaml", "--work", "stopped", "--jobs", "2"]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(700));
-    term(child.id());
-    let output = child.wait_with_output().unwrap();
-    assert!(matches!(output.status.code(), Some(75 | 0)), "{:?}: {}", output.status, stderr(&output));
+    assert_eq!(stopped_after_a_shard(&project, &shard("samples", "all", "stopped")), Some(75));
+    let run = ["run", "pipeline.yaml", "--work", "stopped", "--jobs", "2"];
+    assert_eq!(stopped_after_a_shard(&project, &run), Some(75));
     same_bytes(&project, "stopped");
 }
 

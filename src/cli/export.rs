@@ -32,8 +32,8 @@ pub enum ExportWhat {
 
 #[derive(Debug, Args)]
 pub struct ExportModel {
-    /// A training stage of a pipeline's latest run (`policy`, or `policy.policy`), or the path of a model folder or of a GGUF
-    /// file with a `tokenizer.json` beside it
+    /// A training stage of a pipeline's latest run (`policy`, or `policy.policy`), or the path of a model folder or of
+    /// a GGUF file with a `tokenizer.json` beside it
     pub model: String,
     /// The new folder
     #[arg(long, value_name = "FOLDER")]

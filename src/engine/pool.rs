@@ -6,17 +6,14 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
 
 use kit::{Context, Error, Event, Job, Outcome, Result, Sharded, compute_shards, finish_shards};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::engine::executor::Executor;
+use crate::engine::work::POLL;
 use crate::exit;
-
-/// Time between two looks at signals.
-const POLL: Duration = Duration::from_millis(100);
 
 /// Starts processes that compute the shards of row-wise stages, `halftone shard`, and ends the stages here. Stages on
 /// whole tables, and those of one shard, are computed here.

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kit::{Context, Job, Seed, compute_shards};
 
@@ -103,11 +103,11 @@ impl Work<'_> {
         let device = self.device();
         let folder = store.join(&entry, device, cpu_level()).map_err(failed)?;
         let name = self.node.name.as_str();
-        let (computed, silent) = (AtomicUsize::new(0), AtomicUsize::new(usize::from(worker)));
+        let (computed, silent) = (AtomicUsize::new(0), AtomicBool::new(worker));
         let events = |event: kit::Event| {
             computed.fetch_add(usize::from(matches!(event, kit::Event::ShardCommitted { .. })), Ordering::Relaxed);
             // The run that started this worker reads the inputs too and has said what there is to say of them.
-            if silent.load(Ordering::Relaxed) == 0 {
+            if !silent.load(Ordering::Relaxed) {
                 self.run.reporter.report(Some(name), &Event::Work(event));
             }
         };
@@ -131,7 +131,7 @@ impl Work<'_> {
                      side by side"
                 )));
             }
-            silent.store(0, Ordering::Relaxed);
+            silent.store(false, Ordering::Relaxed);
             let shards = work.shards().len();
             let mut open = chosen.of(shards).map_err(kit::Error::Pipeline)?;
             let chosen = open.len();

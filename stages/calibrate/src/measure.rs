@@ -66,7 +66,7 @@ pub struct Bin {
 }
 
 impl Bin {
-    /// Wilson's interval of the gold probability at 95 %; nothing for no rows. For soft gold labels, which vary less, it is wider than need be.
+    /// Wilson's interval of the gold probability at 95 %; nothing for no rows.
     pub fn gold_interval(&self) -> Option<(f64, f64)> {
         wilson(self.mean_gold, self.rows)
     }

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::mass::Missing;
 
-/// The 97.5 % quantile of the normal distribution.
 /// Groups of the length curve, with equally many verdicts in each.
 const GROUPS: usize = 5;
 /// A share of answers for one place above which the place and not the response decides.
@@ -51,6 +50,18 @@ impl Summary {
         Ok(summary)
     }
 
+    /// Adds P(a better) in the orders that were asked.
+    fn add_places(&mut self, ab: Option<f64>, ba: Option<f64>) {
+        if let (Some(ab), Some(ba)) = (ab, ba) {
+            self.apart.add((ab - ba).abs());
+        }
+        // P(what is shown first is better).
+        for first in ab.into_iter().chain(ba.map(|p| 1.0 - p)) {
+            self.decided += u64::from(first != 0.5);
+            self.firsts += u64::from(first > 0.5);
+        }
+    }
+
     fn add(&mut self, row: &Verdict) {
         self.verdicts += 1;
         self.bounded += u64::from(row.bounded.is_some());
@@ -62,7 +73,6 @@ impl Summary {
         match (row.ab_p, row.ba_p) {
             (Some(ab), Some(ba)) => {
                 self.gap.add(ab - ba);
-                self.apart.add((ab - ba).abs());
                 self.flips += u64::from((ab > 0.5 && ba < 0.5) || (ab < 0.5 && ba > 0.5));
                 if let [Some(ab_a), Some(ab_b), Some(ba_a), Some(ba_b)] =
                     [row.ab_logp_a, row.ab_logp_b, row.ba_logp_a, row.ba_logp_b]
@@ -73,11 +83,7 @@ impl Summary {
             (Some(ab), None) => self.first.add(ab),
             _ => {}
         }
-        // P(what is shown first is better), in each order that was asked.
-        for first in row.ab_p.into_iter().chain(row.ba_p.map(|p| 1.0 - p)) {
-            self.decided += u64::from(first != 0.5);
-            self.firsts += u64::from(first > 0.5);
-        }
+        self.add_places(row.ab_p, row.ba_p);
         let (a, b) = (characters(&row.a_response), characters(&row.b_response));
         if a != b {
             self.lengths.push((a.abs_diff(b), if a > b { row.p_hat } else { 1.0 - row.p_hat }));
@@ -343,6 +349,26 @@ mod tests {
         assert_eq!(groups[0].len(), 4);
         assert!(groups.windows(2).all(|pair| pair[0].last().unwrap().0 < pair[1][0].0));
         assert!(super::groups(&[]).is_empty());
+    }
+
+    /// The measurements of verdicts with these P(a better) in either order.
+    fn of_orders(orders: impl IntoIterator<Item = (f64, f64)>) -> Summary {
+        let mut summary = Summary::default();
+        orders.into_iter().for_each(|(ab, ba)| summary.add_places(Some(ab), Some(ba)));
+        summary
+    }
+
+    #[test]
+    fn a_judge_that_always_says_one_label_is_found() {
+        // In the order ba the first place is b's.
+        let first = of_orders((0..12).map(|_| (0.9, 0.2)));
+        assert_eq!(first.fixed_place(), Some(("first", 1.0)));
+        assert!((first.apart.value() - 0.7).abs() < 1e-12);
+        assert_eq!(of_orders((0..12).map(|_| (0.2, 0.9))).fixed_place(), Some(("second", 1.0)));
+        // It reads what it sees; it has no preference; it said too little.
+        assert_eq!(of_orders((0..12).map(|_| (0.9, 0.8))).fixed_place(), None);
+        assert_eq!(of_orders((0..12).map(|_| (0.5, 0.5))).fixed_place(), None);
+        assert_eq!(of_orders((0..9).map(|_| (0.9, 0.2))).fixed_place(), None);
     }
 
     #[test]

@@ -5,7 +5,6 @@ use kit::rows::SummaryRow;
 
 use crate::logistic::cross_entropy;
 
-/// The 97.5 % point of the normal distribution.
 /// Bins of the calibration error, over [0.5, 1].
 const BINS: usize = 10;
 

@@ -265,6 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn faults_of_most_samples_are_warnings() {
+        let settings = serde_json::json!({"from": "x", "model": "m/x", "k": 1, "temperature": 1.0, "max_tokens": 9});
+        let stage: Sample = serde_json::from_value(settings).unwrap();
+        let warnings = |cut, loops| Figures { samples: 10, cut, loops, ..Figures::default() }.warnings(&stage);
+        assert_eq!(warnings(5, 5), [""; 0]);
+        let [cut] = &warnings(6, 0)[..] else { panic!("one warning") };
+        assert!(cut.starts_with("6 of 10 responses were cut at `max_tokens: 9`"), "{cut}");
+        let [loops] = &warnings(0, 6)[..] else { panic!("one warning") };
+        assert!(loops.starts_with("6 of 10 responses say the same again and again"), "{loops}");
+        assert_eq!(Figures::default().warnings(&stage), [""; 0]);
+    }
+
+    #[test]
     fn raw_text_is_continued_as_raw_text() {
         let (responses, _) = of("text", &[" world"]);
         assert_eq!(responses[0].messages, [Message::new("text", " world")]);
