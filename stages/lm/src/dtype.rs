@@ -1,6 +1,6 @@
 //! In what precision models compute.
 
-use crate::model::adapter_folder::model_part;
+use crate::model::folder::model_part;
 use crate::model::weights;
 use crate::ops::rounded;
 use crate::{DType, Device, Result, resolve_device};

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::encode::bert::Kin;
 use crate::model::config::without_head;
 use crate::model::family::{HeadNorms, Norms};
-use crate::model::weights::shapes;
+use crate::model::shapes::shapes;
 use crate::ops::head::chunk_rows;
 use crate::sample::generate::LOGITS as LOGITS_HELD;
 use crate::{DecoderConfig, Dtype, Error, Lora, Memory, Result};

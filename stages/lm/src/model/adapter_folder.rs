@@ -1,11 +1,9 @@
 //! Adapters in PEFT's folders: `adapter_config.json` and `adapter_model.safetensors` beside a tokenizer.
 
-use crate::error::is_there;
-use crate::model::gguf::folder_of;
 use crate::model::lora::{Lora, TARGETS, is_beside};
-use crate::model::reward::SCORE;
-use crate::model::saving::rounded;
-use crate::model::weights::{self, HEAD};
+use crate::model::shapes::{HEAD, SCORE};
+use crate::model::weights;
+use crate::model::written::rounded;
 use crate::{DType, Decoder, DecoderConfig, Error, Result};
 use candle_core::Tensor;
 use models::ADAPTER_CONFIG;
@@ -14,27 +12,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 const WEIGHTS: &str = "adapter_model.safetensors";
-
-/// The folder of the base model, where a folder holds an adapter; none where it holds a model of its own.
-///
-/// Errors name the file: no base is named, or it is not there.
-pub fn base_of(folder: &Path) -> Result<Option<PathBuf>> {
-    models::base_of(folder).map_err(|problem| match problem {
-        models::Problem::Io { path, source } => Error::io(&path)(source),
-        models::Problem::Adapter { path, text } => Error::file(&path, text),
-    })
-}
-
-/// The folder that holds config and weights of a model: the base's for an adapter.
-pub(crate) fn model_part(folder: &Path) -> Result<PathBuf> {
-    Ok(base_of(folder)?.unwrap_or_else(|| folder.to_owned()))
-}
-
-/// The folder that holds the tokenizer: its own, the base's for an adapter without one, or the one of a GGUF file.
-pub(crate) fn tokenizer_part(folder: &Path) -> Result<PathBuf> {
-    let folder = folder_of(folder);
-    if is_there(&folder.join("tokenizer.json"))? { Ok(folder.to_owned()) } else { model_part(folder) }
-}
 
 fn read_config(path: &Path) -> Result<Map<String, Value>> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;

@@ -3,7 +3,8 @@
 use crate::model::config::DecoderConfig;
 use crate::model::family::{Activation, HeadNorms};
 use crate::model::forest::Forest;
-use crate::model::parameter::{Linear, Norm, Parameter};
+use crate::model::linear::Linear;
+use crate::model::parameter::{Norm, Parameter};
 use crate::model::rope::QueryScale;
 use crate::ops::attention::{Shape, Tiles};
 use crate::ops::rope::{HeadNorm, HeadNormGradients, RopeTables, SavedHeadNorm};

@@ -1,7 +1,7 @@
 //! Model folders that stand alone.
 
-use crate::model::adapter_folder::base_of;
-use crate::model::gguf::{Quantised, is_gguf};
+use crate::model::folder::{base_of, is_gguf};
+use crate::model::gguf::Quantised;
 use crate::{DType, Decoder, Device, Result, SavedDtype, copy_tokenizer, is_reward_model};
 use std::path::Path;
 

@@ -2,8 +2,7 @@
 
 use crate::cost::estimate::{Estimate, Purpose};
 use crate::encode::encoder::{check_encoder, transformer_of};
-use crate::model::adapter_folder::{base_of, model_part};
-use crate::model::gguf::is_gguf;
+use crate::model::folder::{base_of, is_gguf, model_part};
 use crate::model::usable::{check_decoder, check_reward_model};
 use crate::model::weights;
 use crate::text::special::read_json;

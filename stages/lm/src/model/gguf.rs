@@ -5,8 +5,10 @@ use crate::error::system_error;
 use crate::model::config::DecoderConfig;
 use crate::model::families::FAMILIES;
 use crate::model::family::{Family, Multiplier, Norm, Norms, Window};
-use crate::model::saving::rounded;
+use crate::model::folder::refuse_pointer;
+use crate::model::shapes::shapes;
 use crate::model::weights;
+use crate::model::written::rounded;
 use crate::{DType, Device, Error, Result, SavedDtype};
 use candle_core::Tensor;
 use candle_core::quantized::QTensor;
@@ -84,7 +86,7 @@ impl Quantised {
             }
         };
         let (config, quantised) = Quantised::read(path, DType::F32, &Device::Cpu)?;
-        let names: Vec<String> = weights::shapes(&config).into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = shapes(&config).into_iter().map(|(name, _)| name).collect();
         let numbers = quantised.tensors(&names)?;
         let named: Vec<(&str, Tensor)> = names.iter().map(String::as_str).zip(numbers).collect();
         config.save(to, dtype)?;
@@ -118,11 +120,6 @@ impl std::fmt::Debug for Quantised {
     }
 }
 
-/// True where a path is a GGUF file.
-pub fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("gguf"))
-}
-
 /// The form of a file's model; only its head is read.
 ///
 /// Errors: as [`Quantised::read`].
@@ -138,7 +135,7 @@ pub(crate) fn check(path: &Path) -> Result<()> {
 /// The form of a file's model and its tensors by both of their names, once they fit together.
 fn fitting<'a>(path: &Path, content: &'a Content) -> Result<(DecoderConfig, Vec<(&'a str, String)>)> {
     let config = form(path, content)?;
-    let mut wanted: HashMap<String, Vec<usize>> = weights::shapes(&config).into_iter().collect();
+    let mut wanted: HashMap<String, Vec<usize>> = shapes(&config).into_iter().collect();
     let whole = std::fs::metadata(path).map_err(Error::io(path))?.len();
     let mut names: Vec<(&str, String)> = content
         .tensor_infos
@@ -173,11 +170,6 @@ fn fitting<'a>(path: &Path, content: &'a Content) -> Result<(DecoderConfig, Vec<
     }
 }
 
-/// The folder that has the tokenizer of a model: the one that a GGUF file stands in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    if is_gguf(path) { path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")) } else { path }
-}
-
 /// Rows whose neighbours are a head's rotary halves, in the order of halves.
 fn halved(tensor: &Tensor, width: usize) -> Result<Tensor> {
     let shape = tensor.dims().to_vec();
@@ -210,7 +202,7 @@ fn folders_name(name: &str, norms: Norms) -> String {
 /// The head of a file.
 fn head(path: &Path) -> Result<Content> {
     let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    weights::refuse_pointer(path)?;
+    refuse_pointer(path)?;
     quietly(|| Content::read(&mut file))
         .ok_or_else(|| Error::file(path, "not a GGUF file"))?
         .map_err(|error| unread(path, &error, format!("not a GGUF file that is read here ({error})")))

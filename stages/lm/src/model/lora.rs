@@ -1,14 +1,14 @@
 //! Low-rank adapters: y += scale x A^T B^T beside frozen linear layers, as PEFT has them.
 
 use crate::model::block::Block;
-use crate::model::parameter::{Linear, Parameter};
-use crate::model::reward::SCORE;
-use crate::ops::matrix::Products::Exact;
-use crate::{Decoder, Error, Result, ops, random};
+use crate::model::linear::{Adapter, Linear};
+use crate::model::parameter::Parameter;
+use crate::model::shapes::SCORE;
+use crate::{Decoder, Error, Result, random};
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 
-// T rows, K inputs, N outputs of one matrix, r rank.
+// K inputs, N outputs of one matrix.
 
 /// The linear layers of a block, by PEFT's short names. Two of them stand for five in families with fused matrices.
 pub const TARGETS: [&str; 9] =
@@ -78,63 +78,6 @@ impl Lora {
 
 fn known() -> String {
     TARGETS.map(|name| format!("`{name}`")).join(", ")
-}
-
-/// The adapter of one matrix, which may be a part of the rows of a [`Linear`].
-#[derive(Debug, Clone)]
-pub(crate) struct Adapter {
-    /// The first output that it adds to.
-    pub start: usize,
-    /// The factor of the product of A and B.
-    pub scale: f64,
-    /// [r, K]
-    pub a: Parameter,
-    /// [N, r]
-    pub b: Parameter,
-}
-
-impl Adapter {
-    fn rows(&self) -> Result<usize> {
-        Ok(self.b.value.dim(0)?)
-    }
-
-    /// scale x A^T: [T, r].
-    fn inner(&self, x: &Tensor) -> Result<Tensor> {
-        Ok((ops::linear::forward(x, &self.a.value, None, None, Exact)? * self.scale)?)
-    }
-
-    /// The columns of the outputs' gradient that it answers for: [T, N].
-    fn own(&self, dy: &Tensor) -> Result<Tensor> {
-        Ok(if self.rows()? == dy.dim(1)? {
-            dy.clone()
-        } else {
-            dy.narrow(1, self.start, self.rows()?)?.contiguous()?
-        })
-    }
-
-    /// y with scale x A^T B^T added to its columns.
-    pub fn forward(&self, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        ops::linear::add_columns(&self.inner(x)?, &self.b.value, y, self.start)
-    }
-
-    /// Adds to the gradients of A and B.
-    pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
-        let dy = self.own(dy)?;
-        if let Some(gradient) = &self.b.gradient {
-            ops::linear::backward_weight(&self.inner(x)?, &dy, gradient, Exact)?;
-        }
-        if let Some(gradient) = &self.a.gradient {
-            let d_inner = (ops::linear::backward(&self.b.value, &dy, Exact)? * self.scale)?; // [T, r]
-            ops::linear::backward_weight(x, &d_inner, gradient, Exact)?;
-        }
-        Ok(())
-    }
-
-    /// The gradient by the input: [T, K].
-    pub fn backward(&self, dy: &Tensor) -> Result<Tensor> {
-        let d_inner = (ops::linear::backward(&self.b.value, &self.own(dy)?, Exact)? * self.scale)?;
-        ops::linear::backward(&self.a.value, &d_inner, Exact)
-    }
 }
 
 /// An adapter that belongs to the base of a trained one.

@@ -2,9 +2,7 @@
 
 use crate::Result;
 use crate::model::family;
-use crate::model::lora::Adapter;
 use crate::ops;
-use crate::ops::matrix::Products;
 use candle_core::{DType, Tensor};
 
 /// One tensor of weights. Matrices that are always used together are held as one, their rows one after the other.
@@ -72,57 +70,5 @@ impl Norm {
     /// be changed in place. The gradient by the weight is added to its own.
     pub fn backward(&self, x: &Tensor, rms: &Tensor, dy: &Tensor, onto: Option<Tensor>) -> Result<Tensor> {
         ops::norm::backward(x, &self.factor()?, rms, dy, onto, self.weight.gradient.as_ref())
-    }
-}
-
-/// A linear layer.
-#[derive(Debug, Clone)]
-pub(crate) struct Linear {
-    /// [out, in]
-    pub weight: Parameter,
-    /// [out]
-    pub bias: Option<Parameter>,
-    /// Low-rank additions to some of the outputs. Being small, they are multiplied as they are.
-    pub adapters: Vec<Adapter>,
-    /// The precision of the operands of the weight's products.
-    pub products: Products,
-}
-
-impl Linear {
-    /// residual + x W^T + b, and what adapters add.
-    pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(|bias| &bias.value);
-        let y = ops::linear::forward(x, &self.weight.value, bias, residual, self.products)?;
-        self.adapters.iter().try_fold(y, |y, adapter| adapter.forward(x, y))
-    }
-
-    /// Weight, bias, then A and B of each adapter.
-    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
-        let adapters = self.adapters.iter().flat_map(|adapter| [&adapter.a, &adapter.b]);
-        std::iter::once(&self.weight).chain(&self.bias).chain(adapters)
-    }
-
-    /// The same, to change.
-    pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
-        let adapters = self.adapters.iter_mut().flat_map(|adapter| [&mut adapter.a, &mut adapter.b]);
-        std::iter::once(&mut self.weight).chain(&mut self.bias).chain(adapters)
-    }
-
-    /// Adds to the gradients of weight, bias and adapters, where they are trained, given the input and the gradient by
-    /// the output.
-    pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
-        if let Some(gradient) = &self.weight.gradient {
-            ops::linear::backward_weight(x, dy, gradient, self.products)?;
-        }
-        if let Some(gradient) = self.bias.as_ref().and_then(|bias| bias.gradient.as_ref()) {
-            ops::linear::backward_bias(dy, gradient)?;
-        }
-        self.adapters.iter().try_for_each(|adapter| adapter.backward_weights(x, dy))
-    }
-
-    /// The gradient by the input, given that by the output.
-    pub fn backward(&self, dy: &Tensor) -> Result<Tensor> {
-        let dx = ops::linear::backward(&self.weight.value, dy, self.products)?;
-        self.adapters.iter().try_fold(dx, |dx, adapter| Ok((dx + adapter.backward(dy)?)?))
     }
 }

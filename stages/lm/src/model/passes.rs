@@ -2,9 +2,9 @@
 
 use crate::cost::estimate::{self, Schedule};
 use crate::model::block::{RowContext, Saved};
-use crate::model::decoder::targets;
 use crate::model::forest::Forest;
 use crate::model::parameter::Parameter;
+use crate::model::scoring::targets;
 use crate::ops::attention::tiles;
 use crate::ops::{embed, head, scaled};
 use crate::{Error, Result, Training};

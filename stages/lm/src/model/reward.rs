@@ -1,10 +1,12 @@
 //! Reward models: a decoder that gives one number for a text, by `score.weight` on the state of its last token.
 
-use crate::model::adapter_folder::model_part;
-use crate::model::config::{DecoderConfig, is_reward_model};
+use crate::model::config::DecoderConfig;
+use crate::model::config_files::is_reward_model;
+use crate::model::folder::model_part;
 use crate::model::forest::{Forest, Want};
 use crate::model::parameter::Parameter;
-use crate::model::weights::{self, HEAD};
+use crate::model::shapes::{HEAD, SCORE};
+use crate::model::weights;
 use crate::ops::linear;
 use crate::ops::matrix::Products::Exact;
 use crate::{DType, Decoder, Device, Dtype, Error, Result, Sequence, random};
@@ -12,9 +14,6 @@ use candle_core::Tensor;
 use std::path::Path;
 
 // R rows, H width.
-
-/// The head's tensor in model files.
-pub(crate) const SCORE: &str = "score.weight";
 
 impl Decoder {
     /// Reads the folder of a reward model: `...ForSequenceClassification` with one output.

@@ -1,10 +1,11 @@
 //! Saved results of a training: the weights in the precision that they were trained in, or in another.
 
-use crate::model::adapter_folder::model_part;
+use crate::model::folder::model_part;
 use crate::model::lora::is_beside;
 use crate::model::parameter::Parameter;
 use crate::model::reward::of_base;
 use crate::model::weights;
+use crate::model::written::rounded;
 use crate::{DType, Device, Error, Result, SavedDtype, Training};
 use candle_core::Tensor;
 use std::path::Path;
@@ -81,18 +82,4 @@ impl Training {
         }
         Ok(all)
     }
-}
-
-/// Tensors in the dtype that they are saved in. A number that is finite stays so.
-pub(crate) fn rounded<'a>(path: &Path, tensors: &[(&'a str, Tensor)], dtype: DType) -> Result<Vec<(&'a str, Tensor)>> {
-    let round = |(name, tensor): &(&'a str, Tensor)| -> Result<(&'a str, Tensor)> {
-        let saved = tensor.to_dtype(dtype)?;
-        let largest = saved.to_dtype(DType::F32)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-        if !largest.is_finite() {
-            let text = format!("tensor {name} has numbers beyond what {dtype:?} holds; save in f32");
-            return Err(Error::file(path, text));
-        }
-        Ok((name, saved))
-    };
-    tensors.iter().map(round).collect()
 }

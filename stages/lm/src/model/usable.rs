@@ -2,8 +2,9 @@
 //! its first number.
 
 use crate::encode::encoder::check_encoder;
-use crate::model::adapter_folder::{base_of, check_adapter, model_part};
-use crate::model::gguf::{self, is_gguf};
+use crate::model::adapter_folder::check_adapter;
+use crate::model::folder::{base_of, is_gguf, model_part};
+use crate::model::gguf;
 use crate::model::reward::of_base;
 use crate::model::weights;
 use crate::{DecoderConfig, Error, Result, Text};

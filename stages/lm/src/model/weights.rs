@@ -2,7 +2,8 @@
 
 use crate::device::quietly;
 use crate::model::config::DecoderConfig;
-use crate::model::family::HeadNorms;
+use crate::model::folder::refuse_pointer;
+use crate::model::shapes::{HEAD, shapes};
 use crate::model::written::Written;
 use crate::{DType, Device, Error, Result};
 use candle_core::Tensor;
@@ -14,59 +15,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// The tensors of a decoder by their names in model files, with their shapes. A tied head is absent.
-pub(crate) fn shapes(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
-    let DecoderConfig { hidden_size: hidden, intermediate_size: inner, head_dim, .. } = *config;
-    let (queries, keys) = (config.heads * head_dim, config.kv_heads * head_dim);
-    let [before, after, before_mlp, after_mlp] = config.family.norms.names();
-    let body = config.body();
-    let mut all = vec![(format!("{body}embed_tokens.weight"), vec![config.vocab_size, hidden])];
-    for layer in 0..config.layers {
-        let mut add = |name: &str, shape: Vec<usize>| all.push((format!("{body}layers.{layer}.{name}"), shape));
-        let norm = |name: &str| format!("{name}.weight");
-        before.iter().for_each(|name| add(&norm(name), vec![hidden]));
-        let qkv = [("q", queries), ("k", keys), ("v", keys)];
-        let fused = [("qkv", queries + 2 * keys)];
-        for &(name, rows) in if config.family.fused { &fused[..] } else { &qkv[..] } {
-            add(&format!("self_attn.{name}_proj.weight"), vec![rows, hidden]);
-            if config.qkv_bias {
-                add(&format!("self_attn.{name}_proj.bias"), vec![rows]);
-            }
-        }
-        let widths = match config.head_norm {
-            HeadNorms::None => None,
-            HeadNorms::Each => Some([head_dim, head_dim]),
-            HeadNorms::Whole => Some([queries, keys]),
-        };
-        if let Some([queries, keys]) = widths {
-            add("self_attn.q_norm.weight", vec![queries]);
-            add("self_attn.k_norm.weight", vec![keys]);
-        }
-        add("self_attn.o_proj.weight", vec![hidden, queries]);
-        if config.output_bias {
-            add("self_attn.o_proj.bias", vec![hidden]);
-        }
-        after.iter().chain(&before_mlp).for_each(|name| add(&norm(name), vec![hidden]));
-        let apart = [("gate", inner, hidden), ("up", inner, hidden), ("down", hidden, inner)];
-        let fused = [("gate_up", 2 * inner, hidden), ("down", hidden, inner)];
-        for &(name, rows, cols) in if config.family.fused { &fused[..] } else { &apart[..] } {
-            add(&format!("mlp.{name}_proj.weight"), vec![rows, cols]);
-            if config.mlp_bias {
-                add(&format!("mlp.{name}_proj.bias"), vec![rows]);
-            }
-        }
-        after_mlp.iter().for_each(|name| add(&norm(name), vec![hidden]));
-    }
-    all.push((format!("{body}norm.weight"), vec![hidden]));
-    if !config.tied {
-        all.push(("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]));
-    }
-    if config.reward {
-        all.push(("score.weight".to_owned(), vec![1, hidden]));
-    }
-    all
-}
 
 /// Reads all tensors of a decoder from `model.safetensors` or from the shards that `model.safetensors.index.json`
 /// names, as `dtype` on `device`. Where the folder holds no head, `config` becomes tied.
@@ -112,9 +60,6 @@ pub(crate) fn load(
     }
     Ok(found)
 }
-
-/// The head's tensor in model files.
-pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// The name that a stored tensor has today. Behind a part for images, decoders had other ones; models that embed texts
 /// leave what bodies begin with out.
@@ -278,21 +223,6 @@ fn files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
         return Err(Error::file(&index, text));
     }
     Ok((index, files))
-}
-
-/// Refuses the text that Git LFS leaves in place of a file that was not fetched.
-pub(crate) fn refuse_pointer(path: &Path) -> Result<()> {
-    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-    let mut start = Vec::with_capacity(POINTER.len());
-    let file = File::open(path).map_err(Error::io(path))?;
-    file.take(POINTER.len() as u64).read_to_end(&mut start).map_err(Error::io(path))?;
-    match start == POINTER {
-        false => Ok(()),
-        true => {
-            let text = "a Git LFS pointer, not the file itself: run `git lfs pull` in its folder, or fetch it anew";
-            Err(Error::file(path, text))
-        }
-    }
 }
 
 /// The dtype that a folder's embedding table is stored in, from the headers of its files.

@@ -5,6 +5,7 @@ use candle_core::{Tensor, WithDType};
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::path::Path;
 
 /// A tensor that becomes bytes when it is written.
 pub(crate) struct Written<'e> {
@@ -68,4 +69,18 @@ impl View for Written<'_> {
     fn data_len(&self) -> usize {
         self.tensor.elem_count() * self.tensor.dtype().size_in_bytes()
     }
+}
+
+/// Tensors in the dtype that they are saved in. A number that is finite stays so.
+pub(crate) fn rounded<'a>(path: &Path, tensors: &[(&'a str, Tensor)], dtype: DType) -> Result<Vec<(&'a str, Tensor)>> {
+    let round = |(name, tensor): &(&'a str, Tensor)| -> Result<(&'a str, Tensor)> {
+        let saved = tensor.to_dtype(dtype)?;
+        let largest = saved.to_dtype(DType::F32)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        if !largest.is_finite() {
+            let text = format!("tensor {name} has numbers beyond what {dtype:?} holds; save in f32");
+            return Err(Error::file(path, text));
+        }
+        Ok((name, saved))
+    };
+    tensors.iter().map(round).collect()
 }

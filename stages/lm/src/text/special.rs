@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use tokenizers::{AddedToken, Tokenizer};
 
 use crate::error::{Error, Result, is_there};
-use crate::model::weights::refuse_pointer;
+use crate::model::folder::refuse_pointer;
 
 /// The special tokens of a model folder.
 pub(crate) struct SpecialTokens {

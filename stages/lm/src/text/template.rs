@@ -8,7 +8,7 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result, is_there};
-use crate::model::weights::refuse_pointer;
+use crate::model::folder::refuse_pointer;
 use crate::text::bounded::{Bounded, STEPS, system_error, unbounded};
 use crate::text::scored::Borders;
 

@@ -6,8 +6,7 @@ use tokenizers::Tokenizer;
 
 use crate::device::quietly;
 use crate::error::{Error, Result, is_there};
-use crate::model::adapter_folder::tokenizer_part;
-use crate::model::weights::refuse_pointer;
+use crate::model::folder::{refuse_pointer, tokenizer_part};
 
 /// Files of a tokenizer and its chat template in a folder, and of what models of images have beside them.
 const FILES: [&str; 12] = [

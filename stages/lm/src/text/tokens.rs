@@ -7,9 +7,8 @@ use serde_json::Value as Json;
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result, is_there};
-use crate::model::adapter_folder::{model_part, tokenizer_part};
 use crate::model::facts::TemplateFacts;
-use crate::model::gguf::folder_of;
+use crate::model::folder::{folder_of, model_part, tokenizer_part};
 use crate::text::sequence::Sequence;
 use crate::text::special::{SpecialTokens, read_json};
 use crate::text::template::ChatTemplate;

@@ -207,7 +207,7 @@ fn against_finite_differences(name: &str, decoder: Decoder, trained: impl Fn(&st
     let mut training = training(decoder, Memory::Keep, 1000);
     let by_hand = gradients(&mut training, &[0, 1, 2, 3, 4]);
     let adapters = training.decoder.parameters().iter().filter(|p| is_adapter(&p.parts[0].0)).count();
-    let wanted = if adapters > 0 { adapters } else { crate::model::weights::shapes(training.decoder.config()).len() };
+    let wanted = if adapters > 0 { adapters } else { crate::model::shapes::shapes(training.decoder.config()).len() };
     assert_eq!(by_hand.len(), wanted, "{name}: every tensor");
     for (tensor, gradient) in &by_hand {
         assert!(gradient.iter().any(|&x| x.abs() > 1e-6), "{name}: {tensor} gets a gradient");

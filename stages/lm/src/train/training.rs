@@ -1,12 +1,12 @@
 //! Training: forward over a whole batch, backward from the derivatives by its log-probabilities, and steps.
 
 use crate::device::gpu_memory;
-use crate::model::decoder::add_scores;
 use crate::model::forest::{Forest, Part, Want};
 use crate::model::lora::is_beside;
 use crate::model::parameter::Parameter;
 use crate::model::passes::Kept;
 use crate::model::reward::{add_rewards, row_derivatives};
+use crate::model::scoring::add_scores;
 use crate::ops::adamw;
 use crate::{DType, Decoder, Error, LogProbs, Result, Sequence};
 use candle_core::Tensor;

@@ -1,0 +1,118 @@
+//! Linear layers, and the low-rank adapters beside them.
+
+use crate::Result;
+use crate::model::parameter::Parameter;
+use crate::ops;
+use crate::ops::matrix::Products::{self, Exact};
+use candle_core::Tensor;
+
+// T rows, K inputs, N outputs of one matrix, r rank.
+
+/// A linear layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Linear {
+    /// [out, in]
+    pub weight: Parameter,
+    /// [out]
+    pub bias: Option<Parameter>,
+    /// Low-rank additions to some of the outputs. Being small, they are multiplied as they are.
+    pub adapters: Vec<Adapter>,
+    /// The precision of the operands of the weight's products.
+    pub products: Products,
+}
+
+impl Linear {
+    /// residual + x W^T + b, and what adapters add.
+    pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| &bias.value);
+        let y = ops::linear::forward(x, &self.weight.value, bias, residual, self.products)?;
+        self.adapters.iter().try_fold(y, |y, adapter| adapter.forward(x, y))
+    }
+
+    /// Weight, bias, then A and B of each adapter.
+    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        let adapters = self.adapters.iter().flat_map(|adapter| [&adapter.a, &adapter.b]);
+        std::iter::once(&self.weight).chain(&self.bias).chain(adapters)
+    }
+
+    /// The same, to change.
+    pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        let adapters = self.adapters.iter_mut().flat_map(|adapter| [&mut adapter.a, &mut adapter.b]);
+        std::iter::once(&mut self.weight).chain(&mut self.bias).chain(adapters)
+    }
+
+    /// Adds to the gradients of weight, bias and adapters, where they are trained, given the input and the gradient by
+    /// the output.
+    pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
+        if let Some(gradient) = &self.weight.gradient {
+            ops::linear::backward_weight(x, dy, gradient, self.products)?;
+        }
+        if let Some(gradient) = self.bias.as_ref().and_then(|bias| bias.gradient.as_ref()) {
+            ops::linear::backward_bias(dy, gradient)?;
+        }
+        self.adapters.iter().try_for_each(|adapter| adapter.backward_weights(x, dy))
+    }
+
+    /// The gradient by the input, given that by the output.
+    pub fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        let dx = ops::linear::backward(&self.weight.value, dy, self.products)?;
+        self.adapters.iter().try_fold(dx, |dx, adapter| Ok((dx + adapter.backward(dy)?)?))
+    }
+}
+
+/// The adapter of one matrix, which may be a part of the rows of a [`Linear`].
+#[derive(Debug, Clone)]
+pub(crate) struct Adapter {
+    /// The first output that it adds to.
+    pub start: usize,
+    /// The factor of the product of A and B.
+    pub scale: f64,
+    /// [r, K]
+    pub a: Parameter,
+    /// [N, r]
+    pub b: Parameter,
+}
+
+impl Adapter {
+    pub fn rows(&self) -> Result<usize> {
+        Ok(self.b.value.dim(0)?)
+    }
+
+    /// scale x A^T: [T, r].
+    fn inner(&self, x: &Tensor) -> Result<Tensor> {
+        Ok((ops::linear::forward(x, &self.a.value, None, None, Exact)? * self.scale)?)
+    }
+
+    /// The columns of the outputs' gradient that it answers for: [T, N].
+    fn own(&self, dy: &Tensor) -> Result<Tensor> {
+        Ok(if self.rows()? == dy.dim(1)? {
+            dy.clone()
+        } else {
+            dy.narrow(1, self.start, self.rows()?)?.contiguous()?
+        })
+    }
+
+    /// y with scale x A^T B^T added to its columns.
+    pub fn forward(&self, x: &Tensor, y: Tensor) -> Result<Tensor> {
+        ops::linear::add_columns(&self.inner(x)?, &self.b.value, y, self.start)
+    }
+
+    /// Adds to the gradients of A and B.
+    pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
+        let dy = self.own(dy)?;
+        if let Some(gradient) = &self.b.gradient {
+            ops::linear::backward_weight(&self.inner(x)?, &dy, gradient, Exact)?;
+        }
+        if let Some(gradient) = &self.a.gradient {
+            let d_inner = (ops::linear::backward(&self.b.value, &dy, Exact)? * self.scale)?; // [T, r]
+            ops::linear::backward_weight(x, &d_inner, gradient, Exact)?;
+        }
+        Ok(())
+    }
+
+    /// The gradient by the input: [T, K].
+    pub fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        let d_inner = (ops::linear::backward(&self.b.value, &self.own(dy)?, Exact)? * self.scale)?;
+        ops::linear::backward(&self.a.value, &d_inner, Exact)
+    }
+}
