@@ -3,12 +3,11 @@
 //! An offset is right where the judge leans to the side that it sees first. It is a habit of the file where gold is more
 //! often of one side: exchanging the sides of each row at random would take both the balance and that offset away.
 
-use kit::Z;
 use kit::rows::SummaryRow;
+use kit::{Z, wilson};
 
 use crate::config::Calibrate;
 use crate::fit::{Curve, Fit, Method, Observation, logit};
-use crate::measure::Bin;
 
 /// How often gold is of side a.
 pub struct Balance {
@@ -43,8 +42,7 @@ fn own_offset(side: &Balance) -> f64 {
 
 /// The balance and, of Platt's method, the offset beside what the balance alone would make of it.
 pub fn rows(side: &Balance, all: &Fit, observations: &[Observation]) -> Vec<SummaryRow> {
-    let bin = Bin { low: 0.0, high: 1.0, rows: side.rows, mean_p: side.share, mean_gold: side.share };
-    let interval = bin.gold_interval();
+    let interval = wilson(side.share, side.rows);
     let mut rows = vec![SummaryRow {
         metric: "gold/side_a".to_owned(),
         value: side.share,

@@ -1,10 +1,11 @@
 //! The tables of figures, before and after.
 
+use kit::probability::calibration_error;
 use kit::rows::{ReliabilityRow, SummaryRow};
-use kit::{Context, Result, Z};
+use kit::{Context, Result, Z, wilson};
 
 use crate::config::Calibrate;
-use crate::measure::{Measured, expected_calibration_error, reliability, reliability_of_a};
+use crate::measure::{Measured, reliability, reliability_of_a};
 
 /// A figure of one label.
 type Measure = fn(&Measured) -> f64;
@@ -23,15 +24,16 @@ pub(crate) fn write_measures(
     for (labels, rows) in sets {
         let found = reliability(rows, bins);
         table.extend(found.iter().enumerate().map(|(index, bin)| {
-            let gold = bin.gold_interval();
+            let of = |sum: f64| (bin.rows > 0).then(|| sum / bin.rows as f64);
+            let gold = of(bin.sum_gold).and_then(|share| wilson(share, bin.rows));
             ReliabilityRow {
                 labels: labels.to_owned(),
                 bin: index as u32,
                 low: bin.low,
                 high: bin.high,
                 rows: bin.rows,
-                mean_p: (bin.rows > 0).then_some(bin.mean_p),
-                mean_gold: (bin.rows > 0).then_some(bin.mean_gold),
+                mean_p: of(bin.sum_p),
+                mean_gold: of(bin.sum_gold),
                 gold_low: gold.map(|gold| gold.0),
                 gold_high: gold.map(|gold| gold.1),
             }
@@ -40,12 +42,12 @@ pub(crate) fn write_measures(
             "expected calibration error: mean |share right - max(p, 1 - p)| over {bins} equal bins of [0.5, 1], a tie half \
              right; above 0 for any finite sample"
         );
-        summary.push(point(&format!("ece/{labels}"), expected_calibration_error(&found), rows.len(), &note));
+        summary.push(point(&format!("ece/{labels}"), calibration_error(&found), rows.len(), &note));
     }
     table.finish()?;
     for (labels, rows) in sets {
         let note = format!("the same of side a: mean |gold - p| over {bins} equal bins of [0, 1]");
-        let value = expected_calibration_error(&reliability_of_a(rows, bins));
+        let value = calibration_error(&reliability_of_a(rows, bins));
         summary.push(point(&format!("ece_side/{labels}"), value, rows.len(), &note));
     }
     let measures: [(&str, Measure, &str); 3] = [

@@ -5,6 +5,7 @@
 //! two sides alike: exchanging a and b in any row turns its p into 1 - p to the last bit. They are fitted to the side
 //! that the judge prefers, so `z >= 0` there.
 
+use kit::probability::{self, cross_entropy, sigmoid};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -156,22 +157,9 @@ impl Fit {
     }
 }
 
-/// Log-odds, with logit(1 - p) = -logit(p) to the last bit for every p >= 1/2.
+/// Log-odds, cut [`FARTHEST`] from 0 and 1.
 pub fn logit(p: f64) -> f64 {
-    let upper = if p < 0.5 { 1.0 - p } else { p }.min(1.0 - FARTHEST);
-    let z = (upper / (1.0 - upper)).ln();
-    if p < 0.5 { -z } else { z }
-}
-
-/// 1 / (1 + exp(-x)), with sigmoid(-x) = 1 - sigmoid(x) to the last bit.
-pub fn sigmoid(x: f64) -> f64 {
-    let upper = 1.0 / (1.0 + (-x.abs()).exp());
-    if x >= 0.0 { upper } else { 1.0 - upper }
-}
-
-/// softplus(x) - y x: the cross-entropy of y with sigmoid(x).
-pub fn cross_entropy(x: f64, y: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p() - y * x
+    probability::logit(p, FARTHEST)
 }
 
 /// The points with z in units of its root mean square, and that; 1 where all z are 0.

@@ -2,59 +2,50 @@
 
 use std::collections::BTreeMap;
 
-use kit::rows::{Message, Pair, Reject, TruthRow, Verdict};
-use kit::{Context, Error, Result, Table, ids};
-
-use crate::margin::place;
-
-/// A response under its prompt.
-type Side = (String, String);
-
-/// A gold label as it was read.
-struct Gold {
-    row_id: String,
-    comparison_id: Option<String>,
-    sides: Option<[Named; 2]>,
-    /// `truth` rows have no sides, but the label of the verdict they were made from.
-    p_hat: Option<f64>,
-    /// P(first side better).
-    p: f64,
-    source_file: Option<String>,
-    source_line: Option<u64>,
-    /// Labels of its verdict, once found.
-    found: bool,
-}
-
-struct Named {
-    ids: Side,
-    /// A digest of the response's text, to distinguish sides where the ids differ.
-    text: String,
-}
+use kit::rows::{Reject, TruthRow, Verdict};
+use kit::{Context, Error, GoldLabel, Result, Sides, Table};
 
 /// All gold labels.
+#[derive(Default)]
 pub struct GoldLabels {
     rows: Vec<Gold>,
-    by_sides: BTreeMap<[Side; 2], Vec<usize>>,
+    by_sides: BTreeMap<[[String; 2]; 2], Vec<usize>>,
     by_comparison: BTreeMap<String, Vec<usize>>,
 }
 
-/// A row, reduced to its id, the ids of its sides and its label.
-struct Sides<'a> {
-    a: (&'a str, &'a str, &'a [Message]),
-    b: (&'a str, &'a str, &'a [Message]),
+/// A label as it was read, and whether its verdict was found.
+struct Gold {
+    label: Label,
+    found: bool,
 }
 
-impl Sides<'_> {
-    fn named(&self) -> [Named; 2] {
-        [self.a, self.b].map(|(prompt, response, text)| Named {
-            ids: (prompt.to_owned(), response.to_owned()),
-            text: ids::response_id("", text),
-        })
+enum Label {
+    Of(GoldLabel),
+    /// A row of `truth` has no sides, but the label of the verdict it was made from.
+    Truth(TruthRow),
+}
+
+impl Label {
+    fn comparison(&self) -> Option<&String> {
+        match self {
+            Label::Of(label) => label.comparison.as_ref(),
+            Label::Truth(row) => Some(&row.comparison_id),
+        }
     }
-}
 
-fn sorted(a: &Side, b: &Side) -> [Side; 2] {
-    if a <= b { [a.clone(), b.clone()] } else { [b.clone(), a.clone()] }
+    /// P(a better) as a verdict has its sides; none where the label is about others.
+    fn of(&self, verdict: &Verdict, sides: &Sides) -> Option<f64> {
+        match self {
+            Label::Of(label) => {
+                let one = label.comparison.as_ref() == Some(&verdict.comparison_id);
+                let exchanged = if one { sides.exchanged_of_one(&label.sides) } else { sides.exchanged(&label.sides) };
+                Some(label.p_of(exchanged?))
+            }
+            // Made from verdicts: from these, or from the same ones with sides exchanged.
+            Label::Truth(row) if row.p_hat == verdict.p_hat => Some(row.p_star),
+            Label::Truth(row) => (row.p_hat == 1.0 - verdict.p_hat).then_some(1.0 - row.p_star),
+        }
+    }
 }
 
 impl GoldLabels {
@@ -63,80 +54,31 @@ impl GoldLabels {
     /// # Errors
     /// When it cannot be read, or a label is no probability.
     pub fn read(context: &Context<'_>) -> Result<GoldLabels> {
-        let mut labels = GoldLabels { rows: Vec::new(), by_sides: BTreeMap::new(), by_comparison: BTreeMap::new() };
-        match context.table_of("gold") {
-            Some(Table::Truth) => {
-                for row in context.rows::<TruthRow>("gold")? {
-                    let row = row?;
-                    labels.take(Gold {
-                        row_id: row.comparison_id.clone(),
-                        comparison_id: Some(row.comparison_id),
-                        sides: None,
-                        p_hat: Some(row.p_hat),
-                        p: row.p_star,
-                        source_file: None,
-                        source_line: None,
-                        found: false,
-                    })?;
+        let mut labels = GoldLabels::default();
+        if context.table_of("gold") == Some(Table::Truth) {
+            for row in context.rows::<TruthRow>("gold")? {
+                let row = row?;
+                if !(0.0..=1.0).contains(&row.p_star) {
+                    let (id, got) = (&row.comparison_id, row.p_star);
+                    return Err(Error::data(format!("gold label of `{id}`: got {got}, wanted a probability")));
                 }
+                labels.add(Label::Truth(row));
             }
-            Some(Table::Pairs) => {
-                for row in context.rows::<Pair>("gold")? {
-                    let row = row?;
-                    let sides = Sides {
-                        a: (&row.chosen_prompt_id, &row.chosen_response_id, &row.chosen),
-                        b: (&row.rejected_prompt_id, &row.rejected_response_id, &row.rejected),
-                    };
-                    let sides = Some(sides.named());
-                    labels.take(Gold {
-                        row_id: row.pair_id,
-                        comparison_id: row.comparison_id,
-                        sides,
-                        p_hat: None,
-                        p: row.p_hat,
-                        source_file: row.source_file,
-                        source_line: row.source_line,
-                        found: false,
-                    })?;
-                }
-            }
-            _ => {
-                for row in context.rows::<Verdict>("gold")? {
-                    let row = row?;
-                    let sides = Some(sides_of(&row).named());
-                    labels.take(Gold {
-                        row_id: row.comparison_id.clone(),
-                        comparison_id: Some(row.comparison_id),
-                        sides,
-                        p_hat: None,
-                        p: row.p_hat,
-                        source_file: row.source_file,
-                        source_line: row.source_line,
-                        found: false,
-                    })?;
-                }
-            }
+        } else {
+            GoldLabel::read(context)?.into_iter().for_each(|label| labels.add(Label::Of(label)));
         }
         Ok(labels)
     }
 
-    fn take(&mut self, gold: Gold) -> Result<()> {
-        if !(0.0..=1.0).contains(&gold.p) {
-            let place = place(gold.source_file.as_deref(), gold.source_line);
-            return Err(Error::data(format!(
-                "gold label of `{}`{place}: got {}, wanted a probability",
-                gold.row_id, gold.p
-            )));
-        }
+    fn add(&mut self, label: Label) {
         let index = self.rows.len();
-        if let Some([a, b]) = &gold.sides {
-            self.by_sides.entry(sorted(&a.ids, &b.ids)).or_default().push(index);
+        if let Label::Of(label) = &label {
+            self.by_sides.entry(label.sides.key()).or_default().push(index);
         }
-        if let Some(id) = &gold.comparison_id {
+        if let Some(id) = label.comparison() {
             self.by_comparison.entry(id.clone()).or_default().push(index);
         }
-        self.rows.push(gold);
-        Ok(())
+        self.rows.push(Gold { label, found: false });
     }
 
     /// The number of gold rows.
@@ -146,20 +88,17 @@ impl GoldLabels {
 
     /// The gold P(a better) of a verdict: the mean over its gold labels, each turned to the verdict's sides.
     pub fn of(&mut self, verdict: &Verdict) -> Option<f64> {
-        let sides = sides_of(verdict).named();
-        let key = sorted(&sides[0].ids, &sides[1].ids);
-        let mut indices = self.by_sides.get(&key).cloned().unwrap_or_default();
+        let sides = Sides::from(verdict);
+        let mut indices = self.by_sides.get(&sides.key()).cloned().unwrap_or_default();
         indices.extend(self.by_comparison.get(&verdict.comparison_id).into_iter().flatten());
         indices.sort_unstable();
         indices.dedup();
         let (mut sum, mut count) = (0.0, 0.0);
         for index in indices {
             let gold = &mut self.rows[index];
-            let one_id = gold.comparison_id.as_ref() == Some(&verdict.comparison_id);
-            let equal = (one_id && alike(gold, &sides)).then_some(false);
-            let Some(turned) = turned(gold, &sides, verdict.p_hat).or(equal) else { continue };
+            let Some(p) = gold.label.of(verdict, &sides) else { continue };
             gold.found = true;
-            sum += if turned { 1.0 - gold.p } else { gold.p };
+            sum += p;
             count += 1.0;
         }
         (count > 0.0).then(|| sum / count)
@@ -167,46 +106,20 @@ impl GoldLabels {
 
     /// The gold rows that are about no verdict, for the table of rejects.
     pub fn unmatched(&self) -> Vec<Reject> {
+        let detail = "no verdict has this comparison's id with the same sides, or the ids of both its sides";
         let unmatched = self.rows.iter().filter(|gold| !gold.found);
         unmatched
-            .map(|gold| Reject {
-                input: "gold".to_owned(),
-                row_id: gold.row_id.clone(),
-                reason: "no_verdict".to_owned(),
-                detail: "no verdict has this comparison's id with the same sides, or the ids of both its sides"
-                    .to_owned(),
-                source_file: gold.source_file.clone(),
-                source_line: gold.source_line,
+            .map(|gold| match &gold.label {
+                Label::Of(label) => label.clone().reject("no_verdict", detail),
+                Label::Truth(row) => Reject {
+                    input: "gold".to_owned(),
+                    row_id: row.comparison_id.clone(),
+                    reason: "no_verdict".to_owned(),
+                    detail: detail.to_owned(),
+                    source_file: None,
+                    source_line: None,
+                },
             })
             .collect()
-    }
-}
-
-/// True where both rows have one text on both sides: with one id their orders are the same.
-fn alike(gold: &Gold, [a, b]: &[Named; 2]) -> bool {
-    let other = |[first, second]: &[Named; 2]| [b, first, second].iter().all(|side| side.text == a.text);
-    gold.sides.as_ref().is_some_and(other)
-}
-
-/// True where a gold label's first side is the verdict's side b; none where that cannot be decided.
-fn turned(gold: &Gold, [a, b]: &[Named; 2], p_hat: f64) -> Option<bool> {
-    let Some([first, second]) = &gold.sides else {
-        // Made from verdicts: from these, or from the same ones with sides exchanged.
-        let given = gold.p_hat?;
-        return if given == p_hat { Some(false) } else { (given == 1.0 - p_hat).then_some(true) };
-    };
-    let (same, crossed) = (first.ids == a.ids && second.ids == b.ids, first.ids == b.ids && second.ids == a.ids);
-    if same != crossed {
-        return Some(crossed);
-    }
-    let (same, crossed) =
-        (first.text == a.text && second.text == b.text, first.text == b.text && second.text == a.text);
-    (same != crossed).then_some(crossed)
-}
-
-fn sides_of(row: &Verdict) -> Sides<'_> {
-    Sides {
-        a: (&row.a_prompt_id, &row.a_response_id, &row.a_response),
-        b: (&row.b_prompt_id, &row.b_response_id, &row.b_response),
     }
 }

@@ -1,8 +1,8 @@
 //! Distances between probabilities and their targets.
 
-use kit::wilson;
+use kit::probability::{Bin, cross_entropy, preferred};
 
-use crate::fit::{Label, cross_entropy};
+use crate::fit::Label;
 
 /// Probabilities without log-odds (isotonic) are kept this far from 0 and 1 in the log loss, so that one hard and wrong
 /// label is not infinite.
@@ -18,15 +18,8 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// P of the side that the label prefers, and that side's gold probability. Ties of exactly 1/2 say nothing about a
-    /// side and count half.
     fn preferred(&self) -> (f64, f64) {
-        let p = self.label.p;
-        match p.total_cmp(&0.5) {
-            std::cmp::Ordering::Greater => (p, self.gold),
-            std::cmp::Ordering::Less => (1.0 - p, 1.0 - self.gold),
-            std::cmp::Ordering::Equal => (0.5, 0.5),
-        }
+        preferred(self.label.p, self.gold)
     }
 
     /// The gold probability of the preferred side: 1 where a hard gold label agrees, 1/2 for a tie.
@@ -50,67 +43,20 @@ impl Measured {
     }
 }
 
-/// One bin of a reliability diagram.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bin {
-    /// Its lower end.
-    pub low: f64,
-    /// Its upper end; the last bin holds 1 too.
-    pub high: f64,
-    /// Labels in it.
-    pub rows: u64,
-    /// Their mean probability.
-    pub mean_p: f64,
-    /// Their mean gold probability: what `mean_p` should be.
-    pub mean_gold: f64,
-}
-
-impl Bin {
-    /// Wilson's interval of the gold probability at 95 %; nothing for no rows.
-    pub fn gold_interval(&self) -> Option<(f64, f64)> {
-        wilson(self.mean_gold, self.rows)
-    }
-}
-
-/// Bins of equal width over [0.5, 1], of the side that each label prefers: bin = floor((c - 0.5) / width), c = max(p, 1 - p).
+/// Bins of equal width over [0.5, 1], of the side that each label prefers.
 pub fn reliability(rows: &[Measured], bins: u32) -> Vec<Bin> {
-    binned(rows.iter().map(Measured::preferred), 0.5, bins)
+    Bin::of(rows.iter().map(Measured::preferred), 0.5, bins)
 }
 
 /// Bins of equal width over [0, 1], of side a: as the labels stand in the table.
 pub fn reliability_of_a(rows: &[Measured], bins: u32) -> Vec<Bin> {
-    binned(rows.iter().map(|it| (it.label.p, it.gold)), 0.0, bins)
-}
-
-fn binned(points: impl Iterator<Item = (f64, f64)>, from: f64, bins: u32) -> Vec<Bin> {
-    let width = (1.0 - from) / f64::from(bins);
-    let mut found: Vec<Bin> = (0..bins)
-        .map(|bin| {
-            let low = from + width * f64::from(bin);
-            Bin { low, high: low + width, rows: 0, mean_p: 0.0, mean_gold: 0.0 }
-        })
-        .collect();
-    for (p, gold) in points {
-        let bin = &mut found[(((p - from) / width) as usize).min(bins as usize - 1)];
-        bin.rows += 1;
-        bin.mean_p += p;
-        bin.mean_gold += gold;
-    }
-    for bin in found.iter_mut().filter(|bin| bin.rows > 0) {
-        bin.mean_p /= bin.rows as f64;
-        bin.mean_gold /= bin.rows as f64;
-    }
-    found
-}
-
-/// Expected calibration error: the mean distance of a bin's probability from its gold share, by rows.
-pub fn expected_calibration_error(bins: &[Bin]) -> f64 {
-    let rows: u64 = bins.iter().map(|bin| bin.rows).sum();
-    bins.iter().map(|bin| bin.rows as f64 / rows as f64 * (bin.mean_p - bin.mean_gold).abs()).sum()
+    Bin::of(rows.iter().map(|it| (it.label.p, it.gold)), 0.0, bins)
 }
 
 #[cfg(test)]
 mod tests {
+    use kit::probability::calibration_error;
+
     use super::*;
 
     fn it(p: f64, gold: f64) -> Measured {
@@ -123,13 +69,13 @@ mod tests {
         let bins = reliability(&rows, 5);
         assert_eq!(bins.iter().map(|bin| bin.rows).collect::<Vec<_>>(), [1, 1, 0, 0, 4]);
         // The second row prefers b, and b is worse: gold 0.
-        assert!((bins[4].mean_p - (0.9 + 0.9 + 0.95 + 1.0) / 4.0).abs() < 1e-12 && bins[4].mean_gold == 0.75);
+        assert!((bins[4].sum_p - (0.9 + 0.9 + 0.95 + 1.0)).abs() < 1e-12 && bins[4].sum_gold == 3.0);
         let expected = (4.0 * (0.9375f64 - 0.75) + 0.62 + 0.0) / 6.0;
-        assert!((expected_calibration_error(&bins) - expected).abs() < 1e-12);
+        assert!((calibration_error(&bins) - expected).abs() < 1e-12);
         // Of side a in halves: 0.1 of gold 1; and 0.9, 0.95, 0.62, 0.5, 1 of gold 4/5.
         let of_a = reliability_of_a(&rows, 2);
         let expected = (0.9 + (3.97f64 - 4.0).abs()) / 6.0;
-        assert!((expected_calibration_error(&of_a) - expected).abs() < 1e-12, "{of_a:?}");
+        assert!((calibration_error(&of_a) - expected).abs() < 1e-12, "{of_a:?}");
         assert!((rows[1].brier() - 0.81).abs() < 1e-12);
         assert_eq!(rows.map(|row| row.hit()), [1.0, 0.0, 1.0, 0.0, 0.5, 1.0]);
     }

@@ -48,7 +48,7 @@ impl Calibrate {
 
 impl Stage for Calibrate {
     fn version(&self) -> String {
-        "3".to_owned()
+        "4".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {

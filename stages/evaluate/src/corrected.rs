@@ -1,11 +1,10 @@
 //! `measure: corrected_win_rate`: the win rate by a judge whose errors are known from gold labels (Rogan and Gladen).
 
 use kit::rows::{SummaryRow, Verdict};
-use kit::{Context, Error, Finding, Input, InputPort, Outcome, Result, Table, Z};
+use kit::{Context, Error, Finding, GoldLabel, Input, InputPort, Outcome, Result, SidesIndex, Table, Z};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::gold::{Index, Label, sides_of};
 use crate::interval::share;
 use crate::measured::{Found, Measured, figure};
 use crate::sides::{self, Side, Sides, policys, reject};
@@ -164,7 +163,7 @@ impl Measured for CorrectedWinRate {
     fn compute(&self, context: &Context<'_>) -> Result<Found> {
         let sides = Sides::read(context, self.policy_side)?;
         let mut found = Found::default();
-        let (mut index, mut judged, mut verdicts) = (Index::default(), Vec::new(), 0);
+        let (mut index, mut judged, mut verdicts) = (SidesIndex::default(), Vec::new(), 0);
         for row in context.rows::<Verdict>("verdicts")? {
             let row = row?;
             verdicts += 1;
@@ -172,7 +171,7 @@ impl Measured for CorrectedWinRate {
                 Ok(side) => match policys(&row, side)? {
                     0.5 => found.rejects.push(reject(row, "tie", "a p_hat of exactly one half names no winner")),
                     p => {
-                        index.add(&row.comparison_id, sides_of(&row));
+                        index.add(&row.comparison_id, kit::Sides::from(&row));
                         judged.push(Judged { side, wins: p > 0.5, gold: Gold::default() });
                     }
                 },
@@ -180,11 +179,12 @@ impl Measured for CorrectedWinRate {
             }
         }
         let unclear = found.rejects.len() as u64;
-        let labels = Label::read(context)?;
+        let labels = GoldLabel::read(context)?;
         let gold = labels.len() as u64;
         for label in labels {
-            match index.find(&label) {
-                Some((at, 0.5)) if judged.get(at).is_some() => {
+            let at = index.find(label.comparison.as_deref(), &label.sides);
+            match at.map(|(at, exchanged)| (at, label.p_of(exchanged))) {
+                Some((_, 0.5)) => {
                     found.rejects.push(label.reject("tie", "a gold label of exactly one half names no winner"));
                 }
                 Some((at, p_a)) => {

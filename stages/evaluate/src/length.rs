@@ -1,5 +1,6 @@
 //! `measure: length_controlled_win_rate`: the win rate with the judge's liking for length taken out.
 
+use kit::probability::sigmoid;
 use kit::rows::{SummaryRow, Verdict};
 use kit::{Context, Error, Finding, Input, InputPort, Outcome, Result, Table, Z};
 use schemars::JsonSchema;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::games::{Game, Games, characters};
 use crate::interval::mean;
-use crate::logistic::{Fit, fit, sigmoid};
+use crate::logistic::{Fit, fit};
 use crate::measured::{Found, Measured, figure};
 use crate::sides::{self, Side, Sides, policys, reject};
 

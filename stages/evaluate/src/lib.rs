@@ -9,7 +9,6 @@ mod config;
 mod corrected;
 mod forecast;
 mod games;
-mod gold;
 pub mod interval;
 mod leaderboard;
 mod length;

@@ -1,5 +1,7 @@
 //! A logistic fit of win probabilities to a constant and one term.
 
+use kit::probability::{cross_entropy, sigmoid};
+
 /// Newton's method ends when no entry of the mean gradient is above this.
 const TOLERANCE: f64 = 1e-12;
 /// Or after so many steps.
@@ -16,11 +18,6 @@ pub struct Fit {
     pub slope: f64,
 }
 
-/// 1 / (1 + exp(-x)).
-pub fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
 /// The fit of least sum of cross-entropies + ridge / 2 slope^2 to rows of x and of a probability. Newton's method from
 /// 0, steps halved where a whole one does not descend. None where it has no optimum: without a finite constant because
 /// all is won or all is lost, or x says it all.
@@ -29,7 +26,7 @@ pub fn fit(rows: &[(f64, f64)], ridge: f64) -> Option<Fit> {
     let loss = |constant: f64, slope: f64| {
         let of = |(x, y): &(f64, f64)| {
             let z = constant + slope * x;
-            z.max(0.0) + (-z.abs()).exp().ln_1p() - y * z
+            cross_entropy(z, *y)
         };
         (rows.iter().map(of).sum::<f64>() + 0.5 * ridge * slope * slope) / n
     };

@@ -105,7 +105,7 @@ impl Measure {
 
 impl Stage for Measure {
     fn version(&self) -> String {
-        "2".to_owned()
+        "3".to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {

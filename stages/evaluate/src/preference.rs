@@ -1,5 +1,6 @@
 //! Figures of held-out pairs.
 
+use kit::probability::{Bin, calibration_error, cross_entropy, preferred, sigmoid};
 use kit::rows::Score;
 
 use crate::summary::{Summary, by_form};
@@ -27,8 +28,9 @@ pub(crate) fn summarise(scores: &[Score], beta: Option<(f64, bool)>, summary: &m
         if let Some((beta, true)) = beta {
             let note = format!("sigmoid({beta} margin) against p_hat");
             mean("brier", &|row| (sigmoid(beta * row.margin) - row.p_hat).powi(2), &note);
-            mean("log_loss", &|row| log_loss(beta * row.margin, row.p_hat), &note);
-            let error = calibration_error(rows.iter().map(|row| (sigmoid(beta * row.margin), row.p_hat)));
+            mean("log_loss", &|row| cross_entropy(beta * row.margin, row.p_hat), &note);
+            let points = rows.iter().map(|row| preferred(sigmoid(beta * row.margin), row.p_hat));
+            let error = calibration_error(&Bin::of(points, 0.5, BINS));
             let note = format!("expected calibration error of sigmoid({beta} margin) over {BINS} bins of [0.5, 1]");
             summary.point(&format!("ece{ending}"), error, rows.len(), &note);
         }
@@ -51,35 +53,7 @@ const PARTS: [Part; 4] = [
 ];
 
 /// Bins of the calibration error.
-const BINS: usize = 10;
-
-/// Expected calibration error of (probability, label): over bins of equal width of the preferred side's probability in
-/// [0.5, 1], the mean distance of that from the label of the same side, by rows. A probability of 1/2 is half right.
-fn calibration_error(rows: impl Iterator<Item = (f64, f64)>) -> f64 {
-    let (mut bins, mut count) = ([0.0; BINS], 0.0);
-    for (p, label) in rows {
-        let confidence = p.max(1.0 - p);
-        let right = if p == 0.5 {
-            0.5
-        } else if p > 0.5 {
-            label
-        } else {
-            1.0 - label
-        };
-        bins[(((confidence - 0.5) * 2.0 * BINS as f64) as usize).min(BINS - 1)] += confidence - right;
-        count += 1.0;
-    }
-    bins.iter().map(|sum| sum.abs()).sum::<f64>() / count
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-/// Cross-entropy of the label p with sigmoid(x): softplus(x) - p x.
-fn log_loss(x: f64, p: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p() - p * x
-}
+const BINS: u32 = 10;
 
 #[cfg(test)]
 mod tests {
@@ -131,12 +105,5 @@ mod tests {
         // Each in a bin of its own: 0.731059 of 0.9, 1 - 0.377541 of 1 - 0.6, 0.5 of 0.5.
         assert!((value(&summary, "ece") - (0.168_941 + 0.222_459) / 3.0).abs() < 1e-6);
         assert!(summary.rows.iter().all(|row| row.metric != "loss" && !row.metric.starts_with("rewards/chosen")));
-    }
-
-    #[test]
-    fn log_loss_is_finite_far_out() {
-        assert_eq!(log_loss(1000.0, 0.5), 500.0);
-        assert_eq!(log_loss(-1000.0, 0.5), 500.0);
-        assert_eq!(log_loss(1000.0, 1.0), 0.0);
     }
 }

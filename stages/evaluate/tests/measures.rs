@@ -419,5 +419,5 @@ fn the_version_stands_for_the_output() {
         let ends = [Some(row.value), row.low, row.high].map(|end| end.map(|end| format!("{end:.6}")));
         format!("{} {ends:?} {} {}", row.metric, row.rows, row.note)
     });
-    harness::check_golden(&stage, lines, "2", "56ceb1bb0743");
+    harness::check_golden(&stage, lines, "3", "56ceb1bb0743");
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kit::Finding;
+use kit::probability::sigmoid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -83,12 +84,6 @@ impl Scores {
             Compared::BestEach => (0..count).filter(|at| *at != best).map(|at| ordered(best, at)).collect(),
         }
     }
-}
-
-/// 1 / (1 + exp(-x)), with `sigmoid(-x) = 1 - sigmoid(x)` to the last bit.
-fn sigmoid(x: f64) -> f64 {
-    let upper = 1.0 / (1.0 + (-x.abs()).exp());
-    if x >= 0.0 { upper } else { 1.0 - upper }
 }
 
 /// A field of an object, or one inside it where the name has dots.

@@ -2,6 +2,7 @@
 //!
 //! All of it is exactly antisymmetric: with a and b exchanged, every probability p becomes 1 - p to the last bit.
 
+use kit::probability::sigmoid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -76,13 +77,6 @@ pub fn p_hat(ab: Answer, ba: Answer, debias: Debias) -> f64 {
         Debias::Probability => mean(ab.p(), ba.p()),
         Debias::Logit => sigmoid(0.5 * (ab.logit() + ba.logit())),
     }
-}
-
-/// 1 / (1 + exp(-x)), with sigmoid(-x) = 1 - sigmoid(x) to the last bit: the half in [0.5, 1] is computed, and its
-/// difference to 1 is exact.
-pub fn sigmoid(x: f64) -> f64 {
-    let upper = 1.0 / (1.0 + (-x.abs()).exp());
-    if x >= 0.0 { upper } else { 1.0 - upper }
 }
 
 /// The mean of two probabilities, with mean(1 - p, 1 - q) = 1 - mean(p, q) to the last bit where `1 - p` and `1 - q`

@@ -1,5 +1,6 @@
 //! One probability for each comparison, by the method that is asked for.
 
+use kit::probability::{cross_entropy, sigmoid};
 use kit::rows::{AnnotatorRow, SummaryRow};
 use kit::{Context, Error, Result};
 
@@ -7,8 +8,6 @@ use crate::bench::{Ballot, Bench};
 use crate::config::{Jury, Method, Term};
 use crate::dawid_skene::{self, Fit};
 use crate::folds::{Folds, name_of};
-use crate::log_odds::sigmoid;
-use crate::logistic::cross_entropy;
 use crate::share::{mean, mean_log_odds, smoothed};
 use crate::stack::{Evidence, Stack};
 use crate::summary;

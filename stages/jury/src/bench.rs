@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kit::rows::{Comparison, Message, Reject, ScoredVerdict, Vote};
-use kit::{Context, Error, Result, RowReader};
+use kit::{Context, Error, Result, RowReader, Sides, SidesIndex};
 
 use crate::config::Jury;
-use crate::sides::{Index, sides_of, verdict_sides_of};
 
 /// The vote of a source on a comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +35,7 @@ impl Ballot {
 #[derive(Debug, Default)]
 pub struct Bench {
     /// The comparisons.
-    pub index: Index,
+    pub index: SidesIndex,
     /// The votes on each.
     pub ballots: Vec<Vec<Ballot>>,
     /// The prompts of each comparison, of a and of b.
@@ -100,11 +99,11 @@ impl Bench {
         let base = base(stage);
         for row in context.rows::<Comparison>(base)? {
             let row = row?;
-            let sides = sides_of(&row);
+            let sides = Sides::from(&row);
             // Several judges' tables hold the same comparisons.
             let known = base == "verdicts" && self.index.find(Some(&row.comparison_id), &sides).is_some();
-            let added = !known && self.index.add(&row.comparison_id, sides).is_some();
-            if added {
+            if !known && self.index.by_id(&row.comparison_id).is_none() {
+                self.index.add(&row.comparison_id, sides);
                 self.lengths.push(characters(&row.a_response) - characters(&row.b_response));
                 self.prompts.push([row.a_prompt_id, row.b_prompt_id]);
             } else if base == "comparisons" {
@@ -172,7 +171,7 @@ impl Bench {
                     self.reject("verdicts", row.comparison_id, "not_asked", detail, place);
                     continue;
                 }
-                let Some((at, turned)) = self.index.find(Some(&row.comparison_id), &verdict_sides_of(&row)) else {
+                let Some((at, turned)) = self.index.find(Some(&row.comparison_id), &Sides::from(&row)) else {
                     let detail = "no comparison has this id with the same sides, or the ids of both sides".to_owned();
                     self.reject("verdicts", row.comparison_id, "no_comparison", detail, place);
                     continue;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kit::probability::logit;
 use kit::rows::{AnnotatorRow, Comparison, JuryVerdict, SummaryRow, Verdict};
 use kit::{Context, Error, Outcome, Result};
 
@@ -11,9 +12,8 @@ use crate::bench::{Ballot, Bench, base};
 use crate::config::{Jury, Method};
 use crate::doubts::doubts;
 use crate::gold;
-use crate::log_odds::logit;
 use crate::measure::{Known, figures};
-use crate::share::by_source;
+use crate::share::{EDGE, by_source};
 use crate::summary;
 
 pub(crate) fn deliberate(stage: &Jury, context: &Context<'_>) -> Result<Outcome> {
@@ -46,7 +46,7 @@ fn against_gold(stage: &Jury, bench: &Bench, gold: &[Option<f64>], answers: &[Op
     for ((gold, answer), ballots) in gold.iter().zip(answers).zip(&bench.ballots) {
         let (Some(gold), Some(answer)) = (*gold, answer) else { continue };
         let p = answer.p_hat;
-        jury.push(Known { p, log_odds: answer.log_odds.unwrap_or_else(|| logit(p)), gold });
+        jury.push(Known { p, log_odds: answer.log_odds.unwrap_or_else(|| logit(p, EDGE)), gold });
         for (source, p, log_odds) in by_source(ballots) {
             sources
                 .get_mut(source.unwrap_or(usize::MAX))

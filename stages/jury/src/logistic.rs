@@ -1,6 +1,6 @@
 //! Logistic regression with soft targets and a ridge.
 
-use crate::log_odds::sigmoid;
+use kit::probability::{cross_entropy, sigmoid};
 
 /// Newton's method ends when no entry of the mean gradient is above this.
 pub const TOLERANCE: f64 = 1e-11;
@@ -25,11 +25,6 @@ impl Fit {
     pub fn log_odds(&self, row: &[f64]) -> f64 {
         self.factors.iter().zip(row).map(|(factor, value)| factor * value).sum()
     }
-}
-
-/// softplus(x) - y x: the cross-entropy of y with sigmoid(x), in nats.
-pub fn cross_entropy(x: f64, y: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p() - y * x
 }
 
 /// The factors of least sum of cross-entropies + 1/2 sum_j ridge_j factor_j^2, by Newton's method with halved steps

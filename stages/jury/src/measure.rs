@@ -1,12 +1,11 @@
 //! How far labels are from gold ones.
 
 use kit::Z;
+use kit::probability::{Bin, calibration_error, cross_entropy, preferred};
 use kit::rows::SummaryRow;
 
-use crate::logistic::cross_entropy;
-
 /// Bins of the calibration error, over [0.5, 1].
-const BINS: usize = 10;
+const BINS: u32 = 10;
 
 /// A label beside a gold one.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,11 +23,7 @@ type Measure = fn(&Known) -> f64;
 
 /// The gold probability of the side that a label prefers; 1/2 where it prefers none.
 pub fn right(it: &Known) -> f64 {
-    match it.p.total_cmp(&0.5) {
-        std::cmp::Ordering::Greater => it.gold,
-        std::cmp::Ordering::Less => 1.0 - it.gold,
-        std::cmp::Ordering::Equal => 0.5,
-    }
+    preferred(it.p, it.gold).1
 }
 
 /// Cross-entropy of gold with the label, in nats.
@@ -40,20 +35,6 @@ fn brier(it: &Known) -> f64 {
     (it.p - it.gold).powi(2)
 }
 
-/// Expected calibration error: over bins of equal width of the preferred side's probability c in [0.5, 1], bin min(9,
-/// floor((c - 0.5) / 0.05)), the mean distance of c from the share of right ones, by rows. A label of 1/2 is half
-/// right.
-pub fn calibration_error(known: &[Known]) -> f64 {
-    let mut bins = [(0.0, 0.0); BINS];
-    for it in known {
-        let confidence = it.p.max(1.0 - it.p);
-        let bin = (((confidence - 0.5) / (0.5 / BINS as f64)) as usize).min(BINS - 1);
-        bins[bin].0 += confidence;
-        bins[bin].1 += right(it);
-    }
-    bins.iter().map(|(confidence, right)| (confidence - right).abs()).sum::<f64>() / known.len() as f64
-}
-
 /// The figures of one source or of all together, named `FIGURE/WHO`.
 pub fn figures(who: &str, known: &[Known], note: &str) -> Vec<SummaryRow> {
     let measures = [("accuracy", right as Measure), ("log_loss", log_loss), ("brier", brier)];
@@ -63,7 +44,7 @@ pub fn figures(who: &str, known: &[Known], note: &str) -> Vec<SummaryRow> {
         .collect();
     rows.push(SummaryRow {
         metric: format!("ece/{who}"),
-        value: calibration_error(known),
+        value: calibration_error(&Bin::of(known.iter().map(|it| preferred(it.p, it.gold)), 0.5, BINS)),
         low: None,
         high: None,
         rows: known.len() as u64,

@@ -1,7 +1,11 @@
 //! One probability from the votes on one comparison alone.
 
+use kit::probability::{logit, sigmoid};
+
 use crate::bench::Ballot;
-use crate::log_odds::{logit, sigmoid};
+
+/// Probabilities are kept this far from 0 and 1 where their log-odds are needed: a hard vote is not infinite.
+pub const EDGE: f64 = 1e-6;
 
 /// (votes for a + ties / 2 + a) / (votes + 2 a): the mean of the posterior under Beta(a, a); the share for a = 0.
 pub fn smoothed(ballots: &[Ballot], a: f64) -> f64 {
@@ -22,7 +26,7 @@ pub fn by_source(ballots: &[Ballot]) -> Vec<(Option<usize>, f64, f64)> {
         let (mut p, mut z, mut weight) = (0.0, 0.0, 0.0);
         for ballot in own {
             p += ballot.weight * ballot.vote;
-            z += ballot.weight * ballot.log_odds.unwrap_or_else(|| logit(ballot.vote));
+            z += ballot.weight * ballot.log_odds.unwrap_or_else(|| logit(ballot.vote, EDGE));
             weight += ballot.weight;
         }
         (source, p / weight, z / weight)

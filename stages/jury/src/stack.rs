@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kit::probability::sigmoid;
 use kit::{Error, Result};
 
 use crate::bench::Bench;
 use crate::config::{Jury, Term};
 use crate::folds::{Folds, name_of};
-use crate::log_odds::sigmoid;
 use crate::logistic::{Fit, fit};
 use crate::share::by_source;
 

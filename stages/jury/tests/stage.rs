@@ -363,7 +363,7 @@ fn a_stack_wants_gold_and_names() {
     assert!(of(nobody, gold.clone(), json!({})).err().unwrap().to_string().contains("some votes have no annotator"));
     let wrong = vec![Verdict { p_hat: 1.2, ..gold[3].clone() }];
     let error = of(said.clone(), wrong, json!({})).err().unwrap().to_string();
-    assert_eq!(error, "comparison `c3` (data.jsonl:4): `p_hat` is 1.2, wanted a probability");
+    assert_eq!(error, "p_hat of the gold label `c3` (data.jsonl:4): got 1.2, wanted a probability");
     // Gold is matched by its sides, turned where they are exchanged; what is about nothing is set aside.
     let mut rows: Vec<Verdict> = gold.iter().map(exchanged).collect();
     rows.push(verdict(comparison(500), 0.5));

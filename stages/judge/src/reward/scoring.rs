@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use kit::probability::sigmoid;
 use kit::rows::{Comparison, Message, Reject, Response, ScoredVerdict, SummaryRow, Verdict};
 use kit::{Context, Error, Outcome, Result, RowReader, ShardOutput, Sharded, complete_port, id_of};
 use lm::Decoder;
@@ -12,7 +13,6 @@ use tokens::{lm_error, load_reward_model};
 use crate::config::Judge;
 use crate::reward::summary::RewardSummary;
 use crate::reward::work::{RewardWork, Scored, Side, Task, reader};
-use crate::verdict::sigmoid;
 
 /// The responses, and the reward model once a shard needs it.
 pub(crate) struct Scoring<'a> {
