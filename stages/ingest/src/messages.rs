@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::bad_row::{BadRow, is_infinite, shown};
 use crate::form::Form;
+use crate::source::json_text;
 use crate::stored::{SAID, Stored, is_messages, look};
 
 /// The other fields of a message that chat templates read.
@@ -175,17 +176,6 @@ fn extra(place: &str, index: usize, fields: &mut Map<String, Value>) -> Result<B
         extra.insert(name.to_owned(), text);
     }
     Ok(extra)
-}
-
-/// A text that is JSON and begins so, without spaces.
-pub fn json_text(place: &str, text: &str, begins: &str) -> Result<String, BadRow> {
-    let what = if begins == "[" { "a JSON list" } else { "a JSON object" };
-    let wrong = |got: String| BadRow::value(place, got, what);
-    match serde_json::from_str(text) {
-        Ok(JsonText(text)) if text.starts_with(begins) => Ok(text),
-        Ok(_) => Err(wrong(shown(&Value::from(text)))),
-        Err(error) => Err(wrong(format!("{} ({error})", shown(&Value::from(text))))),
-    }
 }
 
 /// Fields as the text of a JSON object; nothing where there are none.

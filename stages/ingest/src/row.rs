@@ -9,8 +9,9 @@ use crate::bad_row::{BadRow, shown};
 use crate::column::Column;
 use crate::columns::Columns;
 use crate::form::Form;
-use crate::messages::{Content, json_text, plain};
+use crate::messages::{Content, plain};
 use crate::names::put_together;
+use crate::source::json_text;
 use crate::stored::{list_in, truth_in};
 
 /// A row whose values are taken out one by one.

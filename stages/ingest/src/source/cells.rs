@@ -9,9 +9,8 @@ use arrow_array::{Array, ArrayRef, StructArray};
 use arrow_schema::{DataType, Field, FieldRef, Fields};
 use serde_json::{Number, Value, json};
 
-use super::values::{KEPT_AS_TEXT, read_value};
+use super::values::{KEPT_AS_TEXT, json_text, read_value};
 use crate::bad_row::BadRow;
-use crate::messages::json_text;
 
 /// The name of the Arrow type of texts that are JSON.
 const JSON: &str = "arrow.json";

@@ -23,7 +23,7 @@ use crate::column::Column;
 
 pub use bytes::Position;
 pub use shape::Encoding;
-pub use values::read_value;
+pub use values::{json_text, read_value};
 
 /// Rows from which a file's layout is found.
 const HEAD_ROWS: usize = 50;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::Fields;
 use super::lines::invalid_utf8;
-use crate::bad_row::BadRow;
+use crate::bad_row::{BadRow, shown};
 
 /// The names of the columns to keep; none for all.
 pub type Wanted = Option<BTreeSet<String>>;
@@ -200,6 +200,17 @@ impl<'de> Visitor<'de> for ValueSeed {
             fields.insert(name, value);
         }
         Ok(Value::Object(fields))
+    }
+}
+
+/// A text that is JSON and begins so, without spaces.
+pub fn json_text(place: &str, text: &str, begins: &str) -> Result<String, BadRow> {
+    let what = if begins == "[" { "a JSON list" } else { "a JSON object" };
+    let wrong = |got: String| BadRow::value(place, got, what);
+    match serde_json::from_str(text) {
+        Ok(JsonText(text)) if text.starts_with(begins) => Ok(text),
+        Ok(_) => Err(wrong(shown(&Value::from(text)))),
+        Err(error) => Err(wrong(format!("{} ({error})", shown(&Value::from(text))))),
     }
 }
 
