@@ -6,6 +6,7 @@
 
 mod cli;
 mod clock;
+mod cluster;
 mod engine;
 mod error;
 mod exit;

@@ -4,6 +4,9 @@ use std::path::Path;
 
 use clap::Args;
 
+use crate::cluster::ledger::{Ledger, ours};
+use crate::cluster::scheduler::Scheduler;
+use crate::cluster::slurm::SlurmCommands;
 use crate::error::{Error, Result};
 use crate::progress::aligned;
 use crate::store::{Attempt, Records, Store, garbage};
@@ -32,6 +35,9 @@ pub fn gc(work: &Path, args: Gc) -> Result<()> {
         (Attempt::Busy(_), true) => None,
         (Attempt::Busy(owner), false) => return Err(Error::Locked { what: work.display().to_string(), owner }),
     };
+    if !args.dry_run {
+        nothing_queued(work)?;
+    }
     let garbage = garbage(&store, &records, args.keep)?;
     let mut rows = Vec::new();
     let mut bytes = 0;
@@ -46,4 +52,22 @@ pub fn gc(work: &Path, args: Gc) -> Result<()> {
     }
     let verb = if args.dry_run { "would be removed" } else { "removed" };
     print(&format!("{}{} {verb}, {}\n", aligned(&rows, &[1]), rows.len(), size(bytes)))
+}
+
+/// Shards that tasks on a cluster have computed belong to no run until the end of their stage.
+fn nothing_queued(work: &Path) -> Result<()> {
+    for name in Ledger::pipelines(work)? {
+        let jobs = Ledger::new(work, &name).read()?;
+        let queued = SlurmCommands.queued().map_err(|error| {
+            let folder = Ledger::new(work, &name).folder().display().to_string();
+            let text =
+                format!("whether tasks of `{name}` are in the queue is unknown: {error}; without {folder} none are");
+            kit::Error::Unreachable(text)
+        })?;
+        if !ours(&jobs.jobs, &queued).is_empty() {
+            let what = format!("{}, with tasks of `{name}` in the queue of its cluster,", work.display());
+            return Err(Error::Locked { what, owner: None });
+        }
+    }
+    Ok(())
 }

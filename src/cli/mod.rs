@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod cancel;
 mod check;
 mod dag;
 mod diff;
@@ -11,7 +12,9 @@ mod gc;
 mod init;
 mod inspect;
 mod models;
+mod on;
 mod plan;
+mod queue;
 mod render;
 mod report;
 mod run;
@@ -61,6 +64,8 @@ pub enum Command {
     Check(check::Check),
     /// Show the state of the latest run of each pipeline, or of one
     Status(status::Status),
+    /// Cancel the tasks that `run --on` submitted to a cluster
+    Cancel(cancel::Cancel),
     /// Draw a pipeline with the state of its stages
     Dag(dag::Dag),
     /// Look into a table
@@ -128,6 +133,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Plan(args) => plan::plan(work, args),
         Command::Check(args) => check::check(args),
         Command::Status(args) => status::status(work, args),
+        Command::Cancel(args) => cancel::cancel(work, args),
         Command::Dag(args) => dag::dag(work, args),
         Command::Inspect(args) => inspect::inspect(work, args),
         Command::Render(args) => render::render(work, args),

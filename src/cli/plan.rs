@@ -1,13 +1,14 @@
 //! `plan`: the stages that would run, with forecasts of memory and time.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::file::{Choice, PipelineFile, load, remark, warn};
 use super::forecasts::{Notes, Sum, Total, in_json};
+use super::on::{self, OnCluster};
 use super::shown::{sentences, shown};
 use crate::engine::forecast::{Forecaster, shortage};
 use crate::engine::plan::{Decision, Planned, Planner};
@@ -31,6 +32,12 @@ pub struct Plan {
     /// The plan as JSON
     #[arg(long)]
     pub json: bool,
+    /// A cluster file: show the tasks that `run --on` would submit, too
+    #[arg(long, value_name = "CLUSTER", conflicts_with_all = ["force", "stale"])]
+    pub on: Option<PathBuf>,
+    /// Write the scripts or manifests of these tasks into a folder; submit nothing
+    #[arg(long, value_name = "FOLDER", requires = "on")]
+    pub render: Option<PathBuf>,
 }
 
 /// Prints the plan.
@@ -39,9 +46,11 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
     warn(&graph);
     let (store, records) = (Store::open(work), Records::new(work));
     let planner = Planner::new(&graph, &store, &records, None)?;
+    let selection = on::words(&args.choice);
     let planned = planner.plan(&args.choice.into())?;
     let runs = |stage: usize| matches!(planned[stage].decision, Decision::Run(_) | Decision::Depends(_));
     remark(&graph, &models::check(&graph, runs)?);
+    let cluster = args.on.as_ref().map(|file| OnCluster::of(file, &graph, &planned)).transpose()?;
     let mut forecaster = Forecaster::new(&planner, &planned, &args.device, work);
     let forecasts = forecaster.all();
     let mut rows = Vec::new();
@@ -101,16 +110,29 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
     if work.exists() {
         store.stats().save()?;
     }
+    let mut files = Vec::new();
+    if let (Some(cluster), Some(folder)) = (&cluster, &args.render) {
+        files = cluster.render(folder, work, &args.device, &selection)?;
+    }
     let total = Total::of(&sums, &forecasts, &forecaster);
     if args.json {
         let short: Vec<&str> = does_not_fit.text.lines().collect();
-        let plan = json!({
+        let mut plan = json!({
             "pipeline": graph.name, "stages": stages, "total": total.in_json(), "does_not_fit": short,
         });
+        if let Some(cluster) = &cluster {
+            plan["on"] = cluster.in_json(&forecasts);
+            plan["on"]["files"] = json!(files);
+        }
         return print(&format!("{plan}\n"));
     }
     let counts = if groups.len() < graph.nodes.len() { counts(&graph, &planned) } else { String::new() };
-    print(&(aligned(&rows, &[]) + &notes.text + &counts + &total.text(&args.file.pipeline) + &does_not_fit.text))
+    let mut text = aligned(&rows, &[]) + &notes.text + &counts + &total.text(&args.file.pipeline) + &does_not_fit.text;
+    if let Some(cluster) = &cluster {
+        text.push_str(&cluster.text(&forecasts));
+        files.iter().for_each(|file| text.push_str(&format!("written: {}\n", file.display())));
+    }
+    print(&text)
 }
 
 /// Numbers of stages of each kind, and of those that may run: a matrix makes many of one line.

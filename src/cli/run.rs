@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -10,6 +10,7 @@ use clap::builder::FalseyValueParser;
 use kit::Interrupt;
 
 use super::file::{Choice, PipelineFile, load, warn};
+use super::on;
 use crate::engine::executor::{Executor, Here};
 use crate::engine::forecast::{Forecaster, shortage};
 use crate::engine::plan::{Decision, Planned, Planner};
@@ -41,6 +42,9 @@ pub struct Run {
     /// Processes for each device: they compute shards of row-wise stages side by side
     #[arg(long, default_value_t = NonZeroUsize::MIN, value_name = "N")]
     pub jobs: NonZeroUsize,
+    /// A cluster file: submit what is missing to its scheduler and leave; again, submit what is still missing
+    #[arg(long, value_name = "CLUSTER", conflicts_with_all = ["jobs", "force", "stale", "no_wait", "verbose"])]
+    pub on: Option<PathBuf>,
     /// Show the plan, as `plan` does, and run nothing
     #[arg(long, conflicts_with_all = ["no_wait", "jobs"])]
     pub dry_run: bool,
@@ -81,8 +85,8 @@ fn fetch(graph: &Graph, planned: &[Planned], detail: Detail) -> Result<bool> {
 /// Runs a pipeline.
 pub fn run(work: &Path, args: Run) -> Result<()> {
     if args.dry_run {
-        let Run { file, choice, device, json, .. } = args;
-        return super::plan::plan(work, super::plan::Plan { file, choice, device, json });
+        let Run { file, choice, device, json, on, .. } = args;
+        return super::plan::plan(work, super::plan::Plan { file, choice, device, json, on, render: None });
     }
     let detail = Detail::of(args.quiet, args.verbose);
     let devices: Vec<&str> = args.device.split(',').map(str::trim).collect();
@@ -91,11 +95,15 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         let text = "several processes read the pipeline, so it has to be a file and not `-`";
         return Err(Error::Usage(text.to_owned()));
     }
+    if args.on.is_some() && devices.len() > 1 {
+        return Err(Error::Usage("--on: each task has one device; give --device one word".to_owned()));
+    }
     let listener = signals::listen().map_err(kit::Error::io("signals"))?;
     let mut graph = load(&args.file)?;
     if detail > Detail::Quiet {
         warn(&graph);
     }
+    let selection = on::words(&args.choice);
     let mut options = Options {
         selection: args.choice.into(),
         device: "cpu".to_owned(),
@@ -118,6 +126,18 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
     let runs = |stage: usize| matches!(planned[stage].decision, Decision::Run(_) | Decision::Depends(_));
     // The stages report their remarks themselves.
     models::check(&graph, runs)?;
+    if let Some(file) = &args.on {
+        let submitted = on::submit_to(file, &graph, &planned, &store, devices[0], &selection)?;
+        store.stats().save()?;
+        // Where nothing is missing, the run below takes up all results and writes the report.
+        if !submitted.tasks.is_empty() {
+            return match (args.json, detail) {
+                (true, _) => print(&format!("{}\n", on::submitted_json(&submitted))),
+                (false, Detail::Quiet) => Ok(()),
+                (false, _) => print(&on::submitted_text(&submitted, &graph, file)),
+            };
+        }
+    }
     // Opening a GPU takes longer than a run in which everything is used again.
     let holds_model = |(node, plan): (&Node, &Planned)| {
         node.stage.needs_device() && matches!(plan.decision, Decision::Run(_) | Decision::Depends(_))

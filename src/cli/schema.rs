@@ -16,6 +16,9 @@ use crate::streams::print;
 pub struct Schema {
     /// A kind: its keys with their documentation
     pub kind: Option<String>,
+    /// The JSON Schema of cluster files, for `run --on` and `plan --on`
+    #[arg(long, conflicts_with = "kind")]
+    pub cluster: bool,
 }
 
 #[derive(Debug, Args)]
@@ -27,6 +30,7 @@ pub struct Completions {
 /// Prints the schema of pipeline files, or of one kind's configuration.
 pub fn schema(args: Schema) -> Result<()> {
     let text = match &args.kind {
+        None if args.cluster => pretty(&crate::cluster::reading::schema()),
         None => of_pipelines(),
         Some(name) => {
             let kind = KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {

@@ -6,6 +6,8 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use serde_json::Value;
 
+use super::queue::Queue;
+use crate::cluster::ledger::Ledger;
 use crate::error::Result;
 use crate::look::inspect::no_run;
 use crate::look::runs::{pipeline_name, state_of};
@@ -28,7 +30,9 @@ pub struct Status {
 /// Prints the latest run of each pipeline, or of one.
 pub fn status(work: &Path, args: Status) -> Result<()> {
     let records = Records::new(work);
-    let all = records.pipelines()?;
+    let mut all = records.pipelines()?;
+    let submitted = Ledger::pipelines(work)?;
+    all.extend(submitted.iter().filter(|name| !all.contains(name)).cloned().collect::<Vec<_>>());
     let names = match &args.pipeline {
         Some(text) => {
             let name = pipeline_name(text)?;
@@ -41,6 +45,10 @@ pub fn status(work: &Path, args: Status) -> Result<()> {
     };
     let mut text = String::new();
     for name in names {
+        if submitted.contains(&name) {
+            let queue = Queue::of(work, &name)?;
+            text.push_str(&if args.json { queue.in_json() } else { queue.text() });
+        }
         let Some(mut record) = records.latest(&name)? else { continue };
         let killed = record.state == RunState::Running && !records.alive(&name, record.run);
         if args.json {

@@ -24,6 +24,8 @@ pub struct StageForecast {
     pub time: Option<Duration>,
     /// True where it was counted from the inputs, false where it was estimated.
     pub counted: bool,
+    /// Bytes of its tables before compression, as far as they are expected; none where no table is.
+    pub bytes: Option<u64>,
 }
 
 /// Tells what the stages of a plan will do.
@@ -100,7 +102,10 @@ impl<'a> Forecaster<'a> {
             };
             forecasts[stage] = match failed {
                 Some(error) => Some(Err(error)),
-                None => outlook.forecast.clone().map(|forecast| Ok(self.with_time(forecast, is_counted))),
+                None => outlook.forecast.clone().map(|forecast| {
+                    let bytes = outlook.outputs.values().filter_map(Expected::bytes).reduce(u64::saturating_add);
+                    Ok(StageForecast { bytes, ..self.with_time(forecast, is_counted) })
+                }),
             };
             outlooks[stage] = outlook;
         }
@@ -125,7 +130,7 @@ impl<'a> Forecaster<'a> {
             let seconds = work.operations / (speed.at(work.width) * EFFICIENCY);
             Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
         });
-        StageForecast { forecast, time, counted }
+        StageForecast { forecast, time, counted, bytes: None }
     }
 
     /// The expected content of a stage's inputs; inputs that cannot be read are left out.

@@ -1,5 +1,6 @@
-//! SIGINT, SIGTERM and SIGHUP (a terminal that is gone): the first asks for a stop, the second stops at once. What is
-//! on disk is safe either way, and the record of the run says that it was interrupted.
+//! SIGINT, SIGTERM, SIGUSR1 (schedulers send it before a time limit) and SIGHUP (a terminal that is gone): the first asks
+//! for a stop, the second stops at once. What is on disk is safe either way, and the record of the run says that it was
+//! interrupted.
 
 use std::io::Result;
 use std::sync::atomic::AtomicBool;
@@ -8,7 +9,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use kit::Interrupt;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::exit;
@@ -48,7 +49,7 @@ impl Listener {
 /// # Errors
 /// When the system refuses.
 pub fn listen() -> Result<Listener> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
     if !outlives_terminal() {
         signals.add_signal(SIGHUP)?;
     }

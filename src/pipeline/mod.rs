@@ -15,6 +15,7 @@ mod scalar;
 mod schema;
 mod selection;
 mod set;
+pub mod settings;
 pub mod tables;
 mod vars;
 pub mod write;

@@ -2,7 +2,7 @@
 
 use harness::Project;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "",
     "init",
     "run",
@@ -10,6 +10,7 @@ const COMMANDS: [&str; 23] = [
     "plan",
     "check",
     "status",
+    "cancel",
     "dag",
     "inspect",
     "render",

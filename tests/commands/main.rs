@@ -3,6 +3,7 @@
 mod bases;
 mod calls;
 mod check;
+mod clusters;
 mod diff;
 mod doctor;
 mod documents;

@@ -125,6 +125,10 @@ impl Stage for Embed {
         self.endpoint.is_none()
     }
 
+    fn is_row_wise(&self) -> bool {
+        self.needs_device()
+    }
+
     fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(self.estimate(ahead), |context| self.count(context))
     }

@@ -20,18 +20,21 @@ pub enum Requirement {
     Strace,
     /// A Python with TRL 1.16 in `HALFTONE_PYTHON`.
     Trl,
+    /// `slurmctld`, `slurmd` and `munged` in `PATH`, and root: a cluster on the loopback.
+    Slurm,
     /// `nvcc` 13.0.88 and `nvdisasm`, in `CUDA_HOME` or `PATH`: Python packages of NVIDIA have them.
     Nvcc,
 }
 
 /// Every requirement with its name in `HALFTONE_REQUIRE`.
-const NAMES: [(&str, Requirement); 7] = [
+const NAMES: [(&str, Requirement); 8] = [
     ("emulator", Requirement::Emulator),
     ("browser", Requirement::Browser),
     ("encoder", Requirement::Encoder),
     ("device", Requirement::Device),
     ("strace", Requirement::Strace),
     ("trl", Requirement::Trl),
+    ("slurm", Requirement::Slurm),
     ("nvcc", Requirement::Nvcc),
 ];
 

@@ -189,6 +189,10 @@ impl Stage for Judge {
         self.endpoint.is_none()
     }
 
+    fn is_row_wise(&self) -> bool {
+        self.needs_device()
+    }
+
     fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         let estimate = match self.reward {
             Some(_) => Ok(reward::estimate(self, ahead)),

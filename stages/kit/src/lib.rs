@@ -16,7 +16,9 @@ mod seed;
 mod table;
 
 pub use commit::batches::Batches;
-pub use commit::shard::{Job, ShardOutput, Sharded, complete_port, compute_shards, finish_shards, shard_ranges};
+pub use commit::shard::{
+    Job, ShardOutput, Sharded, committed_shards, complete_port, compute_shards, finish_shards, shard_ranges,
+};
 pub use contract::context::{Context, Interrupt, Source};
 pub use contract::ending::{end_mean, is_mean_at_end, last_steps};
 pub use contract::event::{Event, Events};

@@ -82,6 +82,10 @@ impl Stage for Reference {
         true
     }
 
+    fn is_row_wise(&self) -> bool {
+        self.needs_device()
+    }
+
     fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(Ok(forecast::estimate(self, ahead)), |context| self.count(context))
     }

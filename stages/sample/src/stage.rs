@@ -105,6 +105,10 @@ impl Stage for Sample {
         self.endpoint.is_none()
     }
 
+    fn is_row_wise(&self) -> bool {
+        self.needs_device()
+    }
+
     fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(Ok(forecast::estimate(self, ahead)), |context| self.count(context))
     }

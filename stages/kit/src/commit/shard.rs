@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use crate::commit::{Sealed, commit_sealed, read_sealed};
 use crate::contract::context::{Context, SCRATCH};
 use crate::contract::event::Event;
 use crate::contract::outcome::Outcome;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::table::row::Row;
 use crate::table::rows::Reject;
 use crate::table::write::{Part, part_name, write_part};
@@ -25,6 +26,9 @@ use crate::table::write::{Part, part_name, write_part};
 struct ShardRecord {
     /// Units of the work list.
     units: Range<usize>,
+    /// The number of all shards; 0 in records of earlier versions.
+    #[serde(default)]
+    of: usize,
     ports: BTreeMap<String, Part>,
     rejects: BTreeMap<String, u64>,
 }
@@ -186,7 +190,8 @@ pub fn compute_shards(
                 let mut counts = BTreeMap::new();
                 rejects.iter().for_each(|reject| *counts.entry(reject.reason.clone()).or_insert(0) += 1);
                 output.write("rejects", &rejects)?;
-                let record = ShardRecord { units: range.clone(), ports: output.ports, rejects: counts };
+                let (units, of) = (range.clone(), ranges.len());
+                let record = ShardRecord { units, of, ports: output.ports, rejects: counts };
                 commit_sealed(&context.folder.join(record_of(shard)), &record)?;
                 output.batches.map_or(Ok(()), Batches::finish)?;
                 let rows = record.ports.values().map(|part| part.rows).sum();
@@ -213,6 +218,34 @@ pub fn finish_shards(
     let all = rejected.values().sum();
     rejected.into_iter().for_each(|(reason, rows)| context.emit(Event::RowsRejected { reason, rows }));
     work.finish(all)
+}
+
+/// The shards whose records lie in the folder of unfinished work, by number; none before the first is committed, which
+/// says how many there are. Their files are not read.
+///
+/// # Errors
+/// When a record cannot be read.
+pub fn committed_shards(folder: &Path) -> Result<Option<Vec<bool>>> {
+    let records = folder.join(SCRATCH).join("shards");
+    let entries = match std::fs::read_dir(&records) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io(&records)(error)),
+    };
+    let (mut found, mut of) = (Vec::new(), 0);
+    for entry in entries {
+        let path = entry.map_err(Error::io(&records))?.path();
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")?.parse::<usize>().ok());
+        let Some(number) = number else { continue };
+        // One that is damaged counts as missing.
+        if let Sealed::Whole(record) = read_sealed::<ShardRecord>(&path)? {
+            found.push(number);
+            of = of.max(record.of);
+        }
+    }
+    let mut shards = vec![false; of];
+    found.into_iter().filter(|number| *number < of).for_each(|number| shards[number] = true);
+    Ok((of > 0).then_some(shards))
 }
 
 /// The name of a shard's record in the stage's folder.
@@ -331,8 +364,10 @@ mod tests {
             events: &silent,
             interrupt: Interrupt::default(),
         };
-        for which in [2..3, 0..2] {
+        assert_eq!(committed_shards(&folder).unwrap(), None);
+        for (which, there) in [(2..3, [false, false, true]), (0..2, [true; 3])] {
             compute_shards(&context, &mut Rows::default(), which).unwrap();
+            assert_eq!(committed_shards(&folder).unwrap(), Some(there.to_vec()));
         }
         assert_eq!(three_shards(&folder).0, Vec::<usize>::new());
     }

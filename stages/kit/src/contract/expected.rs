@@ -15,6 +15,8 @@ use crate::table::rows::{Comparison, Item, Message, Pair, Prompt, Response, Verd
 
 /// Characters of a text in a token, where no tokenizer has seen it.
 pub const CHARACTERS_PER_TOKEN: f64 = 4.0;
+/// Bytes of a row's ids and numbers.
+const BYTES_OF_REST: f64 = 100.0;
 /// Rows from which the lengths of all are estimated.
 const LOOKED_AT: usize = 256;
 
@@ -86,6 +88,20 @@ impl Expected {
                 Ok(seen.expected(table, Amount::exact(rows_of(path)?)))
             }
         }
+    }
+
+    /// Its size in bytes before compression, about: texts of [`CHARACTERS_PER_TOKEN`] characters a token, and
+    /// [`BYTES_OF_REST`] for the other columns of a row. None for a model, for vectors, and where the rows are unknown.
+    pub fn bytes(&self) -> Option<u64> {
+        let sides = match self.table {
+            Table::Model | Table::Pages | Table::Embeddings => return None,
+            Table::Comparisons | Table::Verdicts | Table::Pairs => 2.0,
+            Table::Prompts | Table::Responses | Table::Items => 1.0,
+            _ => 0.0,
+        };
+        let tokens = self.prompt_tokens.unwrap_or(0.0) + self.response_tokens.unwrap_or(0.0);
+        let row = BYTES_OF_REST + sides * tokens * CHARACTERS_PER_TOKEN;
+        Some((self.rows?.value as f64 * row) as u64)
     }
 
     /// Several sources of one input, read in order.

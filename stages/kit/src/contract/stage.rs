@@ -114,6 +114,12 @@ pub trait Stage: Send + Sync {
         false
     }
 
+    /// True where its job is shards that any process may compute beside others. Not where an endpoint is asked, of whose
+    /// answers one process keeps the journal.
+    fn is_row_wise(&self) -> bool {
+        false
+    }
+
     /// Checks that need the rows of an input, such as the forms of pairs. Called as soon as an input is there and
     /// before the stages that compute on it run; `context` has the inputs that are there so far.
     ///
