@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use harness::{Requirement, missing};
@@ -9,9 +10,13 @@ use harness::{Requirement, missing};
 /// The programs that it takes.
 const PROGRAMS: [&str; 8] = ["munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo"];
 
+/// Held by the one cluster that is up.
+static ONE: Mutex<()> = Mutex::new(());
+
 /// A cluster that is up until it is dropped.
 pub struct Loopback {
     folder: tempfile::TempDir,
+    _one: MutexGuard<'static, ()>,
 }
 
 impl Loopback {
@@ -26,8 +31,11 @@ impl Loopback {
             missing(Requirement::Slurm, "Slurm: its daemons change users, which takes root");
             return None;
         }
-        let cluster = Loopback { folder: tempfile::Builder::new().prefix("slurm-").tempdir().unwrap() };
-        // Ports of this process, so that two clusters can be up at once.
+        // A test that failed leaves nothing behind.
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = tempfile::Builder::new().prefix("slurm-").tempdir().unwrap();
+        let cluster = Loopback { folder, _one: one };
+        // Ports of this process, so that other processes may have clusters, too.
         let port = 20_000 + std::process::id() % 20_000;
         let up = Command::new(script("up.sh")).arg(cluster.folder.path()).arg(port.to_string()).output().unwrap();
         assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));

@@ -293,7 +293,7 @@ mod tests {
     use crate::table::rows::{Prompt, Reject};
 
     /// Computes three shards of two prompts each in a folder; gives the shards that were computed and the events.
-    fn three_shards(folder: &std::path::Path) -> (Vec<usize>, Vec<Event>) {
+    fn three_shards(folder: &Path) -> (Vec<usize>, Vec<Event>) {
         let events = std::sync::Mutex::new(Vec::new());
         let told = |event| events.lock().unwrap().push(event);
         let context = Context {
