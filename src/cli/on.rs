@@ -213,7 +213,7 @@ impl<'a> OnCluster<'a> {
         let resources = self.resources(task);
         let gpus = resources.as_ref().map_or(0, |resources| resources.gpus);
         let limit = resources.as_ref().and_then(|resources| seconds_of(resources.time.as_deref()?));
-        let limit = limit.map(|seconds| Duration::from_secs(seconds));
+        let limit = limit.map(Duration::from_secs);
         let forecast = task.stage.and_then(|stage| forecasts[stage].as_ref()?.as_ref().ok());
         // The end of a stage reads what its parts have computed.
         let forecast = forecast.filter(|_| matches!(task.role, Role::Whole | Role::Parts));

@@ -95,31 +95,34 @@ impl Setting {
         self.cluster_file(tasks);
         let began = Instant::now();
         self.submit(work);
-        let mut kills = 0;
+        let (mut kills, mut node) = (0, String::new());
         match fault {
             Fault::None => {}
             Fault::Kills => {
-                let end = Instant::now() + Duration::from_secs(if tasks == 1 { 8 } else { 15 });
+                // A task lives for a moment, and is back a few seconds after its death.
+                let ours = format!("--work {} ", self.project.path(work).display());
+                let end = Instant::now() + Duration::from_secs(12);
                 while Instant::now() < end {
-                    let ours = format!("--work {} ", self.project.path(work).display());
+                    std::thread::sleep(Duration::from_millis(20));
                     let workers = processes(|line| line.contains(&ours) && !line.contains("bash"));
-                    if let Some(worker) = workers.get(kills % workers.len().max(1)) {
+                    if let Some(worker) = workers.last() {
                         kill(*worker);
                         kills += 1;
+                        std::thread::sleep(Duration::from_millis(300));
                     }
-                    std::thread::sleep(Duration::from_millis(700));
                 }
             }
             Fault::Node => {
                 let end = Instant::now() + Duration::from_secs(30);
-                while !self.cluster.ask("squeue", &["-h", "-t", "R", "-w", "n2"]).contains("cluster/") {
-                    assert!(Instant::now() < end || tasks == 1, "no task runs on n2");
-                    if tasks == 1 && Instant::now() > end {
-                        break;
+                let running = || self.cluster.ask("squeue", &["-h", "-t", "R", "-o", "%N"]);
+                node = loop {
+                    assert!(Instant::now() < end, "no task runs");
+                    std::thread::sleep(Duration::from_millis(500));
+                    if let Some(node) = running().lines().last() {
+                        break node.to_owned();
                     }
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                self.cluster.lose_node("n2");
+                };
+                self.cluster.lose_node(&node);
                 kills += 1;
             }
             Fault::Controller => {
@@ -132,7 +135,7 @@ impl Setting {
         loop {
             self.cluster.wait(Duration::from_secs(240));
             if fault == Fault::Node && submissions == 1 {
-                self.cluster.restore_node("n2");
+                self.cluster.restore_node(&node);
             }
             let again =
                 self.done(&["run", "pipeline.yaml", "--on", "cluster.yaml", "--work", work, "--dry-run", "--json"]);

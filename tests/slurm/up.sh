@@ -47,7 +47,8 @@ MpiDefault=none
 ReturnToService=2
 MailProg=/bin/true
 JobRequeue=1
-MaxArraySize=1001
+# Small, so that 16 parts are two arrays.
+MaxArraySize=11
 KillWait=5
 SlurmdTimeout=15
 SlurmctldTimeout=30
