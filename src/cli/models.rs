@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use reference::{Dtype, ModelFacts, Use, describe};
+use reference::{Bits, Dtype, ModelFacts, Use, describe};
 use serde_json::{Value, json};
 
 use crate::engine::{device, machine};
@@ -102,6 +102,8 @@ struct Needs {
     generate: Option<u64>,
     train: Option<u64>,
     adapter: Option<u64>,
+    /// An adapter over weights in four bits.
+    adapter_over_four_bits: Option<u64>,
     embed: Option<u64>,
 }
 
@@ -112,7 +114,11 @@ impl Needs {
             score: bytes(Use::Score),
             generate: bytes(Use::Generate),
             train: bytes(Use::Train),
-            adapter: bytes(Use::TrainAdapter(RANK)),
+            adapter: bytes(Use::TrainAdapter { rank: RANK, bits: None }),
+            adapter_over_four_bits: match facts.few_bits {
+                true => None,
+                false => bytes(Use::TrainAdapter { rank: RANK, bits: Some(Bits::Four) }),
+            },
             embed: bytes(Use::Embed),
         }
     }
@@ -163,12 +169,16 @@ fn uses(facts: &ModelFacts, needs: &Needs, place: &Place) -> Vec<(&'static str, 
         None => {
             rows.push(("judge, reference", needed("", needs.score)));
             rows.push(("sample", needed("", needs.generate)));
-            if facts.gguf {
-                rows.push(("train", "no: a GGUF file is not trained; use the Hugging Face folder".to_owned()));
-            } else {
-                // Where there is more memory, training keeps more and is faster.
-                rows.push(("train", needed("from ", needs.train)));
-                rows.push(("train an adapter", format!("{}, rank {RANK}", needed("from ", needs.adapter))));
+            // Where there is more memory, training keeps more and is faster.
+            let adapter = |bytes| format!("{}, rank {RANK}", needed("from ", bytes));
+            match facts.few_bits {
+                true => rows
+                    .push(("train", "no: weights in few bits are frozen; an adapter over them is trained".to_owned())),
+                false => rows.push(("train", needed("from ", needs.train))),
+            }
+            rows.push(("train an adapter", adapter(needs.adapter)));
+            if !facts.few_bits {
+                rows.push(("over 4 bits", adapter(needs.adapter_over_four_bits)));
             }
         }
         // A reward model is none and need not be.
@@ -189,7 +199,7 @@ fn uses(facts: &ModelFacts, needs: &Needs, place: &Place) -> Vec<(&'static str, 
 fn family(facts: &ModelFacts) -> String {
     let name = if facts.family.is_empty() { "not named" } else { &facts.family };
     let kind = match (facts.gguf, facts.no_decoder.is_none(), facts.no_reward.is_none(), facts.no_encoder.is_none()) {
-        (true, ..) => "GGUF file, for a judge, a reference or samples",
+        (true, ..) => "GGUF file, a language model in few bits",
         (_, true, ..) => "language model",
         (_, _, true, _) => "reward model",
         (_, _, _, true) => "sentence encoder",
@@ -215,6 +225,7 @@ fn as_json(name: &str, facts: &ModelFacts, needs: &Needs) -> Value {
         "model": name,
         "family": facts.family,
         "gguf": facts.gguf,
+        "few_bits": facts.few_bits,
         "base": facts.base,
         "form": form,
         "weight_bytes": facts.weight_bytes,
@@ -224,7 +235,8 @@ fn as_json(name: &str, facts: &ModelFacts, needs: &Needs) -> Value {
         "refused": {"decoder": facts.no_decoder, "encoder": facts.no_encoder, "reward": facts.no_reward},
         "bytes": {
             "score": needs.score, "generate": needs.generate, "train": needs.train,
-            "train_adapter": needs.adapter, "embed": needs.embed,
+            "train_adapter": needs.adapter, "train_adapter_over_4_bits": needs.adapter_over_four_bits,
+            "embed": needs.embed,
         },
     })
 }

@@ -35,6 +35,7 @@ fn a_language_model_is_described_with_its_uses_and_their_memory() {
     let [score, train, adapter] = ["judge, reference", "train ", "train an adapter"].map(|name| row(&text, name));
     assert!(score.starts_with("yes, ") && score.ends_with("MiB"), "{text}");
     assert!(train.starts_with("yes, from ") && adapter.ends_with(", rank 16"), "{text}");
+    assert!(row(&text, "over 4 bits").starts_with("yes, from ") && row(&text, "over 4 bits").ends_with(", rank 16"));
     assert!(row(&text, "embed").starts_with("yes, ") && row(&text, "embed").ends_with("MiB"), "{text}");
     assert_eq!(row(&text, "memory is for"), "4,096 tokens at once, f32, cpu");
     // More tokens take more; as JSON the same facts stand.
@@ -89,6 +90,26 @@ fn a_model_that_cannot_be_used_says_why_and_others_are_described() {
     let reason = row(parts[1], "judge, sample, train");
     assert!(reason.starts_with("no: config.json: ") && reason.contains("mamba"), "{text}");
     assert_eq!(row(parts[2], "family"), "llama, language model");
+}
+
+#[test]
+fn weights_in_few_bits_are_frozen_beneath_an_adapter() {
+    let project = Project::new(&[]);
+    copy_model(&project, "m");
+    harness::gguf::write_q8(&harness::oracle("llama"), "llama", &project.path("m/eight.gguf"));
+    let nf4 = Path::new(env!("CARGO_MANIFEST_DIR")).join("stages/lm/tests/fixtures/few-bits/nf4");
+    for (model, family) in [
+        ("m/eight.gguf", "llama, GGUF file, a language model in few bits"),
+        (nf4.to_str().unwrap(), "llama, language model"),
+    ] {
+        let text = project.done(&["models", model, "--device", "cpu"]);
+        assert_eq!(row(&text, "family"), family);
+        assert_eq!(row(&text, "train "), "no: weights in few bits are frozen; an adapter over them is trained");
+        assert!(row(&text, "train an adapter").starts_with("yes, from ") && row(&text, "sample").starts_with("yes, "));
+        assert!(!text.contains("over 4 bits"), "{text}");
+        let told: Value = serde_json::from_str(&project.done(&["models", model, "--json", "--device", "cpu"])).unwrap();
+        assert_eq!((&told["few_bits"], &told["bytes"]["train_adapter_over_4_bits"]), (&true.into(), &Value::Null));
+    }
 }
 
 #[test]

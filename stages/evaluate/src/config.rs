@@ -1,11 +1,11 @@
 //! The configuration of `evaluate`: its field docs are the manual.
 
 use kit::{Finding, Input, Table};
-use lm::Dtype;
+use lm::{Dtype, Precision};
 use objective::Mixture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokens::RowRules;
+use tokens::{Base, RowRules};
 
 use crate::sides::{self, Side};
 
@@ -77,6 +77,9 @@ pub struct Evaluate {
     /// The precision of matrix products, `f32` or `bf16`.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
+    /// Bits of the model's weights, where they are put into few: `{bits: 4}` or `{bits: 8}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
     /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
     #[serde(default = "tokens::tokens_per_batch")]
     pub tokens_per_batch: usize,
@@ -139,6 +142,11 @@ impl Ties {
 }
 
 impl Evaluate {
+    /// How its model computes.
+    pub(crate) fn precision(&self) -> Precision {
+        tokens::precision(self.dtype, self.base)
+    }
+
     /// True where prompts are scored too.
     pub(crate) fn prompt_part(&self) -> bool {
         self.objective.as_ref().is_some_and(Mixture::needs_prompt_part)
@@ -231,7 +239,7 @@ impl Evaluate {
         let all = |of: &Option<Input>, keys: &[&str], why: &str| -> Vec<Finding> {
             if of.is_some() { Vec::new() } else { keys.iter().map(|key| Finding::at(key, why)).collect() }
         };
-        let pairs = ["tokens", "dtype", "tokens_per_batch"];
+        let pairs = ["tokens", "dtype", "base", "tokens_per_batch"];
         let mut idle = all(&self.pairs, &pairs, "without effect: there are no `pairs` to score");
         idle.extend(all(&self.verdicts, &["tie_when"], "without effect: there are no `verdicts`"));
         idle
@@ -263,6 +271,7 @@ impl Evaluate {
             find("utility_names", "a name stands twice".to_owned());
         }
         findings.extend(self.tokens.findings());
+        findings.extend(Base::finding(self.base));
         findings
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn estimate(stage: &Evaluate, ahead: &ForecastInputs<'_>) -> Outlook 
         let sides = 2.0 * count.value as f64 * models;
         let tokens = sides * (prompt + response);
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
-        if let Some(model) = cost::model(ahead, "model", stage.dtype) {
+        if let Some(model) = cost::model(ahead, "model", stage.precision()) {
             let load = Load { tokens, scored: sides * response, context: prompt + response / 2.0 };
             let tokens_at_once = (stage.tokens_per_batch as f64).min(tokens / models) as u64;
             cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });

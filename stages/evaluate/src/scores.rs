@@ -40,7 +40,7 @@ fn log_probs(
     (place, of): (u64, u64),
 ) -> Result<Vec<(f64, f64)>> {
     let load = if stage.of_rewards() { load_reward_model } else { load_decoder };
-    let decoder = load(context, key, stage.dtype)?;
+    let decoder = load(context, key, stage.precision())?;
     let total = 2 * pairs.kept.len() as u64;
     let mut result = Vec::new();
     let mut finished = Batches::open(context, &format!("{key}.jsonl"), key)?;
@@ -114,10 +114,10 @@ fn look_up(stage: &Evaluate, context: &Context<'_>, pairs: &Pairs) -> Result<Vec
     let mut table = BTreeMap::new();
     for row in context.rows::<ReferenceRow>("reference")? {
         let row = row?;
-        if let Some(other) = row.dtype.filter(|other| other != stage.dtype.name()) {
+        if let Some(other) = row.dtype.filter(|other| *other != stage.precision().name()) {
             return Err(Error::Pipeline(format!(
-                "`reference` was computed in {other} and the policy would be in {}: give both stages the same `dtype`",
-                stage.dtype.name()
+                "`reference` was computed in {other} and the policy would be in {}: give both stages the same `dtype` and `base`",
+                stage.precision().name()
             )));
         }
         let key = (row.prompt_id, row.response_id, row.completion_start, row.completion_tokens);

@@ -124,7 +124,7 @@ impl Stage for Evaluate {
             }
             let input = InputPort::new("reference", from, Table::Reference).or(Table::Model);
             let input = kinds::language_model(input, "leave `reference` out with the objective `reward`");
-            let input = input.shares("dtype", self.dtype.name()).shares("tokens", self.tokens.setting());
+            let input = input.shares("dtype", self.precision().name()).shares("tokens", self.tokens.setting());
             let fix = "set `prompt_part: true` in the stage that scores the reference";
             if self.prompt_part() { input.needs("prompt_logp").fixed_by(fix) } else { input }
         }));
@@ -159,8 +159,8 @@ impl Stage for Evaluate {
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
         let usable = match self.of_rewards() {
-            true => kinds::check_reward_model(model, LANGUAGE_INSTEAD)?,
-            false => kinds::check_language_model(model, REWARD_INSTEAD)?,
+            true => kinds::check_reward_model(model, self.precision(), LANGUAGE_INSTEAD)?,
+            false => kinds::check_language_model(model, self.precision(), REWARD_INSTEAD)?,
         };
         Ok(usable.no_messages)
     }

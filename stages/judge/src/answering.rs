@@ -112,7 +112,7 @@ impl Sharded for Answering<'_> {
         let Answering { judging, wording, writing, way, batches, decoder } = self;
         let Judging { stage, context, work, judge_id, low_mass } = judging;
         if decoder.is_none() {
-            *decoder = Some(load_decoder(context, "model", stage.dtype)?);
+            *decoder = Some(load_decoder(context, "model", stage.precision())?);
         }
         let decoder = decoder.as_ref().expect("loaded above");
         let writer = Writer { stage, context, decoder, writing, way };

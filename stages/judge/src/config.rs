@@ -2,10 +2,10 @@
 
 use endpoint::Endpoint;
 use kit::{Error, Finding, Input};
-use lm::Dtype;
+use lm::{Dtype, Precision};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokens::QuestionRules;
+use tokens::{Base, QuestionRules};
 
 use crate::completion::Completion;
 use crate::labels::Labels;
@@ -96,6 +96,9 @@ pub struct Judge {
     /// The precision of matrix products, `f32` or `bf16`.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
+    /// Bits of the model's weights, where they are put into few: `{bits: 4}` or `{bits: 8}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
     /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
     #[serde(default = "tokens::tokens_per_batch")]
     pub tokens_per_batch: usize,
@@ -135,6 +138,11 @@ fn shard_rows() -> usize {
 }
 
 impl Judge {
+    /// How its model computes.
+    pub(crate) fn precision(&self) -> Precision {
+        tokens::precision(self.dtype, self.base)
+    }
+
     /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         if self.reward.is_some() {
@@ -216,6 +224,7 @@ impl Judge {
             findings.push(Finding::at("scale", "without effect: only a reward model's scores have one; see `reward`"));
         }
         findings.extend(self.tokens.findings());
+        findings.extend(Base::finding(self.base));
         findings
     }
 

@@ -36,7 +36,7 @@ pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Result<Outl
             let question = rating_wording(judge, rating)? + prompt + response;
             let load = Load { tokens: count * question, scored: count, context: question / 2.0 };
             forecast.tokens = Some(Amount::about(load.tokens.ceil() as u64));
-            if let Some(model) = cost::model(ahead, "model", judge.dtype) {
+            if let Some(model) = cost::model(ahead, "model", judge.precision()) {
                 let tokens_at_once = (judge.tokens_per_batch as f64 + question).min(load.tokens) as u64;
                 cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
             }
@@ -67,7 +67,7 @@ pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Result<Outl
             let again = if judge.rationale.is_some() { tokens + written } else { 0.0 };
             let all = tokens + written + again;
             forecast.tokens = Some(Amount::about(all.ceil() as u64));
-            if let Some(model) = cost::model(ahead, "model", judge.dtype) {
+            if let Some(model) = cost::model(ahead, "model", judge.precision()) {
                 let load = Load { tokens: all, scored: asked + written, context: question + most / 2.0 };
                 let tokens_at_once = (judge.tokens_per_batch as f64).min(tokens + written) as u64;
                 let responses_at_once =
@@ -82,7 +82,7 @@ pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Result<Outl
             endpoint.cost_note(tokens.ceil() as u64, requests.value)
         });
         forecast.notes.extend(cost);
-        if let Some(model) = cost::model(ahead, "model", judge.dtype) {
+        if let Some(model) = cost::model(ahead, "model", judge.precision()) {
             let scored = rows.value as f64 * orders;
             let load = Load { tokens, scored, context: question / 2.0 };
             let shard = tokens * (judge.shard_rows as f64 / rows.value.max(1) as f64).min(1.0);

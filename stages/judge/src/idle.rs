@@ -34,7 +34,7 @@ impl Judge {
         }
         if self.endpoint.is_some() {
             let why = "with `endpoint`: the endpoint makes the tokens and computes";
-            all(&["tokens", "tokens_per_batch", "dtype"], why);
+            all(&["tokens", "tokens_per_batch", "dtype", "base"], why);
         }
         idle
     }

@@ -107,6 +107,9 @@ pub(crate) fn judge_id(stage: &Judge, context: &Context<'_>) -> Result<String> {
     for (key, mode) in modes.into_iter().filter(|(_, mode)| !mode.is_null()) {
         settings[key] = mode;
     }
+    if let Some(base) = stage.base {
+        settings["base"] = json!(base);
+    }
     let judge = match &stage.endpoint {
         // The request without a question says all that decides an answer.
         Some(endpoint) => {

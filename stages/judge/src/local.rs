@@ -45,7 +45,7 @@ impl Sharded for Local<'_> {
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
         if self.decoder.is_none() {
             let Judging { stage, context, .. } = &self.judging;
-            self.decoder = Some(load_decoder(context, "model", stage.dtype)?);
+            self.decoder = Some(load_decoder(context, "model", stage.precision())?);
         }
         let Local { judging, questions, decoder } = self;
         let Judging { stage, context, work, judge_id, low_mass } = judging;

@@ -190,7 +190,7 @@ impl Sharded for Rated<'_> {
         let Rated { judging, questions, reader, batches, responses: total, decoder } = self;
         let Judging { stage, context, work, .. } = judging;
         if decoder.is_none() && !shard.is_empty() {
-            *decoder = Some(load_decoder(context, "model", stage.dtype)?);
+            *decoder = Some(load_decoder(context, "model", stage.precision())?);
         }
         let responses = responses(work)?;
         let mut low_mass = LowMass::among(stage, "ratings", *total * questions.criteria.len());

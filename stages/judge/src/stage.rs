@@ -103,10 +103,8 @@ impl Stage for Judge {
 
     fn inputs(&self) -> Vec<InputPort> {
         let mut inputs = vec![InputPort::new("comparisons", &self.comparisons, Table::Comparisons)];
-        // A GGUF file is scored with; it writes nothing.
         let model = |model| kinds::language_model(InputPort::new("model", model, Table::Model), REWARD_INSTEAD);
-        let of = |input| if self.writing().is_none() { model(input).or_gguf() } else { model(input) };
-        inputs.extend(self.model.iter().map(of));
+        inputs.extend(self.model.iter().map(model));
         let reward = |model| kinds::reward_model(InputPort::new("reward", model, Table::Model), LANGUAGE_INSTEAD);
         inputs.extend(self.reward.iter().map(reward));
         inputs
@@ -165,9 +163,10 @@ impl Stage for Judge {
 
     fn check_model(&self, key: &str, model: &Path) -> Result<Option<String>> {
         if key == "reward" {
-            return kinds::check_reward_model(model, LANGUAGE_INSTEAD).map(|usable| usable.no_messages);
+            return kinds::check_reward_model(model, self.precision(), LANGUAGE_INSTEAD)
+                .map(|usable| usable.no_messages);
         }
-        let usable = kinds::check_language_model(model, REWARD_INSTEAD)?;
+        let usable = kinds::check_language_model(model, self.precision(), REWARD_INSTEAD)?;
         // Every question is a message under the chat template.
         if let Some(text) = usable.no_messages.filter(|_| self.form == Form::Chat) {
             return Err(Error::data(text));

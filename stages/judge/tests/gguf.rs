@@ -1,4 +1,4 @@
-//! Judges in a GGUF file: they score, whatever is scored, and write nothing.
+//! Judges in a GGUF file.
 
 use harness::Place;
 use judge::Judge;
@@ -53,8 +53,8 @@ fn responses_are_rated_nearly_as_by_the_model() {
 }
 
 #[test]
-fn a_judge_that_writes_takes_no_gguf_file() {
+fn a_judge_that_writes_takes_a_gguf_file_too() {
     let takes = |stage: &Judge| stage.inputs().iter().find(|port| port.key == "model").unwrap().gguf;
     let rationale = json!({"rationale": {"temperature": 0.0, "max_tokens": 9, "ending": "\nAnswer:"}});
-    assert!(takes(&stage(json!({}))) && !takes(&stage(rationale)));
+    assert!(takes(&stage(json!({}))) && takes(&stage(rationale)));
 }

@@ -1,9 +1,9 @@
 //! In what precision models compute.
 
-use crate::model::folder::model_part;
+use crate::model::folder::{is_gguf, model_part};
 use crate::model::weights;
 use crate::ops::rounded;
-use crate::{DType, Device, Result, resolve_device};
+use crate::{DType, Device, Error, Result, resolve_device};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -20,6 +20,59 @@ pub enum Dtype {
     /// else stay f32; it is several times faster where the processor has AMX-BF16, and slower where it has no bf16 at
     /// all. On a GPU, weights and activations are held in it.
     Bf16,
+}
+
+/// Bits of the weights of linear layers, where they are put into few at load. They are frozen then, and become numbers
+/// each time that they are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bits {
+    /// NF4: blocks of 64 codes with a scale, 4.5 bits a weight.
+    Four,
+    /// Q8_0: blocks of 32 numbers with a scale, 8.5 bits a weight.
+    Eight,
+}
+
+impl Bits {
+    /// The number.
+    pub fn count(self) -> u8 {
+        match self {
+            Bits::Four => 4,
+            Bits::Eight => 8,
+        }
+    }
+
+    /// Numbers of a block of eight bits, of which each row has whole ones.
+    pub(crate) const BLOCK: usize = 32;
+
+    /// Bytes of a weight, its share of the scale included.
+    pub(crate) fn bytes(self) -> f64 {
+        (f64::from(self.count()) + 0.5) / 8.0
+    }
+}
+
+/// How a model computes: the precision of products, and the bits of weights where these are few.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Precision {
+    /// The precision of matrix products.
+    pub dtype: Dtype,
+    /// Weights of linear layers are put into so many bits at load.
+    pub bits: Option<Bits>,
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Precision {
+        Precision { dtype, bits: None }
+    }
+}
+
+impl Precision {
+    /// The words by which two stages are compared: `f32`, or `f32 over 4 bits`.
+    pub fn name(self) -> String {
+        match self.bits {
+            None => self.dtype.name().to_owned(),
+            Some(bits) => format!("{} over {} bits", self.dtype.name(), bits.count()),
+        }
+    }
 }
 
 /// The precision that a trained model is written in.
@@ -39,7 +92,11 @@ impl SavedDtype {
     /// The dtype of tensors that come from a folder.
     pub(crate) fn of(self, folder: &Path) -> Result<DType> {
         match self {
-            SavedDtype::AsLoaded => weights::stored_dtype(&model_part(folder)?),
+            SavedDtype::AsLoaded => {
+                let model = model_part(folder)?;
+                let text = "a GGUF file has no precision that a folder could keep; name `f32` or `bf16`";
+                if is_gguf(&model) { Err(Error::file(model, text)) } else { weights::stored_dtype(&model) }
+            }
             SavedDtype::F32 => Ok(DType::F32),
             SavedDtype::Bf16 => Ok(DType::BF16),
         }

@@ -31,7 +31,7 @@ pub use candle_core::{DType, Device};
 pub use cost::estimate::{EFFICIENCY, Estimate, Load, Purpose};
 pub use cost::speed::Speed;
 pub use device::{device_warning, gpu_memory, open_device, resolve_device};
-pub use dtype::{Dtype, SavedDtype};
+pub use dtype::{Bits, Dtype, Precision, SavedDtype};
 pub use encode::encoder::SentenceEncoder;
 pub use error::{Error, Result};
 pub use model::cache::{KvCache, Slot};
@@ -47,7 +47,7 @@ pub use model::lora::{Lora, TARGETS};
 pub use model::rope::{QueryScale, Rope, RopeKind};
 pub use model::saving::Kept;
 pub use model::scoring::LogProbs;
-pub use model::usable::{Usable, check_decoder, check_reward_model, check_sentence_encoder};
+pub use model::usable::{Usable, check_bits, check_decoder, check_reward_model, check_sentence_encoder, in_few_bits};
 pub use models::BASE_INSIDE;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]

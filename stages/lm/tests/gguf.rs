@@ -111,13 +111,13 @@ fn a_folder_written_from_a_file_is_the_folder_that_the_file_was_made_from() {
 }
 
 #[test]
-fn a_file_is_scored_with_and_nothing_else() {
+fn the_weights_of_a_file_are_frozen() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("model.gguf");
     gguf::write(&oracle("llama"), "llama", &file);
     let load = || Decoder::load(&file, &Device::Cpu).unwrap();
     let refused = Training::new(load(), AdamW::default(), None, Memory::Keep, 64).unwrap_err().to_string();
-    assert!(refused.contains("GGUF file is only scored with"), "{refused}");
+    assert!(refused.contains("weights in few bits are frozen: train an adapter beside them"), "{refused}");
     assert!(load().save(place.path()).is_err());
 }
 

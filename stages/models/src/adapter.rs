@@ -40,7 +40,12 @@ pub fn is_model(folder: &Path) -> bool {
     folder.join(CONFIG).is_file() || folder.join(ADAPTER_CONFIG).is_file()
 }
 
-/// The folder of the base model, where a folder holds an adapter; none where it holds a model of its own.
+/// True where a path is a GGUF file.
+pub fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("gguf"))
+}
+
+/// The folder of the base model, or its GGUF file, where a folder holds an adapter; none where it holds a model of its own.
 ///
 /// # Errors
 /// When the adapter's configuration cannot be read, names no base, or names one that is not there or is an adapter too.
@@ -62,7 +67,8 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>, Problem> {
             "its base `{named}` is an adapter itself; merge that one first (`halftone export model`)"
         )));
     }
-    if !is_there(&base.join(CONFIG))? {
+    let is_file = is_gguf(&base) && is_there(&base)?;
+    if !is_file && !is_there(&base.join(CONFIG))? {
         return Err(wrong(format!(
             "this adapter's base model `{named}` is not there (no config.json in it); put it there, or write the folder \
              where it is now into `base_model_name_or_path`"
@@ -77,7 +83,9 @@ fn place_of(folder: &Path, named: &str, revision: Option<&str>) -> PathBuf {
     let inside = std::fs::read_to_string(folder.join(BASE_INSIDE)).ok();
     let places = [inside.map(|way| folder.join(way.trim_end())), Some(folder.join(named)), Some(PathBuf::from(named))];
     let mut places = places.into_iter().flatten().chain(snapshot(named, revision));
-    places.find(|place| place.join(CONFIG).is_file()).unwrap_or_else(|| PathBuf::from(named))
+    places
+        .find(|place| place.join(CONFIG).is_file() || is_gguf(place) && place.is_file())
+        .unwrap_or_else(|| PathBuf::from(named))
 }
 
 /// True where a file is there. One that the system cannot look at is an error: it is not absent.
@@ -114,6 +122,11 @@ mod tests {
         write(r#"{"base_model_name_or_path": "/nowhere/base"}"#);
         std::fs::write(adapter.join(BASE_INSIDE), "../base\n").unwrap();
         assert_eq!(base_of(&adapter).unwrap(), Some(adapter.join("../base")));
+        let file = folder.path().join("model.gguf");
+        std::fs::write(adapter.join(BASE_INSIDE), "../model.gguf\n").unwrap();
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(base_of(&adapter).unwrap(), Some(adapter.join("../model.gguf")));
+        std::fs::write(adapter.join(BASE_INSIDE), "../base\n").unwrap();
         std::fs::write(base.join(ADAPTER_CONFIG), "{}").unwrap();
         assert!(refused().contains("is an adapter itself"), "{}", refused());
         for broken in ["{}", r#"{"base_model_name_or_path": ""}"#] {

@@ -5,5 +5,5 @@
 mod adapter;
 mod cache;
 
-pub use adapter::{ADAPTER_CONFIG, BASE_INSIDE, Problem, base_of, is_model};
+pub use adapter::{ADAPTER_CONFIG, BASE_INSIDE, Problem, base_of, is_gguf, is_model};
 pub use cache::{hub_cache, hub_home, hub_name};

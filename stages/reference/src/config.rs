@@ -1,10 +1,10 @@
 //! The configuration of `reference`: its field docs are the manual.
 
 use kit::{Finding, Input};
-use lm::Dtype;
+use lm::{Dtype, Precision};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokens::RowRules;
+use tokens::{Base, RowRules};
 
 /// Scores each distinct sequence of the training rows once under the frozen reference model.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,10 @@ pub struct Reference {
     /// The precision of matrix products, `f32` or `bf16`. `train` has to compute in the same.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
+    /// Bits of the model's weights, where they are put into few: `{bits: 4}` or `{bits: 8}`.
+    /// `train` has to hold its base in the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
     /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
     #[serde(default = "tokens::tokens_per_batch")]
     pub tokens_per_batch: usize,
@@ -37,10 +41,16 @@ fn shard_rows() -> usize {
 }
 
 impl Reference {
+    /// How its model computes.
+    pub(crate) fn precision(&self) -> Precision {
+        tokens::precision(self.dtype, self.base)
+    }
+
     /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let at_least_one = [("tokens_per_batch", self.tokens_per_batch), ("shard_rows", self.shard_rows)];
         let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
-        zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1")).chain(self.tokens.findings()).collect()
+        let zero = zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1"));
+        zero.chain(self.tokens.findings()).chain(Base::finding(self.base)).collect()
     }
 }

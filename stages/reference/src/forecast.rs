@@ -17,7 +17,7 @@ pub(crate) fn estimate(stage: &Reference, ahead: &ForecastInputs<'_>) -> Outlook
         let (of_prompts, of_responses) = (prompts * prompt, sequences.value as f64 * response);
         let tokens = of_prompts + of_responses;
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
-        if let Some(model) = cost::model(ahead, "model", stage.dtype) {
+        if let Some(model) = cost::model(ahead, "model", stage.precision()) {
             let scored = of_responses + if stage.prompt_part { of_prompts } else { 0.0 };
             let load = Load { tokens, scored, context: prompt + response / 2.0 };
             let shard = tokens * (stage.shard_rows as f64 / sequences.value.max(1) as f64).min(1.0);

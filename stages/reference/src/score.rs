@@ -35,7 +35,7 @@ impl Sharded for Scoring<'_> {
 
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
         if self.decoder.is_none() {
-            self.decoder = Some(load_decoder(self.context, "model", self.stage.dtype)?);
+            self.decoder = Some(load_decoder(self.context, "model", self.stage.precision())?);
         }
         let Scoring { stage, context, work, decoder } = self;
         let decoder = decoder.as_ref().expect("loaded above");
@@ -111,6 +111,6 @@ fn row(stage: &Reference, scored: &Scored<'_>, (response, prompt): (f64, f64)) -
         prompt_logp: stage.prompt_part.then_some(prompt),
         prompt_tokens: sequence.start as u32,
         completion_tokens: sequence.completion_tokens() as u32,
-        dtype: Some(stage.dtype.name().to_owned()),
+        dtype: Some(stage.precision().name()),
     }
 }

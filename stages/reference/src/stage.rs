@@ -60,7 +60,7 @@ impl Stage for Reference {
     }
 
     fn outputs(&self) -> Vec<OutputPort> {
-        let reference = OutputPort::new(Table::Reference).setting("dtype", self.dtype.name());
+        let reference = OutputPort::new(Table::Reference).setting("dtype", self.precision().name());
         let reference = reference.setting("tokens", self.tokens.setting());
         let reference = if self.prompt_part { reference } else { reference.without("prompt_logp") };
         vec![reference, OutputPort::new(Table::Rejects)]
@@ -71,7 +71,7 @@ impl Stage for Reference {
     }
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
-        kinds::check_language_model(model, kinds::REWARDS_ELSEWHERE).map(|usable| usable.no_messages)
+        kinds::check_language_model(model, self.precision(), kinds::REWARDS_ELSEWHERE).map(|usable| usable.no_messages)
     }
 
     fn remarks(&self) -> Vec<Finding> {

@@ -2,10 +2,10 @@
 
 use endpoint::{Completions, Endpoint};
 use kit::{Finding, Input};
-use lm::{Dtype, SamplingRules};
+use lm::{Dtype, Precision, SamplingRules};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokens::PromptRules;
+use tokens::{Base, PromptRules};
 
 /// Draws `k` responses of a model to each distinct prompt.
 ///
@@ -45,6 +45,9 @@ pub struct Sample {
     /// The precision of matrix products, `f32` or `bf16`.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
+    /// Bits of the model's weights, where they are put into few: `{bits: 4}` or `{bits: 8}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
     /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
     /// Of a token in work, sampling keeps keys and values alone: more fit than where rows are scored.
     #[serde(default = "tokens_per_batch")]
@@ -69,6 +72,11 @@ fn shard_rows() -> usize {
 }
 
 impl Sample {
+    /// How its model computes.
+    pub(crate) fn precision(&self) -> Precision {
+        tokens::precision(self.dtype, self.base)
+    }
+
     pub(crate) fn sampling_rules(&self) -> SamplingRules {
         SamplingRules {
             temperature: self.temperature,
@@ -115,7 +123,7 @@ impl Sample {
             return Vec::new();
         }
         let text = "without effect with `endpoint`: the endpoint makes the tokens and computes";
-        let of_model = ["tokens", "tokens_per_batch", "dtype"].map(|key| Finding::at(key, text));
+        let of_model = ["tokens", "tokens_per_batch", "dtype", "base"].map(|key| Finding::at(key, text));
         of_model.into_iter().chain([endpoint::no_alternatives()]).collect()
     }
 }
@@ -157,6 +165,7 @@ impl Sample {
             findings.push(Finding::at("stop", "an empty text ends every response before it begins"));
         }
         findings.extend(self.tokens.findings());
+        findings.extend(Base::finding(self.base));
         findings.extend(self.findings_of_model());
         findings
     }

@@ -24,7 +24,7 @@ pub(crate) fn estimate(stage: &Sample, ahead: &ForecastInputs<'_>) -> Outlook {
         // Each answer may be a request of its own, with the whole prompt.
         let (sent, answered) = ((of_prompts * stage.k as f64).ceil() as u64, of_responses.ceil() as u64);
         forecast.notes.extend(stage.endpoint.as_ref().and_then(|endpoint| endpoint.cost_note(sent, answered)));
-        if let Some(model) = cost::model(ahead, "model", stage.dtype) {
+        if let Some(model) = cost::model(ahead, "model", stage.precision()) {
             let load = Load { tokens: all, scored: count + of_responses, context: prompt_tokens + most / 2.0 };
             // Within a shard.
             let shard = stage.shard_rows as f64 * (prompt_tokens + stage.k as f64 * most);

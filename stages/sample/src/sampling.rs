@@ -42,7 +42,7 @@ impl Sharded for Sampling<'_> {
 
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
         if self.decoder.is_none() && !shard.is_empty() {
-            self.decoder = Some(load_decoder(self.context, "model", self.stage.dtype)?);
+            self.decoder = Some(load_decoder(self.context, "model", self.stage.precision())?);
         }
         let Sampling { stage, context, work, decoder } = self;
         if shard.start == 0 {

@@ -85,7 +85,7 @@ impl Stage for Sample {
     }
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
-        kinds::check_language_model(model, kinds::REWARDS_ELSEWHERE).map(|usable| usable.no_messages)
+        kinds::check_language_model(model, self.precision(), kinds::REWARDS_ELSEWHERE).map(|usable| usable.no_messages)
     }
 
     fn remarks(&self) -> Vec<Finding> {

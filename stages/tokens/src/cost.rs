@@ -1,11 +1,12 @@
 //! Operations and memory of a model's passes over sequences.
 
 use kit::{Forecast, ForecastInputs, Work};
-use lm::{Dtype, Estimate, Load, Purpose};
+use lm::{Estimate, Load, Precision, Purpose};
 
 /// The estimate for the model of an input, where its configuration is known.
-pub fn model(ahead: &ForecastInputs<'_>, key: &str, dtype: Dtype) -> Option<Estimate> {
-    ahead.model(key).and_then(|config| Estimate::of(config, dtype, &ahead.device).ok())
+pub fn model(ahead: &ForecastInputs<'_>, key: &str, precision: impl Into<Precision>) -> Option<Estimate> {
+    let precision = precision.into();
+    ahead.model(key).and_then(|config| Estimate::of(config, precision, &ahead.device).ok())
 }
 
 /// Puts a forward pass over `load` into a forecast: its operations, and the memory of `purpose`.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kit::{Error, InputPort, Result};
-use lm::{LANGUAGE_MODEL, REWARD_MODEL, Usable};
+use lm::{LANGUAGE_MODEL, Precision, REWARD_MODEL, Usable};
 
 use crate::error::lm_error;
 
@@ -22,9 +22,9 @@ fn is_language(instead: &str) -> String {
     format!("it is a language model, which gives no number for a text; {instead}")
 }
 
-/// The port of a language model; `instead` says in a lowercase fragment what can be done with a reward model.
+/// The port of a language model, a folder or a GGUF file; `instead` says in a lowercase fragment what can be done with a reward model.
 pub fn language_model(port: InputPort, instead: &str) -> InputPort {
-    port.refuses(KIND, REWARD_MODEL, is_reward(instead))
+    port.or_gguf().refuses(KIND, REWARD_MODEL, is_reward(instead))
 }
 
 /// The port of a reward model; `instead` says what can be done with a language model.
@@ -36,21 +36,25 @@ pub fn reward_model(port: InputPort, instead: &str) -> InputPort {
 ///
 /// # Errors
 /// A reward model, and what loading it would stop with.
-pub fn check_language_model(model: &Path, instead: &str) -> Result<Usable> {
+pub fn check_language_model(model: &Path, precision: Precision, instead: &str) -> Result<Usable> {
     refuse_rewards(model, instead)?;
-    lm::check_decoder(model).map_err(lm_error)
+    let usable = lm::check_decoder(model).map_err(lm_error)?;
+    lm::check_bits(model, precision.bits).map_err(lm_error)?;
+    Ok(usable)
 }
 
 /// Checks a reward model, from everything but its weights.
 ///
 /// # Errors
 /// A language model, and what loading it would stop with.
-pub fn check_reward_model(model: &Path, instead: &str) -> Result<Usable> {
+pub fn check_reward_model(model: &Path, precision: Precision, instead: &str) -> Result<Usable> {
     let usable = lm::check_reward_model(model);
     if usable.is_err() && lm::check_decoder(model).is_ok() {
         return Err(Error::Data(format!("`{}`: {}", model.display(), is_language(instead))));
     }
-    usable.map_err(lm_error)
+    let usable = usable.map_err(lm_error)?;
+    lm::check_bits(model, precision.bits).map_err(lm_error)?;
+    Ok(usable)
 }
 
 /// Refuses a reward model where something else is wanted.

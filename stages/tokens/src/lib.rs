@@ -5,6 +5,7 @@
 //! tokenise differently without a finding. It also renders sequences for people ([`rendering`]) and estimates what
 //! passes over them cost ([`cost`]). Read [`SequenceReader`] first.
 
+mod base;
 pub mod cost;
 mod error;
 pub mod kinds;
@@ -13,6 +14,7 @@ mod reader;
 pub mod rendering;
 mod rules;
 
+pub use base::{Base, precision};
 pub use error::lm_error;
 pub use model::{load_decoder, load_reward_model, open_device};
 pub use reader::{DatasetRow, ItemSequences, Mismatched, RefusedRow, SequenceKey, SequenceReader, turns};

@@ -15,7 +15,7 @@ impl Dataset {
         &mut self,
         context: &Context<'_>,
         objective: &Mixture,
-        dtype: lm::Dtype,
+        precision: lm::Precision,
     ) -> Result<()> {
         let places: BTreeMap<&SequenceKey, usize> = self.keys.iter().zip(0..).collect();
         let ids = |key: &SequenceKey| (key.prompt_id.clone(), key.response_id.clone());
@@ -23,11 +23,11 @@ impl Dataset {
             self.keys.iter().map(|key| (ids(key), Vec::new())).collect();
         for row in context.rows::<ReferenceRow>("reference")? {
             let row = row?;
-            if let Some(other) = row.dtype.filter(|other| other != dtype.name()) {
+            if let Some(other) = row.dtype.filter(|other| *other != precision.name()) {
                 return Err(Error::Pipeline(format!(
                     "`reference` was computed in {other} and the policy would be in {}: their difference would be one of \
-                     precision; give both stages the same `dtype`",
-                    dtype.name()
+                     precision; give both stages the same `dtype` and `base`",
+                    precision.name()
                 )));
             }
             let start = row.completion_start;

@@ -1,6 +1,7 @@
 //! Checks of the configuration, before any data is read.
 
 use kit::Finding;
+use tokens::Base;
 
 use crate::config::{MemorySchedule, ModelAdapter, Schedule, Train};
 
@@ -8,6 +9,10 @@ use crate::config::{MemorySchedule, ModelAdapter, Schedule, Train};
 const MOST_EPOCHS: u64 = 100_000;
 /// Policies that `best` keeps, at most.
 pub(crate) const MOST_KEPT: usize = 16;
+
+/// Why an adapter is not merged into few bits.
+pub(crate) const MERGED_IN_FEW: &str = "an adapter is not merged into weights in few bits: say `model_adapter: freeze`, or \
+                                         merge it with `halftone export model` first";
 
 impl Train {
     pub(crate) fn findings(&self) -> Vec<Finding> {
@@ -161,6 +166,16 @@ impl Train {
             find(!above_zero(budget), "memory.budget_gib", text);
         }
         findings.extend(self.tokens.findings());
+        findings.extend(Base::finding(self.base));
+        if self.base.is_some() && !self.trains_adapter() {
+            findings.push(Finding::at(
+                "base",
+                "weights in few bits are frozen: give `adapter`, which is trained above them",
+            ));
+        }
+        if self.base.is_some() && self.model_adapter == Some(ModelAdapter::Merge) {
+            findings.push(Finding::at("base", MERGED_IN_FEW));
+        }
         findings
     }
 }

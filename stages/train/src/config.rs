@@ -5,7 +5,7 @@ use lm::{Dtype, SavedDtype};
 use objective::Mixture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokens::RowRules;
+use tokens::{Base, RowRules};
 
 /// Trains a policy on pairs or items.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +73,10 @@ pub struct Train {
     /// trained in f32 with either.
     #[serde(default)]
     pub dtype: Dtype,
+    /// Bits of the model's weights, where they are put into few: `{bits: 4}` or `{bits: 8}`;
+    /// they are frozen then, and an `adapter` is trained above them. The reference has to be scored in the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
     /// Form of the saved policy.
     #[serde(default)]
     pub save: SaveOptions,

@@ -51,7 +51,7 @@ pub(crate) fn estimate(stage: &Train, ahead: &ForecastInputs<'_>) -> Outlook {
         let row_tokens = prompts * prompt + responses * response;
         let tokens = steps * in_batch * row_tokens;
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
-        if let Some(model) = cost::model(ahead, "model", stage.dtype) {
+        if let Some(model) = cost::model(ahead, "model", stage.precision()) {
             let prompt_part = if stage.objective.needs_prompt_part() { prompts * prompt } else { 0.0 };
             // A reward model's head gives one number for a text, which costs next to nothing.
             let heads = if stage.objective.needs_rewards() { 0.0 } else { responses * response + prompt_part };

@@ -3,12 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use kit::{Context, Error, Result};
-use lm::{Decoder, Kept, Text, Training};
+use lm::{Decoder, Kept, Precision, Text, Training};
 use tokens::{lm_error, load_decoder, load_reward_model};
 
+use crate::check::MERGED_IN_FEW;
 use crate::config::{Adapter, Head, ModelAdapter, Train};
 
 impl Train {
+    /// How its model computes.
+    pub(crate) fn precision(&self) -> Precision {
+        tokens::precision(self.dtype, self.base)
+    }
+
     /// True where it trains a reward model further.
     ///
     /// # Errors
@@ -26,6 +32,15 @@ impl Train {
             return Ok(Some(fault));
         }
         let folder = model.display();
+        if lm::in_few_bits(model).map_err(lm_error)? {
+            if !self.trains_adapter() {
+                let text = "its weights are in few bits, which are frozen: give `adapter`, which is trained above them";
+                return Ok(Some(format!("{folder}: {text}")));
+            }
+            if self.model_adapter == Some(ModelAdapter::Merge) {
+                return Ok(Some(format!("{folder}: {MERGED_IN_FEW}")));
+            }
+        }
         if self.starts_from_reward_model(model)? {
             let text = || format!("`head` has no effect: `model` ({folder}) is a reward model with a head of its own");
             return Ok(self.head.map(|_| text()));
@@ -75,8 +90,8 @@ impl Train {
     pub(crate) fn decoder(&self, context: &Context<'_>) -> Result<Decoder> {
         let path = &context.model("model")?.path;
         let decoder = match self.starts_from_reward_model(path)? {
-            true => load_reward_model(context, "model", self.dtype)?,
-            false => load_decoder(context, "model", self.dtype)?,
+            true => load_reward_model(context, "model", self.precision())?,
+            false => load_decoder(context, "model", self.precision())?,
         };
         let fresh = self.adapter.as_ref().map(Adapter::lora).transpose().map_err(lm_error)?;
         let decoder = match (self.model_adapter, &fresh) {

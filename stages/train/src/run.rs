@@ -65,7 +65,7 @@ impl Train {
             let allow_same_prompt = self.allow_same_prompt || input != "from";
             let mut dataset = Dataset::read(context, input, &reader, &self.objective, allow_same_prompt)?;
             if !context.sources("reference").is_empty() {
-                dataset.attach_reference(context, &self.objective, self.dtype)?;
+                dataset.attach_reference(context, &self.objective, self.precision())?;
             }
             if self.objective.needs_similarities() {
                 dataset.attach_embeddings(context)?;

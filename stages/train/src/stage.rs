@@ -6,8 +6,8 @@ use kit::{
     Amount, Context, Error, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort, Rendering,
     Result, Stage, Table,
 };
+use tokens::kinds;
 use tokens::rendering::{Shown, of_rows};
-use tokens::{kinds, lm_error};
 
 use crate::check::MOST_KEPT;
 use crate::checkpoint::Checkpoints;
@@ -84,12 +84,13 @@ impl Stage for Train {
         let model = InputPort::new("model", &self.model, Table::Model);
         // A reward model starts from a model of either kind.
         let model = match objective.needs_rewards() {
-            true => model,
+            true => model.or_gguf(),
             false => kinds::language_model(model, kinds::REWARDS_ELSEWHERE),
         };
         let mut inputs = vec![from, model];
         if let Some(reference) = &self.reference {
-            let port = InputPort::new("reference", reference, Table::Reference).shares("dtype", self.dtype.name());
+            let port =
+                InputPort::new("reference", reference, Table::Reference).shares("dtype", self.precision().name());
             let port = port.shares("tokens", self.tokens.setting());
             inputs.push(if !objective.reads_rejected() || objective.needs_rewards() {
                 port.idle(format!("`{name}` measures no log-ratio"))
@@ -163,8 +164,8 @@ impl Stage for Train {
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {
         let usable = match self.starts_from_reward_model(model)? {
-            true => lm::check_reward_model(model).map_err(lm_error)?,
-            false => kinds::check_language_model(model, kinds::REWARDS_ELSEWHERE)?,
+            true => kinds::check_reward_model(model, self.precision(), kinds::REWARDS_ELSEWHERE)?,
+            false => kinds::check_language_model(model, self.precision(), kinds::REWARDS_ELSEWHERE)?,
         };
         match self.model_fault(model)? {
             Some(fault) => Err(Error::data(fault)),

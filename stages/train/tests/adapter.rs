@@ -2,11 +2,13 @@
 
 mod common;
 
-use common::{Bench, config, model, pairs, port_bytes, reference, tokenise};
+use common::{Bench, config, model, pairs, port_bytes, reference, reference_of, tokenise};
 use kit::rows::Metric;
 use kit::{Error, Interrupt, read_rows};
-use lm::{Decoder, Device, Sequence};
+use lm::{Decoder, Device, Dtype, Precision, Sequence};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tokens::Base;
 
 fn near(what: &str, got: f64, wanted: f64, tolerance: f64) {
     assert!((got - wanted).abs() <= tolerance, "{what}: {got}, wanted {wanted} within {tolerance}");
@@ -19,8 +21,12 @@ fn adapted(targets: &[&str]) -> Value {
     config
 }
 
-fn scores(folder: &std::path::Path, side: usize) -> Vec<f64> {
-    let decoder = Decoder::load(folder, &Device::Cpu).unwrap();
+fn scores(folder: &Path, side: usize) -> Vec<f64> {
+    scores_in(folder, side, Dtype::F32.into())
+}
+
+fn scores_in(folder: &Path, side: usize, precision: Precision) -> Vec<f64> {
+    let decoder = Decoder::load_in(folder, &Device::Cpu, precision).unwrap();
     let tokens = tokenise(&pairs("pairs.jsonl"));
     let sequences: Vec<&Sequence> = tokens.iter().map(|pair| if side == 0 { &pair.0 } else { &pair.1 }).collect();
     decoder.score(&sequences, false, 4096).unwrap().iter().map(|scored| scored.response).collect()
@@ -34,7 +40,7 @@ fn dpo_with_an_adapter_follows_peft() {
     let pairs = pairs("pairs.jsonl");
     let bench = Bench::new().table("from", &pairs).table("reference", &reference(&pairs));
     bench.run_through(&adapted(&["all-linear"]), "entry");
-    follows(&bench, "entry", "train.json");
+    follows(&bench, "entry", &peft_folder().join("train.json"), Dtype::F32.into());
     let policy = bench.entry("entry").join("policy");
     let file = std::fs::read(policy.join("adapter_model.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
@@ -57,6 +63,61 @@ fn dpo_with_an_adapter_follows_peft() {
     for (merged, adapter) in scores(&merged, 0).iter().zip(scores(&policy, 0)) {
         near("merged", *merged, adapter, 1e-5 * adapter.abs());
     }
+}
+
+/// Six steps above weights in few bits, against PEFT above the same numbers (lm's fixtures/make_few_bits.py).
+#[test]
+fn dpo_with_an_adapter_over_few_bits_follows_peft() {
+    let few_bits = peft_folder().with_file_name("few-bits");
+    let pairs = pairs("pairs.jsonl");
+    for (name, folder, base) in [
+        ("nf4", few_bits.join("nf4"), None),
+        ("four", model(), Some(Base { bits: 4 })),
+        ("eight", model(), Some(Base { bits: 8 })),
+    ] {
+        let precision = tokens::precision(Dtype::F32, base);
+        let reference = reference_of(&pairs, &folder, precision);
+        let bench = Bench::with_model(&folder).table("from", &pairs).table("reference", &reference);
+        let mut config = adapted(&["all-linear"]);
+        config["base"] = json!(base);
+        bench.run_through(&config, name);
+        follows(&bench, name, &few_bits.join(format!("{name}.json")), precision);
+        let policy = bench.entry(name).join("policy");
+        assert!(!policy.join("model.safetensors").exists());
+        let written = std::fs::read(policy.join("adapter_config.json")).unwrap();
+        let written: Value = serde_json::from_slice(&written).unwrap();
+        assert_eq!(written["base_model_name_or_path"], folder.canonicalize().unwrap().to_str().unwrap());
+    }
+}
+
+#[test]
+fn few_bits_without_an_adapter_or_beside_another_reference_are_refused() {
+    let pairs = pairs("pairs.jsonl");
+    let few_bits = peft_folder().with_file_name("few-bits").join("nf4");
+    let mut config = config(json!({"name": "dpo", "beta": 0.3}));
+    let run = |model: &Path, config: &Value| {
+        let bench = Bench::with_model(model).table("from", &pairs).table("reference", &reference(&pairs));
+        bench.run(config, "refused", &|_| (), &Interrupt::default()).unwrap_err().to_string()
+    };
+    let text = run(&few_bits, &config);
+    assert!(text.contains("its weights are in few bits, which are frozen: give `adapter`"), "{text}");
+    config["base"] = json!({"bits": 4});
+    let findings = (train::KIND.configure)(config.clone()).unwrap().0.check();
+    assert!(findings.iter().any(|finding| finding.text.contains("weights in few bits are frozen")), "{findings:?}");
+    let mut adapter = adapted(&["q_proj"]);
+    adapter["base"] = json!({"bits": 4});
+    let text = run(&model(), &adapter);
+    assert!(text.contains("`reference` was computed in f32 and the policy would be in f32 over 4 bits"), "{text}");
+    adapter["base"] = json!({"bits": 5});
+    let findings = (train::KIND.configure)(adapter.clone()).unwrap().0.check();
+    assert!(findings.iter().any(|finding| finding.text == "got 5, wanted 4 or 8"), "{findings:?}");
+    adapter["base"] = json!({"bits": 4});
+    adapter["model_adapter"] = json!("merge");
+    let findings = (train::KIND.configure)(adapter).unwrap().0.check();
+    assert!(
+        findings.iter().any(|finding| finding.text.contains("is not merged into weights in few bits")),
+        "{findings:?}"
+    );
 }
 
 #[test]
@@ -98,13 +159,12 @@ fn stops_leave_no_trace_in_an_adapter_and_its_seed_decides_it() {
     assert!(matches!(&error, Error::Pipeline(text) if text.contains("is no adapter")), "{error}");
 }
 
-fn peft_folder() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/fixtures/lora")
+fn peft_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/fixtures/lora")
 }
 
-fn follows(bench: &Bench, entry: &str, oracle: &str) {
-    let path = peft_folder().join(oracle);
-    let oracle: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+fn follows(bench: &Bench, entry: &str, oracle: &Path, precision: Precision) {
+    let oracle: Value = serde_json::from_str(&std::fs::read_to_string(oracle).unwrap()).unwrap();
     let metrics: Vec<Metric> = read_rows(&bench.entry(entry).join("metrics")).unwrap();
     let steps = oracle["steps"].as_array().unwrap();
     assert_eq!(metrics.len(), steps.len());
@@ -119,7 +179,9 @@ fn follows(bench: &Bench, entry: &str, oracle: &str) {
     }
     let policy = bench.entry(entry).join("policy");
     for (side, key) in [(0, "final_chosen_logp"), (1, "final_rejected_logp")] {
-        for (i, (got, wanted)) in scores(&policy, side).iter().zip(oracle[key].as_array().unwrap()).enumerate() {
+        for (i, (got, wanted)) in
+            scores_in(&policy, side, precision).iter().zip(oracle[key].as_array().unwrap()).enumerate()
+        {
             near(&format!("{key}[{i}]"), *got, wanted.as_f64().unwrap(), 5e-3);
         }
     }
@@ -133,8 +195,8 @@ fn an_adapter_is_trained_on_as_peft_does() {
     config.as_object_mut().unwrap().remove("adapter");
     config["model_adapter"] = json!("continue");
     bench.run_through(&config, "continued");
-    follows(&bench, "continued", "continued.json");
-    let read = |folder: &std::path::Path| -> Value {
+    follows(&bench, "continued", &peft_folder().join("continued.json"), Dtype::F32.into());
+    let read = |folder: &Path| -> Value {
         serde_json::from_slice(&std::fs::read(folder.join("adapter_config.json")).unwrap()).unwrap()
     };
     let written = read(&bench.entry("continued").join("policy"));

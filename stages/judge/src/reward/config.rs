@@ -2,6 +2,7 @@
 
 use kit::rows::Verdict;
 use kit::{Finding, OutputPort, Table};
+use tokens::Base;
 
 use crate::config::Judge;
 
@@ -40,6 +41,7 @@ impl Judge {
             }
         }
         findings.extend(self.tokens.findings());
+        findings.extend(Base::finding(self.base));
         findings
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Outlook {
         let prompts = from.prompts.unwrap_or(responses).value.min(responses.value) as f64;
         let tokens = prompts * prompt + responses.value as f64 * response;
         forecast.tokens = Some(Amount::about(tokens.ceil() as u64));
-        if let Some(model) = cost::model(ahead, "reward", judge.dtype) {
+        if let Some(model) = cost::model(ahead, "reward", judge.precision()) {
             // The head gives one number for a text, which costs next to nothing.
             let load = Load { tokens, scored: 0.0, context: prompt + response / 2.0 };
             let shard = tokens * (judge.shard_rows as f64 / responses.value.max(1) as f64).min(1.0);

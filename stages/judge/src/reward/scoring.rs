@@ -67,7 +67,7 @@ impl Sharded for Scoring<'_> {
 
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()> {
         if self.decoder.is_none() {
-            self.decoder = Some(load_reward_model(self.context, "reward", self.stage.dtype)?);
+            self.decoder = Some(load_reward_model(self.context, "reward", self.stage.precision())?);
         }
         let Scoring { stage, context, work, decoder, .. } = &*self;
         let decoder = decoder.as_ref().expect("loaded above");
@@ -147,6 +147,9 @@ fn scores(stage: &Judge, decoder: &Decoder, comparisons: &[Comparison], scored: 
 
 /// The judge: a digest of its folder and of every setting that decides its numbers.
 fn judge_id(stage: &Judge, context: &Context<'_>) -> Result<String> {
-    let settings = json!({"scale": stage.scale(), "tokens": stage.tokens, "dtype": stage.dtype});
+    let mut settings = json!({"scale": stage.scale(), "tokens": stage.tokens, "dtype": stage.dtype});
+    if let Some(base) = stage.base {
+        settings["base"] = json!(base);
+    }
     Ok(id_of(&[context.model("reward")?.digest.to_string(), kit::canonical(&settings)]))
 }

@@ -78,8 +78,6 @@ impl Expected {
     /// When it cannot be read.
     pub fn on_disk(path: &Path, table: Table) -> Result<Expected> {
         match table {
-            // Its head is read by who reads such files.
-            Table::Model if path.is_file() => Ok(Expected::of_model(Some(json!({"gguf": path})))),
             Table::Model => config_of(path).map(|config| Expected::of_model(Some(config))),
             Table::Pages => Ok(Expected::unknown(table)),
             _ => {
@@ -128,9 +126,13 @@ impl Expected {
     }
 }
 
-/// `config.json` of a model, or of the base of an adapter.
+/// `config.json` of a model, or of the base of an adapter; the name of a GGUF file, whose head is read by who reads such
+/// files.
 fn config_of(folder: &Path) -> Result<Value> {
     let folder = models::base_of(folder).map_err(Error::of_base)?.unwrap_or_else(|| folder.to_owned());
+    if folder.is_file() {
+        return Ok(json!({"gguf": folder}));
+    }
     let path = folder.join("config.json");
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     serde_json::from_slice(&text).map_err(|error| Error::data(format!("{}: {error}", path.display())))

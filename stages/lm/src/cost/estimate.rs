@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::encode::bert::Kin;
 use crate::model::config::without_head;
 use crate::model::family::{HeadNorms, Norms};
-use crate::model::shapes::shapes;
+use crate::model::shapes::{is_linear, shapes};
 use crate::ops::head::chunk_rows;
 use crate::sample::generate::LOGITS as LOGITS_HELD;
-use crate::{DecoderConfig, Dtype, Error, Lora, Memory, Result};
+use crate::{Bits, DecoderConfig, Dtype, Error, Lora, Memory, Precision, Result};
 
 /// A schedule that was decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +80,8 @@ pub struct Estimate {
     /// Bytes of a number in weights and activations.
     size: u64,
     decoder: bool,
-    /// Bytes of quantised weights, of which one block after the other becomes numbers.
-    quantised: Option<u64>,
+    /// Bytes of linear layers' weights in few bits, of which one matrix after the other becomes numbers.
+    few: Option<u64>,
 }
 
 impl Estimate {
@@ -90,13 +90,14 @@ impl Estimate {
     ///
     /// # Errors
     /// When it is neither a decoder nor an encoder that is computed here.
-    pub fn of(config: &Value, dtype: Dtype, device: &str) -> Result<Estimate> {
+    pub fn of(config: &Value, precision: impl Into<Precision>, device: &str) -> Result<Estimate> {
+        let Precision { dtype, bits } = precision.into();
         let size = if dtype == Dtype::Bf16 && device != "cpu" { 2 } else { 4 };
         let mut json = config.as_object().cloned().ok_or_else(|| Error::input("config.json holds no object"))?;
         if let Some(path) = json.get(GGUF).and_then(Value::as_str).map(Path::new) {
             let config = DecoderConfig::from_folder(path)?;
-            let quantised = Some(std::fs::metadata(path).map_err(Error::io(path))?.len());
-            return Ok(Estimate { config, size, decoder: true, quantised });
+            let few = Some(std::fs::metadata(path).map_err(Error::io(path))?.len());
+            return Ok(Estimate { config, size, decoder: true, few });
         }
         let kind = json.get("model_type").and_then(Value::as_str);
         let of_bert = kind.and_then(Kin::named).is_some();
@@ -116,7 +117,10 @@ impl Estimate {
             }
         }
         without_head(&mut json);
-        Ok(Estimate { config: DecoderConfig::of_either(json)?, size, decoder, quantised: None })
+        let config = DecoderConfig::of_either(json)?;
+        let bits = bits.or(config.nf4.then_some(Bits::Four));
+        let few = bits.map(|bits| (linear_numbers(&config) as f64 * bits.bytes()) as u64);
+        Ok(Estimate { config, size, decoder, few })
     }
 
     /// The longest sequence.
@@ -154,16 +158,15 @@ impl Estimate {
     pub fn bytes(&self, purpose: Purpose<'_>) -> u64 {
         let config = &self.config;
         let parameters = config.parameter_count() as u64;
-        // While a file is read, its bytes stand beside the numbers made of them.
-        let tables = (1 + u64::from(!config.tied)) * (config.vocab_size * config.hidden_size) as u64 * self.size;
-        let (weights, reading) = match self.quantised {
-            None => (parameters * self.size, 2 * parameters * self.size),
-            // A block is held in parts and joined.
+        let weights = match self.few {
+            None => parameters * self.size,
             Some(bytes) => {
-                let blocks = (parameters * self.size).saturating_sub(tables);
-                (bytes + tables + 2 * blocks / config.layers.max(1) as u64, bytes + tables)
+                let others = parameters.saturating_sub(linear_numbers(config));
+                bytes + (others + largest_matrix(config)) * self.size
             }
         };
+        // While a tensor is read, its bytes stand beside the numbers made of them, and beside the few bits of these.
+        let reading = weights + 2 * largest_tensor(config) * self.size;
         // While a block is computed, what it makes of its rows comes and goes.
         let passing = |rows: u64| rows * per_row(config) * self.size * 3 / 2;
         let chunk = (chunk_rows(config.vocab_size) * config.vocab_size) as u64 * 4;
@@ -254,6 +257,23 @@ pub(crate) fn schedule(
     }
 }
 
+/// Numbers in the weights of linear layers.
+fn linear_numbers(config: &DecoderConfig) -> u64 {
+    let linear = shapes(config).into_iter().filter(|(name, _)| is_linear(name));
+    linear.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+}
+
+/// Numbers of the largest matrix that is used as one.
+fn largest_matrix(config: &DecoderConfig) -> u64 {
+    let outputs = (config.heads + 2 * config.kv_heads) * config.head_dim;
+    (config.hidden_size * outputs.max(2 * config.intermediate_size)) as u64
+}
+
+/// Numbers of the largest tensor in files.
+fn largest_tensor(config: &DecoderConfig) -> u64 {
+    shapes(config).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).max().unwrap_or(0)
+}
+
 /// Numbers in an adapter.
 fn numbers_of(lora: &Lora, config: &DecoderConfig) -> u64 {
     let targeted = |name: &str| lora.targets.iter().any(|target| name.ends_with(&format!(".{target}.weight")));
@@ -308,6 +328,32 @@ mod tests {
         let half = estimate(Dtype::Bf16, "cuda:0");
         assert!(half.bytes(Purpose::Score { tokens_at_once: 8_000 }) < score * 6 / 10);
         assert_eq!(estimate(Dtype::Bf16, "cpu").bytes(Purpose::Score { tokens_at_once: 8_000 }), score);
+    }
+
+    /// The shape of Llama 2 7B, an adapter of rank 16 over all linear layers, 4,096 tokens.
+    #[test]
+    fn seven_billion_weights_in_four_bits_are_trained_above_in_a_third_of_what_f32_takes() {
+        let seven = json!({
+            "model_type": "llama", "vocab_size": 32_000, "hidden_size": 4096, "intermediate_size": 11_008,
+            "num_hidden_layers": 32, "num_attention_heads": 32
+        });
+        let lora = Lora::new(16, 32.0, &["all-linear".to_owned()]).unwrap();
+        let memory = Memory::Boundaries;
+        let train = Purpose::Train { memory, batch_tokens: 4096, tokens_at_once: 4096, adapter: Some(&lora) };
+        let gib = |bits| {
+            let precision = Precision { dtype: Dtype::F32, bits };
+            Estimate::of(&seven, precision, "cpu").unwrap().bytes(train) as f64 / f64::from(1 << 30)
+        };
+        let [f32, eight, four] = [None, Some(Bits::Eight), Some(Bits::Four)].map(gib);
+        assert!(
+            (30.0..40.0).contains(&f32) && eight < 16.0 && four < eight - 2.5 && four < 13.0,
+            "{f32} {eight} {four}"
+        );
+        let mut nf4 = seven.clone();
+        nf4["quantization_config"] =
+            json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"});
+        let stored = Estimate::of(&nf4, Dtype::F32, "cpu").unwrap();
+        assert_eq!(stored.bytes(train) as f64 / f64::from(1 << 30), four);
     }
 
     #[test]

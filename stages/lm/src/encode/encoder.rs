@@ -19,7 +19,8 @@ use crate::error::{Error, Result, is_there};
 use crate::model::decoder::Decoder;
 use crate::model::families;
 use crate::model::folder::{model_part, tokenizer_part};
-use crate::model::weights;
+use crate::model::tensor_file;
+use crate::model::weights::{self, Holding};
 use crate::ops::matrix::Products;
 use crate::text::special::read_json;
 use crate::text::tokenizer_files::load_tokenizer;
@@ -361,7 +362,8 @@ fn load_body(folder: &Path, device: &Device, dtype: Dtype) -> Result<Decoder> {
     if model_part(folder)? != folder {
         return Decoder::load_in(folder, device, dtype);
     }
-    let load = |dtype| Decoder::load_model(DecoderConfig::of_body(folder)?, folder, device, dtype);
+    let load =
+        |dtype| Decoder::load_model(DecoderConfig::of_body(folder)?, folder, Holding { dtype, device, bits: None });
     Decoder::computing(dtype, device, load)
 }
 
@@ -395,7 +397,7 @@ fn weights_of(folder: &Path) -> Result<PathBuf> {
         let text = "is missing; weights in another format (pytorch_model.bin, shards) are not read";
         return Err(Error::file(&weights, text));
     }
-    weights::check_file(&weights)?;
+    tensor_file::check_file(&weights)?;
     Ok(weights)
 }
 
@@ -437,7 +439,7 @@ fn load_modern(folder: &Path, (config, file): (&Json, &Path), dtype: Dtype) -> R
 /// The file of an encoder's weights and its tensors, on the CPU.
 fn tensors_of(folder: &Path) -> Result<(PathBuf, HashMap<String, Tensor>)> {
     let weights = weights_of(folder)?;
-    let tensors = weights::read_all(&weights)?;
+    let tensors = tensor_file::read_all(&weights)?;
     Ok((weights, tensors))
 }
 

@@ -1,8 +1,10 @@
 //! Adapters in PEFT's folders: `adapter_config.json` and `adapter_model.safetensors` beside a tokenizer.
 
+use crate::model::few_bits::Held;
 use crate::model::lora::{Lora, TARGETS, is_beside};
 use crate::model::shapes::{HEAD, SCORE};
-use crate::model::weights;
+use crate::model::tensor_file;
+use crate::model::weights::Holding;
 use crate::model::written::rounded;
 use crate::{DType, Decoder, DecoderConfig, Error, Result};
 use candle_core::Tensor;
@@ -63,7 +65,7 @@ pub(crate) fn check_adapter(folder: &Path) -> Result<()> {
     // PEFT takes a list as ends of names; other values are patterns.
     let targets: Option<Vec<String>> =
         read_config(&config)?.remove("target_modules").and_then(|targets| serde_json::from_value(targets).ok());
-    for (name, shape) in weights::stored_shapes(&path)? {
+    for (name, shape) in tensor_file::stored_shapes(&path)? {
         let sides = [(".lora_A.", 0), (".lora_B.", 1)];
         let Some((module, side)) = sides.iter().find_map(|(mark, side)| Some((name.split_once(mark)?.0, *side))) else {
             continue;
@@ -107,7 +109,7 @@ impl StoredAdapter {
                 .map_err(|_| Error::file(&config, format!("`modules_to_save` is {value}; wanted a list of names")))?,
         };
         let path = folder.join(WEIGHTS);
-        let tensors = weights::read_all(&path)?.into_iter().collect();
+        let tensors = tensor_file::read_all(&path)?.into_iter().collect();
         Ok(StoredAdapter { path, form, listed, tensors })
     }
 
@@ -123,7 +125,12 @@ impl StoredAdapter {
     /// Puts the whole modules in the place of the base's tensors. A head or a table that is saved is no longer tied.
     ///
     /// Errors name the tensor: one that the base does not have, or has in another shape.
-    pub fn replace_modules(&self, config: &mut DecoderConfig, tensors: &mut HashMap<String, Tensor>) -> Result<()> {
+    pub fn replace_modules(
+        &self,
+        config: &mut DecoderConfig,
+        tensors: &mut HashMap<String, Held>,
+        holding: Holding,
+    ) -> Result<()> {
         let stored = |module: &&String| self.modules().any(|(_, name)| name.split('.').any(|part| part == **module));
         if let Some(module) = self.listed.iter().find(|module| !stored(module)) {
             let text = format!("`modules_to_save` of {ADAPTER_CONFIG} names `{module}`, and no tensor of it is here");
@@ -133,7 +140,9 @@ impl StoredAdapter {
             let table = format!("{}embed_tokens.weight", config.body());
             if config.tied && [table.as_str(), HEAD].contains(&name.as_str()) {
                 config.tied = false;
-                tensors.insert(HEAD.to_owned(), tensors[&table].clone());
+                if let Some(Held::Numbers(table)) = tensors.get(&table) {
+                    tensors.insert(HEAD.to_owned(), Held::Numbers(table.clone()));
+                }
             }
             let tensor = &self.tensors[stored];
             let Some(old) = tensors.get_mut(&name) else {
@@ -143,7 +152,7 @@ impl StoredAdapter {
                 let (got, wanted) = (tensor.dims(), old.dims());
                 return Err(Error::file(&self.path, format!("tensor {stored} is {got:?}; the base wants {wanted:?}")));
             }
-            *old = tensor.to_dtype(old.dtype())?.to_device(old.device())?;
+            *old = Held::Numbers(tensor.to_dtype(holding.dtype)?.to_device(holding.device)?);
         }
         Ok(())
     }
@@ -244,8 +253,8 @@ impl Decoder {
         let tensors: Vec<(&str, Tensor)> = tensors.iter().map(|(name, tensor)| (&**name, tensor.clone())).collect();
         let path = to.join(WEIGHTS);
         match dtype {
-            Some(dtype) => weights::save(&path, &rounded(&path, &tensors, dtype)?),
-            None => weights::save(&path, &tensors),
+            Some(dtype) => tensor_file::save(&path, &rounded(&path, &tensors, dtype)?),
+            None => tensor_file::save(&path, &tensors),
         }
     }
 }

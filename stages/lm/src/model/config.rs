@@ -58,6 +58,8 @@ pub struct DecoderConfig {
     pub tied: bool,
     /// True for a reward model: one number for a text in place of logits.
     pub reward: bool,
+    /// True where the weights of linear layers are stored in bitsandbytes' NF4.
+    pub nf4: bool,
     /// True where it stands behind a part for images, whose tensors are kept and not computed.
     pub wrapped: bool,
     /// The standard deviation that fresh weights are drawn with.
@@ -161,6 +163,7 @@ impl DecoderConfig {
             rotated,
             tied: reward || keys.flag("tie_word_embeddings", defaults.tied)?,
             reward,
+            nf4: keys.nf4()?,
             wrapped,
             initializer_range: keys.number("initializer_range", Some(0.02))?,
             pad_token_id: keys.ids("pad_token_id")?.first().copied(),
@@ -261,6 +264,13 @@ fn of_decoder(json: &Map<String, Value>) -> Result<Option<Map<String, Value>>> {
     Ok(Some(text))
 }
 
+/// The keys of a quantisation that say which one it is.
+fn shown(form: &Value) -> Map<String, Value> {
+    let named = ["quant_method", "bits", "load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type"];
+    let keys = form.as_object().into_iter().flatten().filter(|(key, _)| named.contains(&key.as_str()));
+    keys.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
 impl Keys<'_> {
     /// Refuses settings that would otherwise be computed wrongly without a word.
     fn refuse_what_is_not_computed(&self, family: &Family) -> Result<()> {
@@ -268,12 +278,22 @@ impl Keys<'_> {
         if self.flag("use_bidirectional_attention", false)? {
             return Err(Error::input("`use_bidirectional_attention` is true; a decoder looks back alone"));
         }
-        if self.get("quantization_config").is_some() {
-            return Err(Error::input(
-                "`quantization_config` is set; quantised weights are not read, use the full ones",
-            ));
-        }
         Ok(())
+    }
+
+    /// True for weights in bitsandbytes' NF4; other quantised ones are refused.
+    fn nf4(&self) -> Result<bool> {
+        let Some(form) = self.get("quantization_config") else { return Ok(false) };
+        let is = |key: &str, value: Value| form.get(key) == Some(&value);
+        let nf4 = is("quant_method", json!("bitsandbytes")) && is("load_in_4bit", json!(true));
+        match nf4 && is("bnb_4bit_quant_type", json!("nf4")) {
+            true => Ok(true),
+            false => {
+                let text = "bitsandbytes with `load_in_4bit` and `bnb_4bit_quant_type: nf4`; others are not read: use the \
+                            full weights";
+                Err(Self::wrong("quantization_config", &Value::Object(shown(form)), text))
+            }
+        }
     }
 
     /// Refuses a model with other outputs than those that are wanted.

@@ -18,14 +18,15 @@ pub fn is_reward_model(folder: &Path) -> Result<bool> {
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         serde_json::from_str(&text).map_err(Error::at(&path))
     };
-    if is_gguf(folder) {
-        return Ok(false);
-    }
     let base = base_of(folder)?;
     if base.is_some() && read(folder.join(ADAPTER_CONFIG))?["task_type"] == "SEQ_CLS" {
         return Ok(true);
     }
-    let config = read(base.as_deref().unwrap_or(folder).join("config.json"))?;
+    let model = base.as_deref().unwrap_or(folder);
+    if is_gguf(model) {
+        return Ok(false);
+    }
+    let config = read(model.join("config.json"))?;
     let names = config["architectures"].as_array().into_iter().flatten();
     Ok(names.filter_map(Value::as_str).any(|name| name.ends_with(REWARD)))
 }
@@ -38,7 +39,8 @@ impl DecoderConfig {
     /// Errors name the file and the key: a missing or unreadable file, an architecture, activation, rotary type or
     /// quantisation that this crate does not compute.
     pub fn from_folder(folder: &Path) -> Result<DecoderConfig> {
-        if is_gguf(folder) { gguf::config_of(folder) } else { DecoderConfig::from_files(folder, false) }
+        let model = &model_part(folder)?;
+        if is_gguf(model) { gguf::config_of(model) } else { DecoderConfig::from_files(model, false) }
     }
 
     /// The same of a reward model: `...ForSequenceClassification` with one output, or an adapter with such a head over
@@ -50,8 +52,8 @@ impl DecoderConfig {
             return Err(Error::file(folder, "a GGUF file holds no reward model here; use the Hugging Face folder"));
         }
         match is_reward_model(folder)? && !is_reward_model(&model_part(folder)?)? {
-            true => DecoderConfig::from_files(folder, false)?.as_reward_model(Text::load(folder)?.pad_id()),
-            false => DecoderConfig::from_files(folder, true),
+            true => DecoderConfig::from_folder(folder)?.as_reward_model(Text::load(folder)?.pad_id()),
+            false => DecoderConfig::from_files(&model_part(folder)?, true),
         }
     }
 
@@ -67,7 +69,6 @@ impl DecoderConfig {
     }
 
     fn from_files(folder: &Path, reward: bool) -> Result<DecoderConfig> {
-        let folder = &model_part(folder)?;
         let path = folder.join("config.json");
         refuse_pointer(&path)?;
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
@@ -90,6 +91,8 @@ impl DecoderConfig {
     /// written beside them and whether the head is tied.
     pub fn save(&self, folder: &Path, dtype: DType) -> Result<()> {
         let mut json = self.json.clone();
+        // Weights that are written are numbers.
+        json.remove("quantization_config");
         let old_style = json.contains_key("torch_dtype") && !json.contains_key("dtype");
         json.insert(if old_style { "torch_dtype" } else { "dtype" }.to_owned(), json!(dtype_name(dtype)));
         if !old_style {

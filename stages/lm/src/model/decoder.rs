@@ -3,8 +3,7 @@
 use crate::model::block::{Block, RowContext};
 use crate::model::config::DecoderConfig;
 use crate::model::forest::Forest;
-use crate::model::gguf::Quantised;
-use crate::model::loading::{block_of, joined};
+use crate::model::linear::Weight;
 use crate::model::lora::{BaseAdapter, Lora};
 use crate::model::parameter::{Norm, Parameter};
 use crate::model::weights;
@@ -14,7 +13,6 @@ use crate::ops::rope::{RopeTable, RopeTables};
 use crate::ops::{embed, head, scaled};
 use crate::{DType, Device, Error, Result};
 use candle_core::Tensor;
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -30,9 +28,7 @@ pub struct Decoder {
     pub(crate) products: Products,
     /// [V, H]
     pub(crate) embed: Parameter,
-    /// None where the blocks are quantised.
     pub(crate) blocks: Vec<Block>,
-    pub(super) quantised: Option<Quantised>,
     /// [H]
     pub(crate) norm: Norm,
     /// [V, H]; absent where the embedding table serves.
@@ -83,7 +79,9 @@ impl Decoder {
     /// Errors: an adapter, which has a form of its own; see [`save_adapter`](Decoder::save_adapter) and
     /// [`merged`](Decoder::merged).
     pub fn save(&self, to: &Path) -> Result<()> {
-        self.whole()?;
+        if self.in_few_bits() {
+            return Err(Error::input("weights in few bits are not saved; an adapter over them is"));
+        }
         if self.lora.is_some() {
             return Err(Error::internal("a decoder with an adapter is saved merged, or as its adapter"));
         }
@@ -107,8 +105,8 @@ impl Decoder {
         let tables = self.tables_for(forest)?;
         let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(forest) };
         let mut x = self.embedded(&forest.ids)?;
-        for layer in 0..self.config.layers {
-            x = self.block(layer)?.forward(&x, &context, rows.filter(|_| self.is_last(layer)))?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x, &context, rows.filter(|_| self.is_last(layer)))?;
         }
         Ok(x)
     }
@@ -139,19 +137,16 @@ impl Decoder {
         1.0 / self.config.multipliers.logits
     }
 
-    fn block(&self, layer: usize) -> Result<Cow<'_, Block>> {
-        let Some(quantised) = &self.quantised else { return Ok(Cow::Borrowed(&self.blocks[layer])) };
-        let mut block = block_of(&self.config, layer, &mut |names| joined(names, quantised.tensors(names)?))?;
-        block.linears_mut().into_iter().for_each(|linear| linear.products = self.products);
-        Ok(Cow::Owned(block))
+    /// True where weights of linear layers are held in few bits: they are frozen.
+    pub fn in_few_bits(&self) -> bool {
+        self.few_bits().next().is_some()
     }
 
-    /// Refuses a GGUF file, whose blocks are there to score with alone.
-    pub(crate) fn whole(&self) -> Result<()> {
-        match &self.quantised {
-            None => Ok(()),
-            Some(_) => Err(Error::input("a GGUF file is only scored with; use the Hugging Face folder")),
-        }
+    /// The names of the weights that are held in few bits.
+    pub(crate) fn few_bits(&self) -> impl Iterator<Item = &str> {
+        let linears = self.blocks.iter().flat_map(Block::linears);
+        let few = linears.filter(|linear| linear.weight.parameter().is_none());
+        few.flat_map(|linear| linear.weight.parts()).map(|(name, _)| name.as_str())
     }
 
     /// True where a block is the last one, which computes only the requested rows.
@@ -196,6 +191,7 @@ impl Decoder {
     #[cfg(test)]
     pub(crate) fn for_checks(mut self) -> Decoder {
         self.dtype = DType::F64;
+        self.few_bits_as(DType::F64);
         for parameter in self.parameters_mut() {
             let value = parameter.value.to_dtype(DType::F64).expect("a cast");
             let jitter = crate::random::normal(1, &parameter.parts[0].0, value.elem_count(), 0.1);
@@ -208,10 +204,11 @@ impl Decoder {
     /// A copy of its own.
     #[cfg(test)]
     pub(crate) fn duplicate(&self) -> Decoder {
+        use crate::model::few_bits::Held;
         let mut tensors = std::collections::HashMap::new();
         for parameter in self.parameters() {
             for (name, tensor) in parameter.named().expect("parts of a parameter") {
-                tensors.insert(name.to_owned(), tensor.copy().expect("a copy"));
+                tensors.insert(name.to_owned(), Held::Numbers(tensor.copy().expect("a copy")));
             }
         }
         Decoder::assemble(self.config.clone(), tensors, &self.device, self.dtype).expect("the same tensors")
@@ -222,10 +219,20 @@ impl Decoder {
         for parameter in self.parameters_mut() {
             parameter.value = parameter.value.to_dtype(dtype)?;
         }
+        self.few_bits_as(dtype);
         Ok(Decoder { dtype, tables: Mutex::default(), ..self })
     }
 
-    /// All parameters, in a fixed order.
+    /// Makes numbers of a dtype of the weights in few bits.
+    fn few_bits_as(&mut self, dtype: DType) {
+        for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
+            if let Weight::Few(few) = &mut linear.weight {
+                few.dtype = dtype;
+            }
+        }
+    }
+
+    /// All parameters, in a fixed order. Weights in few bits are none.
     pub(crate) fn parameters(&self) -> Vec<&Parameter> {
         let mut all = vec![&self.embed];
         all.extend(self.blocks.iter().flat_map(|block| block.parameters()));

@@ -3,10 +3,10 @@
 use crate::cost::estimate::{Estimate, Purpose};
 use crate::encode::encoder::{check_encoder, transformer_of};
 use crate::model::folder::{base_of, is_gguf, model_part};
-use crate::model::usable::{check_decoder, check_reward_model};
+use crate::model::usable::{check_decoder, check_reward_model, in_few_bits};
 use crate::model::weights;
 use crate::text::special::read_json;
-use crate::{DecoderConfig, Dtype, Error, Lora, Memory, Result, Text};
+use crate::{Bits, DecoderConfig, Dtype, Error, Lora, Memory, Precision, Result, Text};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,8 @@ pub struct ModelFacts {
     pub base: Option<PathBuf>,
     /// True for a GGUF file.
     pub gguf: bool,
+    /// True where weights are stored in few bits, which are frozen: in GGUF files, and in NF4; of an adapter its base's.
+    pub few_bits: bool,
     /// The form of a decoder that is computed here.
     pub form: Option<ModelForm>,
     /// `config.json` of what embeds texts, for estimates.
@@ -76,8 +78,13 @@ pub enum Use {
     Generate,
     /// Training all weights.
     Train,
-    /// Training an adapter of this rank over all linear layers.
-    TrainAdapter(usize),
+    /// Training an adapter of this rank over all linear layers, whose weights may be put into few bits.
+    TrainAdapter {
+        /// Rows of A.
+        rank: usize,
+        /// Bits of the weights beneath.
+        bits: Option<Bits>,
+    },
     /// Embedding texts.
     Embed,
 }
@@ -94,7 +101,7 @@ impl ModelFacts {
             let text = "no model: it has no config.json, adapter_config.json or modules.json, and is no GGUF file";
             return Err(Error::file(path, text));
         }
-        let base = if gguf { None } else { base_of(path).ok().flatten() };
+        let base = base_of(path).ok().flatten();
         let no_decoder = reason(check_decoder(path).map(drop))?;
         let text = Text::load(path).ok();
         let no_encoder = match gguf {
@@ -108,7 +115,8 @@ impl ModelFacts {
         Ok(ModelFacts {
             family: family_of(path)?,
             gguf,
-            form: read_or_none(form_of(path, gguf))?,
+            few_bits: read_or_none(in_few_bits(path))?.unwrap_or(false),
+            form: read_or_none(form_of(path))?,
             weight_bytes: weight_bytes(path)?,
             stored: weights_part(path).ok().filter(|_| !gguf).and_then(|folder| stored(&folder)),
             template: text.as_ref().and_then(Text::template_facts),
@@ -127,7 +135,8 @@ impl ModelFacts {
             Use::Embed => self.encoder.as_ref()?,
             _ => &self.form.as_ref()?.config,
         };
-        let estimate = Estimate::of(config, dtype, device).ok()?;
+        let bits = if let Use::TrainAdapter { bits, .. } = purpose { bits } else { None };
+        let estimate = Estimate::of(config, Precision { dtype, bits }, device).ok()?;
         let lora;
         let train =
             |adapter| Purpose::Train { memory: Memory::TwoPass, batch_tokens: tokens, tokens_at_once: tokens, adapter };
@@ -135,7 +144,7 @@ impl ModelFacts {
             Use::Score | Use::Embed => Purpose::Score { tokens_at_once: tokens },
             Use::Generate => Purpose::Generate { tokens_at_once: tokens, responses_at_once: 32 },
             Use::Train => train(None),
-            Use::TrainAdapter(rank) => {
+            Use::TrainAdapter { rank, .. } => {
                 lora = Lora::new(rank, 2.0 * rank as f64, &["all-linear".to_owned()]).ok()?;
                 train(Some(&lora))
             }
@@ -164,12 +173,13 @@ fn is_absence(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
-fn form_of(path: &Path, gguf: bool) -> Result<ModelForm> {
-    let reward = !gguf && check_reward_model(path).is_ok();
+fn form_of(path: &Path) -> Result<ModelForm> {
+    let reward = check_reward_model(path).is_ok();
     let config = if reward { DecoderConfig::of_reward_model(path)? } else { DecoderConfig::from_folder(path)? };
-    let json = match gguf {
-        true => json!({"gguf": path}),
-        false => read_json(&model_part(path)?.join("config.json"))?,
+    let model = model_part(path)?;
+    let json = match is_gguf(&model) {
+        true => json!({"gguf": model}),
+        false => read_json(&model.join("config.json"))?,
     };
     Ok(ModelForm {
         parameters: config.parameter_count() as u64,
@@ -184,7 +194,7 @@ fn form_of(path: &Path, gguf: bool) -> Result<ModelForm> {
 }
 
 fn family_of(path: &Path) -> Result<String> {
-    if is_gguf(path) {
+    if is_gguf(&read_or_none(model_part(path))?.unwrap_or_default()) {
         return Ok(DecoderConfig::from_folder(path).map_or_else(|_| String::new(), |config| config.family.name.into()));
     }
     let config = read_or_none(config_of(path).and_then(|file| read_json(&file)))?;

@@ -2,6 +2,7 @@
 
 use crate::error::is_there;
 use crate::{Error, Result};
+pub use models::is_gguf;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,10 @@ pub(crate) fn model_part(folder: &Path) -> Result<PathBuf> {
 /// The folder that holds the tokenizer: its own, the base's for an adapter without one, or the one of a GGUF file.
 pub(crate) fn tokenizer_part(folder: &Path) -> Result<PathBuf> {
     let folder = folder_of(folder);
-    if is_there(&folder.join("tokenizer.json"))? { Ok(folder.to_owned()) } else { model_part(folder) }
-}
-
-/// True where a path is a GGUF file.
-pub fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("gguf"))
+    match is_there(&folder.join("tokenizer.json"))? {
+        true => Ok(folder.to_owned()),
+        false => Ok(folder_of(&model_part(folder)?).to_owned()),
+    }
 }
 
 /// The folder that has the tokenizer of a model: the one that a GGUF file stands in.

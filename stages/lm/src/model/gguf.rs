@@ -1,24 +1,23 @@
-//! Quantised models in GGUF files: their form, and their weights, which become numbers block by block.
+//! GGUF files: their form, and their tensors.
 
 use crate::device::quietly;
 use crate::error::system_error;
 use crate::model::config::DecoderConfig;
 use crate::model::families::FAMILIES;
 use crate::model::family::{Family, Multiplier, Norm, Norms, Window};
+use crate::model::few_bits::Held;
 use crate::model::folder::refuse_pointer;
-use crate::model::shapes::shapes;
-use crate::model::weights;
-use crate::model::written::rounded;
-use crate::{DType, Device, Error, Result, SavedDtype};
+use crate::model::ggml::Ggml;
+use crate::model::shapes::{is_linear, shapes};
+use crate::model::weights::Holding;
+use crate::{Device, Error, Result};
 use candle_core::Tensor;
-use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value};
-use rayon::prelude::*;
 use serde_json::{Map, json};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Names of tensors in GGUF files and in model folders.
 const NAMES: [(&str, &str); 15] = [
@@ -39,90 +38,59 @@ const NAMES: [(&str, &str); 15] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// The quantised weights of a model, by the names that they have in model folders.
-pub(crate) struct Quantised {
-    path: PathBuf,
-    tensors: HashMap<String, QTensor>,
-    /// The width of a head whose rotary halves stand beside each other in the rows of queries and keys, as in Llama's
-    /// files; absent where they stand as they do here.
-    interleaved: Option<usize>,
-    /// The kind of norms, whose weights files hold as what is multiplied with.
-    norm: Norm,
-    dtype: DType,
-    device: Device,
+/// Reads a file: its form, and its tensors by the names that they have in model folders. Weights of linear layers stay
+/// as they are stored, others become numbers.
+///
+/// Errors name the file: damaged, of a form that is not computed here, or of few bits where others are wanted.
+pub(crate) fn load(path: &Path, holding: Holding) -> Result<(DecoderConfig, HashMap<String, Held>)> {
+    if let Some(bits) = holding.bits {
+        let text = format!("its weights stay in the bits of the file; `bits: {}` has no effect", bits.count());
+        return Err(Error::file(path, text));
+    }
+    let content = head(path)?;
+    let (config, names) = fitting(path, &content)?;
+    // The width of a head whose rotary halves stand beside each other in the rows of queries and keys, as in Llama's files.
+    let interleaved = config.family.gguf.filter(|gguf| gguf.interleaved).map(|_| config.head_dim);
+    let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    let mut tensors = HashMap::new();
+    for (stored, name) in names {
+        let tensor = quietly(|| content.tensor(&mut file, stored, &Device::Cpu))
+            .ok_or_else(|| Error::file(path, format!("tensor {stored} cannot be read; copy the file again")))?;
+        let tensor = tensor.map_err(|error| unread(path, &error, format!("tensor {stored}: {error}")))?;
+        let turned = interleaved.filter(|_| name.contains("q_proj") || name.contains("k_proj"));
+        let held = if is_linear(&name) {
+            let order = turned.map(|width| halves(tensor.shape().dims()[0], width));
+            Held::Ggml(Ggml::of(&tensor, order.as_deref(), holding.device)?)
+        } else {
+            let numbers = tensor.dequantize(&Device::Cpu)?;
+            // Files hold what is multiplied with.
+            let numbers = match config.family.norm {
+                Norm::RmsPlusOne if name.ends_with("norm.weight") => (numbers - 1.0)?,
+                _ => numbers,
+            };
+            let numbers = match turned {
+                Some(width) => {
+                    let order: Vec<u32> = halves(numbers.dims()[0], width).into_iter().map(|row| row as u32).collect();
+                    numbers.index_select(&Tensor::new(order, &Device::Cpu)?, 0)?
+                }
+                None => numbers,
+            };
+            Held::Numbers(numbers.to_dtype(holding.dtype)?.to_device(holding.device)?)
+        };
+        tensors.insert(name, held);
+    }
+    Ok((config, tensors))
 }
 
-impl Quantised {
-    /// Reads a file's weights as they are stored, and its form.
-    ///
-    /// Errors name the file: damaged, or of a form that is not computed here.
-    pub(crate) fn read(path: &Path, dtype: DType, device: &Device) -> Result<(DecoderConfig, Quantised)> {
-        let content = head(path)?;
-        let (config, names) = fitting(path, &content)?;
-        let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-        let mut tensors = HashMap::new();
-        for (stored, name) in names {
-            let tensor = quietly(|| content.tensor(&mut file, stored, device))
-                .ok_or_else(|| Error::file(path, format!("tensor {stored} cannot be read; copy the file again")))?;
-            let tensor = tensor.map_err(|error| unread(path, &error, format!("tensor {stored}: {error}")))?;
-            tensors.insert(name, tensor);
-        }
-        let interleaved = config.family.gguf.filter(|gguf| gguf.interleaved).map(|_| config.head_dim);
-        let (norm, path, device) = (config.family.norm, path.to_owned(), device.clone());
-        Ok((config, Quantised { path, tensors, interleaved, norm, dtype, device }))
-    }
-
-    /// Writes a file's model into an existing folder: `config.json`, `generation_config.json` and its weights as
-    /// numbers, in f32 unless another dtype is given.
-    ///
-    /// Errors: as [`Quantised::read`]; blocks of few bits have no dtype to keep.
-    pub(crate) fn save(path: &Path, to: &Path, dtype: Option<SavedDtype>) -> Result<()> {
-        let dtype = match dtype.unwrap_or(SavedDtype::F32) {
-            SavedDtype::F32 => DType::F32,
-            SavedDtype::Bf16 => DType::BF16,
-            SavedDtype::AsLoaded => {
-                let text = "a GGUF file has no precision that a folder could keep; name `f32` or `bf16`";
-                return Err(Error::file(path, text));
-            }
-        };
-        let (config, quantised) = Quantised::read(path, DType::F32, &Device::Cpu)?;
-        let names: Vec<String> = shapes(&config).into_iter().map(|(name, _)| name).collect();
-        let numbers = quantised.tensors(&names)?;
-        let named: Vec<(&str, Tensor)> = names.iter().map(String::as_str).zip(numbers).collect();
-        config.save(to, dtype)?;
-        let path = to.join("model.safetensors");
-        weights::save_model(&path, &config, &rounded(&path, &named, dtype)?)
-    }
-
-    /// Some tensors as numbers.
-    pub(crate) fn tensors(&self, names: &[String]) -> Result<Vec<Tensor>> {
-        names.par_iter().map(|name| self.tensor(name)).collect()
-    }
-
-    fn tensor(&self, name: &str) -> Result<Tensor> {
-        let stored = self.tensors.get(name).ok_or_else(|| Error::internal(format!("tensor {name} was not read")))?;
-        let numbers = stored.dequantize(&self.device)?;
-        let numbers = match self.norm {
-            Norm::RmsPlusOne if name.ends_with("norm.weight") => (numbers - 1.0)?,
-            _ => numbers,
-        };
-        let numbers = numbers.to_dtype(self.dtype)?;
-        match self.interleaved {
-            Some(width) if name.contains("q_proj") || name.contains("k_proj") => halved(&numbers, width),
-            _ => Ok(numbers),
-        }
-    }
-}
-
-impl std::fmt::Debug for Quantised {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Quantised").field("path", &self.path).finish_non_exhaustive()
-    }
+/// For each of some rows its place in a file whose neighbours are a head's rotary halves.
+fn halves(rows: usize, width: usize) -> Vec<usize> {
+    let half = (width / 2).max(1);
+    (0..rows).map(|row| row / width * width + row % half * 2 + row % width / half).collect()
 }
 
 /// The form of a file's model; only its head is read.
 ///
-/// Errors: as [`Quantised::read`].
+/// Errors: as [`load`].
 pub(crate) fn config_of(path: &Path) -> Result<DecoderConfig> {
     form(path, &head(path)?)
 }
@@ -168,14 +136,6 @@ fn fitting<'a>(path: &Path, content: &'a Content) -> Result<(DecoderConfig, Vec<
         None => Ok((config, names)),
         Some(name) => Err(Error::file(path, format!("the tensor for {name} is missing ({} in all)", wanted.len()))),
     }
-}
-
-/// Rows whose neighbours are a head's rotary halves, in the order of halves.
-fn halved(tensor: &Tensor, width: usize) -> Result<Tensor> {
-    let shape = tensor.dims().to_vec();
-    let rest: usize = shape[1..].iter().product();
-    let split = tensor.reshape((shape[0] / width, width / 2, 2, rest))?;
-    Ok(split.transpose(1, 2)?.contiguous()?.reshape(shape)?)
 }
 
 fn folders_name(name: &str, norms: Norms) -> String {

@@ -1,19 +1,71 @@
 //! Linear layers, and the low-rank adapters beside them.
 
-use crate::Result;
+use crate::model::few_bits::FewBits;
 use crate::model::parameter::Parameter;
 use crate::ops;
 use crate::ops::matrix::Products::{self, Exact};
+use crate::{DType, Result};
 use candle_core::Tensor;
 
 // T rows, K inputs, N outputs of one matrix, r rank.
 
+/// The matrix of a linear layer [N, K].
+#[derive(Debug, Clone)]
+pub(crate) enum Weight {
+    Numbers(Parameter),
+    /// Frozen.
+    Few(FewBits),
+}
+
+impl Weight {
+    /// The tensors of model files that it consists of, with their rows, from the top.
+    pub fn parts(&self) -> &[(String, usize)] {
+        match self {
+            Weight::Numbers(parameter) => &parameter.parts,
+            Weight::Few(few) => &few.parts,
+        }
+    }
+
+    /// Inputs, K.
+    pub fn inputs(&self) -> Result<usize> {
+        match self {
+            Weight::Numbers(parameter) => Ok(parameter.value.dim(1)?),
+            Weight::Few(few) => Ok(few.shape().1),
+        }
+    }
+
+    /// The parameter, where it has numbers that can be trained.
+    pub fn parameter(&self) -> Option<&Parameter> {
+        if let Weight::Numbers(parameter) = self { Some(parameter) } else { None }
+    }
+
+    /// The same, to change.
+    pub fn parameter_mut(&mut self) -> Option<&mut Parameter> {
+        if let Weight::Numbers(parameter) = self { Some(parameter) } else { None }
+    }
+
+    /// Works with its numbers, of which the work keeps nothing.
+    fn with<T>(&self, work: impl FnOnce(&Tensor) -> Result<T>) -> Result<T> {
+        match self {
+            Weight::Numbers(parameter) => work(&parameter.value),
+            Weight::Few(few) => few.with(work),
+        }
+    }
+
+    /// Numbers in place of few bits.
+    pub fn into_numbers(self) -> Result<Parameter> {
+        match self {
+            Weight::Numbers(parameter) => Ok(parameter),
+            Weight::Few(few) => Ok(Parameter { value: few.numbers()?, parts: few.parts, gradient: None }),
+        }
+    }
+}
+
 /// A linear layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
-    /// [out, in]
-    pub weight: Parameter,
-    /// [out]
+    pub weight: Weight,
+    /// [N]
     pub bias: Option<Parameter>,
     /// Low-rank additions to some of the outputs. Being small, they are multiplied as they are.
     pub adapters: Vec<Adapter>,
@@ -25,26 +77,26 @@ impl Linear {
     /// residual + x W^T + b, and what adapters add.
     pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let bias = self.bias.as_ref().map(|bias| &bias.value);
-        let y = ops::linear::forward(x, &self.weight.value, bias, residual, self.products)?;
+        let y = self.weight.with(|weight| ops::linear::forward(x, weight, bias, residual, self.products))?;
         self.adapters.iter().try_fold(y, |y, adapter| adapter.forward(x, y))
     }
 
-    /// Weight, bias, then A and B of each adapter.
+    /// Weight, where it has numbers, bias, then A and B of each adapter.
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
         let adapters = self.adapters.iter().flat_map(|adapter| [&adapter.a, &adapter.b]);
-        std::iter::once(&self.weight).chain(&self.bias).chain(adapters)
+        self.weight.parameter().into_iter().chain(&self.bias).chain(adapters)
     }
 
     /// The same, to change.
     pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
         let adapters = self.adapters.iter_mut().flat_map(|adapter| [&mut adapter.a, &mut adapter.b]);
-        std::iter::once(&mut self.weight).chain(&mut self.bias).chain(adapters)
+        self.weight.parameter_mut().into_iter().chain(&mut self.bias).chain(adapters)
     }
 
     /// Adds to the gradients of weight, bias and adapters, where they are trained, given the input and the gradient by
     /// the output.
     pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
-        if let Some(gradient) = &self.weight.gradient {
+        if let Some(gradient) = self.weight.parameter().and_then(|weight| weight.gradient.as_ref()) {
             ops::linear::backward_weight(x, dy, gradient, self.products)?;
         }
         if let Some(gradient) = self.bias.as_ref().and_then(|bias| bias.gradient.as_ref()) {
@@ -55,9 +107,33 @@ impl Linear {
 
     /// The gradient by the input, given that by the output.
     pub fn backward(&self, dy: &Tensor) -> Result<Tensor> {
-        let dx = ops::linear::backward(&self.weight.value, dy, self.products)?;
+        let dx = self.weight.with(|weight| ops::linear::backward(weight, dy, self.products))?;
         self.adapters.iter().try_fold(dx, |dx, adapter| Ok((dx + adapter.backward(dy)?)?))
     }
+
+    /// Adds what adapters add to the weight, W + scale B A, and takes them away. The sum is computed in f32 at least.
+    pub fn merge(&mut self) -> Result<()> {
+        let mut weight = self.weight.clone().into_numbers()?;
+        let (kept, dtype) = (weight.value.dtype(), wide(weight.value.dtype()));
+        let mut sum = weight.value.to_dtype(dtype)?;
+        for adapter in self.adapters.drain(..) {
+            let (a, b) = (adapter.a.value.to_dtype(dtype)?, adapter.b.value.to_dtype(dtype)?);
+            let delta = (b.matmul(&a)? * adapter.scale)?; // [N, K]
+            let rows = sum.narrow(0, adapter.start, adapter.rows()?)?;
+            let rest = adapter.start + adapter.rows()?;
+            let parts = [sum.narrow(0, 0, adapter.start)?, (rows + delta)?, sum.narrow(0, rest, sum.dim(0)? - rest)?];
+            let parts: Vec<&Tensor> = parts.iter().filter(|part| part.elem_count() > 0).collect();
+            sum = Tensor::cat(&parts, 0)?;
+        }
+        weight.value = sum.to_dtype(kept)?.contiguous()?;
+        self.weight = Weight::Numbers(weight);
+        Ok(())
+    }
+}
+
+/// The dtype of sums.
+fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
 /// The adapter of one matrix, which may be a part of the rows of a [`Linear`].

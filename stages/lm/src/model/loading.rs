@@ -4,15 +4,16 @@ use crate::model::adapter_folder::StoredAdapter;
 use crate::model::block::Block;
 use crate::model::config::DecoderConfig;
 use crate::model::family::HeadNorms;
+use crate::model::few_bits::{FewBits, Held, Scratch};
 use crate::model::folder::{is_gguf, model_part};
-use crate::model::gguf::Quantised;
-use crate::model::linear::Linear;
+use crate::model::gguf;
+use crate::model::linear::{Linear, Weight};
 use crate::model::parameter::{Norm, Parameter};
-use crate::model::shapes::shapes;
-use crate::model::weights;
+use crate::model::shapes::{HEAD, SCORE, shapes};
+use crate::model::weights::{self, Holding};
 use crate::ops::attention::Shape;
 use crate::ops::matrix::Products;
-use crate::{DType, Decoder, Device, Dtype, Error, Result, random};
+use crate::{DType, Decoder, Device, Dtype, Error, Precision, Result, random};
 use candle_core::Tensor;
 use std::collections::HashMap;
 use std::path::Path;
@@ -27,8 +28,9 @@ impl Decoder {
     }
 
     /// Reads a Hugging Face folder, to compute in a precision.
-    pub fn load_in(folder: &Path, device: &Device, dtype: Dtype) -> Result<Decoder> {
-        Decoder::computing(dtype, device, |dtype| Decoder::load_as(folder, device, dtype))
+    pub fn load_in(folder: &Path, device: &Device, precision: impl Into<Precision>) -> Result<Decoder> {
+        let Precision { dtype, bits } = precision.into();
+        Decoder::computing(dtype, device, |dtype| Decoder::load_held(folder, Holding { dtype, device, bits }))
     }
 
     /// A decoder that computes in a precision, given how one is loaded with tensors of a dtype.
@@ -54,45 +56,49 @@ impl Decoder {
     }
 
     /// Reads a Hugging Face folder, with tensors of `dtype`. A PEFT folder is read as its base with the adapter beside
-    /// it. A GGUF file is read to score with.
+    /// it. The weights of linear layers stay in few bits where they are stored so: in GGUF files, and in NF4.
     pub fn load_as(folder: &Path, device: &Device, dtype: DType) -> Result<Decoder> {
-        if is_gguf(folder) {
-            return Decoder::load_gguf(folder, device, dtype);
-        }
+        Decoder::load_held(folder, Holding { dtype, device, bits: None })
+    }
+
+    fn load_held(folder: &Path, holding: Holding) -> Result<Decoder> {
         let model = model_part(folder)?;
-        let mut config = DecoderConfig::from_folder(&model)?;
-        if model == folder {
-            return Decoder::load_model(config, &model, device, dtype);
+        let config = DecoderConfig::from_folder(&model)?;
+        match model == folder {
+            true => Decoder::load_model(config, &model, holding),
+            false => Decoder::load_adapter(config.clone(), config, &model, folder, holding),
         }
-        let tensors = weights::load(&model, &mut config, dtype, device)?;
-        let mut decoder = Decoder::with_adapter(config, tensors, folder, device, dtype)?;
-        decoder.keep_others(&model);
-        Ok(decoder)
     }
 
-    /// A base with the adapter of a PEFT folder beside it.
-    pub(crate) fn with_adapter(
+    /// The base in a folder with the adapter of another beside it. `config` is that of both together.
+    pub(crate) fn load_adapter(
         mut config: DecoderConfig,
-        mut tensors: HashMap<String, Tensor>,
+        of_base: DecoderConfig,
+        base: &Path,
         folder: &Path,
-        device: &Device,
-        dtype: DType,
+        holding: Holding,
     ) -> Result<Decoder> {
+        let (of_base, mut tensors) = tensors_of(of_base, base, holding)?;
+        if config.reward {
+            tensors.remove(HEAD);
+            if !of_base.reward {
+                let zeros = Tensor::zeros((1, config.hidden_size), holding.dtype, holding.device)?;
+                tensors.insert(SCORE.to_owned(), Held::Numbers(zeros));
+            }
+        } else {
+            config.tied = of_base.tied;
+        }
         let adapter = StoredAdapter::read(folder)?;
-        adapter.replace_modules(&mut config, &mut tensors)?;
-        let mut decoder = Decoder::assemble(config, tensors, device, dtype)?;
+        adapter.replace_modules(&mut config, &mut tensors, holding)?;
+        let mut decoder = Decoder::assemble(config, tensors, holding.device, holding.dtype)?;
         decoder.take_adapter(adapter)?;
+        decoder.keep_others(base);
         Ok(decoder)
     }
 
-    pub(crate) fn load_model(
-        mut config: DecoderConfig,
-        folder: &Path,
-        device: &Device,
-        dtype: DType,
-    ) -> Result<Decoder> {
-        let tensors = weights::load(folder, &mut config, dtype, device)?;
-        let mut decoder = Decoder::assemble(config, tensors, device, dtype)?;
+    pub(crate) fn load_model(config: DecoderConfig, folder: &Path, holding: Holding) -> Result<Decoder> {
+        let (config, tensors) = tensors_of(config, folder, holding)?;
+        let mut decoder = Decoder::assemble(config, tensors, holding.device, holding.dtype)?;
         decoder.keep_others(folder);
         Ok(decoder)
     }
@@ -120,7 +126,7 @@ impl Decoder {
             {
                 numbers[pad as usize * config.hidden_size..][..config.hidden_size].fill(0.0);
             }
-            tensors.insert(name, Tensor::from_vec(numbers, shape, device)?);
+            tensors.insert(name, Held::Numbers(Tensor::from_vec(numbers, shape, device)?));
         }
         Decoder::assemble(config, tensors, device, DType::F32)
     }
@@ -134,51 +140,26 @@ impl Decoder {
                 true => (Tensor::zeros(shape, dtype, device)? + f64::from(config.family.norm.fresh()))?,
                 false => Tensor::randn(0f32, 0.02, shape, device)?.to_dtype(dtype)?,
             };
-            tensors.insert(name, tensor);
+            tensors.insert(name, Held::Numbers(tensor));
         }
         Decoder::assemble(config, tensors, device, dtype)
     }
 
     pub(super) fn assemble(
         config: DecoderConfig,
-        mut tensors: HashMap<String, Tensor>,
+        tensors: HashMap<String, Held>,
         device: &Device,
         dtype: DType,
     ) -> Result<Decoder> {
-        let mut take = |names: &[String]| -> Result<Parameter> {
-            let mut values = Vec::new();
-            for name in names {
-                let value = tensors.remove(name);
-                values.push(value.ok_or_else(|| Error::internal(format!("tensor {name} was not prepared")))?);
-            }
-            joined(names, values)
-        };
-        let blocks = (0..config.layers).map(|layer| block_of(&config, layer, &mut take)).collect::<Result<_>>()?;
-        Decoder::around(config, take, blocks, device, dtype)
-    }
-
-    /// A GGUF file: its blocks become numbers one after the other, each time that they are computed.
-    fn load_gguf(path: &Path, device: &Device, dtype: DType) -> Result<Decoder> {
-        let (config, quantised) = Quantised::read(path, dtype, device)?;
-        let take = |names: &[String]| joined(names, quantised.tensors(names)?);
-        let decoder = Decoder::around(config, take, Vec::new(), device, dtype)?;
-        Ok(Decoder { quantised: Some(quantised), ..decoder })
-    }
-
-    fn around(
-        config: DecoderConfig,
-        mut take: impl FnMut(&[String]) -> Result<Parameter>,
-        blocks: Vec<Block>,
-        device: &Device,
-        dtype: DType,
-    ) -> Result<Decoder> {
+        let mut tensors = Tensors { tensors, dtype, device, scratch: Scratch::default() };
+        let blocks = (0..config.layers).map(|layer| block_of(&config, layer, &mut tensors)).collect::<Result<_>>()?;
+        let mut take = |name: String| tensors.parameter(&[name]);
         Ok(Decoder {
-            embed: take(&[format!("{}embed_tokens.weight", config.body())])?,
-            norm: norm_of(&config, config.states_eps(), take(&[format!("{}norm.weight", config.body())])?),
-            head: if config.tied { None } else { Some(take(&["lm_head.weight".to_owned()])?) },
-            score: if config.reward { Some(take(&["score.weight".to_owned()])?) } else { None },
+            embed: take(format!("{}embed_tokens.weight", config.body()))?,
+            norm: norm_of(&config, config.states_eps(), take(format!("{}norm.weight", config.body()))?),
+            head: if config.tied { None } else { Some(take(HEAD.to_owned())?) },
+            score: if config.reward { Some(take(SCORE.to_owned())?) } else { None },
             blocks,
-            quantised: None,
             config,
             device: device.clone(),
             dtype,
@@ -192,17 +173,65 @@ impl Decoder {
     }
 }
 
-/// A block of the tensors that `take` gives for their names in model files.
-pub(super) fn block_of(
-    config: &DecoderConfig,
-    layer: usize,
-    take: &mut impl FnMut(&[String]) -> Result<Parameter>,
-) -> Result<Block> {
+/// The tensors of a folder or a GGUF file, and the form that they fit.
+fn tensors_of(
+    mut config: DecoderConfig,
+    model: &Path,
+    holding: Holding,
+) -> Result<(DecoderConfig, HashMap<String, Held>)> {
+    if is_gguf(model) {
+        return gguf::load(model, holding);
+    }
+    let tensors = weights::load(model, &mut config, holding)?;
+    Ok((config, tensors))
+}
+
+/// Tensors by their names in model files, of which a decoder is put together.
+struct Tensors<'d> {
+    tensors: HashMap<String, Held>,
+    dtype: DType,
+    device: &'d Device,
+    scratch: Scratch,
+}
+
+impl Tensors<'_> {
+    fn take(&mut self, names: &[String]) -> Result<Vec<Held>> {
+        let mut taken = Vec::new();
+        for name in names {
+            let held = self.tensors.remove(name);
+            taken.push(held.ok_or_else(|| Error::internal(format!("tensor {name} was not prepared")))?);
+        }
+        Ok(taken)
+    }
+
+    /// Tensors of numbers that are held as one.
+    fn parameter(&mut self, names: &[String]) -> Result<Parameter> {
+        let mut values = self.take(names)?.into_iter().map(Held::whole).collect::<Result<Vec<_>>>()?;
+        let parts = names.iter().cloned().zip(values.iter().map(|value| value.dims()[0])).collect();
+        let value = if values.len() == 1 { values.remove(0) } else { Tensor::cat(&values, 0)? };
+        Ok(Parameter { parts, value: value.contiguous()?, gradient: None })
+    }
+
+    /// Matrices that are held as one: numbers, or where some are in few bits, frozen.
+    fn weight(&mut self, names: &[String]) -> Result<Weight> {
+        let few = |name: &String| self.tensors.get(name).is_some_and(|held| !matches!(held, Held::Numbers(_)));
+        match names.iter().any(few) {
+            false => self.parameter(names).map(Weight::Numbers),
+            true => {
+                let held = self.take(names)?;
+                Ok(Weight::Few(FewBits::new(names, held, self.dtype, self.device, &self.scratch)?))
+            }
+        }
+    }
+}
+
+/// A block of tensors with the names that model files have for them.
+fn block_of(config: &DecoderConfig, layer: usize, tensors: &mut Tensors) -> Result<Block> {
     let name = |name: &str| format!("{}layers.{layer}.{name}", config.body());
     let mut linear = |names: &[&str], bias: bool| -> Result<Linear> {
         let of = |kind: &str| names.iter().map(|n| name(&format!("{n}_proj.{kind}"))).collect::<Vec<_>>();
-        let weight = take(&of("weight"))?;
-        let bias = if bias { Some(take(&of("bias"))?) } else { None };
+        let weight = tensors.weight(&of("weight"))?;
+        let bias = if bias { Some(tensors.parameter(&of("bias"))?) } else { None };
         Ok(Linear { weight, bias, adapters: Vec::new(), products: Products::Exact })
     };
     let (qkv, gate_up): (&[&str], &[&str]) = match config.family.fused {
@@ -213,6 +242,7 @@ pub(super) fn block_of(
     let output = linear(&["self_attn.o"], config.output_bias)?;
     let gate_up = linear(gate_up, config.mlp_bias)?;
     let down = linear(&["mlp.down"], config.mlp_bias)?;
+    let mut take = |names: &[String]| tensors.parameter(names);
     let mut head_norm = |of: &str| -> Result<Option<Norm>> {
         let names = [name(&format!("self_attn.{of}_norm.weight"))];
         let there = config.head_norm != HeadNorms::None;
@@ -245,11 +275,4 @@ pub(super) fn block_of(
 
 fn norm_of(config: &DecoderConfig, eps: f64, weight: Parameter) -> Norm {
     Norm { weight, kind: config.family.norm, eps }
-}
-
-/// Tensors that are held as one.
-pub(super) fn joined(names: &[String], mut values: Vec<Tensor>) -> Result<Parameter> {
-    let parts = names.iter().cloned().zip(values.iter().map(|value| value.dims()[0])).collect();
-    let value = if values.len() == 1 { values.remove(0) } else { Tensor::cat(&values, 0)? };
-    Ok(Parameter { parts, value: value.contiguous()?, gradient: None })
 }

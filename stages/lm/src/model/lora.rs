@@ -98,13 +98,13 @@ struct Place {
 
 /// The matrices that a linear layer consists of.
 fn places(linear: &Linear) -> Result<Vec<Place>> {
-    let inputs = linear.weight.value.dim(1)?;
+    let inputs = linear.weight.inputs()?;
     let mut start = 0;
     let place = |(name, rows): &(String, usize)| {
         start += rows;
         Place { module: name.trim_end_matches(".weight").to_owned(), start: start - rows, rows: *rows, inputs }
     };
-    Ok(linear.weight.parts.iter().map(place).collect())
+    Ok(linear.weight.parts().iter().map(place).collect())
 }
 
 /// The short name of a module.
@@ -292,22 +292,10 @@ impl Decoder {
     }
 
     /// Adds the adapter to the weights, W + (alpha / rank) B A, and takes it away. The sum is computed in f32 at least.
+    /// Weights in few bits become numbers, without an adapter too.
     pub fn merged(mut self) -> Result<Decoder> {
         for linear in self.blocks.iter_mut().flat_map(|block| block.linears_mut()) {
-            let value = &linear.weight.value;
-            let (kept, dtype) = (value.dtype(), if value.dtype() == DType::F64 { DType::F64 } else { DType::F32 });
-            let mut wide = value.to_dtype(dtype)?;
-            for adapter in &linear.adapters {
-                let (a, b) = (adapter.a.value.to_dtype(dtype)?, adapter.b.value.to_dtype(dtype)?);
-                let delta = (b.matmul(&a)? * adapter.scale)?; // [N, K]
-                let rows = wide.narrow(0, adapter.start, adapter.rows()?)?;
-                let rest = adapter.start + adapter.rows()?;
-                let parts =
-                    [wide.narrow(0, 0, adapter.start)?, (rows + delta)?, wide.narrow(0, rest, wide.dim(0)? - rest)?];
-                let parts: Vec<&Tensor> = parts.iter().filter(|part| part.elem_count() > 0).collect();
-                wide = Tensor::cat(&parts, 0)?;
-            }
-            linear.weight.value = wide.to_dtype(kept)?.contiguous()?;
+            linear.merge()?;
         }
         Ok(self.without_adapter())
     }

@@ -5,11 +5,11 @@ use crate::model::config_files::is_reward_model;
 use crate::model::folder::model_part;
 use crate::model::forest::{Forest, Want};
 use crate::model::parameter::Parameter;
-use crate::model::shapes::{HEAD, SCORE};
-use crate::model::weights;
+use crate::model::shapes::SCORE;
+use crate::model::weights::Holding;
 use crate::ops::linear;
 use crate::ops::matrix::Products::Exact;
-use crate::{DType, Decoder, Device, Dtype, Error, Result, Sequence, random};
+use crate::{DType, Decoder, Device, Error, Precision, Result, Sequence, random};
 use candle_core::Tensor;
 use std::path::Path;
 
@@ -19,33 +19,28 @@ impl Decoder {
     /// Reads the folder of a reward model: `...ForSequenceClassification` with one output.
     ///
     /// Errors name the file: what is missing, damaged, or of an architecture that is not computed here.
-    pub fn load_reward_model(folder: &Path, device: &Device, dtype: Dtype) -> Result<Decoder> {
-        Decoder::computing(dtype, device, |dtype| Decoder::load_reward_model_as(folder, device, dtype))
+    pub fn load_reward_model(folder: &Path, device: &Device, precision: impl Into<Precision>) -> Result<Decoder> {
+        let Precision { dtype, bits } = precision.into();
+        let load = |dtype| Decoder::load_reward_model_as(folder, Holding { dtype, device, bits });
+        Decoder::computing(dtype, device, load)
     }
 
-    /// The same with tensors of `dtype`. A PEFT folder is read as its base with adapter and head.
-    pub(crate) fn load_reward_model_as(folder: &Path, device: &Device, dtype: DType) -> Result<Decoder> {
+    /// The same, held in some form. A PEFT folder is read as its base with adapter and head.
+    pub(crate) fn load_reward_model_as(folder: &Path, holding: Holding) -> Result<Decoder> {
         let config = DecoderConfig::of_reward_model(folder)?;
         let model = model_part(folder)?;
-        if model == folder {
-            return Decoder::load_model(config, folder, device, dtype);
+        match model == folder {
+            true => Decoder::load_model(config, folder, holding),
+            false => Decoder::load_adapter(config, of_base(&model)?, &model, folder, holding),
         }
-        let mut of_base = of_base(&model)?;
-        let mut tensors = weights::load(&model, &mut of_base, dtype, device)?;
-        tensors.remove(HEAD);
-        if !of_base.reward {
-            tensors.insert(SCORE.to_owned(), Tensor::zeros((1, config.hidden_size), dtype, device)?);
-        }
-        Decoder::with_adapter(config, tensors, folder, device, dtype)
     }
 
     /// A reward model with the body of a language model and a fresh head: normal with the config's deviation, as
     /// transformers begins one, or without a seed 0. The same seed gives the same weights. `pad` becomes its padding
     /// token where the body has none.
     ///
-    /// Errors: an adapter, a GGUF file, a model of images too.
+    /// Errors: an adapter, a model of images too.
     pub fn into_reward_model(mut self, seed: Option<u64>, pad: Option<u32>) -> Result<Decoder> {
-        self.whole()?;
         if self.lora.is_some() || self.base_adapter.is_some() {
             return Err(Error::input("an adapter becomes no reward model; merge it first"));
         }

@@ -1,10 +1,11 @@
 //! Saved results of a training: the weights in the precision that they were trained in, or in another.
 
+use crate::model::few_bits::Held;
 use crate::model::folder::model_part;
 use crate::model::lora::is_beside;
 use crate::model::parameter::Parameter;
 use crate::model::reward::of_base;
-use crate::model::weights;
+use crate::model::weights::{self, Holding};
 use crate::model::written::rounded;
 use crate::{DType, Device, Error, Result, SavedDtype, Training};
 use candle_core::Tensor;
@@ -48,10 +49,10 @@ impl Training {
         }
         let mut config = of_base(&model_part(base)?)?;
         // As it was loaded to compute with.
-        let before = weights::load(&model_part(base)?, &mut config, self.decoder.dtype(), &Device::Cpu)?;
+        let before = weights::load(&model_part(base)?, &mut config, Holding::of(self.decoder.dtype()))?;
         let mut kept = Kept::default();
         for (name, after) in &trained {
-            let Some(before) = before.get(*name) else { continue };
+            let Some(Held::Numbers(before)) = before.get(*name) else { continue };
             let numbers = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
             let rounded = |tensor: &Tensor| numbers(&tensor.to_dtype(dtype)?);
             let full = numbers(before)?.into_iter().zip(numbers(after)?);

@@ -62,6 +62,11 @@ pub(crate) fn shapes(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     all
 }
 
+/// True for the weight of a linear layer.
+pub(crate) fn is_linear(name: &str) -> bool {
+    name.ends_with("_proj.weight")
+}
+
 impl DecoderConfig {
     /// Numbers in all weights, a tied head counted once.
     pub fn parameter_count(&self) -> usize {

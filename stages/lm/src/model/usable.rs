@@ -6,8 +6,9 @@ use crate::model::adapter_folder::check_adapter;
 use crate::model::folder::{base_of, is_gguf, model_part};
 use crate::model::gguf;
 use crate::model::reward::of_base;
+use crate::model::shapes::{is_linear, shapes};
 use crate::model::weights;
-use crate::{DecoderConfig, Error, Result, Text};
+use crate::{Bits, DecoderConfig, Error, Result, Text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -37,6 +38,36 @@ pub fn check_reward_model(folder: &Path) -> Result<Usable> {
     remembered(folder, true)
 }
 
+/// Checks that the weights of a model's linear layers can be put into so many bits.
+///
+/// Errors: weights that are stored in few bits, rows that are no whole blocks.
+pub fn check_bits(path: &Path, bits: Option<Bits>) -> Result<()> {
+    let Some(bits) = bits else { return Ok(()) };
+    if in_few_bits(path)? {
+        let text = format!("its weights are in few bits already: `bits: {}` has no effect, leave it out", bits.count());
+        return Err(Error::file(path, text));
+    }
+    let config = DecoderConfig::from_folder(path).or_else(|_| DecoderConfig::of_reward_model(path))?;
+    let wide = |(name, shape): &(String, Vec<usize>)| is_linear(name) && !shape[1].is_multiple_of(Bits::BLOCK);
+    match shapes(&config).into_iter().find(wide).filter(|_| bits == Bits::Eight) {
+        Some((name, shape)) => {
+            let (width, block) = (shape[1], Bits::BLOCK);
+            let text = format!("{name} has rows of {width} numbers; 8 bits want a multiple of {block}: take 4 bits");
+            Err(Error::file(path, text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// True where a model's weights are stored in few bits, or those of an adapter's base: they are frozen.
+///
+/// Errors: a configuration that cannot be read.
+pub fn in_few_bits(path: &Path) -> Result<bool> {
+    let model = model_part(path)?;
+    let nf4 = || DecoderConfig::from_folder(&model).or_else(|_| DecoderConfig::of_reward_model(&model));
+    Ok(is_gguf(&model) || nf4()?.nf4)
+}
+
 /// The same for a sentence encoder.
 pub fn check_sentence_encoder(path: &Path) -> Result<()> {
     check_encoder(path)
@@ -60,17 +91,16 @@ fn remembered(path: &Path, reward: bool) -> Result<Usable> {
 fn look(path: &Path, reward: bool) -> Result<Usable> {
     let mut config = if reward { DecoderConfig::of_reward_model(path)? } else { DecoderConfig::from_folder(path)? };
     let text = Text::load(path)?;
-    if is_gguf(path) {
-        gguf::check(path)?;
-    } else {
-        let model = model_part(path)?;
-        if reward && model != path {
-            config = of_base(&model)?;
-        }
-        weights::check(&model, &mut config)?;
-        if base_of(path)?.is_some() {
-            check_adapter(path)?;
-        }
+    let model = model_part(path)?;
+    if reward && model != path {
+        config = of_base(&model)?;
+    }
+    match is_gguf(&model) {
+        true => gguf::check(&model)?,
+        false => drop(weights::check(&model, &mut config)?),
+    }
+    if base_of(path)?.is_some() {
+        check_adapter(path)?;
     }
     let no_messages = (!text.has_chat_template()).then(|| text.no_template()).as_ref().map(Error::to_string);
     Ok(Usable { no_messages })

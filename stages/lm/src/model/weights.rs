@@ -1,51 +1,67 @@
 //! Weights in safetensors files, as Hugging Face folders hold them.
 
-use crate::device::quietly;
 use crate::model::config::DecoderConfig;
+use crate::model::few_bits::Held;
 use crate::model::folder::refuse_pointer;
-use crate::model::shapes::{HEAD, shapes};
-use crate::model::written::Written;
-use crate::{DType, Device, Error, Result};
+use crate::model::nf4::{self, Nf4};
+use crate::model::shapes::{HEAD, is_linear, shapes};
+use crate::model::tensor_file::{Stored, TensorFile, dtype_of, header, save};
+use crate::{Bits, DType, Device, Error, Result};
 use candle_core::Tensor;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::Deserialize;
+use safetensors::tensor::Dtype;
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// How a decoder holds its weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Holding<'d> {
+    /// The dtype of numbers.
+    pub dtype: DType,
+    pub device: &'d Device,
+    /// Puts the weights of linear layers into few bits.
+    pub bits: Option<Bits>,
+}
+
 /// Reads all tensors of a decoder from `model.safetensors` or from the shards that `model.safetensors.index.json`
-/// names, as `dtype` on `device`. Where the folder holds no head, `config` becomes tied.
+/// names, one after the other. Where the folder holds no head, `config` becomes tied.
 ///
 /// Errors name the file and the tensor: missing, of another shape or dtype, or one that this decoder has no place for.
-pub(crate) fn load(
-    folder: &Path,
-    config: &mut DecoderConfig,
-    dtype: DType,
-    device: &Device,
-) -> Result<HashMap<String, Tensor>> {
-    let files = check(folder, config)?;
+pub(crate) fn load(folder: &Path, config: &mut DecoderConfig, holding: Holding) -> Result<HashMap<String, Held>> {
+    let paths = check(folder, config)?;
+    if let Some(bits) = holding.bits.filter(|_| config.nf4) {
+        let text = format!("its weights are in four bits (NF4); `bits: {}` has no effect", bits.count());
+        return Err(Error::file(folder, text));
+    }
     let wanted: HashMap<String, Vec<usize>> = shapes(config).into_iter().collect();
+    let mut files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>>>()?;
     let mut found = HashMap::new();
     let mut spare_head = None;
-    for path in &files {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        for (stored, view) in parse(path, &bytes)?.iter() {
-            let name = current(config, stored);
+    for at in 0..files.len() {
+        for stored in files[at].header.keys().cloned().collect::<Vec<_>>() {
+            let name = current(config, &stored);
             if wanted.contains_key(&*name) {
-                let tensor = read(path, stored, &view)?;
-                found.insert(name.into_owned(), tensor.to_dtype(dtype)?.to_device(device)?);
+                let held = match config.nf4 && files[at].header[&stored].dtype == Dtype::U8 {
+                    true => nf4(&mut files, at, &stored, holding.device)?,
+                    false => holding.held(&name, files[at].read(&stored)?).map_err(of_tensor(&paths[at], &name))?,
+                };
+                if held.dims() != wanted[&*name] {
+                    let (got, of_config) = (held.dims(), &wanted[&*name]);
+                    let text = format!(
+                        "tensor {name} is {got:?} before it was put into few bits; config.json wants {of_config:?}"
+                    );
+                    return Err(Error::file(&paths[at], text));
+                }
+                found.insert(name.into_owned(), held);
             } else if name == HEAD && !config.reward {
-                spare_head = Some((path, read(path, stored, &view)?));
+                spare_head = Some((&paths[at], files[at].read(&stored)?));
             }
         }
     }
     // A tied head that is stored once more has to be the table.
     let table = format!("{}embed_tokens.weight", config.body());
-    if let (Some((path, spare)), Some(table)) = (spare_head, found.get(&table)) {
-        let spare = spare.to_dtype(dtype)?.to_device(device)?;
+    if let (Some((path, spare)), Some(Held::Numbers(table))) = (spare_head, found.get(&table)) {
+        let spare = spare.to_dtype(holding.dtype)?.to_device(holding.device)?;
         let same =
             spare.dims() == table.dims() && spare.ne(table)?.to_dtype(DType::U32)?.max_all()?.to_scalar::<u32>()? == 0;
         if !same {
@@ -59,6 +75,60 @@ pub(crate) fn load(
         }
     }
     Ok(found)
+}
+
+impl Holding<'_> {
+    /// The whole dtype on the CPU, such as files are compared in.
+    pub fn of(dtype: DType) -> Holding<'static> {
+        Holding { dtype, device: &Device::Cpu, bits: None }
+    }
+
+    /// A tensor of a file as it is held.
+    fn held(&self, name: &str, tensor: Tensor) -> Result<Held> {
+        match self.bits {
+            Some(bits) if is_linear(name) => Held::in_bits(&tensor, bits, self.device),
+            _ => Ok(Held::Numbers(tensor.to_dtype(self.dtype)?.to_device(self.device)?)),
+        }
+    }
+}
+
+/// Puts a file and a tensor into an error about what is in it.
+fn of_tensor<'e>(path: &'e Path, name: &'e str) -> impl Fn(Error) -> Error + 'e {
+    move |error| match error {
+        Error::Input(text) => Error::file(path, format!("tensor {name}: {text}")),
+        other => other,
+    }
+}
+
+/// What bitsandbytes writes beside codes: the state, the scales and what they consist of.
+const STATE: &str = "quant_state.bitsandbytes__nf4";
+const SCALES: &str = "absmax";
+const LEVELS: &str = "quant_map";
+const NESTED: [&str; 2] = ["nested_absmax", "nested_quant_map"];
+
+/// The weight that a tensor of bitsandbytes stands beside, and which one it is.
+fn companion(name: &str) -> Option<(&str, &str)> {
+    let (at, _) = name.match_indices(".weight.").next()?;
+    let (weight, kind) = (&name[..at + ".weight".len()], &name[at + ".weight.".len()..]);
+    [STATE, SCALES, LEVELS, NESTED[0], NESTED[1]].contains(&kind).then_some((weight, kind))
+}
+
+/// A matrix of bitsandbytes, whose parts may stand in several files.
+fn nf4(files: &mut [TensorFile], at: usize, stored: &str, device: &Device) -> Result<Held> {
+    let path = files[at].path.clone();
+    let codes = files[at].read(stored)?;
+    let mut part = |kind: &str| -> Result<Option<Tensor>> {
+        let name = format!("{stored}.{kind}");
+        let file = files.iter_mut().find(|file| file.header.contains_key(&name));
+        file.map(|file| file.read(&name)).transpose()
+    };
+    let missing = |kind: &str| Error::file(&path, format!("tensor {stored}.{kind} is missing"));
+    let state = part(STATE)?.ok_or_else(|| missing(STATE))?.flatten_all()?.to_vec1::<u8>()?;
+    let scales = part(SCALES)?.ok_or_else(|| missing(SCALES))?;
+    let levels = part(LEVELS)?.ok_or_else(|| missing(LEVELS))?;
+    let nested = part(NESTED[0])?.zip(part(NESTED[1])?);
+    let read = Nf4::read(&state, &nf4::Stored { codes, scales, levels, nested }, device);
+    Ok(Held::Nf4(read.map_err(of_tensor(&path, stored))?))
 }
 
 /// The name that a stored tensor has today. Behind a part for images, decoders had other ones; models that embed texts
@@ -100,11 +170,11 @@ pub(crate) fn others(folder: &Path, config: &DecoderConfig) -> Result<Vec<(Strin
     let (_, files) = files(folder)?;
     let mut all = Vec::new();
     for path in files {
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        for (stored, view) in parse(&path, &bytes)?.iter() {
-            let name = current(config, stored);
+        let mut file = TensorFile::open(&path)?;
+        for stored in file.header.keys().cloned().collect::<Vec<_>>() {
+            let name = current(config, &stored);
             if is_other(config, &name) {
-                all.push((name.into_owned(), read(&path, stored, &view)?));
+                all.push((name.into_owned(), file.read(&stored)?));
             }
         }
     }
@@ -123,6 +193,15 @@ pub(crate) fn check(folder: &Path, config: &mut DecoderConfig) -> Result<Vec<Pat
         for (stored, Stored { dtype, shape, .. }) in header(path)? {
             let name = current(config, &stored).into_owned();
             match all.get(&name) {
+                Some(of_config) if config.nf4 && dtype == Dtype::U8 && is_linear(&name) => {
+                    let (codes, numbers) = (shape.iter().product::<usize>(), of_config.iter().product::<usize>());
+                    if codes != numbers.div_ceil(2) {
+                        let text =
+                            format!("tensor {name} has {codes} bytes of two codes; config.json wants {of_config:?}");
+                        return Err(Error::file(path, text));
+                    }
+                    wanted.remove(&name);
+                }
                 Some(of_config) if *of_config == shape => {
                     dtype_of(path, &name, dtype)?;
                     wanted.remove(&name);
@@ -133,6 +212,7 @@ pub(crate) fn check(folder: &Path, config: &mut DecoderConfig) -> Result<Vec<Pat
                 }
                 // A head beside a tied table, and constants that old versions wrote.
                 None if name == HEAD || name.ends_with("rotary_emb.inv_freq") => (),
+                None if config.nf4 && companion(&name).is_some_and(|(weight, _)| all.contains_key(weight)) => (),
                 None if is_other(config, &name) => drop(dtype_of(path, &name, dtype)?),
                 None => return Err(Error::file(path, format!("tensor {name} has no place in this architecture"))),
             }
@@ -144,53 +224,6 @@ pub(crate) fn check(folder: &Path, config: &mut DecoderConfig) -> Result<Vec<Pat
     match wanted.keys().min() {
         None => Ok(files),
         Some(name) => Err(Error::file(listing, format!("tensor {name} is missing ({} in all)", wanted.len()))),
-    }
-}
-
-/// A tensor in the header of a file.
-#[derive(Deserialize)]
-struct Stored {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    data_offsets: (u64, u64),
-}
-
-/// The tensors that a file lists, after it was seen that it is as long as they say.
-fn header(path: &Path) -> Result<BTreeMap<String, Stored>> {
-    refuse_pointer(path)?;
-    let cut = |why: &str| Error::file(path, format!("not a whole safetensors file ({why}); copy it again"));
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let whole = file.metadata().map_err(Error::io(path))?.len();
-    let mut length = [0; 8];
-    if whole < 8 {
-        return Err(cut("it ends before its header"));
-    }
-    file.read_exact(&mut length).map_err(Error::io(path))?;
-    let length = u64::from_le_bytes(length);
-    if length > whole - 8 {
-        return Err(cut("it ends in its header"));
-    }
-    let mut text = Vec::new();
-    file.take(length).read_to_end(&mut text).map_err(Error::io(path))?;
-    let mut header: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(&text).map_err(|error| cut(&format!("its header is no JSON: {error}")))?;
-    let texts =
-        |notes: &serde_json::Value| notes.as_object().is_some_and(|it| it.values().all(serde_json::Value::is_string));
-    if header.remove("__metadata__").is_some_and(|notes| !texts(&notes)) {
-        return Err(cut("its `__metadata__` holds other things than texts"));
-    }
-    let stored = |(name, value)| -> Result<(String, Stored)> {
-        let stored = Stored::deserialize(&value).map_err(|error| cut(&format!("tensor {name}: {error}")))?;
-        Ok((name, stored))
-    };
-    let header: BTreeMap<String, Stored> = header.into_iter().map(stored).collect::<Result<_>>()?;
-    let end = header.values().map(|stored| stored.data_offsets.1).max().unwrap_or(0);
-    match (whole - 8 - length).cmp(&end) {
-        std::cmp::Ordering::Less => {
-            Err(cut(&format!("it has {whole} bytes, its header speaks of {}", end.saturating_add(8 + length))))
-        }
-        std::cmp::Ordering::Greater => Err(cut("there are bytes behind its last tensor")),
-        std::cmp::Ordering::Equal => Ok(header),
     }
 }
 
@@ -236,73 +269,9 @@ pub(crate) fn stored_dtype(folder: &Path) -> Result<DType> {
     Err(Error::file(listing, "the tensor of embeddings (embed_tokens.weight) is missing"))
 }
 
-/// Checks that a file is whole, from its header.
-pub(crate) fn check_file(path: &Path) -> Result<()> {
-    header(path).map(drop)
-}
-
-/// The shapes of a file's tensors, from its header; the file is as long as they say.
-pub(crate) fn stored_shapes(path: &Path) -> Result<BTreeMap<String, Vec<usize>>> {
-    Ok(header(path)?.into_iter().map(|(name, stored)| (name, stored.shape)).collect())
-}
-
-/// Reads all tensors of one file as they are stored, onto the CPU.
-pub(crate) fn read_all(path: &Path) -> Result<HashMap<String, Tensor>> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    parse(path, &bytes)?.iter().map(|(name, view)| Ok((name.to_owned(), read(path, name, &view)?))).collect()
-}
-
-/// The tensors in the bytes of a file. A damaged file is an error whatever the library makes of it.
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
-    quietly(|| SafeTensors::deserialize(bytes))
-        .ok_or_else(|| Error::file(path, "not a safetensors file"))?
-        .map_err(|error| Error::file(path, format!("not a whole safetensors file ({error}); copy it again")))
-}
-
-fn read(path: &Path, name: &str, view: &TensorView) -> Result<Tensor> {
-    let stored = dtype_of(path, name, view.dtype())?;
-    Ok(Tensor::from_raw_buffer(view.data(), stored, view.shape(), &Device::Cpu)?)
-}
-
-fn dtype_of(path: &Path, name: &str, stored: Dtype) -> Result<DType> {
-    Ok(match stored {
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        Dtype::F64 => DType::F64,
-        Dtype::I64 => DType::I64,
-        other => return Err(Error::file(path, format!("tensor {name} is {other:?}; wanted F32, F16, BF16 or F64"))),
-    })
-}
-
 /// Writes the tensors of a model, under the names that files have for them.
 pub(crate) fn save_model(path: &Path, config: &DecoderConfig, tensors: &[(&str, Tensor)]) -> Result<()> {
     let names: Vec<String> = tensors.iter().map(|(name, _)| filed(config, name)).collect();
     let named = names.iter().zip(tensors).map(|(name, (_, tensor))| (name.as_str(), tensor.clone()));
     save(path, &named.collect::<Vec<_>>())
-}
-
-/// Writes tensors to one safetensors file, in the order and with the metadata that transformers uses.
-///
-/// The metadata stay one entry: safetensors writes a hash map, and two would stand in a different order each time.
-///
-/// One tensor after the other becomes bytes: all of them together would double the memory.
-pub(crate) fn save(path: &Path, tensors: &[(&str, Tensor)]) -> Result<()> {
-    let unread = RefCell::new(None);
-    let views: Vec<(&str, Written)> = tensors
-        .iter()
-        .map(|(name, tensor)| Ok((*name, Written::new(tensor.clone(), &unread)?)))
-        .collect::<Result<_>>()?;
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
-        safetensors::SafeTensorError::IoError(source) => Error::io(path)(source),
-        other => Error::file(path, other),
-    })?;
-    if let Some(error) = unread.into_inner() {
-        return Err(error);
-    }
-    // safetensors makes files private; weights are as readable as any file of the user's.
-    #[cfg(unix)]
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(Error::io(path))?;
-    Ok(())
 }

@@ -76,7 +76,6 @@ impl Decoder {
         budget_tokens: usize,
     ) -> Result<Vec<Vec<Generation>>> {
         rules.validate()?;
-        self.whole()?;
         let limit = self.max_positions();
         if let Some((index, request)) = requests.iter().enumerate().find(|(_, request)| request.ids.len() >= limit) {
             return Err(Error::input(format!(

@@ -60,7 +60,8 @@ impl Text {
     /// # Errors
     /// Names the file that is missing or malformed.
     pub fn load(folder: &Path) -> Result<Text> {
-        let (ends, folder) = (&model_part(folder_of(folder))?, &tokenizer_part(folder)?);
+        let (model, folder) = (model_part(folder_of(folder))?, &tokenizer_part(folder)?);
+        let ends = folder_of(&model);
         let mut tokenizer = load_tokenizer(folder)?;
         let config_file = folder.join("tokenizer_config.json");
         let config = if is_there(&config_file)? { read_json(&config_file)? } else { serde_json::json!({}) };

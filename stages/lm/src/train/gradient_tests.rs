@@ -5,7 +5,8 @@ use crate::model::families::FAMILIES;
 use crate::model::family::HeadNorms;
 use crate::model::lora::is_adapter;
 use crate::ops::cuda::emulator::emulated;
-use crate::{AdamW, Decoder, DecoderConfig, Device, LogProbs, Lora, Memory, Multipliers, Sequence, Training, ops};
+use crate::{AdamW, Bits, Decoder, DecoderConfig, Device, Dtype, LogProbs, Lora, Memory, Multipliers, Precision};
+use crate::{Sequence, Training, ops};
 use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
 
@@ -185,6 +186,25 @@ fn both_matrices_of_every_adapter_against_finite_differences() {
         let decoder = adapted(form);
         assert_eq!(decoder.parameters().iter().filter(|p| is_adapter(&p.parts[0].0)).count(), 2 * 2 * layers);
         against_finite_differences("adapted", decoder, is_adapter);
+    }
+}
+
+/// Weights of linear layers in four bits, and an adapter in every one of them.
+fn adapted_over_four_bits(form: Value) -> Decoder {
+    let folder = tempfile::tempdir().unwrap();
+    Decoder::init(config(form), 5, &Device::Cpu).unwrap().save(folder.path()).unwrap();
+    let precision = Precision { dtype: Dtype::F32, bits: Some(Bits::Four) };
+    let mut decoder = Decoder::load_in(folder.path(), &Device::Cpu, precision).unwrap();
+    decoder.add_adapter(&Lora::new(2, 3.0, &["all-linear".to_owned()]).unwrap(), 7).unwrap();
+    decoder.for_checks()
+}
+
+#[test]
+fn adapters_over_few_bits_against_finite_differences() {
+    for form in [json!({"model_type": "llama", "attention_bias": true}), json!({"model_type": "phi3"})] {
+        let decoder = adapted_over_four_bits(form);
+        assert!(decoder.in_few_bits());
+        against_finite_differences("over four bits", decoder, is_adapter);
     }
 }
 
@@ -375,12 +395,12 @@ fn rewards_against_finite_differences_and_however_they_are_packed() {
 fn a_gradient_that_is_not_finite_is_named_and_makes_no_step() {
     let mut training = training(model(json!({"model_type": "llama"})), Memory::Keep, 1000);
     gradients(&mut training, &[0, 1]);
-    let before = training.decoder.blocks[1].down.weight.value.copy().unwrap();
+    let before = training.decoder.blocks[1].down.weight.parameter().unwrap().value.copy().unwrap();
     let gradient = training.decoder.blocks[0].post_norm.as_ref().unwrap().weight.gradient.as_ref().unwrap();
     ops::change::<f64>(gradient, |numbers| numbers[3] = f64::NAN).unwrap();
     let error = training.step(0.1).unwrap_err().to_string();
     assert!(error.contains("model.layers.0.post_attention_layernorm.weight is not finite"), "{error}");
-    let after = &training.decoder.blocks[1].down.weight.value;
+    let after = &training.decoder.blocks[1].down.weight.parameter().unwrap().value;
     assert_eq!(before.to_vec2::<f64>().unwrap(), after.to_vec2::<f64>().unwrap());
     assert_eq!(training.steps(), 0);
     assert!(numbers(&training).iter().all(|(_, g)| g.iter().all(|&x| x == 0.0)));

@@ -1,6 +1,6 @@
 //! Saving training in the middle and going on exactly there.
 
-use crate::model::weights;
+use crate::model::tensor_file;
 use crate::{Error, Result, Training};
 use candle_core::{Device, Tensor};
 use std::path::Path;
@@ -22,7 +22,7 @@ impl Training {
         let mut all: Vec<(&str, Tensor)> =
             tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
         all.push(("steps", steps));
-        weights::save(&folder.join(FILE), &all)
+        tensor_file::save(&folder.join(FILE), &all)
     }
 
     /// Goes back to what [`save_state`](Training::save_state) wrote, by a training of the same model, dtype and choice
@@ -31,7 +31,7 @@ impl Training {
     /// Errors name the file and what is missing or of another form.
     pub fn load_state(&mut self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
-        let mut stored = weights::read_all(&path)?;
+        let mut stored = tensor_file::read_all(&path)?;
         let steps = stored.remove("steps").ok_or_else(|| Error::file(&path, "tensor steps is missing"))?;
         let mut found = Vec::new();
         for (name, tensor) in self.state_tensors()? {

@@ -130,7 +130,10 @@ impl Training {
         budget_tokens: usize,
         trained: impl Fn(&str) -> bool,
     ) -> Result<Training> {
-        decoder.whole()?;
+        if let Some(name) = decoder.few_bits().find(|name| trained(name)) {
+            let text = "weights in few bits are frozen: train an adapter beside them";
+            return Err(Error::input(format!("{name} cannot be trained; {text}")));
+        }
         let mut states = Vec::new();
         for parameter in decoder.parameters_mut() {
             let chosen = parameter.parts.iter().filter(|(name, _)| trained(name)).count();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kit::rows::{Embedding, Item, Message, Pair, ReferenceRow};
 use kit::{Context, Digest, Events, Forecast, Interrupt, Outcome, Result, Seed, Source, Stage, Table, ids, write_part};
-use lm::{Decoder, Device, Dtype, PromptMismatch, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
+use lm::{Decoder, Device, Dtype, Precision, PromptMismatch, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
 use serde_json::{Value, json};
 
 pub fn fixtures() -> PathBuf {
@@ -114,6 +114,11 @@ pub fn reference(pairs: &[Pair]) -> Vec<ReferenceRow> {
 
 /// The same in some precision.
 pub fn reference_in(pairs: &[Pair], dtype: Dtype) -> Vec<ReferenceRow> {
+    reference_of(pairs, &model(), dtype.into())
+}
+
+/// The same under some model with the same tokenizer.
+pub fn reference_of(pairs: &[Pair], folder: &Path, precision: Precision) -> Vec<ReferenceRow> {
     let tokens = tokenise(pairs);
     let sequences: Vec<&Sequence> = tokens.iter().flat_map(|(chosen, rejected)| [chosen, rejected]).collect();
     let names = pairs.iter().flat_map(|pair| {
@@ -122,7 +127,7 @@ pub fn reference_in(pairs: &[Pair], dtype: Dtype) -> Vec<ReferenceRow> {
             (pair.rejected_prompt_id.clone(), pair.rejected_response_id.clone()),
         ]
     });
-    score(&sequences, names.collect(), dtype)
+    score(&sequences, names.collect(), folder, precision)
 }
 
 /// The same for items and their mismatched responses.
@@ -139,11 +144,16 @@ pub fn reference_of_items(items: &[Item]) -> Vec<ReferenceRow> {
             names.push((item.prompt_id.clone(), id.clone()));
         }
     }
-    score(&sequences.iter().collect::<Vec<_>>(), names, Dtype::F32)
+    score(&sequences.iter().collect::<Vec<_>>(), names, &model(), Dtype::F32.into())
 }
 
-fn score(sequences: &[&Sequence], names: Vec<(String, String)>, dtype: Dtype) -> Vec<ReferenceRow> {
-    let decoder = Decoder::load_in(&model(), &Device::Cpu, dtype).unwrap();
+fn score(
+    sequences: &[&Sequence],
+    names: Vec<(String, String)>,
+    folder: &Path,
+    precision: Precision,
+) -> Vec<ReferenceRow> {
+    let decoder = Decoder::load_in(folder, &Device::Cpu, precision).unwrap();
     let log_probs = decoder.score(sequences, true, 4096).unwrap();
     let rows = names.into_iter().zip(sequences).zip(log_probs).map(|(((prompt_id, response_id), sequence), scored)| {
         ReferenceRow {
@@ -154,7 +164,7 @@ fn score(sequences: &[&Sequence], names: Vec<(String, String)>, dtype: Dtype) ->
             prompt_logp: Some(scored.prompt),
             prompt_tokens: sequence.start as u32,
             completion_tokens: (sequence.ids.len() - sequence.start) as u32,
-            dtype: Some(dtype.name().to_owned()),
+            dtype: Some(precision.name()),
         }
     });
     rows.collect()
