@@ -40,8 +40,6 @@ cargo build "${target[@]}" -p lm --features cuda --example gpu_bench $json >> "$
 cargo build "${target[@]}" --features cuda --bin halftone $json >> "$built"
 
 rm -rf "$folder" && mkdir -p "$folder"
-# Tests look for their fixtures where they were compiled.
-pwd > "$folder/root"
 python3 - "$built" > "$folder/list" <<'PYTHON'
 import json, sys
 

@@ -12,19 +12,19 @@ cd "$(dirname "$0")/.."
 folder=$(realpath "${1:-.gpu}") out=${2:-$folder/out}
 shift $(($# < 2 ? $# : 2))
 parts=${*:-card opens kernels log_probabilities training generation bytes bench_kernels bench_training bench_prefill peer \
-bench_decode main_job memcheck racecheck initcheck}
+bench_decode main_job memcheck racecheck synccheck initcheck}
 mkdir -p "$out"
 out=$(realpath "$out")
 log=$out/gpu.log figures=$out/figures.jsonl device=cuda:0
 : > "$log"; : > "$figures"
 
-# Each program once, where there is room; and the folder they were built in, for their fixtures.
+# Each program once, where there is room. Tests look for their fixtures in this copy of the repository.
 work=$(mktemp -d)
 for packed in "$folder"/*.xz; do xz -dc "$packed" > "$work/$(basename "$packed" .xz)" & done
 wait
 chmod +x "$work"/*
-root=$(cat "$folder/root")
-[ -e "$root" ] || { mkdir -p "$(dirname "$root")" && ln -s "$PWD" "$root"; }
+root=$PWD
+export HALFTONE_TEST_ROOT=$root
 wheels=$(python3 -c 'import os, nvidia.cu13 as m; print(os.path.join(list(m.__path__)[0], "lib"))' 2>> "$log")
 export LD_LIBRARY_PATH=$wheels:/usr/local/nvidia/lib64:/usr/local/cuda/lib64:${LD_LIBRARY_PATH:-}
 export HALFTONE_TEST_DEVICE=$device RUST_TEST_THREADS=1 RUST_BACKTRACE=1 PYTHONUNBUFFERED=1
@@ -50,7 +50,7 @@ opens() {
 card() {
   part 30 sh -c "nvidia-smi; nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm --format=csv
     python3 -c 'import torch; print(torch.__version__, torch.cuda.is_available())'
-    cd '$root/stages/lm' && '$work/lm-tests' --nocapture a_missing_gpu"
+    '$work/lm-tests' --nocapture a_missing_gpu"
 }
 kernels() { HALFTONE_CUDA_SYNC=1 part 60 "$work/lm-tests" ops::; }
 log_probabilities() { part 60 "$work/device" log_probabilities --nocapture; }
@@ -79,6 +79,7 @@ sanitize() {
 export -f sanitize
 memcheck() { part 90 bash -c "HALFTONE_TEST_MODEL=qwen2 sanitize --tool memcheck '$work/device' training --nocapture"; }
 racecheck() { part 60 bash -c "sanitize --tool racecheck '$work/lm-tests' ops::cuda::tests::attention"; }
+synccheck() { part 60 bash -c "sanitize --tool synccheck '$work/lm-tests' ops::cuda::tests"; }
 initcheck() { part 60 bash -c "sanitize --tool initcheck '$work/lm-tests' ops::cuda::tests"; }
 
 for name in $parts; do "$name"; done

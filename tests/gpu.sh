@@ -22,14 +22,21 @@ cargo run --release --features cuda -- --work "$work/store" run pipelines/quicks
 cargo run --release --features cuda -- --work "$work/store" inspect evaluation.summary
 
 if command -v compute-sanitizer > "$work/found" 2>&1; then
-  echo "== memory errors"
-  test=$(cargo test --release -p lm --features cuda --test device --no-run --message-format=json 2> "$work/build" |
-    sed -n 's/.*"executable":"\([^"]*device-[^"]*\)".*/\1/p' | tail -n 1)
-  for part in log_probabilities generation; do
-    (cd stages/lm && HALFTONE_TEST_DEVICE=$device compute-sanitizer --error-exitcode 1 "$test" "$part" --nocapture)
+  programs=$(cargo test --release -p lm --features cuda --lib --test device --no-run --message-format=json 2> "$work/build")
+  program() { echo "$programs" | sed -n "s/.*\"executable\":\"\([^\"]*$1-[^\"]*\)\".*/\1/p" | tail -n 1; }
+  sanitize() {
+    echo "== compute-sanitizer: $1"
+    HALFTONE_TEST_DEVICE=$device HALFTONE_TEST_MODEL=qwen2 RUST_TEST_THREADS=1 HALFTONE_TEST_ROOT=$PWD \
+      compute-sanitizer --error-exitcode 1 --tool "$@"
+  }
+  for part in log_probabilities training generation; do
+    sanitize memcheck "$(program device)" "$part" --nocapture
   done
+  sanitize racecheck "$(program lm)" ops::cuda::tests::attention
+  sanitize synccheck "$(program lm)" ops::cuda::tests
+  sanitize initcheck "$(program lm)" ops::cuda::tests
 else
-  echo "== memory errors: skipped, there is no compute-sanitizer"
+  echo "== compute-sanitizer: skipped, it is not in PATH"
 fi
 
 echo "== speed"

@@ -16,7 +16,7 @@ mod settings;
 mod verdicts;
 
 pub use golden::check_golden;
-pub use oracles::{lines, oracle, oracles, pairs};
+pub use oracles::{lines, oracle, oracles, pairs, root};
 pub use place::{Place, counted};
 pub use project::{Project, ran, states, stderr};
 pub use requirement::{Requirement, missing};

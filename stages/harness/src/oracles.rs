@@ -5,9 +5,16 @@ use std::path::{Path, PathBuf};
 use kit::rows::{Message, Pair};
 use serde_json::Value;
 
+/// The folder of the repository: `HALFTONE_TEST_ROOT`, for tests that run elsewhere than they were built, or where it was
+/// at build time.
+pub fn root() -> PathBuf {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::env::var_os("HALFTONE_TEST_ROOT").map_or_else(built, PathBuf::from)
+}
+
 /// The folder of the oracles.
 pub fn oracles() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/oracles")
+    root().join("tests/fixtures/oracles")
 }
 
 /// A file or model folder of the oracles.

@@ -24,7 +24,7 @@ impl Project {
     /// A folder with the repository's pipelines.
     pub fn with_pipelines() -> Project {
         let project = Project::new(&[]);
-        let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines").canonicalize().unwrap();
+        let pipelines = crate::root().join("pipelines").canonicalize().unwrap();
         std::os::unix::fs::symlink(pipelines, project.path("pipelines")).unwrap();
         project
     }

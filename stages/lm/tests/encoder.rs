@@ -7,7 +7,7 @@ use lm::{Decoder, Device, SentenceEncoder, check_sentence_encoder};
 use serde_json::{Value as Json, json};
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    harness::root().join("stages/lm/tests/fixtures").join(name)
 }
 
 fn read(file: impl AsRef<Path>) -> Json {

@@ -58,7 +58,7 @@ struct Step {
 }
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families")
+    harness::root().join("stages/lm/tests/fixtures/families")
 }
 
 /// Those that there is a folder of.

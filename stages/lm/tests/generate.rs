@@ -1,7 +1,5 @@
 //! Generation against transformers, against `score`, and against itself in other batches.
 
-use std::path::Path;
-
 use harness::oracle;
 use lm::{Decoder, Device, Finish, GenerateRequest, Generation, SamplingRules, Sequence, Text};
 use serde_json::Value as Json;
@@ -22,7 +20,7 @@ struct Case {
 }
 
 fn cases(model: &str) -> Vec<Case> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/greedy.json");
+    let file = harness::root().join("stages/lm/tests/fixtures/greedy.json");
     let json: Json = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let ids = |value: &Json| value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
     let case = |case: &Json| Case {

@@ -166,7 +166,7 @@ fn budgets_are_those_recorded() {
     if !version.contains(RELEASE) {
         return missing(Requirement::Nvcc, &format!("the budgets of GPU kernels are those of nvcc {RELEASE}"));
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = harness::root().join("stages/lm");
     let folder = tempfile::tempdir().unwrap();
     let sources = std::fs::read_dir(root.join("kernels")).unwrap().map(|file| file.unwrap().path());
     let mut all = Vec::new();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 fn fixture() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/lora")
+    harness::root().join("stages/lm/tests/fixtures/lora")
 }
 
 fn json(path: &Path) -> Value {

@@ -1,7 +1,5 @@
 //! The scored tokens of a conversation: the text before an answer, and whose words follow.
 
-use std::path::Path;
-
 use serde_json::Value as Json;
 
 use lm::{Displaced, PromptMismatch, Refusal, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
@@ -25,7 +23,7 @@ const SYSTEM_LAST: &str = "{% if messages[0].role == 'system' %}{% set system = 
 /// The tokenizer of the Qwen fixtures under a template.
 fn text(template: &str) -> Text {
     let folder = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat/qwen2");
+    let from = harness::root().join("stages/lm/tests/fixtures/chat/qwen2");
     std::fs::copy(from.join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     let config = r#"{"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}"#;
     std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
@@ -223,8 +221,7 @@ fn answers_that_a_template_leaves_out_are_refused() {
 /// `fixtures/make_tools.py` asked transformers for text and mask.
 #[test]
 fn conversations_with_tools_are_those_of_transformers() {
-    let cases =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tools.json")).unwrap();
+    let cases = std::fs::read_to_string(harness::root().join("stages/lm/tests/fixtures/tools.json")).unwrap();
     let cases: Vec<Json> = serde_json::from_str(&cases).unwrap();
     let ids =
         |value: &Json| -> Vec<u32> { value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect() };
@@ -323,7 +320,7 @@ fn ordered(value: &Json) -> String {
 #[test]
 fn tokens_without_a_row_in_the_model_are_named_when_text_becomes_tokens() {
     let folder = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat/qwen2");
+    let from = harness::root().join("stages/lm/tests/fixtures/chat/qwen2");
     std::fs::copy(from.join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).unwrap();
     let vocabulary = Text::load(folder.path()).unwrap().vocabulary();

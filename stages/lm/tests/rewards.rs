@@ -25,7 +25,7 @@ struct Step {
 }
 
 fn fixture(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rewards").join(family)
+    harness::root().join("stages/lm/tests/fixtures/rewards").join(family)
 }
 
 fn numbers(family: &str) -> Numbers {

@@ -13,7 +13,7 @@ const RULES: TextRules = TextRules {
 };
 
 fn chats() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat")
+    harness::root().join("stages/lm/tests/fixtures/chat")
 }
 
 fn json(path: impl AsRef<Path>) -> Json {
