@@ -56,15 +56,24 @@ pub fn gpu_memory(device: &Device) -> Result<Option<(u64, u64)>> {
     }
 }
 
-/// What makes a device slow whatever it computes, where there is something.
-pub fn device_warning(device: &Device) -> Option<&'static str> {
+/// What makes a device slow whatever it computes.
+pub fn device_warnings(device: &Device) -> Vec<&'static str> {
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) if !crate::ops::cuda::allocates_ahead(device) => Some(
-            "the driver of this GPU gives memory only after all work is done (no asynchronous allocation, as on some \
-             virtual GPUs): everything takes several times as long there",
-        ),
-        _ => None,
+        Device::Cuda(device) => {
+            let ahead = (
+                crate::ops::cuda::allocates_ahead(device),
+                "the driver of this GPU gives memory only after all work is done (no asynchronous allocation, as on \
+                 some virtual GPUs): everything takes several times as long there",
+            );
+            let onto = (
+                crate::ops::cuda::multiplies_onto(device),
+                "cublasLt cannot be opened (libcublasLt comes with CUDA 13; put its folder into LD_LIBRARY_PATH): \
+                 residuals, biases and their gradients take passes of their own, some 5 % of a training step",
+            );
+            [ahead, onto].into_iter().filter(|(there, _)| !there).map(|(_, text)| text).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -74,7 +83,7 @@ pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// The same, with the text of the panic.
-fn caught<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
     static HOOK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one_at_a_time = HOOK.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let hook = std::panic::take_hook();

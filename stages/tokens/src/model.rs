@@ -11,7 +11,7 @@ use crate::error::lm_error;
 /// When there is no such device.
 pub fn open_device(context: &Context<'_>, dtype: Dtype) -> Result<Device> {
     let device = lm::open_device(context.device).map_err(lm_error)?;
-    lm::device_warning(&device).into_iter().for_each(|text| context.warn(text));
+    lm::device_warnings(&device).into_iter().for_each(|text| context.warn(text));
     dtype.warning(&device).into_iter().for_each(|text| context.warn(text));
     Ok(device)
 }

@@ -96,11 +96,12 @@ impl Linear {
     /// Adds to the gradients of weight, bias and adapters, where they are trained, given the input and the gradient by
     /// the output.
     pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
-        if let Some(gradient) = self.weight.parameter().and_then(|weight| weight.gradient.as_ref()) {
-            ops::linear::backward_weight(x, dy, gradient, self.products)?;
-        }
-        if let Some(gradient) = self.bias.as_ref().and_then(|bias| bias.gradient.as_ref()) {
-            ops::linear::backward_bias(dy, gradient)?;
+        let weight = self.weight.parameter().and_then(|weight| weight.gradient.as_ref());
+        match (weight, self.bias.as_ref().and_then(|bias| bias.gradient.as_ref())) {
+            (Some(weight), Some(bias)) => ops::linear::backward_weight_and_bias(x, dy, weight, bias, self.products)?,
+            (Some(weight), None) => ops::linear::backward_weight(x, dy, weight, self.products)?,
+            (None, Some(bias)) => ops::linear::backward_bias(dy, bias)?,
+            (None, None) => (),
         }
         self.adapters.iter().try_for_each(|adapter| adapter.backward_weights(x, dy))
     }

@@ -142,6 +142,22 @@ fn backward_weight_on_cpu<T: Real>(x: &Tensor, dy: &Tensor, gradient: &Tensor, p
     })
 }
 
+/// Adds both gradients, by W to `weight` [N, K] and by b to `bias` [N].
+pub(crate) fn backward_weight_and_bias(
+    x: &Tensor,
+    dy: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    products: Products,
+) -> Result<()> {
+    #[cfg(any(feature = "cuda", test))]
+    if kernel_for(&[x, dy, weight, bias]) == Kernel::Cuda {
+        return cuda::linear::backward_weight_and_bias(x, dy, weight, bias);
+    }
+    backward_weight(x, dy, weight, products)?;
+    backward_bias(dy, bias)
+}
+
 /// Adds the gradient by b, the sum of the rows of dy, to `gradient` [N].
 pub(crate) fn backward_bias(dy: &Tensor, gradient: &Tensor) -> Result<()> {
     match kernel_for(&[dy, gradient]) {

@@ -1,7 +1,7 @@
 //! Kernels without a GPU: their sources compiled for the processor by the C++ compiler of the machine, on tensors of
 //! the CPU. See `tests/emulator`.
 
-use super::{Launch, Operand};
+use super::{Beside, Launch, Operand, Product};
 use crate::{DType, Device, Error, Result};
 use candle_core::{CpuStorage, Shape, Storage, Tensor};
 use half::bf16;
@@ -19,6 +19,10 @@ const GUARD: usize = 256;
 
 thread_local! {
     static ON: Cell<bool> = const { Cell::new(false) };
+    /// True where products have nothing beside them, as without cublasLt.
+    static PARTED: Cell<bool> = const { Cell::new(false) };
+    /// The kernels and products since the last look.
+    static CALLS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     /// Fresh tensors with their guards, and how many bytes lie between these.
     static FRESH: RefCell<Vec<(Tensor, usize)>> = const { RefCell::new(Vec::new()) };
 }
@@ -42,6 +46,19 @@ pub(crate) fn emulated<T>(work: impl FnOnce() -> T) -> Option<T> {
         assert!(intact, "a kernel wrote beyond a tensor of {size} bytes");
     }
     Some(result)
+}
+
+/// Runs something as on a machine without cublasLt.
+pub(crate) fn in_parts<T>(work: impl FnOnce() -> T) -> T {
+    PARTED.set(true);
+    let result = work();
+    PARTED.set(false);
+    result
+}
+
+/// The kernels that were launched and the products (`product`) since the last look, in their order.
+pub(crate) fn calls() -> Vec<String> {
+    CALLS.take()
 }
 
 type Emulate =
@@ -90,7 +107,7 @@ fn built() -> Result<PathBuf, String> {
     if std::env::var_os("HALFTONE_TEST_DEVICE").is_some() {
         return Err("HALFTONE_TEST_DEVICE names a device".to_owned());
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = harness::root().join("stages/lm");
     let mut hasher = DefaultHasher::new();
     for folder in ["kernels", "tests/emulator"] {
         let files = std::fs::read_dir(root.join(folder)).map_err(|error| format!("{folder}: {error}"))?;
@@ -140,7 +157,7 @@ impl Checks {
     }
 
     fn built(otherwise: &str, sources: &[(&str, &[&str])], link: &[&str]) -> Option<Checks> {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator");
+        let from = harness::root().join("stages/lm/tests/emulator");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let program = folder.path().join("checks");
         let run = |arguments: &[&str], files: &[PathBuf], to: &Path| -> Result<(), String> {
@@ -213,6 +230,7 @@ pub(crate) fn fresh(shape: Shape, dtype: DType) -> Result<Tensor> {
 pub(crate) fn launch(call: &Launch, grid: [u32; 2], threads: u32, shared: usize) -> Result<()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let emulate = library().as_ref().map_err(|reason| Error::internal(reason.clone()))?;
+    CALLS.with_borrow_mut(|calls| calls.push(call.name.clone()));
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut values = call.values.clone();
     let mut args: Vec<*mut c_void> = values.iter_mut().map(|value| (&raw mut *value).cast()).collect();
@@ -246,24 +264,50 @@ fn numbers(operand: &Operand, rows: usize, columns: usize) -> Result<Vec<f64>> {
 
 /// c = op(a) op(b), or c += op(a) op(b), by the definition of cublasGemmEx: op(a) is [m, k], op(b) is [k, n], c is [m,
 /// n].
-pub(crate) fn gemm(a: Operand, b: Operand, c: Operand, [m, n, k]: [usize; 3], added: bool) -> Result<()> {
+pub(crate) fn gemm(a: Operand, b: Operand, c: Operand, sizes: [usize; 3], added: bool) -> Result<()> {
+    multiplied(&Product { a, b, c: added.then_some(c), d: c, sizes, beside: Beside::Nothing })
+}
+
+/// The same with something beside it, by the definition of cublasLtMatmul; false where there is none.
+pub(crate) fn product(product: &Product) -> Result<bool> {
+    if PARTED.get() {
+        return Ok(false);
+    }
+    multiplied(product).map(|()| true)
+}
+
+fn multiplied(product: &Product) -> Result<()> {
+    CALLS.with_borrow_mut(|calls| calls.push("product".to_owned()));
+    let Product { a, b, c, d, sizes: [m, n, k], beside } = *product;
     let (a, b) = (numbers(&a, m, k)?, numbers(&b, k, n)?);
-    assert!(m <= c.stride && c.start + (n - 1) * c.stride + m <= c.tensor.elem_count(), "a product within its tensor");
-    let start = c.address()?;
-    for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
-        let sum: f64 = (0..k).map(|i| a[row * k + i] * b[i * n + column]).sum();
-        let at = row + column * c.stride;
+    let mut base = c.map_or(Ok(vec![0.0; m * n]), |c| numbers(&Operand { transposed: false, ..c }, m, n))?;
+    match beside {
+        Beside::Nothing => (),
+        Beside::Bias(bias) => {
+            let bias = numbers(&Operand { tensor: bias, start: 0, stride: m, transposed: false }, m, 1)?;
+            base.iter_mut().enumerate().for_each(|(i, number)| *number += bias[i / n]);
+        }
+        Beside::Sums(sums) => {
+            let of = |column: usize| (0..k).map(|i| b[i * n + column]).sum();
+            write(&Operand { tensor: sums, start: 0, stride: n, transposed: false }, n, 1, |row, _| of(row))?;
+        }
+    }
+    let sum = |row: usize, column: usize| (0..k).map(|i| a[row * k + i] * b[i * n + column]).sum::<f64>();
+    write(&d, m, n, |row, column| base[row * n + column] + sum(row, column))
+}
+
+/// Writes the numbers of a matrix [rows, columns].
+fn write(to: &Operand, rows: usize, columns: usize, number: impl Fn(usize, usize) -> f64) -> Result<()> {
+    let last = to.start + (columns - 1) * to.stride + rows;
+    assert!(rows <= to.stride && last <= to.tensor.elem_count(), "a product within its tensor");
+    let start = to.address()?;
+    for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+        let at = row + column * to.stride;
         // SAFETY: within the tensor, as checked above; see `launch`.
         unsafe {
-            match c.tensor.dtype() {
-                DType::BF16 => {
-                    let to = (start as *mut bf16).add(at);
-                    *to = bf16::from_f64(if added { f64::from(*to) + sum } else { sum });
-                }
-                _ => {
-                    let to = (start as *mut f32).add(at);
-                    *to = (if added { f64::from(*to) + sum } else { sum }) as f32;
-                }
+            match to.tensor.dtype() {
+                DType::BF16 => *(start as *mut bf16).add(at) = bf16::from_f64(number(row, column)),
+                _ => *(start as *mut f32).add(at) = number(row, column) as f32,
             }
         }
     }

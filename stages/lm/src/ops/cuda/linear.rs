@@ -1,6 +1,7 @@
-//! Linear layers: products by cuBLAS. See `ops::linear` for what is computed.
+//! Linear layers: products by cuBLAS, those with something beside them by cublasLt where it is there. See `ops::linear`
+//! for what is computed.
 
-use super::{Launch, Operand, add_partials, columns, fresh, multiply};
+use super::{Launch, Operand, add_partials, columns, fresh, multiply, multiply_onto, multiply_summing};
 use crate::{DType, Result};
 use candle_core::Tensor;
 
@@ -10,6 +11,10 @@ pub(crate) fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residu
     let ((rows, inner), outer) = (x.dims2()?, weight.dim(0)?);
     let y = fresh((rows, outer), x.dtype(), x.device())?;
     let added = bias.is_some() || residual.is_some();
+    let (factors, sizes) = ((Operand::new(x)?, Operand::new(weight)?.t()), [rows, inner, outer]);
+    if added && multiply_onto(factors, (residual, bias), Operand::new(&y)?, sizes)? {
+        return Ok(y);
+    }
     if added {
         Launch::like("linear", "base_rows", x).optional(residual)?.optional(bias)?.tensor(&y)?.count(outer)?.run(
             (rows, 1),
@@ -17,7 +22,7 @@ pub(crate) fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residu
             0,
         )?;
     }
-    multiply(Operand::new(x)?, Operand::new(weight)?.t(), Operand::new(&y)?, rows, inner, outer, added)?;
+    multiply(factors.0, factors.1, Operand::new(&y)?, rows, inner, outer, added)?;
     Ok(y)
 }
 
@@ -38,6 +43,18 @@ pub(crate) fn backward(weight: &Tensor, dy: &Tensor) -> Result<Tensor> {
 pub(crate) fn backward_weight(x: &Tensor, dy: &Tensor, gradient: &Tensor) -> Result<()> {
     let ((rows, inner), outer) = (x.dims2()?, dy.dim(1)?);
     multiply(Operand::new(dy)?.t(), Operand::new(x)?, Operand::new(gradient)?, outer, rows, inner, true)
+}
+
+/// Both gradients; the sums of dy are taken where the product reads it.
+pub(crate) fn backward_weight_and_bias(x: &Tensor, dy: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<()> {
+    let ((rows, inner), outer) = (x.dims2()?, dy.dim(1)?);
+    let sums = fresh((1, outer), DType::F32, dy.device())?;
+    let (slopes, states) = (Operand::new(dy)?.t(), Operand::new(x)?);
+    if multiply_summing(slopes, states, Operand::new(weight)?, &sums, [outer, rows, inner])? {
+        return add_partials(&sums, 0, bias);
+    }
+    backward_weight(x, dy, weight)?;
+    backward_bias(dy, bias)
 }
 
 pub(crate) fn backward_bias(dy: &Tensor, gradient: &Tensor) -> Result<()> {

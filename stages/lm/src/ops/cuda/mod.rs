@@ -11,7 +11,11 @@ pub mod bench;
 #[cfg(feature = "cuda")]
 mod driver;
 #[cfg(feature = "cuda")]
+mod lt;
+#[cfg(feature = "cuda")]
 pub(crate) use driver::{allocates_ahead, memory, prepare};
+#[cfg(feature = "cuda")]
+pub(crate) use lt::is_there as multiplies_onto;
 #[cfg(test)]
 pub(crate) mod emulator;
 
@@ -25,7 +29,7 @@ pub(crate) mod norm;
 pub(crate) mod rope;
 pub(crate) mod sampling;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::{DType, Device, Error, Result};
 use candle_core::{Shape, Tensor};
@@ -273,6 +277,66 @@ pub(crate) fn multiply(a: Operand, b: Operand, c: Operand, m: usize, k: usize, n
         Device::Cuda(device) => driver::gemm(b, a, c, [n, m, k], added, device),
         #[cfg(test)]
         Device::Cpu => emulator::gemm(b, a, c, [n, m, k], added),
+        _ => Err(elsewhere()),
+    }
+}
+
+/// A product with something beside it, as cublasLt takes it: d = op(a) op(b) + c of matrices whose columns lie `stride`
+/// apart. op(a) is [m, k], op(b) is [k, n], c and d are [m, n].
+pub(crate) struct Product<'a> {
+    a: Operand<'a>,
+    b: Operand<'a>,
+    c: Option<Operand<'a>>,
+    d: Operand<'a>,
+    /// m, n, k.
+    sizes: [usize; 3],
+    beside: Beside<'a>,
+}
+
+/// Work of a product on the same numbers.
+#[derive(Clone, Copy)]
+pub(crate) enum Beside<'a> {
+    Nothing,
+    /// Adds [m] to each column of d.
+    Bias(&'a Tensor),
+    /// Writes the sums of the columns of op(b) [n], in f32.
+    Sums(&'a Tensor),
+}
+
+/// c = a b + residual + bias, as [`multiply`] has it; residual is a tensor as c, bias is [n]. False where no library
+/// computes that at once, and nothing is done.
+pub(crate) fn multiply_onto(
+    (a, b): (Operand, Operand),
+    (residual, bias): (Option<&Tensor>, Option<&Tensor>),
+    c: Operand,
+    [m, k, n]: [usize; 3],
+) -> Result<bool> {
+    let base = residual.map(Operand::new).transpose()?;
+    let beside = bias.map_or(Beside::Nothing, Beside::Bias);
+    together(&Product { a: b, b: a, c: base, d: c, sizes: [n, m, k], beside })
+}
+
+/// c += a b, and `sums` [m] = the sums of the rows of a, in f32. False where no library computes that at once, and
+/// nothing is done.
+pub(crate) fn multiply_summing(
+    a: Operand,
+    b: Operand,
+    c: Operand,
+    sums: &Tensor,
+    [m, k, n]: [usize; 3],
+) -> Result<bool> {
+    together(&Product { a: b, b: a, c: Some(c), d: c, sizes: [n, m, k], beside: Beside::Sums(sums) })
+}
+
+fn together(product: &Product) -> Result<bool> {
+    if product.sizes.contains(&0) {
+        return Ok(false);
+    }
+    match product.d.tensor.device() {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => lt::product(product, device),
+        #[cfg(test)]
+        Device::Cpu => emulator::product(product),
         _ => Err(elsewhere()),
     }
 }

@@ -5,7 +5,7 @@
 use crate::model::forest;
 use crate::ops::attention::{self, Shape, tiles};
 use crate::ops::attention_backward::{self, Saved};
-use crate::ops::cuda::emulator::{Checks, emulated};
+use crate::ops::cuda::emulator::{Checks, calls, emulated, in_parts};
 use crate::ops::head::{self, Target};
 use crate::ops::matrix::Products::Exact;
 use crate::ops::rope::{self, HeadNorm, HeadNormGradients, RopeTable, SavedHeadNorm};
@@ -15,7 +15,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 /// Numbers that are the same in f32 and bf16.
-fn numbers(seed: u64, shape: &[usize]) -> Tensor {
+pub(crate) fn numbers(seed: u64, shape: &[usize]) -> Tensor {
     check::numbers(seed, shape).to_dtype(DType::BF16).unwrap()
 }
 
@@ -26,7 +26,7 @@ fn buffer(like: &Tensor) -> Result<Tensor> {
 
 /// Checks that kernels give what the CPU gives: in f32 within 1e-4, in bf16 within `rounding`, each of the largest
 /// number of a result or 1.
-fn agrees(rounding: f64, inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>) {
+pub(crate) fn agrees(rounding: f64, inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>) {
     let on = |device: &Device, dtype| -> Vec<Tensor> {
         inputs.iter().map(|t| t.to_device(device).unwrap().to_dtype(dtype).unwrap()).collect()
     };
@@ -103,7 +103,7 @@ fn rows_of_tables() {
 fn linear_layers() {
     let shapes: [&[usize]; 5] = [&[70, 12], &[20, 12], &[20], &[70, 20], &[20, 12]];
     let inputs: Vec<Tensor> = shapes.iter().enumerate().map(|(i, shape)| numbers(i as u64, shape)).collect();
-    agrees(0.03, &inputs, |t| {
+    let layers = |t: &[Tensor]| {
         let y = linear::forward(&t[0], &t[1], Some(&t[2]), Some(&t[3]), Exact)?;
         let (bare, biased) = (
             linear::forward(&t[0], &t[1], None, None, Exact)?,
@@ -113,8 +113,32 @@ fn linear_layers() {
         let (dw, db) = (buffer(&t[1])?, buffer(&t[2])?);
         linear::backward_weight(&t[0], &t[3], &dw, Exact)?;
         linear::backward_bias(&t[3], &db)?;
-        Ok(vec![y, bare, biased, added, linear::backward(&t[1], &t[3], Exact)?, dw, db])
-    });
+        let (both_dw, both_db) = (buffer(&t[1])?, buffer(&t[2])?);
+        linear::backward_weight_and_bias(&t[0], &t[3], &both_dw, &both_db, Exact)?;
+        let residual = linear::forward(&t[0], &t[1], None, Some(&t[3]), Exact)?;
+        Ok(vec![y, bare, biased, residual, added, linear::backward(&t[1], &t[3], Exact)?, dw, db, both_dw, both_db])
+    };
+    agrees(0.03, &inputs, layers);
+    in_parts(|| agrees(0.03, &inputs, layers));
+}
+
+/// What is added to a product, and sums beside it, cost no kernel but the one that adds to a gradient.
+#[test]
+fn products_take_what_is_beside_them() {
+    let shapes: [&[usize]; 5] = [&[64, 16], &[24, 16], &[24], &[64, 24], &[24, 16]];
+    let t: Vec<Tensor> = shapes.iter().enumerate().map(|(i, shape)| numbers(i as u64, shape)).collect();
+    let (dw, db) = (buffer(&t[4]).unwrap(), buffer(&t[2]).unwrap());
+    let layers = || {
+        emulated(|| {
+            linear::forward(&t[0], &t[1], Some(&t[2]), Some(&t[3]), Exact).unwrap();
+            linear::backward_weight_and_bias(&t[0], &t[3], &dw, &db, Exact).unwrap();
+            calls()
+        })
+    };
+    let Some(together) = layers() else { return };
+    assert_eq!(together, ["product", "product", "add_partials"]);
+    let parts = in_parts(layers).unwrap();
+    assert_eq!(parts, ["base_rows_bf16", "product", "product", "column_sums_bf16", "add_partials"]);
 }
 
 #[test]
@@ -343,7 +367,7 @@ fn accesses_of_kernels_are_ordered() {
 
 /// Where kernels have barriers, such as `attention.cu:44`.
 fn barriers() -> Vec<String> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let folder = harness::root().join("stages/lm/kernels");
     let mut all = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
