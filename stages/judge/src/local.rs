@@ -2,17 +2,18 @@
 
 use std::ops::Range;
 
+use kit::rows::Reject;
 use kit::{Outcome, Result, ShardOutput, Sharded};
-use lm::{Decoder, Sequence, Text};
+use lm::{Decoder, Packed, Sequence, Text};
 use serde::{Deserialize, Serialize};
-use tokens::{lm_error, load_decoder};
+use tokens::{lm_error, load_decoder, prepared_ahead};
 
 use crate::config::Judge;
 use crate::judging::{Judging, reject, verdict};
 use crate::labels::log_sum;
 use crate::mass::{self, LOW_MASS};
 use crate::verdict::Answer;
-use crate::work::{JudgeInput, Question, Questions, Unit, Wording};
+use crate::work::{JudgeInput, Questions, Unit, Wording};
 
 /// The comparisons as questions, and the model once a shard needs it.
 pub(crate) struct Local<'a> {
@@ -51,15 +52,13 @@ impl Sharded for Local<'_> {
         let Judging { stage, context, work, judge_id, low_mass } = judging;
         let decoder = decoder.as_ref().expect("loaded above");
         let scorer = Scorer { stage, decoder, text: questions.text() };
-        let (start, total) = (shard.start, work.units.len() as u64);
+        let total = work.units.len() as u64;
         let mut verdicts = Vec::new();
-        let mut batch = Batch::default();
-        let mut finish = |batch: &mut Batch<'_>, output: &mut ShardOutput<'_>| -> Result<()> {
-            let batch = std::mem::take(batch);
-            if batch.asked.is_empty() {
-                return Ok(());
-            }
-            let judged = output.batch(|| batch.judge(&scorer))?;
+        let batches = Batch::of(&scorer, questions, &work.units, shard);
+        prepared_ahead(batches, |mut batch| {
+            std::mem::take(&mut batch.refused).into_iter().for_each(|reject| output.reject(reject));
+            let Some(packed) = &batch.packed else { return Ok(()) };
+            let judged = output.batch(|| batch.judge(packed, &scorer))?;
             for (asked, judged) in batch.asked.iter().zip(judged) {
                 let row = asked.comparison;
                 match judged {
@@ -72,26 +71,10 @@ impl Sharded for Local<'_> {
                     }
                 }
             }
-            low_mass.check()
-        };
-        for (index, unit) in work.units[shard].iter().enumerate() {
-            let row = match unit {
-                Unit::Judge(row) => row,
-                Unit::Refuse(reject) => {
-                    output.reject(reject.clone());
-                    continue;
-                }
-            };
-            match questions.ask(row)? {
-                Ok(asked) => batch.push(asked),
-                Err((reason, detail)) => output.reject(reject(row, reason, detail)),
-            }
-            if batch.tokens >= stage.tokens_per_batch {
-                finish(&mut batch, output)?;
-                context.progress((start + index + 1) as u64, total, "comparisons", String::new());
-            }
-        }
-        finish(&mut batch, output)?;
+            low_mass.check()?;
+            context.progress(batch.end as u64, total, "comparisons", String::new());
+            Ok(())
+        })?;
         output.write("verdicts", &verdicts)
     }
 
@@ -120,21 +103,64 @@ enum JudgeResult {
 #[derive(Default)]
 struct Batch<'a> {
     asked: Vec<JudgeInput<'a>>,
-    tokens: usize,
+    /// Their sequences as the model takes them; none where nothing is asked.
+    packed: Option<Packed>,
+    /// Rows before its end that cannot be asked.
+    refused: Vec<Reject>,
+    /// Where the next batch begins, in units.
+    end: usize,
 }
 
 impl<'a> Batch<'a> {
-    fn push(&mut self, asked: JudgeInput<'a>) {
-        self.tokens += asked.shared_tokens();
-        self.asked.push(asked);
+    /// The batches of a shard, in words and tokens.
+    fn of(
+        scorer: &'a Scorer<'a>,
+        questions: &'a Questions<'a>,
+        units: &'a [Unit],
+        shard: Range<usize>,
+    ) -> impl Iterator<Item = Result<Batch<'a>>> + Send {
+        let mut rest = shard;
+        std::iter::from_fn(move || (!rest.is_empty()).then(|| Batch::next(scorer, questions, units, &mut rest)))
+    }
+
+    fn next(
+        scorer: &Scorer<'_>,
+        questions: &'a Questions<'a>,
+        units: &'a [Unit],
+        rest: &mut Range<usize>,
+    ) -> Result<Batch<'a>> {
+        let Scorer { stage, decoder, .. } = scorer;
+        let (mut batch, mut tokens) = (Batch::default(), 0);
+        while tokens < stage.tokens_per_batch
+            && let Some(index) = rest.next()
+        {
+            batch.end = index + 1;
+            let row = match &units[index] {
+                Unit::Judge(row) => row,
+                Unit::Refuse(reject) => {
+                    batch.refused.push(reject.clone());
+                    continue;
+                }
+            };
+            match questions.ask(row)? {
+                Ok(asked) => {
+                    tokens += asked.shared_tokens();
+                    batch.asked.push(asked);
+                }
+                Err((reason, detail)) => batch.refused.push(reject(row, reason, detail)),
+            }
+        }
+        if !batch.asked.is_empty() {
+            let questions = batch.asked.iter().flat_map(JudgeInput::questions);
+            let sequences: Vec<&Sequence> = questions.flat_map(|question| &question.sequences).collect();
+            batch.packed = Some(decoder.pack(&sequences, false, stage.tokens_per_batch).map_err(lm_error)?);
+        }
+        Ok(batch)
     }
 
     /// The verdict on each comparison, in their order.
-    fn judge(&self, scorer: &Scorer<'_>) -> Result<Vec<JudgeResult>> {
-        let Scorer { stage, decoder, .. } = scorer;
-        let questions: Vec<&Question> = self.asked.iter().flat_map(JudgeInput::questions).collect();
-        let sequences: Vec<&Sequence> = questions.iter().flat_map(|question| &question.sequences).collect();
-        let scores = decoder.score(&sequences, false, stage.tokens_per_batch).map_err(lm_error)?;
+    fn judge(&self, packed: &Packed, scorer: &Scorer<'_>) -> Result<Vec<JudgeResult>> {
+        let scores = scorer.decoder.score_packed(packed).map_err(lm_error)?;
         let mut scores = scores.into_iter().map(|log_probs| log_probs.response);
         let judge = |asked: &JudgeInput<'_>| {
             // Answers come in the order of `questions`; the address of each tells which of them is a first.

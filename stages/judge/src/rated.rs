@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use kit::rows::{self, ScoredVerdict};
 use kit::{Context, Error, Message, Outcome, Result, ShardOutput, Sharded, complete_port};
-use lm::{Decoder, Sequence, Turn};
-use tokens::{SequenceReader, lm_error, load_decoder};
+use lm::{Decoder, LogProbs, Packed, Sequence, Turn};
+use tokens::{SequenceReader, lm_error, load_decoder, prepared_ahead};
 
 use crate::batches::{Batches, about};
 use crate::config::Judge;
@@ -195,10 +195,15 @@ impl Sharded for Rated<'_> {
         let responses = responses(work)?;
         let mut low_mass = LowMass::among(stage, "ratings", *total * questions.criteria.len());
         let mut rows = Vec::new();
-        for batch in batches.within(&shard) {
+        let (questions, reader, decoder) = (&*questions, &*reader, decoder.as_ref());
+        let asked = batches.within(&shard).map(|batch| {
+            let decoder = decoder.expect("loaded for a shard with responses");
+            Ok((Asked::new(questions, reader, decoder, &responses[batch.clone()])?, batch))
+        });
+        prepared_ahead(asked, |(asked, batch)| {
             let chosen = &responses[batch.clone()];
-            let decoder = decoder.as_ref().expect("loaded for a shard with responses");
-            let opinions = output.batch(|| opinions(questions, reader, decoder, chosen))?;
+            let decoder = decoder.expect("loaded for a shard with responses");
+            let opinions = output.batch(|| asked.opinions(questions, reader, decoder))?;
             let asked = chosen.iter().flat_map(|response| questions.criteria.iter().map(move |it| (response, it)));
             for ((response, criterion), opinion) in asked.zip(opinions) {
                 if let Opinion::Nothing(reason, detail) = &opinion {
@@ -208,7 +213,8 @@ impl Sharded for Rated<'_> {
             }
             low_mass.check()?;
             context.progress(batch.end as u64, *total as u64, "responses", String::new());
-        }
+            Ok(())
+        })?;
         output.write("ratings", &rows)
     }
 
@@ -217,25 +223,53 @@ impl Sharded for Rated<'_> {
     }
 }
 
-/// The opinions about some responses, in their order, each by every criterion.
+/// The questions about some responses, in their order, each by every criterion.
+struct Asked {
+    questions: Vec<Result<Spelled, Refused>>,
+    /// Their sequences as the model takes them.
+    packed: Packed,
+}
+
+impl Asked {
+    fn new(
+        questions: &RatingQuestions<'_>,
+        reader: &SequenceReader,
+        decoder: &Decoder,
+        responses: &[Response<'_>],
+    ) -> Result<Asked> {
+        let mut asked = Vec::new();
+        for response in responses {
+            for criterion in &questions.criteria {
+                asked.push(questions.tokens(reader, response, &questions.word(response, criterion)?)?);
+            }
+        }
+        let sequences: Vec<&Sequence> = asked.iter().flatten().flat_map(|(sequences, _)| sequences).collect();
+        let packed = decoder.pack(&sequences, false, questions.stage.tokens_per_batch).map_err(lm_error)?;
+        Ok(Asked { questions: asked, packed })
+    }
+
+    fn opinions(
+        &self,
+        questions: &RatingQuestions<'_>,
+        reader: &SequenceReader,
+        decoder: &Decoder,
+    ) -> Result<Vec<Opinion>> {
+        let scores = decoder.score_packed(&self.packed).map_err(lm_error)?;
+        opinions(questions.stage, reader, decoder, &self.questions, scores)
+    }
+}
+
+/// The opinions that follow from the scores of all questions' sequences.
 fn opinions(
-    questions: &RatingQuestions<'_>,
+    stage: &Judge,
     reader: &SequenceReader,
     decoder: &Decoder,
-    responses: &[Response<'_>],
+    asked: &[Result<Spelled, Refused>],
+    scores: Vec<LogProbs>,
 ) -> Result<Vec<Opinion>> {
-    let stage = questions.stage;
-    let mut asked = Vec::new();
-    for response in responses {
-        for criterion in &questions.criteria {
-            asked.push(questions.tokens(reader, response, &questions.word(response, criterion)?)?);
-        }
-    }
-    let sequences: Vec<&Sequence> = asked.iter().flatten().flat_map(|(sequences, _)| sequences).collect();
-    let scores = decoder.score(&sequences, false, stage.tokens_per_batch).map_err(lm_error)?;
     let mut scores = scores.into_iter().map(|log_probs| log_probs.response);
     let mut opinions = Vec::new();
-    for asked in &asked {
+    for asked in asked {
         let (sequences, sorted) = match asked {
             Ok(asked) => asked,
             Err((reason, detail)) => {

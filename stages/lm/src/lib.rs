@@ -46,7 +46,7 @@ pub use model::folder::{base_of, is_gguf};
 pub use model::lora::{Lora, TARGETS};
 pub use model::rope::{QueryScale, Rope, RopeKind};
 pub use model::saving::Kept;
-pub use model::scoring::LogProbs;
+pub use model::scoring::{LogProbs, Packed};
 pub use model::usable::{Usable, check_bits, check_decoder, check_reward_model, check_sentence_encoder, in_few_bits};
 pub use models::BASE_INSIDE;
 #[cfg(feature = "cuda")]

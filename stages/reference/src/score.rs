@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use kit::rows::ReferenceRow;
 use kit::{Context, Error, Outcome, Result, ShardOutput, Sharded, complete_port};
-use lm::{Decoder, Sequence};
-use tokens::{lm_error, load_decoder};
+use lm::{Decoder, Packed, Sequence};
+use tokens::{lm_error, load_decoder, prepared_ahead};
 
 use crate::config::Reference;
 use crate::work::{Task, Unit, WorkList};
@@ -40,11 +40,15 @@ impl Sharded for Scoring<'_> {
         let Scoring { stage, context, work, decoder } = self;
         let decoder = decoder.as_ref().expect("loaded above");
         let mut rows = Vec::new();
-        for batch in work.batches(shard, stage.tokens_per_batch) {
+        let batches = work.batches(shard, stage.tokens_per_batch).into_iter().map(|batch| {
+            let scored = scored(&work.units[batch.clone()]);
+            let packed = packed(stage, decoder, &scored)?;
+            Ok((batch, scored, packed))
+        });
+        prepared_ahead(batches, |(batch, scored, packed)| {
             let end = batch.end;
             let units = &work.units[batch];
-            let scored = scored(units);
-            let log_probs = output.batch(|| log_probs(stage, decoder, &scored))?;
+            let log_probs = output.batch(|| log_probs(decoder, &scored, packed.as_ref()))?;
             rows.extend(scored.iter().zip(log_probs).map(|(scored, log_probs)| row(stage, scored, log_probs)));
             for unit in units {
                 if let Task::Refuse(reject) = &unit.task {
@@ -52,7 +56,8 @@ impl Sharded for Scoring<'_> {
                 }
             }
             context.progress(end as u64, work.units.len() as u64, "sequences", String::new());
-        }
+            Ok(())
+        })?;
         output.write("reference", &rows)
     }
 
@@ -81,13 +86,19 @@ fn scored(units: &[Unit]) -> Vec<Scored<'_>> {
     scored.collect()
 }
 
-/// The log-probs of each sequence's response and prompt.
-fn log_probs(stage: &Reference, decoder: &Decoder, scored: &[Scored<'_>]) -> Result<Vec<(f64, f64)>> {
+/// Sequences as the model takes them; none where there are none.
+fn packed(stage: &Reference, decoder: &Decoder, scored: &[Scored<'_>]) -> Result<Option<Packed>> {
     let sequences: Vec<&Sequence> = scored.iter().map(|(_, _, sequence)| *sequence).collect();
     if sequences.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let all = decoder.score(&sequences, stage.prompt_part, stage.tokens_per_batch).map_err(lm_error)?;
+    decoder.pack(&sequences, stage.prompt_part, stage.tokens_per_batch).map(Some).map_err(lm_error)
+}
+
+/// The log-probs of each sequence's response and prompt.
+fn log_probs(decoder: &Decoder, scored: &[Scored<'_>], packed: Option<&Packed>) -> Result<Vec<(f64, f64)>> {
+    let Some(packed) = packed else { return Ok(Vec::new()) };
+    let all = decoder.score_packed(packed).map_err(lm_error)?;
     let numbers = scored.iter().zip(all).map(|((prompt_id, response_id, _), log_probs)| {
         if !(log_probs.response.is_finite() && log_probs.prompt.is_finite()) {
             return Err(Error::data(format!(

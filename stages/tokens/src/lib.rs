@@ -5,6 +5,7 @@
 //! tokenise differently without a finding. It also renders sequences for people ([`rendering`]) and estimates what
 //! passes over them cost ([`cost`]). Read [`SequenceReader`] first.
 
+mod ahead;
 mod base;
 pub mod cost;
 mod error;
@@ -14,6 +15,7 @@ mod reader;
 pub mod rendering;
 mod rules;
 
+pub use ahead::prepared_ahead;
 pub use base::{Base, precision};
 pub use error::lm_error;
 pub use model::{load_decoder, load_reward_model, open_device};

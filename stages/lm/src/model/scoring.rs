@@ -1,7 +1,7 @@
 //! Log-probabilities and states of sequences.
 
 use crate::model::forest::{Forest, Part, Want, forests};
-use crate::ops::head::{HeadScores, Target};
+use crate::ops::head::{HeadScores, Pending, Target};
 use crate::ops::{head, scaled};
 use crate::{DType, Decoder, Error, Result, Sequence};
 use candle_core::Tensor;
@@ -16,6 +16,13 @@ pub struct LogProbs {
     pub prompt: f64,
 }
 
+/// Sequences laid out for a decoder: micro-batches of rows with shared prefixes once, and the tokens they predict.
+#[derive(Debug)]
+pub struct Packed {
+    forests: Vec<Forest>,
+    sequences: usize,
+}
+
 impl Decoder {
     /// The log-probabilities of sequences, in their order. Shared prefixes are computed once, at most `budget_tokens`
     /// rows at a time. The prompt part is summed where `prompt_part` asks for it.
@@ -23,13 +30,37 @@ impl Decoder {
     /// Errors: a sequence with no token before its completion, longer than the model's positions or with tokens
     /// outside the vocabulary, and log-probabilities that are not finite.
     pub fn score(&self, sequences: &[&Sequence], prompt_part: bool, budget_tokens: usize) -> Result<Vec<LogProbs>> {
+        self.score_packed(&self.pack(sequences, prompt_part, budget_tokens)?)
+    }
+
+    /// Lays sequences out to be scored, at most `budget_tokens` rows at a time. Computes nothing with the model, so that
+    /// it can be done while another batch computes.
+    ///
+    /// Errors: a sequence with no token before its completion, longer than the model's positions or with tokens
+    /// outside the vocabulary; a reward model.
+    pub fn pack(&self, sequences: &[&Sequence], prompt_part: bool, budget_tokens: usize) -> Result<Packed> {
         self.speaking()?;
-        let mut sums = vec![LogProbs::default(); sequences.len()];
-        for forest in self.forests(sequences, Want::Scores { prompt_part }, budget_tokens)? {
-            let rows = self.states_of(&forest, Some(&forest.scored_rows))?; // [R, H]
+        let forests = self.forests(sequences, Want::Scores { prompt_part }, budget_tokens)?;
+        Ok(Packed { forests, sequences: sequences.len() })
+    }
+
+    /// The log-probabilities of sequences, in the order in which they were laid out. A GPU has the next micro-batch
+    /// before it is asked for the scores of the last one.
+    ///
+    /// Errors: log-probabilities that are not finite.
+    pub fn score_packed(&self, packed: &Packed) -> Result<Vec<LogProbs>> {
+        let mut sums = vec![LogProbs::default(); packed.sequences];
+        let mut last: Option<(&Forest, Pending)> = None;
+        for forest in &packed.forests {
+            let rows = self.states_of(forest, Some(&forest.scored_rows))?; // [R, H]
             let (h, _) = self.head_input(&rows)?;
-            let scores = head::forward(&h, self.head_weight(), &targets(&forest), self.head_form())?;
-            add_scores(&forest, &scores, &mut sums)?;
+            let scores = head::begin(&h, self.head_weight(), &targets(forest), self.head_form())?;
+            if let Some((before, scores)) = last.replace((forest, scores)) {
+                add_scores(before, &scores.wait()?, &mut sums)?;
+            }
+        }
+        if let Some((forest, scores)) = last {
+            add_scores(forest, &scores.wait()?, &mut sums)?;
         }
         Ok(sums)
     }

@@ -27,6 +27,24 @@ pub(crate) struct HeadScores {
     pub lse: Vec<f64>,
 }
 
+/// Scores that a device may be computing yet.
+pub(crate) enum Pending {
+    Ready(HeadScores),
+    #[cfg(any(feature = "cuda", test))]
+    Computing(cuda::head::Scores),
+}
+
+impl Pending {
+    /// The scores, once they are there.
+    pub fn wait(self) -> Result<HeadScores> {
+        match self {
+            Pending::Ready(scores) => Ok(scores),
+            #[cfg(any(feature = "cuda", test))]
+            Pending::Computing(scores) => scores.wait(),
+        }
+    }
+}
+
 /// How logits are computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Form {
@@ -58,13 +76,19 @@ pub(crate) fn chunk_rows(vocab: usize) -> usize {
 
 /// ln p of targets, sorted by row, under softmax(h W^T): h [R, H], W [V, H].
 pub(crate) fn forward(h: &Tensor, weight: &Tensor, targets: &[Target], form: Form) -> Result<HeadScores> {
-    match kernel_for(&[h, weight]) {
+    begin(h, weight, targets, form)?.wait()
+}
+
+/// The same, without waiting for a GPU: what comes next can be prepared meanwhile.
+pub(crate) fn begin(h: &Tensor, weight: &Tensor, targets: &[Target], form: Form) -> Result<Pending> {
+    let scores = match kernel_for(&[h, weight]) {
         Kernel::F32 => forward_on_cpu::<f32>(h, weight, targets, form, None),
         Kernel::F64 => forward_on_cpu::<f64>(h, weight, targets, form, None),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda => cuda::head::forward(h, weight, targets, form.cap, None),
+        Kernel::Cuda => return cuda::head::begin(h, weight, targets, form.cap, None).map(Pending::Computing),
         Kernel::Plain => forward_plain(h, weight, targets, form.cap),
-    }
+    };
+    scores.map(Pending::Ready)
 }
 
 /// The same, and what kernels keep of all rows: [R, V] numbers. Nothing is kept of bounded logits, whose gradient needs
@@ -82,7 +106,8 @@ pub(crate) fn forward_keeping(
         #[cfg(any(feature = "cuda", test))]
         Kernel::Cuda if form.cap.is_none() => {
             let mut shares = Vec::new();
-            let scores = cuda::head::forward(h, weight, targets, None, Some(&mut shares));
+            let scores =
+                cuda::head::begin(h, weight, targets, None, Some(&mut shares)).and_then(cuda::head::Scores::wait);
             kept.extend(shares.into_iter().map(|exponentials| Kept { exponentials, largest: Vec::new() }));
             scores
         }

@@ -33,15 +33,30 @@ fn logits_of(h: &Tensor, weight: &Tensor, first: usize, count: usize, logits: &T
     multiply(states, Operand::new(weight)?.t(), Operand::new(logits)?, count, width, vocab, false)
 }
 
+/// Log-sum-exps of rows, then ln p of targets, on the device.
+pub(crate) struct Scores {
+    numbers: Tensor,
+    rows: usize,
+}
+
+impl Scores {
+    /// Copies them to the host once they are there.
+    pub fn wait(self) -> Result<HeadScores> {
+        let mut lse = self.numbers.to_vec1()?;
+        let logps = lse.split_off(self.rows);
+        Ok(HeadScores { logps, lse })
+    }
+}
+
 /// The scores of targets; where `kept` is given, it gets the probabilities of all rows, chunk by chunk, in the dtype of
 /// the states.
-pub(crate) fn forward(
+pub(crate) fn begin(
     h: &Tensor,
     weight: &Tensor,
     targets: &[Target],
     cap: Option<f64>,
     mut kept: Option<&mut Vec<Tensor>>,
-) -> Result<HeadScores> {
+) -> Result<Scores> {
     let (rows, vocab, device) = (h.dim(0)?, weight.dim(0)?, h.device());
     let chunk = chunk_rows(vocab, device);
     let (starts, tokens) = by_row(targets, rows, device)?;
@@ -72,9 +87,7 @@ pub(crate) fn forward(
             kept.push(shares);
         }
     }
-    let mut lse = scores.narrow(0, 0, rows + targets.len())?.to_vec1()?;
-    let logps = lse.split_off(rows);
-    Ok(HeadScores { logps, lse })
+    Ok(Scores { numbers: scores.narrow(0, 0, rows + targets.len())?, rows })
 }
 
 /// `kept` is what the forward kept, or nothing.
