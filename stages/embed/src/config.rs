@@ -39,8 +39,7 @@ pub struct Embed {
     /// `config_sentence_transformers.json`); an empty one leaves that out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// The precision of matrix products. BERT encoders compute in f32 alone on a GPU; those of its kin compute on the
-    /// CPU on every device.
+    /// The precision of matrix products, `f32` or `bf16`.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
     /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use kit::rows::{self, Reject};
 use kit::{Context, DistinctPrompts, Error, Outcome, Result, ShardOutput, Sharded, complete_port, shard_ranges};
 use lm::SentenceEncoder;
-use tokens::{lm_error, open_device};
+use tokens::{lm_error, open_device, prepared_ahead};
 
 use crate::config::Embed;
 
@@ -73,11 +73,7 @@ impl<'a> Embedding<'a> {
     fn load(&self) -> Result<SentenceEncoder> {
         let device = open_device(self.context, self.stage.dtype)?;
         let folder = &self.context.model("model")?.path;
-        let encoder = SentenceEncoder::load_in(folder, &device, self.stage.dtype).map_err(lm_error)?;
-        if encoder.is_on_cpu() && !matches!(device, lm::Device::Cpu) {
-            self.context.note("this encoder has no code for a GPU and computes on the CPU");
-        }
-        Ok(encoder)
+        SentenceEncoder::load_in(folder, &device, self.stage.dtype).map_err(lm_error)
     }
 }
 
@@ -98,14 +94,17 @@ impl Sharded for Embedding<'_> {
             self.encoder = Some(self.load()?);
         }
         let (start, mut rows) = (shard.start, Vec::new());
-        for texts in self.texts.all[shard].chunks(TEXTS_PER_CALL) {
+        let encoder = || self.encoder.as_ref().expect("loaded for a shard with texts");
+        let prepared = self.texts.all[shard].chunks(TEXTS_PER_CALL).map(|texts| {
+            // A prefix of the stage stands before the texts already.
+            let default = encoder().default_prompt().filter(|_| self.stage.prefix.is_none()).unwrap_or_default();
+            let whole: Vec<String> = texts.iter().map(|(_, text)| format!("{default}{text}")).collect();
+            let whole: Vec<&str> = whole.iter().map(String::as_str).collect();
+            Ok((texts, encoder().tokens(&whole).map_err(lm_error)?))
+        });
+        prepared_ahead(prepared, |(texts, tokens)| {
             let embeddings = output.batch(|| {
-                let encoder = self.encoder.as_ref().expect("loaded for a shard with texts");
-                // A prefix of the stage stands before the texts already.
-                let default = encoder.default_prompt().filter(|_| self.stage.prefix.is_none()).unwrap_or_default();
-                let whole: Vec<String> = texts.iter().map(|(_, text)| format!("{default}{text}")).collect();
-                let whole: Vec<&str> = whole.iter().map(String::as_str).collect();
-                let embeddings = encoder.encode(&whole, self.stage.tokens_per_batch).map_err(lm_error)?;
+                let embeddings = encoder().encode_tokens(&tokens, self.stage.tokens_per_batch).map_err(lm_error)?;
                 texts.iter().zip(embeddings).map(|((id, _), embedding)| unit(id, embedding)).collect::<Result<Vec<_>>>()
             })?;
             for ((id, _), embedding) in texts.iter().zip(embeddings) {
@@ -113,7 +112,8 @@ impl Sharded for Embedding<'_> {
             }
             let done = (start + rows.len()) as u64;
             self.context.progress(done, self.texts.all.len() as u64, self.unit(), String::new());
-        }
+            Ok(())
+        })?;
         output.write("embeddings", &rows)
     }
 

@@ -1,5 +1,4 @@
-//! BERT and its kin on a CPU: blocks with a norm behind each part. Other devices compute BERT by candle-transformers,
-//! which this is tested against.
+//! BERT and its kin: blocks with a norm behind each part. It is tested against candle-transformers.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,10 +6,10 @@ use std::path::Path;
 use candle_core::Tensor;
 use candle_transformers::models::bert::{Config, HiddenAct};
 
-use crate::encode::parts::{Affine, Attention, Named, Norm, activate, attended};
+use crate::encode::parts::{Affine, Attention, Named, Norm, Texts, activated, attended};
 use crate::ops::embed;
 use crate::ops::matrix::Products;
-use crate::{Error, Result};
+use crate::{DType, Device, Error, Result};
 
 // T tokens of all texts, H hidden width, A heads, F feed-forward width.
 
@@ -58,7 +57,7 @@ impl Kin {
     }
 }
 
-/// An encoder without its pooler, with weights and states in f32.
+/// An encoder without its pooler.
 pub(crate) struct Bert {
     heads: usize,
     eps: f64,
@@ -70,7 +69,7 @@ pub(crate) struct Bert {
     /// [P, H], to which the embedding of the only token type used here is added.
     positions: Tensor,
     /// Bias of attention by head and distance, and the number of distances to one side.
-    by_distance: Option<(Vec<f32>, usize)>,
+    by_distance: Option<(Tensor, usize)>,
     norm: Norm,
     layers: Vec<Layer>,
     /// Of the linear layers.
@@ -98,13 +97,13 @@ impl Bert {
         config: &Config,
         tensors: HashMap<String, Tensor>,
         file: &Path,
-        products: Products,
+        (device, dtype, products): (&Device, DType, Products),
     ) -> Result<Bert> {
         let (hidden, inner, heads) = (config.hidden_size, config.intermediate_size, config.num_attention_heads);
         if heads == 0 || hidden % heads != 0 {
             return Err(Error::file(file, format!("{heads} heads do not divide a width of {hidden}")));
         }
-        let named = Named { tensors, file, prefix: kin.prefix() };
+        let named = Named { tensors, file, prefix: kin.prefix(), device, dtype };
         let table =
             |name: &str, rows: usize| named.get(&[format!("embeddings.{name}_embeddings.weight")], &[rows, hidden]);
         let mut positions = table("position", config.max_position_embeddings)?;
@@ -141,7 +140,8 @@ impl Bert {
             Kin::Mpnet => {
                 let bias = named.get(&["encoder.relative_attention_bias.weight".to_owned()], &[BUCKETS, heads])?;
                 let distances = config.max_position_embeddings;
-                Some((by_distance(&bias.to_vec2::<f32>()?, heads, distances), distances))
+                let bias = by_distance(&bias.to_vec2::<f32>()?, heads, distances);
+                Some((Tensor::from_vec(bias, (heads, 2 * distances - 1), device)?, distances))
             }
             _ => None,
         };
@@ -151,8 +151,8 @@ impl Bert {
             eps: config.layer_norm_eps,
             act: config.hidden_act,
             padding: (kin != Kin::Bert).then_some(padding),
-            words: table("word", config.vocab_size)?,
-            positions,
+            words: named.placed(&table("word", config.vocab_size)?)?,
+            positions: named.placed(&positions)?,
             by_distance,
             norm: named.norm("embeddings.LayerNorm", hidden)?,
             layers,
@@ -177,14 +177,14 @@ impl Bert {
         let depths: Vec<u32> = texts.iter().flat_map(|ids| depths(ids, self.padding)).collect();
         let mut x = (embed::forward(&self.words, &ids)? + embed::forward(&self.positions, &depths)?)?;
         self.norm.apply(&x, self.eps)?;
-        let by_distance = self.by_distance.as_ref().map(|(bias, distances)| (&bias[..], *distances));
+        let by_distance = self.by_distance.as_ref().map(|(bias, distances)| (bias, *distances));
+        let texts = &Texts::new(texts, &x)?;
         let rules = Attention { by_distance, ..Attention::default() };
         for layer in &self.layers {
             let qkv = layer.qkv.forward(&x, None, self.products)?;
             x = layer.output.forward(&attended(&qkv, texts, self.heads, rules)?, Some(&x), self.products)?;
             layer.attention_norm.apply(&x, self.eps)?;
-            let inner = layer.up.forward(&x, None, self.products)?;
-            activate(&inner, self.act)?;
+            let inner = activated(layer.up.forward(&x, None, self.products)?, self.act)?;
             x = layer.down.forward(&inner, Some(&x), self.products)?;
             layer.norm.apply(&x, self.eps)?;
         }
@@ -232,12 +232,11 @@ fn bucket(distance: isize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Device;
     use candle_nn::VarBuilder;
     use candle_transformers::models::bert::BertModel;
 
     fn bert(config: &Config, tensors: HashMap<String, Tensor>, products: Products) -> Result<Bert> {
-        Bert::new(Kin::Bert, config, tensors, Path::new("here"), products)
+        Bert::new(Kin::Bert, config, tensors, Path::new("here"), (&Device::Cpu, DType::F32, products))
     }
 
     fn random(name: &str, shape: &[usize]) -> Tensor {
@@ -285,7 +284,7 @@ mod tests {
                 add(format!("{name}.weight"), &shape);
                 add(format!("{name}.bias"), &shape[..1]);
             }
-            let builder = VarBuilder::from_tensors(tensors.clone(), crate::DType::F32, &Device::Cpu);
+            let builder = VarBuilder::from_tensors(tensors.clone(), DType::F32, &Device::Cpu);
             let candle = BertModel::load(builder, &config).unwrap();
             let rounded = bert(&config, tensors.clone(), Products::Rounded).unwrap();
             let exact = bert(&config, tensors, Products::Exact).unwrap();

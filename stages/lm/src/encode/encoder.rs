@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use candle_nn::VarBuilder;
-use candle_transformers::models::bert::BertModel;
 use rayon::prelude::*;
 use serde_json::Value as Json;
 use tokenizers::normalizers::{Lowercase, Sequence as NormalizerSequence};
@@ -38,19 +36,11 @@ pub struct SentenceEncoder {
     pooling: Vec<Pooling>,
     max_tokens: usize,
     default_prompt: Option<String>,
-    on_cpu: bool,
 }
 
 enum Model {
-    /// On the CPU, as the next one; those of BERT's kin that are not BERT whatever the device is.
     Bert(Box<Bert>),
     Modern(Box<ModernBert>),
-    /// On other devices, in padded batches.
-    PaddedBert {
-        model: Box<BertModel>,
-        device: Device,
-        pad: u32,
-    },
     Decoder(Box<Decoder>),
 }
 
@@ -66,8 +56,7 @@ impl SentenceEncoder {
     /// Reads a folder, to compute in a precision.
     ///
     /// # Errors
-    /// Names the file: missing, damaged, of an architecture or with a module that is not computed here. BERT on a GPU
-    /// is computed in f32 alone.
+    /// Names the file: missing, damaged, of an architecture or with a module that is not computed here.
     pub fn load_in(folder: &Path, device: &Device, dtype: Dtype) -> Result<SentenceEncoder> {
         let layout = Layout::read(folder)?;
         let config_file = model_part(&layout.transformer)?.join("config.json");
@@ -76,7 +65,7 @@ impl SentenceEncoder {
         let described = (&config, &*config_file);
         let (model, positions) = match (kind.and_then(Kin::named), kind) {
             (Some(kin), _) => load_bert(kin, &layout.transformer, described, device, dtype)?,
-            (None, Some("modernbert")) => load_modern(&layout.transformer, described, dtype)?,
+            (None, Some("modernbert")) => load_modern(&layout.transformer, described, device, dtype)?,
             (None, kind) if families::named(kind).is_ok() => {
                 let decoder = load_body(&layout.transformer, device, dtype)?;
                 let positions = decoder.max_positions();
@@ -98,21 +87,24 @@ impl SentenceEncoder {
             let what = format!("texts cannot be cut to {max_tokens} tokens: {error}");
             Error::file(layout.transformer.join("tokenizer.json"), what)
         })?;
-        let on_cpu = match &model {
-            Model::Bert(_) | Model::Modern(_) => true,
-            Model::PaddedBert { .. } => false,
-            Model::Decoder(_) => matches!(device, Device::Cpu),
-        };
         let default_prompt = layout.default_prompt;
-        Ok(SentenceEncoder { model, tokenizer, pooling: layout.pooling, max_tokens, default_prompt, on_cpu })
+        Ok(SentenceEncoder { model, tokenizer, pooling: layout.pooling, max_tokens, default_prompt })
     }
 
-    /// One vector per text, in the order of the texts. At most `budget_tokens` tokens go through the model at a time,
-    /// padding included where there is any; a single text may be longer.
+    /// One vector per text, in the order of the texts. At most `budget_tokens` tokens go through the model at a time; a
+    /// single text may be longer.
     ///
     /// # Errors
     /// A text without any token (only a decoder can give none), or numbers that are not finite.
     pub fn encode(&self, texts: &[&str], budget_tokens: usize) -> Result<Vec<Vec<f32>>> {
+        self.encode_tokens(&self.tokens(texts)?, budget_tokens)
+    }
+
+    /// The tokens of each text, special tokens included, cut to those that fit the model.
+    ///
+    /// # Errors
+    /// A text without any token (only a decoder can give none).
+    pub fn tokens(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
         let tokens = |(index, text): (usize, &&str)| {
             let encoding = self.tokenizer.encode_fast(*text, true);
             let encoding = encoding.map_err(|error| Error::input(format!("tokenising text {index}: {error}")))?;
@@ -122,11 +114,17 @@ impl SentenceEncoder {
             Ok(encoding.get_ids().to_vec())
         };
         let ids: Vec<Result<Vec<u32>>> = texts.par_iter().enumerate().map(tokens).collect();
-        let ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
+        ids.into_iter().collect()
+    }
+
+    /// As [`encode`](SentenceEncoder::encode), given the tokens of the texts.
+    ///
+    /// # Errors
+    /// Numbers that are not finite.
+    pub fn encode_tokens(&self, ids: &[Vec<u32>], budget_tokens: usize) -> Result<Vec<Vec<f32>>> {
         let embeddings = match &self.model {
-            Model::Bert(bert) => self.encode_packed(|texts| bert.states(texts), &ids, budget_tokens)?,
-            Model::Modern(bert) => self.encode_packed(|texts| bert.states(texts), &ids, budget_tokens)?,
-            Model::PaddedBert { model, device, pad } => self.encode_padded(model, device, *pad, &ids, budget_tokens)?,
+            Model::Bert(bert) => self.encode_packed(|texts| bert.states(texts), ids, budget_tokens)?,
+            Model::Modern(bert) => self.encode_packed(|texts| bert.states(texts), ids, budget_tokens)?,
             Model::Decoder(decoder) => {
                 let ids = ids.iter().map(Vec::as_slice).collect::<Vec<_>>();
                 self.encode_decoder(decoder, &ids, budget_tokens)?
@@ -148,11 +146,6 @@ impl SentenceEncoder {
         self.default_prompt.as_deref()
     }
 
-    /// True where it computes on the CPU, whatever the device it was loaded for.
-    pub fn is_on_cpu(&self) -> bool {
-        self.on_cpu
-    }
-
     /// Texts are cut to this many tokens, special tokens included.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
@@ -172,48 +165,11 @@ impl SentenceEncoder {
             let texts: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
             let states = states(&texts)?;
             let width = states.dim(1)?;
-            let states = states.flatten_all()?.to_vec1::<f32>()?;
+            let states = states.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
             let mut first = 0;
             for ids in texts {
                 embeddings.push(pooling::embed(&self.pooling, &states[first * width..][..ids.len() * width], width));
                 first += ids.len();
-            }
-        }
-        Ok(embeddings)
-    }
-
-    /// Texts of similar length go together, longest first; the mask keeps padding out.
-    fn encode_padded(
-        &self,
-        model: &BertModel,
-        device: &Device,
-        pad: u32,
-        ids: &[Vec<u32>],
-        budget_tokens: usize,
-    ) -> Result<Vec<Vec<f32>>> {
-        let mut order = (0..ids.len()).collect::<Vec<_>>();
-        order.sort_by_key(|index| std::cmp::Reverse(ids[*index].len()));
-        let mut embeddings = vec![Vec::new(); ids.len()];
-        let mut rest = order.as_slice();
-        while let Some(first) = rest.first() {
-            let longest = ids[*first].len();
-            let (batch, after) = rest.split_at((budget_tokens / longest).clamp(1, rest.len()));
-            rest = after;
-            let shape = (batch.len(), longest); // [B, T]
-            let mut tokens = vec![pad; batch.len() * longest];
-            let mut mask = vec![0u32; batch.len() * longest];
-            for (row, index) in batch.iter().enumerate() {
-                tokens[row * longest..][..ids[*index].len()].copy_from_slice(&ids[*index]);
-                mask[row * longest..][..ids[*index].len()].fill(1);
-            }
-            let tokens = Tensor::from_vec(tokens, shape, device)?;
-            let mask = Tensor::from_vec(mask, shape, device)?;
-            let states = model.forward(&tokens, &tokens.zeros_like()?, Some(&mask))?; // [B, T, H]
-            let width = states.dim(2)?;
-            let states = states.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            for (row, index) in batch.iter().enumerate() {
-                let states = &states[row * longest * width..][..ids[*index].len() * width];
-                embeddings[*index] = pooling::embed(&self.pooling, states, width);
             }
         }
         Ok(embeddings)
@@ -412,27 +368,33 @@ fn load_bert(
     let bert = bert_config(config, file)?;
     let positions = kin.positions(&bert);
     let (weights, tensors) = tensors_of(folder)?;
-    if matches!(device, Device::Cpu) || kin != Kin::Bert {
-        let model = Bert::new(kin, &bert, tensors, &weights, products(dtype))?;
-        return Ok((Model::Bert(Box::new(model)), positions));
+    fits(bert.hidden_size, bert.num_attention_heads, (device, dtype), file)?;
+    let model = Bert::new(kin, &bert, tensors, &weights, computing(device, dtype))?;
+    Ok((Model::Bert(Box::new(model)), positions))
+}
+
+/// Refuses heads that a GPU has no kernel for.
+fn fits(hidden: usize, heads: usize, (device, dtype): (&Device, Dtype), file: &Path) -> Result<()> {
+    #[cfg(any(feature = "cuda", test))]
+    if !matches!(device, Device::Cpu) {
+        let width = hidden / heads.max(1);
+        if !crate::ops::cuda::encode::fits(width, computing(device, dtype).1) {
+            let text = format!("heads of {width} columns are not computed on a GPU in {}; use `cpu`", dtype.name());
+            return Err(Error::file(file, text));
+        }
     }
-    if dtype == Dtype::Bf16 {
-        return Err(Error::file(file, "BERT encoders compute in f32 on a GPU; leave `dtype: bf16` out"));
-    }
-    let on_device = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_device(device)?));
-    let tensors = tensors.into_iter().map(on_device).collect::<Result<HashMap<_, _>>>()?;
-    let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
-    let model = BertModel::load(builder, &bert).map_err(Error::at(&weights))?;
-    let pad = u32::try_from(bert.pad_token_id).map_err(Error::at(file))?;
-    Ok((Model::PaddedBert { model: Box::new(model), device: device.clone(), pad }, positions))
+    #[cfg(not(any(feature = "cuda", test)))]
+    let _ = (hidden, heads, device, dtype, file);
+    Ok(())
 }
 
 /// A ModernBERT model, and its number of positions.
-fn load_modern(folder: &Path, (config, file): (&Json, &Path), dtype: Dtype) -> Result<(Model, usize)> {
+fn load_modern(folder: &Path, (config, file): (&Json, &Path), device: &Device, dtype: Dtype) -> Result<(Model, usize)> {
     let form = ModernForm::read(config, file)?;
     let positions = form.positions;
     let (weights, tensors) = tensors_of(folder)?;
-    let model = ModernBert::new(form, tensors, &weights, products(dtype))?;
+    fits(form.hidden, form.heads, (device, dtype), file)?;
+    let model = ModernBert::new(form, tensors, &weights, computing(device, dtype))?;
     Ok((Model::Modern(Box::new(model)), positions))
 }
 
@@ -443,6 +405,32 @@ fn tensors_of(folder: &Path) -> Result<(PathBuf, HashMap<String, Tensor>)> {
     Ok((weights, tensors))
 }
 
-fn products(dtype: Dtype) -> Products {
-    if dtype == Dtype::Bf16 { Products::Rounded } else { Products::Exact }
+/// Where an encoder computes and in which precision: a CPU keeps f32 and rounds where it multiplies.
+fn computing(device: &Device, dtype: Dtype) -> (&Device, DType, Products) {
+    match (dtype, device) {
+        (Dtype::F32, _) => (device, DType::F32, Products::Exact),
+        (Dtype::Bf16, Device::Cpu) => (device, DType::F32, Products::Rounded),
+        (Dtype::Bf16, _) => (device, DType::BF16, Products::Exact),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::cuda::emulator::emulated;
+
+    /// The whole of an encoder by the kernels of a GPU.
+    #[test]
+    fn encoders_on_a_gpu_are_those_of_the_cpu() {
+        let fixtures = harness::root().join("stages/lm/tests/fixtures");
+        let long = "Write a short poem about rain on a tin roof. ".repeat(3);
+        for name in ["bert", "encoders/xlm-roberta", "encoders/mpnet", "encoders/modernbert"] {
+            let encoder = SentenceEncoder::load(&fixtures.join(name), &Device::Cpu).unwrap();
+            let encode = || encoder.encode(&["Hello", &long, "The café opens at nine."], 100).unwrap();
+            let Some(there) = emulated(encode) else { return };
+            for (got, want) in there.iter().flatten().zip(encode().iter().flatten()) {
+                assert!((got - want).abs() < 1e-4, "{name}: {got}, {want} on the CPU");
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! ModernBERT on a CPU: blocks with a norm before each part, rotary positions, most blocks seeing near tokens alone.
+//! ModernBERT: blocks with a norm before each part, rotary positions, most blocks seeing near tokens alone.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,20 +8,22 @@ use candle_transformers::models::bert::HiddenAct;
 use rayon::prelude::*;
 use serde_json::Value as Json;
 
-use crate::encode::parts::{Affine, Attention, Named, Norm, activate, attended};
+use crate::encode::parts::{Affine, Attention, Named, Norm, Texts, attended, gated};
+use crate::ops::attention::Shape;
 use crate::ops::embed;
 use crate::ops::matrix::Products;
-use crate::ops::{change, rows_per_task};
-use crate::{DType, Error, Result};
+use crate::ops::rope::{self, RopeTable};
+use crate::ops::{Kernel, change, kernel_for, rows_per_task};
+use crate::{DType, Device, Error, Result};
 
 // T tokens of all texts, H hidden width, A heads, F feed-forward width.
 
 /// The form of a ModernBERT encoder, from its `config.json`.
 pub(crate) struct ModernForm {
     vocabulary: usize,
-    hidden: usize,
+    pub hidden: usize,
     inner: usize,
-    heads: usize,
+    pub heads: usize,
     eps: f64,
     act: HiddenAct,
     /// The longest text, tokens.
@@ -110,8 +112,8 @@ pub(crate) struct ModernBert {
     norm: Norm,
     layers: Vec<Layer>,
     last_norm: Norm,
-    /// cos | sin [P, D] of each base, D the width of a head.
-    rotations: [Vec<f32>; 2],
+    /// Of each base.
+    rotations: [Rotation; 2],
     products: Products,
 }
 
@@ -136,14 +138,14 @@ impl ModernBert {
         form: ModernForm,
         tensors: HashMap<String, Tensor>,
         file: &Path,
-        products: Products,
+        (device, dtype, products): (&Device, DType, Products),
     ) -> Result<ModernBert> {
-        let named = Named { tensors, file, prefix: "model." };
+        let named = Named { tensors, file, prefix: "model.", device, dtype };
         let (hidden, inner) = (form.hidden, form.inner);
         let affine = |name: &str, outputs: usize, inputs: usize, bias: bool| {
             let of = |part: &str, shape: &[usize]| named.get(&[format!("{name}.{part}")], shape);
-            let bias = if bias { Some(of("bias", &[outputs])?) } else { None };
-            Ok::<_, Error>(Affine { weight: of("weight", &[outputs, inputs])?, bias })
+            let bias = if bias { Some(named.placed(&of("bias", &[outputs])?)?) } else { None };
+            Ok::<_, Error>(Affine { weight: named.placed(&of("weight", &[outputs, inputs])?)?, bias })
         };
         let norm = |name: &str| {
             let weight = named.get(&[format!("{name}.weight")], &[hidden])?;
@@ -151,7 +153,7 @@ impl ModernBert {
                 true => named.get(&[format!("{name}.bias")], &[hidden])?,
                 false => weight.zeros_like()?,
             };
-            Ok::<_, Error>(Norm { weight, bias })
+            named.norm_of(&weight, &bias)
         };
         let mut layers = Vec::with_capacity(form.near.len());
         for index in 0..form.near.len() {
@@ -166,13 +168,13 @@ impl ModernBert {
             });
         }
         let words = named.get(&["embeddings.tok_embeddings.weight".to_owned()], &[form.vocabulary, hidden])?;
-        let rotations = form.theta.map(|theta| rotation(form.positions, hidden / form.heads, theta));
+        let [far, near] = form.theta.map(|theta| Rotation::new(form.positions, hidden / form.heads, theta, device));
         Ok(ModernBert {
             norm: norm("embeddings.norm")?,
             last_norm: norm("final_norm")?,
-            words,
+            words: named.placed(&words)?,
             layers,
-            rotations,
+            rotations: [far?, near?],
             products,
             form,
         })
@@ -192,9 +194,10 @@ impl ModernBert {
             let text = format!("token id {id} is outside the encoder's vocabulary of {}", form.vocabulary);
             return Err(Error::input(text));
         }
-        let depths: Vec<usize> = texts.iter().flat_map(|ids| 0..ids.len()).collect();
+        let depths: Vec<u32> = texts.iter().flat_map(|ids| 0..ids.len() as u32).collect();
         let mut x = embed::forward(&self.words, &ids)?;
         self.norm.apply(&x, form.eps)?;
+        let texts = &Texts::new(texts, &x)?;
         for (layer, near) in self.layers.iter().zip(&form.near) {
             let normed = |norm: &Norm| -> Result<Tensor> {
                 let h = x.copy()?;
@@ -203,19 +206,45 @@ impl ModernBert {
             };
             let h = layer.attention_norm.as_ref().map_or_else(|| Ok(x.clone()), normed)?;
             let qkv = layer.qkv.forward(&h, None, self.products)?;
-            rotate(&qkv, &depths, form.heads, &self.rotations[usize::from(*near)])?;
+            let qkv = self.rotations[usize::from(*near)].turned(qkv, &depths, form.heads)?;
             let rules = Attention { reach: near.then_some(form.reach), ..Attention::default() };
             x = layer.output.forward(&attended(&qkv, texts, form.heads, rules)?, Some(&x), self.products)?;
             let h = x.copy()?;
             layer.norm.apply(&h, form.eps)?;
             let both = layer.up.forward(&h, None, self.products)?;
-            let half = |from: usize| both.narrow(D::Minus1, from, form.inner)?.contiguous();
-            let active = half(0)?.copy()?;
-            activate(&active, form.act)?;
-            x = layer.down.forward(&(active * half(form.inner)?)?, Some(&x), self.products)?;
+            x = layer.down.forward(&gated(&both, form.act)?, Some(&x), self.products)?;
         }
         self.last_norm.apply(&x, form.eps)?;
         Ok(x)
+    }
+}
+
+/// The turns of queries and keys by their positions.
+struct Rotation {
+    /// cos | sin [P, D], D the width of a head.
+    rows: Vec<f32>,
+    /// The same as GPUs take it.
+    table: RopeTable,
+}
+
+impl Rotation {
+    fn new(positions: usize, head_dim: usize, theta: f64, device: &Device) -> Result<Rotation> {
+        let rows = rotation(positions, head_dim, theta);
+        let all = Tensor::from_slice(&rows, (positions, head_dim), &Device::Cpu)?;
+        let half = |from: usize| all.narrow(1, from, head_dim / 2)?.contiguous()?.to_device(device);
+        let table = RopeTable { cos: half(0)?, sin: half(head_dim / 2)? };
+        Ok(Rotation { rows, table })
+    }
+
+    /// Queries and keys of q | k | v [T, 3 H] turned to their positions; takes it to change it.
+    fn turned(&self, qkv: Tensor, depths: &[u32], heads: usize) -> Result<Tensor> {
+        if kernel_for(&[&qkv]) == Kernel::F32 {
+            rotate(&qkv, depths, heads, &self.rows)?;
+            return Ok(qkv);
+        }
+        let head_dim = qkv.dim(D::Minus1)? / 3 / heads;
+        let shape = Shape { heads, kv_heads: heads, head_dim, window: None, scale: 1.0, cap: None };
+        rope::forward(qkv, &shape, None, &self.table, depths)
     }
 }
 
@@ -232,7 +261,7 @@ fn rotation(positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
 }
 
 /// Turns the queries and keys of q | k | v [T, 3 H] by their positions, in place: the pairs of a head are its halves.
-fn rotate(qkv: &Tensor, depths: &[usize], heads: usize, rotation: &[f32]) -> Result<()> {
+fn rotate(qkv: &Tensor, depths: &[u32], heads: usize, rotation: &[f32]) -> Result<()> {
     let stride = qkv.dim(D::Minus1)?;
     let (width, head_dim) = (stride / 3, stride / 3 / heads);
     let half = head_dim / 2;
@@ -241,7 +270,7 @@ fn rotate(qkv: &Tensor, depths: &[usize], heads: usize, rotation: &[f32]) -> Res
         let chunk = rows_per_task(stride);
         rows.par_chunks_mut(chunk * stride).zip(depths.par_chunks(chunk)).for_each(|(rows, depths)| {
             for (row, depth) in rows.chunks_exact_mut(stride).zip(depths) {
-                let (cos, sin) = rotation[depth * head_dim..][..head_dim].split_at(half);
+                let (cos, sin) = rotation[*depth as usize * head_dim..][..head_dim].split_at(half);
                 for head in row[..2 * width].chunks_exact_mut(head_dim) {
                     let (first, second) = head.split_at_mut(half);
                     for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {

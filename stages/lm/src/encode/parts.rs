@@ -1,4 +1,4 @@
-//! Parts of encoders on a CPU: texts stand one after the other without padding, and every step is parallel over rows.
+//! Parts of encoders: texts stand one after the other without padding. On a CPU every step is parallel over rows.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,8 +11,10 @@ use crate::ops::attention::{Rows, softmax_row};
 use crate::ops::linear;
 use crate::ops::matrix::{By, Into, Matrix, MatrixMut, Products, multiply};
 use crate::ops::real::{Real, vectorised};
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::{Kernel, cuda, kernel_for};
 use crate::ops::{change, rows_per_task, tensor, view};
-use crate::{DType, Error, Result};
+use crate::{DType, Device, Error, Result};
 
 // T tokens of all texts, H hidden width.
 
@@ -33,6 +35,9 @@ pub(crate) struct Named<'a> {
     pub tensors: HashMap<String, Tensor>,
     pub file: &'a Path,
     pub prefix: &'static str,
+    /// Where matrices and tables go, and in which dtype; norms stay in f32.
+    pub device: &'a Device,
+    pub dtype: DType,
 }
 
 impl Named<'_> {
@@ -53,16 +58,27 @@ impl Named<'_> {
         Ok(tensor.to_dtype(DType::F32)?.contiguous()?)
     }
 
+    /// A tensor where it is computed with.
+    pub fn placed(&self, tensor: &Tensor) -> Result<Tensor> {
+        Ok(tensor.to_device(self.device)?.to_dtype(self.dtype)?)
+    }
+
     /// A linear layer with a bias.
     pub fn affine(&self, name: &str, outputs: usize, inputs: usize) -> Result<Affine> {
         let of = |kind: &str, shape: &[usize]| self.get(&[format!("{name}.{kind}")], shape);
-        Ok(Affine { weight: of("weight", &[outputs, inputs])?, bias: Some(of("bias", &[outputs])?) })
+        let (weight, bias) = (of("weight", &[outputs, inputs])?, of("bias", &[outputs])?);
+        Ok(Affine { weight: self.placed(&weight)?, bias: Some(self.placed(&bias)?) })
     }
 
     /// A norm; older files say gamma and beta.
     pub fn norm(&self, name: &str, width: usize) -> Result<Norm> {
         let of = |new: &str, old: &str| self.get(&[format!("{name}.{new}"), format!("{name}.{old}")], &[width]);
-        Ok(Norm { weight: of("weight", "gamma")?, bias: of("bias", "beta")? })
+        self.norm_of(&of("weight", "gamma")?, &of("bias", "beta")?)
+    }
+
+    /// A norm of these numbers.
+    pub fn norm_of(&self, weight: &Tensor, bias: &Tensor) -> Result<Norm> {
+        Ok(Norm { weight: weight.to_device(self.device)?, bias: bias.to_device(self.device)? })
     }
 }
 
@@ -76,6 +92,10 @@ impl Affine {
 impl Norm {
     /// Changes rows in place: to mean 0 and variance 1, times the weight, plus the bias.
     pub fn apply(&self, x: &Tensor, eps: f64) -> Result<()> {
+        #[cfg(any(feature = "cuda", test))]
+        if kernel_for(&[x]) == Kernel::Cuda {
+            return cuda::encode::layer_norm(x, &self.weight, &self.bias, eps);
+        }
         let width = x.dim(1)?;
         let (weight, bias) = (view::<f32>(&self.weight)?, view::<f32>(&self.bias)?);
         change::<f32>(x, |x| {
@@ -118,11 +138,39 @@ vectorised! {
     }
 }
 
+/// Texts of an encoder's call, one after the other.
+pub(crate) struct Texts<'a> {
+    ids: &'a [&'a [u32]],
+    #[cfg(any(feature = "cuda", test))]
+    there: Option<cuda::encode::Texts>,
+}
+
+impl<'a> Texts<'a> {
+    /// Of an encoder whose states are like a tensor.
+    pub fn new(ids: &'a [&'a [u32]], like: &Tensor) -> Result<Texts<'a>> {
+        #[cfg(any(feature = "cuda", test))]
+        let there = match kernel_for(&[like]) {
+            Kernel::Cuda => {
+                let lengths: Vec<usize> = ids.iter().map(|ids| ids.len()).collect();
+                Some(cuda::encode::Texts::new(&lengths, like.device())?)
+            }
+            _ => None,
+        };
+        #[cfg(not(any(feature = "cuda", test)))]
+        let _ = like;
+        Ok(Texts {
+            ids,
+            #[cfg(any(feature = "cuda", test))]
+            there,
+        })
+    }
+}
+
 /// Rules of attention beside the products of queries and keys.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Attention<'a> {
     /// Added to scaled scores: for each head, by the distance from a query to a key, from -(n - 1) to n - 1; and n.
-    pub by_distance: Option<(&'a [f32], usize)>,
+    pub by_distance: Option<(&'a Tensor, usize)>,
     /// The largest distance from a token to one that it sees.
     pub reach: Option<usize>,
 }
@@ -131,13 +179,19 @@ pub(crate) struct Attention<'a> {
 const QUERIES: usize = 512;
 
 /// Attention of every token to the tokens of its text: [T, H] of q | k | v [T, 3 H].
-pub(crate) fn attended(qkv: &Tensor, texts: &[&[u32]], heads: usize, rules: Attention<'_>) -> Result<Tensor> {
+pub(crate) fn attended(qkv: &Tensor, texts: &Texts<'_>, heads: usize, rules: Attention<'_>) -> Result<Tensor> {
+    #[cfg(any(feature = "cuda", test))]
+    if let Some(there) = &texts.there {
+        return cuda::encode::attended(qkv, there, heads, rules.by_distance, rules.reach);
+    }
     let (rows, stride) = qkv.dims2()?;
+    let by_distance = rules.by_distance.map(|(bias, distances)| Ok::<_, Error>((view::<f32>(bias)?, distances)));
+    let by_distance = by_distance.transpose()?;
     let width = stride / 3;
     let (head_dim, qkv) = (width / heads, view::<f32>(qkv)?);
     let mut out = vec![0_f32; rows * width];
-    let (mut rest, mut first, mut work) = (&mut out[..], 0, Vec::with_capacity(texts.len()));
-    for ids in texts {
+    let (mut rest, mut first, mut work) = (&mut out[..], 0, Vec::with_capacity(texts.ids.len()));
+    for ids in texts.ids {
         let (own, after) = rest.split_at_mut(ids.len() * width);
         for (block, own) in own.chunks_mut(QUERIES * width).enumerate() {
             work.push((first, ids.len(), block * QUERIES, own));
@@ -158,7 +212,7 @@ pub(crate) fn attended(qkv: &Tensor, texts: &[&[u32]], heads: usize, rules: Atte
             multiply(of(0, query, queries), of(1, from, keys).t(), into, Into::Fresh, By::One);
             for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
                 let at = query + row;
-                if let Some((bias, distances)) = rules.by_distance {
+                if let Some((bias, distances)) = &by_distance {
                     let zero = head * (2 * distances - 1) + distances - 1;
                     let bias = &bias[zero + from - at..][..keys];
                     scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias / scale);
@@ -176,15 +230,40 @@ pub(crate) fn attended(qkv: &Tensor, texts: &[&[u32]], heads: usize, rules: Atte
     tensor(out, (rows, width))
 }
 
-/// Applies the activation to all numbers, in place.
-pub(crate) fn activate(x: &Tensor, act: HiddenAct) -> Result<()> {
-    change::<f32>(x, |x| {
+/// The activation of all numbers; takes x to change it.
+pub(crate) fn activated(x: Tensor, act: HiddenAct) -> Result<Tensor> {
+    #[cfg(any(feature = "cuda", test))]
+    if kernel_for(&[&x]) == Kernel::Cuda {
+        return cuda::encode::activate(&x, of_kernels(act), false);
+    }
+    change::<f32>(&x, |x| {
         x.par_chunks_mut(rows_per_task(1)).for_each(|x| match act {
             HiddenAct::Gelu => gelu(x),
             HiddenAct::GeluApproximate => gelu_by_tanh(x),
             HiddenAct::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
         });
-    })
+    })?;
+    Ok(x)
+}
+
+/// The activation of the first half of the columns times the other half: [T, F] of [T, 2 F].
+pub(crate) fn gated(both: &Tensor, act: HiddenAct) -> Result<Tensor> {
+    #[cfg(any(feature = "cuda", test))]
+    if kernel_for(&[both]) == Kernel::Cuda {
+        return cuda::encode::activate(both, of_kernels(act), true);
+    }
+    let inner = both.dim(1)? / 2;
+    let half = |from: usize| both.narrow(1, from, inner)?.contiguous();
+    Ok((activated(half(0)?.copy()?, act)? * half(inner)?)?)
+}
+
+#[cfg(any(feature = "cuda", test))]
+fn of_kernels(act: HiddenAct) -> cuda::encode::Act {
+    match act {
+        HiddenAct::Gelu => cuda::encode::Act::Gelu,
+        HiddenAct::GeluApproximate => cuda::encode::Act::GeluTanh,
+        HiddenAct::Relu => cuda::encode::Act::Relu,
+    }
 }
 
 vectorised! {
@@ -209,6 +288,48 @@ vectorised! {
         for x in row.iter_mut() {
             let inner = of(2.0 * 0.797_884_560_802_865_4) * (*x + of(0.044_715) * *x * *x * *x);
             *x /= T::one() + (T::zero() - inner).exp();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::cuda::tests::{agrees, numbers};
+
+    /// Texts of one token and of several tiles; heads that a kernel fits and ones that it pads; near tokens alone, and
+    /// a bias by distance.
+    #[test]
+    fn attention_on_a_gpu_is_that_of_the_cpu() {
+        let lengths = [1, 70, 150, 64];
+        let rows: usize = lengths.iter().sum();
+        let owned = lengths.map(|length| vec![0; length]);
+        let ids: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
+        for (heads, head_dim, reach, biased) in
+            [(2, 32, None, false), (1, 8, Some(4), false), (2, 24, None, true), (1, 64, Some(64), true)]
+        {
+            let bias = numbers(3, &[heads, 2 * 150 - 1]);
+            agrees(0.03, &[numbers(1, &[rows, 3 * heads * head_dim]), bias], |t| {
+                let bias = t[1].to_dtype(DType::F32)?;
+                let rules = Attention { by_distance: biased.then_some((&bias, 150)), reach };
+                Ok(vec![attended(&t[0], &Texts::new(&ids, &t[0])?, heads, rules)?])
+            });
+        }
+    }
+
+    #[test]
+    fn norms_and_activations_on_a_gpu_are_those_of_the_cpu() {
+        for (rows, width) in [(1, 3), (5, 19), (3, 1032)] {
+            agrees(0.02, &[numbers(1, &[rows, 2 * width]), numbers(2, &[2 * width]), numbers(3, &[2 * width])], |t| {
+                let norm = Norm { weight: t[1].to_dtype(DType::F32)?, bias: t[2].to_dtype(DType::F32)? };
+                let normed = t[0].copy()?;
+                norm.apply(&normed, 1e-5)?;
+                let mut all = vec![normed];
+                for act in [HiddenAct::Gelu, HiddenAct::GeluApproximate, HiddenAct::Relu] {
+                    all.extend([activated(t[0].copy()?, act)?, gated(&t[0], act)?]);
+                }
+                Ok(all)
+            });
         }
     }
 }

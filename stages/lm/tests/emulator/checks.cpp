@@ -97,6 +97,24 @@ static void attend(unsigned heads, unsigned kv_heads, unsigned width, unsigned w
       {qkv, g, lse, delta, d_qkv, flat, starts, readers, heads, kv_heads, width, window, 0.125f, cap});
 }
 
+// Two texts, the first of which is one token.
+template <typename T> static void encode(unsigned heads, unsigned width, unsigned reach, bool biased) {
+  const unsigned length = 100, rows = length + 1, distances = length, all = heads * width, inner = 72;
+  std::vector<unsigned> tiles = {0, 1, 0, 0, 1, 1, 64, 0, 1, 2, 65, 36, 64, 1, 2}, spans = {0, 0, 1, 0};
+  std::vector<unsigned> lengths = {1, length};
+  auto qkv = numbers<T>(rows * 3 * all), x = numbers<T>(rows * 2 * inner);
+  auto bias = numbers<float>(heads * (2 * distances - 1)), w = numbers<float>(2 * inner), b = numbers<float>(2 * inner);
+  std::vector<T> out(rows * all), y(rows * inner);
+  unsigned padded = (width + 31) / 32 * 32, forward = sizeof(T) == 2 ? 2 * 64 : 32;
+  const float *none = nullptr;
+  run(("attention_around" + (TYPE<T> + ('_' + std::to_string(padded)))).c_str(), 3, heads, 128,
+      (64 + 2 * forward) * (padded + 8) * sizeof(T),
+      {qkv, out, tiles, spans, lengths, heads, width, reach, biased ? Argument(bias) : Argument(none), distances, 0.2f});
+  run((std::string("layer_norm") + TYPE<T>).c_str(), rows, 1, 128, 0, {x, w, b, 2 * inner, 1e-5f});
+  run((std::string("activate") + TYPE<T>).c_str(), rows, 1, 256, 0, {x, y, inner, 1u, 0u});
+  run((std::string("activate") + TYPE<T>).c_str(), rows, 1, 256, 0, {x, x, 2 * inner, 0u, 1u});
+}
+
 static void rows_and_columns() {
   const unsigned rows = 70, width = 256, chunk = 16, chunks = 5;
   auto x = numbers<bf16>(rows * width), w = numbers<bf16>(width), g = numbers<bf16>(rows * width);
@@ -191,6 +209,8 @@ int main() {
                                           [] { attend<bf16>(2, 1, 96, 40, 3); },
                                           [&] { rows_of_tables(wrong == "overlap"); },
                                           [&] { gate(wrong == "short"); },
+                                          [] { encode<bf16>(2, 64, 8, false); },
+                                          [] { encode<float>(2, 24, 0, true); },
                                           rows_and_columns,
                                           turn_heads,
                                           choose_tokens,

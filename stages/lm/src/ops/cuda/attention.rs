@@ -8,7 +8,7 @@ use crate::{DType, Device, Result};
 use candle_core::Tensor;
 use std::sync::Mutex;
 
-const THREADS: u32 = 128;
+pub(super) const THREADS: u32 = 128;
 
 /// Rows of a tile, and items of a block: `ITEMS` in the kernels.
 const ITEMS: usize = crate::ops::attention::ROWS;
@@ -21,7 +21,7 @@ pub(crate) fn fits(shape: &Shape, dtype: DType) -> bool {
 }
 
 /// The width of the kernel that serves: columns beyond the heads' are 0.
-fn padded(shape: &Shape) -> usize {
+pub(super) fn padded(shape: &Shape) -> usize {
     if shape.head_dim <= 128 { shape.head_dim.next_multiple_of(32) } else { 256 }
 }
 
@@ -46,6 +46,11 @@ fn steps(shape: &Shape, dtype: DType, backward: bool) -> usize {
 /// Bytes of so many rows in shared memory: `Stride` in the kernels.
 fn shared(rows: usize, shape: &Shape, dtype: DType) -> usize {
     rows * (padded(shape) + 8) * dtype.size_in_bytes()
+}
+
+/// Bytes of shared memory of the forward.
+pub(super) fn shared_of_forward(shape: &Shape, dtype: DType) -> usize {
+    shared(ITEMS + 2 * steps(shape, dtype, false), shape, dtype)
 }
 
 /// What the kernels read of tiles. It is made and copied to a GPU once for all blocks of a model.
@@ -168,11 +173,7 @@ fn attend(
         .count(shape.window.unwrap_or(0))?
         .f32(shape.scale)
         .f32(shape.cap.unwrap_or(0.0))
-        .run(
-            (tiles.len(), shape.heads),
-            THREADS,
-            shared(ITEMS + 2 * steps(shape, qkv.dtype(), false), shape, qkv.dtype()),
-        )?;
+        .run((tiles.len(), shape.heads), THREADS, shared_of_forward(shape, qkv.dtype()))?;
     Ok((out, lse))
 }
 

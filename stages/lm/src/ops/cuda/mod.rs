@@ -22,6 +22,7 @@ pub(crate) mod emulator;
 pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod embed;
+pub(crate) mod encode;
 pub(crate) mod gated;
 pub(crate) mod head;
 pub(crate) mod linear;
