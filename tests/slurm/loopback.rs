@@ -60,14 +60,28 @@ impl Loopback {
 
     /// Waits until the queue is empty. Panics with the queue where that takes too long.
     pub fn wait(&self, patience: Duration) {
+        self.until(patience, str::is_empty);
+    }
+
+    /// As [`Loopback::wait`], or until a start has failed for good: a controller that was killed forgets starts of the
+    /// last seconds, starts the tasks again, and takes their nodes out of service. They are taken back.
+    pub fn settle(&self, patience: Duration) {
+        let failed = |queue: &str| queue.contains("launch failed");
+        self.until(patience, |queue| queue.is_empty() || failed(queue));
+        for node in ["n1", "n2"] {
+            self.ask("scontrol", &["update", &format!("nodename={node}"), "state=resume"]);
+        }
+    }
+
+    fn until(&self, patience: Duration, is: impl Fn(&str) -> bool) {
         let end = Instant::now() + patience;
         loop {
             // The controller may be away.
             let output = Command::new("squeue").arg("-h").env("SLURM_CONF", self.conf()).output().unwrap();
-            if output.status.success() && output.stdout.is_empty() {
+            let queue = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.success() && is(&queue) {
                 return;
             }
-            let queue = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(Instant::now() < end, "the queue is not empty after {patience:?}:\n{queue}");
             std::thread::sleep(Duration::from_millis(200));
         }

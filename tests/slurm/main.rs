@@ -133,7 +133,7 @@ impl Setting {
         }
         let mut submissions = 1;
         loop {
-            self.cluster.wait(Duration::from_secs(240));
+            self.cluster.settle(Duration::from_secs(240));
             if fault == Fault::Node && submissions == 1 {
                 self.cluster.restore_node(&node);
             }
