@@ -101,20 +101,21 @@ fn a_policy_is_trained_over_a_file_and_over_four_bits() {
     let run = |command: &str, stages: &[&str], bits: u8| {
         let set = over(stages, bits);
         let set: Vec<&str> = set.iter().map(String::as_str).collect();
-        project.halftone(&[&[command, "pipeline.yaml", "--device", "cpu"], &set[..]].concat())
+        let device: &[&str] = if command == "run" { &["--device", "cpu"] } else { &[] };
+        project.halftone(&[&[command, "pipeline.yaml"], device, &set[..]].concat())
     };
     let all = ["reference", "policy", "said", "held"];
     let output = run("run", &all, 4);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!((first_loss() - 2f64.ln()).abs() < 1e-6, "{}", first_loss());
     // Another form of the base is another reference, and no bits are refused before anything runs.
-    let told = |output: std::process::Output| {
+    let refusal = |output: std::process::Output| {
         assert!(!output.status.success());
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     };
-    let text = told(run("check", &["policy", "said", "held"], 4));
+    let text = refusal(run("check", &["policy", "said", "held"], 4));
     assert!(text.contains("f32 over 4 bits"), "{text}");
-    let text = told(run("check", &all, 5));
+    let text = refusal(run("check", &all, 5));
     assert!(text.contains("got 5, wanted 4 or 8"), "{text}");
     let output = project.halftone(&[
         "check",
@@ -123,7 +124,9 @@ fn a_policy_is_trained_over_a_file_and_over_four_bits() {
         "policy.base={bits: 4}",
         "--set",
         "reference.base={bits: 4}",
+        "--set",
+        "held.base={bits: 4}",
     ]);
-    let text = told(output);
+    let text = refusal(output);
     assert!(text.contains("in few bits already: `bits: 4` has no effect"), "{text}");
 }
