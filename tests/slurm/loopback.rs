@@ -139,7 +139,7 @@ fn in_path(program: &str) -> bool {
 }
 
 /// The processes whose command line a test takes, but for this one.
-pub fn processes(takes: impl Fn(&str) -> bool) -> Vec<u32> {
+pub fn processes(mut takes: impl FnMut(&str) -> bool) -> Vec<u32> {
     let numbers =
         std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let line = |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

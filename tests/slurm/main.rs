@@ -39,6 +39,9 @@ stages:
 /// A value of the environment that may be in one file only.
 const CANARY: &str = "canary-5f0e9c1b7d";
 
+/// Tasks that are killed, each once.
+const KILLS: usize = 4;
+
 /// What happens while the tasks run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
@@ -99,18 +102,24 @@ impl Setting {
         match fault {
             Fault::None => {}
             Fault::Kills => {
-                // A task lives for a moment, and is back a few seconds after its death.
+                // Each task once: its requeues are counted, and it is back a few seconds after its death.
                 let ours = format!("--work {} ", self.project.path(work).display());
-                let end = Instant::now() + Duration::from_secs(12);
-                while Instant::now() < end {
+                let mut killed: Vec<String> = Vec::new();
+                let end = Instant::now() + Duration::from_secs(60);
+                while killed.len() < KILLS && Instant::now() < end {
                     std::thread::sleep(Duration::from_millis(20));
-                    let workers = processes(|line| line.contains(&ours) && !line.contains("bash"));
-                    if let Some(worker) = workers.last() {
-                        kill(*worker);
-                        kills += 1;
-                        std::thread::sleep(Duration::from_millis(300));
-                    }
+                    let known = killed.len();
+                    let worker = processes(|line| {
+                        let is =
+                            line.contains(&ours) && !line.contains("bash") && !killed.iter().any(|old| old == line);
+                        if is && killed.len() == known {
+                            killed.push(line.to_owned());
+                        }
+                        is
+                    });
+                    worker.first().copied().into_iter().for_each(kill);
                 }
+                kills = killed.len();
             }
             Fault::Node => {
                 let end = Instant::now() + Duration::from_secs(30);
@@ -190,7 +199,7 @@ fn a_pipeline_on_slurm_gives_the_bytes_of_one_process() {
     assert!(end.contains("no task is in the queue, and none is missing"), "{end}");
 
     let (_, kills, _) = setting.run("killed", 4, Fault::Kills);
-    assert!(kills > 3, "{kills} processes were killed");
+    assert_eq!(kills, KILLS, "processes were killed");
 }
 
 #[test]

@@ -2,23 +2,31 @@
 
 use std::sync::mpsc::sync_channel;
 
-use kit::Result;
+use kit::{Error, Result};
+use rayon::{ThreadPoolBuilder, current_num_threads};
 
 /// Batches that are ready before the one in work is done: those of one are memory enough.
 const READY: usize = 1;
+/// Threads that prepare, at most.
+const THREADS: usize = 4;
 
 /// Uses batches in their order on this thread, while another one prepares those that follow: words, tokens, the tree of
-/// a micro-batch. What is computed does not depend on it.
+/// a micro-batch. What is computed does not depend on it. The threads that prepare are not those that compute: where all
+/// of these wait for batches, as a single one does, none would be left to prepare them.
 ///
 /// # Errors
-/// The first error in the order of the batches, of their preparation or their use; later batches are not used.
+/// The first error in the order of the batches, of their preparation or their use; later batches are not used. When no
+/// thread can be started.
 pub fn prepared_ahead<T: Send>(
     batches: impl Iterator<Item = Result<T>> + Send,
     mut used: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
+    let threads = current_num_threads().min(THREADS);
+    let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|at| format!("prepare {at}")).build();
+    let pool = pool.map_err(|error| Error::internal(format!("no thread to prepare batches: {error}")))?;
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(READY);
-        scope.spawn(move || {
+        let prepare = move || {
             for batch in batches {
                 let failed = batch.is_err();
                 // Nobody receives any more where a batch could not be used.
@@ -26,7 +34,8 @@ pub fn prepared_ahead<T: Send>(
                     return;
                 }
             }
-        });
+        };
+        scope.spawn(|| pool.install(prepare));
         receiver.iter().try_for_each(|batch| used(batch?))
     })
 }
@@ -35,7 +44,7 @@ pub fn prepared_ahead<T: Send>(
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-    use kit::Error;
+    use rayon::prelude::*;
 
     use super::*;
 
@@ -59,6 +68,22 @@ mod tests {
         });
         assert!(all.is_ok());
         assert_eq!(used, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn batches_are_prepared_while_every_thread_waits_for_them() {
+        let sums = rayon::broadcast(|_| {
+            let batches = (1..4_u64).map(|batch| Ok((0..1000 * batch).into_par_iter().sum::<u64>()));
+            let mut used = Vec::new();
+            prepared_ahead(batches, |sum| {
+                used.push(sum);
+                Ok(())
+            })?;
+            Ok::<_, Error>(used)
+        });
+        for sum in sums {
+            assert_eq!(sum.unwrap(), [499_500, 1_999_000, 4_498_500]);
+        }
     }
 
     #[test]
