@@ -14,6 +14,7 @@ stages:
   samples: {kind: sample, from: world.prompts, model: world.model, k: 2, temperature: 1.0, max_tokens: 6, shard_rows: 4}
   comparisons: {kind: compare, from: samples, within: all}
   reference: {kind: reference, from: world.demonstrations, model: world.model, shard_rows: 8}
+  embeddings: {kind: embed, from: world.demonstrations, model: world.model, shard_rows: 8}
 ";
 
 /// A folder with the pipeline, which one process has run.
@@ -32,9 +33,11 @@ fn shard<'a>(stage: &'a str, shards: &'a str, work: &'a str) -> Vec<&'a str> {
     vec!["shard", "pipeline.yaml", "--stage", stage, "--shards", shards, "--work", work]
 }
 
-/// Ends the pipeline in a work folder and compares its store with that of the one process.
+/// Ends the pipeline in a work folder with a single thread and compares its store with that of the one process.
 fn same_bytes(project: &Project, work: &str) {
-    project.done(&["run", "pipeline.yaml", "--quiet", "--work", work]);
+    let mut run = project.command(&["run", "pipeline.yaml", "--quiet", "--work", work]);
+    let output = run.env("RAYON_NUM_THREADS", "1").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(project.store(work), project.store(".halftone"));
 }
 
