@@ -17,6 +17,7 @@ mod kinds;
 mod look;
 mod pipeline;
 mod progress;
+mod remote;
 mod store;
 mod streams;
 #[cfg(test)]

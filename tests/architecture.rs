@@ -149,10 +149,18 @@ fn yaml_is_read_in_one_place() {
 }
 
 #[test]
-fn the_engine_speaks_http_in_one_place() {
+fn the_engine_speaks_http_in_the_hub_and_to_shared_stores() {
     for (path, text) in sources(&root().join("src")) {
         let relative = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
-        assert!(relative.starts_with("src/hub/") || !text.contains("ureq::"), "{relative} speaks HTTP");
+        let remote = relative.starts_with("src/remote/");
+        assert!(remote || relative.starts_with("src/hub/") || !text.contains("ureq::"), "{relative} speaks HTTP");
+        for library in ["object_store::", "tokio::", "futures_util::"] {
+            assert!(remote || !text.contains(library), "{relative} knows {library}");
+        }
+    }
+    // What lies in a shared store is known without a network: by whoever implements `Objects`.
+    for (path, text) in sources(&root().join("src/store")).into_iter().chain(sources(&root().join("src/engine"))) {
+        assert!(!text.contains("crate::remote"), "{} knows where a shared store lies", path.display());
     }
 }
 

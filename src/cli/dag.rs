@@ -4,14 +4,15 @@ use std::path::Path;
 
 use clap::Args;
 use clap::ValueEnum;
+use kit::Interrupt;
 
-use super::file::{PipelineFile, load};
+use super::file::{PipelineFile, load, store_of};
 use super::shown::{Shown, sentences, shown};
 use crate::engine::plan::{Decision, Planner, Selection};
 use crate::error::Result;
 use crate::look::draw::boxes;
 use crate::pipeline::graph::{Graph, Origin};
-use crate::store::{Records, StageState, Store};
+use crate::store::{Access, Records, StageState};
 use crate::streams::print;
 
 #[derive(Debug, Args)]
@@ -49,7 +50,8 @@ struct Link {
 /// Draws a pipeline.
 pub fn dag(work: &Path, args: Dag) -> Result<()> {
     let graph = load(&args.file)?;
-    let (store, records) = (Store::open(work), Records::new(work));
+    let store = store_of(work, &graph, Access::Look, &Interrupt::default())?;
+    let records = Records::new(work);
     let planned = Planner::new(&graph, &store, &records, None)?.plan(&Selection::default())?;
     let latest = records.latest(&graph.name)?.filter(|record| records.alive(&graph.name, record.run));
     let state_of = |stage: usize| {
@@ -58,6 +60,9 @@ pub fn dag(work: &Path, args: Dag) -> Result<()> {
         match (now, &plan.decision) {
             (Some(StageState::Running), _) => ("running", "running".to_owned()),
             (_, Decision::Reuse(manifest)) => ("reuse", format!("reuse, {} rows", manifest.rows(&node.outputs))),
+            (_, Decision::Fetch(manifest)) => {
+                ("reuse", format!("reuse (remote), {} rows", manifest.rows(&node.outputs)))
+            }
             (_, Decision::Skip(_)) => ("skip", plan.decision.sentence()),
             (_, Decision::Run(_)) => ("run", plan.decision.sentence()),
             _ => ("depends", sentences(&graph, [&plan.decision])),

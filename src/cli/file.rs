@@ -1,8 +1,9 @@
 //! A pipeline file on the command line, and a choice of its stages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use kit::Interrupt;
 
 use crate::engine::plan::Selection;
 use crate::error::{Error, Result};
@@ -10,6 +11,8 @@ use crate::kinds::KINDS;
 use crate::pipeline::check::check_file;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::problem::{Problem, did_you_mean};
+use crate::remote;
+use crate::store::{Access, Shared, Store};
 use crate::streams::say;
 
 /// A pipeline file with overrides.
@@ -53,6 +56,17 @@ impl From<Choice> for Selection {
 pub(super) fn load(args: &PipelineFile) -> Result<Graph> {
     check_file(&args.pipeline, &args.set, KINDS)
         .map_err(|problems| Error::Problems { file: args.pipeline.clone(), problems })
+}
+
+/// The store of a work folder, with the one that the pipeline shares with others. Transfers end when `interrupt` is
+/// raised.
+///
+/// # Errors
+/// When the shared store cannot be reached, or refuses.
+pub(super) fn store_of(work: &Path, graph: &Graph, access: Access, interrupt: &Interrupt) -> Result<Store> {
+    let store = Store::open(work);
+    let Some(address) = &graph.remote else { return Ok(store) };
+    Ok(store.sharing(Shared::open(remote::open(address, interrupt.clone())?, work, access)?))
 }
 
 /// The stage of this name.

@@ -9,7 +9,7 @@ use crate::cluster::scheduler::Scheduler;
 use crate::cluster::slurm::SlurmCommands;
 use crate::error::{Error, Result};
 use crate::progress::aligned;
-use crate::store::{Attempt, Records, Store, garbage};
+use crate::store::{Attempt, Records, Shared, Store, garbage};
 use crate::streams::print;
 use crate::units::size;
 
@@ -51,7 +51,9 @@ pub fn gc(work: &Path, args: Gc) -> Result<()> {
         }
     }
     let verb = if args.dry_run { "would be removed" } else { "removed" };
-    print(&format!("{}{} {verb}, {}\n", aligned(&rows, &[1]), rows.len(), size(bytes)))
+    let shared = Shared::known(work)?.into_iter().map(|address| format!("{address} is left as it is\n"));
+    let shared: String = shared.collect();
+    print(&format!("{}{} {verb}, {}\n{shared}", aligned(&rows, &[1]), rows.len(), size(bytes)))
 }
 
 /// Shards that tasks on a cluster have computed belong to no run until the end of their stage.

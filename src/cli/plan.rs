@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use kit::Interrupt;
 use serde_json::{Value, json};
 
-use super::file::{Choice, PipelineFile, load, remark, warn};
+use super::file::{Choice, PipelineFile, load, remark, store_of, warn};
 use super::forecasts::{Notes, Sum, Total, in_json};
 use super::on::{self, OnCluster};
 use super::shown::{sentences, shown};
@@ -17,7 +18,7 @@ use crate::hub;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::models;
 use crate::progress::aligned;
-use crate::store::{Records, Store};
+use crate::store::{Access, Records};
 use crate::streams::print;
 
 #[derive(Debug, Args)]
@@ -44,11 +45,12 @@ pub struct Plan {
 pub fn plan(work: &Path, args: Plan) -> Result<()> {
     let graph = load(&args.file)?;
     warn(&graph);
-    let (store, records) = (Store::open(work), Records::new(work));
+    let store = store_of(work, &graph, Access::Look, &Interrupt::default())?;
+    let records = Records::new(work);
     let planner = Planner::new(&graph, &store, &records, None)?;
     let selection = on::words(&args.choice);
     let planned = planner.plan(&args.choice.into())?;
-    let runs = |stage: usize| matches!(planned[stage].decision, Decision::Run(_) | Decision::Depends(_));
+    let runs = |stage: usize| planned[stage].decision.computes();
     remark(&graph, &models::check(&graph, runs)?);
     let cluster = args.on.as_ref().map(|file| OnCluster::of(file, &graph, &planned)).transpose()?;
     let mut forecaster = Forecaster::new(&planner, &planned, &args.device, work);
@@ -65,6 +67,7 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
         }
         let word = match &plan.decision {
             Decision::Reuse(_) => "reuse",
+            Decision::Fetch(_) => "fetch",
             Decision::Stale(..) => "stale",
             Decision::Run(_) => "run",
             Decision::Depends(_) => "depends",
@@ -74,7 +77,7 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
             Decision::Run(reasons) => json!(reasons),
             Decision::Depends(on) => json!(on),
             Decision::Skip(why) | Decision::Stale(_, why) => json!([why]),
-            Decision::Reuse(_) => json!([]),
+            Decision::Reuse(_) | Decision::Fetch(_) => json!([]),
         };
         let forecast = forecasts[stage].as_ref().and_then(|forecast| forecast.as_ref().ok());
         let forecast = forecast.map_or(Value::Null, in_json);
@@ -119,6 +122,7 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
         let short: Vec<&str> = does_not_fit.text.lines().collect();
         let mut plan = json!({
             "pipeline": graph.name, "stages": stages, "total": total.in_json(), "does_not_fit": short,
+            "remote": graph.remote.as_ref().map(ToString::to_string),
         });
         if let Some(cluster) = &cluster {
             plan["on"] = cluster.in_json(&forecasts);
@@ -141,7 +145,7 @@ fn counts(graph: &Graph, planned: &[Planned]) -> String {
     for (node, plan) in graph.nodes.iter().zip(planned) {
         let count = kinds.entry(node.kind).or_default();
         count.0 += 1;
-        count.1 += usize::from(matches!(plan.decision, Decision::Run(_) | Decision::Depends(_)));
+        count.1 += usize::from(plan.decision.computes());
     }
     let words = |(kind, (all, run)): (&&str, &(usize, usize))| match run {
         0 => format!("{all} {kind}"),

@@ -9,7 +9,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use kit::Interrupt;
 
-use super::file::{Choice, PipelineFile, load, warn};
+use super::file::{Choice, PipelineFile, load, store_of, warn};
 use super::on;
 use crate::engine::executor::{Executor, Here};
 use crate::engine::forecast::{Forecaster, shortage};
@@ -27,7 +27,7 @@ use crate::pipeline::models;
 use crate::progress::{
     Bars, Course, Detail, Event, Fetching, Json, Lines, Recorder, Reporter, Reporters, RunEvent, ending, summary,
 };
-use crate::store::{Attempt, Records, Store};
+use crate::store::{Access, Attempt, Records, Store};
 use crate::streams::print;
 
 #[derive(Debug, Args)]
@@ -113,7 +113,8 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
     if options.selection.stale && options.selection.only.is_none() && options.selection.from.is_none() {
         return Err(Error::Usage("--stale goes with --only or --from".to_owned()));
     }
-    let (store, records) = (Store::open(work), Records::new(work));
+    let interrupt = Interrupt::default();
+    let (store, records) = (store_of(work, &graph, Access::Work, &interrupt)?, Records::new(work));
     let Attempt::Held(_share) = store.share()? else {
         return Err(Error::Locked { what: format!("{} (gc)", work.display()), owner: None });
     };
@@ -123,7 +124,7 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         graph = load(&args.file)?;
         planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
     }
-    let runs = |stage: usize| matches!(planned[stage].decision, Decision::Run(_) | Decision::Depends(_));
+    let runs = |stage: usize| planned[stage].decision.computes();
     // The stages report their remarks themselves.
     models::check(&graph, runs)?;
     if let Some(file) = &args.on {
@@ -138,9 +139,9 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
             };
         }
     }
-    // Opening a GPU takes longer than a run in which everything is used again.
+    // Opening a GPU takes longer than a run in which everything is used again. What cannot be fetched is computed.
     let holds_model = |(node, plan): (&Node, &Planned)| {
-        node.stage.needs_device() && matches!(plan.decision, Decision::Run(_) | Decision::Depends(_))
+        node.stage.needs_device() && (plan.decision.computes() || matches!(plan.decision, Decision::Fetch(_)))
     };
     if graph.nodes.iter().zip(&planned).any(holds_model) {
         options.device = device::resolve(devices[0])?;
@@ -164,7 +165,6 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
     for (stage, text) in short {
         reporters.report(Some(&stage), &Event::Work(kit::Event::Warned { text }));
     }
-    let interrupt = Interrupt::default();
     let (first, last) = (reporters.clone(), (records.clone(), graph.name.clone()));
     listener.at_work(
         interrupt.clone(),

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use clap::Args;
 use kit::Interrupt;
 
-use super::file::{PipelineFile, load, one};
+use super::file::{PipelineFile, load, one, store_of};
 use crate::engine::executor::Here;
-use crate::engine::plan::{Planner, Selection};
+use crate::engine::plan::{Decision, Planner, Selection};
 use crate::engine::run::{Options, Run};
 use crate::engine::shards::{Shards, ShardsOutcome};
+use crate::engine::share::FetchOutcome;
 use crate::engine::work::Work;
 use crate::engine::{device, run, signals};
 use crate::error::{Error, Result};
 use crate::pipeline::models;
 use crate::progress::{Course, Detail, Event, Json, Lines, Reporter, Reporters, RunEvent};
-use crate::store::{Attempt, Records, Store};
+use crate::store::{Access, Attempt, Records};
 use crate::streams::print;
 
 #[derive(Debug, Args)]
@@ -50,7 +51,8 @@ pub fn shard(work: &Path, args: Shard) -> Result<()> {
     device::check(&args.device)?;
     let stage = one(&graph, &args.stage)?;
     let node = &graph.nodes[stage];
-    let (store, records) = (Store::open(work), Records::new(work));
+    let interrupt = Interrupt::default();
+    let (store, records) = (store_of(work, &graph, Access::Work, &interrupt)?, Records::new(work));
     let Attempt::Held(_share) = store.share()? else {
         return Err(Error::Locked { what: format!("{} (gc)", work.display()), owner: None });
     };
@@ -77,7 +79,6 @@ pub fn shard(work: &Path, args: Shard) -> Result<()> {
         (false, false) => reporters.push(Box::new(Lines::new(Course::new(Vec::new()), Detail::Short))),
     }
     let reporters = Arc::new(Reporters(reporters));
-    let interrupt = Interrupt::default();
     let first = reporters.clone();
     listener.at_work(interrupt.clone(), move || first.report(None, &Event::Run(RunEvent::StopRequested)), || {});
     let options = Options { selection: Selection::default(), device, no_wait: args.no_wait, command: Vec::new() };
@@ -92,6 +93,22 @@ pub fn shard(work: &Path, args: Shard) -> Result<()> {
     };
     let failed = |source| Error::Stage { stage: node.name.clone(), source };
     let recipe = planner.inputs.recipe(stage, &results).map_err(failed)?;
+    // A worker of a run goes on: the run holds the lock, and waits for its shards.
+    let elsewhere = matches!(planned[stage].decision, Decision::Fetch(_))
+        && matches!(store.lock_beside(&recipe.entry())?, Attempt::Held(_));
+    if elsewhere {
+        let text = format!("{}: the shared store has its whole result; `halftone run` fetches it\n", node.name);
+        return if args.json || args.quiet { json.written() } else { print(&text) };
+    }
+    for source in graph.upstream(stage) {
+        let (Decision::Fetch(manifest), Some(shared)) = (&planned[source].decision, store.shared()) else { continue };
+        let source = &graph.nodes[source];
+        if let FetchOutcome::Damaged = run.fetch(source, shared, manifest)? {
+            let text =
+                format!("the shared result of `{0}` is damaged: `halftone run --until {0}` computes it", source.name);
+            return Err(failed(kit::Error::Data(text)));
+        }
+    }
     let outcome = Work::of(&run, &planner.inputs, stage, &recipe, &results).shards(&args.shards)?;
     store.stats().save()?;
     if !args.json && !args.quiet {

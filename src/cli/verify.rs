@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use clap::Args;
+use kit::Interrupt;
 
 use crate::error::{Error, Result};
-use crate::store::{Records, Store, leftovers};
+use crate::remote;
+use crate::store::{Access, Manifest, Records, Shared, Store, Wrong, leftovers};
 use crate::streams::print;
 use crate::units::size;
 
@@ -15,6 +17,9 @@ pub struct Verify {
     /// Only the latest run of this pipeline
     #[arg(long, value_name = "NAME")]
     pub pipeline: Option<String>,
+    /// Also look whether the shared stores that this work folder has used hold its entries as they are here
+    #[arg(long)]
+    pub remote: bool,
 }
 
 /// Reads all entries, or those of one pipeline's latest run.
@@ -40,6 +45,7 @@ pub fn verify(work: &Path, args: Verify) -> Result<()> {
         None => {}
     }
     let mut damaged = Vec::new();
+    let mut whole = Vec::new();
     let (mut files, mut bytes) = (0, 0);
     for name in &names {
         let path = store.entry(name);
@@ -54,6 +60,8 @@ pub fn verify(work: &Path, args: Verify) -> Result<()> {
             damaged.push(format!("{}: manifest.json belongs to another entry", path.display()));
         } else if let Some(damage) = store.verify(&manifest, None)? {
             damaged.push(format!("{}: {damage}", path.display()));
+        } else {
+            whole.push(manifest);
         }
     }
     let remembered = store.stats().save();
@@ -65,7 +73,33 @@ pub fn verify(work: &Path, args: Verify) -> Result<()> {
         return Err(Error::Damaged(damaged.join("\n")));
     }
     let entries = format!("{} entries, {files} files, {}: all as written\n", names.len(), size(bytes));
-    print(&format!("{entries}{}", beside(&store, &records)?))
+    let there = if args.remote { shared(work, &whole)? } else { String::new() };
+    print(&format!("{entries}{}{there}", beside(&store, &records)?))
+}
+
+/// The entries in the shared stores that the work folder has used: sizes are compared, bytes when they are fetched.
+fn shared(work: &Path, entries: &[Manifest]) -> Result<String> {
+    let mut text = String::new();
+    let mut wrong = Vec::new();
+    for address in Shared::known(work)? {
+        let parsed = address.parse().map_err(|text| kit::Error::data(format!("{address}: {text}")))?;
+        let shared = Shared::open(remote::open(&parsed, Interrupt::default())?, work, Access::Look)?;
+        let mut lacks = 0;
+        for manifest in entries {
+            match shared.verify(manifest)? {
+                None => {}
+                Some(Wrong::Missing) => lacks += 1,
+                Some(Wrong::Damaged(damage)) => wrong.push(format!("{address}: {}: {damage}", manifest.recipe.entry())),
+            }
+        }
+        let lack = if lacks == 0 { String::new() } else { format!(", {lacks} not; the next run pushes what it needs") };
+        text.push_str(&format!("{address}: {} entries are there as here{lack}\n", entries.len() - lacks));
+    }
+    match wrong.is_empty() {
+        true if text.is_empty() => Ok("no shared store was used from here\n".to_owned()),
+        true => Ok(text),
+        false => Err(Error::Damaged(wrong.join("\n"))),
+    }
 }
 
 /// The content of the store beside its entries.

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::cluster::command::quoted;
 use crate::pipeline::graph::Graph;
+use crate::remote::{Scheme, VARIABLES};
 
 /// What every task needs: programs such as `scontrol`, and the cache of the hub with its token.
 const ALWAYS: [&str; 8] =
@@ -20,6 +21,8 @@ pub fn names(graph: &Graph, frozen: &str, further: &[String]) -> Vec<String> {
     let mut names: BTreeSet<String> = ALWAYS.iter().map(|name| (*name).to_owned()).collect();
     names.extend(further.iter().cloned());
     names.extend(referenced(frozen));
+    let buckets = graph.remote.iter().filter(|remote| remote.scheme != Scheme::File);
+    names.extend(buckets.flat_map(|_| VARIABLES).map(str::to_owned));
     graph.nodes.iter().for_each(|node| keys_of_endpoints(&node.settings, &mut names));
     names.into_iter().collect()
 }

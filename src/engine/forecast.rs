@@ -126,8 +126,8 @@ impl<'a> Forecaster<'a> {
     fn with_time(&self, forecast: Forecast, counted: bool) -> StageForecast {
         let work = forecast.work.filter(|_| self.device() == "cpu");
         let time = work.map(|work| {
-            let speed = self.speed.get_or_init(|| device::speed(self.work));
-            let seconds = work.operations / (speed.at(work.width) * EFFICIENCY);
+            let seconds =
+                work.operations / (self.speed.get_or_init(|| device::speed(self.work)).at(work.width) * EFFICIENCY);
             Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
         });
         StageForecast { forecast, time, counted, bytes: None }
@@ -151,6 +151,11 @@ impl<'a> Forecaster<'a> {
             Origin::Hub { .. } => Ok(Expected::unknown(Table::Model)),
             Origin::Path { path, table } => self.look_at(path, *table),
             Origin::Port { stage, port, table } => match self.planned[*stage].decision.manifest() {
+                Some(manifest) if !self.planned[*stage].decision.is_here() => {
+                    let rows = manifest.ports.get(port).filter(|_| *table != Table::Model).map(|files| files.rows);
+                    let known = |rows| Expected::of_rows(*table, kit::Amount::exact(rows));
+                    Ok(rows.map_or_else(|| Expected::unknown(*table), known))
+                }
                 Some(manifest) => {
                     let folder = self.planner.store.entry(&manifest.recipe.entry());
                     self.look_at(&folder.join(port), *table)

@@ -13,5 +13,6 @@ pub mod resolved;
 pub mod run;
 pub mod scheduler;
 pub mod shards;
+pub mod share;
 pub mod signals;
 pub mod work;

@@ -9,7 +9,7 @@ use crate::engine::inputs::Resolver;
 use crate::error::Error;
 use crate::hub;
 use crate::pipeline::graph::Graph;
-use crate::store::{Condition, History, Manifest, Recipe, Records, StageState, Store};
+use crate::store::{Condition, Found, History, Manifest, Recipe, Records, StageState, Store};
 
 /// The stages that a command is about.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +31,8 @@ pub struct Selection {
 pub enum Decision {
     /// An earlier result serves.
     Reuse(Box<Manifest>),
+    /// A result in the shared store serves.
+    Fetch(Box<Manifest>),
     /// Its latest result is taken although it is out of date; the reason why it is.
     Stale(Box<Manifest>, String),
     /// It does its work, for these reasons.
@@ -42,18 +44,29 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// The manifest of the result that is there.
+    /// The manifest of the result that is there, in the work folder or in the shared store.
     pub fn manifest(&self) -> Option<&Manifest> {
         match self {
-            Decision::Reuse(manifest) | Decision::Stale(manifest, _) => Some(manifest),
+            Decision::Reuse(manifest) | Decision::Fetch(manifest) | Decision::Stale(manifest, _) => Some(manifest),
             _ => None,
         }
+    }
+
+    /// True where the result lies in the work folder.
+    pub fn is_here(&self) -> bool {
+        matches!(self, Decision::Reuse(_) | Decision::Stale(..))
+    }
+
+    /// True where the stage would do its work.
+    pub fn computes(&self) -> bool {
+        matches!(self, Decision::Run(_) | Decision::Depends(_))
     }
 
     /// The decision in words.
     pub fn sentence(&self) -> String {
         match self {
             Decision::Reuse(_) => "reuse".to_owned(),
+            Decision::Fetch(_) => "reuse (remote)".to_owned(),
             Decision::Stale(_, why) => format!("take the latest result, out of date: {why}"),
             Decision::Run(reasons) => format!("run: {}", reasons.join("; ")),
             Decision::Depends(on) => format!("depends on {}", on.join(", ")),
@@ -291,8 +304,23 @@ impl<'a> Planner<'a> {
         }
         Ok(match self.store.condition(recipe)? {
             Condition::Whole(manifest) => Decision::Reuse(manifest),
-            Condition::Damaged(damage) => Decision::Run(vec![format!("entry {} is damaged: {damage}", recipe.entry())]),
-            Condition::Missing => Decision::Run(self.reasons(stage, recipe)?),
+            Condition::Damaged(damage) => {
+                let why = || Ok(vec![format!("entry {} is damaged: {damage}", recipe.entry())]);
+                self.look_up_remote(recipe, why)?
+            }
+            Condition::Missing => self.look_up_remote(recipe, || self.reasons(stage, recipe))?,
+        })
+    }
+
+    /// The same of the shared store.
+    fn look_up_remote(&self, recipe: &Recipe, why: impl FnOnce() -> Result<Vec<String>>) -> Result<Decision> {
+        let found = self.store.shared().map_or(Ok(Found::Nothing), |shared| shared.find(recipe))?;
+        Ok(match found {
+            Found::Whole(manifest) => Decision::Fetch(manifest),
+            Found::Nothing => Decision::Run(why()?),
+            Found::Damaged(damage) => {
+                Decision::Run(why()?.into_iter().chain([format!("the shared store's is damaged: {damage}")]).collect())
+            }
         })
     }
 
@@ -330,6 +358,10 @@ impl<'a> Planner<'a> {
         look: impl FnOnce(&Context<'_>) -> T,
     ) -> Option<T> {
         let manifest = |stage: usize| planned[stage].decision.manifest();
+        // What lies in the shared store cannot be read yet.
+        if !self.graph.upstream(stage).iter().all(|upstream| planned[*upstream].decision.is_here()) {
+            return None;
+        }
         let recipe = planned[stage].recipe.as_ref()?;
         let folder: PathBuf = self.store.partial(&recipe.entry(), false);
         let silent = |_: kit::Event| {};

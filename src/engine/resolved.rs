@@ -12,6 +12,9 @@ pub fn yaml(graph: &Graph) -> String {
     if let Some(seed) = graph.seed {
         write::entry(&mut out, 0, "seed", &json!(seed));
     }
+    if let Some(remote) = &graph.remote {
+        write::entry(&mut out, 0, "store", &escaped(json!({"remote": remote.to_string()})));
+    }
     out.push_str("stages:\n");
     for node in &graph.nodes {
         out.push_str(&format!("  {}:\n", write::text(&node.name)));

@@ -1,6 +1,6 @@
 //! Running a pipeline: stages side by side where they can be, each result committed before anyone reads it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::engine::plan::{Decision, Planned, Planner};
 use crate::engine::run::{Run, STACK};
+use crate::engine::share::FetchOutcome;
 use crate::engine::work::{Work, WorkOutcome};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, guarded};
 use crate::pipeline::graph::Node;
 use crate::progress::RunEvent;
-use crate::store::{Manifest, RunRecord, RunState, StageRecord, StageState};
+use crate::store::{Manifest, RunRecord, RunState, StageRecord, StageState, Travel};
+
+/// Results that travel to the shared store at once.
+const PUSHES: usize = 2;
 
 /// The state of a stage in the scheduler.
 enum Progress {
@@ -27,10 +31,12 @@ enum Progress {
     Stopped,
 }
 
-/// The result that the worker of a stage sends when it is done.
-struct Message {
-    stage: usize,
-    worked: WorkOutcome,
+/// What a worker sends when it is done.
+enum Message {
+    /// The work on a stage.
+    Worked { stage: usize, worked: WorkOutcome },
+    /// The transfer of its result to the shared store: true where it was not there before.
+    Pushed { stage: usize, pushed: Result<bool> },
 }
 
 impl Run<'_> {
@@ -66,8 +72,8 @@ impl Run<'_> {
             Ok(planner) => {
                 let mut scheduler = Scheduler::new(self, planner, planned, record);
                 let scheduled = scheduler.schedule();
-                let Scheduler { record, mut failed, .. } = scheduler;
-                failed.extend(scheduled.err());
+                let Scheduler { record, mut failed, unpushed, .. } = scheduler;
+                failed.extend(scheduled.err().into_iter().chain(unpushed));
                 (record, failed)
             }
         };
@@ -108,6 +114,12 @@ struct Scheduler<'a> {
     unchecked: BTreeSet<usize>,
     /// Stages that were looked up and have to run, once the device is free.
     want_device: BTreeSet<usize>,
+    /// Stages whose results the shared store may lack.
+    to_push: VecDeque<usize>,
+    /// Results on their way there.
+    pushing: usize,
+    /// The error after which nothing more is pushed: the shared store went away.
+    unpushed: Option<Error>,
     /// True where the record has changed since it was written.
     unwritten: bool,
     /// When it may be written again.
@@ -125,6 +137,9 @@ impl<'a> Scheduler<'a> {
             failed: Vec::new(),
             unchecked: (0..run.graph.nodes.len()).collect(),
             want_device: BTreeSet::new(),
+            to_push: VecDeque::new(),
+            pushing: 0,
+            unpushed: None,
             unwritten: false,
             may_write: Instant::now(),
         }
@@ -138,7 +153,9 @@ impl<'a> Scheduler<'a> {
                 if self.failed.is_empty() && !run.interrupt.raised() {
                     self.launch(scope, &sender)?;
                 }
-                if !self.progress.iter().any(|progress| matches!(progress, Progress::Running { .. })) {
+                self.push(scope, &sender)?;
+                let running = self.progress.iter().any(|progress| matches!(progress, Progress::Running { .. }));
+                if !running && self.pushing == 0 {
                     break;
                 }
                 let patience = match self.unwritten {
@@ -146,12 +163,14 @@ impl<'a> Scheduler<'a> {
                     false => Duration::MAX,
                 };
                 match receiver.recv_timeout(patience) {
-                    Ok(message) => self.settle(message.stage, message.worked)?,
+                    Ok(Message::Worked { stage, worked }) => self.settle(stage, worked)?,
+                    Ok(Message::Pushed { stage, pushed }) => self.settle_push(stage, pushed)?,
                     Err(RecvTimeoutError::Timeout) => self.write()?,
                     Err(RecvTimeoutError::Disconnected) => unreachable!("a sender lives as long as the loop"),
                 }
             }
-            let unfinished = self.progress.iter().any(|progress| matches!(progress, Progress::Waiting));
+            let waiting = self.progress.iter().any(|progress| matches!(progress, Progress::Waiting));
+            let unfinished = waiting || !self.to_push.is_empty();
             if unfinished && self.failed.is_empty() { Err(Error::Kit(kit::Error::Interrupted)) } else { Ok(()) }
         })
     }
@@ -241,6 +260,13 @@ impl<'a> Scheduler<'a> {
                 self.done(stage, found, StageState::Reused, None).map_err(failed)?;
                 return Ok(true);
             }
+            Decision::Fetch(found) => {
+                let twin = recipe_is_at_work(&self.progress, &found.recipe.entry());
+                if !twin {
+                    self.fetch(stage, found, scope, sender)?;
+                }
+                return Ok(false);
+            }
             // It was whole before in this run, and was set aside.
             Decision::Run(_) if self.record.stages[&node.name].recipe.is_some() => {
                 vec!["its result is damaged".to_owned()]
@@ -259,8 +285,7 @@ impl<'a> Scheduler<'a> {
             self.want_device.insert(stage);
             return Ok(false);
         }
-        let twin = |progress: &Progress| matches!(progress, Progress::Running { entry: other, .. } if *other == entry);
-        if self.progress.iter().any(twin) {
+        if recipe_is_at_work(&self.progress, &entry) {
             return Ok(false);
         }
         let work = Work { reasons, forced, ..Work::of(run, &self.planner.inputs, stage, &recipe, &manifest) };
@@ -273,13 +298,92 @@ impl<'a> Scheduler<'a> {
         let spawned = worker.spawn_scoped(scope, move || {
             let worked = work.run();
             // The receiver outlives all workers: the scope ends after them.
-            let _ = sender.send(Message { stage, worked });
+            let _ = sender.send(Message::Worked { stage, worked });
         });
         if let Err(source) = spawned {
             self.progress[stage] = Progress::Waiting;
             return Err(failed(kit::Error::Io { path: "a thread".into(), source }));
         }
         Ok(false)
+    }
+
+    /// Starts the transfer of a stage's result from the shared store.
+    fn fetch<'scope>(
+        &mut self,
+        stage: usize,
+        manifest: Box<Manifest>,
+        scope: &'scope Scope<'scope, '_>,
+        sender: &Sender<Message>,
+    ) -> Result<()>
+    where
+        'a: 'scope,
+    {
+        let (run, entry) = (self.run, manifest.recipe.entry());
+        let (node, sender) = (&run.graph.nodes[stage], sender.clone());
+        let shared = run.store.shared().expect("what is fetched was found in a shared store");
+        let record = self.record_of(stage);
+        (record.state, record.entry) = (StageState::Running, Some(entry.clone()));
+        self.progress[stage] = Progress::Running { device: false, entry };
+        let spawned = std::thread::Builder::new().name(node.name.clone()).spawn_scoped(scope, move || {
+            let worked = match guarded(|| run.fetch(node, shared, &manifest)) {
+                Ok(FetchOutcome::Here(manifest)) => WorkOutcome::Fetched(manifest),
+                Ok(FetchOutcome::Damaged) => WorkOutcome::NotFetched,
+                Err(error) => WorkOutcome::Stopped(error),
+            };
+            let _ = sender.send(Message::Worked { stage, worked });
+        });
+        spawned.map(drop).map_err(|source| Error::Kit(kit::Error::Io { path: "a thread".into(), source }))
+    }
+
+    /// Starts transfers to the shared store. An interrupted run leaves them to the next one.
+    fn push<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, sender: &Sender<Message>) -> Result<()>
+    where
+        'a: 'scope,
+    {
+        let run = self.run;
+        let Some(shared) = run.store.shared() else { return Ok(()) };
+        while self.pushing < PUSHES && !run.interrupt.raised() {
+            let Some(stage) = self.to_push.pop_front() else { break };
+            let Some(manifest) = self.manifest(stage).cloned() else { continue };
+            let (node, sender) = (&run.graph.nodes[stage], sender.clone());
+            self.pushing += 1;
+            let spawned = std::thread::Builder::new().name(node.name.clone()).spawn_scoped(scope, move || {
+                let pushed = guarded(|| run.push(node, shared, &manifest));
+                let _ = sender.send(Message::Pushed { stage, pushed });
+            });
+            if let Err(source) = spawned {
+                self.pushing -= 1;
+                return Err(Error::Kit(kit::Error::Io { path: "a thread".into(), source }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what a transfer to the shared store came to.
+    fn settle_push(&mut self, stage: usize, pushed: Result<bool>) -> Result<()> {
+        self.pushing -= 1;
+        match pushed {
+            Ok(new) => {
+                let travel = if new { Travel::Pushed } else { Travel::There };
+                self.shared(stage, travel);
+            }
+            Err(error) => {
+                // What cannot be reached now is tried again by the next run; the work here goes on.
+                if crate::exit::code(&error) == crate::exit::UNREACHABLE {
+                    self.to_push.clear();
+                    self.unpushed.get_or_insert(error);
+                } else {
+                    self.failed.push(error);
+                }
+            }
+        }
+        self.write()
+    }
+
+    /// Records that the shared store has a stage's result.
+    fn shared(&mut self, stage: usize, travel: Travel) {
+        let address = self.run.store.shared().map(|shared| shared.address().to_owned());
+        self.record_of(stage).shared = address.map(|address| (address, travel));
     }
 
     fn device_is_busy(&self) -> bool {
@@ -317,6 +421,13 @@ impl<'a> Scheduler<'a> {
         (record.seconds, record.ports) = (seconds, ports);
         record.figures = manifest.outcome.figures.clone();
         record.headlines = manifest.outcome.headlines.clone();
+        if let Some(shared) = self.run.store.shared() {
+            match shared.is_marked(&manifest.recipe.entry()) {
+                true => self.shared(stage, Travel::There),
+                false if self.unpushed.is_none() => self.to_push.push_back(stage),
+                false => {}
+            }
+        }
         self.progress[stage] = Progress::Done(manifest);
         let graph = self.run.graph;
         self.unchecked
@@ -376,6 +487,17 @@ impl<'a> Scheduler<'a> {
                 run.emit(Some(name), reused(&run.graph.nodes[stage], &manifest));
                 self.done(stage, manifest, StageState::Reused, None).map_err(failed)?;
             }
+            WorkOutcome::Fetched(manifest) => {
+                run.emit(Some(name), reused(&run.graph.nodes[stage], &manifest));
+                self.done(stage, manifest, StageState::Reused, None).map_err(failed)?;
+                self.shared(stage, Travel::Fetched);
+            }
+            WorkOutcome::NotFetched => {
+                // It is computed here: the shared store is not asked for it again.
+                self.progress[stage] = Progress::Waiting;
+                let record = self.record_of(stage);
+                (record.state, record.entry) = (StageState::Pending, None);
+            }
             WorkOutcome::DamagedInput { upstream, damage } => {
                 // The writer of the damaged entry runs again; this stage waits for it anew.
                 self.progress[stage] = Progress::Waiting;
@@ -420,6 +542,11 @@ impl<'a> Scheduler<'a> {
         self.record_of(stage).state = StageState::Pending;
         Ok(())
     }
+}
+
+/// True where a stage makes or fetches the same entry.
+fn recipe_is_at_work(progress: &[Progress], entry: &str) -> bool {
+    progress.iter().any(|progress| matches!(progress, Progress::Running { entry: other, .. } if other == entry))
 }
 
 fn reused(node: &Node, manifest: &Manifest) -> RunEvent {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kit::{Context, Job, Seed, compute_shards};
 
-use crate::engine::work::{POLL, Work, cpu_level};
+use crate::engine::work::{POLL, Work, cpu_level, wait};
 use crate::error::Result;
 use crate::progress::Event;
 use crate::store::{Attempt, Condition, Lock};
@@ -166,7 +166,7 @@ impl Work<'_> {
                     end_with_parent().map_err(|source| self.stage_error(source))?;
                     return Ok((None, true));
                 }
-                Attempt::Busy(owner) => self.wait(owner, &mut waited)?,
+                Attempt::Busy(owner) => wait(self.run, &self.node.name, owner, &mut waited)?,
             }
         }
     }

@@ -48,6 +48,10 @@ pub enum WorkOutcome {
     },
     /// Another process made it meanwhile.
     Found(Box<Manifest>),
+    /// It came from the shared store.
+    Fetched(Box<Manifest>),
+    /// It is damaged in the shared store.
+    NotFetched,
     /// An entry that it reads is not what its manifest says.
     DamagedInput {
         /// The stage that wrote it.
@@ -109,7 +113,7 @@ impl<'a> Work<'a> {
         let store = self.run.store;
         let entry = self.recipe.entry();
         let failed = |source| self.stage_error(source);
-        let _lock = self.lock(&entry)?;
+        let _lock = lock(self.run, &self.node.name, &entry)?;
         if !self.forced {
             match store.condition(&self.recipe).map_err(failed)? {
                 Condition::Whole(manifest) => return Ok(WorkOutcome::Found(manifest)),
@@ -204,30 +208,6 @@ impl<'a> Work<'a> {
     fn emit_damage(&self, damage: String, moved: &Path) {
         let (entry, moved) = (self.recipe.entry(), moved.display().to_string());
         self.emit(RunEvent::EntryDamaged { entry, damage, moved });
-    }
-
-    fn lock(&self, entry: &str) -> Result<Lock> {
-        let mut waited = false;
-        loop {
-            match self.run.store.lock(entry).map_err(|source| self.stage_error(source))? {
-                Attempt::Held(lock) => return Ok(lock),
-                Attempt::Busy(owner) => self.wait(owner, &mut waited)?,
-            }
-        }
-    }
-
-    /// Waits a moment for another process, or leaves where that is asked for.
-    pub(crate) fn wait(&self, owner: Option<Owner>, waited: &mut bool) -> Result<()> {
-        if self.run.options.no_wait {
-            return Err(Error::Locked { what: format!("stage `{}`", self.node.name), owner });
-        }
-        if !*waited {
-            self.emit(RunEvent::StageWaited { owner });
-            *waited = true;
-        }
-        self.run.interrupt.check()?;
-        std::thread::sleep(POLL);
-        Ok(())
     }
 
     fn run_stage(&self, folder: &Path, device: &str) -> Result<Outcome> {
@@ -341,6 +321,31 @@ impl<'a> Work<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Takes the right to make an entry; waits for another process, or leaves where that is asked for.
+pub(crate) fn lock(run: &Run<'_>, stage: &str, entry: &str) -> Result<Lock> {
+    let mut waited = false;
+    loop {
+        match run.store.lock(entry).map_err(|source| Error::Stage { stage: stage.to_owned(), source })? {
+            Attempt::Held(lock) => return Ok(lock),
+            Attempt::Busy(owner) => wait(run, stage, owner, &mut waited)?,
+        }
+    }
+}
+
+/// Waits a moment for another process, or leaves where that is asked for.
+pub(crate) fn wait(run: &Run<'_>, stage: &str, owner: Option<Owner>, waited: &mut bool) -> Result<()> {
+    if run.options.no_wait {
+        return Err(Error::Locked { what: format!("stage `{stage}`"), owner });
+    }
+    if !*waited {
+        run.emit(Some(stage), RunEvent::StageWaited { owner });
+        *waited = true;
+    }
+    run.interrupt.check()?;
+    std::thread::sleep(POLL);
+    Ok(())
 }
 
 /// The vector instructions of this CPU; the bytes of a result may depend on them.

@@ -73,6 +73,7 @@ pub fn check(pipeline: &Pipeline, problems: Vec<Problem>, kinds: &'static [Kind]
         file: pipeline.file.clone(),
         name: pipeline.name.clone(),
         seed: pipeline.seed,
+        remote: pipeline.remote.clone(),
         nodes: nodes.collect(),
         order,
         warnings: pipeline.warnings.clone(),

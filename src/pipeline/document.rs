@@ -13,6 +13,7 @@ use super::selection::Labels;
 use super::vars::{self, Budget, Environment, Replacer};
 use super::{set, yaml};
 use crate::pipeline::problem::{At, Fault, Problem, did_you_mean, without_consequences};
+use crate::remote::Address;
 
 /// A stage as the file declares it.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct Pipeline {
     pub name: String,
     /// `seed:`.
     pub seed: Option<u64>,
+    /// `store.remote:`, the store that is shared with others.
+    pub remote: Option<Address>,
     /// The stages, in the order of the file.
     pub stages: Vec<Declared>,
     /// The file over its bases, with overrides and without variables replaced: where everything stands.
@@ -103,10 +106,11 @@ impl Pipeline {
             problems: Vec::new(),
         };
         let (name, seed, stages) = reader.top(&replaced);
+        let remote = reader.remote(&replaced);
         let mut later = reader.problems;
         without_consequences(&problems, &mut later);
         problems.extend(later);
-        Ok((Pipeline { file: file.to_owned(), name, seed, stages, document, warnings }, problems))
+        Ok((Pipeline { file: file.to_owned(), name, seed, remote, stages, document, warnings }, problems))
     }
 }
 
@@ -123,20 +127,20 @@ impl Reader<'_> {
     fn problem(&mut self, path: &[&str], key: bool, text: String) {
         let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
         let at = if key { self.document.of_key(&path) } else { self.document.of_value(&path) };
-        let stage = (path.len() > 1).then(|| path[1].clone());
+        let stage = (path.len() > 1 && path[0] == "stages").then(|| path[1].clone());
         self.problems.push(Problem { at, stage, text, fault: Fault::Pipeline });
     }
 
     fn top(&mut self, document: &Node) -> (String, Option<u64>, Vec<Declared>) {
-        const KEYS: [&str; 5] = ["name", "base", "seed", "vars", "stages"];
+        const KEYS: [&str; 6] = ["name", "base", "seed", "store", "vars", "stages"];
         let Some(top) = document.mapping() else {
             self.problem(&[], false, "a pipeline file is a mapping with `name`, `seed`, `vars` and `stages`".into());
             return (String::new(), None, Vec::new());
         };
         for key in top.keys().filter(|key| !KEYS.contains(key)) {
             let hint = did_you_mean(key, KEYS);
-            let hint =
-                if hint.is_empty() { "; known are `name`, `base`, `seed`, `vars`, `stages`".to_owned() } else { hint };
+            let known = || "; known are `name`, `base`, `seed`, `store`, `vars`, `stages`".to_owned();
+            let hint = if hint.is_empty() { known() } else { hint };
             self.problem(&[key], true, format!("unknown key `{key}`{hint}"));
         }
         let name = match top.get("name").map(|name| name.text().filter(|name| is_name(name))) {
@@ -162,6 +166,35 @@ impl Reader<'_> {
             None => self.problem(&[], false, "`stages` is missing".into()),
         }
         (name, seed, stages)
+    }
+
+    /// `store: {remote: s3://bucket/prefix}`.
+    fn remote(&mut self, document: &Node) -> Option<Address> {
+        let store = document.mapping()?.get("store").filter(|store| !store.is_null())?;
+        let Some(map) = store.mapping() else {
+            self.problem(&["store"], false, "`store` is a mapping: `store: {remote: s3://bucket/prefix}`".into());
+            return None;
+        };
+        for key in map.keys().filter(|key| *key != "remote") {
+            let hint = did_you_mean(key, ["remote"]);
+            let hint = if hint.is_empty() { "; known is `remote`".to_owned() } else { hint };
+            self.problem(&["store", key], true, format!("unknown key `{key}`{hint}"));
+        }
+        let Some(remote) = map.get("remote") else {
+            self.problem(&["store"], false, "`remote` is missing: where the shared store lies".into());
+            return None;
+        };
+        match remote.text().map(str::parse) {
+            Some(Ok(address)) => Some(address),
+            Some(Err(text)) => {
+                self.problem(&["store", "remote"], false, format!("no address of a shared store: {text}"));
+                None
+            }
+            None => {
+                self.problem(&["store", "remote"], false, format!("`remote` is an address, got {}", remote.json()));
+                None
+            }
+        }
     }
 
     /// A seed, of the pipeline or of the stage that `above` leads to. In place of a wrong one stands 0, so that nobody
@@ -235,7 +268,7 @@ impl Reader<'_> {
         {
             let text = format!("`{name}` cannot be a stage's name: letters, digits, `-` and `_`, not digits alone");
             self.problem(&["stages", name], true, text);
-        } else if ["vars", "seed", "name"].contains(&name) {
+        } else if ["vars", "seed", "store", "name"].contains(&name) {
             self.problem(
                 &["stages", name],
                 true,

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::hub::ModelName;
 use crate::pipeline::Group;
 use crate::pipeline::problem::{At, Problem};
+use crate::remote::Address;
 
 /// A checked pipeline.
 pub struct Graph {
@@ -17,6 +18,8 @@ pub struct Graph {
     /// The pipeline's name.
     pub name: String,
     pub seed: Option<u64>,
+    /// The store that is shared with others. It decides no result.
+    pub remote: Option<Address>,
     /// The stages, in the order of the file.
     pub nodes: Vec<Node>,
     /// The stages' numbers, each after those it reads from; otherwise in the order of the file.

@@ -55,6 +55,17 @@ pub fn json_schema(kinds: &[Kind]) -> Value {
     let base = "A pipeline file, as a path from the working folder. This file changes it: mappings are \
                 merged key by key, lists and plain values replace, `null` takes a key away, and a mapping with another \
                 `kind` replaces the base's. `name` is not inherited.";
+    let about_store = "The store that is shared with others: results found there are fetched, new ones are pushed. It \
+                       decides no result. Keys come from the environment.";
+    let remote = json!({
+        "type": "string",
+        "pattern": "^((s3|gs|az)://[A-Za-z0-9._-]+(/.*)?|file:///.+)$",
+        "description": "`s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or `file:///folder`.",
+    });
+    let store = json!({
+        "description": about_store, "type": ["object", "null"], "required": ["remote"], "additionalProperties": false,
+        "properties": {"remote": or_reference(remote)},
+    });
     // Over a base a stage shows only what is changed.
     let changed = json!({
         "type": ["object", "null"],
@@ -73,6 +84,7 @@ pub fn json_schema(kinds: &[Kind]) -> Value {
             "name": {"type": "string", "description": "Runs are filed under it."},
             "base": {"type": "string", "minLength": 1, "description": base},
             "seed": or_reference(json!({"description": about, "type": ["integer", "null"], "minimum": 0})),
+            "store": or_reference(store),
             "vars": {"type": ["object", "null"], "description": "Values for `${vars.x}`."},
             "stages": {"description": about_stages},
         },

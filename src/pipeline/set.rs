@@ -29,10 +29,10 @@ pub fn apply(document: &mut Node, set: &str) -> Result<(), Problem> {
             let near = did_you_mean(variable, known.iter().map(String::as_str));
             return Err(problem(format!("there is no variable `{variable}`{near}")));
         }
-    } else if head != "seed" && head != "name" {
+    } else if !["seed", "name", "store"].contains(&head) {
         let known = names(document.get("stages"));
         if !known.contains(&keys[0]) {
-            let all = known.iter().map(String::as_str).chain(["vars", "seed"]);
+            let all = known.iter().map(String::as_str).chain(["vars", "seed", "store"]);
             return Err(problem(format!("there is no stage `{head}`{}", did_you_mean(head, all))));
         }
         if keys.len() == 1 {

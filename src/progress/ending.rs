@@ -7,7 +7,7 @@ use std::time::Duration;
 use kit::Headline;
 
 use super::lines::head;
-use super::table::{WIDTH, aligned, broken, digits};
+use super::table::{WIDTH, aligned, broken, digits, travelled};
 use crate::store::{Records, RunRecord, RunState, StageRecord, StageState};
 use crate::units::spoken;
 
@@ -40,6 +40,7 @@ pub fn ending(record: &RunRecord, records: &Records, work: &Path, with_reasons: 
     ] {
         text.push_str(&together(&all, state, word, record.stages.len()));
     }
+    text.push_str(&travelled(record));
     text.extend(all.iter().map(figures));
     text.push_str(&next(record, records, work));
     text

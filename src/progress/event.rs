@@ -88,6 +88,49 @@ pub enum RunEvent {
         /// Its new folder.
         moved: String,
     },
+    /// A large result began to travel between the work folder and the shared store.
+    TransferStarted {
+        /// Its size, and from where or to where.
+        what: String,
+    },
+    /// A stage's result came from the shared store.
+    ResultFetched {
+        entry: String,
+        /// The address of the shared store.
+        from: String,
+        /// Bytes that travelled.
+        bytes: u64,
+        /// Duration of the transfer.
+        seconds: f64,
+    },
+    /// A stage's result went to the shared store.
+    ResultPushed {
+        entry: String,
+        /// The address of the shared store.
+        to: String,
+        /// Files that travelled; those that were there stayed.
+        files: usize,
+        /// Bytes that travelled.
+        bytes: u64,
+        /// Duration of the transfer.
+        seconds: f64,
+    },
+    /// A result in the shared store is not what its manifest says.
+    SharedResultDamaged {
+        entry: String,
+        /// The fault.
+        damage: String,
+    },
+    /// The shared store has another result of the same recipe, made in another way.
+    SharedResultDiffers {
+        entry: String,
+        /// The address of the shared store.
+        to: String,
+        /// The ports that differ.
+        ports: Vec<String>,
+        /// Device, processor and version that made the result there.
+        there: String,
+    },
     /// A signal requested a stop.
     StopRequested,
     /// The run is over.

@@ -9,7 +9,7 @@ use super::detail::Detail;
 use super::event::{Event, Reporter, RunEvent};
 use crate::store::RunState;
 use crate::streams::say;
-use crate::units::spoken;
+use crate::units::{size, spoken};
 
 /// Shortest time between two progress lines of a stage.
 const EVERY: Duration = Duration::from_secs(5);
@@ -161,6 +161,21 @@ pub(super) fn sentence(event: &Event) -> Option<String> {
             RunEvent::EntryDamaged { entry, damage, moved } => {
                 format!("warning: entry {entry} is damaged ({damage}); moved to {moved}, computed again")
             }
+            RunEvent::TransferStarted { what } => format!("transfers {what}"),
+            RunEvent::ResultFetched { from, bytes, seconds, .. } => {
+                format!("fetched {} from {from} in {}", size(*bytes), spoken(Duration::from_secs_f64(*seconds)))
+            }
+            RunEvent::ResultPushed { to, bytes, seconds, .. } => {
+                format!("pushed {} to {to} in {}", size(*bytes), spoken(Duration::from_secs_f64(*seconds)))
+            }
+            RunEvent::SharedResultDamaged { damage, .. } => {
+                format!("warning: the shared result is damaged ({damage}); computed again")
+            }
+            RunEvent::SharedResultDiffers { to, ports, there, .. } => format!(
+                "warning: {to} has a result of the same recipe with other bytes in {}, made on {there}; each stays where \
+                 it is",
+                ports.join(", ")
+            ),
             RunEvent::StopRequested => "stopping; a second signal stops at once".to_owned(),
             RunEvent::RunFinished { state, seconds } => {
                 let state = match state {

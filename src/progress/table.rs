@@ -1,12 +1,12 @@
 //! All of a run as a table, with every figure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::lines::head;
-use crate::store::{Records, RunRecord, StageRecord, StageState};
+use crate::store::{Records, RunRecord, StageRecord, StageState, Travel};
 use crate::units::spoken;
 
 /// Rows of cells as lines with aligned columns. Columns whose number is in `right` are aligned to the right.
@@ -76,7 +76,8 @@ pub fn summary(record: &RunRecord, records: &Records) -> String {
         }
     }
     let folder = records.pipeline(&record.pipeline);
-    format!("{}{facts_text}results: {}/<stage>/<table>\n", aligned(&rows, &[2, 3, 4, 5]), folder.display())
+    let (table, shared) = (aligned(&rows, &[2, 3, 4, 5]), travelled(record));
+    format!("{table}{facts_text}{shared}results: {}/<stage>/<table>\n", folder.display())
 }
 
 /// All stages of a matrix in one line.
@@ -92,6 +93,21 @@ fn line_of_group(name: &str, members: &[&StageRecord]) -> Vec<String> {
     let time = if seconds > 0.0 { spoken(Duration::from_secs_f64(seconds)) } else { String::new() };
     let [read, rows, rejected] = [sum(|it| it.read), sum(|it| it.rows), sum(|it| it.rejected)];
     vec![format!("{name} x {}", members.len()), states.join(", "), read, rows, rejected, time]
+}
+
+/// The results in the shared store, in a line: fetched from it, pushed to it, and in both places before.
+pub(super) fn travelled(record: &RunRecord) -> String {
+    let mut text = String::new();
+    let all = record.stages.values().filter_map(|stage| stage.shared.as_ref());
+    let addresses: BTreeSet<&String> = all.clone().map(|(address, _)| address).collect();
+    for address in addresses {
+        let count = |of: Travel| all.clone().filter(|shared| shared.0 == *address && shared.1 == of).count();
+        let words = [(Travel::Fetched, "fetched"), (Travel::Pushed, "pushed"), (Travel::There, "there before")];
+        let words = words.map(|(of, word)| (count(of), word)).into_iter().filter(|(count, _)| *count > 0);
+        let words: Vec<String> = words.map(|(count, word)| format!("{count} {word}")).collect();
+        text.push_str(&format!("{address}: {}\n", words.join(", ")));
+    }
+    text
 }
 
 /// `name: fact, fact, ...` over as many lines as it takes.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lock::{Attempt, Lock};
 use super::manifest::{Manifest, Recipe};
+use super::shared::Shared;
 use super::statcache::StatCache;
 use super::unless_torn;
 
@@ -24,6 +25,7 @@ const BOUND: &str = ".work/bound.json";
 pub struct Store {
     root: PathBuf,
     stats: StatCache,
+    shared: Option<Shared>,
 }
 
 /// The state of the folder under an entry's name.
@@ -65,7 +67,17 @@ impl Bound {
 impl Store {
     /// The work folder at `root`; it need not exist.
     pub fn open(root: &Path) -> Store {
-        Store { root: root.to_owned(), stats: StatCache::open(root.join("statcache.json")) }
+        Store { root: root.to_owned(), stats: StatCache::open(root.join("statcache.json")), shared: None }
+    }
+
+    /// The same with a store that others share.
+    pub fn sharing(self, shared: Shared) -> Store {
+        Store { shared: Some(shared), ..self }
+    }
+
+    /// The store that others share, where the pipeline names one.
+    pub fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref()
     }
 
     /// The work folder.

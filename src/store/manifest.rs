@@ -241,10 +241,15 @@ impl Manifest {
     /// # Errors
     /// When the file system refuses.
     pub fn commit(&self, path: &Path) -> Result<()> {
+        commit_json(path, &self.sealed())
+    }
+
+    /// As JSON with the digest of its content beside it.
+    pub fn sealed(&self) -> Value {
         let mut value = self.value();
         let seal = Digest::of_value(&value);
         value[SEAL] = seal.to_string().into();
-        commit_json(path, &value)
+        value
     }
 
     /// Reads one, or nothing where there is none. Those of older versions have no seal.
@@ -252,8 +257,16 @@ impl Manifest {
     /// # Errors
     /// When it cannot be read, or is not as it was written.
     pub fn open(path: &Path) -> Result<Option<Manifest>> {
-        let Some(mut value) = read_json::<Value>(path)? else { return Ok(None) };
-        let damaged = |what: &str| Error::data(format!("{}: {what}", path.display()));
+        let Some(value) = read_json::<Value>(path)? else { return Ok(None) };
+        Manifest::of_value(value, &path.display().to_string()).map(Some)
+    }
+
+    /// Reads one that comes from `place`.
+    ///
+    /// # Errors
+    /// When it is not as it was written.
+    pub fn of_value(mut value: Value, place: &str) -> Result<Manifest> {
+        let damaged = |what: &str| Error::data(format!("{place}: {what}"));
         let fields = value.as_object_mut().ok_or_else(|| damaged("is no manifest"))?;
         let seal = fields.remove(SEAL);
         let sealed = seal.is_some();
@@ -265,7 +278,7 @@ impl Manifest {
         if !sealed && manifest.value().as_object().map(Map::len) != value.as_object().map(Map::len) {
             return Err(damaged("has a key that is none of a manifest's"));
         }
-        Ok(Some(manifest))
+        Ok(manifest)
     }
 
     fn value(&self) -> Value {

@@ -65,6 +65,18 @@ impl StageState {
     }
 }
 
+/// How the result of a stage came to lie in a shared store and here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Travel {
+    /// This run brought it here.
+    Fetched,
+    /// This run brought it there.
+    Pushed,
+    /// It was in both places.
+    There,
+}
+
 /// A stage in a run record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StageRecord {
@@ -99,6 +111,9 @@ pub struct StageRecord {
     /// The ports of the entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<String>,
+    /// The shared store that has the result, and how it came there or here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<(String, Travel)>,
 }
 
 impl StageRecord {
@@ -116,6 +131,7 @@ impl StageRecord {
             figures: BTreeMap::new(),
             headlines: Vec::new(),
             ports: Vec::new(),
+            shared: None,
         }
     }
 }

@@ -4,8 +4,10 @@ mod bases;
 mod findings;
 mod kinds;
 mod matrices;
+mod memory;
 mod plans;
 mod runs;
+mod sharing;
 mod world;
 
 pub use world::World;

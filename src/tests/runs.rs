@@ -177,7 +177,9 @@ fn a_bit_that_flips_without_a_trace_is_found_before_a_stage_reads_it() {
 fn what_verify_finds_damaged_the_next_run_computes_again() {
     let world = World::new();
     world.run(PIPELINE).result.unwrap();
-    let verify = || crate::cli::verify::verify(&world.path("work"), crate::cli::verify::Verify { pipeline: None });
+    let verify = || {
+        crate::cli::verify::verify(&world.path("work"), crate::cli::verify::Verify { pipeline: None, remote: false })
+    };
     verify().unwrap();
     let part = world.store().entry(&entry_of(&world, "b")).join("prompts/part-00000.parquet");
     let good = std::fs::read(&part).unwrap();

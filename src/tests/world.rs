@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use kit::Interrupt;
 
 use super::kinds::KINDS;
+use super::memory::Memory;
 use crate::engine::executor::Here;
 use crate::engine::plan::{Planner, Selection};
 use crate::engine::run::{Options, Run};
@@ -13,11 +14,13 @@ use crate::error::{Error, Result};
 use crate::pipeline::check::check_file;
 use crate::pipeline::graph::Graph;
 use crate::progress::{Event, Reporter, RunEvent};
-use crate::store::{Records, RunRecord, Store};
+use crate::store::{Access, Records, RunRecord, Shared, Store};
 
 /// A folder of its own for each test.
 pub struct World {
     pub folder: tempfile::TempDir,
+    /// The shared store, where there is one.
+    pub remote: Option<Memory>,
 }
 
 /// Collects the events of a run.
@@ -55,7 +58,12 @@ impl RunResult {
 
 impl World {
     pub fn new() -> World {
-        World { folder: tempfile::tempdir().unwrap() }
+        World { folder: tempfile::tempdir().unwrap(), remote: None }
+    }
+
+    /// One that shares a store.
+    pub fn sharing(remote: &Memory) -> World {
+        World { remote: Some(remote.clone()), ..World::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -70,6 +78,12 @@ impl World {
         Records::new(&self.path("work"))
     }
 
+    /// The store, with the shared one where there is one.
+    pub fn shared_store(&self, access: Access) -> Result<Store> {
+        let Some(remote) = &self.remote else { return Ok(self.store()) };
+        Ok(self.store().sharing(Shared::open(Box::new(remote.clone()), &self.path("work"), access)?))
+    }
+
     pub fn graph(&self, text: &str) -> Graph {
         let file = self.path("pipeline.yaml");
         std::fs::write(&file, text).unwrap();
@@ -81,7 +95,7 @@ impl World {
     /// The plan, one line per stage.
     pub fn plan(&self, text: &str, selection: &Selection) -> Result<Vec<String>> {
         let graph = self.graph(text);
-        let (store, records) = (self.store(), self.records());
+        let (store, records) = (self.shared_store(Access::Look)?, self.records());
         let planned = Planner::new(&graph, &store, &records, None)?.plan(selection)?;
         let line = |stage: &usize| format!("{}: {}", graph.nodes[*stage].name, planned[*stage].decision.sentence());
         Ok(graph.order.iter().map(line).collect())
@@ -94,7 +108,7 @@ impl World {
     /// A run, or why it could not begin.
     pub fn run_with(&self, text: &str, selection: Selection, interrupt: &Interrupt) -> Result<RunResult, Error> {
         let graph = self.graph(text);
-        let (store, records, heard) = (self.store(), self.records(), Collector::default());
+        let (store, records, heard) = (self.shared_store(Access::Work)?, self.records(), Collector::default());
         let options = Options { selection, device: "cpu".to_owned(), no_wait: false, command: Vec::new() };
         let planned = Planner::new(&graph, &store, &records, None)?.plan(&options.selection)?;
         let (number, _alive) = records.begin(&graph.name)?;

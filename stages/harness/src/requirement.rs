@@ -24,10 +24,12 @@ pub enum Requirement {
     Slurm,
     /// `nvcc` 13.0.88 and `nvdisasm`, in `CUDA_HOME` or `PATH`: Python packages of NVIDIA have them.
     Nvcc,
+    /// A Python with `moto[server]` in `HALFTONE_PYTHON`, or `python3` in `PATH`: a local S3.
+    Moto,
 }
 
 /// Every requirement with its name in `HALFTONE_REQUIRE`.
-const NAMES: [(&str, Requirement); 8] = [
+const NAMES: [(&str, Requirement); 9] = [
     ("emulator", Requirement::Emulator),
     ("browser", Requirement::Browser),
     ("encoder", Requirement::Encoder),
@@ -36,6 +38,7 @@ const NAMES: [(&str, Requirement); 8] = [
     ("trl", Requirement::Trl),
     ("slurm", Requirement::Slurm),
     ("nvcc", Requirement::Nvcc),
+    ("moto", Requirement::Moto),
 ];
 
 /// Says on the terminal that a test is skipped because a requirement is missing.

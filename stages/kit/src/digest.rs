@@ -117,9 +117,16 @@ fn hash_of<S: AsRef<str>>(parts: &[S]) -> blake3::Hash {
 /// # Errors
 /// When the file cannot be read.
 pub fn digest_file(path: &Path) -> Result<Digest> {
-    let file = open_file(path)?;
+    digest_reader(open_file(path)?).map_err(Error::io(path))
+}
+
+/// The digest of what a reader gives.
+///
+/// # Errors
+/// The reader's.
+pub fn digest_reader(reader: impl std::io::Read) -> std::io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file).map_err(Error::io(path))?;
+    hasher.update_reader(reader)?;
     Ok(Digest(*hasher.finalize().as_bytes()))
 }
 

@@ -29,7 +29,7 @@ pub use contract::outcome::{Balance, Headline, Outcome};
 pub use contract::port::{Input, InputPort, OutputPort, Table};
 pub use contract::rendering::{Piece, Rendering};
 pub use contract::stage::{Configured, Finding, Kind, Stage};
-pub use digest::{Digest, canonical, digest_file, digest_folder, id_bits, id_of};
+pub use digest::{Digest, canonical, digest_file, digest_folder, digest_reader, id_bits, id_of};
 pub use error::{Error, Result};
 pub use file::{open_file, read_small};
 pub use labels::gold::GoldLabel;

@@ -35,16 +35,22 @@ pub(crate) fn begin_file(path: &Path) -> Result<NamedTempFile> {
 
 /// Commits the temporary file of [`begin_file`] under `path`.
 pub(crate) fn finish_file(temporary: NamedTempFile, path: &Path) -> Result<()> {
+    make_readable(&temporary, path)?;
+    temporary.persist(path).map_err(|error| Error::Io { path: path.to_owned(), source: error.error })?;
+    sync_folder(path.parent().expect("a committed file lies in a folder"))
+}
+
+/// Makes the content of a temporary file durable, and the file as readable as any file of the user's: tempfile makes
+/// files private.
+fn make_readable(temporary: &NamedTempFile, path: &Path) -> Result<()> {
     temporary.as_file().sync_all().map_err(Error::io(path))?;
-    // tempfile makes files private; a table in the store is as readable as any file of the user's.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::Permissions::from_mode(0o644);
         temporary.as_file().set_permissions(mode).map_err(Error::io(path))?;
     }
-    temporary.persist(path).map_err(|error| Error::Io { path: path.to_owned(), source: error.error })?;
-    sync_folder(path.parent().expect("a committed file lies in a folder"))
+    Ok(())
 }
 
 /// Commits some bytes under `path`.
@@ -53,6 +59,22 @@ pub(crate) fn finish_file(temporary: NamedTempFile, path: &Path) -> Result<()> {
 /// As [`commit_file`].
 pub fn commit_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     commit_file(path, |file| file.write_all(bytes).map_err(Error::io(path)))
+}
+
+/// Commits some bytes under `path` where nothing is; true where they are now there. Of several that do so at once, one
+/// succeeds.
+///
+/// # Errors
+/// As [`commit_file`].
+pub fn create_bytes(path: &Path, bytes: &[u8]) -> Result<bool> {
+    let mut temporary = begin_file(path)?;
+    temporary.as_file_mut().write_all(bytes).map_err(Error::io(path))?;
+    make_readable(&temporary, path)?;
+    match temporary.persist_noclobber(path) {
+        Ok(_) => sync_folder(path.parent().expect("a committed file lies in a folder")).map(|()| true),
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Error::Io { path: path.to_owned(), source: error.error }),
+    }
 }
 
 /// Commits a value as readable JSON under `path`.
@@ -175,6 +197,24 @@ mod tests {
         commit_bytes(&path, b"whole").unwrap();
         commit_bytes(&path, b"other").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"other");
+    }
+
+    #[test]
+    fn one_of_many_makes_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/entry.json");
+        let made: usize = std::thread::scope(|scope| {
+            let make = |n: u8| {
+                let path = &path;
+                scope.spawn(move || usize::from(create_bytes(path, &[n; 100]).unwrap()))
+            };
+            let makers: Vec<_> = (0..8).map(make).collect();
+            makers.into_iter().map(|maker| maker.join().unwrap()).sum()
+        });
+        assert_eq!(made, 1);
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(bytes.len() == 100 && bytes.iter().all(|byte| *byte == bytes[0]), "{bytes:?}");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 
     #[test]
