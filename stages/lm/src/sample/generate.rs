@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::model::cache::{KvCache, LONG, Slot};
+use crate::model::cache::{KvCache, Slot};
 use crate::sample::sampling::{Choice, Logits};
 use crate::{Decoder, Error, Result, SamplingRules, Text};
 
@@ -65,6 +65,9 @@ impl Decoder {
     /// counting the most that a running response may grow to; it is exceeded only where one prompt with one response
     /// needs more. Which responses run together changes log-probabilities by rounding at most.
     ///
+    /// Where long texts are rotated in another way, a text is computed again as a whole when it becomes long: each token
+    /// is drawn as after a text of that length.
+    ///
     /// # Errors
     /// Rules out of range, an empty prompt, a prompt that leaves no position for a response, a token outside the
     /// vocabulary, logits that are not finite.
@@ -83,50 +86,67 @@ impl Decoder {
                 request.ids.len()
             )));
         }
-        let long = |request: &GenerateRequest| self.config().long_beyond().map(|beyond| request.ids.len() > beyond);
-        if let Some(beyond) = self.config().long_beyond() {
-            // The last token of a response needs no row.
-            let most = |request: &GenerateRequest| (request.ids.len() + rules.max_tokens - 1).min(limit - 1);
-            let crosses = |request: &&GenerateRequest| long(request) == Some(false) && most(request) > beyond;
-            if let Some(index) = requests.iter().position(|request| crosses(&request)) {
-                let (tokens, most) = (requests[index].ids.len(), rules.max_tokens);
-                return Err(Error::input(format!(
-                    "prompt {index} has {tokens} tokens and its response up to {most}: together they may grow beyond \
-                     {beyond} tokens, {LONG}; lower `max_tokens`, or leave such prompts out"
-                )));
-            }
-        }
         let mut done = requests.iter().map(|request| vec![None; request.seeds.len()]).collect::<Vec<_>>();
-        for group in self.groups(requests, budget_tokens) {
-            let requests = group.iter().map(|index| &requests[*index]).collect::<Vec<_>>();
-            let run = Run { decoder: self, text, rules, requests: &requests };
-            for finished in run.all(budget_tokens)? {
-                done[group[finished.request]][finished.seed] = Some(finished.generation);
+        let fresh = |(request, one): (usize, &GenerateRequest)| {
+            let room = rules.max_tokens.min(limit - one.ids.len());
+            let start = move |(seed, number): (usize, &u64)| {
+                let random = ChaCha12Rng::seed_from_u64(*number);
+                Growing { request, seed, text: 0, slot: None, random, ids: Vec::new(), logp: 0.0, room }
+            };
+            one.seeds.iter().enumerate().map(start).collect::<Vec<_>>()
+        };
+        let mut waiting = requests.iter().enumerate().flat_map(fresh).collect::<Vec<_>>();
+        while !waiting.is_empty() {
+            let mut grown = Vec::new();
+            for group in self.groups(requests, waiting, budget_tokens) {
+                let run = Run { decoder: self, text, rules, requests, long: group.long };
+                let (finished, long) = run.all(&group.texts, group.waiting, budget_tokens)?;
+                for Finished { request, seed, generation } in finished {
+                    done[request][seed] = Some(generation);
+                }
+                grown.extend(long);
             }
+            waiting = grown;
         }
         let whole = |list: Vec<Option<Generation>>| list.into_iter().collect::<Option<Vec<_>>>();
         let whole = done.into_iter().map(whole).collect::<Option<Vec<_>>>();
         whole.ok_or_else(|| Error::internal("a response was never sampled"))
     }
 
-    /// Cuts the requests with seeds, in their order, into groups whose prompts take at most half of the budget: the
-    /// other half is for responses.
-    fn groups(&self, requests: &[GenerateRequest], budget_tokens: usize) -> Vec<Vec<usize>> {
-        let most_prompts = (LOGITS / self.config().vocab_size).max(1);
-        let beyond = self.config().long_beyond().unwrap_or(usize::MAX);
-        let long = |index: usize| requests[index].ids.len() > beyond;
-        let mut groups: Vec<Vec<usize>> = Vec::new();
+    /// The length above which a text is rotated as a long one.
+    fn beyond(&self) -> usize {
+        self.config().long_beyond().unwrap_or(usize::MAX)
+    }
+
+    /// Cuts responses, in their order, into groups whose texts so far take at most half of the budget: the other half is
+    /// for what is added to them. Responses of one request that follow one
+    /// another share a text where they have the same.
+    fn groups(&self, requests: &[GenerateRequest], waiting: Vec<Growing>, budget_tokens: usize) -> Vec<Group> {
+        let most_texts = (LOGITS / self.config().vocab_size).max(1);
+        let mut groups: Vec<Group> = Vec::new();
         let mut rows = 0;
-        for (index, request) in requests.iter().enumerate().filter(|(_, request)| !request.seeds.is_empty()) {
-            let fits = rows + request.ids.len() <= budget_tokens / 2;
+        for one in waiting {
+            let text = [requests[one.request].ids, &one.ids].concat();
+            let long = text.len() > self.beyond();
             match groups.last_mut() {
-                Some(group) if fits && group.len() < most_prompts && long(group[0]) == long(index) => {
-                    group.push(index);
-                    rows += request.ids.len();
+                Some(group)
+                    if group.waiting.last().is_some_and(|last| last.request == one.request)
+                        && group.texts.last() == Some(&text) =>
+                {
+                    group.waiting.push(Growing { text: group.texts.len() - 1, ..one });
+                }
+                Some(group)
+                    if rows + text.len() <= budget_tokens / 2
+                        && group.texts.len() < most_texts
+                        && group.long == long =>
+                {
+                    rows += text.len();
+                    group.waiting.push(Growing { text: group.texts.len(), ..one });
+                    group.texts.push(text);
                 }
                 _ => {
-                    groups.push(vec![index]);
-                    rows = request.ids.len();
+                    rows = text.len();
+                    groups.push(Group { texts: vec![text], waiting: vec![Growing { text: 0, ..one }], long });
                 }
             }
         }
@@ -134,22 +154,35 @@ impl Decoder {
     }
 }
 
-/// One group of requests on its way.
+/// Responses that are sampled together.
+struct Group {
+    /// What they go on from.
+    texts: Vec<Vec<u32>>,
+    waiting: Vec<Growing>,
+    /// True where these texts are rotated as long ones.
+    long: bool,
+}
+
+/// One group on its way.
 struct Run<'a> {
     decoder: &'a Decoder,
     text: &'a Text,
     rules: &'a SamplingRules,
-    requests: &'a [&'a GenerateRequest<'a>],
+    requests: &'a [GenerateRequest<'a>],
+    long: bool,
 }
 
 /// A response that is growing.
 struct Growing {
     request: usize,
     seed: usize,
+    /// The text of its group that it goes on from.
+    text: usize,
     slot: Option<Slot>,
     random: ChaCha12Rng,
     ids: Vec<u32>,
     logp: f64,
+    /// Tokens that it may have in all.
     room: usize,
 }
 
@@ -161,41 +194,42 @@ struct Finished {
 }
 
 impl Run<'_> {
-    fn all(&self, budget_tokens: usize) -> Result<Vec<Finished>> {
-        let prompts = self.requests.iter().map(|request| request.ids).collect::<Vec<_>>();
-        let prompt_rows = prompts.iter().map(|ids| ids.len()).sum::<usize>();
-        // The last token of a response needs no row of its own: nothing follows it.
-        let room = |request: usize| self.rules.max_tokens.min(self.decoder.max_positions() - prompts[request].len());
-        let seeds = |(request, one): (usize, &&GenerateRequest)| (0..one.seeds.len()).map(move |seed| (request, seed));
-        let mut waiting = self.requests.iter().enumerate().flat_map(seeds).collect::<VecDeque<_>>();
-        let all_rows = waiting.iter().map(|(request, _)| room(*request) - 1).sum::<usize>();
-        let largest = waiting.iter().map(|(request, _)| room(*request) - 1).max().unwrap_or(0);
-        let sample_rows = all_rows.min(budget_tokens.saturating_sub(prompt_rows)).max(largest);
-        let (mut cache, first_logits) = self.decoder.prefill(&prompts, sample_rows)?;
+    /// The responses that ended, and those that have become long: all of such a text is rotated in another way.
+    fn all(
+        &self,
+        texts: &[Vec<u32>],
+        waiting: Vec<Growing>,
+        budget_tokens: usize,
+    ) -> Result<(Vec<Finished>, Vec<Growing>)> {
+        let text_rows = texts.iter().map(Vec::len).sum::<usize>();
+        let rows = |one: &Growing| self.rows(one, texts[one.text].len());
+        let all_rows = waiting.iter().map(rows).sum::<usize>();
+        let largest = waiting.iter().map(rows).max().unwrap_or(0);
+        let sample_rows = all_rows.min(budget_tokens.saturating_sub(text_rows)).max(largest);
+        let texts = texts.iter().map(Vec::as_slice).collect::<Vec<_>>();
+        let (mut cache, first_logits) = self.decoder.prefill(&texts, sample_rows)?;
         let first_logits = Logits::new(&first_logits)?;
         let most = (LOGITS / self.decoder.config().vocab_size).max(1);
 
+        let mut waiting = VecDeque::from(waiting);
         let mut growing: Vec<Growing> = Vec::new();
-        let mut finished = Vec::new();
+        let mut ended = (Vec::new(), Vec::new());
         while !waiting.is_empty() || !growing.is_empty() {
-            // Let in as many as there is room for. Their first token comes from the logits of the prompt.
+            // Let in as many as there is room for. Their first token comes from the logits of the text.
             let mut fresh = Vec::new();
-            while let Some(&(request, seed)) = waiting.front()
-                && growing.len() + fresh.len() < most
-            {
-                let room = room(request);
-                // A response of one token at most never looks back at itself.
-                let slot = if room > 1 { cache.fork(request, room - 1) } else { None };
-                if slot.is_none() && room > 1 {
+            while let Some(mut one) = waiting.pop_front() {
+                let rows = self.rows(&one, texts[one.text].len());
+                one.slot = if rows > 0 { cache.fork(one.text, rows) } else { None };
+                if (one.slot.is_none() && rows > 0) || growing.len() + fresh.len() == most {
+                    one.slot.take().into_iter().for_each(|slot| cache.release(slot));
+                    waiting.push_front(one);
                     break;
                 }
-                waiting.pop_front();
-                let random = ChaCha12Rng::seed_from_u64(self.requests[request].seeds[seed]);
-                fresh.push(Growing { request, seed, slot, random, ids: Vec::new(), logp: 0.0, room });
+                fresh.push(one);
             }
-            let rows = fresh.iter().map(|new| new.request).collect::<Vec<_>>();
+            let rows = fresh.iter().map(|new| new.text).collect::<Vec<_>>();
             self.choose(&mut fresh, &first_logits, &rows)?;
-            self.settle(fresh, &mut growing, &mut finished, &mut cache)?;
+            self.settle(fresh, &mut growing, &mut ended, &mut cache)?;
             if growing.is_empty() {
                 // Everything is released, so the next one fits: the cache was made for the largest.
                 continue;
@@ -206,9 +240,17 @@ impl Run<'_> {
             let rows = (0..growing.len()).collect::<Vec<_>>();
             self.choose(&mut growing, &logits, &rows)?;
             let stepped = std::mem::take(&mut growing);
-            self.settle(stepped, &mut growing, &mut finished, &mut cache)?;
+            self.settle(stepped, &mut growing, &mut ended, &mut cache)?;
         }
-        Ok(finished)
+        Ok(ended)
+    }
+
+    /// Rows of the cache for what may be added to a response's text of so many tokens, until it has become long. The
+    /// last token of a response needs none: nothing follows it.
+    fn rows(&self, one: &Growing, tokens: usize) -> usize {
+        let grown = tokens - self.requests[one.request].ids.len();
+        let until = if self.long { usize::MAX } else { self.decoder.beyond() - tokens };
+        (one.room - grown - 1).min(until)
     }
 
     /// Adds a token to each, from its row of the logits.
@@ -232,21 +274,25 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Sorts responses into those that go on and those that ended, whose rows are free again.
+    /// Sorts responses into those that go on, and those that ended or have become long, whose rows are free again.
     fn settle(
         &self,
         stepped: Vec<Growing>,
         growing: &mut Vec<Growing>,
-        finished: &mut Vec<Finished>,
+        (finished, long): &mut (Vec<Finished>, Vec<Growing>),
         cache: &mut KvCache,
     ) -> Result<()> {
-        for one in stepped {
-            match self.ending(&one)? {
-                None => growing.push(one),
+        for mut one in stepped {
+            let tokens = self.requests[one.request].ids.len() + one.ids.len();
+            let ending = self.ending(&one)?;
+            if ending.is_none() && (self.long || tokens <= self.decoder.beyond()) {
+                growing.push(one);
+                continue;
+            }
+            one.slot.take().into_iter().for_each(|slot| cache.release(slot));
+            match ending {
+                None => long.push(one),
                 Some((finish, text)) => {
-                    if let Some(slot) = one.slot {
-                        cache.release(slot);
-                    }
                     let generation = Generation { ids: one.ids, text, logp: one.logp, finish };
                     finished.push(Finished { request: one.request, seed: one.seed, generation });
                 }
