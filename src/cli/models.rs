@@ -24,9 +24,12 @@ pub struct Models {
     /// Precision that memory is estimated for: f32 or bf16 (smaller on a GPU alone)
     #[arg(long, default_value = "f32", value_parser = dtype)]
     pub dtype: Dtype,
-    /// Device that memory is estimated for: auto, cpu or cuda:N
+    /// Device that memory is estimated for, here or elsewhere: auto, cpu or cuda:N
     #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
+    /// Memory of that device in GiB; without it, what the system says
+    #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub memory: Option<u64>,
     /// One line of JSON for each model
     #[arg(long)]
     pub json: bool,
@@ -41,8 +44,9 @@ fn dtype(word: &str) -> std::result::Result<Dtype, String> {
 
 /// Prints the facts about each model.
 pub fn models(args: Models) -> Result<()> {
-    let device = device::resolve(&args.device)?;
-    let memory = machine::memory_of(&device);
+    device::check(&args.device)?;
+    let device = device::resolve(&args.device).unwrap_or_else(|_| args.device.clone());
+    let memory = args.memory.map(|gib| gib << 30).or_else(|| machine::memory_of(&device));
     for (number, name) in args.models.iter().enumerate() {
         let path = place_of(name)?;
         let facts = describe(&path)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::material::{self, Material};
 use crate::peer::Peer;
-use crate::stage::{self, Timed, timed, whole};
+use crate::stage::{Timed, timed, whole};
 
 /// Something that is measured.
 pub struct Workload {
@@ -134,11 +134,9 @@ fn on_pairs(material: &Material, name: &str, stage: &str) -> Timed {
 }
 
 fn judge(material: &Material, dtype: &str) -> Figures {
-    // The default is small for a CPU's allocator; a GPU has more to fill.
-    let at_once = if stage::device() == "cpu" { "" } else { ", tokens_per_batch: 16384" };
     let stage = format!(
         "{{kind: judge, comparisons: data.comparisons, model: {}, template: {}, asks_for: better, form: text, \
-         labels: {{first: [\" A\"], second: [\" B\"]}}, debias: probability, least_mass: 0, dtype: {dtype}{at_once}}}",
+         labels: {{first: [\" A\"], second: [\" B\"]}}, debias: probability, least_mass: 0, dtype: {dtype}}}",
         quoted(&material.model),
         quoted(&material.question)
     );

@@ -51,6 +51,24 @@ fn a_language_model_is_described_with_its_uses_and_their_memory() {
 }
 
 #[test]
+fn memory_is_estimated_for_a_device_that_is_elsewhere() {
+    let project = Project::new(&[]);
+    copy_model(&project, "m");
+    let on =
+        |more: &[&str]| project.done(&[&["models", "m", "--device", "cuda:3", "--tokens", "10000000"], more].concat());
+    let text = on(&["--memory", "1"]);
+    assert!(row(&text, "judge, reference").ends_with(": more than the 1.0 GiB of cuda:3"), "{text}");
+    assert_eq!(row(&text, "memory is for"), "10,000,000 tokens at once, f32, cuda:3");
+    let score = |dtype: &str| -> u64 {
+        let told: Value = serde_json::from_str(&on(&["--json", "--dtype", dtype])).unwrap();
+        told["bytes"]["score"].as_u64().unwrap()
+    };
+    assert!(score("bf16") < score("f32"));
+    let wrong = project.fails(&["models", "m", "--device", "gpu"], 64);
+    assert!(wrong.contains("--device gpu: there are `auto`, `cpu` and `cuda:0`"), "{wrong}");
+}
+
+#[test]
 fn a_sentence_encoder_is_described_wherever_its_modules_are() {
     let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("stages/lm/tests/fixtures/bert");
     let modules = r#"[{"idx": 0, "name": "0", "path": "body", "type": "sentence_transformers.models.Transformer"}]"#;

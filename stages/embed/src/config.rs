@@ -5,6 +5,7 @@ use kit::{Finding, Input, Message};
 use lm::Dtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokens::TokensPerBatch;
 
 use crate::protocol::Vectors;
 
@@ -43,8 +44,10 @@ pub struct Embed {
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
     /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
-    #[serde(default = "tokens::tokens_per_batch")]
-    pub tokens_per_batch: usize,
+    /// Left out, 4096 on a processor and 16384 on a GPU.
+    #[serde(default)]
+    #[schemars(with = "usize")]
+    pub tokens_per_batch: TokensPerBatch,
     /// Prompts in a shard, which is committed as one file; a kill costs the batch in work.
     #[serde(default = "shard_rows")]
     pub shard_rows: usize,
@@ -93,7 +96,7 @@ impl Embed {
     /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let at_least_one = [
-            ("tokens_per_batch", self.tokens_per_batch),
+            ("tokens_per_batch", self.tokens_per_batch.everywhere()),
             ("shard_rows", self.shard_rows),
             ("dimensions", self.dimensions.unwrap_or(1)),
         ];

@@ -94,6 +94,7 @@ impl Sharded for Embedding<'_> {
             self.encoder = Some(self.load()?);
         }
         let (start, mut rows) = (shard.start, Vec::new());
+        let budget = self.stage.tokens_per_batch.on(self.context.device);
         let encoder = || self.encoder.as_ref().expect("loaded for a shard with texts");
         let prepared = self.texts.all[shard].chunks(TEXTS_PER_CALL).map(|texts| {
             // A prefix of the stage stands before the texts already.
@@ -104,7 +105,7 @@ impl Sharded for Embedding<'_> {
         });
         prepared_ahead(prepared, |(texts, tokens)| {
             let embeddings = output.batch(|| {
-                let embeddings = encoder().encode_tokens(&tokens, self.stage.tokens_per_batch).map_err(lm_error)?;
+                let embeddings = encoder().encode_tokens(&tokens, budget).map_err(lm_error)?;
                 texts.iter().zip(embeddings).map(|((id, _), embedding)| unit(id, embedding)).collect::<Result<Vec<_>>>()
             })?;
             for ((id, _), embedding) in texts.iter().zip(embeddings) {

@@ -66,7 +66,7 @@ impl Embed {
             forecast.notes.extend(cost);
             if let Some(model) = cost::model(ahead, "model", self.dtype) {
                 let load = Load { tokens, scored: 0.0, context: of_prompt };
-                let tokens_at_once = (self.tokens_per_batch as u64).min(tokens as u64);
+                let tokens_at_once = (self.tokens_per_batch.on(&ahead.device) as u64).min(tokens as u64);
                 cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
             }
         }

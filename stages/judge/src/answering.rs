@@ -96,7 +96,7 @@ fn batches(judging: &Judging<'_>, stage: &Judge) -> Result<Batches> {
         let tokens = judging.work.units[group.clone()].iter().map(of).sum();
         (group, tokens)
     });
-    Ok(Batches::cut(groups, stage.tokens_per_batch))
+    Ok(Batches::cut(groups, stage.tokens_per_batch.everywhere()))
 }
 
 impl Sharded for Answering<'_> {
@@ -190,8 +190,10 @@ impl Writer<'_> {
             all.iter().map(|prompt| GenerateRequest { ids: &prompt.sequence.ids, seeds: seeds(&prompt.seed_id) });
         let requests: Vec<GenerateRequest<'_>> = requests.collect();
         let text = &self.writing.reader.text;
-        let generated =
-            self.decoder.generate(text, &requests, &rules, self.stage.tokens_per_batch).map_err(lm_error)?;
+        let generated = self
+            .decoder
+            .generate(text, &requests, &rules, self.stage.tokens_per_batch.everywhere())
+            .map_err(lm_error)?;
         let mut results = Vec::new();
         for (prompt, generations) in all.iter().zip(&generated) {
             let written = generations.iter().map(|generation| self.written(prompt, generation));
@@ -248,7 +250,8 @@ impl Writer<'_> {
             }
         }
         let sequences: Vec<&Sequence> = questions.iter().flatten().flat_map(|question| &question.sequences).collect();
-        let scores = self.decoder.score(&sequences, false, self.stage.tokens_per_batch).map_err(lm_error)?;
+        let scores =
+            self.decoder.score(&sequences, false, self.stage.tokens_per_batch.everywhere()).map_err(lm_error)?;
         let mut scores = scores.into_iter().map(|log_probs| log_probs.response);
         for (question, result) in questions.iter().zip(results) {
             let Some(question) = question else { continue };

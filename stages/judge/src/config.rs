@@ -5,7 +5,7 @@ use kit::{Error, Finding, Input};
 use lm::{Dtype, Precision};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokens::{Base, QuestionRules};
+use tokens::{Base, QuestionRules, TokensPerBatch};
 
 use crate::completion::Completion;
 use crate::labels::Labels;
@@ -100,8 +100,10 @@ pub struct Judge {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
     /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
-    #[serde(default = "tokens::tokens_per_batch")]
-    pub tokens_per_batch: usize,
+    /// Left out, 4096 on a processor and 16384 on a GPU; 4096 everywhere for a judge that rates, reasons or explains.
+    #[serde(default)]
+    #[schemars(with = "usize")]
+    pub tokens_per_batch: TokensPerBatch,
     /// Comparisons in a shard, at least, which is committed as one file; a kill costs the batch in work.
     #[serde(default = "shard_rows")]
     pub shard_rows: usize,
@@ -188,7 +190,7 @@ impl Judge {
                 findings.push(Finding::at(key, "needs at least one spelling, and none of them empty"));
             }
         }
-        let at_least_one = [("tokens_per_batch", self.tokens_per_batch), ("shard_rows", self.shard_rows)];
+        let at_least_one = [("tokens_per_batch", self.tokens_per_batch.everywhere()), ("shard_rows", self.shard_rows)];
         for (key, value) in [("least_mass", self.least_mass), ("max_low_mass", self.max_low_mass)] {
             if !(0.0..=1.0).contains(&value) {
                 findings.push(Finding::at(key, format!("got {value}, wanted 0 to 1")));

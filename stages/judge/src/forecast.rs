@@ -37,7 +37,7 @@ pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Result<Outl
             let load = Load { tokens: count * question, scored: count, context: question / 2.0 };
             forecast.tokens = Some(Amount::about(load.tokens.ceil() as u64));
             if let Some(model) = cost::model(ahead, "model", judge.precision()) {
-                let tokens_at_once = (judge.tokens_per_batch as f64 + question).min(load.tokens) as u64;
+                let tokens_at_once = (judge.tokens_per_batch.everywhere() as f64 + question).min(load.tokens) as u64;
                 cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
             }
         }
@@ -69,9 +69,9 @@ pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Result<Outl
             forecast.tokens = Some(Amount::about(all.ceil() as u64));
             if let Some(model) = cost::model(ahead, "model", judge.precision()) {
                 let load = Load { tokens: all, scored: asked + written, context: question + most / 2.0 };
-                let tokens_at_once = (judge.tokens_per_batch as f64).min(tokens + written) as u64;
+                let tokens_at_once = (judge.tokens_per_batch.everywhere() as f64).min(tokens + written) as u64;
                 let responses_at_once =
-                    (judge.tokens_per_batch as f64 / most).ceil().min(asked * samples as f64) as u64;
+                    (judge.tokens_per_batch.everywhere() as f64 / most).ceil().min(asked * samples as f64) as u64;
                 cost::forward(&mut forecast, &model, load, Purpose::Generate { tokens_at_once, responses_at_once });
             }
             return Ok(Outlook::of(forecast).port("verdicts", verdicts));
@@ -86,7 +86,8 @@ pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Result<Outl
             let scored = rows.value as f64 * orders;
             let load = Load { tokens, scored, context: question / 2.0 };
             let shard = tokens * (judge.shard_rows as f64 / rows.value.max(1) as f64).min(1.0);
-            let tokens_at_once = (judge.tokens_per_batch as f64 + question * orders).min(shard) as u64;
+            let tokens_at_once =
+                (judge.tokens_per_batch.on(&ahead.device) as f64 + question * orders).min(shard) as u64;
             cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
         }
     }

@@ -51,7 +51,8 @@ impl Sharded for Local<'_> {
         let Local { judging, questions, decoder } = self;
         let Judging { stage, context, work, judge_id, low_mass } = judging;
         let decoder = decoder.as_ref().expect("loaded above");
-        let scorer = Scorer { stage, decoder, text: questions.text() };
+        let scorer =
+            Scorer { stage, budget: stage.tokens_per_batch.on(context.device), decoder, text: questions.text() };
         let total = work.units.len() as u64;
         let mut verdicts = Vec::new();
         let batches = Batch::of(&scorer, questions, &work.units, shard);
@@ -86,6 +87,8 @@ impl Sharded for Local<'_> {
 /// The inputs of judging a batch.
 struct Scorer<'a> {
     stage: &'a Judge,
+    /// Tokens at once.
+    budget: usize,
     decoder: &'a Decoder,
     text: &'a Text,
 }
@@ -129,9 +132,9 @@ impl<'a> Batch<'a> {
         units: &'a [Unit],
         rest: &mut Range<usize>,
     ) -> Result<Batch<'a>> {
-        let Scorer { stage, decoder, .. } = scorer;
+        let Scorer { budget, decoder, .. } = scorer;
         let (mut batch, mut tokens) = (Batch::default(), 0);
-        while tokens < stage.tokens_per_batch
+        while tokens < *budget
             && let Some(index) = rest.next()
         {
             batch.end = index + 1;
@@ -153,7 +156,7 @@ impl<'a> Batch<'a> {
         if !batch.asked.is_empty() {
             let questions = batch.asked.iter().flat_map(JudgeInput::questions);
             let sequences: Vec<&Sequence> = questions.flat_map(|question| &question.sequences).collect();
-            batch.packed = Some(decoder.pack(&sequences, false, stage.tokens_per_batch).map_err(lm_error)?);
+            batch.packed = Some(decoder.pack(&sequences, false, *budget).map_err(lm_error)?);
         }
         Ok(batch)
     }

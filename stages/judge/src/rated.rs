@@ -172,7 +172,7 @@ fn batches(responses: &[Response<'_>], stage: &Judge, criteria: usize) -> Batche
         let responses: usize = group.iter().map(|response| about(response.response) + criteria).sum();
         (range, about(group[0].prompt) + responses)
     });
-    Batches::cut(groups, stage.tokens_per_batch)
+    Batches::cut(groups, stage.tokens_per_batch.everywhere())
 }
 
 impl Sharded for Rated<'_> {
@@ -244,7 +244,8 @@ impl Asked {
             }
         }
         let sequences: Vec<&Sequence> = asked.iter().flatten().flat_map(|(sequences, _)| sequences).collect();
-        let packed = decoder.pack(&sequences, false, questions.stage.tokens_per_batch).map_err(lm_error)?;
+        let packed =
+            decoder.pack(&sequences, false, questions.stage.tokens_per_batch.everywhere()).map_err(lm_error)?;
         Ok(Asked { questions: asked, packed })
     }
 

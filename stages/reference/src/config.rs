@@ -4,7 +4,7 @@ use kit::{Finding, Input};
 use lm::{Dtype, Precision};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokens::{Base, RowRules};
+use tokens::{Base, RowRules, TokensPerBatch};
 
 /// Scores each distinct sequence of the training rows once under the frozen reference model.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -29,8 +29,10 @@ pub struct Reference {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
     /// Tokens in work at once, prompts and responses together; shared beginnings count once. More needs more memory.
-    #[serde(default = "tokens::tokens_per_batch")]
-    pub tokens_per_batch: usize,
+    /// Left out, 4096 on a processor and 16384 on a GPU.
+    #[serde(default)]
+    #[schemars(with = "usize")]
+    pub tokens_per_batch: TokensPerBatch,
     /// Sequences in a shard, at least, which is committed as one file; a kill costs the batch in work.
     #[serde(default = "shard_rows")]
     pub shard_rows: usize,
@@ -48,7 +50,7 @@ impl Reference {
 
     /// Findings about the values.
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        let at_least_one = [("tokens_per_batch", self.tokens_per_batch), ("shard_rows", self.shard_rows)];
+        let at_least_one = [("tokens_per_batch", self.tokens_per_batch.everywhere()), ("shard_rows", self.shard_rows)];
         let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
         let zero = zero.map(|(key, _)| Finding::at(key, "got 0, wanted at least 1"));
         zero.chain(self.tokens.findings()).chain(Base::finding(self.base)).collect()

@@ -40,9 +40,10 @@ impl Sharded for Scoring<'_> {
         let Scoring { stage, context, work, decoder } = self;
         let decoder = decoder.as_ref().expect("loaded above");
         let mut rows = Vec::new();
-        let batches = work.batches(shard, stage.tokens_per_batch).into_iter().map(|batch| {
+        let budget = stage.tokens_per_batch.on(context.device);
+        let batches = work.batches(shard, budget).into_iter().map(|batch| {
             let scored = scored(&work.units[batch.clone()]);
-            let packed = packed(stage, decoder, &scored)?;
+            let packed = packed(stage, decoder, &scored, budget)?;
             Ok((batch, scored, packed))
         });
         prepared_ahead(batches, |(batch, scored, packed)| {
@@ -87,12 +88,12 @@ fn scored(units: &[Unit]) -> Vec<Scored<'_>> {
 }
 
 /// Sequences as the model takes them; none where there are none.
-fn packed(stage: &Reference, decoder: &Decoder, scored: &[Scored<'_>]) -> Result<Option<Packed>> {
+fn packed(stage: &Reference, decoder: &Decoder, scored: &[Scored<'_>], budget: usize) -> Result<Option<Packed>> {
     let sequences: Vec<&Sequence> = scored.iter().map(|(_, _, sequence)| *sequence).collect();
     if sequences.is_empty() {
         return Ok(None);
     }
-    decoder.pack(&sequences, stage.prompt_part, stage.tokens_per_batch).map(Some).map_err(lm_error)
+    decoder.pack(&sequences, stage.prompt_part, budget).map(Some).map_err(lm_error)
 }
 
 /// The log-probs of each sequence's response and prompt.

@@ -20,4 +20,4 @@ pub use base::{Base, precision};
 pub use error::lm_error;
 pub use model::{load_decoder, load_reward_model, open_device};
 pub use reader::{DatasetRow, ItemSequences, Mismatched, RefusedRow, SequenceKey, SequenceReader, turns};
-pub use rules::{PromptRules, QuestionRules, RowRules, tokens_per_batch};
+pub use rules::{PromptRules, QuestionRules, RowRules, TokensPerBatch, tokens_per_batch};

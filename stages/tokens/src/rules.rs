@@ -151,9 +151,51 @@ pub fn tokens_per_batch() -> usize {
     lm::TOKENS_AT_ONCE
 }
 
+/// Tokens in work at once where a GPU scores or embeds rows: fewer leave it idle between launches.
+const ON_A_GPU: usize = 16384;
+
+/// Tokens in work at once, at least 1. Where it is left out, the device decides; what identifies a stage holds the
+/// number of a processor for it, since no result depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "usize", into = "usize")]
+pub struct TokensPerBatch(Option<usize>);
+
+impl TokensPerBatch {
+    /// Tokens at once on any device.
+    pub fn everywhere(self) -> usize {
+        self.0.unwrap_or_else(tokens_per_batch)
+    }
+
+    /// Tokens at once on a device, `cpu` or `cuda:N`. Nothing that is committed may be cut by it.
+    pub fn on(self, device: &str) -> usize {
+        self.0.unwrap_or(if device == "cpu" { tokens_per_batch() } else { ON_A_GPU })
+    }
+}
+
+impl From<usize> for TokensPerBatch {
+    fn from(tokens: usize) -> TokensPerBatch {
+        TokensPerBatch(Some(tokens))
+    }
+}
+
+impl From<TokensPerBatch> for usize {
+    fn from(tokens: TokensPerBatch) -> usize {
+        tokens.everywhere()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_device_decides_how_many_tokens_unless_they_are_given() {
+        let read = |text| serde_json::from_str::<TokensPerBatch>(text).unwrap();
+        let absent = TokensPerBatch::default();
+        assert_eq!((absent.everywhere(), absent.on("cpu"), absent.on("cuda:1")), (4096, 4096, 16384));
+        assert_eq!((read("300").everywhere(), read("300").on("cpu"), read("300").on("cuda:0")), (300, 300, 300));
+        assert_eq!(serde_json::to_string(&[absent, read("4096")]).unwrap(), "[4096,4096]");
+    }
 
     #[test]
     fn rules_read_as_they_are_written() {

@@ -35,7 +35,8 @@ impl Judge {
         if let Some(scale) = self.scale.filter(|scale| !(*scale > 0.0 && scale.is_finite())) {
             findings.push(Finding::at("scale", format!("{scale} is out of range, wanted a number above 0")));
         }
-        for (key, value) in [("tokens_per_batch", self.tokens_per_batch), ("shard_rows", self.shard_rows)] {
+        for (key, value) in [("tokens_per_batch", self.tokens_per_batch.everywhere()), ("shard_rows", self.shard_rows)]
+        {
             if value == 0 {
                 findings.push(Finding::at(key, "got 0, wanted at least 1"));
             }

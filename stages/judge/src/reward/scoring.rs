@@ -72,7 +72,8 @@ impl Sharded for Scoring<'_> {
         let Scoring { stage, context, work, decoder, .. } = &*self;
         let decoder = decoder.as_ref().expect("loaded above");
         let mut rows = Vec::new();
-        for batch in work.batches(shard, stage.tokens_per_batch) {
+        let budget = stage.tokens_per_batch.on(context.device);
+        for batch in work.batches(shard, budget) {
             let end = batch.end;
             for task in &work.tasks[batch.clone()] {
                 if let Task::Refuse(reject) = task {
@@ -81,7 +82,7 @@ impl Sharded for Scoring<'_> {
             }
             let scored = work.scored(batch);
             if !scored.is_empty() {
-                let scores = output.batch(|| scores(stage, decoder, &work.comparisons, &scored))?;
+                let scores = output.batch(|| scores(decoder, budget, &work.comparisons, &scored))?;
                 rows.extend(scored.iter().zip(scores).map(|(scored, score)| self.row(scored, score)));
             }
             context.progress(end as u64, work.tasks.len() as u64, "responses", String::new());
@@ -129,9 +130,9 @@ impl Sharded for Scoring<'_> {
 }
 
 /// The score of each response of a batch.
-fn scores(stage: &Judge, decoder: &Decoder, comparisons: &[Comparison], scored: &[&Scored]) -> Result<Vec<f64>> {
+fn scores(decoder: &Decoder, budget: usize, comparisons: &[Comparison], scored: &[&Scored]) -> Result<Vec<f64>> {
     let texts: Vec<&[u32]> = scored.iter().map(|scored| scored.sequence.ids.as_slice()).collect();
-    match decoder.rewards(&texts, stage.tokens_per_batch) {
+    match decoder.rewards(&texts, budget) {
         Err(lm::Error::NotFinite(text)) => {
             // Which one it is, is not in the error of a batch.
             let fails = |scored: &&&Scored| decoder.rewards(&[scored.sequence.ids.as_slice()], usize::MAX).is_err();

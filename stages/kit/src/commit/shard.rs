@@ -45,7 +45,7 @@ pub struct ShardOutput<'a> {
 
 impl ShardOutput<'_> {
     /// The result of the shard's next batch: as a killed process left it, else computed now and recorded. A shard is
-    /// cut into the same batches in every process; a result comes back from its JSON as it was.
+    /// cut into the same batches in every process on one kind of device; a result comes back from its JSON as it was.
     ///
     /// # Errors
     /// As [`Batches::next`].
@@ -53,7 +53,8 @@ impl ShardOutput<'_> {
         let batches = match &mut self.batches {
             Some(batches) => batches,
             None => {
-                let (name, work) = (format!("{:05}.jsonl", self.shard), format!("{:?}", self.units));
+                let kind = if self.context.device == "cpu" { "" } else { ".gpu" };
+                let (name, work) = (format!("{:05}{kind}.jsonl", self.shard), format!("{:?}", self.units));
                 self.batches.insert(Batches::open(self.context, &name, &work)?)
             }
         };

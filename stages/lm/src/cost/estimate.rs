@@ -249,10 +249,12 @@ pub(crate) fn schedule(
     };
     // While a block is computed forward or backward, about as much again comes and goes.
     let passing = 2 * most * block * size;
+    // Where nothing fits, what keeps less: two passes keep all of a micro-batch.
+    let (between, again) = (rows * blocks * config.hidden_size as u64 * size, most * blocks * block * size);
     match budget {
         _ if kept + logits + passing <= budget && small => Schedule::Keep { logits: true },
         _ if kept + passing <= budget => Schedule::Keep { logits: false },
-        _ if rows * blocks * config.hidden_size as u64 * size + passing <= budget => Schedule::Boundaries,
+        _ if between + passing <= budget || between <= again => Schedule::Boundaries,
         _ => Schedule::TwoPass,
     }
 }
@@ -328,6 +330,19 @@ mod tests {
         let half = estimate(Dtype::Bf16, "cuda:0");
         assert!(half.bytes(Purpose::Score { tokens_at_once: 8_000 }) < score * 6 / 10);
         assert_eq!(estimate(Dtype::Bf16, "cpu").bytes(Purpose::Score { tokens_at_once: 8_000 }), score);
+    }
+
+    #[test]
+    fn where_nothing_fits_the_schedule_that_keeps_less_is_taken() {
+        let model = estimate(Dtype::F32, "cpu");
+        let config = &model.config;
+        let chosen = |all, most, bytes| {
+            let rows = Rows { all, most, scored: 0 };
+            schedule(config, config.layers as u64, 4, rows, Memory::Auto { bytes })
+        };
+        assert!(matches!(chosen(4096, 4096, 0), Schedule::Boundaries));
+        assert!(matches!(chosen(200_000, 4096, 0), Schedule::TwoPass));
+        assert!(matches!(chosen(200_000, 4096, 1 << 40), Schedule::Keep { .. }));
     }
 
     /// The shape of Llama 2 7B, an adapter of rank 16 over all linear layers, 4,096 tokens.

@@ -129,7 +129,7 @@ impl ModelFacts {
         })
     }
 
-    /// Peak memory of a use, in bytes, with so many tokens in a batch; none where the form is not known.
+    /// Peak memory of a use, in bytes, with so many tokens in a batch; of training, the least that a schedule takes; none where the form is not known.
     pub fn bytes(&self, purpose: Use, tokens: u64, dtype: Dtype, device: &str) -> Option<u64> {
         let config = match purpose {
             Use::Embed => self.encoder.as_ref()?,
@@ -138,8 +138,8 @@ impl ModelFacts {
         let bits = if let Use::TrainAdapter { bits, .. } = purpose { bits } else { None };
         let estimate = Estimate::of(config, Precision { dtype, bits }, device).ok()?;
         let lora;
-        let train =
-            |adapter| Purpose::Train { memory: Memory::TwoPass, batch_tokens: tokens, tokens_at_once: tokens, adapter };
+        let memory = Memory::Boundaries;
+        let train = |adapter| Purpose::Train { memory, batch_tokens: tokens, tokens_at_once: tokens, adapter };
         Some(estimate.bytes(match purpose {
             Use::Score | Use::Embed => Purpose::Score { tokens_at_once: tokens },
             Use::Generate => Purpose::Generate { tokens_at_once: tokens, responses_at_once: 32 },

@@ -52,7 +52,8 @@ impl Default for AdamW {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Memory {
-    /// The fastest of the others whose activations fit into so many bytes, by an estimate; `two_pass` where none does.
+    /// The fastest of the others whose activations fit into so many bytes, by an estimate; where none does, `boundaries`
+    /// or `two_pass`, whichever keeps less.
     Auto {
         /// Bytes for activations, weights and optimizer state not counted.
         bytes: u64,
