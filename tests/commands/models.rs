@@ -83,11 +83,27 @@ fn a_sentence_encoder_is_described_wherever_its_modules_are() {
     assert_eq!(row(&text, "family"), "bert, sentence encoder");
     assert_eq!(row(&text, "weights"), "112.8 KiB");
     assert!(row(&text, "embed").starts_with("yes, ") && text.contains("memory is for"), "{text}");
+    let judge = row(&text, "judge, sample, train");
+    assert_eq!(judge, "no: a sentence encoder has no head for tokens: it embeds texts only");
     let bytes = |tokens: &str| -> u64 {
         let told = project.done(&["models", "m", "--json", "--device", "cpu", "--tokens", tokens]);
         serde_json::from_str::<Value>(&told).unwrap()["bytes"]["embed"].as_u64().unwrap()
     };
     assert!(bytes("1000") < bytes("100000"));
+}
+
+#[test]
+fn a_language_model_among_modules_is_named() {
+    let project = Project::new(&[]);
+    std::fs::create_dir(project.path("m")).unwrap();
+    copy_model(&project, "m/body");
+    let modules = r#"[{"idx": 0, "name": "0", "path": "body", "type": "sentence_transformers.models.Transformer"}]"#;
+    project.write("m/modules.json", modules);
+    let text = project.done(&["models", "m", "--device", "cpu"]);
+    assert_eq!(row(&text, "family"), "llama, sentence encoder");
+    let judge = row(&text, "judge, sample, train");
+    assert_eq!(judge, "no: modules.json makes it a sentence encoder; the language model is m/body");
+    assert_eq!(row(&project.done(&["models", "m/body"]), "family"), "llama, language model");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use harness::{Requirement, missing, oracle};
-use lm::{Decoder, Device, SentenceEncoder, check_sentence_encoder};
+use lm::{Decoder, Device, ModelFacts, SentenceEncoder, check_sentence_encoder};
 use serde_json::{Value as Json, json};
 
 fn fixture(name: &str) -> PathBuf {
@@ -146,6 +146,35 @@ fn lower_case_on_request() {
     assert_ne!(cased[0], cased[1]);
     let lower = encode(&folder("lower", true).0, &texts, 64);
     assert_eq!(lower[0], lower[1]);
+}
+
+/// By its facts it is no language model, wherever its transformer lies.
+#[test]
+fn an_encoder_embeds_only() {
+    for name in ["bert", "encoders/mpnet", "encoders/modernbert", "encoders/xlm-roberta"] {
+        let facts = ModelFacts::read(&fixture(name)).unwrap();
+        assert_eq!((facts.no_encoder, facts.form), (None, None), "{name}");
+        assert_eq!(facts.no_decoder.unwrap(), "a sentence encoder has no head for tokens: it embeds texts only");
+    }
+    for (from, reason) in [
+        (fixture("bert"), "a sentence encoder has no head for tokens: it embeds texts only"),
+        (oracle("llama"), "modules.json makes it a sentence encoder; the language model is "),
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        let body = place.path().join("body");
+        std::fs::create_dir(&body).unwrap();
+        for entry in std::fs::read_dir(&from).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
+        {
+            std::fs::copy(&entry, body.join(entry.file_name().unwrap())).unwrap();
+        }
+        let module =
+            json!([{"idx": 0, "name": "0", "path": "body", "type": "sentence_transformers.models.Transformer"}]);
+        std::fs::write(place.path().join("modules.json"), module.to_string()).unwrap();
+        let facts = ModelFacts::read(place.path()).unwrap();
+        assert_eq!(facts.no_encoder, None);
+        let told = facts.no_decoder.unwrap();
+        assert!(told.starts_with(reason), "{told}");
+    }
 }
 
 #[test]

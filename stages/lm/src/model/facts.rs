@@ -2,6 +2,7 @@
 
 use crate::cost::estimate::{Estimate, Purpose};
 use crate::encode::encoder::{check_encoder, transformer_of};
+use crate::model::families;
 use crate::model::folder::{base_of, is_gguf, model_part};
 use crate::model::usable::{check_decoder, check_reward_model, in_few_bits};
 use crate::model::weights;
@@ -102,18 +103,28 @@ impl ModelFacts {
             return Err(Error::file(path, text));
         }
         let base = base_of(path).ok().flatten();
-        let no_decoder = reason(check_decoder(path).map(drop))?;
         let text = Text::load(path).ok();
         let no_encoder = match gguf {
             true => Some("a GGUF file embeds no texts here; use the Hugging Face folder".to_owned()),
             false => reason(check_encoder(path))?,
+        };
+        let family = family_of(path)?;
+        let no_decoder = match reason(check_decoder(path).map(drop))? {
+            Some(_) if no_encoder.is_none() && families::named(Some(&family)).is_err() => {
+                Some("a sentence encoder has no head for tokens: it embeds texts only".to_owned())
+            }
+            Some(_) if no_encoder.is_none() && transformer_of(path)? != path => {
+                let place = transformer_of(path)?;
+                Some(format!("modules.json makes it a sentence encoder; the language model is {}", place.display()))
+            }
+            reason => reason,
         };
         let encoder = match no_encoder {
             None => Some(read_json(&config_of(path)?)?),
             Some(_) => None,
         };
         Ok(ModelFacts {
-            family: family_of(path)?,
+            family,
             gguf,
             few_bits: read_or_none(in_few_bits(path))?.unwrap_or(false),
             form: read_or_none(form_of(path))?,
