@@ -25,19 +25,21 @@ pub(crate) fn uniform(seed: u64, name: &str, n: usize, bound: f64) -> Vec<f32> {
 }
 
 /// The bits at a place of the stream of a key: SplitMix64, read at any place without those before it.
-fn bits(key: u64, place: u64) -> u64 {
+#[inline(always)]
+pub(crate) fn bits(key: u64, place: u64) -> u64 {
     mix(key.wrapping_add(place.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }
 
 /// The finalizer of SplitMix64: a bijection whose outputs look random.
-fn mix(mut z: u64) -> u64 {
+#[inline(always)]
+pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
 
 /// The FNV-1a hash of a name.
-fn fnv(name: &str) -> u64 {
+pub(crate) fn fnv(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 

@@ -124,6 +124,27 @@ fn a_saved_adapter_is_the_same_adapter() {
     }
 }
 
+#[test]
+fn dropout_stands_in_the_folder_and_changes_no_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let decoder = fresh(&["q_proj"]);
+    let mut dropping = load(&oracle("llama"));
+    dropping.add_adapter(&Lora { dropout: 0.25, ..lora(&["q_proj"]) }, 17).unwrap();
+    dropping.save_adapter(folder.path(), &oracle("llama")).unwrap();
+    assert_eq!(json(&folder.path().join("adapter_config.json"))["lora_dropout"], 0.25);
+    let again = load(folder.path());
+    assert_eq!(again.adapter().unwrap().dropout, 0.25);
+    assert_eq!(scores(&again), scores(&decoder));
+    // Over an old one it is that of the adapter that was trained.
+    let mut over = again.with_base_adapter(false).unwrap();
+    over.add_adapter(&Lora { dropout: 0.5, ..lora(&["v_proj"]) }, 17).unwrap();
+    let joined = tempfile::tempdir().unwrap();
+    over.save_adapter(joined.path(), &oracle("llama")).unwrap();
+    assert_eq!(load(joined.path()).adapter().unwrap().dropout, 0.5);
+    let error = load(&oracle("llama")).add_adapter(&Lora { dropout: 1.0, ..lora(&["q_proj"]) }, 17).unwrap_err();
+    assert!(error.to_string().contains("dropout is 1; wanted 0 up to, but without, 1"), "{error}");
+}
+
 /// PEFT looks for a path from the folder that it is called in, and for a name in the hub's cache.
 #[test]
 fn a_base_is_named_so_that_it_is_found_from_anywhere() {
@@ -273,6 +294,7 @@ fn forms_that_are_not_computed_are_refused() {
     );
     let missing = "`modules_to_save` of adapter_config.json names `lm_head`, and no tensor of it is here";
     check("modules_to_save", serde_json::json!(["lm_head"]), missing);
+    check("lora_dropout", json!(1.0), "`lora_dropout` is 1.0; this is not computed here, wanted 0 up to");
     check("rank_pattern", serde_json::json!({"q_proj": 2}), "`rank_pattern`");
     check("base_model_name_or_path", "no/such/model".into(), "`no/such/model` is not there");
     check("base_model_name_or_path", Value::Null, "`base_model_name_or_path` is missing");
@@ -326,10 +348,10 @@ fn the_adapter_alone_is_trained_and_micro_batches_do_not_show() {
 
 #[test]
 fn resumed_is_unbroken_and_its_state_holds_the_adapter_alone() {
-    for dtype in [DType::F32, DType::BF16] {
+    for (dtype, dropout) in [(DType::F32, 0.0), (DType::F32, 0.2), (DType::BF16, 0.2)] {
         let start = || {
             let mut decoder = Decoder::load_as(&oracle("llama"), &Device::Cpu, dtype).unwrap();
-            decoder.add_adapter(&lora(&["q_proj", "down_proj"]), 17).unwrap();
+            decoder.add_adapter(&Lora { dropout, ..lora(&["q_proj", "down_proj"]) }, 17).unwrap();
             training(decoder, 4096, Memory::Boundaries)
         };
         let folder = tempfile::tempdir().unwrap();
@@ -348,6 +370,6 @@ fn resumed_is_unbroken_and_its_state_holds_the_adapter_alone() {
             training.decoder().save_adapter(to.path(), &oracle("llama")).unwrap();
             std::fs::read(to.path().join("adapter_model.safetensors")).unwrap()
         };
-        assert!(bytes(&whole) == bytes(&resumed), "{dtype:?}");
+        assert!(bytes(&whole) == bytes(&resumed), "{dtype:?}, dropout {dropout}");
     }
 }

@@ -114,12 +114,9 @@ impl Train {
             format!("`{name}` takes whole groups of shared mismatched responses: say `items: N`"),
         );
         if let Some(adapter) = &self.adapter {
-            let dropped = adapter.dropout != 0.0;
-            let text =
-                format!("{} is not computed here, wanted 0: the same batch gives the same step", adapter.dropout);
-            find(dropped, "adapter.dropout", text);
-            if let Err(error) = adapter.lora() {
-                find(true, "adapter", error.to_string());
+            match adapter.lora().map(|lora| lora.dropout_fault()) {
+                Ok(fault) => find(fault.is_some(), "adapter.dropout", fault.unwrap_or_default()),
+                Err(error) => find(true, "adapter", error.to_string()),
             }
         }
         find(

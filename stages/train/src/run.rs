@@ -113,6 +113,7 @@ impl Train {
         let memory = self.kept();
         let budget = self.batch.tokens_per_micro_batch;
         let mut training = Training::new(decoder, adamw, optimizer.clip_norm, memory, budget).map_err(lm_error)?;
+        training.dropout_seed = context.seed.0;
         if self.memory.budget_gib.is_none() {
             training.use_free_memory().map_err(lm_error)?;
         }
@@ -136,6 +137,9 @@ impl Train {
             context.note(format!("`{name}` takes every label as certain: {soft} of {rows} rows have a soft one"));
         }
         let mut training = self.training(context)?;
+        if let Some(lora) = training.decoder().adapter().filter(|lora| lora.dropout > 0.0 && self.adapter.is_none()) {
+            context.note(format!("the adapter is trained on with the dropout of its own, {}", lora.dropout));
+        }
         let mut checkpoints = Checkpoints::open(context);
         let best = self.best.as_ref().map(|options| BestPolicies::open(options, context));
         let mut log = checkpoints.resume(context, &mut training, best.as_ref())?.unwrap_or_default();

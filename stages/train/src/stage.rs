@@ -60,7 +60,7 @@ impl Train {
 
 impl Stage for Train {
     fn version(&self) -> String {
-        format!("9+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("10+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -159,7 +159,7 @@ impl Stage for Train {
 
     fn draws(&self) -> bool {
         let head = self.objective.needs_rewards() && self.head != Some(Head::Zeros);
-        self.batch.shuffle || self.adapter.is_some() || head
+        self.batch.shuffle || self.trains_adapter() || head
     }
 
     fn check_model(&self, _key: &str, model: &Path) -> Result<Option<String>> {

@@ -126,6 +126,7 @@ fn stops_leave_no_trace_in_an_adapter_and_its_seed_decides_it() {
     pairs.truncate(6);
     let bench = Bench::new().table("from", &pairs).table("reference", &reference(&pairs));
     let mut config = adapted(&["q_proj", "v_proj", "down_proj"]);
+    config["adapter"]["dropout"] = json!(0.2);
     config["batch"] = json!({"pairs": 2, "tokens_per_micro_batch": 160});
     config["epochs"] = json!(2);
     bench.run_through(&config, "whole");
@@ -153,6 +154,22 @@ fn stops_leave_no_trace_in_an_adapter_and_its_seed_decides_it() {
         .table("reference", &reference(&pairs));
     let error = again.run(&adapted(&["q_proj"]), "again", &|_| (), &Interrupt::default()).unwrap_err();
     assert!(matches!(&error, Error::Pipeline(text) if text.contains("`model_adapter: continue`")), "{error}");
+    // Trained on, it keeps its dropout, and the run says so.
+    let notes = std::sync::Mutex::new(Vec::new());
+    let events = |event: kit::Event| {
+        if let kit::Event::Noted { text } = event {
+            notes.lock().unwrap().push(text);
+        }
+    };
+    let mut config = adapted(&[]);
+    config.as_object_mut().unwrap().remove("adapter");
+    config["model_adapter"] = json!("continue");
+    again.run(&config, "on", &events, &Interrupt::default()).unwrap();
+    let notes = notes.into_inner().unwrap();
+    assert!(notes.iter().any(|note| note.ends_with("trained on with the dropout of its own, 0.2")), "{notes:?}");
+    let written = std::fs::read(again.entry("on").join("policy/adapter_config.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&written).unwrap()["lora_dropout"], 0.2);
+
     let mut config = adapted(&["q_proj"]);
     config["model_adapter"] = json!("merge");
     let error = bench.run(&config, "none", &|_| (), &Interrupt::default()).unwrap_err();

@@ -54,7 +54,10 @@ fn read_form(path: &Path) -> Result<Lora> {
     let alpha = get("lora_alpha").and_then(Value::as_f64).filter(|alpha| *alpha > 0.0);
     let alpha = alpha.ok_or_else(|| wrong("lora_alpha", get("lora_alpha").unwrap_or(&Value::Null), "above 0"))?;
     let rslora = get("use_rslora") == Some(&json!(true));
-    Ok(Lora { rank, alpha, rslora, targets: Vec::new() })
+    let dropout = get("lora_dropout").unwrap_or(&json!(0.0)).clone();
+    let share = dropout.as_f64().filter(|share| (0.0..1.0).contains(share));
+    let share = share.ok_or_else(|| wrong("lora_dropout", &dropout, "0 up to, but without, 1"))?;
+    Ok(Lora { rank, alpha, rslora, dropout: share, targets: Vec::new() })
 }
 
 /// Checks the form of an adapter and the header of its weights: their rank, and that their modules are among the
@@ -229,7 +232,7 @@ impl Decoder {
             "inference_mode": true,
             "init_lora_weights": true,
             "lora_alpha": alpha,
-            "lora_dropout": 0.0,
+            "lora_dropout": lora.dropout,
             "modules_to_save": null,
             "peft_type": "LORA",
             "r": lora.rank,

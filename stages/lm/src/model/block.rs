@@ -6,6 +6,7 @@ use crate::model::forest::Forest;
 use crate::model::linear::Linear;
 use crate::model::parameter::{Norm, Parameter};
 use crate::model::rope::QueryScale;
+use crate::model::row_keys::RowKeys;
 use crate::ops::attention::{Shape, Tiles};
 use crate::ops::rope::{HeadNorm, HeadNormGradients, RopeTables, SavedHeadNorm};
 use crate::ops::{attention, attention_backward, embed, geglu, query_scale, rope, swiglu, whole_norm};
@@ -86,6 +87,18 @@ pub(crate) struct RowContext<'a> {
     /// The position of each row.
     pub depths: &'a [u32],
     pub tiles: &'a Tiles,
+    /// The keys of the rows, where adapters train with dropout.
+    pub keys: Option<&'a RowKeys>,
+}
+
+impl RowContext<'_> {
+    /// The keys of the rows that go on after attention.
+    fn keys_of(&self, rows: Option<&[u32]>) -> Option<Cow<'_, RowKeys>> {
+        match rows {
+            Some(rows) => self.keys.map(|keys| Cow::Owned(keys.taken(rows))),
+            None => self.keys.map(Cow::Borrowed),
+        }
+    }
 }
 
 impl Block {
@@ -94,13 +107,13 @@ impl Block {
     pub fn forward(&self, x: &Tensor, context: &RowContext, rows: Option<&[u32]>) -> Result<Tensor> {
         let qkv = self.queries_keys_values(x, context)?;
         let (attended, _) = attention::forward(&qkv, context.tiles, &self.shape, false)?; // [T, A D]
-        self.rest(&taken(x, rows)?, &taken(&attended, rows)?)
+        self.rest(&taken(x, rows)?, &taken(&attended, rows)?, context.keys_of(rows).as_deref())
     }
 
     /// q | k | v of rows, rotated to their positions: [T, (A + 2 G) D].
     pub fn queries_keys_values(&self, x: &Tensor, context: &RowContext) -> Result<Tensor> {
         let (normed, _) = before(self.input_norm.as_ref(), x)?;
-        let qkv = self.qkv.forward(&normed, None)?;
+        let qkv = self.qkv.forward(&normed, None, context.keys)?;
         self.turned(qkv, context)
     }
 
@@ -137,12 +150,12 @@ impl Block {
         }
     }
 
-    /// The part of the block after attention.
-    pub fn rest(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
-        let (middle, _) = after(self.output_norm.as_ref(), &self.output, attended, x)?;
+    /// The part of the block after attention, of rows that have keys where adapters train with dropout.
+    pub fn rest(&self, x: &Tensor, attended: &Tensor, keys: Option<&RowKeys>) -> Result<Tensor> {
+        let (middle, _) = after(self.output_norm.as_ref(), &self.output, attended, x, keys)?;
         let (normed, _) = before(self.post_norm.as_ref(), &middle)?;
-        let gate_up = self.gate_up.forward(&normed, None)?; // [T, 2 F]
-        Ok(after(self.down_norm.as_ref(), &self.down, &self.gated(&gate_up)?, &middle)?.0)
+        let gate_up = self.gate_up.forward(&normed, None, keys)?; // [T, 2 F]
+        Ok(after(self.down_norm.as_ref(), &self.down, &self.gated(&gate_up)?, &middle, keys)?.0)
     }
 
     /// The activation [T, F] of gate | up [T, 2 F].
@@ -156,7 +169,7 @@ impl Block {
     /// The same, and what the backward needs.
     pub fn forward_saving(&self, x: &Tensor, context: &RowContext, rows: Option<&[u32]>) -> Result<(Tensor, Saved)> {
         let (normed, input_rms) = before(self.input_norm.as_ref(), x)?;
-        let qkv = self.qkv.forward(&normed, None)?;
+        let qkv = self.qkv.forward(&normed, None, context.keys)?;
         let unnormed = match self.head_norms {
             HeadNorms::None => None,
             HeadNorms::Each => Some(qkv.copy()?),
@@ -166,11 +179,13 @@ impl Block {
         let qkv = self.turned(qkv, context)?;
         let (attended, lse) = attention::forward(&qkv, context.tiles, &self.shape, true)?;
         let lse = lse.ok_or_else(|| Error::internal("attention gave no log-sum-exps"))?;
+        let keys = context.keys_of(rows);
+        let keys = keys.as_deref();
         let (middle, output) =
-            after(self.output_norm.as_ref(), &self.output, &taken(&attended, rows)?, &taken(x, rows)?)?;
+            after(self.output_norm.as_ref(), &self.output, &taken(&attended, rows)?, &taken(x, rows)?, keys)?;
         let (normed, post_rms) = before(self.post_norm.as_ref(), &middle)?;
-        let gate_up = self.gate_up.forward(&normed, None)?;
-        let (y, down) = after(self.down_norm.as_ref(), &self.down, &self.gated(&gate_up)?, &middle)?;
+        let gate_up = self.gate_up.forward(&normed, None, keys)?;
+        let (y, down) = after(self.down_norm.as_ref(), &self.down, &self.gated(&gate_up)?, &middle, keys)?;
         let x = x.clone();
         let saved =
             Saved { x, input_rms, before: unnormed, qkv, attended, lse, output, middle, post_rms, gate_up, down };
@@ -189,31 +204,33 @@ impl Block {
     ) -> Result<Tensor> {
         // y = middle + norm(down(gated(gate_up(norm(middle)))))
         let d_down = after_backward(self.down_norm.as_ref(), saved.down.as_ref(), &dy)?;
-        let d_activation = self.down.backward(&d_down)?;
+        let keys = context.keys_of(rows);
+        let keys = keys.as_deref();
+        let d_activation = self.down.backward(&d_down, keys)?;
         let (activation, d_gate_up) = match self.activation {
             Activation::Silu => swiglu::backward(&saved.gate_up, &d_activation)?,
             Activation::GeluTanh(_) => geglu::backward(&saved.gate_up, &d_activation)?,
         };
         drop(d_activation);
-        self.down.backward_weights(&activation, &d_down)?;
+        self.down.backward_weights(&activation, &d_down, keys)?;
         drop(d_down);
         let normed = before_again(self.post_norm.as_ref(), &saved.middle, saved.post_rms.as_ref())?;
-        self.gate_up.backward_weights(&normed, &d_gate_up)?;
-        let d_normed = self.gate_up.backward(&d_gate_up)?;
+        self.gate_up.backward_weights(&normed, &d_gate_up, keys)?;
+        let d_normed = self.gate_up.backward(&d_gate_up, keys)?;
         let d_middle = before_backward(self.post_norm.as_ref(), &saved.middle, saved.post_rms.as_ref(), &d_normed, dy)?;
         // middle = x + norm(output(attention(rope(qkv(norm(x))))))
         let d_output = after_backward(self.output_norm.as_ref(), saved.output.as_ref(), &d_middle)?;
-        self.output.backward_weights(&taken(&saved.attended, rows)?, &d_output)?;
+        self.output.backward_weights(&taken(&saved.attended, rows)?, &d_output, keys)?;
         let total = forest.ids.len();
-        let d_attended = put_back(self.output.backward(&d_output)?, rows, total)?; // [T, A D]
+        let d_attended = put_back(self.output.backward(&d_output, keys)?, rows, total)?; // [T, A D]
         drop(d_output);
         let d_middle = put_back(d_middle, rows, total)?; // [T, H]
         let attention = attention_backward::Saved { qkv: &saved.qkv, out: &saved.attended, lse: &saved.lse };
         let d_qkv = attention_backward::backward(&attention, &d_attended, forest, context.tiles, &self.shape)?;
         let d_qkv = self.turned_backward(saved, d_qkv, context)?;
         let normed = before_again(self.input_norm.as_ref(), &saved.x, saved.input_rms.as_ref())?;
-        self.qkv.backward_weights(&normed, &d_qkv)?;
-        let d_normed = self.qkv.backward(&d_qkv)?;
+        self.qkv.backward_weights(&normed, &d_qkv, context.keys)?;
+        let d_normed = self.qkv.backward(&d_qkv, context.keys)?;
         before_backward(self.input_norm.as_ref(), &saved.x, saved.input_rms.as_ref(), &d_normed, d_middle)
     }
 
@@ -321,9 +338,15 @@ fn before_backward(norm: Option<&Norm>, x: &Tensor, rms: Option<&Tensor>, dy: &T
 }
 
 /// States with what the last layer of a part adds, after its norm where it has one; and what went into that.
-fn after(norm: Option<&Norm>, last: &Linear, inner: &Tensor, states: &Tensor) -> Result<(Tensor, Option<Normed>)> {
-    let Some(norm) = norm else { return Ok((last.forward(inner, Some(states))?, None)) };
-    let x = last.forward(inner, None)?;
+fn after(
+    norm: Option<&Norm>,
+    last: &Linear,
+    inner: &Tensor,
+    states: &Tensor,
+    keys: Option<&RowKeys>,
+) -> Result<(Tensor, Option<Normed>)> {
+    let Some(norm) = norm else { return Ok((last.forward(inner, Some(states), keys)?, None)) };
+    let x = last.forward(inner, None, keys)?;
     let (normed, rms) = norm.forward(&x)?;
     Ok(((states + normed)?, Some(Normed { x, rms })))
 }

@@ -41,9 +41,6 @@ struct Sample {
     room: usize,
 }
 
-/// The end of the refusal of a text that would grow long.
-pub(crate) const LONG: &str = "from where on this model rotates all of it in another way";
-
 impl KvCache {
     /// A new sample behind a prompt (by its index in the call of [`Decoder::prefill`]), with room for `tokens` tokens.
     /// `None` where the cache has no such stretch of free rows; release a sample, or prefill with more rows.
@@ -102,7 +99,7 @@ impl Decoder {
         }
         let rows = forest.ids.len();
         let tables = self.tables_for(&forest)?;
-        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(&forest) };
+        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(&forest), keys: None };
         let mut x = self.embedded(&forest.ids)?;
         let mut layers = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
@@ -115,7 +112,7 @@ impl Decoder {
             };
             layers.push((columns(shape.query_width())?, columns(shape.query_width() + shape.key_width())?));
             let (attended, _) = attention::forward(&qkv, context.tiles, shape, false)?;
-            x = block.rest(&x, &attended)?;
+            x = block.rest(&x, &attended, None)?;
         }
         let mut ends = vec![0u32; prompts.len()];
         let mut paths = vec![Vec::new(); prompts.len()];
@@ -155,7 +152,8 @@ impl Decoder {
                 return Err(Error::input(format!("the text would grow beyond the model's {limit} positions")));
             }
             if let Some(beyond) = self.config().long_beyond().filter(|&beyond| !cache.long && depth + len >= beyond) {
-                return Err(Error::input(format!("the text would grow beyond {beyond} tokens, {LONG}")));
+                let text = "from where on this model rotates all of it in another way";
+                return Err(Error::input(format!("the text would grow beyond {beyond} tokens, {text}")));
             }
             let mut keys = sample.above.clone();
             keys.push(Span { row, len: len + 1, depth });
@@ -170,7 +168,7 @@ impl Decoder {
             return Err(Error::internal("a sample was extended twice in one call"));
         }
         let tables = self.tables(depths.iter().max().map_or(1, |&depth| depth as usize + 1), cache.long)?;
-        let context = RowContext { tables: &tables, depths: &depths, tiles: &Tiles::new(new_tiles) };
+        let context = RowContext { tables: &tables, depths: &depths, tiles: &Tiles::new(new_tiles), keys: None };
         let ids: Vec<u32> = tokens.iter().map(|&(_, id)| id).collect();
         let mut x = self.embedded(&ids)?;
         for (block, (keys, values)) in self.blocks.iter().zip(&cache.layers) {
@@ -178,7 +176,8 @@ impl Decoder {
             let qkv = block.queries_keys_values(&x, &context)?;
             embed::put(keys, &rows, &qkv, shape.query_width())?;
             embed::put(values, &rows, &qkv, shape.query_width() + shape.key_width())?;
-            x = block.rest(&x, &attention::forward_cached(&qkv, keys, values, context.tiles, shape)?)?;
+            let attended = attention::forward_cached(&qkv, keys, values, context.tiles, shape)?;
+            x = block.rest(&x, &attended, None)?;
         }
         for &(slot, _) in tokens {
             if let Some(sample) = &mut cache.samples[slot.0] {

@@ -103,7 +103,7 @@ impl Decoder {
     /// The states after the last block, before the last norm: of all rows [T, H], or of some of them [R, H].
     pub(crate) fn states_of(&self, forest: &Forest, rows: Option<&[u32]>) -> Result<Tensor> {
         let tables = self.tables_for(forest)?;
-        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(forest) };
+        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(forest), keys: None };
         let mut x = self.embedded(&forest.ids)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, &context, rows.filter(|_| self.is_last(layer)))?;

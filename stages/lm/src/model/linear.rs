@@ -2,7 +2,9 @@
 
 use crate::model::few_bits::FewBits;
 use crate::model::parameter::Parameter;
+use crate::model::row_keys::RowKeys;
 use crate::ops;
+use crate::ops::dropout::{self, Mask};
 use crate::ops::matrix::Products::{self, Exact};
 use crate::{DType, Result};
 use candle_core::Tensor;
@@ -74,11 +76,11 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// residual + x W^T + b, and what adapters add.
-    pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    /// residual + x W^T + b, and what adapters add; with dropout where rows have keys.
+    pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>, keys: Option<&RowKeys>) -> Result<Tensor> {
         let bias = self.bias.as_ref().map(|bias| &bias.value);
         let y = self.weight.with(|weight| ops::linear::forward(x, weight, bias, residual, self.products))?;
-        self.adapters.iter().try_fold(y, |y, adapter| adapter.forward(x, y))
+        self.adapters.iter().try_fold(y, |y, adapter| adapter.forward(x, y, keys))
     }
 
     /// Weight, where it has numbers, bias, then A and B of each adapter.
@@ -93,9 +95,9 @@ impl Linear {
         self.weight.parameter_mut().into_iter().chain(&mut self.bias).chain(adapters)
     }
 
-    /// Adds to the gradients of weight, bias and adapters, where they are trained, given the input and the gradient by
-    /// the output.
-    pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
+    /// Adds to the gradients of weight, bias and adapters, where they are trained, given the input, the gradient by
+    /// the output and the keys of the forward.
+    pub fn backward_weights(&self, x: &Tensor, dy: &Tensor, keys: Option<&RowKeys>) -> Result<()> {
         let weight = self.weight.parameter().and_then(|weight| weight.gradient.as_ref());
         match (weight, self.bias.as_ref().and_then(|bias| bias.gradient.as_ref())) {
             (Some(weight), Some(bias)) => ops::linear::backward_weight_and_bias(x, dy, weight, bias, self.products)?,
@@ -103,13 +105,13 @@ impl Linear {
             (None, Some(bias)) => ops::linear::backward_bias(dy, bias)?,
             (None, None) => (),
         }
-        self.adapters.iter().try_for_each(|adapter| adapter.backward_weights(x, dy))
+        self.adapters.iter().try_for_each(|adapter| adapter.backward_weights(x, dy, keys))
     }
 
-    /// The gradient by the input, given that by the output.
-    pub fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+    /// The gradient by the input, given that by the output and the keys of the forward.
+    pub fn backward(&self, dy: &Tensor, keys: Option<&RowKeys>) -> Result<Tensor> {
         let dx = self.weight.with(|weight| ops::linear::backward(weight, dy, self.products))?;
-        self.adapters.iter().try_fold(dx, |dx, adapter| Ok((dx + adapter.backward(dy)?)?))
+        self.adapters.iter().try_fold(dx, |dx, adapter| Ok((dx + adapter.backward(dy, keys)?)?))
     }
 
     /// Adds what adapters add to the weight, W + scale B A, and takes them away. The sum is computed in f32 at least.
@@ -144,6 +146,10 @@ pub(crate) struct Adapter {
     pub start: usize,
     /// The factor of the product of A and B.
     pub scale: f64,
+    /// The share of its inputs that training leaves out.
+    pub dropout: f64,
+    /// The key of its masks.
+    pub place: u64,
     /// [r, K]
     pub a: Parameter,
     /// [N, r]
@@ -169,14 +175,25 @@ impl Adapter {
         })
     }
 
-    /// y with scale x A^T B^T added to its columns.
-    pub fn forward(&self, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        ops::linear::add_columns(&self.inner(x)?, &self.b.value, y, self.start)
+    /// x with the mask of dropout, where rows have keys.
+    fn masked(&self, x: Tensor, keys: Option<&RowKeys>) -> Result<Tensor> {
+        match keys {
+            Some(RowKeys(rows)) if self.dropout > 0.0 => {
+                dropout::apply(&x, &Mask { rows, place: self.place, share: self.dropout })
+            }
+            _ => Ok(x),
+        }
+    }
+
+    /// y with scale mask(x) A^T B^T added to its columns.
+    pub fn forward(&self, x: &Tensor, y: Tensor, keys: Option<&RowKeys>) -> Result<Tensor> {
+        let x = self.masked(x.clone(), keys)?;
+        ops::linear::add_columns(&self.inner(&x)?, &self.b.value, y, self.start)
     }
 
     /// Adds to the gradients of A and B.
-    pub fn backward_weights(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
-        let dy = self.own(dy)?;
+    pub fn backward_weights(&self, x: &Tensor, dy: &Tensor, keys: Option<&RowKeys>) -> Result<()> {
+        let (x, dy) = (&self.masked(x.clone(), keys)?, self.own(dy)?);
         if let Some(gradient) = &self.b.gradient {
             ops::linear::backward_weight(&self.inner(x)?, &dy, gradient, Exact)?;
         }
@@ -188,8 +205,8 @@ impl Adapter {
     }
 
     /// The gradient by the input: [T, K].
-    pub fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+    pub fn backward(&self, dy: &Tensor, keys: Option<&RowKeys>) -> Result<Tensor> {
         let d_inner = (ops::linear::backward(&self.b.value, &self.own(dy)?, Exact)? * self.scale)?;
-        ops::linear::backward(&self.a.value, &d_inner, Exact)
+        self.masked(ops::linear::backward(&self.a.value, &d_inner, Exact)?, keys)
     }
 }

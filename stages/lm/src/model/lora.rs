@@ -4,6 +4,7 @@ use crate::model::block::Block;
 use crate::model::linear::{Adapter, Linear};
 use crate::model::parameter::Parameter;
 use crate::model::shapes::SCORE;
+use crate::random::fnv;
 use crate::{Decoder, Error, Result, random};
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub struct Lora {
     pub alpha: f64,
     /// Rank-stabilised scaling (arXiv 2312.03732).
     pub rslora: bool,
+    /// The share of each layer's inputs that training leaves out of the adapter's part, in [0, 1).
+    pub dropout: f64,
     /// The linear layers that have one, short names in the order of [`TARGETS`].
     pub targets: Vec<String>,
 }
@@ -61,12 +64,19 @@ impl Lora {
             return Err(Error::input(format!("no linear layer is named; there are {} or `all-linear`", known())));
         }
         let chosen = TARGETS.iter().filter(|name| all || targets.iter().any(|target| target == *name));
-        Ok(Lora { rank, alpha, rslora: false, targets: chosen.map(|name| (*name).to_owned()).collect() })
+        let targets = chosen.map(|name| (*name).to_owned()).collect();
+        Ok(Lora { rank, alpha, rslora: false, dropout: 0.0, targets })
     }
 
     /// True where a module, by its name in model files, has an adapter of this form.
     fn has(&self, module: &str) -> bool {
         self.targets.iter().any(|target| target == short(module))
+    }
+
+    /// The fault of a dropout that is outside of its range.
+    pub fn dropout_fault(&self) -> Option<String> {
+        let fits = (0.0..1.0).contains(&self.dropout);
+        (!fits).then(|| format!("dropout is {}; wanted 0 up to, but without, 1", self.dropout))
     }
 
     /// The factor of the product of A and B.
@@ -145,7 +155,7 @@ impl Decoder {
     /// Puts an adapter beside the linear layers, its tensors given by their names and shapes. Where all linear layers
     /// are named, those are meant that there are.
     ///
-    /// Errors: a layer that this model has not.
+    /// Errors: a layer that this model has not, a dropout outside [0, 1).
     pub(crate) fn place_adapter(
         &mut self,
         lora: &Lora,
@@ -153,6 +163,9 @@ impl Decoder {
     ) -> Result<()> {
         if self.lora.is_some() {
             return Err(Error::internal("a second adapter beside the first"));
+        }
+        if let Some(text) = lora.dropout_fault() {
+            return Err(Error::input(text));
         }
         let mut there = Vec::new();
         for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
@@ -180,6 +193,8 @@ impl Decoder {
                     linear.adapters.push(Adapter {
                         start,
                         scale: lora.scale(),
+                        dropout: lora.dropout,
+                        place: fnv(&module),
                         a: parameter(a, (lora.rank, inputs))?,
                         b: parameter(b, (rows, lora.rank))?,
                     });
@@ -218,10 +233,12 @@ impl Decoder {
         if merged {
             self = self.merged()?;
         } else {
-            // Under another name it is no adapter that is trained or saved.
-            let adapters = self.blocks.iter_mut().flat_map(|block| block.linears_mut()).flat_map(|l| &mut l.adapters);
-            for (name, _) in adapters.flat_map(|adapter| [&mut adapter.a, &mut adapter.b]).flat_map(|p| &mut p.parts) {
-                *name = format!("frozen.{name}");
+            // Under another name it is no adapter that is trained or saved; nor is any of it left out.
+            for adapter in self.blocks.iter_mut().flat_map(Block::linears_mut).flat_map(|linear| &mut linear.adapters) {
+                adapter.dropout = 0.0;
+                for (name, _) in [&mut adapter.a, &mut adapter.b].into_iter().flat_map(|p| &mut p.parts) {
+                    *name = format!("frozen.{name}");
+                }
             }
             self.lora = None;
         }
@@ -241,7 +258,7 @@ impl Decoder {
         let has =
             |name: &&&str| [&base.lora, own].iter().any(|lora| lora.targets.iter().any(|target| target == **name));
         let targets = TARGETS.iter().filter(has).map(|name| (*name).to_owned()).collect();
-        let lora = Lora { rank, alpha: rank as f64, rslora: false, targets };
+        let lora = Lora { rank, alpha: rank as f64, rslora: false, dropout: own.dropout, targets };
         let mut all = Vec::new();
         for place in self.adapter_places(&lora)? {
             let [a, b] = tensor_names(&place.module);

@@ -26,6 +26,7 @@ pub mod parameter;
 pub mod passes;
 pub mod reward;
 pub mod rope;
+pub mod row_keys;
 pub mod saving;
 pub mod scoring;
 pub mod shapes;

@@ -4,6 +4,7 @@ use crate::cost::estimate::{self, Schedule};
 use crate::model::block::{RowContext, Saved};
 use crate::model::forest::Forest;
 use crate::model::parameter::Parameter;
+use crate::model::row_keys::RowKeys;
 use crate::model::scoring::targets;
 use crate::ops::attention::tiles;
 use crate::ops::{embed, head, scaled};
@@ -55,12 +56,20 @@ impl Training {
         estimate::schedule(config, blocks, size, estimate::Rows { all: rows, most, scored }, self.memory)
     }
 
+    /// The keys of rows in this step, where an adapter trains with dropout.
+    fn keys(&self, forest: &Forest) -> Option<RowKeys> {
+        let dropped = self.decoder.adapter().is_some_and(|lora| lora.dropout > 0.0);
+        dropped.then(|| RowKeys::of(forest, self.dropout_seed, self.steps))
+    }
+
     /// The first half of a step over a micro-batch: log-probabilities of its targets, or of a reward model the numbers
     /// of its rows in their place.
     pub(crate) fn forward_kept(&self, forest: &Forest, schedule: Schedule) -> Result<(Kept, head::HeadScores)> {
         let decoder = &self.decoder;
         let tables = decoder.tables_for(forest)?;
-        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(forest) };
+        let keys = self.keys(forest);
+        let (depths, tiles) = (&forest.depths, &tiles(forest));
+        let context = RowContext { tables: &tables, depths, tiles, keys: keys.as_ref() };
         let (lowest, _) = self.lowest();
         let mut x = decoder.embedded(&forest.ids)?;
         let (mut saved, mut inputs) = (Vec::new(), Vec::new());
@@ -109,7 +118,9 @@ impl Training {
         };
         let decoder = &self.decoder;
         let tables = decoder.tables_for(forest)?;
-        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(forest) };
+        let keys = self.keys(forest);
+        let (depths, tiles) = (&forest.depths, &tiles(forest));
+        let context = RowContext { tables: &tables, depths, tiles, keys: keys.as_ref() };
         let Final { rows, rms, lse, logits } = last;
         let normed = decoder.norm.again(&rows, &rms)?;
         let dh = match &decoder.score {

@@ -15,6 +15,7 @@ pub(crate) mod attention;
 pub(crate) mod attention_backward;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod cuda;
+pub(crate) mod dropout;
 pub(crate) mod embed;
 pub(crate) mod geglu;
 pub(crate) mod head;

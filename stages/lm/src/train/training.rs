@@ -78,6 +78,8 @@ pub struct Training {
     clip_norm: Option<f64>,
     pub(crate) memory: Memory,
     pub(crate) budget_tokens: usize,
+    /// The masks of an adapter's dropout follow from it, the step and the tokens up to each row; 0 at first.
+    pub dropout_seed: u64,
     /// For each parameter, in the decoder's order; absent where it is frozen.
     pub(crate) states: Vec<Option<State>>,
     /// Steps made.
@@ -166,6 +168,7 @@ impl Training {
             clip_norm,
             memory,
             budget_tokens,
+            dropout_seed: 0,
             states,
             steps: 0,
             pending: None,

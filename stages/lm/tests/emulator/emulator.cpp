@@ -7,6 +7,7 @@
 #include "../../kernels/attention_backward.cu"
 #include "../../kernels/embed.cu"
 #include "../../kernels/encode.cu"
+#include "../../kernels/dropout.cu"
 #include "../../kernels/gated.cu"
 #include "../../kernels/head.cu"
 #include "../../kernels/linear.cu"
