@@ -19,13 +19,39 @@ pub fn write_q8(folder: &Path, family: &str, to: &Path) {
     write_as(folder, family, GgmlDType::Q8_0, to);
 }
 
+/// Writes a folder's weights in the mix of six and four bits that llama.cpp calls Q4_K_M. Rows have to be of multiples of
+/// 256 numbers.
+pub fn write_q4_k_m(folder: &Path, family: &str, to: &Path) {
+    let layers = config_of(folder)["num_hidden_layers"].as_u64().unwrap() as usize;
+    write_all(folder, family, &|name| in_q4_k_m(name, layers), &[], to);
+}
+
+/// The values of a tensor of a folder after a round trip through that mix.
+pub fn rounded_in_q4_k_m(name: &str, tensor: &Tensor, layers: usize) -> Tensor {
+    let tensor = tensor.to_dtype(candle_core::DType::F32).unwrap();
+    match tensor.rank() {
+        2 => QTensor::quantize(&tensor, in_q4_k_m(name, layers)).unwrap().dequantize(&Device::Cpu).unwrap(),
+        _ => tensor,
+    }
+}
+
+/// The type of a matrix: six bits for the head (here the table, which serves as such) and, of some blocks, for values and
+/// the last matrix of the feed-forward part.
+fn in_q4_k_m(name: &str, layers: usize) -> GgmlDType {
+    let block = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+    let more = |at: usize| at < layers / 8 || at >= 7 * layers / 8 || (at - layers / 8) % 3 == 2;
+    let often = name.contains("v_proj") || name.contains("down_proj");
+    let six = block.is_none_or(|at| often && more(at));
+    if six { GgmlDType::Q6K } else { GgmlDType::Q4K }
+}
+
 /// Writes a folder's weights in blocks of eight bits, with some sizes that are not theirs.
 pub fn write_wrong(folder: &Path, family: &str, sizes: &[(&str, u32)], to: &Path) {
-    write_all(folder, family, GgmlDType::Q8_0, sizes, to);
+    write_all(folder, family, &|_| GgmlDType::Q8_0, sizes, to);
 }
 
 fn write_as(folder: &Path, family: &str, matrices: GgmlDType, to: &Path) {
-    write_all(folder, family, matrices, &[], to);
+    write_all(folder, family, &|_| matrices, &[], to);
 }
 
 /// The values of a matrix after a round trip through blocks of eight bits.
@@ -37,9 +63,12 @@ pub fn rounded(tensor: &Tensor) -> Tensor {
     }
 }
 
-fn write_all(folder: &Path, family: &str, matrices: GgmlDType, sizes: &[(&str, u32)], to: &Path) {
-    let config: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
+fn config_of(folder: &Path) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap()
+}
+
+fn write_all(folder: &Path, family: &str, matrices: &dyn Fn(&str) -> GgmlDType, sizes: &[(&str, u32)], to: &Path) {
+    let config = config_of(folder);
     let size = |key: &str| config[key].as_u64().unwrap() as u32;
     let heads = size("num_attention_heads");
     let head_dim = config["head_dim"].as_u64().map_or(size("hidden_size") / heads, |dim| dim as u32);
@@ -89,6 +118,7 @@ fn write_all(folder: &Path, family: &str, matrices: GgmlDType, sizes: &[(&str, u
     let mut tensors: Vec<(String, QTensor)> = Vec::new();
     for (name, tensor) in weights {
         let mut tensor = tensor.to_dtype(candle_core::DType::F32).unwrap();
+        let stored = if tensor.rank() == 2 { matrices(&name) } else { GgmlDType::F32 };
         if INTERLEAVED.contains(&family) && (name.contains("q_proj") || name.contains("k_proj")) {
             tensor = interleaved(&tensor, head_dim as usize);
         }
@@ -103,10 +133,7 @@ fn write_all(folder: &Path, family: &str, matrices: GgmlDType, sizes: &[(&str, u
                 .replace("post_feedforward_layernorm", "post_ffw_norm"),
             _ => name,
         };
-        tensors.push((
-            renamed(&name),
-            QTensor::quantize(&tensor, if tensor.rank() == 2 { matrices } else { GgmlDType::F32 }).unwrap(),
-        ));
+        tensors.push((renamed(&name), QTensor::quantize(&tensor, stored).unwrap()));
     }
     tensors.sort_by(|one, other| one.0.cmp(&other.0));
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
