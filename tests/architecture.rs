@@ -74,7 +74,7 @@ fn heavy_libraries_stay_in_their_rooms() {
     for (name, folder) in rooms() {
         let dependencies = of(&folder, "dependencies");
         let has = |prefix: &str| dependencies.iter().any(|dependency| dependency.starts_with(prefix));
-        assert!(!has("polars") || ["compare", "pairs"].contains(&name.as_str()), "polars in {name}");
+        assert!(!has("polars") || name == "compare", "polars in {name}");
         assert!(
             !has("candle") || name == "lm" || dependencies.contains("lm") || TEST_ONLY.contains(&name.as_str()),
             "candle in {name}, which holds no model"

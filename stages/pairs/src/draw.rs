@@ -12,12 +12,6 @@ impl Key {
         Key(kit::id_bits(parts))
     }
 
-    /// The key as two numbers, for columns.
-    pub(crate) fn numbers(self) -> (u64, u32) {
-        let (high, low) = self.0.split_at(8);
-        (u64::from_be_bytes(high.try_into().expect("8 bytes")), u32::from_be_bytes(low.try_into().expect("4 bytes")))
-    }
-
     /// The key as text.
     pub(crate) fn hex(self) -> String {
         let digit = |half: u8| char::from_digit(half.into(), 16).expect("half a byte");

@@ -1,36 +1,40 @@
-//! Rows with equal keys, found by polars.
+//! Rows with equal keys.
 
-use kit::{Error, Result};
-use polars::prelude::{DataFrame, GroupsType, IntoColumn, NamedFrom, Series};
+use std::collections::HashMap;
+
+use rayon::prelude::*;
 
 use crate::draw::Key;
 
-/// For each row the first row that has the same key.
-///
-/// # Errors
-/// When polars fails.
-pub(crate) fn first_rows(keys: &[Key]) -> Result<Vec<u32>> {
-    if keys.is_empty() {
-        return Ok(Vec::new());
+/// Rows are parted by the first byte of their keys, so that the tables of keys are small.
+const PARTS: usize = 256;
+
+/// For each of some rows the first row that has the same key.
+pub(crate) fn first_rows(rows: usize, key: impl Fn(u32) -> Key + Sync) -> Vec<u32> {
+    let rows = rows as u32;
+    let part = |row: u32| usize::from(key(row).0[0]);
+    let mut ends = vec![0; PARTS];
+    (0..rows).for_each(|row| ends[part(row)] += 1);
+    (1..PARTS).for_each(|part| ends[part] += ends[part - 1]);
+    let starts: Vec<usize> = std::iter::once(0).chain(ends.iter().copied()).take(PARTS).collect();
+    let mut next = starts.clone();
+    // In each part the rows stay in their order.
+    let mut order = vec![0; rows as usize];
+    for row in 0..rows {
+        let next = &mut next[part(row)];
+        order[*next] = row;
+        *next += 1;
     }
-    let internal = |error: polars::prelude::PolarsError| Error::internal(error.to_string());
-    let (high, low): (Vec<u64>, Vec<u32>) = keys.iter().map(|key| key.numbers()).unzip();
-    let columns = vec![Series::new("high".into(), high).into_column(), Series::new("low".into(), low).into_column()];
-    let frame = DataFrame::new(keys.len(), columns).map_err(internal)?;
-    let groups = frame.group_by(["high", "low"]).map_err(internal)?.into_groups();
-    let mut first = vec![0; keys.len()];
-    // The order of the groups depends on the number of threads, what is in them does not.
-    let mut settle = |rows: &[u32]| {
-        let least = *rows.iter().min().expect("a group has a row");
-        rows.iter().for_each(|&row| first[row as usize] = least);
+    let seen_before = |part: usize| -> Vec<(u32, u32)> {
+        let rows = &order[starts[part]..ends[part]];
+        let mut first: HashMap<Key, u32> = HashMap::with_capacity(rows.len());
+        let met = rows.iter().map(|&row| (row, *first.entry(key(row)).or_insert(row)));
+        met.filter(|(row, first)| row != first).collect()
     };
-    match groups.as_ref() {
-        GroupsType::Idx(groups) => groups.all().iter().for_each(|rows| settle(rows)),
-        GroupsType::Slice { groups, .. } => {
-            groups.iter().for_each(|&[start, length]| settle(&(start..start + length).collect::<Vec<_>>()));
-        }
-    }
-    Ok(first)
+    let again: Vec<Vec<(u32, u32)>> = (0..PARTS).into_par_iter().map(seen_before).collect();
+    let mut first: Vec<u32> = (0..rows).collect();
+    again.into_iter().flatten().for_each(|(row, earlier)| first[row as usize] = earlier);
+    first
 }
 
 #[cfg(test)]
@@ -39,11 +43,12 @@ mod tests {
 
     #[test]
     fn equal_keys_share_their_first_row() {
+        let first_rows = |keys: &[Key]| first_rows(keys.len(), |row| keys[row as usize]);
         let key = |name: &str| Key::made_of(&[name]);
-        assert_eq!(first_rows(&[]).unwrap(), Vec::<u32>::new());
+        assert_eq!(first_rows(&[]), Vec::<u32>::new());
         let keys = ["b", "a", "b", "c", "a", "b"].map(key);
-        assert_eq!(first_rows(&keys).unwrap(), [0, 1, 0, 3, 1, 0]);
+        assert_eq!(first_rows(&keys), [0, 1, 0, 3, 1, 0]);
         let many: Vec<_> = (0..5000_u32).map(|row| key(&(row % 700).to_string())).collect();
-        assert_eq!(first_rows(&many).unwrap(), (0..5000).map(|row| row % 700).collect::<Vec<_>>());
+        assert_eq!(first_rows(&many), (0..5000).map(|row| row % 700).collect::<Vec<_>>());
     }
 }

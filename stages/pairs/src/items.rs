@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow_array::cast::AsArray;
 use kit::{CachedRows, Error, Result};
 
-use crate::candidates::{Candidate, Ids, Layout};
+use crate::candidates::{Candidates, Layout, Names};
 use crate::config::{Order, Pairs, Repeats};
 use crate::draw::Key;
 use crate::groups::first_rows;
@@ -39,17 +39,20 @@ pub(crate) type KlPlace = (u32, bool);
 /// When rows for KTO have only one prompt.
 pub(crate) fn items(
     settings: &Pairs,
-    candidates: &[Candidate],
+    candidates: &Candidates,
     decisions: &[Decision],
-    rows: &Ids,
+    rows: &Names,
     layout: &Layout,
     ids: &CachedRows,
 ) -> Result<Vec<Item>> {
     let mut items = sides(decisions);
     if settings.repeats.unwrap_or(Repeats::Mean) == Repeats::Mean {
-        let keys: Vec<Key> =
-            items.iter().map(|item| candidates[item.side.0 as usize].sides[usize::from(item.side.1)]).collect();
-        items = merged(items, &first_rows(&keys)?);
+        let key = |at: u32| {
+            let (row, side) = items[at as usize].side;
+            candidates.sides(row)[usize::from(side)]
+        };
+        let first = first_rows(items.len(), key);
+        items = merged(items, &first);
         let places: Vec<_> = items.iter().map(|item| item.side).collect();
         if !places.is_empty() {
             let prompts = ids.gather_either(layout.first[0], layout.second[0], &places)?;
@@ -69,7 +72,7 @@ pub(crate) fn items(
     }
     if let Some(group) = settings.kl_group {
         let prompts: Vec<Key> =
-            items.iter().map(|item| candidates[item.side.0 as usize].prompts[usize::from(item.side.1)]).collect();
+            items.iter().map(|item| candidates.prompts(item.side.0)[usize::from(item.side.1)]).collect();
         let partners = mismatched(&prompts, group as usize)?;
         let places: Vec<_> = partners.into_iter().map(|at| items[at].side).collect();
         for (at, place) in places.into_iter().enumerate() {

@@ -8,63 +8,57 @@ use arrow_array::{Array, ArrayRef, Float64Array, StringArray, UInt64Array};
 use kit::rows::Pair;
 use kit::{Context, Result, write_gathered};
 
-use crate::candidates::Sides;
-use crate::draw::Key;
+use crate::candidates::{Candidates, Names, Sides};
 use crate::items::Item;
+use crate::rules::Decision;
 
-/// A pair before it is written.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct OrientedPair<'a> {
-    /// The row it comes from.
-    pub row: u32,
-    /// Side 1 is chosen.
-    pub swapped: bool,
-    /// P(chosen better).
-    pub p_hat: f64,
-    /// Weight in the loss.
-    pub weight: f64,
-    /// Its id.
-    pub id: Id<'a>,
+/// The kept pairs in the order in which they are written.
+pub(crate) struct PairsInOrder<'a> {
+    /// Their rows.
+    pub rows: Vec<u32>,
+    /// The decision on every row.
+    pub decisions: &'a [Decision],
+    /// The ids that are made of both sides.
+    pub candidates: &'a Candidates,
+    /// The ids that the pairs came with, where they go on.
+    pub names: Option<&'a Names>,
 }
 
-/// The id of a pair. All pairs of a table have ids of one kind, which are in the order of their texts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Id<'a> {
-    /// Made of the ids of both sides.
-    Made(Key),
-    /// As it came.
-    Given(&'a str),
-}
+impl PairsInOrder<'_> {
+    /// Whether side 1 is chosen, P(chosen better) and the weight in the loss.
+    fn kept(&self, row: u32) -> (bool, f64, f64) {
+        match self.decisions[row as usize] {
+            Decision::Kept { swapped, p_hat, weight } => (swapped, p_hat, weight),
+            Decision::Dropped(_) => unreachable!("the row is kept"),
+        }
+    }
 
-impl<'a> Id<'a> {
-    /// As it is written.
-    pub(crate) fn text(self) -> Cow<'a, str> {
-        match self {
-            Id::Made(key) => Cow::Owned(key.hex()),
-            Id::Given(text) => Cow::Borrowed(text),
+    fn id(&self, row: u32) -> Cow<'_, str> {
+        match self.names {
+            Some(names) => Cow::Borrowed(names.get(row)),
+            None => Cow::Owned(self.candidates.keys(row)[usize::from(self.kept(row).0)].hex()),
         }
     }
 }
 
 /// Writes the port `pairs`.
-pub(crate) fn write_pairs<R: Sides>(context: &Context<'_>, pairs: &[OrientedPair<'_>]) -> Result<()> {
+pub(crate) fn write_pairs<R: Sides>(context: &Context<'_>, pairs: &PairsInOrder<'_>) -> Result<()> {
     let layout = R::LAYOUT;
     let comparison = if R::TABLE == <Pair as kit::Row>::TABLE { "comparison_id" } else { layout.id };
-    let needs = |pair: &OrientedPair<'_>| [Some(pair.row), None];
-    write_gathered::<R, Pair, _>(context, &["from"], "pairs", pairs, needs, |held, pairs| {
-        let rows: Vec<u32> = pairs.iter().map(|pair| pair.row).collect();
-        let chosen: Vec<_> = pairs.iter().map(|pair| (pair.row, pair.swapped)).collect();
-        let rejected: Vec<_> = pairs.iter().map(|pair| (pair.row, !pair.swapped)).collect();
-        let mut columns = vec![text(pairs.iter().map(|pair| pair.id.text())), held.gather(comparison, &rows)?];
-        columns.push(held.gather("form", &rows)?);
-        for side in [&chosen, &rejected] {
+    let needs = |row: &u32| [Some(*row), None];
+    write_gathered::<R, Pair, _>(context, &["from"], "pairs", &pairs.rows, needs, |held, rows| {
+        let kept: Vec<(bool, f64, f64)> = rows.iter().map(|row| pairs.kept(*row)).collect();
+        let sides = |of: bool| rows.iter().zip(&kept).map(|(row, kept)| (*row, kept.0 == of)).collect::<Vec<_>>();
+        let mut columns = vec![text(rows.iter().map(|row| pairs.id(*row))), held.gather(comparison, rows)?];
+        columns.push(held.gather("form", rows)?);
+        for side in [sides(true), sides(false)] {
             for (first, second) in layout.first.iter().zip(layout.second) {
-                columns.push(held.gather_either(first, second, side)?);
+                columns.push(held.gather_either(first, second, &side)?);
             }
         }
-        columns.push(numbers(pairs.iter().map(|pair| pair.p_hat)));
-        columns.push(numbers(pairs.iter().map(|pair| pair.weight)));
-        columns.extend([held.gather("source_file", &rows)?, held.gather("source_line", &rows)?]);
+        columns.push(numbers(kept.iter().map(|kept| kept.1)));
+        columns.push(numbers(kept.iter().map(|kept| kept.2)));
+        columns.extend([held.gather("source_file", rows)?, held.gather("source_line", rows)?]);
         Ok(columns)
     })
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use kit::{Error, Result, Seed};
 
-use crate::candidates::Candidate;
+use crate::candidates::Candidates;
 use crate::config::{Duplicates, Labels, Mix, Noise, NoiseKind, Pairs, Shape, Ties, Weights};
 use crate::draw::Key;
 use crate::groups::first_rows;
@@ -82,20 +82,23 @@ struct Runner {
 ///
 /// # Errors
 /// When the mix asks for a form that the data does not have.
-pub(crate) fn decide(settings: &Pairs, seed: Seed, candidates: &[Candidate]) -> Result<Vec<Decision>> {
+pub(crate) fn decide(settings: &Pairs, seed: Seed, candidates: &Candidates) -> Result<Vec<Decision>> {
     let mut reasons: Vec<Option<Reason>> = vec![None; candidates.len()];
-    let labels = distinct(settings.duplicates, candidates, &mut reasons)?;
-    let mut runners: Vec<Runner> = Vec::new();
-    for (row, candidate) in candidates.iter().enumerate().filter(|(row, _)| reasons[*row].is_none()) {
-        let p_first = settings.noise.as_ref().map_or(labels[row], |noise| disturb(noise, seed, candidate, labels[row]));
+    let means = distinct(settings.duplicates, candidates, &mut reasons);
+    let mut runners: Vec<Runner> = Vec::with_capacity(reasons.iter().filter(|reason| reason.is_none()).count());
+    for row in (0..candidates.len() as u32).filter(|row| reasons[*row as usize].is_none()) {
+        let label = means.get(&row).copied().unwrap_or_else(|| candidates.p_first(row));
+        let key = candidates.key(row);
+        let p_first = settings.noise.as_ref().map_or(label, |noise| disturb(noise, seed, key, label));
         let swapped = if (p_first - 0.5).abs() <= EXACT {
             // A tie has no better side. The coin depends on the ids alone, so that the order of the sides is nothing.
-            (candidate.keys[0] > candidate.keys[1]) != candidate.key().coin()
+            let [first, second] = candidates.keys(row);
+            (first > second) != key.coin()
         } else {
             p_first < 0.5
         };
         let p_hat = if swapped { 1.0 - p_first } else { p_first }.max(0.5);
-        runners.push(Runner { row: row as u32, swapped, p_hat });
+        runners.push(Runner { row, swapped, p_hat });
     }
 
     let keep =
@@ -119,7 +122,7 @@ pub(crate) fn decide(settings: &Pairs, seed: Seed, candidates: &[Candidate]) -> 
         keep(&mut runners, &mut reasons, Reason::AboveThreshold, &|runner| runner.p_hat <= high);
     }
     let draws = |runners: &[Runner], purpose: &str| -> Vec<Runner> {
-        let key = |runner: &Runner| candidates[runner.row as usize].key();
+        let key = |runner: &Runner| candidates.key(runner.row);
         let mut drawn = runners.to_vec();
         drawn.sort_by_cached_key(|runner| (key(runner).draw(seed, purpose), key(runner)));
         drawn
@@ -162,9 +165,9 @@ pub(crate) fn decide(settings: &Pairs, seed: Seed, candidates: &[Candidate]) -> 
         reasons.into_iter().map(|reason| reason.map(Decision::Dropped)).collect();
     for Runner { row, swapped, p_hat } in runners {
         let weight = match settings.weight {
-            Weights::Given => candidates[row as usize].weight,
+            Weights::Given => candidates.weight(row),
             Weights::Uniform => 1.0,
-            Weights::Certainty => candidates[row as usize].weight * (2.0 * p_hat - 1.0),
+            Weights::Certainty => candidates.weight(row) * (2.0 * p_hat - 1.0),
         };
         let p_hat = if settings.labels == Labels::Hard { 1.0 } else { p_hat };
         decisions[row as usize] = Some(Decision::Kept { swapped, p_hat, weight });
@@ -172,43 +175,45 @@ pub(crate) fn decide(settings: &Pairs, seed: Seed, candidates: &[Candidate]) -> 
     Ok(decisions.into_iter().map(|decision| decision.expect("a row stays or has a reason to go")).collect())
 }
 
-/// Finds rows of one response, and of two responses seen before. Gives P(side 0 better) for every row.
-fn distinct(duplicates: Duplicates, candidates: &[Candidate], reasons: &mut [Option<Reason>]) -> Result<Vec<f64>> {
-    let keys: Vec<Key> = candidates.iter().map(Candidate::key).collect();
-    let first = first_rows(&keys)?;
-    let mut labels: Vec<f64> = candidates.iter().map(|candidate| candidate.p_first).collect();
+/// Finds rows of one response, and of two responses seen before. Gives P(side 0 better) of the rows whose label is a
+/// mean.
+fn distinct(duplicates: Duplicates, candidates: &Candidates, reasons: &mut [Option<Reason>]) -> HashMap<u32, f64> {
+    let first = first_rows(candidates.len(), |row| candidates.key(row));
     // For `average`: the labels of a first row and its kin, and their sum, all as P(the side with the smaller key
     // first).
-    let canonical = |candidate: &Candidate, p: f64| if candidate.keys[0] < candidate.keys[1] { p } else { 1.0 - p };
-    let mut sums: HashMap<usize, (f64, f64)> = HashMap::new();
-    for (row, candidate) in candidates.iter().enumerate() {
-        let (at, earlier) = (first[row] as usize, &candidates[first[row] as usize]);
-        if candidate.sides[0] == candidate.sides[1] {
+    let canonical = |row: u32, p: f64| {
+        let [first, second] = candidates.keys(row);
+        if first < second { p } else { 1.0 - p }
+    };
+    let mut sums: HashMap<u32, (f64, f64)> = HashMap::new();
+    for (row, earlier) in first.into_iter().enumerate() {
+        let at = row as u32;
+        if candidates.same(at) {
             reasons[row] = Some(Reason::SameResponse);
-        } else if at != row {
-            let [label, before] = [candidate, earlier].map(|candidate| canonical(candidate, candidate.p_first));
-            let (count, sum) = sums.entry(at).or_insert((1.0, before));
+        } else if earlier != at {
+            let [label, before] = [at, earlier].map(|row| canonical(row, candidates.p_first(row)));
+            let (count, sum) = sums.entry(earlier).or_insert((1.0, before));
             *count += 1.0;
             *sum += label;
             let opposed = (label - 0.5) * (before - 0.5) < 0.0;
             reasons[row] = Some(match duplicates {
-                Duplicates::Average => Reason::Averaged(at as u32),
-                Duplicates::First if opposed => Reason::Contradictory(at as u32),
-                Duplicates::First => Reason::Duplicate(at as u32),
+                Duplicates::Average => Reason::Averaged(earlier),
+                Duplicates::First if opposed => Reason::Contradictory(earlier),
+                Duplicates::First => Reason::Duplicate(earlier),
             });
         }
     }
-    if duplicates == Duplicates::Average {
-        sums.into_iter().for_each(|(row, (count, sum))| labels[row] = canonical(&candidates[row], sum / count));
+    match duplicates {
+        Duplicates::First => HashMap::new(),
+        Duplicates::Average => sums.into_iter().map(|(row, (count, sum))| (row, canonical(row, sum / count))).collect(),
     }
-    Ok(labels)
 }
 
 /// The label with noise on it; the draw depends on the two responses, not on which comes first.
-fn disturb(noise: &Noise, seed: Seed, candidate: &Candidate, p_first: f64) -> f64 {
+fn disturb(noise: &Noise, seed: Seed, key: Key, p_first: f64) -> f64 {
     match noise.kind {
         NoiseKind::BFlip | NoiseKind::SFlip => {
-            if candidate.key().happens(seed, "pairs/noise", noise.rate) {
+            if key.happens(seed, "pairs/noise", noise.rate) {
                 1.0 - p_first
             } else {
                 p_first
@@ -243,10 +248,10 @@ fn stairs(drawn: &[Runner]) -> Vec<Runner> {
 }
 
 /// Rows in drawn order as long as each of their prompts has room.
-fn capped(cap: u32, drawn: &[Runner], candidates: &[Candidate]) -> Vec<Runner> {
+fn capped(cap: u32, drawn: &[Runner], candidates: &Candidates) -> Vec<Runner> {
     let mut taken: HashMap<Key, u32> = HashMap::new();
     let room = |runner: &&Runner| {
-        let [a, b] = candidates[runner.row as usize].prompts;
+        let [a, b] = candidates.prompts(runner.row);
         let full = [a, b].iter().any(|prompt| taken.get(prompt).is_some_and(|&taken| taken == cap));
         if !full {
             *taken.entry(a).or_insert(0) += 1;
@@ -260,9 +265,8 @@ fn capped(cap: u32, drawn: &[Runner], candidates: &[Candidate]) -> Vec<Runner> {
 }
 
 /// As many rows as the shares allow, and the budget.
-fn mixed(mix: &Mix, budget: Option<u64>, drawn: &[Runner], candidates: &[Candidate]) -> Result<Vec<Runner>> {
-    let (joint, same): (Vec<Runner>, Vec<Runner>) =
-        drawn.iter().partition(|runner| candidates[runner.row as usize].joint);
+fn mixed(mix: &Mix, budget: Option<u64>, drawn: &[Runner], candidates: &Candidates) -> Result<Vec<Runner>> {
+    let (joint, same): (Vec<Runner>, Vec<Runner>) = drawn.iter().partition(|runner| candidates.joint(runner.row));
     let mut total = budget.map_or(f64::INFINITY, |budget| budget as f64);
     for (form, share, rows) in [("same", mix.same, &same), ("joint", mix.joint, &joint)] {
         if share > 0.0 {
@@ -285,6 +289,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::candidates::Candidate;
 
     /// A candidate of two responses `a` and `b`, such as `p1/r1`.
     pub(crate) fn candidate(a: &str, b: &str, p_first: f64) -> Candidate {
@@ -332,7 +337,11 @@ mod tests {
             candidate("q/1", "q/1", 0.7),
             candidate("q/1", "q/2", 0.45),
         ];
-        assert_eq!(words(&decide(&settings(yaml.clone()), Seed(1), &rows).unwrap()), expected, "{yaml}");
+        assert_eq!(
+            words(&decide(&settings(yaml.clone()), Seed(1), &Candidates::of(&rows)).unwrap()),
+            expected,
+            "{yaml}"
+        );
     }
 
     #[test]
@@ -398,7 +407,7 @@ mod tests {
 
         #[test]
         fn limits_hold_and_labels_are_oriented(rows in rows(), settings in any_settings()) {
-            let decisions = decide(&settings, Seed(5), &rows).unwrap();
+            let decisions = decide(&settings, Seed(5), &Candidates::of(&rows)).unwrap();
             prop_assert_eq!(decisions.len(), rows.len());
             let kept: Vec<_> = decisions.iter().zip(&rows).filter(|(decision, _)| matches!(decision, Decision::Kept { .. })).collect();
             let mut prompts: BTreeMap<Key, u32> = BTreeMap::new();
@@ -406,7 +415,7 @@ mod tests {
             for (decision, row) in &kept {
                 let Decision::Kept { p_hat, .. } = decision else { unreachable!() };
                 prop_assert!((0.5..=1.0).contains(p_hat));
-                prop_assert!(keys.insert(row.key()));
+                prop_assert!(keys.insert(row.keys[0].min(row.keys[1])));
                 let mut sides = row.prompts.to_vec();
                 sides.dedup();
                 sides.into_iter().for_each(|prompt| *prompts.entry(prompt).or_insert(0) += 1);
@@ -429,7 +438,7 @@ mod tests {
                 row
             }).collect();
             let sides = |rows: &[Candidate]| -> Vec<_> {
-                decide(&settings, Seed(5), rows).unwrap().into_iter().zip(rows).map(|(decision, row)| match decision {
+                decide(&settings, Seed(5), &Candidates::of(rows)).unwrap().into_iter().zip(rows).map(|(decision, row)| match decision {
                     Decision::Kept { swapped, p_hat, .. } => Ok((row.keys[usize::from(swapped)], p_hat)),
                     Decision::Dropped(reason) => Err(reason),
                 }).collect()
@@ -443,7 +452,8 @@ mod tests {
         let rows: Vec<_> = (0..3000)
             .map(|row| candidate(&format!("p/{row}"), "p/x", 0.5 + (f64::from(row * 7919 % 3000) + 0.5) / 6000.0))
             .collect();
-        let decisions = decide(&settings(serde_json::json!({"shape": "stairs"})), Seed(1), &rows).unwrap();
+        let decisions =
+            decide(&settings(serde_json::json!({"shape": "stairs"})), Seed(1), &Candidates::of(&rows)).unwrap();
         let mut bins = [0; STEPS];
         for decision in decisions {
             if let Decision::Kept { p_hat, .. } = decision {
@@ -460,7 +470,7 @@ mod tests {
         let rows: Vec<_> =
             (0..40).map(|row| candidate(&format!("p/{row}"), if row < 30 { "p/x" } else { "q/x" }, 0.8)).collect();
         let count = |yaml| {
-            let decisions = decide(&settings(yaml), Seed(1), &rows).unwrap();
+            let decisions = decide(&settings(yaml), Seed(1), &Candidates::of(&rows)).unwrap();
             let kept = |range: std::ops::Range<usize>| {
                 decisions[range].iter().filter(|decision| matches!(decision, Decision::Kept { .. })).count()
             };
@@ -472,18 +482,22 @@ mod tests {
         assert_eq!(count(serde_json::json!({"mix": {"same": 1.0, "joint": 0.0}})), (30, 0));
         assert_eq!(count(serde_json::json!({"budget": 7})).0 + count(serde_json::json!({"budget": 7})).1, 7);
         let yaml = serde_json::json!({"mix": {"same": 0.5, "joint": 0.5}, "budget": 8});
-        let decisions = decide(&settings(yaml), Seed(1), &rows).unwrap();
+        let decisions = decide(&settings(yaml), Seed(1), &Candidates::of(&rows)).unwrap();
         let dropped = |reason| decisions.iter().filter(|decision| **decision == Decision::Dropped(reason)).count();
         // The shares allow 10 and 10 of 30 and 10, the budget 4 and 4 of these.
         assert_eq!((dropped(Reason::Mix), dropped(Reason::Budget)), (20, 12));
-        let none = decide(&settings(serde_json::json!({"mix": {"same": 0.5, "joint": 0.5}})), Seed(1), &rows[..5]);
+        let none = decide(
+            &settings(serde_json::json!({"mix": {"same": 0.5, "joint": 0.5}})),
+            Seed(1),
+            &Candidates::of(&rows[..5]),
+        );
         assert!(none.unwrap_err().to_string().contains("no such pair is left"));
     }
 
     #[test]
     fn ties_favour_no_side() {
         let rows: Vec<_> = (0..2000).map(|row| candidate(&format!("p/{row}"), "p/x", 0.5)).collect();
-        let decisions = decide(&settings(serde_json::json!({})), Seed(1), &rows).unwrap();
+        let decisions = decide(&settings(serde_json::json!({})), Seed(1), &Candidates::of(&rows)).unwrap();
         let swapped =
             decisions.iter().filter(|decision| matches!(decision, Decision::Kept { swapped: true, .. })).count();
         assert!((900..1100).contains(&swapped), "{swapped}");

@@ -8,9 +8,10 @@ use kit::{
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::candidates::{self, Candidate, Ids, Sides};
+use crate::candidates::{self, Candidates, Names, Sides, Wanted};
 use crate::config::{Order, Pairs, Repeats, Shape, Write};
-use crate::output::{self, Id, OrientedPair};
+use crate::draw::Key;
+use crate::output::{self, PairsInOrder};
 use crate::rules::{Decision, Reason, decide};
 use crate::{grouped, items};
 
@@ -101,31 +102,43 @@ impl Stage for Pairs {
 }
 
 fn run<R: Sides>(settings: &Pairs, context: &Context<'_>) -> Result<Outcome> {
-    let (candidates, ids) = candidates::read(context.batches::<R>(&["from"])?)?;
-    if candidates.is_empty() {
+    let rows = context.count_rows_of(&["from"])? as usize;
+    let candidates = candidates::read(context.batches::<R>(&["from"])?, rows, Wanted::of(settings))?;
+    if rows == 0 {
         context.note(format!("no {} came in, so no pair goes out", R::TABLE));
     }
     let decisions = decide(settings, context.seed, &candidates)?;
+    let names = Names::read(context.batches::<R>(&["from"])?, &named(settings, R::TABLE, &decisions))?;
     context.reject_rows::<R>(&["from"], |row| match decisions.get(row as usize) {
         Some(Decision::Dropped(reason)) => {
-            Some((ids.get(row).to_owned(), reason.word(), detail(settings, &candidates, &ids, row, *reason)))
+            let detail = detail(settings, candidates.p_first(row), &names, *reason);
+            Some((names.get(row).to_owned(), reason.word(), detail))
         }
         _ => None,
     })?;
     let mut outcome = figures(&candidates, &decisions);
     match settings.write {
         Write::Pairs => {
-            let pairs = oriented::<R>(settings.order, &candidates, &decisions, &ids)?;
+            let candidates = candidates.into_keys();
+            let given = R::TABLE == Table::Pairs;
+            let pairs = PairsInOrder {
+                rows: match given {
+                    true => by_name(settings.order, &decisions, &names)?,
+                    false => by_key(settings.order, &decisions, &candidates),
+                },
+                decisions: &decisions,
+                candidates: &candidates,
+                names: given.then_some(&names),
+            };
             output::write_pairs::<R>(context, &pairs)?;
         }
         Write::Items => {
             let layout = R::LAYOUT;
-            let wanted: Vec<bool> =
-                decisions.iter().map(|decision| matches!(decision, Decision::Kept { .. })).collect();
+            let wanted: Vec<bool> = decisions.iter().map(is_kept).collect();
             let columns = [layout.first[0], layout.first[1], layout.second[0], layout.second[1]];
-            let names = CachedRows::read(context.batches::<R>(&["from"])?.only(&columns), &wanted)?;
-            let items = items::items(settings, &candidates, &decisions, &ids, &layout, &names)?;
-            drop(names);
+            let ids = CachedRows::read(context.batches::<R>(&["from"])?.only(&columns), &wanted)?;
+            let items = items::items(settings, &candidates, &decisions, &names, &layout, &ids)?;
+            drop(ids);
             output::write_items::<R>(context, &items)?;
             let repeated = items.iter().filter(|item| item.pairs > 1).count();
             outcome = outcome
@@ -137,40 +150,61 @@ fn run<R: Sides>(settings: &Pairs, context: &Context<'_>) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The kept pairs in the order they are written. Pairs keep the ids they came with.
-pub(crate) fn oriented<'a, R: Sides>(
-    order: Order,
-    candidates: &[Candidate],
-    decisions: &[Decision],
-    ids: &'a Ids,
-) -> Result<Vec<OrientedPair<'a>>> {
-    let given = R::TABLE == Table::Pairs;
-    let mut pairs = Vec::new();
-    for (row, decision) in decisions.iter().enumerate() {
-        if let Decision::Kept { swapped, p_hat, weight } = *decision {
-            let row = row as u32;
-            let made = || candidates[row as usize].keys[usize::from(swapped)];
-            let id = if given { Id::Given(ids.get(row)) } else { Id::Made(made()) };
-            pairs.push(OrientedPair { row, swapped, p_hat, weight, id });
-        }
-    }
-    if given {
-        let mut names: Vec<Id> = pairs.iter().map(|pair| pair.id).collect();
-        names.par_sort_unstable();
-        if let Some(twice) = names.windows(2).find(|two| two[0] == two[1]) {
-            let name = twice[0].text();
-            let text = format!("pair_id `{name}` names two pairs of different responses; give each its own");
-            return Err(kit::Error::data(text));
-        }
-    }
-    if order == Order::Id {
-        pairs.par_sort_unstable_by_key(|pair| pair.id);
-    }
-    Ok(pairs)
+fn is_kept(decision: &Decision) -> bool {
+    matches!(decision, Decision::Kept { .. })
 }
 
-pub(crate) fn detail(settings: &Pairs, candidates: &[Candidate], ids: &Ids, row: u32, reason: Reason) -> String {
-    let p_first = candidates[row as usize].p_first;
+/// The rows whose ids are written: those that are left out, those that their reasons name, and the kept ones where an
+/// id goes on.
+fn named(settings: &Pairs, table: Table, decisions: &[Decision]) -> Vec<bool> {
+    let kept = match settings.write {
+        Write::Pairs => table == Table::Pairs,
+        Write::Items => settings.repeats == Some(Repeats::Separate),
+    };
+    let mut named = vec![false; decisions.len()];
+    for (row, decision) in decisions.iter().enumerate() {
+        named[row] |= kept || !is_kept(decision);
+        if let Decision::Dropped(Reason::Duplicate(at) | Reason::Contradictory(at) | Reason::Averaged(at)) = decision {
+            named[*at as usize] = true;
+        }
+    }
+    named
+}
+
+fn kept_rows(decisions: &[Decision]) -> Vec<u32> {
+    let kept = decisions.iter().enumerate().filter(|(_, decision)| is_kept(decision));
+    kept.map(|(row, _)| row as u32).collect()
+}
+
+/// The kept rows in the order of the ids that are made of both sides. No two are equal.
+fn by_key(order: Order, decisions: &[Decision], candidates: &Candidates) -> Vec<u32> {
+    let rows = kept_rows(decisions);
+    if order == Order::Input {
+        return rows;
+    }
+    let key = |row: u32| match decisions[row as usize] {
+        Decision::Kept { swapped, .. } => candidates.keys(row)[usize::from(swapped)],
+        Decision::Dropped(_) => unreachable!("the row is kept"),
+    };
+    let mut keyed: Vec<(Key, u32)> = rows.into_iter().map(|row| (key(row), row)).collect();
+    keyed.par_sort_unstable();
+    keyed.into_iter().map(|(_, row)| row).collect()
+}
+
+/// The kept rows in the order of the ids that they came with.
+fn by_name(order: Order, decisions: &[Decision], names: &Names) -> Result<Vec<u32>> {
+    let rows = kept_rows(decisions);
+    let mut sorted = rows.clone();
+    sorted.par_sort_unstable_by(|&a, &b| names.get(a).cmp(names.get(b)));
+    if let Some(twice) = sorted.windows(2).find(|two| names.get(two[0]) == names.get(two[1])) {
+        let name = names.get(twice[0]);
+        let text = format!("pair_id `{name}` names two pairs of different responses; give each its own");
+        return Err(kit::Error::data(text));
+    }
+    Ok(if order == Order::Id { sorted } else { rows })
+}
+
+fn detail(settings: &Pairs, p_first: f64, ids: &Names, reason: Reason) -> String {
     match reason {
         Reason::SameResponse => "both sides are the same response".to_owned(),
         Reason::Duplicate(earlier) => format!("the same two responses as in `{}`", ids.get(earlier)),
@@ -188,15 +222,15 @@ pub(crate) fn detail(settings: &Pairs, candidates: &[Candidate], ids: &Ids, row:
     }
 }
 
-fn figures(candidates: &[Candidate], decisions: &[Decision]) -> Outcome {
+fn figures(candidates: &Candidates, decisions: &[Decision]) -> Outcome {
     let (mut kept, mut joint, mut flipped, mut sum) = (0_u64, 0_u64, 0_u64, 0.0);
     let mut histogram = [0_u64; BINS];
     let mut dropped = std::collections::BTreeMap::new();
-    for (candidate, decision) in candidates.iter().zip(decisions) {
+    for (row, decision) in decisions.iter().enumerate() {
         match *decision {
             Decision::Kept { swapped, p_hat, .. } => {
                 kept += 1;
-                joint += u64::from(candidate.joint);
+                joint += u64::from(candidates.joint(row as u32));
                 flipped += u64::from(swapped);
                 sum += p_hat;
                 histogram[(((p_hat - 0.5) * 2.0 * BINS as f64) as usize).min(BINS - 1)] += 1;
