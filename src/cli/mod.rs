@@ -9,6 +9,7 @@ mod export;
 mod file;
 mod forecasts;
 mod gc;
+mod growth;
 mod init;
 mod inspect;
 mod models;

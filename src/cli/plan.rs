@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::file::{Choice, PipelineFile, load, remark, store_of, warn};
 use super::forecasts::{Notes, Sum, Total, in_json};
+use super::growth;
 use super::on::{self, OnCluster};
 use super::shown::{sentences, shown};
 use crate::engine::forecast::{Forecaster, shortage};
@@ -33,6 +34,9 @@ pub struct Plan {
     /// The plan as JSON
     #[arg(long)]
     pub json: bool,
+    /// What a run over so many rows needs, such as 1e9: rows, bytes, shards, hours and memory of each stage
+    #[arg(long, value_name = "ROWS", value_parser = growth::rows, conflicts_with_all = ["on", "only", "from", "until"])]
+    pub rows: Option<u64>,
     /// A cluster file: show the tasks that `run --on` would submit, too
     #[arg(long, value_name = "CLUSTER", conflicts_with_all = ["force", "stale"])]
     pub on: Option<PathBuf>,
@@ -54,6 +58,9 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
     remark(&graph, &models::check(&graph, runs)?);
     let cluster = args.on.as_ref().map(|file| OnCluster::of(file, &graph, &planned)).transpose()?;
     let mut forecaster = Forecaster::new(&planner, &planned, &args.device, work);
+    if let Some(rows) = args.rows {
+        return growth::grow(&planner, &planned, &mut forecaster, rows, args.json);
+    }
     let forecasts = forecaster.all();
     let mut rows = Vec::new();
     let mut stages = Vec::new();

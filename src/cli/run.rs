@@ -86,7 +86,7 @@ fn fetch(graph: &Graph, planned: &[Planned], detail: Detail) -> Result<bool> {
 pub fn run(work: &Path, args: Run) -> Result<()> {
     if args.dry_run {
         let Run { file, choice, device, json, on, .. } = args;
-        return super::plan::plan(work, super::plan::Plan { file, choice, device, json, on, render: None });
+        return super::plan::plan(work, super::plan::Plan { file, choice, device, json, rows: None, on, render: None });
     }
     let detail = Detail::of(args.quiet, args.verbose);
     let devices: Vec<&str> = args.device.split(',').map(str::trim).collect();

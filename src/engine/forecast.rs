@@ -37,7 +37,7 @@ pub struct Forecaster<'a> {
     speed: OnceCell<Speed>,
     work: &'a Path,
     /// Expected content of tables on disk; each is read once.
-    on_disk: BTreeMap<PathBuf, Expected>,
+    looked_at: BTreeMap<PathBuf, Expected>,
     /// Counted outlooks, by settings and recipe: equal stages are counted once.
     counted: BTreeMap<String, Outlook>,
 }
@@ -52,7 +52,7 @@ impl<'a> Forecaster<'a> {
             asked_device: device,
             speed: OnceCell::new(),
             work,
-            on_disk: BTreeMap::new(),
+            looked_at: BTreeMap::new(),
             counted: BTreeMap::new(),
         }
     }
@@ -123,11 +123,20 @@ impl<'a> Forecaster<'a> {
         self.speed.get()
     }
 
+    /// The speed of this machine.
+    pub fn measured_speed(&self) -> &Speed {
+        self.speed.get_or_init(|| device::speed(self.work))
+    }
+
+    /// The expected content of a path; none where it cannot be read.
+    pub fn on_disk(&mut self, path: &Path, table: Table) -> Option<Expected> {
+        self.look_at(path, table).ok()
+    }
+
     fn with_time(&self, forecast: Forecast, counted: bool) -> StageForecast {
         let work = forecast.work.filter(|_| self.device() == "cpu");
         let time = work.map(|work| {
-            let seconds =
-                work.operations / (self.speed.get_or_init(|| device::speed(self.work)).at(work.width) * EFFICIENCY);
+            let seconds = work.operations / (self.measured_speed().at(work.width) * EFFICIENCY);
             Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
         });
         StageForecast { forecast, time, counted, bytes: None }
@@ -169,11 +178,11 @@ impl<'a> Forecaster<'a> {
     }
 
     fn look_at(&mut self, path: &Path, table: Table) -> Result<Expected> {
-        if let Some(known) = self.on_disk.get(path) {
+        if let Some(known) = self.looked_at.get(path) {
             return Ok(known.clone());
         }
         let found = Expected::on_disk(path, table)?;
-        self.on_disk.insert(path.to_owned(), found.clone());
+        self.looked_at.insert(path.to_owned(), found.clone());
         Ok(found)
     }
 }

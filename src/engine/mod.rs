@@ -5,6 +5,7 @@
 pub mod device;
 pub mod executor;
 pub mod forecast;
+pub mod growth;
 pub mod inputs;
 pub mod machine;
 pub mod plan;

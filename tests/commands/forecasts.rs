@@ -155,3 +155,39 @@ fn too_few_gold_labels_are_foretold() {
     let told = project.done(&["plan", "quickstart.yaml"]);
     assert!(told.contains("calibrated: at most 10 gold labels are too few: 30 at least"), "{told}");
 }
+
+#[test]
+fn a_plan_of_more_rows_scales_what_a_small_run_took() {
+    let pipeline = "name: growth\nseed: 1\nstages:\n  data: {kind: ingest, files: ./data.jsonl, form: text}\n  \
+                    pairs: {kind: pairs, from: data.pairs, ties: drop}\n";
+    let row = |row: usize| {
+        let label = if row.is_multiple_of(4) { 0.5 } else { 0.75 };
+        format!("{{\"prompt\": \"p{row}\", \"chosen\": \"good\", \"rejected\": \"bad\", \"p_hat\": {label}}}\n")
+    };
+    let data: String = (0..400).map(row).collect();
+    let project = Project::new(&[("growth.yaml", pipeline), ("data.jsonl", &data)]);
+    project.done(&["run", "growth.yaml"]);
+    let grown = |rows: &str| -> Value {
+        serde_json::from_str(&project.done(&["plan", "growth.yaml", "--rows", rows, "--json"])).unwrap()
+    };
+    let (once, much) = (grown("400"), grown("4e8"));
+    assert_eq!((&much["known_rows"], &much["rows"]), (&400.into(), &400_000_000.into()));
+    for (stage, rows) in [(0, 400_u64), (1, 400)] {
+        let (once, much) = (&once["stages"][stage], &much["stages"][stage]);
+        assert_eq!(once["pace"]["from"], "measured", "{once}");
+        assert_eq!(
+            (once["rows"]["value"].as_u64(), much["rows"]["value"].as_u64()),
+            (Some(rows), Some(rows * 1_000_000))
+        );
+        let ratio = |key: &str| much[key].as_f64().unwrap() / once[key].as_f64().unwrap();
+        assert!((ratio("seconds") / 1e6 - 1.0).abs() < 0.01 && (ratio("bytes") / 1e6 - 1.0).abs() < 0.01, "{much}");
+    }
+    let text = project.done(&["plan", "growth.yaml", "--rows", "4e8"]);
+    assert!(
+        text.contains("CPU-hours") && text.contains("time of data, pairs: at the pace of the newest run"),
+        "{text}"
+    );
+    for rows in ["0", "1.5", "many"] {
+        project.fails(&["plan", "growth.yaml", "--rows", rows], 64);
+    }
+}
