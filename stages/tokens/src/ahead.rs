@@ -23,7 +23,7 @@ pub fn prepared_ahead<T: Send>(
 ) -> Result<()> {
     let threads = current_num_threads().min(THREADS);
     let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|at| format!("prepare {at}")).build();
-    let pool = pool.map_err(|error| Error::internal(format!("no thread to prepare batches: {error}")))?;
+    let pool = pool.map_err(|error| Error::io("threads that prepare batches")(std::io::Error::other(error)))?;
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(READY);
         let prepare = move || {
