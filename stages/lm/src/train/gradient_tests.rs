@@ -5,6 +5,7 @@ use crate::model::families::FAMILIES;
 use crate::model::family::HeadNorms;
 use crate::model::lora::is_adapter;
 use crate::ops::cuda::emulator::emulated;
+use crate::train::dropout_tests::dropping;
 use crate::{AdamW, Bits, Decoder, DecoderConfig, Device, Dtype, LogProbs, Lora, Memory, Multipliers, Precision};
 use crate::{Sequence, Training, ops};
 use candle_core::{DType, Tensor};
@@ -94,7 +95,7 @@ fn model(form: Value) -> Decoder {
     Decoder::init(config(form), 5, &Device::Cpu).unwrap().for_checks()
 }
 
-fn config(form: Value) -> DecoderConfig {
+pub(super) fn config(form: Value) -> DecoderConfig {
     let mut json = json!({"vocab_size": 11, "hidden_size": 8, "intermediate_size": 10, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "initializer_range": 0.3,
         "max_position_embeddings": 64, "rms_norm_eps": 1e-3});
@@ -105,24 +106,14 @@ fn config(form: Value) -> DecoderConfig {
 }
 
 /// A model with an adapter in every linear layer, A and B both random.
-fn adapted(form: Value) -> Decoder {
+pub(super) fn adapted(form: Value) -> Decoder {
     let mut decoder = Decoder::init(config(form), 5, &Device::Cpu).unwrap();
     decoder.add_adapter(&Lora::new(2, 3.0, &["all-linear".to_owned()]).unwrap(), 7).unwrap();
     decoder.for_checks()
 }
 
-/// The same in training with dropout, B as large as in the middle of it.
-fn dropping(form: Value, dropout: f64, memory: Memory, budget: usize) -> Training {
-    let mut decoder = Decoder::init(config(form), 5, &Device::Cpu).unwrap();
-    let lora = Lora { dropout, ..Lora::new(2, 3.0, &["all-linear".to_owned()]).unwrap() };
-    decoder.add_adapter(&lora, 7).unwrap();
-    let mut training = training(decoder.for_checks(), memory, budget);
-    training.dropout_seed = 11;
-    training
-}
-
 /// Two prompts, one with three responses of which one begins another; and a text that shares only the first token.
-fn sequences() -> Vec<Sequence> {
+pub(super) fn sequences() -> Vec<Sequence> {
     let texts: [(&[u32], usize); 5] = [
         (&[1, 2, 3, 4, 5, 6, 7], 3),
         (&[1, 2, 3, 4, 5, 9], 3),
@@ -133,16 +124,16 @@ fn sequences() -> Vec<Sequence> {
     texts.iter().map(|&(ids, start)| Sequence::new(ids.to_vec(), start)).collect()
 }
 
-fn cotangents() -> Vec<LogProbs> {
+pub(super) fn cotangents() -> Vec<LogProbs> {
     (0..5).map(|i| LogProbs { response: (1.0 + f64::from(i)).sin(), prompt: (2.0 + f64::from(i)).cos() }).collect()
 }
 
-fn training(decoder: Decoder, memory: Memory, budget: usize) -> Training {
+pub(super) fn training(decoder: Decoder, memory: Memory, budget: usize) -> Training {
     Training::new(decoder, AdamW::default(), None, memory, budget).unwrap()
 }
 
 /// Forward and backward over some of the sequences; the gradients by name.
-fn gradients(training: &mut Training, chosen: &[usize]) -> Vec<(String, Vec<f64>)> {
+pub(super) fn gradients(training: &mut Training, chosen: &[usize]) -> Vec<(String, Vec<f64>)> {
     let (sequences, cotangents) = (sequences(), cotangents());
     let batch: Vec<&Sequence> = chosen.iter().map(|&i| &sequences[i]).collect();
     let derivatives: Vec<LogProbs> = chosen.iter().map(|&i| cotangents[i]).collect();
@@ -151,18 +142,22 @@ fn gradients(training: &mut Training, chosen: &[usize]) -> Vec<(String, Vec<f64>
     numbers(training)
 }
 
-fn numbers(training: &Training) -> Vec<(String, Vec<f64>)> {
+pub(super) fn numbers(training: &Training) -> Vec<(String, Vec<f64>)> {
     let flat = |t: Tensor| t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
     training.gradients().unwrap().into_iter().map(|(name, t)| (name, flat(t))).collect()
 }
 
 fn loss(decoder: &Decoder) -> f64 {
     let sequences = sequences();
-    let scores = decoder.score(&sequences.iter().collect::<Vec<_>>(), true, 1000).unwrap();
+    weighted(&decoder.score(&sequences.iter().collect::<Vec<_>>(), true, 1000).unwrap())
+}
+
+/// The loss whose derivatives [`cotangents`] are.
+pub(super) fn weighted(scores: &[LogProbs]) -> f64 {
     scores.iter().zip(cotangents()).map(|(s, c)| s.response * c.response + s.prompt * c.prompt).sum()
 }
 
-fn assert_close(what: &str, got: &[(String, Vec<f64>)], want: &[(String, Vec<f64>)], tolerance: f64) {
+pub(super) fn assert_close(what: &str, got: &[(String, Vec<f64>)], want: &[(String, Vec<f64>)], tolerance: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     for ((name, got), (other, want)) in got.iter().zip(want) {
         assert_eq!(name, other, "{what}");
@@ -233,100 +228,18 @@ fn schedules_and_budgets_do_not_show_in_adapters() {
     }
 }
 
-#[test]
-fn adapters_with_dropout_against_finite_differences() {
-    let gemma = json!({"model_type": "gemma2", "sliding_window": 3, "final_logit_softcapping": 0.9});
-    for form in [json!({"model_type": "llama", "attention_bias": true}), gemma, json!({"model_type": "phi3"})] {
-        let mut training = dropping(form, 0.4, Memory::Keep, 1000);
-        let by_hand = gradients(&mut training, &[0, 1, 2, 3, 4]);
-        let sequences = sequences();
-        let all: Vec<&Sequence> = sequences.iter().collect();
-        let mut by_name = by_hand.iter();
-        for at in 0..training.decoder.parameters().len() {
-            let parameter = training.decoder.parameters()[at];
-            if !is_adapter(&parameter.parts[0].0) {
-                continue;
-            }
-            let (base, (name, gradient)) = (parameter.value.clone(), by_name.next().unwrap());
-            let flat = base.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-            for i in (0..flat.len()).step_by(3) {
-                let mut shifted = |by: f64| -> f64 {
-                    let mut numbers = flat.clone();
-                    numbers[i] += by;
-                    training.decoder.parameters_mut()[at].value =
-                        Tensor::from_vec(numbers, base.shape(), &Device::Cpu).unwrap();
-                    let scores = training.forward(&all, true).unwrap();
-                    scores.iter().zip(cotangents()).map(|(s, c)| s.response * c.response + s.prompt * c.prompt).sum()
-                };
-                let h = 1e-5;
-                let want = (shifted(h) - shifted(-h)) / (2.0 * h);
-                let error = (gradient[i] - want).abs() / want.abs().max(1.0);
-                assert!(error < 1e-6, "{name}, number {i}: {} by hand, {want}", gradient[i]);
-            }
-            training.decoder.parameters_mut()[at].value = base;
-        }
-        assert!(by_name.next().is_none());
-    }
-}
-
-#[test]
-fn schedules_budgets_and_sharing_do_not_show_in_dropout() {
-    let form = json!({"model_type": "qwen2"});
-    let mut training = dropping(form.clone(), 0.4, Memory::Keep, 1000);
-    let want = gradients(&mut training, &[0, 1, 2, 3, 4]);
-    for budget in [1, 6, 12, 1000] {
-        training.budget_tokens = budget;
-        let mut first = None;
-        for memory in [Memory::Keep, Memory::Boundaries, Memory::TwoPass] {
-            training.memory = memory;
-            training.discard().unwrap();
-            let got = gradients(&mut training, &[0, 1, 2, 3, 4]);
-            assert_close("dropout", &got, &want, 1e-10);
-            assert!(*first.get_or_insert_with(|| got.clone()) == got, "schedules give the same bytes");
-        }
-        training.discard().unwrap();
-        let plain = ops::plainly(|| gradients(&mut training, &[0, 1, 2, 3, 4]));
-        assert_close("dropout, plain forms", &plain, &want, 1e-10);
-    }
-    training.discard().unwrap();
-    for i in 0..5 {
-        gradients(&mut training, &[i]);
-    }
-    assert_close("one by one", &numbers(&training), &want, 1e-10);
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    training.discard().unwrap();
-    let one = gradients(&mut training, &[0, 1, 2, 3, 4]);
-    training.discard().unwrap();
-    assert!(threads.install(|| gradients(&mut training, &[0, 1, 2, 3, 4])) == one, "threads give the same bytes");
-}
-
-#[test]
-fn dropout_is_there_in_training_alone_and_new_in_each_step() {
-    let form = json!({"model_type": "qwen2"});
-    let scores = |training: &mut Training| {
-        let sequences = sequences();
-        let all: Vec<&Sequence> = sequences.iter().collect();
-        (training.forward(&all, true).unwrap(), training.decoder.score(&all, true, 1000).unwrap())
-    };
-    let without = scores(&mut training(adapted(form.clone()), Memory::Keep, 1000));
-    assert!(scores(&mut dropping(form.clone(), 0.0, Memory::Keep, 1000)) == without, "0 leaves the bytes as they are");
-    let mut dropped = dropping(form.clone(), 0.4, Memory::Keep, 1000);
-    let (trained, evaluated) = scores(&mut dropped);
-    assert!(evaluated == without.1, "an evaluation leaves nothing out");
-    assert!(trained != without.0 && trained == scores(&mut dropped).0);
-    let mut another = dropping(form.clone(), 0.4, Memory::Keep, 1000);
-    another.dropout_seed = 12;
-    assert!(scores(&mut another).0 != trained, "another seed, other masks");
-    gradients(&mut dropped, &[0, 1]);
-    dropped.step(0.0).unwrap();
-    assert!(scores(&mut dropped).0 != trained, "another step, other masks");
-    let frozen = dropping(form, 0.4, Memory::Keep, 1000).into_decoder().with_base_adapter(false).unwrap();
-    let mut frozen = Training::of_some(frozen, AdamW::default(), None, Memory::Keep, 1000, |_| true).unwrap();
-    assert!(scores(&mut frozen) == without, "a frozen adapter has no dropout");
-}
-
 fn against_finite_differences(name: &str, decoder: Decoder, trained: impl Fn(&str) -> bool) {
-    let mut training = training(decoder, Memory::Keep, 1000);
+    let training = training(decoder, Memory::Keep, 1000);
+    slopes_of(name, training, trained, |training| loss(&training.decoder));
+}
+
+/// Holds the gradients of a training against differences of its loss.
+pub(super) fn slopes_of(
+    name: &str,
+    mut training: Training,
+    trained: impl Fn(&str) -> bool,
+    loss: impl Fn(&mut Training) -> f64,
+) {
     let by_hand = gradients(&mut training, &[0, 1, 2, 3, 4]);
     let adapters = training.decoder.parameters().iter().filter(|p| is_adapter(&p.parts[0].0)).count();
     let wanted = if adapters > 0 { adapters } else { crate::model::shapes::shapes(training.decoder.config()).len() };
@@ -334,14 +247,13 @@ fn against_finite_differences(name: &str, decoder: Decoder, trained: impl Fn(&st
     for (tensor, gradient) in &by_hand {
         assert!(gradient.iter().any(|&x| x.abs() > 1e-6), "{name}: {tensor} gets a gradient");
     }
-    let mut decoder = training.into_decoder();
     let mut by_name = by_hand.iter();
-    for at in 0..decoder.parameters().len() {
-        if !trained(&decoder.parameters()[at].parts[0].0) {
+    for at in 0..training.decoder.parameters().len() {
+        if !trained(&training.decoder.parameters()[at].parts[0].0) {
             continue;
         }
-        let base = decoder.parameters()[at].value.clone();
-        let parts = decoder.parameters()[at].parts.clone();
+        let base = training.decoder.parameters()[at].value.clone();
+        let parts = training.decoder.parameters()[at].parts.clone();
         let gradient: Vec<f64> = parts.iter().flat_map(|_| by_name.next().unwrap().1.clone()).collect();
         let flat = base.flatten_all().unwrap().to_vec1::<f64>().unwrap();
         // Every number of small tensors, every fifth of the others.
@@ -350,16 +262,18 @@ fn against_finite_differences(name: &str, decoder: Decoder, trained: impl Fn(&st
             let mut shifted = |by: f64| {
                 let mut numbers = flat.clone();
                 numbers[i] += by;
-                decoder.parameters_mut()[at].value = Tensor::from_vec(numbers, base.shape(), &Device::Cpu).unwrap();
-                loss(&decoder)
+                let shifted = Tensor::from_vec(numbers, base.shape(), &Device::Cpu).unwrap();
+                training.decoder.parameters_mut()[at].value = shifted;
+                loss(&mut training)
             };
             let h = 1e-5;
             let want = (shifted(h) - shifted(-h)) / (2.0 * h);
             let error = (gradient[i] - want).abs() / want.abs().max(1.0);
             assert!(error < 1e-6, "{name}, {}, number {i}: {} by hand, {want}", parts[0].0, gradient[i]);
         }
-        decoder.parameters_mut()[at].value = base;
+        training.decoder.parameters_mut()[at].value = base;
     }
+    assert!(by_name.next().is_none(), "{name}: every gradient is held");
 }
 
 #[test]
