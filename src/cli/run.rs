@@ -147,7 +147,7 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         options.device = device::resolve(devices[0])?;
     }
     run::build_pool()?;
-    let (course, short) = foreseen(&graph, &store, &records, &planned, &options.device)?;
+    let (course, short) = foreseen(&graph, &store, &records, &planned, (&options.device, args.jobs.get()))?;
     let (number, _alive) = records.begin(&graph.name)?;
     let folder = records.run(&graph.name, number);
     let resolved = folder.join("resolved.yaml");
@@ -221,10 +221,11 @@ fn foreseen(
     store: &Store,
     records: &Records,
     planned: &[Planned],
-    device: &str,
+    (device, jobs): (&str, usize),
 ) -> Result<(Course, Vec<(String, String)>)> {
     let planner = Planner::new(graph, store, records, None)?;
     let mut forecaster = Forecaster::new(&planner, planned, device, store.root());
+    forecaster.jobs = jobs;
     let forecasts = forecaster.estimates();
     let mut short = Vec::new();
     let mut course = Vec::new();

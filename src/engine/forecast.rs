@@ -34,6 +34,8 @@ pub struct Forecaster<'a> {
     planned: &'a [Planned],
     device: OnceCell<String>,
     asked_device: &'a str,
+    /// Processes or threads for each device; 1 at first.
+    pub jobs: usize,
     speed: OnceCell<Speed>,
     work: &'a Path,
     /// Expected content of tables on disk; each is read once.
@@ -50,6 +52,7 @@ impl<'a> Forecaster<'a> {
             planned,
             device: OnceCell::new(),
             asked_device: device,
+            jobs: 1,
             speed: OnceCell::new(),
             work,
             looked_at: BTreeMap::new(),
@@ -145,7 +148,8 @@ impl<'a> Forecaster<'a> {
     /// The expected content of a stage's inputs; inputs that cannot be read are left out.
     fn ahead(&mut self, stage: usize, outlooks: &[Outlook]) -> ForecastInputs<'static> {
         let node: &Node = &self.planner.graph.nodes[stage];
-        let mut ahead = ForecastInputs { device: self.device().to_owned(), ..ForecastInputs::default() };
+        let mut ahead =
+            ForecastInputs { device: self.device().to_owned(), jobs: self.jobs, ..ForecastInputs::default() };
         for edge in node.inputs.iter().filter(|edge| edge.idle.is_none()) {
             let sources = edge.sources.iter().map(|origin| self.expected(origin, outlooks));
             if let Ok(sources) = sources.collect::<Result<_>>() {

@@ -1,4 +1,5 @@
-//! A pool of processes on this machine: each computes shards of a stage on its device.
+//! A pool on this machine: processes that compute shards of a stage, or threads that are the ranks of one, each on its
+//! device.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
@@ -7,16 +8,20 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
-use kit::{Context, Error, Event, Job, Outcome, Result, Sharded, compute_shards, finish_shards};
+use kit::{
+    Context, Error, Event, Job, Outcome, Ranked, Result, Sharded, compute_shards, finish_shards, in_threads, ranks,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::engine::device;
 use crate::engine::executor::Executor;
+use crate::engine::run::STACK;
 use crate::engine::work::POLL;
 use crate::exit;
 
-/// Starts processes that compute the shards of row-wise stages, `halftone shard`, and ends the stages here. Stages on
-/// whole tables, and those of one shard, are computed here.
+/// Starts processes that compute the shards of row-wise stages, `halftone shard`, and ends the stages here. Work of ranks
+/// is done in threads. Stages on whole tables, and those of one shard, are computed here.
 pub struct Pool {
     /// The device of each process.
     pub workers: Vec<String>,
@@ -39,6 +44,7 @@ impl Executor for Pool {
     fn execute(&self, stage: &str, job: Job<'_>, context: &Context<'_>) -> Result<Outcome> {
         let mut work = match job {
             Job::Sharded(work) if work.shards().len() > 1 => work,
+            Job::Ranked(work) if self.ranks(&*work) > 1 => return self.in_ranks(&*work, context),
             job => return job.run(context),
         };
         let shards = work.shards();
@@ -50,6 +56,31 @@ impl Executor for Pool {
 }
 
 impl Pool {
+    /// The ranks that do such work.
+    fn ranks(&self, work: &dyn Ranked) -> usize {
+        ranks(work.most_ranks(), self.workers.len())
+    }
+
+    /// Does work in threads of this process, each with a device and threads of its own.
+    fn in_ranks(&self, work: &dyn Ranked, context: &Context<'_>) -> Result<Outcome> {
+        let (size, workers) = (self.ranks(work), self.workers.len());
+        if size < workers {
+            let most = work.most_ranks();
+            context
+                .note(format!("{size} of {workers} workers compute: a power of two, at most `batch.ranks` ({most})"));
+        }
+        let threads = self.threads * workers / size;
+        in_threads(size, |ranks| {
+            let device =
+                device::resolve(&self.workers[ranks.rank()]).map_err(|error| Error::Pipeline(error.to_string()))?;
+            let context = context.of_rank(ranks.rank(), &device);
+            let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build();
+            let threads =
+                threads.map_err(|error| Error::io("threads to compute with")(std::io::Error::other(error)))?;
+            threads.install(|| work.compute(&context, ranks))
+        })
+    }
+
     /// Lets the workers compute all shards.
     fn compute(&self, stage: &str, work: &dyn Sharded, shards: &[Range<usize>], context: &Context<'_>) -> Result<()> {
         let (sender, receiver) = channel();

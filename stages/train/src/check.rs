@@ -10,6 +10,9 @@ const MOST_EPOCHS: u64 = 100_000;
 /// Policies that `best` keeps, at most.
 pub(crate) const MOST_KEPT: usize = 16;
 
+/// Ranks of a training, at most.
+const MOST_RANKS: usize = 64;
+
 /// Why an adapter is not merged into few bits.
 pub(crate) const MERGED_IN_FEW: &str = "an adapter is not merged into weights in few bits: say `model_adapter: freeze`, or \
                                          merge it with `halftone export model` first";
@@ -96,6 +99,9 @@ impl Train {
             "steps",
             "given together with `epochs`; the length of the run follows from one of them".to_owned(),
         );
+        let ranks = self.batch.ranks;
+        let text = format!("got {ranks}, wanted a power of two from 1 to {MOST_RANKS}");
+        find(!(ranks.is_power_of_two() && ranks <= MOST_RANKS), "batch.ranks", text);
         let given = [self.batch.pairs, self.batch.prompts, self.batch.items].iter().flatten().count();
         find(given != 1, "batch", format!("wanted exactly one of `pairs`, `prompts` and `items`, got {given}"));
         find(

@@ -84,6 +84,19 @@ impl Checkpoints {
         Ok(None)
     }
 
+    /// Takes up the checkpoint that rank 0 resumed from, so many batches in.
+    pub(crate) fn follow(&self, training: &mut Training, batches: u64) -> Result<Log> {
+        let folder = self.at(batches);
+        let damaged = |damage: String| Error::Data(format!("{}: {damage}", folder.display()));
+        let log = read_log(&folder, checked(&folder)?.map_err(damaged)?)?;
+        training.load_state(&folder.join(STATE)).map_err(lm_error)?;
+        Ok(log)
+    }
+
+    fn at(&self, batches: u64) -> PathBuf {
+        self.folder.join(format!("{batches:012}"))
+    }
+
     /// Batches that the latest checkpoint has; 0 without one.
     pub(crate) fn done(&self) -> Result<u64> {
         Ok(self.all()?.last().map_or(0, |(batches, _)| *batches))
@@ -112,7 +125,7 @@ impl Checkpoints {
         let record = Record { counters: log.counters.clone(), tables, state: sync_files(&state)? };
         commit_sealed(&partial.join(RECORD), &record)?;
         let older = self.all()?;
-        let folder = self.folder.join(format!("{batches:012}"));
+        let folder = self.at(batches);
         std::fs::rename(&partial, &folder).map_err(Error::io(&folder))?;
         sync_folder(&self.folder)?;
         for (_, folder) in older {

@@ -247,6 +247,11 @@ pub struct BatchOptions {
     /// Tokens computed at once, shared prompts counted once. More needs more memory.
     #[serde(default = "tokens_per_micro_batch")]
     pub tokens_per_micro_batch: usize,
+    /// Ranks, a power of two up to 64: each batch is cut by whole prompts into so many parts, whose gradients are added as
+    /// a balanced tree. Then 1, 2, 4, … devices or threads, up to so many, give the same bytes; another number here gives
+    /// other roundings. One device holds log2(ranks) more sets of gradients.
+    #[serde(default = "one_rank", skip_serializing_if = "is_one")]
+    pub ranks: usize,
     /// Draws a new order of the rows for each pass from the run's seed; `false` keeps the order of the table.
     #[serde(default = "shuffle")]
     pub shuffle: bool,
@@ -276,8 +281,8 @@ pub struct MemoryOptions {
     /// Values that are kept. The result does not depend on it, up to rounding.
     #[serde(default)]
     pub schedule: MemorySchedule,
-    /// `auto` alone: the memory that kept values may take, in GiB; without it 8 on a CPU, and on a GPU what weights and
-    /// optimizer leave.
+    /// `auto` alone: the memory that kept values of a rank may take, in GiB; without it 8 over all ranks on a CPU, and on a
+    /// GPU what weights and optimizer leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_gib: Option<f64>,
 }
@@ -301,8 +306,8 @@ fn keep() -> usize {
     1
 }
 
-fn is_one(keep: &usize) -> bool {
-    *keep == 1
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 fn is_zero(value: &f64) -> bool {
@@ -335,6 +340,10 @@ fn eps() -> f64 {
 
 fn tokens_per_micro_batch() -> usize {
     16_384
+}
+
+fn one_rank() -> usize {
+    1
 }
 
 fn shuffle() -> bool {

@@ -1,12 +1,13 @@
 //! The objective on held-out pairs.
 
 use kit::rows::Metric;
-use kit::{Interrupt, Result};
+use kit::{Collective, Interrupt, Result};
 use lm::{Decoder, Sequence};
 use objective::{Batch, Mixture};
 use tokens::lm_error;
 
 use crate::dataset::Dataset;
+use crate::micro::Assembled;
 use crate::order::Order;
 use crate::step::{objective_error, of_log_probs, of_rewards, texts};
 
@@ -18,30 +19,31 @@ pub(crate) struct HeldOut {
 
 impl HeldOut {
     /// Puts loss, accuracy and margin into a metrics row. The loss is the mean over batches, weighted as their rows
-    /// are.
+    /// are. Each rank computes some of the batches; all have the result.
     pub(crate) fn measure(
         &self,
         decoder: &Decoder,
         objective: &Mixture,
         budget: usize,
         interrupt: &Interrupt,
+        ranks: &dyn Collective,
         metric: &mut Metric,
     ) -> Result<()> {
+        let batches = self.order.pass(0);
+        let own = batches.iter().skip(ranks.rank()).step_by(ranks.size());
+        let scored = own.map(|rows| {
+            interrupt.check()?;
+            self.score(decoder, objective, budget, &self.dataset.assemble(rows, objective)?)
+        });
+        let scored = ranks.gather(scored.collect::<Result<Vec<_>>>().map(|scored| scored.concat()))?;
+        let mut of_ranks: Vec<_> = scored.iter().map(|numbers| numbers.chunks_exact(2)).collect();
         // Each part's loss is a mean of its own.
         let (mut sums, mut totals) = (vec![0.0; objective.parts.len()], vec![0.0; objective.parts.len()]);
         let mut all = Batch::default();
-        for rows in self.order.pass(0) {
-            interrupt.check()?;
-            let mut assembled = self.dataset.assemble(&rows, objective)?;
-            let sequences: Vec<&Sequence> =
-                assembled.sequences.iter().map(|&sequence| &self.dataset.sequences[sequence]).collect();
-            let numbers = if objective.needs_rewards() {
-                of_rewards(decoder.rewards(&texts(&sequences), budget))
-            } else {
-                of_log_probs(decoder.score(&sequences, objective.needs_prompt_part(), budget))
-            };
-            for (of, numbers) in assembled.batch.sequences.iter_mut().zip(numbers.map_err(lm_error)?) {
-                of.policy = numbers;
+        for (batch, rows) in batches.iter().enumerate() {
+            let mut assembled = self.dataset.assemble(rows, objective)?;
+            for (of, two) in assembled.batch.sequences.iter_mut().zip(&mut of_ranks[batch % ranks.size()]) {
+                of.policy = (two[0], two[1]);
             }
             for (part, (sum, total)) in objective.parts.iter().zip(sums.iter_mut().zip(&mut totals)) {
                 let part = Mixture::from(part.objective);
@@ -68,5 +70,17 @@ impl HeldOut {
         metric.eval_rewards_accuracies = measures.rewards_accuracies;
         metric.eval_rewards_margins = measures.rewards_margins;
         Ok(())
+    }
+
+    /// Two numbers of each sequence of a batch under the policy.
+    fn score(&self, decoder: &Decoder, objective: &Mixture, budget: usize, assembled: &Assembled) -> Result<Vec<f64>> {
+        let sequences: Vec<&Sequence> =
+            assembled.sequences.iter().map(|&sequence| &self.dataset.sequences[sequence]).collect();
+        let numbers = if objective.needs_rewards() {
+            of_rewards(decoder.rewards(&texts(&sequences), budget))
+        } else {
+            of_log_probs(decoder.score(&sequences, objective.needs_prompt_part(), budget))
+        };
+        Ok(numbers.map_err(lm_error)?.into_iter().flat_map(|(response, prompt)| [response, prompt]).collect())
     }
 }

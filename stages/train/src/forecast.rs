@@ -1,6 +1,6 @@
 //! The forecast of a training from what its inputs are expected to hold.
 
-use kit::{Amount, Expected, Forecast, ForecastInputs, Outlook, Table, Work};
+use kit::{Amount, Expected, Forecast, ForecastInputs, Outlook, Table, Work, ranks};
 use lm::{Load, Lora, Purpose};
 use tokens::cost;
 
@@ -64,12 +64,20 @@ pub(crate) fn estimate(stage: &Train, ahead: &ForecastInputs<'_>) -> Outlook {
                 (None, Some(ModelAdapter::Continue)) => Lora::new(16, 1.0, &["all-linear".to_owned()]).ok(),
                 _ => None,
             };
-            let operations = model.forward_and_backward(load, stage.kept(), batch_tokens, lora.is_some());
+            let operations = model.forward_and_backward(load, stage.kept(1), batch_tokens, lora.is_some());
             forecast.work = Some(Work { operations, width: model.width() });
-            let tokens_at_once = (batch.tokens_per_micro_batch as u64).min(batch_tokens);
-            let purpose = Purpose::Train { memory: stage.kept(), batch_tokens, tokens_at_once, adapter: lora.as_ref() };
+            // Each rank of the device has a model, its share of the batch and its sets of gradients; the rows are there once.
+            let ranks = ranks(batch.ranks, ahead.jobs);
+            let batch_tokens = batch_tokens.div_ceil(ranks as u64);
+            let purpose = Purpose::Train {
+                memory: stage.kept(ranks),
+                batch_tokens,
+                tokens_at_once: (batch.tokens_per_micro_batch as u64).min(batch_tokens),
+                gradient_sets: u64::from((batch.ranks / ranks).max(1).ilog2()) + 1,
+                adapter: lora.as_ref(),
+            };
             let data = count * (ROW_BYTES + TOKEN_BYTES * responses * (prompt + response));
-            forecast.memory = Some(model.bytes(purpose) + data as u64);
+            forecast.memory = Some(ranks as u64 * model.bytes(purpose) + data as u64);
         }
     }
     policies(Outlook::of(forecast))

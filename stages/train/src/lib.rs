@@ -8,6 +8,7 @@ mod best;
 mod check;
 mod checkpoint;
 mod config;
+mod cut;
 mod dataset;
 mod evaluate;
 mod export;

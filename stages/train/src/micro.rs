@@ -1,4 +1,4 @@
-//! A batch for the objective, and its cut into parts that are computed one after the other.
+//! A batch for the objective, and its smallest parts.
 
 use std::collections::BTreeMap;
 
@@ -76,55 +76,39 @@ impl Dataset {
         Ok(assembled)
     }
 
-    /// The parts that forward and backward go through: for objectives that are sums, whole connected components (by
-    /// shared sequences and shared prompts) up to a budget of tokens; else the whole batch.
-    pub(crate) fn parts(&self, assembled: &Assembled, objective: &Mixture, budget: usize) -> Vec<Part> {
+    /// The whole connected components of a batch, in the order of their first sequences: by shared prompts, and for
+    /// objectives that are sums by shared edges and items, which are then theirs.
+    pub(crate) fn components(&self, assembled: &Assembled, separable: bool) -> Vec<Part> {
         let count = assembled.sequences.len();
         let batch = &assembled.batch;
-        if !objective.separable() {
-            return vec![Part {
-                sequences: (0..count).collect(),
-                edges: (0..batch.edges.len()).collect(),
-                items: (0..batch.items.len()).collect(),
-            }];
-        }
         let mut roots: Vec<usize> = (0..count).collect();
         let mut first_of_prompt: BTreeMap<&str, usize> = BTreeMap::new();
         for (place, &sequence) in assembled.sequences.iter().enumerate() {
             let first = *first_of_prompt.entry(self.keys[sequence].prompt_id.as_str()).or_insert(place);
             join(&mut roots, first, place);
         }
-        batch.edges.iter().for_each(|edge| join(&mut roots, edge.chosen, edge.rejected));
-
+        if separable {
+            batch.edges.iter().for_each(|edge| join(&mut roots, edge.chosen, edge.rejected));
+        }
         let mut components: BTreeMap<usize, Part> = BTreeMap::new(); // by their first sequence: in the batch's order
         for place in 0..count {
             components.entry(root(&roots, place)).or_default().sequences.push(place);
         }
-        for (i, edge) in batch.edges.iter().enumerate() {
-            components.entry(root(&roots, edge.chosen)).or_default().edges.push(i);
-        }
-        for (i, item) in batch.items.iter().enumerate() {
-            components.entry(root(&roots, item.sequence)).or_default().items.push(i);
-        }
-        let mut parts: Vec<Part> = Vec::new();
-        let mut filled = 0;
-        for component in components.into_values() {
-            let global: Vec<usize> = component.sequences.iter().map(|&place| assembled.sequences[place]).collect();
-            let tokens = self.shared_tokens(&global);
-            match parts.last_mut() {
-                Some(part) if filled + tokens <= budget => {
-                    part.sequences.extend(component.sequences);
-                    part.edges.extend(component.edges);
-                    part.items.extend(component.items);
-                    filled += tokens;
-                }
-                _ => {
-                    parts.push(component);
-                    filled = tokens;
-                }
+        if separable {
+            for (i, edge) in batch.edges.iter().enumerate() {
+                components.entry(root(&roots, edge.chosen)).or_default().edges.push(i);
+            }
+            for (i, item) in batch.items.iter().enumerate() {
+                components.entry(root(&roots, item.sequence)).or_default().items.push(i);
             }
         }
-        parts
+        components.into_values().collect()
+    }
+
+    /// Tokens of a part, shared prompts counted once.
+    pub(crate) fn part_tokens(&self, assembled: &Assembled, part: &Part) -> usize {
+        let global: Vec<usize> = part.sequences.iter().map(|&place| assembled.sequences[place]).collect();
+        self.shared_tokens(&global)
     }
 }
 

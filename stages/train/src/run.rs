@@ -1,7 +1,12 @@
 //! The run, top to bottom: data and its checks, the model, the loop, the ports.
+//!
+//! Ranks run it side by side and in step: they have the same weights, batches, metrics and decisions. Rank 0 alone writes
+//! and tells.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kit::rows::{Contrast, Metric, Split, StepRow};
-use kit::{Context, Error, Outcome, Result, Table, wilson};
+use kit::{Collective, Context, Error, Outcome, Ranked, Result, Table, wilson};
 use lm::{AdamW, Memory, Training};
 use objective::Mixture;
 use tokens::{SequenceReader, lm_error};
@@ -90,9 +95,9 @@ impl Train {
         Ok(Plan { dataset, held_out, order, batches })
     }
 
-    /// Intermediate values kept between forward and backward.
-    pub(crate) fn kept(&self) -> Memory {
-        let gib = self.memory.budget_gib.unwrap_or(BUDGET_GIB);
+    /// Intermediate values that each of some ranks keeps between forward and backward.
+    pub(crate) fn kept(&self, ranks: usize) -> Memory {
+        let gib = self.memory.budget_gib.unwrap_or(BUDGET_GIB / ranks as f64);
         match self.memory.schedule {
             MemorySchedule::Auto => Memory::Auto { bytes: (gib * (1u64 << 30) as f64) as u64 },
             MemorySchedule::Keep => Memory::Keep,
@@ -101,7 +106,7 @@ impl Train {
         }
     }
 
-    fn training(&self, context: &Context<'_>) -> Result<Training> {
+    fn training(&self, context: &Context<'_>, ranks: usize) -> Result<Training> {
         let decoder = self.decoder(context)?;
         let optimizer = &self.optimizer;
         let adamw = AdamW {
@@ -110,7 +115,7 @@ impl Train {
             eps: optimizer.eps,
             weight_decay: optimizer.weight_decay,
         };
-        let memory = self.kept();
+        let memory = self.kept(ranks);
         let budget = self.batch.tokens_per_micro_batch;
         let mut training = Training::new(decoder, adamw, optimizer.clip_norm, memory, budget).map_err(lm_error)?;
         training.dropout_seed = context.seed.0;
@@ -120,8 +125,34 @@ impl Train {
         Ok(training)
     }
 
-    pub(crate) fn train(&self, context: &Context<'_>) -> Result<Outcome> {
-        let plan = self.plan(context)?;
+    /// The model as training begins or goes on, and what was measured before; on all ranks the same.
+    fn begin(
+        &self,
+        context: &Context<'_>,
+        checkpoints: &mut Checkpoints,
+        best: Option<&BestPolicies<'_>>,
+        ranks: &dyn Collective,
+    ) -> Result<(Training, Log)> {
+        let begun = self.training(context, ranks.size()).and_then(|mut training| {
+            let log = if ranks.rank() == 0 { checkpoints.resume(context, &mut training, best)? } else { None };
+            Ok((training, log.unwrap_or_default()))
+        });
+        let (begun, done) = match begun {
+            Ok((training, log)) => {
+                let done = log.counters.batches as f64;
+                (Some((training, log)), Ok(vec![done]))
+            }
+            Err(error) => (None, Err(error)),
+        };
+        let done = ranks.gather(done)?[0][0] as u64;
+        let (mut training, mut log) = begun.ok_or_else(|| Error::internal("a rank's error was lost"))?;
+        if ranks.rank() > 0 && done > 0 {
+            log = checkpoints.follow(&mut training, done)?;
+        }
+        Ok((training, log))
+    }
+
+    fn train(&self, context: &Context<'_>, plan: &Plan, ranks: &dyn Collective) -> Result<Outcome> {
         for dataset in std::iter::once(&plan.dataset).chain(plan.held_out.iter().map(|held_out| &held_out.dataset)) {
             if let Some(text) = dataset.stopped.stop(dataset.read) {
                 return Err(Error::Data(format!("`{}`: {text}", dataset.input)));
@@ -136,24 +167,27 @@ impl Train {
             let rows = plan.dataset.examples.len();
             context.note(format!("`{name}` takes every label as certain: {soft} of {rows} rows have a soft one"));
         }
-        let mut training = self.training(context)?;
+        let mut checkpoints = Checkpoints::open(context);
+        let best = self.best.as_ref().map(|options| BestPolicies::open(options, context));
+        let (mut training, mut log) = self.begin(context, &mut checkpoints, best.as_ref(), ranks)?;
         if let Some(lora) = training.decoder().adapter().filter(|lora| lora.dropout > 0.0 && self.adapter.is_none()) {
             context.note(format!("the adapter is trained on with the dropout of its own, {}", lora.dropout));
         }
-        let mut checkpoints = Checkpoints::open(context);
-        let best = self.best.as_ref().map(|options| BestPolicies::open(options, context));
-        let mut log = checkpoints.resume(context, &mut training, best.as_ref())?.unwrap_or_default();
         if log.counters.batches > 0 {
             let what = format!("step {} of {}", log.counters.batches, plan.batches);
             context.emit(kit::Event::Resumed { what });
         }
-        let result = self.run_steps(context, &plan, &mut training, &mut log, &mut checkpoints, best.as_ref());
-        if let Err(Error::Interrupted) = result {
+        let leads = ranks.rank() == 0;
+        let result = self.run_steps(context, plan, ranks, &mut training, &mut log, &mut checkpoints);
+        if let (true, Err(Error::Interrupted)) = (leads, &result) {
             // The resumed run computes the gradient of the unfinished batch again.
             training.discard().map_err(lm_error)?;
             checkpoints.write(context, &training, &log)?;
         }
         result?;
+        if !leads {
+            return Ok(Outcome::default());
+        }
         let (of_steps, kept) = match &best {
             Some(best) => best.publish(context, &log.metrics)?,
             None => {
@@ -177,15 +211,15 @@ impl Train {
             let patience = self.best.and_then(|best| best.patience).unwrap_or_default();
             context.note(format!("ended at step {done} of {of}: {patience} evaluations without improvement"));
         }
-        let mut rejects = plan.dataset.rejects;
+        let mut rejects = plan.dataset.rejects.clone();
         let rejected = rejects.len() as u64;
         let mut outcome = Outcome::default().balance("from", plan.dataset.read, plan.dataset.read - rejected, rejected);
         let mut held_out = None;
-        if let Some(HeldOut { dataset, .. }) = plan.held_out {
+        if let Some(HeldOut { dataset, .. }) = &plan.held_out {
             held_out = Some(dataset.examples.len());
             let rejected = dataset.rejects.len() as u64;
             outcome = outcome.balance("eval_pairs", dataset.read, dataset.read - rejected, rejected);
-            rejects.extend(dataset.rejects);
+            rejects.extend(dataset.rejects.iter().cloned());
         }
         context.write_rejects(rejects)?;
         if let Some(kept) = kept {
@@ -216,17 +250,20 @@ impl Train {
         &self,
         context: &Context<'_>,
         plan: &Plan,
+        ranks: &dyn Collective,
         training: &mut Training,
         log: &mut Log,
         checkpoints: &mut Checkpoints,
-        best: Option<&BestPolicies<'_>>,
     ) -> Result<()> {
-        let mut events = EventFile::create(&context.folder.join(".tensorboard"))?;
+        let leads = ranks.rank() == 0;
+        let best = self.best.as_ref().filter(|_| leads).map(|options| BestPolicies::open(options, context));
+        let mut events = if leads { Some(EventFile::create(&context.folder.join(".tensorboard"))?) } else { None };
         let stepper = Stepper {
             dataset: &plan.dataset,
             objective: &self.objective,
-            budget: self.batch.tokens_per_micro_batch,
+            batch: &self.batch,
             interrupt: &context.interrupt,
+            ranks,
         };
         let mut done = 0;
         let mut pass = 0;
@@ -239,7 +276,6 @@ impl Train {
                     continue; // before the checkpoint
                 }
                 if done > log.counters.batches {
-                    context.interrupt.check()?;
                     let epoch = pass as f64 + (place + 1) as f64 / length;
                     let assembled = plan.dataset.assemble(&rows, &self.objective)?;
                     if let Some(why) = self.objective.no_step(&assembled.batch) {
@@ -256,21 +292,22 @@ impl Train {
                 if let Some(held_out) = plan.held_out.as_ref().filter(|_| due && metric.eval_loss.is_none()) {
                     // A signal here leaves the step noted and its evaluation to the resumed run.
                     let budget = self.batch.tokens_per_micro_batch;
-                    held_out.measure(training.decoder(), &self.objective, budget, &context.interrupt, metric)?;
-                    if let Some(best) = best {
+                    let interrupt = &context.interrupt;
+                    held_out.measure(training.decoder(), &self.objective, budget, interrupt, ranks, metric)?;
+                    if let Some(best) = &best {
                         best.keep(&log.metrics, |folder| self.write_policy(context, training, folder))?;
                     }
                 }
                 let metric = log.metrics.last().expect("each batch has a row");
-                events.add(metric)?;
+                events.as_mut().map_or(Ok(()), |events| events.add(metric))?;
                 context.progress(done, plan.batches, "steps", detail(metric));
                 if self.best.is_some_and(|best| best.stops(&log.metrics)) {
                     return Ok(());
                 }
                 let due = done.is_multiple_of(self.checkpoint_every) || checkpoints.due(self.checkpoint_minutes);
-                if due && done < plan.batches {
+                if due && leads && done < plan.batches {
                     checkpoints.write(context, training, log)?;
-                    if let Some(best) = best {
+                    if let Some(best) = &best {
                         best.prune(&log.metrics)?;
                     }
                 }
@@ -301,6 +338,27 @@ impl Train {
             splits.finish()?;
         }
         Ok(())
+    }
+}
+
+/// A training for one rank or several, which share the data where they are in one process.
+pub(crate) struct Together<'a> {
+    pub(crate) train: &'a Train,
+    pub(crate) plan: Mutex<Option<Arc<Plan>>>,
+}
+
+impl Ranked for Together<'_> {
+    fn most_ranks(&self) -> usize {
+        self.train.batch.ranks
+    }
+
+    fn compute(&self, context: &Context<'_>, ranks: &dyn Collective) -> Result<Outcome> {
+        let plan = {
+            let mut shared = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+            let plan = shared.take().map_or_else(|| self.train.plan(context).map(Arc::new), Ok)?;
+            shared.insert(plan).clone()
+        };
+        self.train.train(context, &plan, ranks)
     }
 }
 

@@ -1,10 +1,11 @@
 //! The stage contract of `train`: ports, checks, forecast, run.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use kit::{
-    Amount, Context, Error, Finding, Forecast, ForecastInputs, InputPort, Job, Outcome, Outlook, OutputPort, Rendering,
-    Result, Stage, Table,
+    Amount, Context, Error, Finding, Forecast, ForecastInputs, InputPort, Job, Outlook, OutputPort, Rendering, Result,
+    Stage, Table,
 };
 use tokens::kinds;
 use tokens::rendering::{Shown, of_rows};
@@ -12,13 +13,8 @@ use tokens::rendering::{Shown, of_rows};
 use crate::check::MOST_KEPT;
 use crate::checkpoint::Checkpoints;
 use crate::config::{Head, Train};
+use crate::run::Together;
 use crate::{best, forecast, read};
-
-impl Train {
-    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
-        self.train(context)
-    }
-}
 
 impl Train {
     /// The forecast counted from the inputs; no work is done.
@@ -185,8 +181,8 @@ impl Stage for Train {
         ahead.counted(Ok(forecast::estimate(self, ahead)), |context| self.count(context))
     }
 
-    fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
-        Ok(Job::whole(move || self.compute(context)))
+    fn job<'a>(&'a self, _context: &'a Context<'a>) -> Result<Job<'a>> {
+        Ok(Job::ranked(Together { train: self, plan: Mutex::default() }))
     }
 
     fn rendered_inputs(&self) -> &'static [&'static str] {

@@ -1,10 +1,11 @@
 //! One step: the whole batch forward, the objective on all of it, backward, and the optimizer.
 
-use kit::{Error, Interrupt, Result};
+use kit::{Collective, Error, Interrupt, Result};
 use lm::{LogProbs, Sequence, Training};
 use objective::{Batch, Evaluation, Mixture};
 use tokens::lm_error;
 
+use crate::config::BatchOptions;
 use crate::dataset::Dataset;
 use crate::micro::{Assembled, Part};
 
@@ -21,17 +22,18 @@ pub(crate) struct Step {
     pub(crate) tokens: u64,
 }
 
-/// The inputs of an optimizer step: model, data and settings.
+/// The inputs of an optimizer step: data, settings and the other ranks.
 pub(crate) struct Stepper<'a> {
     pub(crate) dataset: &'a Dataset,
     pub(crate) objective: &'a Mixture,
-    /// Tokens computed at once.
-    pub(crate) budget: usize,
+    pub(crate) batch: &'a BatchOptions,
     pub(crate) interrupt: &'a Interrupt,
+    pub(crate) ranks: &'a dyn Collective,
 }
 
 impl Stepper<'_> {
-    /// Takes a step on a batch that has weight. On an interrupt nothing of it has happened to the weights.
+    /// Takes a step on a batch that has weight, together with all ranks. On an interrupt nothing of it has happened to the
+    /// weights.
     pub(crate) fn take(
         &self,
         training: &mut Training,
@@ -40,25 +42,19 @@ impl Stepper<'_> {
         lr: f64,
         step: u64,
     ) -> Result<Step> {
-        let parts = self.dataset.parts(&assembled, self.objective, self.budget);
-        let denominators = self.objective.denominators(&assembled.batch);
-        for part in &parts {
-            self.interrupt.check()?;
-            self.forward(training, &mut assembled, part)?;
-            self.refuse_nan(&assembled, part, rows, step)?;
-            let of = part.of(&assembled.batch);
-            let (evaluation, _) = self.objective.evaluate_part(&of, &denominators).map_err(objective_error)?;
-            self.refuse_nan_terms(&evaluation, part, rows, step)?;
-            let derivatives = part.sequences.iter().map(|&place| evaluation.d_policy[place]);
-            if self.objective.needs_rewards() {
-                training.backward_rewards(&derivatives.map(|(reward, _)| reward).collect::<Vec<_>>())
-            } else {
-                let cotangents = derivatives.map(|(response, prompt)| LogProbs { response, prompt });
-                training.backward(&cotangents.collect::<Vec<_>>())
-            }
-            .map_err(lm_error)?;
+        let cut = self.dataset.cut(&assembled, self.objective, self.batch.ranks, self.batch.tokens_per_micro_batch);
+        let own = &cut[self.ranks.share(cut.len())];
+        if self.objective.separable() {
+            let done = self.by_parts(training, &mut assembled, own, rows, step);
+            self.gather(&mut assembled, &cut, done)?;
+        } else {
+            let done = self.forward_all(training, &mut assembled, own, rows, step);
+            self.gather(&mut assembled, &cut, done)?;
+            self.backward_all(training, &assembled, own, rows, step)?;
         }
-        self.interrupt.check()?;
+        if self.ranks.size() > 1 {
+            training.each_gradient(|gradient| self.ranks.sum(gradient)).map_err(lm_error)??;
+        }
         let (evaluation, losses) = self.objective.evaluate(&assembled.batch).map_err(objective_error)?;
         let grad_norm = training.step(lr).map_err(|error| match lm_error(error) {
             Error::Data(text) => Error::Data(format!("step {step}: {text}; rows {}", self.ids(rows))),
@@ -75,16 +71,122 @@ impl Stepper<'_> {
         Ok(Step { batch: assembled.batch, evaluation, losses, grad_norm, lr, tokens })
     }
 
-    fn forward(&self, training: &mut Training, assembled: &mut Assembled, part: &Part) -> Result<()> {
-        let sequence = |&place: &usize| &self.dataset.sequences[assembled.sequences[place]];
-        let sequences: Vec<&Sequence> = part.sequences.iter().map(sequence).collect();
-        let numbers = if self.objective.needs_rewards() {
-            of_rewards(training.forward_rewards(&texts(&sequences)))
+    /// Forward and backward part by part, for objectives that are sums.
+    fn by_parts(
+        &self,
+        training: &mut Training,
+        assembled: &mut Assembled,
+        own: &[Vec<Part>],
+        rows: &[usize],
+        step: u64,
+    ) -> Result<()> {
+        let denominators = self.objective.denominators(&assembled.batch);
+        self.in_tree(training, own, |training, parts| {
+            for part in parts {
+                self.interrupt.check()?;
+                let sequences = self.sequences(assembled, part);
+                let numbers = if self.objective.needs_rewards() {
+                    of_rewards(training.forward_rewards(&texts(&sequences)))
+                } else {
+                    of_log_probs(training.forward(&sequences, self.objective.needs_prompt_part()))
+                };
+                put(assembled, part, numbers.map_err(lm_error)?);
+                self.refuse_nan(assembled, part, rows, step)?;
+                let (evaluation, _) =
+                    self.objective.evaluate_part(&part.of(&assembled.batch), &denominators).map_err(objective_error)?;
+                self.refuse_nan_terms(&evaluation, part, rows, step)?;
+                self.backward(training, part, &evaluation)?;
+            }
+            Ok(())
+        })?;
+        self.interrupt.check()
+    }
+
+    /// Forward over all sequences of these ranks, for objectives that look at the whole batch. What backward needs is kept.
+    fn forward_all(
+        &self,
+        training: &mut Training,
+        assembled: &mut Assembled,
+        own: &[Vec<Part>],
+        rows: &[usize],
+        step: u64,
+    ) -> Result<()> {
+        self.interrupt.check()?;
+        let groups: Vec<Vec<&Sequence>> = own.iter().flatten().map(|part| self.sequences(assembled, part)).collect();
+        let scores = training.forward_groups(&groups, self.objective.needs_prompt_part()).map_err(lm_error)?;
+        for (part, scores) in own.iter().flatten().zip(scores) {
+            put(assembled, part, of_log_probs(Ok(scores)).map_err(lm_error)?);
+            self.refuse_nan(assembled, part, rows, step)?;
+        }
+        self.interrupt.check()
+    }
+
+    /// The objective on the whole batch, and backward over all sequences of these ranks.
+    fn backward_all(
+        &self,
+        training: &mut Training,
+        assembled: &Assembled,
+        own: &[Vec<Part>],
+        rows: &[usize],
+        step: u64,
+    ) -> Result<()> {
+        let (evaluation, _) = self.objective.evaluate(&assembled.batch).map_err(objective_error)?;
+        self.in_tree(training, own, |training, parts| {
+            for part in parts {
+                self.refuse_nan_terms(&evaluation, part, rows, step)?;
+                self.backward(training, part, &evaluation)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Lets each of these ranks add its gradient, beginning at 0; they are added as a balanced tree.
+    fn in_tree(
+        &self,
+        training: &mut Training,
+        own: &[Vec<Part>],
+        mut add: impl FnMut(&mut Training, &[Part]) -> Result<()>,
+    ) -> Result<()> {
+        for (done, parts) in own.iter().enumerate() {
+            if done > 0 {
+                training.set_gradients_aside().map_err(lm_error)?;
+            }
+            add(training, parts)?;
+            // Two subtrees of one size become one, as digits carry when one counts in twos.
+            for _ in 0..(done + 1).trailing_zeros() {
+                training.add_gradients_aside().map_err(lm_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sequences(&self, assembled: &Assembled, part: &Part) -> Vec<&Sequence> {
+        part.sequences.iter().map(|&place| &self.dataset.sequences[assembled.sequences[place]]).collect()
+    }
+
+    fn backward(&self, training: &mut Training, part: &Part, evaluation: &Evaluation) -> Result<()> {
+        let derivatives = part.sequences.iter().map(|&place| evaluation.d_policy[place]);
+        if self.objective.needs_rewards() {
+            training.backward_rewards(&derivatives.map(|(reward, _)| reward).collect::<Vec<_>>())
         } else {
-            of_log_probs(training.forward(&sequences, self.objective.needs_prompt_part()))
+            let cotangents = derivatives.map(|(response, prompt)| LogProbs { response, prompt });
+            training.backward(&cotangents.collect::<Vec<_>>())
+        }
+        .map_err(lm_error)
+    }
+
+    /// Takes the numbers of all sequences from the ranks that computed them.
+    fn gather(&self, assembled: &mut Assembled, cut: &[Vec<Part>], done: Result<()>) -> Result<()> {
+        let of = |parts: &[Vec<Part>]| -> Vec<usize> {
+            parts.iter().flatten().flat_map(|part| part.sequences.iter().copied()).collect()
         };
-        for (&place, numbers) in part.sequences.iter().zip(numbers.map_err(lm_error)?) {
-            assembled.batch.sequences[place].policy = numbers;
+        let own = of(&cut[self.ranks.share(cut.len())]).into_iter().flat_map(|place| {
+            let (response, prompt) = assembled.batch.sequences[place].policy;
+            [response, prompt]
+        });
+        let all = self.ranks.gather(done.map(|()| own.collect()))?.concat();
+        for (place, two) in of(cut).into_iter().zip(all.chunks_exact(2)) {
+            assembled.batch.sequences[place].policy = (two[0], two[1]);
         }
         Ok(())
     }
@@ -134,6 +236,13 @@ impl Stepper<'_> {
             ids.push(format!("{} more", rows.len() - SHOWN));
         }
         ids.join(", ")
+    }
+}
+
+/// Takes up the numbers of a part's sequences.
+fn put(assembled: &mut Assembled, part: &Part, numbers: Vec<Numbers>) {
+    for (&place, numbers) in part.sequences.iter().zip(numbers) {
+        assembled.batch.sequences[place].policy = numbers;
     }
 }
 

@@ -17,6 +17,7 @@ use crate::contract::context::{Context, SCRATCH};
 use crate::contract::event::Event;
 use crate::contract::outcome::Outcome;
 use crate::error::{Error, Result};
+use crate::ranks::{Alone, Ranked};
 use crate::table::row::Row;
 use crate::table::rows::Reject;
 use crate::table::write::{Part, part_name, write_part};
@@ -121,12 +122,14 @@ pub trait Sharded {
     fn finish(&mut self, rejected: u64) -> Result<Outcome>;
 }
 
-/// The work of a stage: whole, or in shards.
+/// The work of a stage: whole, in shards, or by ranks.
 pub enum Job<'a> {
     /// Work on whole tables.
     Whole(Box<dyn FnOnce() -> Result<Outcome> + 'a>),
     /// Work row by row.
     Sharded(Box<dyn Sharded + 'a>),
+    /// Work that several ranks can do together.
+    Ranked(Box<dyn Ranked + 'a>),
 }
 
 impl<'a> Job<'a> {
@@ -140,13 +143,19 @@ impl<'a> Job<'a> {
         Job::Sharded(Box::new(work))
     }
 
+    /// Work that several ranks can do together.
+    pub fn ranked(work: impl Ranked + 'a) -> Job<'a> {
+        Job::Ranked(Box::new(work))
+    }
+
     /// Does all of it in this process, shard after shard.
     ///
     /// # Errors
-    /// As [`Sharded::compute`].
+    /// As [`Sharded::compute`] and [`Ranked::compute`].
     pub fn run(self, context: &Context<'_>) -> Result<Outcome> {
         match self {
             Job::Whole(work) => work(),
+            Job::Ranked(work) => work.compute(context, &Alone),
             Job::Sharded(mut work) => {
                 let shards = work.shards().len();
                 let rejected = compute_shards(context, &mut *work, 0..shards)?;

@@ -74,6 +74,19 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// The same for a rank of the job on a device of its own. Rank 0 alone is heard.
+    pub fn of_rank<'b>(&'b self, rank: usize, device: &'b str) -> Context<'b> {
+        static SILENT: fn(Event) = |_| ();
+        Context {
+            seed: self.seed,
+            device,
+            folder: self.folder,
+            inputs: self.inputs.clone(),
+            events: if rank == 0 { self.events } else { &SILENT },
+            interrupt: self.interrupt.clone(),
+        }
+    }
+
     /// The sources of an input; none where it is not given or idle.
     pub fn sources(&self, key: &str) -> &[Source] {
         self.inputs.get(key).map_or(&[], Vec::as_slice)

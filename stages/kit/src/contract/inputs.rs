@@ -16,6 +16,8 @@ use crate::error::Result;
 pub struct ForecastInputs<'a> {
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// Processes or threads that would share that device; 0 says as much as 1.
+    pub jobs: usize,
     /// The sources of each input that is read, by its key.
     pub inputs: BTreeMap<&'static str, Vec<Expected>>,
     /// The inputs themselves, where all are there and shall be counted.

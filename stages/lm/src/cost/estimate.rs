@@ -68,6 +68,8 @@ pub enum Purpose<'a> {
         batch_tokens: u64,
         /// Tokens of the largest micro-batch.
         tokens_at_once: u64,
+        /// Sets of gradients held at once: 1, and more where they are summed in an order of their own.
+        gradient_sets: u64,
         /// The adapter, where only that is trained.
         adapter: Option<&'a Lora>,
     },
@@ -180,11 +182,11 @@ impl Estimate {
                 // Prompts take half of the budget at most, and go through the blocks all at once.
                 weights + tokens_at_once * keys * self.size + passing(tokens_at_once.div_ceil(2)) + logits
             }
-            Purpose::Train { memory, batch_tokens, tokens_at_once, adapter } => {
+            Purpose::Train { memory, batch_tokens, tokens_at_once, gradient_sets, adapter } => {
                 let trained = adapter.map_or(parameters, |lora| numbers_of(lora, config));
                 let full = if self.size < 4 { 4 } else { 0 };
-                // Gradient, two moments, the master; a checkpoint holds weights and moments once more.
-                let state = trained * (4 + 8 + full) + trained * (self.size + 8 + full);
+                // Gradients, two moments, the master; a checkpoint holds weights and moments once more.
+                let state = trained * (4 * gradient_sets + 8 + full) + trained * (self.size + 8 + full);
                 let kept = match self.schedule(memory, batch_tokens, tokens_at_once) {
                     Schedule::Keep { .. } => {
                         let blocks = batch_tokens * config.layers as u64 * per_row(config) * self.size;
@@ -318,7 +320,14 @@ mod tests {
 
     #[test]
     fn memory_grows_with_what_is_held() {
-        let train = |memory, adapter| Purpose::Train { memory, batch_tokens: 40_000, tokens_at_once: 8_000, adapter };
+        let of = |gradient_sets, memory, adapter| Purpose::Train {
+            memory,
+            batch_tokens: 40_000,
+            tokens_at_once: 8_000,
+            gradient_sets,
+            adapter,
+        };
+        let train = |memory, adapter| of(1, memory, adapter);
         let model = estimate(Dtype::F32, "cpu");
         let weights = model.config.parameter_count() as u64 * 4;
         let score = model.bytes(Purpose::Score { tokens_at_once: 8_000 });
@@ -354,7 +363,8 @@ mod tests {
         });
         let lora = Lora::new(16, 32.0, &["all-linear".to_owned()]).unwrap();
         let memory = Memory::Boundaries;
-        let train = Purpose::Train { memory, batch_tokens: 4096, tokens_at_once: 4096, adapter: Some(&lora) };
+        let (batch_tokens, tokens_at_once) = (4096, 4096);
+        let train = Purpose::Train { memory, batch_tokens, tokens_at_once, gradient_sets: 1, adapter: Some(&lora) };
         let gib = |bits| {
             let precision = Precision { dtype: Dtype::F32, bits };
             Estimate::of(&seven, precision, "cpu").unwrap().bytes(train) as f64 / f64::from(1 << 30)

@@ -150,7 +150,13 @@ impl ModelFacts {
         let estimate = Estimate::of(config, Precision { dtype, bits }, device).ok()?;
         let lora;
         let memory = Memory::Boundaries;
-        let train = |adapter| Purpose::Train { memory, batch_tokens: tokens, tokens_at_once: tokens, adapter };
+        let train = |adapter| Purpose::Train {
+            memory,
+            batch_tokens: tokens,
+            tokens_at_once: tokens,
+            gradient_sets: 1,
+            adapter,
+        };
         Some(estimate.bytes(match purpose {
             Use::Score | Use::Embed => Purpose::Score { tokens_at_once: tokens },
             Use::Generate => Purpose::Generate { tokens_at_once: tokens, responses_at_once: 32 },

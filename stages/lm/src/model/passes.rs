@@ -46,13 +46,13 @@ impl Training {
     }
 
     /// The schedule for a batch.
-    pub(crate) fn schedule(&self, forests: &[Forest]) -> Schedule {
+    pub(crate) fn schedule<'f>(&self, forests: impl Iterator<Item = &'f Forest> + Clone) -> Schedule {
         let config = self.decoder.config();
         let size = self.decoder.dtype().size_in_bytes() as u64;
         let blocks = (config.layers - self.lowest().0) as u64;
-        let rows: u64 = forests.iter().map(|forest| forest.ids.len() as u64).sum();
-        let most = forests.iter().map(|forest| forest.ids.len() as u64).max().unwrap_or(0);
-        let scored: u64 = forests.iter().map(|forest| forest.scored_rows.len() as u64).sum();
+        let rows: u64 = forests.clone().map(|forest| forest.ids.len() as u64).sum();
+        let most = forests.clone().map(|forest| forest.ids.len() as u64).max().unwrap_or(0);
+        let scored: u64 = forests.map(|forest| forest.scored_rows.len() as u64).sum();
         estimate::schedule(config, blocks, size, estimate::Rows { all: rows, most, scored }, self.memory)
     }
 

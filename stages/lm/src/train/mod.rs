@@ -4,5 +4,6 @@
 mod dropout_tests;
 #[cfg(test)]
 pub mod gradient_tests;
+pub mod gradients;
 pub mod state;
 pub mod training;

@@ -8,10 +8,12 @@ use crate::model::passes::Kept;
 use crate::model::reward::{add_rewards, row_derivatives};
 use crate::model::scoring::add_scores;
 use crate::ops::adamw;
+use crate::train::gradients::Sets;
 use crate::{DType, Decoder, Error, LogProbs, Result, Sequence};
 use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 
 /// The optimizer, as torch's AdamW: weight decay is decoupled and applies to all parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -84,7 +86,9 @@ pub struct Training {
     pub(crate) states: Vec<Option<State>>,
     /// Steps made.
     pub(crate) steps: u64,
-    pending: Option<Pending>,
+    /// Groups of sequences whose backward is to come.
+    pending: VecDeque<Pending>,
+    pub(crate) sets: Sets,
     /// True where gradients were added since the last step.
     pub(crate) accumulated: bool,
 }
@@ -98,7 +102,7 @@ pub(crate) struct State {
     pub master: Option<Tensor>,
 }
 
-/// A batch between forward and backward.
+/// A group between forward and backward.
 #[derive(Debug)]
 struct Pending {
     sequences: usize,
@@ -171,7 +175,8 @@ impl Training {
             dropout_seed: 0,
             states,
             steps: 0,
-            pending: None,
+            pending: VecDeque::new(),
+            sets: Sets::default(),
             accumulated: false,
         })
     }
@@ -210,19 +215,33 @@ impl Training {
     ///
     /// Errors: as [`Decoder::score`].
     pub fn forward(&mut self, sequences: &[&Sequence], prompt_part: bool) -> Result<Vec<LogProbs>> {
-        self.pending = None;
+        let groups = self.forward_groups(&[sequences.to_vec()], prompt_part)?;
+        Ok(groups.into_iter().next().expect("one group"))
+    }
+
+    /// The same for several groups of a batch, each computed as if it were alone. Each takes a backward, in their order.
+    ///
+    /// Errors: as [`Decoder::score`].
+    pub fn forward_groups(&mut self, groups: &[Vec<&Sequence>], prompt_part: bool) -> Result<Vec<Vec<LogProbs>>> {
+        self.pending.clear();
         self.decoder.speaking()?;
-        let forests = self.decoder.forests(sequences, Want::Scores { prompt_part }, self.budget_tokens)?;
-        let schedule = self.schedule(&forests);
-        let mut sums = vec![LogProbs::default(); sequences.len()];
-        let mut micro_batches = Vec::with_capacity(forests.len());
-        for forest in forests {
-            let (kept, logps) = self.forward_kept(&forest, schedule)?;
-            add_scores(&forest, &logps, &mut sums)?;
-            micro_batches.push((forest, kept));
+        let of = |group: &Vec<&Sequence>| self.decoder.forests(group, Want::Scores { prompt_part }, self.budget_tokens);
+        let forests: Vec<Vec<Forest>> = groups.iter().map(of).collect::<Result<_>>()?;
+        // What all of them keep is there at once.
+        let schedule = self.schedule(forests.iter().flatten());
+        let mut scores = Vec::with_capacity(groups.len());
+        for (group, forests) in groups.iter().zip(forests) {
+            let mut sums = vec![LogProbs::default(); group.len()];
+            let mut micro_batches = Vec::with_capacity(forests.len());
+            for forest in forests {
+                let (kept, logps) = self.forward_kept(&forest, schedule)?;
+                add_scores(&forest, &logps, &mut sums)?;
+                micro_batches.push((forest, kept));
+            }
+            self.pending.push_back(Pending { sequences: group.len(), micro_batches });
+            scores.push(sums);
         }
-        self.pending = Some(Pending { sequences: sequences.len(), micro_batches });
-        Ok(sums)
+        Ok(scores)
     }
 
     /// The rewards of a batch of texts, in its order, by a reward model; see [`Decoder::rewards`]. What
@@ -230,9 +249,9 @@ impl Training {
     ///
     /// Errors: as [`Decoder::rewards`].
     pub fn forward_rewards(&mut self, texts: &[&[u32]]) -> Result<Vec<f64>> {
-        self.pending = None;
+        self.pending.clear();
         let forests = self.decoder.reward_forests(texts, self.budget_tokens)?;
-        let schedule = self.schedule(&forests);
+        let schedule = self.schedule(forests.iter());
         let mut rewards = vec![0.0; texts.len()];
         let mut micro_batches = Vec::with_capacity(forests.len());
         for forest in forests {
@@ -240,7 +259,7 @@ impl Training {
             add_rewards(&forest, &scores.logps, &mut rewards)?;
             micro_batches.push((forest, kept));
         }
-        self.pending = Some(Pending { sequences: texts.len(), micro_batches });
+        self.pending.push_back(Pending { sequences: texts.len(), micro_batches });
         Ok(rewards)
     }
 
@@ -248,7 +267,7 @@ impl Training {
     ///
     /// Errors: no forward of rewards before it, another number of texts, or derivatives that are not finite.
     pub fn backward_rewards(&mut self, derivatives: &[f64]) -> Result<()> {
-        let pending = self.pending.take().filter(|_| self.decoder.score.is_some());
+        let pending = self.pending.pop_front().filter(|_| self.decoder.score.is_some());
         let Pending { sequences, micro_batches } =
             pending.ok_or_else(|| Error::internal("backward without a forward"))?;
         if derivatives.len() != sequences {
@@ -273,7 +292,7 @@ impl Training {
     ///
     /// Errors: no forward before it, another number of sequences, or derivatives that are not finite.
     pub fn backward(&mut self, cotangents: &[LogProbs]) -> Result<()> {
-        let pending = self.pending.take().filter(|_| self.decoder.score.is_none());
+        let pending = self.pending.pop_front().filter(|_| self.decoder.score.is_none());
         let Pending { sequences, micro_batches } =
             pending.ok_or_else(|| Error::internal("backward without a forward"))?;
         if cotangents.len() != sequences {
@@ -311,9 +330,13 @@ impl Training {
     /// Makes a step with the gradients added since the last one and sets them to 0. Gives their global norm as it was
     /// before clipping.
     ///
-    /// Errors: a gradient that is not finite; the weights stay as they are and the gradients are set to 0.
+    /// Errors: a gradient that is not finite; the weights stay as they are and the gradients are set to 0. Gradients that
+    /// were put aside and not added.
     pub fn step(&mut self, lr: f64) -> Result<f64> {
-        self.pending = None;
+        self.pending.clear();
+        if self.sets.open() {
+            return Err(Error::internal("a step would leave out the gradients that were put aside"));
+        }
         let trained: Vec<(&Parameter, &Tensor)> =
             self.decoder.parameters().into_iter().filter_map(|p| Some((p, p.gradient.as_ref()?))).collect();
         let gradients: Vec<&Tensor> = trained.iter().map(|(_, gradient)| *gradient).collect();
@@ -343,9 +366,10 @@ impl Training {
         Ok(norm)
     }
 
-    /// Sets all gradients to 0 and forgets the last forward.
+    /// Sets all gradients to 0 and forgets the last forward and what was put aside.
     pub fn discard(&mut self) -> Result<()> {
-        self.pending = None;
+        self.pending.clear();
+        self.sets.discard();
         for gradient in self.decoder.parameters().into_iter().filter_map(|parameter| parameter.gradient.as_ref()) {
             gradient.zero_set()?;
         }

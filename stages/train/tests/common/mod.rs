@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kit::rows::{Embedding, Item, Message, Pair, ReferenceRow};
-use kit::{Context, Digest, Events, Forecast, Interrupt, Outcome, Result, Seed, Source, Stage, Table, ids, write_part};
+use kit::{
+    Context, Digest, Events, Forecast, Interrupt, Job, Outcome, Result, Seed, Source, Stage, Table, ids, in_threads,
+    write_part,
+};
 use lm::{Decoder, Device, Dtype, Precision, PromptMismatch, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
 use serde_json::{Value, json};
 
@@ -216,6 +219,24 @@ impl Bench {
     /// Runs a configuration into an entry; inputs the stage calls idle are withheld.
     pub fn run(&self, config: &Value, entry: &str, events: &dyn Events, interrupt: &Interrupt) -> Result<Outcome> {
         self.with(config, entry, events, interrupt, |stage, context| stage.run(context))
+    }
+
+    /// The same by so many ranks, each a thread.
+    pub fn run_in_ranks(
+        &self,
+        config: &Value,
+        entry: &str,
+        ranks: usize,
+        events: &dyn Events,
+        interrupt: &Interrupt,
+    ) -> Result<Outcome> {
+        self.with(config, entry, events, interrupt, |stage, context| {
+            let Job::Ranked(work) = stage.job(context)? else { panic!("training is work of ranks") };
+            in_threads(ranks, |ranks| {
+                let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+                threads.install(|| work.compute(&context.of_rank(ranks.rank(), "cpu"), ranks))
+            })
+        })
     }
 
     /// The stage's forecast.
