@@ -146,6 +146,10 @@ impl<'a> Total<'a> {
         if memory.is_some() {
             assumptions.push("memory: from the sizes of the models, their precision and the tokens at once".to_owned());
         }
+        if all.iter().any(|one| one.forecast.memory.is_some() && one.forecast.tokens.is_none()) {
+            assumptions
+                .push("memory of tables: what is held of all rows: ids, labels and vectors, no texts".to_owned());
+        }
         Total { time, memory, device, assumptions, lengths_open }
     }
 

@@ -92,7 +92,9 @@ fn assumptions(growth: &Growth, graph: &Graph) -> Vec<String> {
         lines.push(format!("time of {unknown}: unknown; a run over a part of the rows tells it"));
     }
     lines.push(format!("CPU-hours: the time of a stage on this machine, times its {} threads", threads()));
-    lines.push("memory: of models; `pairs` and `compare` hold ids and labels of all rows besides".to_owned());
+    lines.push(
+        "memory: of models, and of what a stage holds of all its rows: ids, labels and vectors, no texts".to_owned(),
+    );
     lines
 }
 
@@ -125,7 +127,7 @@ fn text(graph: &Graph, growth: &Growth) -> String {
     let bytes = growth.stages.iter().flatten().filter_map(|stage| stage.bytes).reduce(u64::saturating_add);
     all.extend(bytes.map(|bytes| format!("{} of tables before compression", size(bytes))));
     let memory = growth.stages.iter().flatten().filter_map(|stage| stage.memory).max();
-    all.extend(memory.map(|memory| format!("at most {} of memory for a model", size(memory))));
+    all.extend(memory.map(|memory| format!("at most {} of memory for a stage", size(memory))));
     all.extend(machine::memory().map(|memory| format!("this machine has {}", size(memory))));
     let lines: String = assumptions(growth, graph).iter().map(|line| format!("{line}\n")).collect();
     format!("{}in all: {}\n{lines}", aligned(&rows, &[2, 3, 4, 5]), all.join(", "))

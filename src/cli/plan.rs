@@ -101,8 +101,8 @@ pub fn plan(work: &Path, args: Plan) -> Result<()> {
             match forecast {
                 Ok(forecast) => {
                     forecast.forecast.notes.iter().for_each(|note| notes.add(&group.name, note));
-                    let settings = &graph.nodes[group.members[0]].settings;
-                    let short = shortage(&forecast.forecast, settings, forecaster.device());
+                    let node = &graph.nodes[group.members[0]];
+                    let short = shortage(&forecast.forecast, node, forecaster.device());
                     short.iter().for_each(|text| does_not_fit.add(&group.name, text));
                     let one = Sum::of(&forecast.forecast, forecast.time);
                     sum = Some(sum.map_or(one.clone(), |sum| sum.plus(one)));

@@ -236,7 +236,7 @@ fn foreseen(
         if !matches!(planned[stage].decision, Decision::Skip(_)) {
             course.push((node.name.clone(), forecast.and_then(|forecast| forecast.time)));
         }
-        let text = forecast.and_then(|forecast| shortage(&forecast.forecast, &node.settings, device));
+        let text = forecast.and_then(|forecast| shortage(&forecast.forecast, node, device));
         short.extend(text.map(|text| (node.name.clone(), text)));
     }
     Ok((Course::new(course), short))

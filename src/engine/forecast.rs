@@ -192,9 +192,16 @@ impl<'a> Forecaster<'a> {
 }
 
 /// A message where a stage needs more memory than there is: the need, the memory, and the settings that need less.
-pub fn shortage(forecast: &Forecast, settings: &Value, device: &str) -> Option<String> {
+pub fn shortage(forecast: &Forecast, node: &Node, device: &str) -> Option<String> {
     let needed = forecast.memory?;
-    too_small(needed, machine::memory_of(device)?, settings, device)
+    if node.stage.needs_device() {
+        return too_small(needed, machine::memory_of(device)?, &node.settings, device);
+    }
+    let there = machine::memory_of("cpu")?;
+    (needed > there).then(|| {
+        let (needed, there) = (size(needed), size(there));
+        format!("does not fit: about {needed} of memory are needed for its rows and this machine has {there}")
+    })
 }
 
 fn too_small(needed: u64, there: u64, settings: &Value, device: &str) -> Option<String> {

@@ -214,6 +214,8 @@ pub fn prompts(responses: &Path, embeddings: &Path) {
     let mut random = StdRng::seed_from_u64(4);
     let mut text = String::new();
     let mut rows = Vec::with_capacity(PROMPTS);
+    let mut vector = || (0..384).map(|_| random.random_range(-1.0..1.0)).collect::<Vec<f32>>();
+    let topics: Vec<Vec<f32>> = (0..1000).map(|_| vector()).collect();
     for prompt in 0..PROMPTS {
         for response in 0..2 {
             writeln!(
@@ -222,7 +224,9 @@ pub fn prompts(responses: &Path, embeddings: &Path) {
             )
             .unwrap();
         }
-        let mut embedding: Vec<f32> = (0..384).map(|_| random.random_range(-1.0..1.0)).collect();
+        // As far from its topic as the topic is from 0.
+        let mut embedding = vector();
+        embedding.iter_mut().zip(&topics[prompt * 7919 % topics.len()]).for_each(|(x, topic)| *x += topic);
         let length = embedding.iter().map(|x| x * x).sum::<f32>().sqrt();
         embedding.iter_mut().for_each(|x| *x /= length);
         rows.push(Embedding { prompt_id: format!("p{prompt}"), embedding, source_file: None, source_line: None });

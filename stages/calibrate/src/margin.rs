@@ -1,6 +1,6 @@
 //! The log-odds of a verdict, as exactly as its tables hold them.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use kit::rows::{Response, Verdict, VerdictLogOdds};
 use kit::{Context, Error, Result};
@@ -22,8 +22,8 @@ pub struct Margin {
 
 /// Where log-odds come from.
 pub struct Margins {
-    /// Scores by prompt and response, where they were given.
-    scores: Option<BTreeMap<(String, String), f64>>,
+    /// Scores by the bits of prompt and response, where they were given.
+    scores: Option<HashMap<[u8; 12], f64>>,
 }
 
 impl Margins {
@@ -35,7 +35,7 @@ impl Margins {
         if context.sources("scores").is_empty() {
             return Ok(Margins { scores: None });
         }
-        let mut scores = BTreeMap::new();
+        let mut scores = HashMap::new();
         for row in context.rows::<Response>("scores")? {
             let row = row?;
             let Some(score) = row.score else { continue };
@@ -44,9 +44,9 @@ impl Margins {
                 let id = &row.response_id;
                 return Err(Error::data(format!("response `{id}`{at}: `score` is {score}, wanted a finite number")));
             }
-            let key = (row.prompt_id, row.response_id);
-            if let Some(before) = scores.insert(key.clone(), score).filter(|before| *before != score) {
-                let (_, id) = key;
+            let key = kit::id_bits(&[&row.prompt_id, &row.response_id]);
+            if let Some(before) = scores.insert(key, score).filter(|before| *before != score) {
+                let id = row.response_id;
                 return Err(Error::data(format!(
                     "response `{id}`{at} has two scores in `scores`, {before} and {score}: give one table for each model \
                      that scores, in stages of their own"
@@ -74,7 +74,7 @@ impl Margins {
             Err(Error::data(format!("verdict `{id}`{at}: `{column}` is {value}, wanted {wanted}")))
         };
         if let Some(scores) = &self.scores {
-            let score = |prompt: &str, response: &str| match scores.get(&(prompt.to_owned(), response.to_owned())) {
+            let score = |prompt: &str, response: &str| match scores.get(&kit::id_bits(&[prompt, response])) {
                 Some(score) => Ok(*score),
                 None => Err(Error::data(format!(
                     "verdict `{}`{at}: response `{response}` has no `score` in `scores`; score every response that was \

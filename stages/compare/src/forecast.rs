@@ -4,6 +4,11 @@ use kit::{Amount, Expected, Forecast, ForecastInputs, Outlook, Table};
 
 use crate::config::{Against, Compare, Joint, Within};
 
+/// Memory for what is held of a response, of a comparison, and of an embedding of 384 numbers, bytes (measured).
+const BYTES_PER_RESPONSE: u64 = 120;
+const BYTES_PER_COMPARISON: u64 = 48;
+const BYTES_PER_VECTOR: u64 = 1800;
+
 pub(crate) fn estimate(stage: &Compare, ahead: &ForecastInputs<'_>) -> Outlook {
     let Some(from) = ahead.input("from") else { return Outlook::default() };
     let (Some(responses), Some(prompts)) = (from.rows, from.prompts) else { return Outlook::default() };
@@ -39,5 +44,13 @@ pub(crate) fn estimate(stage: &Compare, ahead: &ForecastInputs<'_>) -> Outlook {
         joint: if within + joint > 0.0 { joint / (within + joint) } else { 0.0 },
         ..from.turned_into(Table::Comparisons, Some(rows))
     };
-    Outlook::of(Forecast::of_rows(read).note(format!("{rows} comparisons"))).port("comparisons", comparisons)
+    let mut forecast = Forecast::of_rows(read).note(format!("{rows} comparisons"));
+    let mut held = read.value.saturating_mul(BYTES_PER_RESPONSE).saturating_add(kit::held_bytes(&from));
+    held = held.saturating_add(rows.value.saturating_mul(BYTES_PER_COMPARISON));
+    if let Some(vectors) = ahead.rows("embeddings").filter(|_| stage.needs_embeddings()) {
+        let searched = vectors.value.saturating_mul(BYTES_PER_VECTOR);
+        held = held.saturating_add(searched);
+        forecast = forecast.note("memory: by embeddings of 384 numbers");
+    }
+    Outlook::of(forecast.holding(held)).port("comparisons", comparisons)
 }

@@ -6,12 +6,14 @@
 
 mod config;
 mod forecast;
+mod ivf;
 mod nearest;
 mod responses;
 mod selection;
 mod stage;
+mod tile;
 
-pub use config::{Against, Compare, EqualTexts, Joint, Within};
+pub use config::{Against, Compare, EqualTexts, Ivf, Joint, Neighbours, Within};
 
 /// The kind `compare`.
 pub const KIND: kit::Kind =

@@ -1,16 +1,15 @@
 //! Exact nearest neighbours by cosine, in blocks.
 //!
-//! N rows, D width, B rows of a block. A tile is the product of two blocks, [B, D] x [D, B] -> [B, B]; it serves the
-//! rows of both, so each product is computed once. Beside the rows themselves memory is k neighbours a row and one tile
-//! per thread. A list of neighbours is the best k under a total order, so it does not depend on the order of the tiles.
+//! A tile serves the rows of both its blocks, so each product is computed once. Beside the rows themselves memory is k
+//! neighbours a row and one tile per thread. A list of neighbours is the best k under a total order, so it does not
+//! depend on the order of the tiles.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 
 use kit::{Interrupt, Result};
 use rayon::prelude::*;
 
-/// Rows of a block.
-const BLOCK: usize = 512;
+use crate::tile::{BLOCK, Best, Tile};
 
 /// The `k` most similar other rows of each row, the most similar first, ties by row number. `matrix` is [N, D], rows of
 /// unit length.
@@ -20,114 +19,43 @@ const BLOCK: usize = 512;
 pub(crate) fn nearest(matrix: &[f32], width: usize, k: usize, interrupt: &Interrupt) -> Result<Vec<Vec<u32>>> {
     let rows = matrix.len() / width.max(1);
     let blocks: Vec<&[f32]> = matrix.chunks(BLOCK * width.max(1)).collect();
-    let lists: Vec<Mutex<Lists>> = blocks.iter().map(|block| Mutex::new(Lists::new(block.len() / width, k))).collect();
+    let best: Vec<Mutex<Best>> = blocks.iter().map(|block| Mutex::new(Best::new(block.len() / width, k))).collect();
     // Neighbouring tiles of the list share few blocks, so threads seldom wait for each other.
     let tiles: Vec<(usize, usize)> =
         (0..blocks.len()).flat_map(|apart| (0..blocks.len() - apart).map(move |at| (at, at + apart))).collect();
-    tiles.par_iter().try_for_each_init(Vec::new, |tile, &(one, other)| {
+    tiles.par_iter().try_for_each_init(Tile::default, |tile, &(one, other)| {
         interrupt.check()?;
-        product(blocks[one], blocks[other], width, tile);
-        let (height, length) = (blocks[one].len() / width, blocks[other].len() / width);
-        let lock = |at: usize| lists[at].lock().expect("no thread panics while it holds a list");
-        take_rows(&mut lock(one), tile, length, other * BLOCK, one == other);
+        tile.multiply(blocks[one], blocks[other], width);
+        let lock = |at: usize| best[at].lock().expect("no thread panics while it holds a list");
+        let mut best = lock(one);
+        for (row, values) in tile.rows().enumerate() {
+            let named = |column| (one != other || row != column).then_some((other * BLOCK + column) as u32);
+            best.offer(row, values, named);
+        }
+        drop(best);
         if one != other {
-            take_columns(&mut lock(other), tile, height, length, one * BLOCK);
+            let mut best = lock(other);
+            for (row, values) in tile.rows().enumerate() {
+                let row = Some((one * BLOCK + row) as u32);
+                values.iter().enumerate().for_each(|(column, value)| best.offer(column, &[*value], |_| row));
+            }
         }
         Ok(())
     })?;
-    let lists = lists.into_iter().flat_map(|lists| lists.into_inner().expect("no thread panicked").entries);
-    let neighbours: Vec<Vec<u32>> = lists.map(|list| list.into_iter().map(|(_, row)| row).collect()).collect();
+    let best = best.into_iter().flat_map(|best| best.into_inner().expect("no thread panicked").into_rows());
+    let neighbours: Vec<Vec<u32>> = best.collect();
     assert_eq!(neighbours.len(), rows, "every row has a list");
     Ok(neighbours)
 }
 
-/// The best rows so far for each row of a block, the best first, and what a new one has to reach.
-struct Lists {
-    k: usize,
-    entries: Vec<Vec<(f32, u32)>>,
-    bars: Vec<f32>,
-}
-
-impl Lists {
-    fn new(rows: usize, k: usize) -> Lists {
-        Lists { k, entries: vec![Vec::with_capacity(k.min(1024)); rows], bars: vec![f32::NEG_INFINITY; rows] }
-    }
-
-    #[cold]
-    fn offer(&mut self, row: usize, similarity: f32, other: u32) {
-        let list = &mut self.entries[row];
-        let at = list.partition_point(|&(value, row)| value > similarity || (value == similarity && row < other));
-        if at < self.k {
-            list.insert(at, (similarity, other));
-            list.truncate(self.k);
-            if list.len() == self.k {
-                self.bars[row] = list[self.k - 1].0;
-            }
-        }
-    }
-}
-
-/// Offers every row of the tile its columns; `first` is the number of column 0.
-fn take_rows(lists: &mut MutexGuard<'_, Lists>, tile: &[f32], length: usize, first: usize, diagonal: bool) {
-    for (row, values) in tile.chunks(length).enumerate() {
-        for (column, &value) in values.iter().enumerate() {
-            if value >= lists.bars[row] && !(diagonal && row == column) {
-                lists.offer(row, value, (first + column) as u32);
-            }
-        }
-    }
-}
-
-/// Offers every column of the tile its rows; `first` is the number of row 0.
-fn take_columns(lists: &mut MutexGuard<'_, Lists>, tile: &[f32], height: usize, length: usize, first: usize) {
-    for row in 0..height {
-        for column in 0..length {
-            let value = tile[row * length + column];
-            if value >= lists.bars[column] {
-                lists.offer(column, value, (first + row) as u32);
-            }
-        }
-    }
-}
-
-/// tile = one x other^T: [A, D] x [D, B] -> [A, B], row by row.
-fn product(one: &[f32], other: &[f32], width: usize, tile: &mut Vec<f32>) {
-    let (height, length) = (one.len() / width, other.len() / width);
-    tile.clear();
-    tile.resize(height * length, 0.0);
-    // SAFETY: the three buffers have the shapes and strides given, and do not overlap.
-    unsafe {
-        gemm::gemm(
-            height,
-            length,
-            width,
-            tile.as_mut_ptr(),
-            1,
-            length as isize,
-            false,
-            one.as_ptr(),
-            1,
-            width as isize,
-            other.as_ptr(),
-            width as isize,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use kit::Seed;
 
     use super::*;
 
-    fn matrix(rows: usize, width: usize, distinct: usize) -> Vec<f32> {
+    /// Rows of unit length, of which so many differ.
+    pub(crate) fn matrix(rows: usize, width: usize, distinct: usize) -> Vec<f32> {
         let row = |row: usize| {
             let values: Vec<f64> = (0..width)
                 .map(|at| {

@@ -1,15 +1,14 @@
 //! The input of a selection: the responses, their prompts, and the embeddings of those prompts.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float32Type;
 use kit::rows::Embedding;
-use kit::{Cell, Context, Digest, Error, Result};
-use polars::prelude::{
-    DataFrame, DataFrameJoinOps, IntoColumn, JoinArgs, JoinType, NamedFrom, PolarsResult, Series, SortOptions,
-};
+use kit::{Cell, Context, Digest, Error, Result, Texts};
+use rayon::prelude::*;
 
 use crate::config::{Against, Compare, Within};
 
@@ -36,24 +35,23 @@ pub(crate) struct Response {
 #[derive(Debug, Default)]
 pub(crate) struct Responses {
     /// The prompts' ids, sorted.
-    pub prompts: Vec<String>,
+    pub prompts: Texts,
     /// The responses, by prompt and id.
     pub list: Vec<Response>,
     /// Range of each prompt's responses in the list.
     pub ranges: Vec<Range<usize>>,
     /// The response id of each row.
-    pub ids: Vec<String>,
-    /// For a row that says the same as an earlier one: that row.
-    pub duplicate_of: Vec<Option<u32>>,
+    pub ids: Texts,
+    /// For rows that say the same as an earlier one: that row.
+    pub duplicate_of: HashMap<u32, u32>,
 }
 
-/// A row as read.
-struct RawRow {
-    prompt_id: String,
-    text: u128,
-    given: bool,
-    outside: bool,
-    score: Option<f64>,
+/// The rows as read: what the list holds of each, but for its prompt and key, and the ids.
+#[derive(Default)]
+struct Read {
+    list: Vec<Response>,
+    prompt_ids: Texts,
+    ids: Texts,
 }
 
 impl Responses {
@@ -66,7 +64,11 @@ impl Responses {
             Some(Within::Against(Against::Model(name))) => Some(name.as_str()),
             _ => None,
         };
-        let (mut rows, mut ids) = (Vec::new(), Vec::new());
+        let rows = context.count_rows_of(&["from", "baseline"])? as usize;
+        if rows > u32::MAX as usize {
+            return Err(Error::data(format!("more than {} responses", u32::MAX)));
+        }
+        let mut read = Read { list: Vec::with_capacity(rows), ..Read::default() };
         for (key, outside) in [("from", false), ("baseline", true)] {
             let columns = ["response_id", "prompt_id", "text", "score", "model"];
             for batch in context.batches::<kit::rows::Response>(&[key])?.only(&columns) {
@@ -80,79 +82,71 @@ impl Responses {
                     if score.is_some_and(f64::is_nan) {
                         return Err(Error::data(format!("{}, column `score`: NaN, wanted a number", batch.place(at))));
                     }
-                    rows.push(RawRow {
-                        prompt_id: prompts.value(at).to_owned(),
-                        text: number(Digest::of(texts.value(at).as_bytes())),
-                        given: outside || (wanted_model.is_some() && model == wanted_model),
-                        outside,
-                        score,
-                    });
-                    ids.push(responses.value(at).to_owned());
+                    let given = outside || (wanted_model.is_some() && model == wanted_model);
+                    read.push([prompts.value(at), responses.value(at)], texts.value(at), given, outside, score);
                 }
             }
         }
-        if rows.len() > u32::MAX as usize {
-            return Err(Error::data(format!("more than {} responses", u32::MAX)));
-        }
-        Responses::of(rows, ids)
+        read.into_responses()
     }
 
-    fn of(mut rows: Vec<RawRow>, ids: Vec<String>) -> Result<Responses> {
-        let prompt_ids = rows.iter_mut().map(|row| std::mem::take(&mut row.prompt_id)).collect();
-        let (prompts, prompt_of) = numbered(prompt_ids).map_err(internal)?;
-        let mut list: Vec<Response> = rows
-            .into_iter()
-            .enumerate()
-            .map(|(row, RawRow { text, given, outside, score, .. })| {
-                let prompt = prompt_of[row];
-                let key = kit::id_of(&[&prompts[prompt as usize], &ids[row]]);
-                let key = u128::from_str_radix(&key, 16).expect("ids are hexadecimal digits");
-                Response { row: row as u32, prompt, key, text, given, outside, score }
-            })
-            .collect();
-        let place =
-            |response: &Response| (response.prompt, &ids[response.row as usize], response.outside, response.row);
-        list.sort_by(|a, b| place(a).cmp(&place(b)));
-        let mut duplicate_of = vec![None; list.len()];
-        let mut distinct: Vec<Response> = Vec::with_capacity(list.len());
-        for response in list {
-            match distinct.last() {
-                Some(last) if last.key == response.key && last.text != response.text => {
+    /// The responses of a prompt that are of the input `from`.
+    pub(crate) fn inside(&self, prompt: u32) -> impl Iterator<Item = u32> + Clone {
+        let range = self.ranges[prompt as usize].clone();
+        (range.start as u32..range.end as u32).filter(|&at| !self.list[at as usize].outside)
+    }
+}
+
+impl Read {
+    fn push(&mut self, ids: [&str; 2], text: &str, given: bool, outside: bool, score: Option<f64>) {
+        let row = self.list.len() as u32;
+        let text = number(&Digest::of(text.as_bytes()).bytes()[..16]);
+        self.list.push(Response { row, prompt: 0, key: 0, text, given, outside, score });
+        self.prompt_ids.push(ids[0]);
+        self.ids.push(ids[1]);
+    }
+
+    fn into_responses(self) -> Result<Responses> {
+        let Read { mut list, prompt_ids, ids } = self;
+        list.par_iter_mut().for_each(|response| {
+            response.key = number(&kit::id_bits(&[prompt_ids.get(response.row), ids.get(response.row)]));
+        });
+        let place = |response: &Response| {
+            let row = response.row;
+            (prompt_ids.get(row), ids.get(row), response.outside, row)
+        };
+        list.par_sort_unstable_by(|a, b| place(a).cmp(&place(b)));
+        let mut responses = Responses::default();
+        let mut distinct = 0;
+        for at in 0..list.len() {
+            let id = prompt_ids.get(list[at].row);
+            if distinct == 0 || prompt_ids.get(list[distinct - 1].row) != id {
+                responses.prompts.push(id);
+                responses.ranges.push(distinct..distinct);
+            } else {
+                let (last, response) = (&list[distinct - 1], &list[at]);
+                if last.key == response.key && last.text != response.text {
                     return Err(Error::data(format!(
-                        "response `{}` of prompt `{}` has two texts, in rows {} and {} of the input; give each its own id",
-                        ids[response.row as usize],
-                        prompts[response.prompt as usize],
+                        "response `{}` of prompt `{id}` has two texts, in rows {} and {} of the input; give each its own id",
+                        ids.get(response.row),
                         last.row + 1,
                         response.row + 1
                     )));
                 }
                 // The baseline may say the same as the response it is compared with; that is found when they meet.
-                Some(last) if last.key == response.key && last.outside == response.outside => {
-                    duplicate_of[response.row as usize] = Some(last.row);
+                if last.key == response.key && last.outside == response.outside {
+                    responses.duplicate_of.insert(response.row, last.row);
+                    continue;
                 }
-                _ => distinct.push(response),
             }
+            list[at].prompt = responses.prompts.len() as u32 - 1;
+            list.swap(distinct, at);
+            distinct += 1;
+            responses.ranges.last_mut().expect("its prompt has a range").end = distinct;
         }
-        let mut ranges = Vec::with_capacity(prompts.len());
-        let mut start = 0;
-        for prompt in 0..prompts.len() as u32 {
-            let end = start + distinct[start..].iter().take_while(|response| response.prompt == prompt).count();
-            ranges.push(start..end);
-            start = end;
-        }
-        Ok(Responses { prompts, list: distinct, ranges, ids, duplicate_of })
+        list.truncate(distinct);
+        Ok(Responses { list, ids, ..responses })
     }
-}
-
-/// The sorted distinct ids, and the number of each id among them.
-fn numbered(ids: Vec<String>) -> PolarsResult<(Vec<String>, Vec<u32>)> {
-    if ids.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    let distinct = Series::new("id".into(), &ids).unique()?.sort(SortOptions::default())?;
-    let names: Vec<String> = distinct.str()?.iter().flatten().map(str::to_owned).collect();
-    let numbers = matched(ids, &names)?.into_iter().map(|(_, number)| number).collect();
-    Ok((names, numbers))
 }
 
 /// The embeddings of prompts.
@@ -171,23 +165,19 @@ impl Embeddings {
     ///
     /// # Errors
     /// When the input cannot be read, or its vectors differ in length, are not finite or are zero.
-    pub(crate) fn read(context: &Context<'_>, prompts: &[String], wanted: &[bool]) -> Result<Embeddings> {
-        let mut ids = Vec::new();
+    pub(crate) fn read(context: &Context<'_>, prompts: &Texts, wanted: &[bool]) -> Result<Embeddings> {
+        // Row of the input -> prompt.
+        let mut prompt_of = Vec::new();
+        let mut found = vec![false; prompts.len()];
         for batch in context.batches::<Embedding>(&["embeddings"])?.only(&["prompt_id"]) {
             let batch = batch?;
             let column = batch.column("prompt_id").as_string::<i32>();
-            ids.extend((0..column.len()).map(|at| column.value(at).to_owned()));
+            prompt_of.extend((0..column.len()).map(|at| {
+                let prompt = prompts.find(column.value(at)).filter(|prompt| wanted[*prompt as usize])?;
+                (!std::mem::replace(&mut found[prompt as usize], true)).then_some(prompt)
+            }));
         }
-        // Row of the input -> prompt.
-        let mut prompt_of = vec![None; ids.len()];
-        let mut first = vec![None; prompts.len()];
-        for (row, prompt) in matched(ids, prompts).map_err(internal)? {
-            if wanted[prompt as usize] && first[prompt as usize].is_none() {
-                first[prompt as usize] = Some(row);
-                prompt_of[row as usize] = Some(prompt);
-            }
-        }
-        let order: Vec<u32> = (0..prompts.len() as u32).filter(|&prompt| first[prompt as usize].is_some()).collect();
+        let order: Vec<u32> = (0..prompts.len() as u32).filter(|&prompt| found[prompt as usize]).collect();
         let mut place = vec![0; prompts.len()];
         order.iter().enumerate().for_each(|(at, &prompt)| place[prompt as usize] = at);
         let mut embeddings = Embeddings { prompts: order, matrix: Vec::new(), width: 0 };
@@ -227,29 +217,9 @@ impl Embeddings {
     }
 }
 
-/// Pairs (row, prompt) where the id of the row is that of the prompt, by row.
-fn matched(ids: Vec<String>, prompts: &[String]) -> PolarsResult<Vec<(u32, u32)>> {
-    if ids.is_empty() || prompts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let frame = |name: &str, ids: &[String]| {
-        let numbers = Series::new(name.into(), (0..ids.len() as u32).collect::<Vec<u32>>()).into_column();
-        DataFrame::new(ids.len(), vec![Series::new("id".into(), ids).into_column(), numbers])
-    };
-    let inner = JoinArgs::new(JoinType::Inner);
-    let joined = frame("row", &ids)?.join(&frame("number", prompts)?, ["id"], ["id"], inner, None)?;
-    let (rows, numbers) = (joined.column("row")?.u32()?, joined.column("number")?.u32()?);
-    let mut pairs: Vec<(u32, u32)> = rows.into_no_null_iter().zip(numbers.into_no_null_iter()).collect();
-    pairs.sort_unstable();
-    Ok(pairs)
-}
-
-fn number(digest: Digest) -> u128 {
-    u128::from_be_bytes(digest.bytes()[..16].try_into().expect("16 bytes"))
-}
-
-fn internal(error: polars::prelude::PolarsError) -> Error {
-    Error::internal(error.to_string())
+/// The number that some bytes are, the first one the greatest.
+fn number(bytes: &[u8]) -> u128 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 #[cfg(test)]
@@ -258,28 +228,21 @@ pub(crate) mod tests {
 
     /// Responses given as `prompt/id/text`; those with `!` in front are given ones.
     pub(crate) fn responses(list: &[&str]) -> Result<Responses> {
-        let (mut rows, mut ids) = (Vec::new(), Vec::new());
+        let mut read = Read::default();
         for (at, response) in list.iter().enumerate() {
             let parts: Vec<_> = response.trim_start_matches('!').split('/').collect();
-            rows.push(RawRow {
-                prompt_id: parts[0].to_owned(),
-                text: number(Digest::of(parts[2].as_bytes())),
-                given: response.starts_with('!'),
-                outside: false,
-                score: Some(at as f64),
-            });
-            ids.push(parts[1].to_owned());
+            read.push([parts[0], parts[1]], parts[2], response.starts_with('!'), false, Some(at as f64));
         }
-        Responses::of(rows, ids)
+        read.into_responses()
     }
 
     #[test]
     fn responses_are_ordered_by_prompt_and_id() {
         let found = responses(&["q/2/x", "p/b/x", "q/1/y", "p/a/y", "q/2/x"]).unwrap();
-        assert_eq!(found.prompts, ["p", "q"]);
+        assert_eq!(found.prompts, ["p", "q"].into_iter().collect());
         assert_eq!(found.list.iter().map(|response| response.row).collect::<Vec<_>>(), [3, 1, 2, 0]);
         assert_eq!(found.ranges, [0..2, 2..4]);
-        assert_eq!(found.duplicate_of, [None, None, None, None, Some(0)]);
+        assert_eq!(found.duplicate_of, HashMap::from([(4, 0)]));
         assert!(responses(&[]).unwrap().list.is_empty());
     }
 

@@ -91,17 +91,9 @@ pub(crate) fn select(settings: &Compare, seed: Seed, responses: &Responses, neig
     if let Some(within) = &settings.within {
         responses.ranges.iter().for_each(|range| selector.within(within, range.clone()));
     }
-    // Joint comparisons are among the responses of `from` alone.
-    let inside: Vec<Vec<u32>> = responses
-        .ranges
-        .iter()
-        .map(|range| {
-            (range.start as u32..range.end as u32).filter(|&at| !responses.list[at as usize].outside).collect()
-        })
-        .collect();
     match settings.joint {
-        Some(Joint::Random(count)) => selector.joint_random(seed, &inside, count),
-        Some(Joint::Nearest(_)) => selector.joint_nearest(&inside, neighbours),
+        Some(Joint::Random(count)) => selector.joint_random(seed, count),
+        Some(Joint::Nearest(_)) => selector.joint_nearest(neighbours),
         None => {}
     }
     selector.finish(settings)
@@ -218,9 +210,9 @@ impl Selector<'_> {
     }
 
     /// Each prompt with some others, drawn.
-    fn joint_random(&mut self, seed: Seed, inside: &[Vec<u32>], count: u32) {
-        let prompts: Vec<u32> =
-            (0..inside.len() as u32).filter(|&prompt| !inside[prompt as usize].is_empty()).collect();
+    fn joint_random(&mut self, seed: Seed, count: u32) {
+        let all = 0..self.responses.prompts.len() as u32;
+        let prompts: Vec<u32> = all.filter(|&prompt| self.responses.inside(prompt).next().is_some()).collect();
         if prompts.len() < 2 {
             return;
         }
@@ -232,18 +224,18 @@ impl Selector<'_> {
                 if others.len() == wanted {
                     break;
                 }
-                let step = seed.derive("compare/joint", &self.responses.prompts[prompt as usize], draw);
+                let step = seed.derive("compare/joint", self.responses.prompts.get(prompt), draw);
                 let step = 1 + (step % (prompts.len() as u64 - 1)) as usize;
                 let other = prompts[(place + step) % prompts.len()];
                 if others.insert(other) && met.insert((prompt.min(other), prompt.max(other))) {
-                    self.join(inside, prompt, other);
+                    self.join(prompt, other);
                 }
             }
         }
     }
 
     /// Each prompt with its neighbours.
-    fn joint_nearest(&mut self, inside: &[Vec<u32>], neighbours: &Neighbours) {
+    fn joint_nearest(&mut self, neighbours: &Neighbours) {
         let mut met = HashSet::new();
         for (prompt, others) in neighbours.iter().enumerate() {
             match others {
@@ -251,12 +243,12 @@ impl Selector<'_> {
                     for &other in others {
                         let prompt = prompt as u32;
                         if met.insert((prompt.min(other), prompt.max(other))) {
-                            self.join(inside, prompt, other);
+                            self.join(prompt, other);
                         }
                     }
                 }
                 None => {
-                    for &at in &inside[prompt] {
+                    for at in self.responses.inside(prompt as u32) {
                         let reason = &mut self.selection.reasons[at as usize];
                         if *reason == Some(Reason::Alone) {
                             *reason = Some(Reason::NoEmbedding);
@@ -267,19 +259,21 @@ impl Selector<'_> {
         }
     }
 
-    /// One response of each prompt, drawn.
-    fn join(&mut self, inside: &[Vec<u32>], prompt: u32, other: u32) {
+    /// One response of each prompt, drawn from those of `from`.
+    fn join(&mut self, prompt: u32, other: u32) {
+        let responses = self.responses;
         // The lowest draw of all pairs would need all pairs; the lowest of each side against the other prompt will do.
         let side = |prompt: u32, other: u32| {
-            let salt = self.response(inside[other as usize][0]).key as u64;
+            let first = responses.inside(other).next().expect("prompts that meet have responses");
+            let salt = self.response(first).key as u64;
             let draw = |at: &u32| {
                 let key = self.response(*at).key;
                 (mixed(mixed(self.word ^ salt ^ key as u64) ^ (key >> 64) as u64), *at)
             };
-            inside[prompt as usize].iter().copied().min_by_key(draw).expect("prompts that meet have responses")
+            responses.inside(prompt).min_by_key(draw).expect("prompts that meet have responses")
         };
         let (one, two) = (side(prompt, other), side(other, prompt));
-        for &at in inside[prompt as usize].iter().chain(&inside[other as usize]) {
+        for at in responses.inside(prompt).chain(responses.inside(other)) {
             self.selection.reasons[at as usize] = Some(Reason::NotDrawn);
         }
         self.propose(self.meeting(one, two));
@@ -344,7 +338,7 @@ mod tests {
         let responses = responses(list).unwrap();
         let name = |at: u32| {
             let response = &responses.list[at as usize];
-            format!("{}/{}", responses.prompts[response.prompt as usize], responses.ids[response.row as usize])
+            format!("{}/{}", responses.prompts.get(response.prompt), responses.ids.get(response.row))
         };
         let selection = select(&settings(yaml.clone()), Seed(1), &responses, &vec![]);
         let mut found: Vec<_> =

@@ -9,19 +9,24 @@ use kit::{
     Table, write_gathered,
 };
 
+use rayon::prelude::*;
+
 use crate::config::{Against, Compare, Joint, Within};
 use crate::forecast;
+use crate::ivf::{Found, Lists, nearest_in_lists};
 use crate::nearest::nearest;
 use crate::responses::{Embeddings, Responses};
 use crate::selection::{Neighbours, Reason, select};
 
 /// The inputs whose rows may meet, in order.
 const INPUTS: [&str; 2] = ["from", "baseline"];
+/// The part of the exact neighbours below which a search is warned of.
+const LOW_RECALL: f64 = 0.9;
 
 impl Compare {
     fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
         let responses = Responses::read(self, context)?;
-        let neighbours = neighbours(self, context, &responses)?;
+        let (neighbours, recall) = neighbours(self, context, &responses)?;
         let selection = select(self, context.seed, &responses, &neighbours);
         if selection.meetings.is_empty() {
             context.note("no two responses meet, so the table of comparisons is empty");
@@ -31,8 +36,8 @@ impl Compare {
             reasons[response.row as usize] = *reason;
         }
         let rejected = context.reject_rows::<Response>(&INPUTS, |row| {
-            let id = || responses.ids[row as usize].clone();
-            if let Some(earlier) = responses.duplicate_of[row as usize] {
+            let id = || responses.ids.get(row).to_owned();
+            if let Some(earlier) = responses.duplicate_of.get(&row) {
                 return Some((id(), "duplicate", format!("the same response as in row {} of the input", earlier + 1)));
             }
             reasons[row as usize].map(|reason| (id(), reason.word(), reason.text().to_owned()))
@@ -43,18 +48,20 @@ impl Compare {
         let mut comparisons = Vec::with_capacity(selection.meetings.len());
         for meeting in &selection.meetings {
             let [one, other] = [meeting.one, meeting.other].map(place);
-            let ids = [one, other].map(|response| {
-                (responses.prompts[response.prompt as usize].as_str(), responses.ids[response.row as usize].as_str())
-            });
-            let id = kit::ids::comparison_id(ids[0], ids[1]);
+            let ids =
+                [one, other].map(|response| (responses.prompts.get(response.prompt), responses.ids.get(response.row)));
+            let id = kit::ids::comparison_bits(ids[0], ids[1]);
             // The coin is for the smaller key, so that neither the order of the input nor `k` decides.
-            let coin = context.seed.derive("compare/side", &id, 0) >> 63 == 1;
+            let coin = context.seed.derive("compare/side", &kit::id_text(id), 0) >> 63 == 1;
             let (a, b) = if coin == (one.key < other.key) { (one.row, other.row) } else { (other.row, one.row) };
             joint += u64::from(one.prompt != other.prompt);
             comparisons.push(Chosen { id, a, b, joint: one.prompt != other.prompt });
         }
         let beyond = selection.possible - selection.meetings.len() as u64;
-        comparisons.sort_unstable_by(|x, y| x.id.cmp(&y.id));
+        let equal_texts = selection.equal_texts;
+        let prompts = responses.prompts.len();
+        drop((selection, responses, reasons));
+        comparisons.par_sort_unstable_by_key(|chosen| chosen.id);
         write(context, &comparisons)?;
 
         let mut outcome = Outcome::default();
@@ -68,12 +75,15 @@ impl Compare {
         if self.needs_embeddings() {
             outcome = outcome.figure("prompts without embedding", missing);
         }
+        if let Some(recall) = recall {
+            outcome = outcome.figure("recall of nearest prompts", (recall * 1e6).round() / 1e6);
+        }
         Ok(outcome
-            .figure("prompts", responses.prompts.len())
+            .figure("prompts", prompts)
             .figure("comparisons", comparisons.len())
             .figure("comparisons same", comparisons.len() as u64 - joint)
             .figure("comparisons joint", joint)
-            .figure("pairs of equal text", selection.equal_texts)
+            .figure("pairs of equal text", equal_texts)
             .figure("pairs beyond cap or budget", beyond))
     }
 }
@@ -84,8 +94,13 @@ impl Compare {
         let mut forecast = Forecast::of_rows(Amount::exact(context.count_rows_of(&INPUTS)?));
         if self.needs_embeddings() {
             let rows = context.count_rows_of(&["embeddings"])?;
-            let products = rows * rows.saturating_sub(1) / 2;
-            forecast.notes.push(format!("nearest prompts: {products} products of embeddings, exact"));
+            forecast.notes.push(match self.lists(rows) {
+                Some(lists) => searched(lists),
+                None => {
+                    let products = rows.saturating_mul(rows.saturating_sub(1)) / 2;
+                    format!("nearest prompts: {products} products of embeddings, exact")
+                }
+            });
         }
         Ok(forecast)
     }
@@ -93,7 +108,8 @@ impl Compare {
 
 impl Stage for Compare {
     fn version(&self) -> String {
-        "2".to_owned()
+        // Of many prompts the nearest were exact in version 2.
+        if self.needs_embeddings() { "3" } else { "2" }.to_owned()
     }
 
     fn inputs(&self) -> Vec<InputPort> {
@@ -147,21 +163,30 @@ impl Stage for Compare {
 
 /// A comparison before it is written: its id, and the rows of its sides.
 struct Chosen {
-    id: String,
+    id: [u8; 12],
     a: u32,
     b: u32,
     joint: bool,
 }
 
-/// The nearest prompts, where the settings want them.
-fn neighbours(settings: &Compare, context: &Context<'_>, responses: &Responses) -> Result<Neighbours> {
-    let Some(Joint::Nearest(count)) = settings.joint else { return Ok(Vec::new()) };
+/// The nearest prompts, where the settings want them, and the part of the exact ones that was found where not all were
+/// compared.
+fn neighbours(settings: &Compare, context: &Context<'_>, responses: &Responses) -> Result<(Neighbours, Option<f64>)> {
+    let Some(Joint::Nearest(count)) = settings.joint else { return Ok((Vec::new(), None)) };
     let inside =
         |range: &std::ops::Range<usize>| responses.list[range.clone()].iter().any(|response| !response.outside);
     let wanted: Vec<bool> = responses.ranges.iter().map(inside).collect();
     let Embeddings { prompts, matrix, width } = Embeddings::read(context, &responses.prompts, &wanted)?;
     let mut neighbours = vec![None; wanted.len()];
-    let found = nearest(&matrix, width, count as usize, &context.interrupt)?;
+    let (found, recall) = match settings.lists(prompts.len() as u64) {
+        None => (nearest(&matrix, width, count as usize, &context.interrupt)?, None),
+        Some(lists) => {
+            let found = nearest_in_lists(&matrix, width, count as usize, lists, context.seed, &context.interrupt)?;
+            tell(context, lists, &found);
+            (found.neighbours, found.recall)
+        }
+    };
+    drop(matrix);
     for (place, others) in found.into_iter().enumerate() {
         let others = others.into_iter().map(|other| prompts[other as usize]).collect();
         neighbours[prompts[place] as usize] = Some(others);
@@ -170,18 +195,34 @@ fn neighbours(settings: &Compare, context: &Context<'_>, responses: &Responses) 
     if missing > 0 {
         context.warn(format!("{missing} prompts have no embedding and are left out of joint comparisons"));
     }
-    Ok(neighbours)
+    Ok((neighbours, recall))
+}
+
+/// Says how the neighbours were looked for, and how many of the exact ones that found.
+fn tell(context: &Context<'_>, lists: Lists, found: &Found) {
+    context.note(searched(lists));
+    let Some(recall) = found.recall else { return };
+    let (percent, asked) = (100.0 * recall, found.asked);
+    context
+        .note(format!("{percent:.1} % of the nearest prompts were found, by the exact ones of {asked} prompts drawn"));
+    if recall < LOW_RECALL {
+        context.warn("many of the nearest prompts were not found: raise `probes` of `neighbours: {ivf: ...}`");
+    }
+}
+
+fn searched(Lists { lists, probes }: Lists) -> String {
+    format!("nearest prompts: those of {probes} of {lists} lists for each prompt; `neighbours: exact` compares all")
 }
 
 fn write(context: &Context<'_>, comparisons: &[Chosen]) -> Result<()> {
     let needs = |chosen: &Chosen| [Some(chosen.a), Some(chosen.b)];
     write_gathered::<Response, Comparison, _>(context, &INPUTS, "comparisons", comparisons, needs, |held, chosen| {
-        let ids: StringArray = chosen.iter().map(|chosen| Some(&chosen.id)).collect();
+        let ids: StringArray = chosen.iter().map(|chosen| Some(kit::id_text(chosen.id))).collect();
         let forms: StringArray =
             chosen.iter().map(|chosen| Some(if chosen.joint { "joint" } else { "same" })).collect();
         let mut columns: Vec<arrow_array::ArrayRef> = vec![Arc::new(ids), Arc::new(forms)];
-        let a: Vec<u32> = chosen.iter().map(|chosen| chosen.a).collect();
-        let b: Vec<u32> = chosen.iter().map(|chosen| chosen.b).collect();
+        let a = held.places(chosen.iter().map(|chosen| chosen.a));
+        let b = held.places(chosen.iter().map(|chosen| chosen.b));
         for side in [&a, &b] {
             for column in ["prompt_id", "response_id", "prompt", "messages"] {
                 columns.push(held.gather(column, side)?);
@@ -315,7 +356,9 @@ mod tests {
         let embeddings: Vec<_> = (0..40).map(at).collect();
         let near = run(json!({"joint": {"nearest": 2}}), 3, &many(), &[], &embeddings).comparisons();
         let digest = Digest::of(format!("{rows:?}{near:?}").as_bytes()).short(16);
-        assert_eq!((crate::KIND.configure)(json!({"from": "x"})).unwrap().0.version(), "2");
+        let version =
+            |yaml: Value| (crate::KIND.configure)(harness::with(json!({"from": "x"}), &yaml)).unwrap().0.version();
+        assert_eq!([version(json!({})), version(json!({"joint": {"nearest": 2}}))], ["2", "3"]);
         assert_eq!(digest, "f3472616095c1e3a");
     }
 
@@ -389,6 +432,52 @@ mod tests {
     }
 
     #[test]
+    fn lists_find_what_is_near_and_say_how_much() {
+        let rows = many();
+        let at = |prompt: usize| {
+            let values: Vec<f32> = (0..8).map(|at| ((prompt * 8 + at) as f32).powi(2).sin()).collect();
+            embedding(&format!("p{prompt:02}"), &values)
+        };
+        let embeddings: Vec<_> = (0..40).map(at).collect();
+        let near = |neighbours: Value| {
+            let yaml = harness::with(json!({"joint": {"nearest": 3}}), &neighbours);
+            let Run { place, outcome } = run(yaml, 3, &rows, &[], &embeddings);
+            let recall = outcome.unwrap().figures.get("recall of nearest prompts").cloned();
+            (place.rows::<Comparison>("out/comparisons"), recall, place.notes())
+        };
+        let (exact, none, _) = near(json!({}));
+        assert_eq!(none, None);
+        // The embeddings are of 40 prompts, so that nothing but `ivf` asks for lists.
+        let (all, recall, _) = near(json!({"neighbours": {"ivf": {"lists": 6, "probes": 6}}}));
+        assert_eq!((all, recall), (exact.clone(), Some(json!(1.0))));
+        let (some, recall, notes) = near(json!({"neighbours": {"ivf": {"probes": 1}}}));
+        let recall = recall.unwrap().as_f64().unwrap();
+        assert!(some != exact && (0.1..1.0).contains(&recall), "{recall}");
+        assert_eq!(
+            notes[0],
+            "nearest prompts: those of 1 of 6 lists for each prompt; `neighbours: exact` compares all"
+        );
+        let text =
+            format!("{:.1} % of the nearest prompts were found, by the exact ones of 40 prompts drawn", 100.0 * recall);
+        assert!(notes[1].starts_with(&text), "{notes:?}");
+    }
+
+    #[test]
+    fn from_many_prompts_on_the_search_is_in_lists() {
+        let lists = |neighbours: Value, prompts: u64| {
+            let yaml = harness::with(json!({"from": "r", "joint": {"nearest": 3}, "embeddings": "e"}), &neighbours);
+            serde_json::from_value::<Compare>(yaml).unwrap().lists(prompts)
+        };
+        let of = |lists, probes| Some(Lists { lists, probes });
+        assert_eq!(lists(json!({}), 99_999), None);
+        assert_eq!(lists(json!({}), 100_000), of(316, 16));
+        assert_eq!(lists(json!({"neighbours": "exact"}), 1_000_000), None);
+        assert_eq!(lists(json!({"neighbours": {"ivf": {}}}), 100), of(10, 10));
+        assert_eq!(lists(json!({"neighbours": {"ivf": {"lists": 50, "probes": 3}}}), 7), of(7, 3));
+        assert_eq!(lists(json!({"neighbours": {"ivf": {}}}), 0), None);
+    }
+
+    #[test]
     fn embeddings_without_direction_are_named() {
         let from = ["a", "b"].map(|prompt| response(prompt, "1", prompt));
         let check = |second: &[f32], text: &str| {
@@ -423,6 +512,11 @@ mod tests {
         check(json!({"from": "r", "joint": {"nearest": 3}}), &["joint"]);
         check(json!({"from": "r", "within": {"random": 0}}), &["within", "random"]);
         check(json!({"from": "r", "within": "all", "budget": 0}), &["budget"]);
+        check(json!({"from": "r", "within": "all", "neighbours": "exact"}), &["neighbours"]);
+        let near =
+            |ivf: Value| json!({"from": "r", "joint": {"nearest": 2}, "embeddings": "e", "neighbours": {"ivf": ivf}});
+        check(near(json!({"probes": 0})), &["neighbours", "ivf", "probes"]);
+        check(near(json!({"lists": 4, "probes": 5})), &["neighbours", "ivf", "probes"]);
         let wrong = (crate::KIND.configure)(json!({"from": "r", "within": "some"})).err().unwrap();
         assert!(wrong.path == ["within"] && wrong.text.contains("unknown variant `some`"), "{wrong:?}");
     }

@@ -6,12 +6,18 @@ use tokens::cost;
 
 use crate::config::Evaluate;
 
+/// Memory for what is held of a verdict, bytes (measured).
+const BYTES_PER_ROW: u64 = 64;
+
 pub(crate) fn estimate(stage: &Evaluate, ahead: &ForecastInputs<'_>) -> Outlook {
     let given = ["pairs", "verdicts", "truth", "utilities"].into_iter().filter(|key| ahead.inputs.contains_key(key));
     let rows: Option<Vec<Amount>> = given.map(|key| ahead.rows(key)).collect();
     let Some(rows) = rows.and_then(|rows| rows.into_iter().reduce(Amount::plus)) else { return Outlook::default() };
     let mut forecast = Forecast::of_rows(rows);
-    let Some(pairs) = ahead.input("pairs") else { return Outlook::of(forecast) };
+    let Some(pairs) = ahead.input("pairs") else {
+        let held = rows.value.saturating_mul(BYTES_PER_ROW);
+        return Outlook::of(forecast.holding(held));
+    };
     if let (Some(count), Some(prompt), Some(response)) = (pairs.rows, pairs.prompt_tokens, pairs.response_tokens) {
         let models = stage.models(ahead.table_of("reference")) as f64;
         let sides = 2.0 * count.value as f64 * models;

@@ -41,10 +41,10 @@ pub fn mean(values: &[f64]) -> Option<Estimate> {
 /// A mean with the percentile interval of a bootstrap that draws whole clusters (the rows of a prompt) with
 /// replacement: for rows that are alike within a cluster, which the other intervals take as independent. Nothing for no
 /// rows, no interval for one cluster.
-pub fn clustered_mean(rows: &[(&str, f64)], resamples: u32, rng: &mut impl Rng) -> Option<Estimate> {
-    let mut clusters: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+pub fn clustered_mean<C: Ord + Copy>(rows: &[(C, f64)], resamples: u32, rng: &mut impl Rng) -> Option<Estimate> {
+    let mut clusters: BTreeMap<C, (f64, f64)> = BTreeMap::new();
     for (cluster, value) in rows {
-        let (sum, count) = clusters.entry(cluster).or_default();
+        let (sum, count) = clusters.entry(*cluster).or_default();
         *sum += value;
         *count += 1.0;
     }
@@ -132,7 +132,7 @@ mod tests {
         let (low, high) = clustered_mean(&fourfold, 4000, &mut rng).unwrap().interval.unwrap();
         assert!(((high - low) / (normal_high - normal_low) - 1.0).abs() < 0.08, "{low} {high}");
         assert_eq!(clustered_mean(&[("p", 1.0), ("p", 0.0)], 100, &mut rng).unwrap().interval, None);
-        assert_eq!(clustered_mean(&[], 100, &mut rng), None);
+        assert_eq!(clustered_mean::<u32>(&[], 100, &mut rng), None);
     }
 
     #[test]

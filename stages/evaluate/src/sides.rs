@@ -1,6 +1,6 @@
 //! The side of a verdict that is the policy's.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use kit::rows::{Reject, Response, Verdict};
 use kit::{Context, Finding, Input, Result};
@@ -21,8 +21,8 @@ pub enum Side {
 pub(crate) enum Sides {
     /// Always the same.
     Fixed(Side),
-    /// The one that is not among these (prompt id, response id).
-    NotOf(BTreeSet<(String, String)>),
+    /// The one that is not among these: the bits of (prompt id, response id).
+    NotOf(HashSet<[u8; 12]>),
 }
 
 impl Sides {
@@ -32,7 +32,7 @@ impl Sides {
             return Ok(Sides::Fixed(side));
         }
         let baseline = context.rows::<Response>("baseline")?;
-        let ids = baseline.map(|row| row.map(|row| (row.prompt_id, row.response_id)));
+        let ids = baseline.map(|row| row.map(|row| kit::id_bits(&[row.prompt_id, row.response_id])));
         Ok(Sides::NotOf(ids.collect::<Result<_>>()?))
     }
 
@@ -46,8 +46,8 @@ impl Sides {
             // The policy says what the baseline says: either side is its.
             return Ok(Side::A);
         }
-        let a = baseline.contains(&(row.a_prompt_id.clone(), row.a_response_id.clone()));
-        let b = baseline.contains(&(row.b_prompt_id.clone(), row.b_response_id.clone()));
+        let a = baseline.contains(&kit::id_bits(&[&row.a_prompt_id, &row.a_response_id]));
+        let b = baseline.contains(&kit::id_bits(&[&row.b_prompt_id, &row.b_response_id]));
         match (a, b) {
             (false, true) => Ok(Side::A),
             (true, false) => Ok(Side::B),

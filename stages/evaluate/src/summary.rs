@@ -1,5 +1,7 @@
 //! The table of figures.
 
+use std::collections::BTreeSet;
+
 use kit::rows::SummaryRow;
 
 use crate::interval::{Estimate, correlation, mean, share};
@@ -70,10 +72,11 @@ impl Summary {
 }
 
 /// The rows of each form apart, where there are several forms: the name's ending and the rows.
-pub(crate) fn by_form<T>(rows: &[T], form: impl Fn(&T) -> &str) -> Vec<(String, Vec<&T>)> {
-    let mut forms: Vec<&str> = rows.iter().map(&form).collect();
-    forms.sort_unstable();
-    forms.dedup();
+pub(crate) fn by_form<'a, T>(rows: &'a [T], form: impl Fn(&'a T) -> &'a str) -> Vec<(String, Vec<&'a T>)> {
+    let mut forms: BTreeSet<&str> = BTreeSet::new();
+    for row in rows {
+        forms.insert(form(row));
+    }
     let all = (String::new(), rows.iter().collect());
     let each = forms.iter().filter(|_| forms.len() > 1).map(|&name| {
         let of_form = rows.iter().filter(|row| form(row) == name).collect();

@@ -1,5 +1,7 @@
 //! Win rates of a policy's responses against a baseline, from verdicts.
 
+use std::collections::HashMap;
+
 use kit::rows::{Reject, Verdict};
 use kit::{Context, Error, Outcome, Result};
 
@@ -10,8 +12,10 @@ use crate::summary::{Summary, by_form};
 
 /// One verdict's answer about the policy.
 struct Answer {
-    form: String,
-    prompt: String,
+    /// The number of its form.
+    form: u32,
+    /// The number of its prompt; 0 where nothing is drawn by prompt.
+    prompt: u32,
     /// P(the policy's response better); one half where the judge gave no verdict.
     p: f64,
     /// True where the two orders of presentation disagreed.
@@ -30,6 +34,8 @@ pub(crate) fn summarise(
     outcome: Outcome,
 ) -> Result<Outcome> {
     let sides = Sides::read(context, stage.policy_side)?;
+    let (mut forms, mut prompts) = (Numbers::default(), Numbers::default());
+    let mut prompt_of = |id: &str| stage.bootstrap.map_or(0, |_| prompts.of(id));
     let mut answers = Vec::new();
     let mut rejected = 0;
     for row in context.rows::<Verdict>("verdicts")? {
@@ -51,27 +57,31 @@ pub(crate) fn summarise(
             )));
         }
         let tie = p == 0.5 || (stage.tie_when == TieWhen::OrdersDisagree && flipped == Some(true));
-        answers.push(Answer { form: row.form, prompt: row.a_prompt_id, p, flipped, tie, undecided: false });
+        let (form, prompt) = (forms.of(&row.form), prompt_of(&row.a_prompt_id));
+        answers.push(Answer { form, prompt, p, flipped, tie, undecided: false });
     }
-    let undecided = undecided(context)?;
+    let undecided = undecided(context, &mut prompt_of)?;
+    let (forms, clusters) = (forms.names(), prompts.ranks());
     if answers.is_empty() && undecided.is_empty() {
         context.warn("there is no verdict to count, so there are no win rates");
     }
-    for (ending, mut answers) in by_form(&answers, |answer| &answer.form) {
+    for (ending, mut answers) in by_form(&answers, |answer| &forms[answer.form as usize]) {
         if ending.is_empty() {
             answers.extend(&undecided);
         }
         let mut measure = |metric: &str, yes_or_no: bool, of: &dyn Fn(&Answer) -> Option<f64>, note: &str| {
             let metric = format!("{metric}{ending}");
-            let rows: Vec<(&str, f64)> =
-                answers.iter().filter_map(|answer| Some((answer.prompt.as_str(), of(answer)?))).collect();
+            let values = || answers.iter().filter_map(|answer| of(answer));
             if let Some(resamples) = stage.bootstrap {
+                let cluster = |answer: &Answer| clusters[answer.prompt as usize];
+                let rows: Vec<(u32, f64)> =
+                    answers.iter().filter_map(|answer| Some((cluster(answer), of(answer)?))).collect();
                 let mut rng = context.seed.generator("evaluate/bootstrap", &metric, 0);
                 summary.bootstrapped(&metric, clustered_mean(&rows, resamples, &mut rng), note);
             } else if yes_or_no {
-                summary.share(&metric, rows.iter().map(|row| row.1 == 1.0), note);
+                summary.share(&metric, values().map(|value| value == 1.0), note);
             } else {
-                summary.mean(&metric, rows.iter().map(|row| row.1), note);
+                summary.mean(&metric, values(), note);
             }
         };
         let share = |yes: bool| Some(f64::from(u8::from(yes)));
@@ -93,7 +103,7 @@ pub(crate) fn summarise(
 }
 
 /// The comparisons that the judge left without a verdict.
-fn undecided(context: &Context<'_>) -> Result<Vec<Answer>> {
+fn undecided(context: &Context<'_>, prompt_of: &mut impl FnMut(&str) -> u32) -> Result<Vec<Answer>> {
     let mut undecided = Vec::new();
     if context.sources("undecided").is_empty() {
         return Ok(undecided);
@@ -102,11 +112,38 @@ fn undecided(context: &Context<'_>) -> Result<Vec<Answer>> {
         let row = row?;
         // The same comparison once more has its verdict elsewhere.
         if row.input == "comparisons" && row.reason != "duplicate" {
-            let (form, p) = (String::new(), 0.5);
-            undecided.push(Answer { form, prompt: row.row_id, p, flipped: None, tie: true, undecided: true });
+            let prompt = prompt_of(&row.row_id);
+            undecided.push(Answer { form: 0, prompt, p: 0.5, flipped: None, tie: true, undecided: true });
         }
     }
     Ok(undecided)
+}
+
+/// Numbers of names, from 0 as they come.
+#[derive(Default)]
+struct Numbers(HashMap<String, u32>);
+
+impl Numbers {
+    fn of(&mut self, name: &str) -> u32 {
+        let next = self.0.len() as u32;
+        self.0.get(name).copied().unwrap_or_else(|| *self.0.entry(name.to_owned()).or_insert(next))
+    }
+
+    /// The names by their numbers.
+    fn names(self) -> Vec<String> {
+        let mut names: Vec<(String, u32)> = self.0.into_iter().collect();
+        names.sort_unstable_by_key(|name| name.1);
+        names.into_iter().map(|name| name.0).collect()
+    }
+
+    /// For each number the place of its name in their order.
+    fn ranks(self) -> Vec<u32> {
+        let mut names: Vec<(String, u32)> = self.0.into_iter().collect();
+        names.sort_unstable();
+        let mut ranks = vec![0; names.len()];
+        names.iter().zip(0..).for_each(|((_, number), rank)| ranks[*number as usize] = rank);
+        ranks
+    }
 }
 
 #[cfg(test)]

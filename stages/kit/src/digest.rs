@@ -102,6 +102,12 @@ pub fn id_bits<S: AsRef<str>>(parts: &[S]) -> [u8; 12] {
     hash_of(parts).as_bytes()[..12].try_into().expect("12 of 32 bytes")
 }
 
+/// The id of some bits, as [`id_of`] gives it.
+pub fn id_text(bits: [u8; 12]) -> String {
+    let digit = |half: u8| char::from_digit(half.into(), 16).expect("half a byte");
+    bits.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 fn hash_of<S: AsRef<str>>(parts: &[S]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     for part in parts {

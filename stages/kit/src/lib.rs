@@ -30,7 +30,7 @@ pub use contract::outcome::{Balance, Headline, Outcome};
 pub use contract::port::{Input, InputPort, OutputPort, Table};
 pub use contract::rendering::{Piece, Rendering};
 pub use contract::stage::{Configured, Finding, Kind, Stage};
-pub use digest::{Digest, canonical, digest_file, digest_folder, digest_reader, id_bits, id_of};
+pub use digest::{Digest, canonical, digest_file, digest_folder, digest_reader, id_bits, id_of, id_text};
 pub use error::{Error, Result};
 pub use file::{open_file, read_small};
 pub use labels::gold::GoldLabel;
@@ -41,12 +41,14 @@ pub use pattern::fits;
 pub use ranks::{Alone, Collective, Ranked, in_threads, lost, ranks};
 pub use secret::{keep_secret, redact, redacted};
 pub use seed::Seed;
-pub use table::cached_rows::{CachedRows, write_gathered};
+pub use table::cached_rows::{CachedRows, Place};
+pub use table::gathered::{held_bytes, write_gathered};
 pub use table::message::{JsonText, Message};
 pub use table::parts::{columns_of, count_rows, parts_of, read_batches, rows_of};
 pub use table::prompts::{DistinctPrompts, PromptedRow};
 pub use table::read::{BatchReader, RowReader, TableBatch, read_rows};
 pub use table::row::{Cell, Missing, Row};
+pub use table::texts::Texts;
 pub use table::write::{
     Part, PortFiles, ROWS_PER_GROUP, ROWS_PER_PART, TableWriter, part_record, read_port, schema_of, write_columns,
     write_part,

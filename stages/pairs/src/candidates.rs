@@ -4,7 +4,7 @@ use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use kit::rows::{Pair, Verdict};
-use kit::{BatchReader, Error, Result, Row, TableBatch};
+use kit::{BatchReader, Error, Result, Row, TableBatch, Texts};
 use rayon::prelude::*;
 
 use crate::config::{Pairs, Repeats, Write};
@@ -237,39 +237,10 @@ impl Sides for Pair {
     };
 }
 
-/// Ids of rows, one after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Ids {
-    text: String,
-    ends: Vec<usize>,
-}
-
-impl Ids {
-    /// Adds the id of the next row.
-    pub(crate) fn push(&mut self, id: &str) {
-        self.text.push_str(id);
-        self.ends.push(self.text.len());
-    }
-
-    /// Adds the ids of the rows that follow.
-    fn extend(&mut self, more: &Ids) {
-        let before = self.text.len();
-        self.text.push_str(&more.text);
-        self.ends.extend(more.ends.iter().map(|end| before + end));
-    }
-
-    /// The id of a row.
-    pub(crate) fn get(&self, row: u32) -> &str {
-        let row = row as usize;
-        let start = if row == 0 { 0 } else { self.ends[row - 1] };
-        &self.text[start..self.ends[row]]
-    }
-}
-
 /// The ids of some rows of a table.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    ids: Ids,
+    ids: Texts,
     /// Row -> how many rows with an id come before it; empty where no row has one.
     ranks: Vec<u32>,
 }
@@ -285,7 +256,7 @@ impl Names {
         }
         let column = R::LAYOUT.id;
         let read = |(mut row, reader): (usize, BatchReader<R>)| {
-            let mut ids = Ids::default();
+            let mut ids = Texts::default();
             for batch in reader {
                 let batch = batch?;
                 let of = batch.column(column).as_string::<i32>();
@@ -295,10 +266,10 @@ impl Names {
             }
             Ok(ids)
         };
-        let pieces: Vec<Result<Ids>> = reader.only(&[column]).split()?.into_par_iter().map(read).collect();
+        let pieces: Vec<Result<Texts>> = reader.only(&[column]).split()?.into_par_iter().map(read).collect();
         let mut names = Names::default();
         for piece in pieces {
-            names.ids.extend(&piece?);
+            names.ids.append(&piece?);
         }
         let mut before = 0;
         names.ranks.reserve_exact(wanted.len());
@@ -306,7 +277,7 @@ impl Names {
             names.ranks.push(before);
             before += u32::from(keep);
         }
-        if names.ids.ends.len() == before as usize { Ok(names) } else { Err(changed::<R>()) }
+        if names.ids.len() == before as usize { Ok(names) } else { Err(changed::<R>()) }
     }
 
     /// The id of a row that was wanted.

@@ -14,8 +14,7 @@ impl Key {
 
     /// The key as text.
     pub(crate) fn hex(self) -> String {
-        let digit = |half: u8| char::from_digit(half.into(), 16).expect("half a byte");
-        self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+        kit::id_text(self.0)
     }
 
     /// A fair coin that depends on the key alone.

@@ -6,9 +6,8 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use arrow_array::{ArrayRef, UInt64Array};
 use kit::rows::{Item, Reject};
-use kit::{Context, Error, Outcome, Result, write_gathered};
+use kit::{Context, Error, Outcome, Result, Texts, write_gathered};
 
-use crate::candidates::Ids;
 use crate::config::{Order, Pairs, Weights};
 use crate::draw::Key;
 use crate::items::mismatched;
@@ -46,9 +45,9 @@ pub(crate) fn run(settings: &Pairs, context: &Context<'_>) -> Result<Outcome> {
     }
     let needs = |item: &Grouped| [Some(item.row), Some(item.partner)];
     write_gathered::<Item, Item, _>(context, &["from"], "items", &grouped, needs, |held, items| {
-        let rows: Vec<u32> = items.iter().map(|item| item.row).collect();
-        let partners: Vec<u32> = items.iter().map(|item| item.partner).collect();
-        let mut columns = vec![text(rows.iter().map(|&row| ids.get(row)))];
+        let rows = held.places(items.iter().map(|item| item.row));
+        let partners = held.places(items.iter().map(|item| item.partner));
+        let mut columns = vec![text(items.iter().map(|item| ids.get(item.row)))];
         for column in ["prompt_id", "response_id", "prompt", "response", "label"] {
             columns.push(held.gather(column, &rows)?);
         }
@@ -78,8 +77,8 @@ pub(crate) fn run(settings: &Pairs, context: &Context<'_>) -> Result<Outcome> {
 }
 
 /// The ids of the input's rows, and the items in the order they are written.
-fn grouped(settings: &Pairs, group: u32, context: &Context<'_>) -> Result<(Ids, Vec<Grouped>)> {
-    let (mut ids, mut prompts) = (Ids::default(), Vec::new());
+fn grouped(settings: &Pairs, group: u32, context: &Context<'_>) -> Result<(Texts, Vec<Grouped>)> {
+    let (mut ids, mut prompts) = (Texts::default(), Vec::new());
     for batch in context.batches::<Item>(&["from"])?.only(&["item_id", "prompt_id"]) {
         let batch = batch?;
         let (items, of) = (batch.column("item_id").as_string::<i32>(), batch.column("prompt_id").as_string::<i32>());

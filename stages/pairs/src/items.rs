@@ -53,7 +53,8 @@ pub(crate) fn items(
         };
         let first = first_rows(items.len(), key);
         items = merged(items, &first);
-        let places: Vec<_> = items.iter().map(|item| item.side).collect();
+        let places = ids.places(items.iter().map(|item| item.side.0)).into_iter().zip(&items);
+        let places: Vec<_> = places.map(|(place, item)| (place, item.side.1)).collect();
         if !places.is_empty() {
             let prompts = ids.gather_either(layout.first[0], layout.second[0], &places)?;
             let responses = ids.gather_either(layout.first[1], layout.second[1], &places)?;

@@ -9,7 +9,7 @@ use kit::rows::Pair;
 use kit::{Context, Result, write_gathered};
 
 use crate::candidates::{Candidates, Names, Sides};
-use crate::items::Item;
+use crate::items::{Item, KlPlace};
 use crate::rules::Decision;
 
 /// The kept pairs in the order in which they are written.
@@ -48,9 +48,10 @@ pub(crate) fn write_pairs<R: Sides>(context: &Context<'_>, pairs: &PairsInOrder<
     let needs = |row: &u32| [Some(*row), None];
     write_gathered::<R, Pair, _>(context, &["from"], "pairs", &pairs.rows, needs, |held, rows| {
         let kept: Vec<(bool, f64, f64)> = rows.iter().map(|row| pairs.kept(*row)).collect();
-        let sides = |of: bool| rows.iter().zip(&kept).map(|(row, kept)| (*row, kept.0 == of)).collect::<Vec<_>>();
-        let mut columns = vec![text(rows.iter().map(|row| pairs.id(*row))), held.gather(comparison, rows)?];
-        columns.push(held.gather("form", rows)?);
+        let places = held.places(rows.iter().copied());
+        let sides = |of: bool| places.iter().zip(&kept).map(|(place, kept)| (*place, kept.0 == of)).collect::<Vec<_>>();
+        let mut columns = vec![text(rows.iter().map(|row| pairs.id(*row))), held.gather(comparison, &places)?];
+        columns.push(held.gather("form", &places)?);
         for side in [sides(true), sides(false)] {
             for (first, second) in layout.first.iter().zip(layout.second) {
                 columns.push(held.gather_either(first, second, &side)?);
@@ -58,7 +59,7 @@ pub(crate) fn write_pairs<R: Sides>(context: &Context<'_>, pairs: &PairsInOrder<
         }
         columns.push(numbers(kept.iter().map(|kept| kept.1)));
         columns.push(numbers(kept.iter().map(|kept| kept.2)));
-        columns.extend([held.gather("source_file", rows)?, held.gather("source_line", rows)?]);
+        columns.extend([held.gather("source_file", &places)?, held.gather("source_line", &places)?]);
         Ok(columns)
     })
 }
@@ -68,8 +69,8 @@ pub(crate) fn write_items<R: Sides>(context: &Context<'_>, items: &[Item]) -> Re
     let layout = R::LAYOUT;
     let needs = |item: &Item| [Some(item.side.0), item.kl.map(|(place, _)| place.0)];
     write_gathered::<R, kit::rows::Item, _>(context, &["from"], "items", items, needs, |held, items| {
-        let rows: Vec<u32> = items.iter().map(|item| item.side.0).collect();
-        let sides: Vec<_> = items.iter().map(|item| item.side).collect();
+        let places = held.places(items.iter().map(|item| item.side.0));
+        let sides: Vec<_> = places.iter().zip(items).map(|(place, item)| (*place, item.side.1)).collect();
         let mut columns = vec![text(items.iter().map(|item| item.id.as_str()))];
         for (first, second) in layout.first.iter().zip(layout.second) {
             columns.push(held.gather_either(first, second, &sides)?);
@@ -77,16 +78,18 @@ pub(crate) fn write_items<R: Sides>(context: &Context<'_>, items: &[Item]) -> Re
         columns.push(numbers(items.iter().map(|item| item.label)));
         columns.push(numbers(items.iter().map(|item| item.weight)));
         // Either every item has a mismatched response or none has.
-        let partners: Vec<_> = items.iter().filter_map(|item| item.kl.map(|(place, _)| place)).collect();
+        let partners: Vec<KlPlace> = items.iter().filter_map(|item| item.kl.map(|(place, _)| place)).collect();
         if partners.is_empty() {
             let none: StringArray = items.iter().map(|_| None::<&str>).collect();
             columns.extend([Arc::new(none.clone()) as ArrayRef, Arc::new(none)]);
         } else {
+            let places = held.places(partners.iter().map(|partner| partner.0)).into_iter();
+            let partners: Vec<_> = places.zip(&partners).map(|(place, partner)| (place, partner.1)).collect();
             columns.push(held.gather_either(layout.first[1], layout.second[1], &partners)?);
             columns.push(plain_text(&held.gather_either(layout.first[3], layout.second[3], &partners)?));
         }
         columns.push(Arc::new(items.iter().map(|item| item.kl.map(|(_, group)| group)).collect::<UInt64Array>()));
-        columns.extend([held.gather("source_file", &rows)?, held.gather("source_line", &rows)?]);
+        columns.extend([held.gather("source_file", &places)?, held.gather("source_line", &places)?]);
         Ok(columns)
     })
 }

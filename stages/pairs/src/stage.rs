@@ -17,6 +17,8 @@ use crate::{grouped, items};
 
 /// Bins of the histogram of labels, over [0.5, 1].
 const BINS: usize = 10;
+/// Memory for what is held of a row, bytes (measured).
+const BYTES_PER_ROW: u64 = 100;
 
 impl Pairs {
     fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
@@ -55,6 +57,8 @@ impl Pairs {
             }
         };
         let forecast = Forecast::of_rows(rows).note(format!("{written} {table}"));
+        let forecast =
+            forecast.holding(rows.value.saturating_mul(BYTES_PER_ROW).saturating_add(kit::held_bytes(&from)));
         Ok(Outlook::of(forecast).port(table.name(), from.turned_into(table, Some(written))))
     }
 }

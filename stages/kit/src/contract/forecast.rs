@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Memory of a process that holds no rows, bytes.
+const PROCESS: u64 = 64 << 20;
+
 /// Certainty of an amount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -129,6 +132,14 @@ impl Forecast {
         };
         let work = estimated.work.map(|work| Work { operations: work.operations * share, ..work });
         Forecast { work: self.work.or(work), memory: self.memory.or(estimated.memory), ..self }
+    }
+
+    /// With the memory of rows that are held, bytes, where it is more than a process takes without any.
+    pub fn holding(mut self, bytes: u64) -> Forecast {
+        if bytes > PROCESS {
+            self.memory = Some(bytes.saturating_add(PROCESS));
+        }
+        self
     }
 
     /// With a remark.

@@ -1,32 +1,35 @@
-//! Rows kept in columns, and tables written from them in another order.
+//! Rows kept in columns, and given out in any order.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow_select::filter::filter_record_batch;
 use arrow_select::interleave::interleave;
 use rayon::prelude::*;
 
-use crate::contract::context::Context;
 use crate::error::{Error, Result};
 use crate::table::read::BatchReader;
 use crate::table::row::Row;
-use crate::table::write::{ROWS_PER_GROUP, ROWS_PER_PART, write_columns};
-
-/// Memory for the input rows of one window, bytes.
-const WINDOW_BYTES: usize = 512 << 20;
 
 /// Some rows of a table, read once into compact columns and given out in any order.
 ///
 /// Rows go by their number in the table, from 0, over all its sources.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct CachedRows {
     columns: BTreeMap<String, Vec<ArrayRef>>,
-    /// Row of the table -> how many cached rows come before it.
-    ranks: Vec<u32>,
-    /// The rank of the first row of each cached batch.
-    starts: Vec<u32>,
+    batches: usize,
+    /// The rows with their places, by row.
+    rows: Vec<(u32, Place)>,
+}
+
+/// Some rows, and their batch.
+type Kept = (Vec<u32>, RecordBatch);
+
+/// The place of a cached row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    batch: u32,
+    at: u32,
 }
 
 impl CachedRows {
@@ -42,61 +45,75 @@ impl CachedRows {
             for batch in reader {
                 let batch = batch?.batch;
                 let keep = wanted.get(row..row + batch.num_rows()).ok_or_else(changed)?;
-                row += batch.num_rows();
                 if keep.contains(&true) {
+                    let rows: Vec<u32> = (row as u32..).zip(keep).filter(|row| *row.1).map(|row| row.0).collect();
                     let keep = BooleanArray::from(keep.to_vec());
-                    kept.push(filter_record_batch(&batch, &keep).map_err(|error| Error::internal(error.to_string()))?);
+                    let batch = filter_record_batch(&batch, &keep);
+                    kept.push((rows, batch.map_err(|error| Error::internal(error.to_string()))?));
                 }
+                row += batch.num_rows();
             }
             Ok((row, kept))
         };
-        let pieces: Vec<Result<(usize, Vec<RecordBatch>)>> = pieces.into_par_iter().map(read).collect();
-        let mut cached =
-            CachedRows { columns: BTreeMap::new(), ranks: Vec::with_capacity(wanted.len()), starts: Vec::new() };
-        let (mut rows, mut rank) = (0, 0);
+        let pieces: Vec<Result<(usize, Vec<Kept>)>> = pieces.into_par_iter().map(read).collect();
+        let mut cached = CachedRows::default();
+        let mut rows = 0;
         for piece in pieces {
             let (end, batches) = piece?;
             rows = end;
-            for batch in batches {
-                cached.starts.push(rank);
-                rank += batch.num_rows() as u32;
-                for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-                    cached.columns.entry(field.name().clone()).or_default().push(column.clone());
-                }
-            }
+            batches.into_iter().for_each(|(rows, batch)| cached.add(&rows, &batch));
         }
-        let mut before = 0;
-        for &keep in wanted {
-            cached.ranks.push(before);
-            before += u32::from(keep);
-        }
-        if rows == wanted.len() && rank == before { Ok(cached) } else { Err(changed()) }
+        if rows == wanted.len() { Ok(cached.sorted()) } else { Err(changed()) }
     }
 
-    /// A column at some rows, in their order.
+    /// Adds a batch, whose rows these are.
+    pub(super) fn add(&mut self, rows: &[u32], batch: &RecordBatch) {
+        let number = self.batches as u32;
+        self.batches += 1;
+        self.rows.extend(rows.iter().zip(0..).map(|(row, at)| (*row, Place { batch: number, at })));
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+            self.columns.entry(field.name().clone()).or_default().push(column.clone());
+        }
+    }
+
+    /// With all rows added, so that they can be found.
+    pub(super) fn sorted(mut self) -> CachedRows {
+        self.rows.sort_unstable();
+        self
+    }
+
+    /// The places of some rows, in their order.
+    ///
+    /// # Panics
+    /// When a row is not cached.
+    pub fn places(&self, rows: impl IntoIterator<Item = u32>) -> Vec<Place> {
+        let find = |row: u32| self.rows.binary_search_by_key(&row, |known| known.0).expect("the row is cached");
+        rows.into_iter().map(|row| self.rows[find(row)].1).collect()
+    }
+
+    /// A column at some places, in their order.
     ///
     /// # Errors
     /// When the requested rows are more than one array can hold (2 GiB of text).
     ///
     /// # Panics
-    /// When a row or column is not cached.
-    pub fn gather(&self, column: &str, rows: &[u32]) -> Result<ArrayRef> {
-        let places: Vec<_> = rows.iter().map(|&row| self.place(row)).collect();
+    /// When a column is not cached.
+    pub fn gather(&self, column: &str, places: &[Place]) -> Result<ArrayRef> {
+        let places: Vec<_> = places.iter().map(|place| (place.batch as usize, place.at as usize)).collect();
         interleave(&self.arrays(&[column]), &places).map_err(|error| Error::data(format!("column `{column}`: {error}")))
     }
 
-    /// A column at some rows, or the other column of the same type where the row says so.
+    /// A column at some places, or the other column of the same type where it says so beside the place.
     ///
     /// # Errors
     /// As [`CachedRows::gather`].
     ///
     /// # Panics
     /// As [`CachedRows::gather`].
-    pub fn gather_either(&self, column: &str, other: &str, rows: &[(u32, bool)]) -> Result<ArrayRef> {
-        let places = rows.iter().map(|&(row, other)| {
-            let (batch, row) = self.place(row);
-            (batch + if other { self.starts.len() } else { 0 }, row)
-        });
+    pub fn gather_either(&self, column: &str, other: &str, places: &[(Place, bool)]) -> Result<ArrayRef> {
+        let places = places
+            .iter()
+            .map(|&(place, other)| (place.batch as usize + if other { self.batches } else { 0 }, place.at as usize));
         let places: Vec<_> = places.collect();
         interleave(&self.arrays(&[column, other]), &places)
             .map_err(|error| Error::data(format!("columns `{column}` and `{other}`: {error}")))
@@ -105,94 +122,6 @@ impl CachedRows {
     fn arrays(&self, columns: &[&str]) -> Vec<&dyn Array> {
         columns.iter().flat_map(|&column| self.columns[column].iter().map(AsRef::as_ref)).collect()
     }
-
-    /// The batch a row is in, and its place there.
-    fn place(&self, row: u32) -> (usize, usize) {
-        let rank = self.ranks[row as usize];
-        let batch = self.starts.partition_point(|&start| start <= rank) - 1;
-        (batch, (rank - self.starts[batch]) as usize)
-    }
-}
-
-/// Writes a port whose rows are made of rows of the inputs: `entries` in their order, each from the input rows it
-/// `needs`, numbered from 0 over all sources of the inputs `keys`. `columns` makes the output's columns for some
-/// entries from the cached rows. Memory is that of a window of entries, however many there are.
-///
-/// # Errors
-/// When an input cannot be read or the port not written, or what `columns` gives, or when a signal asks to stop.
-pub fn write_gathered<R: Row, O: Row, E>(
-    context: &Context<'_>,
-    keys: &[&'static str],
-    port: &str,
-    entries: &[E],
-    needs: impl Fn(&E) -> [Option<u32>; 2],
-    columns: impl Fn(&CachedRows, &[E]) -> Result<Vec<ArrayRef>> + Sync,
-) -> Result<()>
-where
-    E: Sync,
-{
-    let folder = context.port(port);
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
-    }
-    let rows = context.count_rows_of(keys)? as usize;
-    let hold = |entries: &[E]| {
-        let mut wanted = vec![false; rows];
-        entries.iter().flat_map(&needs).flatten().for_each(|row| wanted[row as usize] = true);
-        CachedRows::read(context.batches::<R>(keys)?, &wanted)
-    };
-    let done = AtomicU64::new(0);
-    let group = |cached: &CachedRows, start: usize| {
-        context.interrupt.check()?;
-        let chunk = &entries[start..entries.len().min(start + ROWS_PER_GROUP)];
-        let made = columns(cached, chunk);
-        let done = done.fetch_add(chunk.len() as u64, Ordering::Relaxed) + chunk.len() as u64;
-        context.progress(done, entries.len() as u64, "rows", String::new());
-        made
-    };
-    let window = window_of::<R>(context, keys)?;
-    let starts_of =
-        |part: usize| (part * ROWS_PER_PART..entries.len().min((part + 1) * ROWS_PER_PART)).step_by(ROWS_PER_GROUP);
-    let parts = entries.len().div_ceil(ROWS_PER_PART).max(1);
-    if window < ROWS_PER_PART {
-        let mut cached: Option<(usize, CachedRows)> = None;
-        let mut from_window = |start: usize| {
-            let from = start - start % window;
-            if cached.as_ref().is_none_or(|(held_from, _)| *held_from != from) {
-                cached = None;
-                cached = Some((from, hold(&entries[from..entries.len().min(from + window)])?));
-            }
-            group(&cached.as_ref().expect("just filled").1, start)
-        };
-        for part in 0..parts {
-            write_columns::<O>(&folder, part, starts_of(part).map(&mut from_window))?;
-        }
-        return Ok(());
-    }
-    // Parts whose rows are cached together are written side by side.
-    let at_once = window / ROWS_PER_PART;
-    for first in (0..parts).step_by(at_once) {
-        let together = first..parts.min(first + at_once);
-        let until = entries.len().min(together.end * ROWS_PER_PART);
-        let cached = hold(&entries[first * ROWS_PER_PART..until])?;
-        let write = |part| write_columns::<O>(&folder, part, starts_of(part).map(|start| group(&cached, start)));
-        together.into_par_iter().map(write).collect::<Vec<_>>().into_iter().try_for_each(|part| part.map(drop))?;
-    }
-    Ok(())
-}
-
-/// Entries in a window: whole row groups, as many as fit into [`WINDOW_BYTES`] by the size of the first rows of each
-/// source.
-fn window_of<R: Row>(context: &Context<'_>, keys: &[&'static str]) -> Result<usize> {
-    let (mut rows, mut bytes) = (0, 0);
-    for source in keys.iter().flat_map(|key| context.sources(key)) {
-        if let Some(batch) = BatchReader::<R>::open(&[&source.path])?.next().transpose()? {
-            rows += batch.batch.num_rows();
-            bytes += batch.batch.get_array_memory_size();
-        }
-    }
-    let groups = (WINDOW_BYTES / (bytes / rows.max(1)).max(1)) / ROWS_PER_GROUP;
-    Ok(groups.max(1) * ROWS_PER_GROUP)
 }
 
 #[cfg(test)]
@@ -219,12 +148,13 @@ mod tests {
         let cached = CachedRows::read(BatchReader::<Prompt>::open(&[folder.path()]).unwrap(), &wanted).unwrap();
         let order: Vec<u32> = (0..9000).map(|row| (row * 7919) % 9000).filter(|&row| wanted[row as usize]).collect();
         let columns = ["prompt_id", "messages", "source_file", "source_line"];
-        let gathered = columns.iter().map(|column| cached.gather(column, &order).unwrap()).collect();
+        let places = cached.places(order.iter().copied());
+        let gathered = columns.iter().map(|column| cached.gather(column, &places).unwrap()).collect();
         let out = tempfile::tempdir().unwrap();
         write_columns::<Prompt>(out.path(), 0, [Ok(gathered)]).unwrap();
         let read = crate::table::read::read_rows::<Prompt>(out.path()).unwrap();
         assert!(read.iter().zip(&order).all(|(row, &at)| *row == rows[at as usize]));
-        let either: Vec<_> = order.iter().map(|&row| (row, row % 2 == 0)).collect();
+        let either: Vec<_> = places.into_iter().zip(&order).map(|(place, row)| (place, row % 2 == 0)).collect();
         let either = cached.gather_either("prompt_id", "source_file", &either).unwrap();
         let text = arrow_array::cast::AsArray::as_string::<i32>(&either);
         for (place, &at) in order.iter().enumerate() {

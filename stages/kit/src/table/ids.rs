@@ -1,6 +1,6 @@
 //! The ids of rows that come without one: digests of the row, the same in every stage.
 
-use crate::digest::{id_bits, id_of};
+use crate::digest::{id_bits, id_of, id_text};
 use crate::table::rows::Message;
 
 /// The id of a prompt.
@@ -15,8 +15,13 @@ pub fn response_id(prompt_id: &str, messages: &[Message]) -> String {
 
 /// The id of a comparison of two (prompt id, response id); a against b has the id of b against a.
 pub fn comparison_id(a: (&str, &str), b: (&str, &str)) -> String {
+    id_text(comparison_bits(a, b))
+}
+
+/// The 96 bits behind [`comparison_id`].
+pub fn comparison_bits(a: (&str, &str), b: (&str, &str)) -> [u8; 12] {
     let (first, second) = if a <= b { (a, b) } else { (b, a) };
-    id_of(&["comparison", first.0, first.1, second.0, second.1])
+    id_bits(&["comparison", first.0, first.1, second.0, second.1])
 }
 
 /// The id of a pair of a chosen and a rejected (prompt id, response id).

@@ -3,6 +3,7 @@
 pub mod cached_rows;
 mod cells;
 mod conform;
+pub mod gathered;
 pub mod ids;
 pub mod message;
 pub mod parts;
@@ -10,5 +11,6 @@ pub mod prompts;
 pub mod read;
 pub mod row;
 pub mod rows;
+pub mod texts;
 pub mod watched;
 pub mod write;

@@ -1,0 +1,222 @@
+//! Tables whose rows are made of rows of others, in another order.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow_array::ArrayRef;
+use rayon::prelude::*;
+
+use crate::contract::context::Context;
+use crate::contract::expected::Expected;
+use crate::error::{Error, Result};
+use crate::table::cached_rows::CachedRows;
+use crate::table::read::BatchReader;
+use crate::table::row::Row;
+use crate::table::write::{ROWS_PER_GROUP, ROWS_PER_PART, write_columns};
+
+/// Memory for the input rows that are held at once, bytes.
+const HELD_BYTES: usize = 512 << 20;
+
+/// Writes a port whose rows are made of rows of the inputs: `entries` in their order, each from the input rows it
+/// `needs`, numbered from 0 over all sources of the inputs `keys`. `columns` makes the output's columns for some
+/// entries from the cached rows.
+/// Memory is that of a window of entries, however many there are; the inputs are read once for each.
+///
+/// # Errors
+/// When an input cannot be read or the port not written, or what `columns` gives, or when a signal asks to stop.
+pub fn write_gathered<R: Row, O: Row, E>(
+    context: &Context<'_>,
+    keys: &[&'static str],
+    port: &str,
+    entries: &[E],
+    needs: impl Fn(&E) -> [Option<u32>; 2] + Sync,
+    columns: impl Fn(&CachedRows, &[E]) -> Result<Vec<ArrayRef>> + Sync,
+) -> Result<()>
+where
+    E: Sync,
+{
+    let each = entries.first().map_or(1, |entry| needs(entry).into_iter().flatten().count());
+    let held = HELD_BYTES / bytes_of_row::<R>(context, keys)? / each.max(1);
+    Gathering { context, keys, port, entries, needs, columns, done: AtomicU64::new(0) }.write::<R, O>(held)
+}
+
+/// Memory for the input rows that [`write_gathered`] holds of a table, bytes.
+pub fn held_bytes(table: &Expected) -> u64 {
+    table.bytes().unwrap_or(0).min(HELD_BYTES as u64)
+}
+
+struct Gathering<'a, E, N, C> {
+    context: &'a Context<'a>,
+    keys: &'a [&'static str],
+    port: &'a str,
+    entries: &'a [E],
+    needs: N,
+    columns: C,
+    done: AtomicU64,
+}
+
+impl<E, N, C> Gathering<'_, E, N, C>
+where
+    E: Sync,
+    N: Fn(&E) -> [Option<u32>; 2] + Sync,
+    C: Fn(&CachedRows, &[E]) -> Result<Vec<ArrayRef>> + Sync,
+{
+    /// Writes all parts, with the rows of `held` entries in memory.
+    fn write<R: Row, O: Row>(&self, held: usize) -> Result<()> {
+        let folder = self.context.port(self.port);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
+        }
+        let parts = self.entries.len().div_ceil(ROWS_PER_PART).max(1);
+        if self.entries.len() <= held {
+            let mut wanted = vec![false; self.context.count_rows_of(self.keys)? as usize];
+            self.entries.iter().flat_map(&self.needs).flatten().for_each(|row| wanted[row as usize] = true);
+            let cached = CachedRows::read(self.context.batches::<R>(self.keys)?, &wanted)?;
+            let chunks = |part| self.starts(part).map(|start| self.chunk(&cached, start));
+            return in_parallel(0..parts, |part| write_columns::<O>(&folder, part, chunks(part)).map(drop));
+        }
+        let hold = |entries: &[E]| {
+            let mut wanted = vec![false; self.context.count_rows_of(self.keys)? as usize];
+            entries.iter().flat_map(&self.needs).flatten().for_each(|row| wanted[row as usize] = true);
+            CachedRows::read(self.context.batches::<R>(self.keys)?, &wanted)
+        };
+        let window = (held / ROWS_PER_GROUP).max(1) * ROWS_PER_GROUP;
+        if window < ROWS_PER_PART {
+            let mut cached: Option<(usize, CachedRows)> = None;
+            let mut chunk = |start: usize| {
+                let from = start - start % window;
+                if cached.as_ref().is_none_or(|(held_from, _)| *held_from != from) {
+                    cached = None;
+                    cached = Some((from, hold(&self.entries[from..self.entries.len().min(from + window)])?));
+                }
+                self.chunk(&cached.as_ref().expect("just filled").1, start)
+            };
+            return (0..parts)
+                .try_for_each(|part| write_columns::<O>(&folder, part, self.starts(part).map(&mut chunk)).map(drop));
+        }
+        // Parts whose rows are cached together are written side by side.
+        let at_once = window / ROWS_PER_PART;
+        for first in (0..parts).step_by(at_once) {
+            let together = first..parts.min(first + at_once);
+            let until = self.entries.len().min(together.end * ROWS_PER_PART);
+            let cached = hold(&self.entries[first * ROWS_PER_PART..until])?;
+            let chunks = |part| self.starts(part).map(|start| self.chunk(&cached, start));
+            in_parallel(together, |part| write_columns::<O>(&folder, part, chunks(part)).map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// The first entry of each row group of a part.
+    fn starts(&self, part: usize) -> impl Iterator<Item = usize> {
+        (part * ROWS_PER_PART..self.entries.len().min((part + 1) * ROWS_PER_PART)).step_by(ROWS_PER_GROUP)
+    }
+
+    /// The columns of a row group.
+    fn chunk(&self, cached: &CachedRows, start: usize) -> Result<Vec<ArrayRef>> {
+        self.context.interrupt.check()?;
+        let chunk = &self.entries[start..self.entries.len().min(start + ROWS_PER_GROUP)];
+        let made = (self.columns)(cached, chunk);
+        let done = self.done.fetch_add(chunk.len() as u64, Ordering::Relaxed) + chunk.len() as u64;
+        self.context.progress(done, self.entries.len() as u64, "rows", String::new());
+        made
+    }
+}
+
+/// Does something with each part; the first error by place, whatever thread met it.
+fn in_parallel(parts: std::ops::Range<usize>, work: impl Fn(usize) -> Result<()> + Sync + Send) -> Result<()> {
+    parts.into_par_iter().map(work).collect::<Vec<_>>().into_iter().collect()
+}
+
+/// Memory of a row, by the first rows of each source.
+fn bytes_of_row<R: Row>(context: &Context<'_>, keys: &[&'static str]) -> Result<usize> {
+    let (mut rows, mut bytes) = (0, 0);
+    for source in keys.iter().flat_map(|key| context.sources(key)) {
+        if let Some(batch) = BatchReader::<R>::open(&[&source.path])?.next().transpose()? {
+            rows += batch.batch.num_rows();
+            bytes += batch.batch.get_array_memory_size();
+        }
+    }
+    Ok((bytes / rows.max(1)).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::contract::context::{Interrupt, Source};
+    use crate::contract::event::Event;
+    use crate::contract::port::Table;
+    use crate::digest::Digest;
+    use crate::seed::Seed;
+    use crate::table::rows::{Message, Prompt};
+    use crate::table::write::{TableWriter, read_port};
+
+    const ROWS: u32 = 20_000;
+
+    /// The digest of a table made of pairs of rows of another, with so many of its rows in memory.
+    fn gathered(folder: &Path, entries: &[(u32, Option<u32>)], held: usize, threads: usize) -> Digest {
+        let source = |table: &str| Source {
+            path: folder.join(table),
+            table: Table::Prompts,
+            digest: Digest::of(b""),
+            name: table.to_owned(),
+        };
+        let context = Context {
+            seed: Seed(1),
+            device: "cpu",
+            folder: &folder.join("out"),
+            inputs: BTreeMap::from([("one", vec![source("a"), source("b")]), ("two", vec![source("c")])]),
+            events: &|_: Event| {},
+            interrupt: Interrupt::default(),
+        };
+        let gathering = Gathering {
+            context: &context,
+            keys: &["one", "two"],
+            port: "prompts",
+            entries,
+            needs: |entry: &(u32, Option<u32>)| [Some(entry.0), entry.1],
+            columns: |held: &CachedRows, entries: &[(u32, Option<u32>)]| {
+                let first = held.places(entries.iter().map(|entry| entry.0));
+                let second = held.places(entries.iter().map(|entry| entry.1.unwrap_or(entry.0)));
+                Ok(vec![
+                    held.gather("prompt_id", &first)?,
+                    held.gather("messages", &second)?,
+                    held.gather("source_file", &second)?,
+                    held.gather("source_line", &first)?,
+                ])
+            },
+            done: AtomicU64::new(0),
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| gathering.write::<Prompt, Prompt>(held)).unwrap();
+        read_port(&context.port("prompts"), Table::Prompts).unwrap().digest()
+    }
+
+    #[test]
+    fn what_is_held_at_once_does_not_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        for (table, rows) in [("a", 0..1), ("b", 1..12_345), ("c", 12_345..ROWS)] {
+            let mut writer = TableWriter::create(&folder.path().join(table)).unwrap();
+            let prompt = |row: u32| Prompt {
+                prompt_id: format!("p{row}"),
+                messages: vec![Message::new("user", format!("m{row}")); (row % 3) as usize],
+                source_file: (!row.is_multiple_of(2)).then(|| format!("f{row}")),
+                source_line: Some(row.into()),
+            };
+            writer.extend(rows.map(prompt)).unwrap();
+            writer.finish().unwrap();
+        }
+        // A part and some rows, in no order of rows; some rows are in many entries and some in none.
+        let entry =
+            |at: u32| (at.wrapping_mul(7919) % ROWS, (!at.is_multiple_of(3)).then_some(at.wrapping_mul(31) % 9000));
+        let entries: Vec<_> = (0..ROWS_PER_PART as u32 + 10_000).map(entry).collect();
+        let whole = gathered(folder.path(), &entries, usize::MAX, 2);
+        for (held, threads) in [(1, 3), (40_000, 1), (ROWS_PER_PART + 9_999, 2)] {
+            assert_eq!(gathered(folder.path(), &entries, held, threads), whole, "{held} held, {threads} threads");
+        }
+        let few = &entries[..3];
+        assert_eq!(gathered(folder.path(), few, 1, 2), gathered(folder.path(), few, 3, 2));
+        assert_eq!(gathered(folder.path(), &[], 0, 2), gathered(folder.path(), &[], 1, 2));
+    }
+}
