@@ -147,7 +147,7 @@ def write(path, value):
 
 
 def main():
-    if len(sys.argv) < 2 or any(name not in PACKAGES for name in sys.argv[2:]):
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-") or any(name not in PACKAGES for name in sys.argv[2:]):
         sys.exit(__doc__)
     folder = Path(sys.argv[1])
     halftone = os.environ.get("HALFTONE", "halftone")

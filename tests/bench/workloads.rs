@@ -36,41 +36,61 @@ const TORCH_BF16: Peer = Peer::new("torch", "torch_dpo.py", |material| &material
 const TORCH_SHARED_BF16: Peer = Peer::new("torch", "torch_dpo.py", |material| &material.shared, &["bfloat16"]);
 const TRL_BF16: Peer = Peer::new("TRL", "trl_dpo.py", |material| &material.pairs, &["bfloat16"]);
 const TRL: Peer = Peer::new("TRL", "trl_dpo.py", |material| &material.pairs, &["float32"]);
+const TRL_LORA: Peer = Peer::new("TRL", "trl_dpo.py", |material| &material.pairs, &["float32", "lora"]);
+const TRL_LORA_BF16: Peer = Peer::new("TRL", "trl_dpo.py", |material| &material.pairs, &["bfloat16", "lora"]);
 const TRL_SHARED: Peer = Peer::new("TRL", "trl_dpo.py", |material| &material.shared, &["float32"]);
 const TRANSFORMERS: Peer = Peer::new("transformers", "judge.py", |material| &material.pairs, &["float32"]);
 const TRANSFORMERS_BF16: Peer = Peer::new("transformers", "judge.py", |material| &material.pairs, &["bfloat16"]);
 const SENTENCES: Peer = Peer::new("sentence-transformers", "embed.py", |material| &material.texts, &[]);
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 15] = [
+pub const WORKLOADS: [Workload; 18] = [
     Workload {
         name: "training",
         unit: "pairs/s",
-        measure: |m| training(m, &m.pairs, "pairs: 8", "keep", "f32"),
+        measure: |m| training(m, &m.pairs, "pairs: 8", KEEP),
         peers: &[TORCH, TRL],
     },
     Workload {
         name: "training-bf16",
         unit: "pairs/s",
-        measure: |m| training(m, &m.pairs, "pairs: 8", "keep", "bf16"),
+        measure: |m| training(m, &m.pairs, "pairs: 8", Way { dtype: "bf16", ..KEEP }),
         peers: &[TORCH_BF16, TRL_BF16],
     },
     Workload {
         name: "training-recompute",
         unit: "pairs/s",
-        measure: |m| training(m, &m.pairs, "pairs: 8", "boundaries", "f32"),
-        peers: &[],
+        measure: |m| training(m, &m.pairs, "pairs: 8", LEAN),
+        peers: &[TRL],
+    },
+    Workload {
+        name: "training-recompute-bf16",
+        unit: "pairs/s",
+        measure: |m| training(m, &m.pairs, "pairs: 8", Way { dtype: "bf16", ..LEAN }),
+        peers: &[TRL_BF16],
+    },
+    Workload {
+        name: "training-lora",
+        unit: "pairs/s",
+        measure: |m| training(m, &m.pairs, "pairs: 8", Way { lora: true, ..LEAN }),
+        peers: &[TRL_LORA],
+    },
+    Workload {
+        name: "training-lora-bf16",
+        unit: "pairs/s",
+        measure: |m| training(m, &m.pairs, "pairs: 8", Way { lora: true, dtype: "bf16", ..LEAN }),
+        peers: &[TRL_LORA_BF16],
     },
     Workload {
         name: "training-shared",
         unit: "pairs/s",
-        measure: |m| training(m, &m.shared, "prompts: 2", "keep", "f32"),
+        measure: |m| training(m, &m.shared, "prompts: 2", KEEP),
         peers: &[TORCH_SHARED, TRL_SHARED],
     },
     Workload {
         name: "training-shared-bf16",
         unit: "pairs/s",
-        measure: |m| training(m, &m.shared, "prompts: 2", "keep", "bf16"),
+        measure: |m| training(m, &m.shared, "prompts: 2", Way { dtype: "bf16", ..KEEP }),
         peers: &[TORCH_SHARED_BF16],
     },
     Workload { name: "judge", unit: "comparisons/s", measure: |m| judge(m, "f32"), peers: &[TRANSFORMERS] },
@@ -93,9 +113,26 @@ fn quoted(path: &Path) -> String {
     serde_json::to_string(path).unwrap()
 }
 
+/// Memory and numbers of a training.
+#[derive(Clone, Copy)]
+struct Way {
+    schedule: &'static str,
+    /// Tokens computed at once.
+    tokens: usize,
+    dtype: &'static str,
+    /// Rank 16 on all linear layers, in place of all weights.
+    lora: bool,
+}
+
+const KEEP: Way = Way { schedule: "keep", tokens: 4096, dtype: "f32", lora: false };
+/// In little memory.
+const LEAN: Way = Way { schedule: "boundaries", tokens: 1024, ..KEEP };
+
 /// DPO on all pairs, once.
-fn training(material: &Material, data: &Path, batch: &str, memory: &str, dtype: &str) -> Figures {
-    let room = material.room(&format!("training-{memory}-{dtype}-{}", batch.replace(": ", "-")));
+fn training(material: &Material, data: &Path, batch: &str, way: Way) -> Figures {
+    let Way { schedule, tokens, dtype, lora } = way;
+    let adapter = if lora { "\n    adapter: {rank: 16, alpha: 32, targets: [all-linear]}" } else { "" };
+    let room = material.room(&format!("training-{schedule}-{dtype}-{lora}-{}", batch.replace(": ", "-")));
     let model = quoted(&material.model);
     let yaml = format!(
         "name: training\nseed: 1\nstages:\n  \
@@ -103,7 +140,8 @@ fn training(material: &Material, data: &Path, batch: &str, memory: &str, dtype: 
          reference: {{kind: reference, from: data.pairs, model: {model}, dtype: {dtype}}}\n  \
          policy:\n    kind: train\n    from: data.pairs\n    reference: reference\n    model: {model}\n    \
          objective: {{name: dpo, beta: 0.1}}\n    optimizer: {{lr: 1.0e-6}}\n    \
-         batch: {{{batch}, shuffle: false}}\n    memory: {{schedule: {memory}}}\n    dtype: {dtype}\n    epochs: 1\n",
+         batch: {{{batch}, shuffle: false, tokens_per_micro_batch: {tokens}}}\n    \
+         memory: {{schedule: {schedule}}}\n    dtype: {dtype}\n    epochs: 1{adapter}\n",
         data = quoted(data)
     );
     let reference = timed(&room, &yaml, Some("data"), "reference");

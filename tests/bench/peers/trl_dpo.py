@@ -1,4 +1,4 @@
-"""DPO by TRL's DPOTrainer, reference log-probs computed beforehand. MODEL PAIRS DTYPE"""
+"""DPO by TRL's DPOTrainer, reference log-probs computed beforehand. MODEL PAIRS DTYPE [lora]"""
 import sys
 import tempfile
 import time
@@ -6,6 +6,7 @@ import time
 from common import pairs, tell
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
@@ -24,10 +25,11 @@ config = DPOConfig(
     bf16=sys.argv[3] == "bfloat16", use_cpu=True, precompute_ref_log_probs=True, gradient_checkpointing=False,
     save_strategy="no", max_length=2048, disable_tqdm=True,
 )
+adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM") if "lora" in sys.argv else None
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 trainer = DPOTrainer(
     model=model, args=config, train_dataset=Dataset.from_list(rows[: 8 * STEPS]),
-    processing_class=AutoTokenizer.from_pretrained(sys.argv[1]), callbacks=[Clock()],
+    processing_class=AutoTokenizer.from_pretrained(sys.argv[1]), callbacks=[Clock()], peft_config=adapter,
 )
 trainer.train()
 steps = sorted(b - a for a, b in zip(times[1:], times[2:]))
