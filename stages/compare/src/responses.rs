@@ -8,6 +8,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Float32Type;
 use kit::rows::Embedding;
 use kit::{Cell, Context, Digest, Error, Result, Texts};
+use polars::prelude::{ChunkUnique, StringChunkedBuilder};
 use rayon::prelude::*;
 
 use crate::config::{Against, Compare, Within};
@@ -166,18 +167,20 @@ impl Embeddings {
     /// # Errors
     /// When the input cannot be read, or its vectors differ in length, are not finite or are zero.
     pub(crate) fn read(context: &Context<'_>, prompts: &Texts, wanted: &[bool]) -> Result<Embeddings> {
-        // Row of the input -> prompt.
-        let mut prompt_of = Vec::new();
-        let mut found = vec![false; prompts.len()];
+        let rows = context.count_rows_of(&["embeddings"])? as usize;
+        let mut ids = StringChunkedBuilder::new("prompt_id".into(), rows);
         for batch in context.batches::<Embedding>(&["embeddings"])?.only(&["prompt_id"]) {
-            let batch = batch?;
-            let column = batch.column("prompt_id").as_string::<i32>();
-            prompt_of.extend((0..column.len()).map(|at| {
-                let prompt = prompts.find(column.value(at)).filter(|prompt| wanted[*prompt as usize])?;
-                (!std::mem::replace(&mut found[prompt as usize], true)).then_some(prompt)
-            }));
+            batch?.column("prompt_id").as_string::<i32>().iter().for_each(|id| ids.append_option(id));
         }
-        let order: Vec<u32> = (0..prompts.len() as u32).filter(|&prompt| found[prompt as usize]).collect();
+        let ids = ids.finish();
+        // Row of the input -> prompt, where the row is the first of a prompt that is wanted.
+        let mut prompt_of = vec![None; ids.len()];
+        for row in ids.arg_unique().map_err(|error| Error::internal(error.to_string()))?.into_no_null_iter() {
+            let prompt = ids.get(row as usize).and_then(|id| prompts.find(id));
+            prompt_of[row as usize] = prompt.filter(|prompt| wanted[*prompt as usize]);
+        }
+        let mut order: Vec<u32> = prompt_of.iter().flatten().copied().collect();
+        order.sort_unstable();
         let mut place = vec![0; prompts.len()];
         order.iter().enumerate().for_each(|(at, &prompt)| place[prompt as usize] = at);
         let mut embeddings = Embeddings { prompts: order, matrix: Vec::new(), width: 0 };
