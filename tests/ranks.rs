@@ -1,10 +1,11 @@
-//! Trainings by several ranks, threads of a run: the bytes are those of one.
+//! Trainings by several ranks, threads of a run or processes under MPI: the bytes are those of one.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use harness::Project;
+use harness::{Project, Requirement, missing, stderr};
 use kit::Digest;
 use serde_json::Value;
 
@@ -46,6 +47,9 @@ stages:
     steps: 6
     checkpoint_every: 2
 ";
+
+/// The trainings of the pipeline.
+const TRAININGS: [&str; 3] = ["sft", "dpo", "rpo"];
 
 /// A folder with the pipeline, which one rank has run.
 fn project() -> Project {
@@ -100,17 +104,121 @@ fn the_forecast_counts_the_sets_of_gradients() {
 fn a_signal_stops_all_ranks_and_the_run_goes_on_with_others() {
     let project = project();
     let run = |jobs| ["run", "pipeline.yaml", "--work", "stopped", "--jobs", jobs, "--json"];
-    assert_eq!(stopped_after_a_checkpoint(project.command(&run("4"))), Some(75));
+    assert_eq!(stopped_after_a_checkpoint(project.command(&run("4")), "-TERM"), Some(75));
     project.done(&run("2"));
     same_bytes(&project, "stopped");
 }
 
-/// Starts a command that prints its events, and sends it SIGTERM once a checkpoint is written; gives its exit code.
-fn stopped_after_a_checkpoint(mut command: Command) -> Option<i32> {
+/// Starts a command that prints its events, and sends it a signal once a checkpoint is written; gives its exit code.
+fn stopped_after_a_checkpoint(mut command: Command, signal: &str) -> Option<i32> {
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("\"checkpoint_written\"")), "no checkpoint was written");
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     lines.for_each(drop);
     child.wait().unwrap().code()
+}
+
+/// True where ranks can be processes.
+fn has_mpi(project: &Project) -> bool {
+    let found = Command::new("mpirun").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !found.is_ok_and(|status| status.success()) {
+        missing(Requirement::Mpi, "there is no mpirun");
+        return false;
+    }
+    let built = stderr(&project.halftone(&["rank", "none.yaml", "--stage", "none"]));
+    if built.contains("this build has no MPI") {
+        missing(Requirement::Mpi, "the program is built without the feature `mpi`");
+        return false;
+    }
+    true
+}
+
+/// `halftone rank` under `mpirun`.
+fn ranks(project: &Project, count: usize, args: &[&str]) -> Command {
+    let program = project.command(&[]).get_program().to_owned();
+    let mut command = Command::new("mpirun");
+    // As root, and with more processes than cores: so it is where tests run.
+    command.args(["--allow-run-as-root", "--oversubscribe", "-n", &count.to_string()]).arg(program);
+    command.arg("rank").args(args).current_dir(project.folder()).env("RAYON_NUM_THREADS", "1");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn code(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), stderr(output))
+}
+
+/// Begins another work folder with all that trainings read.
+fn begin(project: &Project, work: &str) {
+    for stage in ["reference", "embeddings"] {
+        project.done(&["run", "pipeline.yaml", "--quiet", "--until", stage, "--work", work]);
+    }
+}
+
+#[test]
+fn processes_under_mpi_give_the_bytes_of_one() {
+    let project = Project::new(&[("pipeline.yaml", PIPELINE)]);
+    if !has_mpi(&project) {
+        return;
+    }
+    project.done(&["run", "pipeline.yaml", "--quiet"]);
+    for count in [1, 2, 4] {
+        let work = format!("mpi-{count}");
+        begin(&project, &work);
+        for stage in TRAININGS {
+            let args = ["pipeline.yaml", "--stage", stage, "--work", &work, "--quiet"];
+            let output = ranks(&project, count, &args).output().unwrap();
+            assert_eq!(code(&output).0, Some(0), "{}", stderr(&output));
+            // Now there is nothing to do, which all ranks hear.
+            let again = ranks(&project, count, &args).output().unwrap();
+            assert_eq!(code(&again).0, Some(0), "{}", stderr(&again));
+        }
+        same_bytes(&project, &work);
+    }
+}
+
+#[test]
+fn processes_under_mpi_end_together() {
+    let project = Project::new(&[("pipeline.yaml", PIPELINE)]);
+    if !has_mpi(&project) {
+        return;
+    }
+    project.done(&["run", "pipeline.yaml", "--quiet"]);
+    begin(&project, "stopped");
+    let args = ["pipeline.yaml", "--stage", "dpo", "--work", "stopped", "--json"];
+    // A signal that mpirun hands on: rank 0 writes a checkpoint, and all leave with 75.
+    assert_eq!(stopped_after_a_checkpoint(ranks(&project, 4, &args), "-USR1"), Some(75));
+    // A rank that is lost ends all within a minute, and the training goes on from there.
+    let mut child = ranks(&project, 2, &args).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("\"progressed\"")), "no step was made");
+    let began = Instant::now();
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let last = children.split_whitespace().last().expect("mpirun has children").to_owned();
+    assert!(Command::new("kill").args(["-KILL", &last]).status().unwrap().success());
+    lines.for_each(drop);
+    assert!(!child.wait().unwrap().success());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    for (stage, count) in [("dpo", 2), ("sft", 4), ("rpo", 1)] {
+        let output =
+            ranks(&project, count, &["pipeline.yaml", "--stage", stage, "--work", "stopped", "--quiet"]).output();
+        let output = output.unwrap();
+        assert_eq!(code(&output).0, Some(0), "{}", stderr(&output));
+    }
+    same_bytes(&project, "stopped");
+
+    // Errors have the exit code that they have elsewhere.
+    let of = |count: usize, stage: &str, work: &str| {
+        code(&ranks(&project, count, &["pipeline.yaml", "--stage", stage, "--work", work]).output().unwrap())
+    };
+    let (many, text) = of(8, "dpo", "none");
+    assert!(many == Some(64) && text.contains("which is not there yet"), "{many:?}: {text}");
+    begin(&project, "begun");
+    let (many, text) = of(8, "dpo", "begun");
+    assert!(many == Some(78) && text.contains("8 ranks were started and `batch.ranks` allows 4"), "{many:?}: {text}");
+    let (odd, text) = of(3, "dpo", "begun");
+    assert!(odd == Some(64) && text.contains("3 processes were started; wanted a power of two"), "{odd:?}: {text}");
+    let (other, text) = of(2, "reference", "none");
+    assert!(other == Some(64) || other == Some(78), "{other:?}: {text}");
 }

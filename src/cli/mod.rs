@@ -16,6 +16,7 @@ mod models;
 mod on;
 mod plan;
 mod queue;
+mod rank;
 mod render;
 mod report;
 mod run;
@@ -59,6 +60,8 @@ pub enum Command {
     Run(run::Run),
     /// Compute shards of one stage, beside other processes
     Shard(shard::Shard),
+    /// Train as one of several processes, which mpirun or srun starts
+    Rank(rank::Rank),
     /// List the stages that would run, and why
     Plan(plan::Plan),
     /// List all findings about a pipeline file
@@ -131,6 +134,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Init(args) => init::init(work, args),
         Command::Run(args) => run::run(work, args),
         Command::Shard(args) => shard::shard(work, args),
+        Command::Rank(args) => rank::rank(work, args),
         Command::Plan(args) => plan::plan(work, args),
         Command::Check(args) => check::check(args),
         Command::Status(args) => status::status(work, args),

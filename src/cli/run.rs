@@ -39,7 +39,7 @@ pub struct Run {
     /// Device that models compute on: auto, cpu, cuda:N, or several such as cuda:0,cuda:1
     #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
-    /// Processes for each device: they compute shards of row-wise stages side by side
+    /// Workers for each device: processes for shards of row-wise stages, threads for ranks of trainings
     #[arg(long, default_value_t = NonZeroUsize::MIN, value_name = "N")]
     pub jobs: NonZeroUsize,
     /// A cluster file: submit what is missing to its scheduler and leave; again, submit what is still missing
@@ -84,6 +84,11 @@ fn fetch(graph: &Graph, planned: &[Planned], detail: Detail) -> Result<bool> {
 
 /// Runs a pipeline.
 pub fn run(work: &Path, args: Run) -> Result<()> {
+    run_with(work, args, None)
+}
+
+/// Runs a pipeline; `executor` computes in place of what the command line says.
+pub fn run_with(work: &Path, args: Run, executor: Option<&dyn Executor>) -> Result<()> {
     if args.dry_run {
         let Run { file, choice, device, json, on, .. } = args;
         return super::plan::plan(work, super::plan::Plan { file, choice, device, json, rows: None, on, render: None });
@@ -171,7 +176,7 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         move || first.report(None, &Event::Run(RunEvent::StopRequested)),
         move || last.0.mark_interrupted(&last.1, number),
     );
-    let executor: Box<dyn Executor> = match devices.len() * args.jobs.get() {
+    let here: Box<dyn Executor> = match devices.len() * args.jobs.get() {
         1 => Box::new(Here),
         workers => Box::new(Pool {
             workers: devices
@@ -189,7 +194,7 @@ pub fn run(work: &Path, args: Run) -> Result<()> {
         store: &store,
         records: &records,
         options: &options,
-        executor: &*executor,
+        executor: executor.unwrap_or(&*here),
         reporter: &*reporters,
         interrupt: &interrupt,
     };

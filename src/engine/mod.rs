@@ -8,8 +8,12 @@ pub mod forecast;
 pub mod growth;
 pub mod inputs;
 pub mod machine;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 pub mod plan;
 pub mod pool;
+#[cfg(feature = "mpi")]
+pub mod ranks;
 pub mod resolved;
 pub mod run;
 pub mod scheduler;

@@ -2,11 +2,12 @@
 
 use harness::Project;
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 25] = [
     "",
     "init",
     "run",
     "shard",
+    "rank",
     "plan",
     "check",
     "status",

@@ -26,10 +26,12 @@ pub enum Requirement {
     Nvcc,
     /// A Python with `moto[server]` in `HALFTONE_PYTHON`, or `python3` in `PATH`: a local S3.
     Moto,
+    /// `mpirun` in `PATH`, and the program built with the feature `mpi`.
+    Mpi,
 }
 
 /// Every requirement with its name in `HALFTONE_REQUIRE`.
-const NAMES: [(&str, Requirement); 9] = [
+const NAMES: [(&str, Requirement); 10] = [
     ("emulator", Requirement::Emulator),
     ("browser", Requirement::Browser),
     ("encoder", Requirement::Encoder),
@@ -39,6 +41,7 @@ const NAMES: [(&str, Requirement); 9] = [
     ("slurm", Requirement::Slurm),
     ("nvcc", Requirement::Nvcc),
     ("moto", Requirement::Moto),
+    ("mpi", Requirement::Mpi),
 ];
 
 /// Says on the terminal that a test is skipped because a requirement is missing.
