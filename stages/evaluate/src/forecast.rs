@@ -7,7 +7,7 @@ use tokens::cost;
 use crate::config::Evaluate;
 
 /// Memory for what is held of a verdict, bytes (measured).
-const BYTES_PER_ROW: u64 = 64;
+const BYTES_PER_ROW: u64 = 100;
 
 pub(crate) fn estimate(stage: &Evaluate, ahead: &ForecastInputs<'_>) -> Outlook {
     let given = ["pairs", "verdicts", "truth", "utilities"].into_iter().filter(|key| ahead.inputs.contains_key(key));

@@ -18,7 +18,7 @@ use crate::{grouped, items};
 /// Bins of the histogram of labels, over [0.5, 1].
 const BINS: usize = 10;
 /// Memory for what is held of a row, bytes (measured).
-const BYTES_PER_ROW: u64 = 100;
+const BYTES_PER_ROW: u64 = 80;
 
 impl Pairs {
     fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
@@ -493,6 +493,22 @@ mod tests {
         assert!(refused(json!({"write": "items"})).contains("what can be added is `kl_group`"));
         let yaml = json!({"write": "items", "kl_group": 3, "ties": "drop"});
         assert!(refused(yaml).contains("`ties` is about pairs"));
+    }
+
+    #[test]
+    fn the_memory_of_many_verdicts_is_foretold() {
+        let memory = |rows: u64| {
+            let (stage, _) = (crate::KIND.configure)(json!({"from": "verdicts"})).unwrap();
+            let verdicts = kit::Expected::of_rows(Table::Verdicts, Amount::about(rows));
+            let inputs = std::collections::BTreeMap::from([("from", vec![verdicts])]);
+            let ahead = ForecastInputs { inputs, ..ForecastInputs::default() };
+            stage.forecast(&ahead).unwrap().forecast.unwrap().memory
+        };
+        assert_eq!(memory(1000), None);
+        // Measured: 1.1 to 1.2 GB.
+        let many = memory(10_000_000).unwrap();
+        assert!((1_100_000_000..1_600_000_000).contains(&many), "{many}");
+        assert!(memory(1_000_000_000).unwrap() > 50 * many);
     }
 
     #[test]
