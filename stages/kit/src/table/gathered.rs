@@ -11,15 +11,20 @@ use crate::error::{Error, Result};
 use crate::table::cached_rows::CachedRows;
 use crate::table::read::BatchReader;
 use crate::table::row::Row;
+use crate::table::spilled::Spilled;
 use crate::table::write::{ROWS_PER_GROUP, ROWS_PER_PART, write_columns};
 
 /// Memory for the input rows that are held at once, bytes.
 const HELD_BYTES: usize = 512 << 20;
+/// Buckets that entries are sorted into at most, while a bucket is no more than a part: each is an open file.
+const BUCKETS: usize = 256;
 
 /// Writes a port whose rows are made of rows of the inputs: `entries` in their order, each from the input rows it
 /// `needs`, numbered from 0 over all sources of the inputs `keys`. `columns` makes the output's columns for some
 /// entries from the cached rows.
-/// Memory is that of a window of entries, however many there are; the inputs are read once for each.
+///
+/// Where the input rows do not fit into memory they are read once and sorted into files of the stage's scratch folder,
+/// one for some consecutive entries: on disk as large as in memory, gone once they are used.
 ///
 /// # Errors
 /// When an input cannot be read or the port not written, or what `columns` gives, or when a signal asks to stop.
@@ -74,35 +79,33 @@ where
             let chunks = |part| self.starts(part).map(|start| self.chunk(&cached, start));
             return in_parallel(0..parts, |part| write_columns::<O>(&folder, part, chunks(part)).map(drop));
         }
-        let hold = |entries: &[E]| {
-            let mut wanted = vec![false; self.context.count_rows_of(self.keys)? as usize];
-            entries.iter().flat_map(&self.needs).flatten().for_each(|row| wanted[row as usize] = true);
-            CachedRows::read(self.context.batches::<R>(self.keys)?, &wanted)
-        };
-        let window = (held / ROWS_PER_GROUP).max(1) * ROWS_PER_GROUP;
-        if window < ROWS_PER_PART {
-            let mut cached: Option<(usize, CachedRows)> = None;
-            let mut chunk = |start: usize| {
-                let from = start - start % window;
-                if cached.as_ref().is_none_or(|(held_from, _)| *held_from != from) {
-                    cached = None;
-                    cached = Some((from, hold(&self.entries[from..self.entries.len().min(from + window)])?));
-                }
-                self.chunk(&cached.as_ref().expect("just filled").1, start)
-            };
-            return (0..parts)
-                .try_for_each(|part| write_columns::<O>(&folder, part, self.starts(part).map(&mut chunk)).map(drop));
-        }
-        // Parts whose rows are cached together are written side by side.
-        let at_once = window / ROWS_PER_PART;
+        let threads = rayon::current_num_threads();
+        // Whole row groups, and a whole number of buckets in a part.
+        let bucket = (held / threads).max(self.entries.len() / BUCKETS) / ROWS_PER_GROUP;
+        let per_part = (ROWS_PER_PART / ROWS_PER_GROUP).div_ceil(bucket.max(1));
+        let bucket = (ROWS_PER_PART / ROWS_PER_GROUP).div_ceil(per_part) * ROWS_PER_GROUP;
+        let bucket_of = |entry: usize| entry / ROWS_PER_PART * per_part + entry % ROWS_PER_PART / bucket;
+        let needs = self.entries.par_iter().enumerate().flat_map_iter(|(at, entry)| {
+            let bucket = bucket_of(at) as u32;
+            (self.needs)(entry).into_iter().flatten().map(move |row| (row, bucket))
+        });
+        let spilled = Spilled::write::<R>(self.context, self.keys, needs.collect(), parts * per_part)?;
+        let at_once = (held / bucket).clamp(1, threads);
         for first in (0..parts).step_by(at_once) {
-            let together = first..parts.min(first + at_once);
-            let until = self.entries.len().min(together.end * ROWS_PER_PART);
-            let cached = hold(&self.entries[first * ROWS_PER_PART..until])?;
-            let chunks = |part| self.starts(part).map(|start| self.chunk(&cached, start));
-            in_parallel(together, |part| write_columns::<O>(&folder, part, chunks(part)).map(drop))?;
+            in_parallel(first..parts.min(first + at_once), |part| {
+                let mut cached: Option<(usize, CachedRows)> = None;
+                let chunk = |start: usize| {
+                    let bucket = bucket_of(start);
+                    if cached.as_ref().is_none_or(|(held, _)| *held != bucket) {
+                        cached = None;
+                        cached = Some((bucket, spilled.read(bucket)?));
+                    }
+                    self.chunk(&cached.as_ref().expect("just filled").1, start)
+                };
+                write_columns::<O>(&folder, part, self.starts(part).map(chunk)).map(drop)
+            })?;
         }
-        Ok(())
+        spilled.remove()
     }
 
     /// The first entry of each row group of a part.
@@ -190,6 +193,7 @@ mod tests {
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| gathering.write::<Prompt, Prompt>(held)).unwrap();
+        assert!(!context.scratch().join("spilled").exists());
         read_port(&context.port("prompts"), Table::Prompts).unwrap().digest()
     }
 
@@ -218,5 +222,34 @@ mod tests {
         let few = &entries[..3];
         assert_eq!(gathered(folder.path(), few, 1, 2), gathered(folder.path(), few, 3, 2));
         assert_eq!(gathered(folder.path(), &[], 0, 2), gathered(folder.path(), &[], 1, 2));
+    }
+
+    #[test]
+    fn a_row_that_is_not_there_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = TableWriter::create(&folder.path().join("a")).unwrap();
+        let prompt =
+            |id: &str| Prompt { prompt_id: id.to_owned(), messages: Vec::new(), source_file: None, source_line: None };
+        writer.extend([prompt("p"), prompt("q")]).unwrap();
+        writer.finish().unwrap();
+        let source = Source {
+            path: folder.path().join("a"),
+            table: Table::Prompts,
+            digest: Digest::of(b""),
+            name: String::new(),
+        };
+        let context = Context {
+            seed: Seed(1),
+            device: "cpu",
+            folder: folder.path(),
+            inputs: BTreeMap::from([("one", vec![source])]),
+            events: &|_: Event| {},
+            interrupt: Interrupt::default(),
+        };
+        let error = Spilled::write::<Prompt>(&context, &["one"], vec![(2, 0)], 1).err().unwrap().to_string();
+        assert_eq!(error, "prompts: changed while read");
+        let spilled = Spilled::write::<Prompt>(&context, &["one"], vec![(1, 0), (1, 0)], 1).unwrap();
+        spilled.read(0).unwrap();
+        assert!(matches!(spilled.read(0), Err(Error::Io { .. })), "a bucket is read once");
     }
 }

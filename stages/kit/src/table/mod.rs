@@ -11,6 +11,7 @@ pub mod prompts;
 pub mod read;
 pub mod row;
 pub mod rows;
+mod spilled;
 pub mod texts;
 pub mod watched;
 pub mod write;
