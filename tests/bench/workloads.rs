@@ -44,7 +44,7 @@ const TRANSFORMERS_BF16: Peer = Peer::new("transformers", "judge.py", |material|
 const SENTENCES: Peer = Peer::new("sentence-transformers", "embed.py", |material| &material.texts, &[]);
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 18] = [
+pub const WORKLOADS: [Workload; 19] = [
     Workload {
         name: "training",
         unit: "pairs/s",
@@ -100,7 +100,8 @@ pub const WORKLOADS: [Workload; 18] = [
     Workload { name: "sample", unit: "responses/s", measure: sample, peers: &[] },
     Workload { name: "ingest", unit: "rows/s", measure: ingest, peers: &[] },
     Workload { name: "pairs", unit: "pairs/s", measure: pairs, peers: &[] },
-    Workload { name: "nearest", unit: "prompts/s", measure: nearest, peers: &[] },
+    Workload { name: "nearest", unit: "prompts/s", measure: |m| nearest(m, "exact"), peers: &[] },
+    Workload { name: "nearest-ivf", unit: "prompts/s", measure: |m| nearest(m, "{ivf: {}}"), peers: &[] },
     Workload { name: "cached-run", unit: "runs/s", measure: cached_run, peers: &[] },
     Workload { name: "plan-200", unit: "plans/s", measure: plan, peers: &[] },
 ];
@@ -224,13 +225,16 @@ fn pairs(material: &Material) -> Figures {
     figures(&timed, timed.rows, None)
 }
 
-fn nearest(material: &Material) -> Figures {
+fn nearest(material: &Material, neighbours: &str) -> Figures {
     let room = material.room("nearest");
     material::prompts(&room.join("responses.jsonl"), &room.join("embeddings"));
-    let yaml = "name: nearest\nseed: 1\nstages:\n  \
-                data: {kind: ingest, files: ./responses.jsonl, form: text, on_bad_row: fail}\n  \
-                joint: {kind: compare, from: data.responses, embeddings: ./embeddings, joint: {nearest: 4}}\n";
-    let timed = timed(&room, yaml, Some("data"), "joint");
+    let joint = "kind: compare, from: data.responses, embeddings: ./embeddings, joint: {nearest: 4}";
+    let yaml = format!(
+        "name: nearest\nseed: 1\nstages:\n  \
+         data: {{kind: ingest, files: ./responses.jsonl, form: text, on_bad_row: fail}}\n  \
+         joint: {{{joint}, neighbours: {neighbours}}}\n"
+    );
+    let timed = timed(&room, &yaml, Some("data"), "joint");
     figures(&timed, material::PROMPTS as f64, None)
 }
 
