@@ -125,7 +125,7 @@ struct Way {
     lora: bool,
 }
 
-const KEEP: Way = Way { schedule: "keep", tokens: 4096, dtype: "f32", lora: false };
+const KEEP: Way = Way { schedule: "keep", tokens: 16_384, dtype: "f32", lora: false };
 /// In little memory.
 const LEAN: Way = Way { schedule: "boundaries", tokens: 1024, ..KEEP };
 
