@@ -213,7 +213,7 @@ fn processes_under_mpi_end_together() {
         code(&ranks(&project, count, &["pipeline.yaml", "--stage", stage, "--work", work]).output().unwrap())
     };
     let (many, text) = of(8, "dpo", "none");
-    assert!(many == Some(64) && text.contains("which is not there yet"), "{many:?}: {text}");
+    assert!(many == Some(78) && text.contains("`reference` has no result"), "{many:?}: {text}");
     begin(&project, "begun");
     let (many, text) = of(8, "dpo", "begun");
     assert!(many == Some(78) && text.contains("8 ranks were started and `batch.ranks` allows 4"), "{many:?}: {text}");

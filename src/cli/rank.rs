@@ -1,5 +1,6 @@
 //! `rank`: one stage by several processes, each a rank, that `mpirun` or `srun` starts.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use clap::Args;
@@ -17,6 +18,9 @@ pub struct Rank {
     /// Device that models compute on: auto, cpu, cuda:N, or one for each process of a machine such as cuda:0,cuda:1
     #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
+    /// Seconds that ranks wait for one that computes, at most; one that is gone or stopped is found after 30
+    #[arg(long, default_value_t = NonZeroU32::new(1800).expect("above 0"), value_name = "SECONDS", env = "HALFTONE_PATIENCE", hide_env_values = true)]
+    pub patience: NonZeroU32,
     /// Print errors alone
     #[arg(short, long)]
     pub quiet: bool,
@@ -37,6 +41,8 @@ pub use with_mpi::rank;
 
 #[cfg(feature = "mpi")]
 mod with_mpi {
+    use std::time::Duration;
+
     use kit::{Collective, Interrupt};
 
     use super::super::file::{Choice, load, one, store_of};
@@ -54,9 +60,12 @@ mod with_mpi {
     use crate::progress::Reporters;
     use crate::store::{Access, Records};
 
+    /// The end of one rank ends all. Rank 0 has a record to write first.
+    const AFTER_RANK_0: Duration = Duration::from_secs(2);
+
     /// Computes a stage as one of several ranks. Rank 0 has the store's work, and commits.
     pub fn rank(work: &Path, args: Rank) -> Result<()> {
-        let world = World::join()?;
+        let world = World::join(Duration::from_secs(args.patience.get().into()))?;
         let size = world.size();
         let result = if size.is_power_of_two() {
             let meeting = Meeting::of(&world);
@@ -72,6 +81,9 @@ mod with_mpi {
             // All have met such an end.
             Ok(()) | Err(Error::Kit(kit::Error::Interrupted)) => world.leave(),
             Err(error) => {
+                if world.rank() > 0 {
+                    std::thread::sleep(AFTER_RANK_0);
+                }
                 super::super::complain(&error.to_string());
                 world.abort(exit::code(error));
             }

@@ -12,6 +12,8 @@ pub mod machine;
 pub mod mpi;
 pub mod plan;
 pub mod pool;
+#[cfg(any(feature = "mpi", test))]
+pub mod pulse;
 #[cfg(feature = "mpi")]
 pub mod ranks;
 pub mod resolved;
