@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness::{Project, Requirement, missing, stderr};
 use kit::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PIPELINE: &str = "
 name: ranks
@@ -46,23 +46,69 @@ stages:
     batch: {pairs: 16, ranks: 4}
     steps: 6
     checkpoint_every: 2
+  joint: {kind: ingest, files: ./joint.jsonl, form: text}
+  joint_reference: {kind: reference, from: joint.pairs, model: world.model, prompt_part: true}
+  jpo:
+    kind: train
+    from: joint.pairs
+    reference: joint_reference
+    model: world.model
+    objective: {name: jpo, beta: 0.1}
+    optimizer: {lr: 1.0e-3}
+    batch: {pairs: 16, ranks: 4}
+    steps: 4
+  lora:
+    kind: train
+    from: world.preferences
+    reference: reference
+    model: world.model
+    objective: {name: dpo, beta: 0.1}
+    optimizer: {lr: 1.0e-3}
+    adapter: {rank: 4, alpha: 8, targets: [q_proj, v_proj], dropout: 0.2}
+    batch: {pairs: 16, ranks: 4}
+    steps: 4
 ";
 
 /// The trainings of the pipeline.
-const TRAININGS: [&str; 3] = ["sft", "dpo", "rpo"];
+const TRAININGS: [&str; 5] = ["sft", "dpo", "rpo", "jpo", "lora"];
+
+/// Pairs of two prompts, in chains of four that share prompts with the next.
+fn joint() -> String {
+    let row = |n: usize| {
+        let (first, second) = (n % 4, (n + 1) % 4);
+        let prompt = |at: usize| format!("name one tool: {} of {}", ["saw", "axe", "file", "nail"][at], n / 4);
+        let (i_chosen, i_reject) = (prompt(first), prompt(second));
+        let pair = json!({"i_chosen": i_chosen, "r_chosen": " saw", "i_reject": i_reject, "r_reject": " oak oak"});
+        format!("{pair}\n")
+    };
+    (0..32).filter(|n| n % 4 < 3).map(row).collect()
+}
+
+/// A folder with the pipeline and its data.
+fn files() -> Project {
+    Project::new(&[("pipeline.yaml", PIPELINE), ("joint.jsonl", &joint())])
+}
 
 /// A folder with the pipeline, which one rank has run.
 fn project() -> Project {
-    let project = Project::new(&[("pipeline.yaml", PIPELINE)]);
+    let project = files();
     project.done(&["run", "pipeline.yaml", "--quiet"]);
     project
 }
 
-/// Compares the store of a work folder with that of one rank, but for TensorBoard's files, which have times.
+/// Compares the store of a work folder with that of one rank, but for TensorBoard's files, which have times, and an
+/// adapter's configuration, which names its base by the whole path, with the digest of it in the manifest.
 #[track_caller]
 fn same_bytes(project: &Project, work: &str) {
+    const CONFIG: &str = "/policy/adapter_config.json";
     let store = |work: &str| -> BTreeMap<String, Digest> {
-        project.store(work).into_iter().filter(|(name, _)| !name.contains("tensorboard")).collect()
+        let all = project.store(work);
+        let adapters: Vec<String> = all.keys().filter_map(|name| Some(name.strip_suffix(CONFIG)?.to_owned())).collect();
+        assert_eq!(adapters.len(), 1, "{work}");
+        let differs = |name: &str| {
+            adapters.iter().any(|of| name == format!("{of}{CONFIG}") || name == format!("{of}/manifest.json"))
+        };
+        all.into_iter().filter(|(name, _)| !name.contains("tensorboard") && !differs(name)).collect()
     };
     let (got, wanted) = (store(work), store(".halftone"));
     assert_eq!(got.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
@@ -79,7 +125,7 @@ fn a_run_with_several_workers_gives_the_bytes_of_one() {
     {
         let events = project.done(&["run", "pipeline.yaml", "--work", jobs, "--jobs", jobs, "--json"]);
         assert!(events.contains(says), "{events}");
-        assert_eq!(events.matches("workers compute").count(), if says.is_empty() { 0 } else { 3 });
+        assert_eq!(events.matches("workers compute").count(), if says.is_empty() { 0 } else { TRAININGS.len() });
         same_bytes(&project, jobs);
     }
 }
@@ -114,9 +160,28 @@ fn stopped_after_a_checkpoint(mut command: Command, signal: &str) -> Option<i32>
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("\"checkpoint_written\"")), "no checkpoint was written");
-    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    send(signal, &child.id().to_string());
     lines.for_each(drop);
     child.wait().unwrap().code()
+}
+
+fn send(signal: &str, process: &str) {
+    assert!(Command::new("kill").args([signal, process]).status().unwrap().success());
+}
+
+/// Starts ranks that print their events, and sends one of them a signal once a step is made; gives their end, which has
+/// to come within a minute.
+fn one_gets(mut ranks: Command, rank: usize, signal: &str) -> Output {
+    let mut child = ranks.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("\"progressed\"")), "no step was made");
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let began = Instant::now();
+    send(signal, children.split_whitespace().nth(rank).expect("mpirun has a child for each rank"));
+    lines.for_each(drop);
+    let output = child.wait_with_output().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    output
 }
 
 /// True where ranks can be processes.
@@ -151,36 +216,36 @@ fn code(output: &Output) -> (Option<i32>, String) {
 
 /// Begins another work folder with all that trainings read.
 fn begin(project: &Project, work: &str) {
-    for stage in ["reference", "embeddings"] {
+    for stage in ["reference", "embeddings", "joint_reference"] {
         project.done(&["run", "pipeline.yaml", "--quiet", "--until", stage, "--work", work]);
     }
 }
 
 #[test]
 fn processes_under_mpi_give_the_bytes_of_one() {
-    let project = Project::new(&[("pipeline.yaml", PIPELINE)]);
+    let project = files();
     if !has_mpi(&project) {
         return;
     }
     project.done(&["run", "pipeline.yaml", "--quiet"]);
-    for count in [1, 2, 4] {
+    for count in [2, 4] {
         let work = format!("mpi-{count}");
         begin(&project, &work);
         for stage in TRAININGS {
             let args = ["pipeline.yaml", "--stage", stage, "--work", &work, "--quiet"];
             let output = ranks(&project, count, &args).output().unwrap();
             assert_eq!(code(&output).0, Some(0), "{}", stderr(&output));
-            // Now there is nothing to do, which all ranks hear.
-            let again = ranks(&project, count, &args).output().unwrap();
-            assert_eq!(code(&again).0, Some(0), "{}", stderr(&again));
         }
         same_bytes(&project, &work);
+        // Now there is nothing to do, which all ranks hear.
+        let again = ranks(&project, count, &["pipeline.yaml", "--stage", "sft", "--work", &work]).output().unwrap();
+        assert_eq!(code(&again).0, Some(0), "{}", stderr(&again));
     }
 }
 
 #[test]
 fn processes_under_mpi_end_together() {
-    let project = Project::new(&[("pipeline.yaml", PIPELINE)]);
+    let project = files();
     if !has_mpi(&project) {
         return;
     }
@@ -189,18 +254,16 @@ fn processes_under_mpi_end_together() {
     let args = ["pipeline.yaml", "--stage", "dpo", "--work", "stopped", "--json"];
     // A signal that mpirun hands on: rank 0 writes a checkpoint, and all leave with 75.
     assert_eq!(stopped_after_a_checkpoint(ranks(&project, 4, &args), "-USR1"), Some(75));
-    // A rank that is lost ends all within a minute, and the training goes on from there.
-    let mut child = ranks(&project, 2, &args).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("\"progressed\"")), "no step was made");
-    let began = Instant::now();
-    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-    let last = children.split_whitespace().last().expect("mpirun has children").to_owned();
-    assert!(Command::new("kill").args(["-KILL", &last]).status().unwrap().success());
-    lines.for_each(drop);
-    assert!(!child.wait().unwrap().success());
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-    for (stage, count) in [("dpo", 2), ("sft", 4), ("rpo", 1)] {
+    // A rank that is lost ends all, as mpirun sees it.
+    let (lost, text) = code(&one_gets(ranks(&project, 2, &args), 1, "-KILL"));
+    assert_eq!(lost, Some(137), "{text}");
+    // One that hangs does so, too; the others name it.
+    let impatient = [&args[..], &["--patience", "4"]].concat();
+    for (count, rank) in [(4, 2), (2, 0)] {
+        let (hung, text) = code(&one_gets(ranks(&project, count, &impatient), rank, "-STOP"));
+        assert!(hung == Some(75) && text.contains(&format!("for 4 s: rank {rank} on ")), "{hung:?}: {text}");
+    }
+    for (stage, count) in [("dpo", 2), ("sft", 4), ("rpo", 1), ("jpo", 2), ("lora", 1)] {
         let output =
             ranks(&project, count, &["pipeline.yaml", "--stage", stage, "--work", "stopped", "--quiet"]).output();
         let output = output.unwrap();
