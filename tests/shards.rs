@@ -107,6 +107,50 @@ fn a_signal_stops_a_worker_and_a_run_with_its_workers() {
     same_bytes(&project, "stopped");
 }
 
+/// Prompts that are more than one shard of a search.
+const NEAR: &str = "
+name: near
+seed: 5
+stages:
+  data: {kind: ingest, files: ./responses.jsonl, form: text, on_bad_row: fail}
+  places: {kind: ingest, files: ./places.jsonl, form: text, on_bad_row: fail}
+  met: {kind: compare, from: data.responses, embeddings: places.embeddings, joint: {nearest: 2},
+        neighbours: {ivf: {lists: 40, probes: 3}}}
+";
+
+#[test]
+fn nearest_prompts_searched_by_killed_processes_are_those_of_one() {
+    let (mut responses, mut places) = (String::new(), String::new());
+    for prompt in 0..20_000_u32 {
+        responses.push_str(&format!("{{\"prompt\": \"{prompt}\", \"response\": \"x\"}}\n"));
+        let place: Vec<f64> = (0..8).map(|at| f64::from(prompt * 8 + at).powi(2).sin()).collect();
+        places.push_str(&format!("{{\"prompt\": \"{prompt}\", \"embedding\": {place:?}}}\n"));
+    }
+    let files = [("pipeline.yaml", NEAR), ("responses.jsonl", &responses), ("places.jsonl", &places)];
+    let project = Project::new(&files);
+    project.done(&["run", "pipeline.yaml", "--quiet"]);
+    for stage in ["data", "places"] {
+        project.done(&["run", "pipeline.yaml", "--quiet", "--until", stage, "--work", "killed"]);
+    }
+    let mut killed = 0;
+    for round in 0..8 {
+        let mut children = ["0/2", "1/2"].map(|part| project.start(&shard("met", part, "killed")));
+        std::thread::sleep(Duration::from_millis(100 * round));
+        for child in &mut children {
+            killed += u32::from(child.try_wait().unwrap().is_none());
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+    assert!(killed >= 2, "{killed} of 16 were killed before they were done");
+    let there = project.done(&shard("met", "0-1", "killed"));
+    assert!(there.contains("2 of 3 shards are there"), "{there}");
+    same_bytes(&project, "killed");
+    // A pool leaves it to one process, which takes all threads.
+    project.done(&["run", "pipeline.yaml", "--quiet", "--work", "pool", "--jobs", "2"]);
+    same_bytes(&project, "pool");
+}
+
 #[test]
 fn what_cannot_be_computed_in_shards_is_refused() {
     let project = project();

@@ -24,7 +24,7 @@ use crate::streams::print;
 pub struct Shard {
     #[command(flatten)]
     pub file: PipelineFile,
-    /// A row-wise stage: judge, sample, embed, reference; its inputs have to exist
+    /// A row-wise stage: judge, sample, embed, reference, compare by embeddings; its inputs have to exist
     #[arg(long)]
     pub stage: String,
     /// Shards to compute, from 0: `3-7`, `0,3-7`, `2/16` (part 2 of 16 parts, from 0), or `all`

@@ -24,8 +24,8 @@ pub enum Cluster {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Slurm {
-    /// Tasks of a row-wise stage that computes here (`judge`, `sample`, `embed`, `reference`); each computes an equal
-    /// part of its shards. With 1 the stage is one job.
+    /// Tasks of a row-wise stage that computes here (`judge`, `sample`, `embed`, `reference`, `compare` by embeddings);
+    /// each computes an equal part of its shards. With 1 the stage is one job.
     pub tasks: NonZeroUsize,
     /// Tasks of a stage that run at once, at most; without it as many as the scheduler likes.
     #[serde(default)]

@@ -140,7 +140,8 @@ fn grown(
         _ => (None, Pace::Unknown),
     };
     let shard_rows = node.settings.get("shard_rows").and_then(serde_json::Value::as_u64).filter(|rows| *rows > 0);
-    let shards = shard_rows.filter(|_| node.stage.is_row_wise()).map_or(1, |each| rows.value.div_ceil(each).max(1));
+    let shards = forecast.and_then(|forecast| forecast.shards).or(shard_rows.map(|each| rows.value.div_ceil(each)));
+    let shards = shards.filter(|_| node.stage.is_row_wise()).unwrap_or(1).max(1);
     Some(Grown {
         rows,
         tokens: forecast.and_then(|forecast| forecast.tokens),

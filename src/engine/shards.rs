@@ -125,7 +125,7 @@ impl Work<'_> {
                     "works on whole tables and has no shards; `halftone run --only {name}` does its work"
                 )));
             };
-            if !self.node.stage.needs_device() {
+            if !self.node.stage.is_row_wise() {
                 return Err(kit::Error::Pipeline(format!(
                     "asks an endpoint, of whose answers one process keeps the journal; `halftone run --only {name}` asks \
                      side by side"

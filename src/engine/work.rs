@@ -221,8 +221,8 @@ impl<'a> Work<'a> {
             events: &events,
             interrupt: self.run.interrupt.clone(),
         };
-        // What needs no device is no work for other processes: the answers of an endpoint have one journal. Forced work
-        // has a folder of its own.
+        // What needs no device is no work for other processes of this machine: the answers of an endpoint have one
+        // journal, and arithmetic takes all threads already. Forced work has a folder of its own.
         let executor: &dyn Executor =
             if self.node.stage.needs_device() && !self.forced { self.run.executor } else { &Here };
         self.guarded(|| executor.execute(name, self.node.stage.job(&context)?, &context))

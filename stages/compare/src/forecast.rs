@@ -3,6 +3,7 @@
 use kit::{Amount, Expected, Forecast, ForecastInputs, Outlook, Table};
 
 use crate::config::{Against, Compare, Joint, Within};
+use crate::search::shards;
 
 /// Memory for what is held of a response, of a comparison, and of an embedding of 384 numbers, bytes (measured).
 const BYTES_PER_RESPONSE: u64 = 120;
@@ -50,6 +51,7 @@ pub(crate) fn estimate(stage: &Compare, ahead: &ForecastInputs<'_>) -> Outlook {
     if let Some(vectors) = ahead.rows("embeddings").filter(|_| stage.needs_embeddings()) {
         let searched = vectors.value.saturating_mul(BYTES_PER_VECTOR);
         held = held.saturating_add(searched);
+        forecast.shards = Some(shards(vectors.value, stage.lists(vectors.value).is_some()));
         forecast = forecast.note("memory: by embeddings of 384 numbers");
     }
     Outlook::of(forecast.holding(held)).port("comparisons", comparisons)

@@ -5,6 +5,7 @@
 //! k-means on a drawn sample. Every choice goes by a total order and every sum by row, so the result does not depend on
 //! the number of threads; with P = L it is that of [`crate::nearest`] to the last bit.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use kit::{Interrupt, Result, Seed};
@@ -28,59 +29,79 @@ pub(crate) struct Lists {
     pub probes: usize,
 }
 
-/// The neighbours, and how good they are.
+/// The part of the exact neighbours of some drawn rows that was found.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Found {
-    /// The most similar other rows of each row, as [`crate::nearest::nearest`] gives them.
-    pub neighbours: Vec<Vec<u32>>,
-    /// The part of the exact neighbours of some drawn rows that was found; none where there are no neighbours.
-    pub recall: Option<f64>,
-    /// Rows that were drawn for it.
+pub(crate) struct Recall {
+    /// From 0 to 1; none where there are no neighbours.
+    pub part: Option<f64>,
+    /// Rows that were drawn.
     pub asked: usize,
 }
 
-/// The `k` most similar other rows of each row among those of its lists. `matrix` is [N, D], rows of unit length.
-///
-/// # Errors
-/// When a signal asks to stop.
-pub(crate) fn nearest_in_lists(
-    matrix: &[f32],
-    width: usize,
-    k: usize,
-    Lists { lists, probes }: Lists,
-    seed: Seed,
-    interrupt: &Interrupt,
-) -> Result<Found> {
-    let rows = Rows { matrix, width: width.max(1), interrupt };
-    let centroids = rows.centroids(lists, seed)?;
-    let probed = rows.closest(&centroids, probes)?;
-    let homes: Vec<u32> = probed.iter().step_by(probes).copied().collect();
-    let members = parted(&homes, lists, 1);
-    let asking = parted(&probed, lists, probes);
-    drop((probed, homes));
-    let all: Vec<u32> = (0..rows.len() as u32).collect();
-    let neighbours = rows.search(k, &members, &all, |list| &asking[list])?;
-    let mut drawn = drawn(rows.len(), ASKED, seed, "compare/recall");
-    drawn.sort_unstable();
-    let everyone: Vec<u32> = (0..drawn.len() as u32).collect();
-    let exact = rows.search(k, &members, &drawn, |_| &everyone)?;
-    let wanted: usize = exact.iter().map(Vec::len).sum();
-    let found = drawn.iter().zip(&exact).map(|(&row, exact)| {
-        let found = &neighbours[row as usize];
-        exact.iter().filter(|other| found.contains(other)).count()
-    });
-    let recall = found.sum::<usize>() as f64 / wanted as f64;
-    Ok(Found { neighbours, recall: (wanted > 0).then_some(recall), asked: drawn.len() })
+/// Rows in lists.
+pub(crate) struct Parted {
+    /// The rows of each list, ascending.
+    members: Vec<Vec<u32>>,
+    /// The lists that are searched for each row, [N, P], the nearest first.
+    probed: Vec<u32>,
+    probes: usize,
 }
 
 /// The rows that are searched.
-struct Rows<'a> {
+pub(crate) struct Rows<'a> {
+    /// [N, D], rows of unit length.
     matrix: &'a [f32],
     width: usize,
     interrupt: &'a Interrupt,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    pub(crate) fn new(matrix: &'a [f32], width: usize, interrupt: &'a Interrupt) -> Rows<'a> {
+        Rows { matrix, width: width.max(1), interrupt }
+    }
+
+    /// Parts all rows into lists.
+    ///
+    /// # Errors
+    /// When a signal asks to stop.
+    pub(crate) fn part(&self, Lists { lists, probes }: Lists, seed: Seed) -> Result<Parted> {
+        let centroids = self.centroids(lists, seed)?;
+        let probed = self.closest(&centroids, probes)?;
+        let homes: Vec<u32> = probed.iter().step_by(probes).copied().collect();
+        Ok(Parted { members: parted(&homes, lists, 1), probed, probes })
+    }
+
+    /// The `k` most similar other rows of each of some rows among those of its lists, the most similar first, ties by
+    /// row number.
+    ///
+    /// # Errors
+    /// When a signal asks to stop.
+    pub(crate) fn nearest_in_lists(&self, k: usize, lists: &Parted, which: Range<usize>) -> Result<Vec<Vec<u32>>> {
+        let Parted { members, probed, probes } = lists;
+        let asking = parted(&probed[which.start * probes..which.end * probes], members.len(), *probes);
+        let queries: Vec<u32> = (which.start as u32..which.end as u32).collect();
+        self.search(k, members, &queries, |list| &asking[list])
+    }
+
+    /// How many of the exact neighbours are among `found`, the neighbours of all rows.
+    ///
+    /// # Errors
+    /// When a signal asks to stop.
+    pub(crate) fn recall(&self, k: usize, found: &[Vec<u32>], seed: Seed) -> Result<Recall> {
+        let mut drawn = drawn(self.len(), ASKED, seed, "compare/recall");
+        drawn.sort_unstable();
+        let places: Vec<u32> = (0..drawn.len() as u32).collect();
+        let all = [(0..self.len() as u32).collect()];
+        let exact = self.search(k, &all, &drawn, |_| &places)?;
+        let wanted: usize = exact.iter().map(Vec::len).sum();
+        let common = drawn.iter().zip(&exact).map(|(&row, exact)| {
+            let found = &found[row as usize];
+            exact.iter().filter(|other| found.contains(other)).count()
+        });
+        let part = common.sum::<usize>() as f64 / wanted as f64;
+        Ok(Recall { part: (wanted > 0).then_some(part), asked: drawn.len() })
+    }
+
     fn len(&self) -> usize {
         self.matrix.len() / self.width
     }
@@ -103,7 +124,7 @@ impl Rows<'_> {
         let (mut matrix, mut centroids) = (Vec::new(), Vec::new());
         self.gather(drawn.iter().copied(), &mut matrix);
         self.gather(drawn.iter().copied().take(lists), &mut centroids);
-        let sample = Rows { matrix: &matrix, width, interrupt: self.interrupt };
+        let sample = Rows::new(&matrix, width, self.interrupt);
         for _ in 0..ROUNDS {
             let members = parted(&sample.closest(&centroids, 1)?, lists, 1);
             centroids.par_chunks_mut(width).zip(members).for_each(|(centroid, members)| {
@@ -138,12 +159,12 @@ impl Rows<'_> {
 
     /// The `k` most similar other rows of some rows among those of the lists that each asks for: `asking` gives for a
     /// list the places in `queries` of those that do, in order.
-    fn search<'a>(
+    fn search<'b>(
         &self,
         k: usize,
         members: &[Vec<u32>],
         queries: &[u32],
-        asking: impl Fn(usize) -> &'a [u32] + Sync,
+        asking: impl Fn(usize) -> &'b [u32] + Sync,
     ) -> Result<Vec<Vec<u32>>> {
         let best: Vec<Mutex<Best>> = queries.chunks(BLOCK).map(|block| Mutex::new(Best::new(block.len(), k))).collect();
         let tasks: Vec<(usize, &[u32])> = members
@@ -197,8 +218,34 @@ mod tests {
     use crate::nearest::nearest;
     use crate::nearest::tests::matrix;
 
+    #[derive(Debug, PartialEq)]
+    struct Found {
+        neighbours: Vec<Vec<u32>>,
+        recall: Option<f64>,
+        asked: usize,
+    }
+
     fn found(matrix: &[f32], width: usize, k: usize, lists: usize, probes: usize) -> Found {
-        nearest_in_lists(matrix, width, k, Lists { lists, probes }, Seed(5), &Interrupt::default()).unwrap()
+        let interrupt = Interrupt::default();
+        let rows = Rows::new(matrix, width, &interrupt);
+        let parted = rows.part(Lists { lists, probes }, Seed(5)).unwrap();
+        let neighbours = rows.nearest_in_lists(k, &parted, 0..rows.len()).unwrap();
+        let Recall { part: recall, asked } = rows.recall(k, &neighbours, Seed(5)).unwrap();
+        Found { neighbours, recall, asked }
+    }
+
+    #[test]
+    fn rows_that_are_searched_apart_find_the_same() {
+        let matrix = matrix(1300, 12, 900);
+        let interrupt = Interrupt::default();
+        let rows = Rows::new(&matrix, 12, &interrupt);
+        let parted = rows.part(Lists { lists: 30, probes: 4 }, Seed(5)).unwrap();
+        let of = |which: Range<usize>| rows.nearest_in_lists(6, &parted, which).unwrap();
+        let whole = of(0..1300);
+        for cuts in [&[0, 1, 1300][..], &[0, 511, 512, 513, 1024, 1300], &[0, 700, 700, 1299, 1300]] {
+            let apart: Vec<_> = cuts.windows(2).flat_map(|cut| of(cut[0]..cut[1])).collect();
+            assert_eq!(apart, whole, "{cuts:?}");
+        }
     }
 
     #[test]
@@ -265,7 +312,9 @@ mod tests {
     fn a_signal_stops_it() {
         let interrupt = Interrupt::default();
         interrupt.raise();
-        let lists = Lists { lists: 2, probes: 1 };
-        assert!(nearest_in_lists(&matrix(10, 2, 10), 2, 1, lists, Seed(1), &interrupt).is_err());
+        let matrix = matrix(10, 2, 10);
+        let rows = Rows::new(&matrix, 2, &interrupt);
+        assert!(rows.part(Lists { lists: 2, probes: 1 }, Seed(1)).is_err());
+        assert!(rows.recall(1, &[], Seed(1)).is_err());
     }
 }

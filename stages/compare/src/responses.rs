@@ -150,62 +150,79 @@ impl Read {
     }
 }
 
-/// The embeddings of prompts.
+/// The prompts that are searched: those with embeddings. Their vectors are read when they are needed.
 #[derive(Debug, Default)]
-pub(crate) struct Embeddings {
-    /// The prompt of each row of the matrix, ascending.
+pub(crate) struct Embedded {
+    /// The prompts, ascending.
     pub prompts: Vec<u32>,
-    /// Row by row, each of unit length.
-    pub matrix: Vec<f32>,
-    /// Numbers in a row.
-    pub width: usize,
+    /// Row of the input -> place among the prompts, where it is the first row of one of them.
+    places: Vec<Option<u32>>,
 }
 
-impl Embeddings {
-    /// Reads the embeddings of some prompts; those of others are passed over.
+impl Embedded {
+    /// Finds those of the wanted prompts; others are passed over.
     ///
     /// # Errors
-    /// When the input cannot be read, or its vectors differ in length, are not finite or are zero.
-    pub(crate) fn read(context: &Context<'_>, prompts: &Texts, wanted: &[bool]) -> Result<Embeddings> {
+    /// When the input cannot be read.
+    pub(crate) fn read(context: &Context<'_>, prompts: &Texts, wanted: &[bool]) -> Result<Embedded> {
         let rows = context.count_rows_of(&["embeddings"])? as usize;
         let mut ids = StringChunkedBuilder::new("prompt_id".into(), rows);
         for batch in context.batches::<Embedding>(&["embeddings"])?.only(&["prompt_id"]) {
             batch?.column("prompt_id").as_string::<i32>().iter().for_each(|id| ids.append_option(id));
         }
         let ids = ids.finish();
-        // Row of the input -> prompt, where the row is the first of a prompt that is wanted.
-        let mut prompt_of = vec![None; ids.len()];
+        let mut places = vec![None; ids.len()];
         for row in ids.arg_unique().map_err(|error| Error::internal(error.to_string()))?.into_no_null_iter() {
             let prompt = ids.get(row as usize).and_then(|id| prompts.find(id));
-            prompt_of[row as usize] = prompt.filter(|prompt| wanted[*prompt as usize]);
+            places[row as usize] = prompt.filter(|prompt| wanted[*prompt as usize]);
         }
-        let mut order: Vec<u32> = prompt_of.iter().flatten().copied().collect();
+        let mut order: Vec<u32> = places.iter().flatten().copied().collect();
         order.sort_unstable();
         let mut place = vec![0; prompts.len()];
-        order.iter().enumerate().for_each(|(at, &prompt)| place[prompt as usize] = at);
-        let mut embeddings = Embeddings { prompts: order, matrix: Vec::new(), width: 0 };
+        order.iter().enumerate().for_each(|(at, &prompt)| place[prompt as usize] = at as u32);
+        places.iter_mut().flatten().for_each(|prompt| *prompt = place[*prompt as usize]);
+        Ok(Embedded { prompts: order, places })
+    }
+
+    /// Their vectors.
+    ///
+    /// # Errors
+    /// When the input cannot be read, or its vectors differ in length, are not finite or are zero.
+    pub(crate) fn vectors(&self, context: &Context<'_>) -> Result<Vectors> {
+        let mut vectors = Vectors::default();
         let mut row = 0;
         for batch in context.batches::<Embedding>(&["embeddings"])?.only(&["embedding"]) {
             let batch = batch?;
             let lists = batch.column("embedding").as_list::<i32>();
             for at in 0..batch.batch.num_rows() {
-                if let Some(prompt) = prompt_of.get(row).copied().flatten() {
+                if let Some(place) = self.places.get(row).copied().flatten() {
                     let values = lists.value(at);
-                    let place = place[prompt as usize];
-                    embeddings
-                        .put(place, values.as_primitive::<Float32Type>().values())
+                    let values = values.as_primitive::<Float32Type>().values();
+                    vectors
+                        .put(place as usize, values, self.prompts.len())
                         .map_err(|what| Error::data(format!("{}, column `embedding`: {what}", batch.place(at))))?;
                 }
                 row += 1;
             }
         }
-        Ok(embeddings)
+        Ok(vectors)
     }
+}
 
-    fn put(&mut self, place: usize, values: &[f32]) -> Result<(), String> {
+/// Vectors of unit length.
+#[derive(Debug, Default)]
+pub(crate) struct Vectors {
+    /// Row by row.
+    pub matrix: Vec<f32>,
+    /// Numbers in a row.
+    pub width: usize,
+}
+
+impl Vectors {
+    fn put(&mut self, place: usize, values: &[f32], rows: usize) -> Result<(), String> {
         if self.width == 0 {
             self.width = values.len();
-            self.matrix = vec![0.0; self.width * self.prompts.len()];
+            self.matrix = vec![0.0; self.width * rows];
         }
         let norm = values.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt();
         if values.len() != self.width {

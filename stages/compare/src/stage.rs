@@ -13,21 +13,18 @@ use rayon::prelude::*;
 
 use crate::config::{Against, Compare, Joint, Within};
 use crate::forecast;
-use crate::ivf::{Found, Lists, nearest_in_lists};
-use crate::nearest::nearest;
-use crate::responses::{Embeddings, Responses};
-use crate::selection::{Neighbours, Reason, select};
+use crate::responses::Responses;
+use crate::search::{Nearest, Search, searched};
+use crate::selection::{Reason, select};
 
 /// The inputs whose rows may meet, in order.
 const INPUTS: [&str; 2] = ["from", "baseline"];
-/// The part of the exact neighbours below which a search is warned of.
-const LOW_RECALL: f64 = 0.9;
 
 impl Compare {
-    fn compute(&self, context: &Context<'_>) -> Result<Outcome> {
-        let responses = Responses::read(self, context)?;
-        let (neighbours, recall) = neighbours(self, context, &responses)?;
-        let selection = select(self, context.seed, &responses, &neighbours);
+    /// Makes the comparisons.
+    pub(crate) fn meet(&self, context: &Context<'_>, responses: Responses, nearest: &Nearest) -> Result<Outcome> {
+        let Nearest { neighbours, recall } = nearest;
+        let selection = select(self, context.seed, &responses, neighbours);
         if selection.meetings.is_empty() {
             context.note("no two responses meet, so the table of comparisons is empty");
         }
@@ -156,8 +153,15 @@ impl Stage for Compare {
         ahead.counted(Ok(forecast::estimate(self, ahead)), |context| self.count(context))
     }
 
+    fn is_row_wise(&self) -> bool {
+        self.needs_embeddings()
+    }
+
     fn job<'a>(&'a self, context: &'a Context<'a>) -> Result<Job<'a>> {
-        Ok(Job::whole(move || self.compute(context)))
+        Ok(match self.joint {
+            Some(Joint::Nearest(count)) => Job::sharded(Search::new(self, context, count)?),
+            _ => Job::whole(move || self.meet(context, Responses::read(self, context)?, &Nearest::default())),
+        })
     }
 }
 
@@ -167,51 +171,6 @@ struct Chosen {
     a: u32,
     b: u32,
     joint: bool,
-}
-
-/// The nearest prompts, where the settings want them, and the part of the exact ones that was found where not all were
-/// compared.
-fn neighbours(settings: &Compare, context: &Context<'_>, responses: &Responses) -> Result<(Neighbours, Option<f64>)> {
-    let Some(Joint::Nearest(count)) = settings.joint else { return Ok((Vec::new(), None)) };
-    let inside =
-        |range: &std::ops::Range<usize>| responses.list[range.clone()].iter().any(|response| !response.outside);
-    let wanted: Vec<bool> = responses.ranges.iter().map(inside).collect();
-    let Embeddings { prompts, matrix, width } = Embeddings::read(context, &responses.prompts, &wanted)?;
-    let mut neighbours = vec![None; wanted.len()];
-    let (found, recall) = match settings.lists(prompts.len() as u64) {
-        None => (nearest(&matrix, width, count as usize, &context.interrupt)?, None),
-        Some(lists) => {
-            let found = nearest_in_lists(&matrix, width, count as usize, lists, context.seed, &context.interrupt)?;
-            tell(context, lists, &found);
-            (found.neighbours, found.recall)
-        }
-    };
-    drop(matrix);
-    for (place, others) in found.into_iter().enumerate() {
-        let others = others.into_iter().map(|other| prompts[other as usize]).collect();
-        neighbours[prompts[place] as usize] = Some(others);
-    }
-    let missing = (0..wanted.len()).filter(|&prompt| wanted[prompt] && neighbours[prompt].is_none()).count();
-    if missing > 0 {
-        context.warn(format!("{missing} prompts have no embedding and are left out of joint comparisons"));
-    }
-    Ok((neighbours, recall))
-}
-
-/// Says how the neighbours were looked for, and how many of the exact ones that found.
-fn tell(context: &Context<'_>, lists: Lists, found: &Found) {
-    context.note(searched(lists));
-    let Some(recall) = found.recall else { return };
-    let (percent, asked) = (100.0 * recall, found.asked);
-    context
-        .note(format!("{percent:.1} % of the nearest prompts were found, by the exact ones of {asked} prompts drawn"));
-    if recall < LOW_RECALL {
-        context.warn("many of the nearest prompts were not found: raise `probes` of `neighbours: {ivf: ...}`");
-    }
-}
-
-fn searched(Lists { lists, probes }: Lists) -> String {
-    format!("nearest prompts: those of {probes} of {lists} lists for each prompt; `neighbours: exact` compares all")
 }
 
 fn write(context: &Context<'_>, comparisons: &[Chosen]) -> Result<()> {
@@ -243,6 +202,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::ivf::Lists;
 
     fn response(prompt: &str, id: &str, text: &str) -> Response {
         Response {

@@ -18,7 +18,7 @@ mod table;
 
 pub use commit::batches::Batches;
 pub use commit::shard::{
-    Job, ShardOutput, Sharded, committed_shards, complete_port, compute_shards, finish_shards, shard_ranges,
+    Job, ShardOutput, Sharded, committed_shards, complete_port, compute_shards, finish_shards, kept, shard_ranges,
 };
 pub use contract::context::{Context, Interrupt, Source};
 pub use contract::ending::{end_mean, is_mean_at_end, last_steps};

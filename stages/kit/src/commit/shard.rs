@@ -5,14 +5,15 @@
 //! taken up is compared with what was written; a shard that is damaged is set aside and computed again.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::batches::Batches;
-use crate::commit::{Sealed, commit_sealed, read_sealed};
+use crate::commit::{Sealed, commit_file, commit_sealed, read_json, read_sealed};
 use crate::contract::context::{Context, SCRATCH};
 use crate::contract::event::Event;
 use crate::contract::outcome::Outcome;
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::ranks::{Alone, Ranked};
 use crate::table::row::Row;
 use crate::table::rows::Reject;
-use crate::table::write::{Part, part_name, write_part};
+use crate::table::write::{Part, part_name, part_record, write_part};
 
 /// The record of a committed shard.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,10 +76,42 @@ impl ShardOutput<'_> {
         Ok(())
     }
 
+    /// Keeps a value for [`Sharded::finish`], which takes it from [`kept`]; called once. It is no output, is committed
+    /// and checked as the shard's files are, and comes back from its JSON as it was.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn keep(&mut self, value: &impl Serialize) -> Result<()> {
+        let path = kept_path(self.context, self.shard);
+        let json = serde_json::to_vec(value).map_err(|error| Error::internal(error.to_string()))?;
+        commit_file(&path, |file| file.write_all(&json).map_err(Error::io(&path)))?;
+        let before = self.ports.insert(kept_port(), part_record(&path, 0)?);
+        assert!(before.is_none(), "a shard keeps one value");
+        Ok(())
+    }
+
     /// Rejects a row.
     pub fn reject(&mut self, reject: Reject) {
         self.rejects.push(reject);
     }
+}
+
+/// The value that a committed shard kept.
+///
+/// # Errors
+/// When its file cannot be read.
+pub fn kept<T: DeserializeOwned>(context: &Context<'_>, shard: usize) -> Result<T> {
+    let path = kept_path(context, shard);
+    read_json(&path)?.ok_or_else(|| Error::data(format!("{}: is missing; run the same command again", path.display())))
+}
+
+/// The folder of what shards keep, within the stage's folder.
+fn kept_port() -> String {
+    format!("{SCRATCH}/kept")
+}
+
+fn kept_path(context: &Context<'_>, shard: usize) -> PathBuf {
+    context.port(&kept_port()).join(format!("{shard:05}.json"))
 }
 
 /// Cuts units into shards of at least `size` units without cutting a group; `groups` are the lengths of consecutive
@@ -115,7 +148,7 @@ pub trait Sharded {
     fn compute(&mut self, shard: Range<usize>, output: &mut ShardOutput<'_>) -> Result<()>;
 
     /// The stage's outcome, once every shard is there; `rejected` counts the rejected rows of all. Ports that no shard
-    /// wrote are completed here.
+    /// wrote are completed here, and work on whole tables is done with what the shards [kept](ShardOutput::keep).
     ///
     /// # Errors
     /// When the ports cannot be read or written.
@@ -314,7 +347,7 @@ mod tests {
             events: &told,
             interrupt: Interrupt::default(),
         };
-        let mut work = Rows::default();
+        let mut work = Rows { computed: Vec::new(), context: &context };
         let rejected = compute_shards(&context, &mut work, 0..3).unwrap();
         let outcome = finish_shards(&context, &mut work, rejected).unwrap();
         assert_eq!(outcome.figures["rejected"], 3);
@@ -322,12 +355,12 @@ mod tests {
     }
 
     /// Rows in shards of two, of which the first is rejected; and the shards that were computed.
-    #[derive(Default)]
-    struct Rows {
+    struct Rows<'a> {
         computed: Vec<usize>,
+        context: &'a Context<'a>,
     }
 
-    impl Sharded for Rows {
+    impl Sharded for Rows<'_> {
         fn unit(&self) -> &'static str {
             "rows"
         }
@@ -352,10 +385,13 @@ mod tests {
                 source_file: None,
                 source_line: None,
             });
+            output.keep(&(range.start, -1.0 / 3.0))?;
             output.write("prompts", &range.map(prompt).collect::<Vec<_>>())
         }
 
         fn finish(&mut self, rejected: u64) -> Result<Outcome> {
+            let kept = (0..3).map(|shard| kept::<(usize, f64)>(self.context, shard));
+            assert_eq!(kept.collect::<Result<Vec<_>>>()?, [0, 2, 4].map(|start| (start, -1.0 / 3.0)));
             Ok(Outcome::default().figure("rejected", rejected))
         }
     }
@@ -376,7 +412,7 @@ mod tests {
         };
         assert_eq!(committed_shards(&folder).unwrap(), None);
         for (which, there) in [(2..3, [false, false, true]), (0..2, [true; 3])] {
-            compute_shards(&context, &mut Rows::default(), which).unwrap();
+            compute_shards(&context, &mut Rows { computed: Vec::new(), context: &context }, which).unwrap();
             assert_eq!(committed_shards(&folder).unwrap(), Some(there.to_vec()));
         }
         assert_eq!(three_shards(&folder).0, Vec::<usize>::new());
@@ -389,7 +425,8 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         assert_eq!(three_shards(&folder).0, [0, 1, 2]);
         assert_eq!(three_shards(&folder).0, Vec::<usize>::new());
-        let files = ["prompts/part-00001.parquet", "rejects/part-00001.parquet", ".work/shards/00001.json"];
+        let tables = ["prompts/part-00001.parquet", "rejects/part-00001.parquet"];
+        let files = [tables[0], tables[1], ".work/kept/00001.json", ".work/shards/00001.json"];
         let good = files.map(|file| std::fs::read(folder.join(file)).unwrap());
         for (number, (file, whole)) in files.iter().zip(&good).enumerate() {
             let mut bytes = whole.clone();

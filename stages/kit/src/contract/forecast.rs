@@ -112,6 +112,9 @@ pub struct Forecast {
     pub requests: Option<Amount>,
     /// Peak memory, bytes.
     pub memory: Option<u64>,
+    /// Shards, where `shard_rows` does not say their size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u64>,
     /// The work that takes the time.
     pub work: Option<Work>,
     /// Assumptions and remarks.
