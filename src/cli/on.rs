@@ -161,7 +161,7 @@ impl<'a> OnCluster<'a> {
         let mut rows = vec![["tasks", "of", "after", "asks for", "each takes"].map(str::to_owned).to_vec()];
         let mut lines: Vec<(String, usize, Vec<String>)> = Vec::new();
         for (task, cost) in self.tasks.iter().zip(&costs) {
-            let title = title(self.graph, task);
+            let title = title(self.graph, task) + if cost.ranks > 1 { ", ranks" } else { "" };
             let after: Vec<String> = task.after.iter().map(|other| label(self.graph, &self.tasks[*other])).collect();
             let options = self.resources(task).map(|resources| resources.options.join(" ")).unwrap_or_default();
             let takes = cost
@@ -171,14 +171,15 @@ impl<'a> OnCluster<'a> {
                 .unwrap_or_default();
             let cells = vec![title.clone(), shortened(after), options, takes];
             // Stages of a matrix are one line, as long as they are alike.
+            let count = task.parts * cost.ranks;
             match lines.iter_mut().find(|(other, _, cells_of)| *other == title && cells_of[2] == cells[2]) {
-                Some((_, tasks, _)) => *tasks += task.parts,
-                None => lines.push((title, task.parts, cells)),
+                Some((_, tasks, _)) => *tasks += count,
+                None => lines.push((title, count, cells)),
             }
         }
         rows.extend(lines.into_iter().map(|(_, tasks, cells)| [vec![tasks.to_string()], cells].concat()));
         let sum = Cost::sum(&costs);
-        let count: usize = self.tasks.iter().map(|task| task.parts).sum();
+        let count: usize = costs.iter().map(|cost| cost.parts * cost.ranks).sum();
         let mut total = vec![format!("{} jobs, {count} tasks", self.tasks.len())];
         total.extend(sum.time.map(|time| format!("about {} of computing", spoken(time))));
         total.extend(sum.gpu_hours.map(|hours| format!("about {hours:.1} GPU-hours")));
@@ -197,7 +198,8 @@ impl<'a> OnCluster<'a> {
         let costs: Vec<Cost> = self.tasks.iter().map(|task| self.cost(task, forecasts)).collect();
         let tasks = self.tasks.iter().zip(&costs).map(|(task, cost)| {
             json!({
-                "stage": task.stage.map(|_| &task.name), "role": task.role, "tasks": task.parts, "after": task.after,
+                "stage": task.stage.map(|_| &task.name), "role": task.role, "tasks": task.parts, "ranks": cost.ranks,
+                "after": task.after,
                 "options": self.resources(task).map(|resources| resources.options),
                 "seconds_each": cost.each.map(|time| time.as_secs_f64()), "gpus_each": cost.gpus, "bytes": cost.bytes,
             })
@@ -212,6 +214,7 @@ impl<'a> OnCluster<'a> {
     fn cost(&self, task: &Task, forecasts: &[Option<kit::Result<StageForecast>>]) -> Cost {
         let resources = self.resources(task);
         let gpus = resources.as_ref().map_or(0, |resources| resources.gpus);
+        let ranks = resources.as_ref().map_or(1, |resources| resources.ranks);
         let limit = resources.as_ref().and_then(|resources| seconds_of(resources.time.as_deref()?));
         let limit = limit.map(Duration::from_secs);
         let forecast = task.stage.and_then(|stage| forecasts[stage].as_ref()?.as_ref().ok());
@@ -222,16 +225,18 @@ impl<'a> OnCluster<'a> {
         let own = || forecast.filter(|_| gpus == 0).and_then(|forecast| forecast.time);
         let all = measured.map_or_else(own, |seconds| Duration::try_from_secs_f64(seconds).ok());
         let each = match task.role {
-            Role::Whole | Role::Parts => all.map(|all| all.div_f64(task.parts as f64)),
+            Role::Whole | Role::Parts => all.map(|all| all.div_f64((task.parts * ranks) as f64)),
             Role::Seal | Role::Report => Some(Duration::ZERO),
         };
-        Cost { parts: task.parts, gpus, each, limit, bytes: forecast.and_then(|forecast| forecast.bytes) }
+        Cost { parts: task.parts, ranks, gpus, each, limit, bytes: forecast.and_then(|forecast| forecast.bytes) }
     }
 }
 
 /// What the tasks of one job take.
 struct Cost {
     parts: usize,
+    /// Ranks of a training, which share its GPUs and its work.
+    ranks: usize,
     gpus: u64,
     each: Option<Duration>,
     limit: Option<Duration>,
@@ -253,7 +258,7 @@ impl Cost {
             let each = gpus.map(|cost| Some(of(cost)?.as_secs_f64() / 3600.0 * (cost.parts as u64 * cost.gpus) as f64));
             each.collect::<Option<Vec<f64>>>().filter(|all| !all.is_empty()).map(|all| all.iter().sum())
         };
-        let known = costs.iter().filter_map(|cost| Some(cost.each?.mul_f64(cost.parts as f64)));
+        let known = costs.iter().filter_map(|cost| Some(cost.each?.mul_f64((cost.parts * cost.ranks) as f64)));
         let time = known.filter(|time| !time.is_zero());
         Sum {
             time: time.reduce(Duration::saturating_add),

@@ -18,6 +18,9 @@ pub struct Rank {
     /// Device that models compute on: auto, cpu, cuda:N, or one for each process of a machine such as cuda:0,cuda:1
     #[arg(long, default_value = "auto", env = "HALFTONE_DEVICE", hide_env_values = true)]
     pub device: String,
+    /// Ranks that were started; where MPI knows of others it is an error
+    #[arg(long, value_name = "N")]
+    pub ranks: Option<usize>,
     /// Seconds that ranks wait for one that computes, at most; one that is gone or stopped is found after 30
     #[arg(long, default_value_t = NonZeroU32::new(1800).expect("above 0"), value_name = "SECONDS", env = "HALFTONE_PATIENCE", hide_env_values = true)]
     pub patience: NonZeroU32,
@@ -67,7 +70,12 @@ mod with_mpi {
     pub fn rank(work: &Path, args: Rank) -> Result<()> {
         let world = World::join(Duration::from_secs(args.patience.get().into()))?;
         let size = world.size();
-        let result = if size.is_power_of_two() {
+        let result = if let Some(started) = args.ranks.filter(|started| *started != size) {
+            let text = format!(
+                "{started} ranks were started, and this one sees {size}: what starts them has to fit the MPI of this build"
+            );
+            Err(Error::Usage(text))
+        } else if size.is_power_of_two() {
             let meeting = Meeting::of(&world);
             let device = of_machine(&args.device);
             meeting.end(match world.rank() {

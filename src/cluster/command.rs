@@ -52,6 +52,29 @@ impl Program<'_> {
             Role::Report => vec![run(self.selection)],
         }
     }
+
+    /// The command that starts the ranks of a training, of which those of one node share its GPUs in turn.
+    pub fn ranks(&self, task: &Task, ranks: usize, launcher: &[String], gpus_of_node: u64) -> Vec<String> {
+        let all = || (0..gpus_of_node).map(|gpu| format!("cuda:{gpu}")).collect::<Vec<_>>().join(",");
+        let device = if self.device == "auto" && gpus_of_node > 1 { all() } else { self.device.to_owned() };
+        let (count, work) = (ranks.to_string(), self.work.display().to_string());
+        let file = self.file.display().to_string();
+        let own = [
+            &*self.program,
+            "--work",
+            &work,
+            "rank",
+            &file,
+            "--stage",
+            &task.name,
+            "--ranks",
+            &count,
+            "--device",
+            &device,
+        ];
+        let words = launcher.iter().cloned().chain(["-n".to_owned(), count.clone()]);
+        words.chain(self.container.iter().cloned()).chain(own.map(str::to_owned)).collect()
+    }
 }
 
 /// A word as bash reads it.

@@ -20,7 +20,7 @@ pub enum Cluster {
     Ray(Ray),
 }
 
-/// Tasks as Slurm jobs: an array for each row-wise stage, one job for any other.
+/// Tasks as Slurm jobs: an array for each row-wise stage, one job for any other; a training may have several ranks.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Slurm {
@@ -70,9 +70,13 @@ pub struct Slurm {
     /// Words before the program, such as `[apptainer, exec, --nv, halftone.sif]`.
     #[serde(default)]
     pub container: Vec<String>,
-    /// The program; without it the path of the one that submits.
+    /// The program; without it the path of the one that submits. Stages with `ranks` need one with the feature `mpi`.
     #[serde(default)]
     pub program: Option<String>,
+    /// Words before `-n RANKS` that start the ranks of a training, such as `[srun, --mpi=pmix]`. `mpirun` is that of the
+    /// MPI that the program was built with.
+    #[serde(default = "launcher")]
+    pub launcher: Vec<String>,
     /// Names of further environment variables that tasks get, in a file that only you can read. Those that the pipeline
     /// file names, and those of the hub, are among them without being named here.
     #[serde(default)]
@@ -96,6 +100,13 @@ pub struct SlurmStage {
     /// Those of them that run at once, at most.
     #[serde(default)]
     pub at_once: Option<NonZeroUsize>,
+    /// Ranks that do a training together, as tasks of one job: a power of two, at most its `batch.ranks`. Each has `cpus`
+    /// of its own; `memory` and `gres` are for all of them on a node. The bytes are those of one process.
+    #[serde(default)]
+    pub ranks: Option<NonZeroUsize>,
+    /// Nodes that the ranks are spread over, as many on each; 1 without it.
+    #[serde(default)]
+    pub nodes: Option<NonZeroUsize>,
     /// How often a task is put back into the queue.
     #[serde(default)]
     pub requeues: Option<u32>,
@@ -211,16 +222,25 @@ fn program() -> String {
     "halftone".to_owned()
 }
 
+/// Each of two ranks would be bound to one core, and have several threads.
+fn launcher() -> Vec<String> {
+    ["mpirun", "--bind-to", "none"].map(str::to_owned).to_vec()
+}
+
 /// What the tasks of one stage ask of Slurm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resources {
     pub at_once: Option<NonZeroUsize>,
+    /// Ranks of a training; 1 where one process does it.
+    pub ranks: usize,
     pub requeues: u32,
     /// Options of `sbatch`.
     pub options: Vec<String>,
     /// `--time`, for forecasts.
     pub time: Option<String>,
-    /// GPUs that `--gres` names.
+    /// GPUs that `--gres` names, of one node.
+    pub gpus_of_node: u64,
+    /// GPUs of a task, or of all ranks.
     pub gpus: u64,
     pub operations_per_second: Option<f64>,
 }
@@ -234,12 +254,18 @@ impl Slurm {
         let gres = own.gres.or(for_all).filter(|gres| gres != "none");
         let time = own.time.or_else(|| self.time.clone());
         let cpus = own.cpus.or(self.cpus).map(|cpus| cpus.to_string());
+        let (ranks, nodes) = (own.ranks.map_or(1, NonZeroUsize::get), own.nodes.map_or(1, NonZeroUsize::get));
+        let of_ranks = |count: usize| (ranks > 1).then(|| count.to_string());
+        let gpus_of_node = gres.as_deref().map_or(0, gpus_of);
         let given = [
+            ("ntasks", of_ranks(ranks)),
+            ("nodes", of_ranks(nodes)),
+            ("ntasks-per-node", of_ranks(ranks / nodes)),
             ("account", own.account.or_else(|| self.account.clone())),
             ("partition", own.partition.or_else(|| self.partition.clone())),
             ("qos", own.qos.or_else(|| self.qos.clone())),
             ("constraint", own.constraint.or_else(|| self.constraint.clone())),
-            ("gres", gres.clone()),
+            ("gres", gres),
             ("time", time.clone()),
             ("mem", own.memory.or_else(|| self.memory.clone())),
             ("cpus-per-task", cpus),
@@ -247,10 +273,12 @@ impl Slurm {
         let given = given.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?)));
         Resources {
             at_once: own.at_once.or(self.at_once),
+            ranks,
             requeues: own.requeues.unwrap_or(self.requeues),
             options: given.chain(self.options.iter().cloned()).chain(own.options).collect(),
             time,
-            gpus: gres.as_deref().map_or(0, gpus_of),
+            gpus_of_node,
+            gpus: gpus_of_node * nodes as u64,
             operations_per_second: own.operations_per_second.or(self.operations_per_second),
         }
     }
@@ -323,7 +351,8 @@ mod tests {
     fn a_stage_takes_its_own_and_else_what_is_for_all() {
         let slurm: Cluster = serde_json::from_value(serde_json::json!({
             "kind": "slurm", "tasks": 4, "partition": "gpu", "gres": "gpu:1", "time": "1:00:00", "options": ["--x"],
-            "stages": {"verdicts": {"tasks": 9, "gres": "gpu:2", "options": ["--y"]}, "pairs": {"partition": "cpu"}},
+            "stages": {"verdicts": {"tasks": 9, "gres": "gpu:2", "options": ["--y"]}, "pairs": {"partition": "cpu"},
+                       "policy": {"ranks": 8, "nodes": 2, "gres": "gpu:4"}},
         }))
         .unwrap();
         assert_eq!((slurm.tasks(&["verdicts"]), slurm.tasks(&["policy@1", "policy"])), (9, 4));
@@ -332,5 +361,9 @@ mod tests {
         assert_eq!(options("verdicts", true), "--partition=gpu --gres=gpu:2 --time=1:00:00 --x --y");
         assert_eq!(options("pairs", false), "--partition=cpu --time=1:00:00 --x");
         assert_eq!(slurm.resources(&["samples"], true).gpus, 1);
+        let policy = slurm.resources(&["policy@1", "policy"], true);
+        let options = "--ntasks=8 --nodes=2 --ntasks-per-node=4 --partition=gpu --gres=gpu:4 --time=1:00:00 --x";
+        assert_eq!(policy.options.join(" "), options);
+        assert_eq!((policy.ranks, policy.gpus_of_node, policy.gpus), (8, 4, 8));
     }
 }

@@ -27,7 +27,7 @@ pub fn files(rendered: &Rendered<'_>, kubernetes: &Kubernetes) -> Vec<File> {
     ));
     for (index, task) in rendered.tasks.iter().enumerate() {
         let name = job_name(&rendered.graph.name, index, task);
-        let mut text = String::from("# written by halftone; untested on a cluster\n");
+        let mut text = String::from("# written by halftone; untested on a cluster\n") + &rendered.about_ranks(task);
         let manifest = manifest(rendered, kubernetes, task, &name);
         manifest.as_object().into_iter().flatten().for_each(|(key, value)| write::entry(&mut text, 0, key, value));
         let file = format!("{index:03}-{}.{}.yaml", task.name, task.role.word());

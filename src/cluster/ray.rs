@@ -37,10 +37,11 @@ pub fn files(rendered: &Rendered<'_>, ray: &Ray) -> Result<Vec<File>> {
             })
         })
         .collect();
+    let about: String = rendered.tasks.iter().map(|task| rendered.about_ranks(task)).collect();
     // Values of JSON that are texts, numbers, lists and mappings are the same in Python.
     let text = format!(
         "# The tasks of `{}` on Ray: `python driver.py` on a node of the cluster; written by halftone {}.\n\
-         import subprocess\n\nimport ray\n\nWORKING = {}\nREQUEUES = {}\nFINAL = {:?}\nPART = {}\nTASKS = {}\n{DRIVER}",
+         {about}import subprocess\n\nimport ray\n\nWORKING = {}\nREQUEUES = {}\nFINAL = {:?}\nPART = {}\nTASKS = {}\n{DRIVER}",
         rendered.graph.name,
         env!("CARGO_PKG_VERSION"),
         json!(rendered.working),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::cluster::config::{Cluster, Slurm, seconds_of};
+use crate::cluster::config::{Cluster, Slurm, SlurmStage, seconds_of};
 use crate::error::{Error, Result};
 use crate::pipeline::graph::{Graph, Node};
 use crate::pipeline::problem::{Problem, did_you_mean, once};
@@ -59,6 +59,8 @@ fn findings(settings: &Settings<Cluster>, graph: &Graph) -> Vec<Problem> {
             for (name, stage) in &slurm.stages {
                 let keys = [("tasks", stage.tasks), ("at_once", stage.at_once)];
                 stage_findings(graph, name, &keys, &mut find);
+                let has_mpi = cfg!(feature = "mpi") || slurm.program.is_some();
+                rank_findings(graph, name, stage, has_mpi, &mut find);
             }
         }
         Cluster::Kubernetes(kubernetes) => {
@@ -94,6 +96,25 @@ fn stage_findings(
     }
 }
 
+/// Findings about the ranks of one stage.
+fn rank_findings(graph: &Graph, name: &str, of: &SlurmStage, has_mpi: bool, find: &mut impl FnMut(&[&str], String)) {
+    let most = graph.find_all(name).into_iter().map(|stage| graph.nodes[stage].stage.most_ranks()).min();
+    let Some(most) = most else { return };
+    let (ranks, nodes) = (of.ranks.map_or(1, usize::from), of.nodes.map_or(1, usize::from));
+    let mut at = |key: &str, text: String| find(&["stages", name, key], text);
+    if of.ranks.is_some() && most == 1 {
+        at("ranks", format!("without effect: `{name}` is done by one process; trainings have ranks by `batch.ranks`"));
+    } else if !ranks.is_power_of_two() || ranks > most {
+        at("ranks", format!("{ranks} ranks; wanted a power of two, at most `batch.ranks` of `{name}` ({most})"));
+    } else if ranks > 1 && !has_mpi {
+        let text = "this build has no MPI, which ranks need: build with `--features mpi`, or name such a `program`";
+        at("ranks", text.to_owned());
+    }
+    if !ranks.is_multiple_of(nodes) {
+        at("nodes", format!("of {ranks} ranks there cannot be as many on each of {nodes} nodes"));
+    }
+}
+
 fn slurm_findings(slurm: &Slurm, find: &mut impl FnMut(&[&str], String)) {
     texts(&[], &own_texts(slurm), &slurm.options, find);
     speed(&[], slurm.operations_per_second, find);
@@ -118,10 +139,13 @@ fn slurm_findings(slurm: &Slurm, find: &mut impl FnMut(&[&str], String)) {
             find(&["environment", &index.to_string()], text);
         }
     }
-    for (key, words) in [("modules", &slurm.modules), ("container", &slurm.container)] {
+    for (key, words) in [("modules", &slurm.modules), ("container", &slurm.container), ("launcher", &slurm.launcher)] {
         for (index, word) in words.iter().enumerate().filter(|(_, word)| word.is_empty() || has_control(word)) {
             find(&[key, &index.to_string()], format!("`{word}` is no word in one line"));
         }
+    }
+    if slurm.launcher.is_empty() {
+        find(&["launcher"], "wanted the words that start ranks, such as `[mpirun]`".to_owned());
     }
 }
 

@@ -54,6 +54,17 @@ impl Rendered<'_> {
         task.stage.is_some_and(|stage| self.graph.nodes[stage].stage.needs_device())
     }
 
+    /// A line about a training whose ranks are for Slurm alone; empty for other tasks.
+    pub fn about_ranks(&self, task: &Task) -> String {
+        let most = task.stage.map_or(1, |stage| self.graph.nodes[stage].stage.most_ranks());
+        let name = &task.name;
+        if most > 1 {
+            format!("# `{name}` is done by one process here: its ranks are for Slurm\n")
+        } else {
+            String::new()
+        }
+    }
+
     /// The parts that all commands share.
     pub fn program<'p>(&'p self, container: &'p [String], program: String, file: &'p Path) -> Program<'p> {
         let Rendered { work, device, selection, .. } = self;

@@ -72,9 +72,17 @@ pub fn script(
         role => quoted(&format!("{} {}", task.name, role.word())),
     };
     text.push_str(&format!("what={what}\nrequeues={}\n", resources.requeues));
+    if resources.ranks > 1 {
+        // A launcher hands this signal on; TERM is its own. On other nodes ranks get the environment of this script.
+        text.push_str("asks=USR1\nexport SLURM_EXPORT_ENV=ALL\n");
+    }
     let codes: Vec<String> = FINAL.iter().map(ToString::to_string).collect();
     text.push_str(&BODY.replace("FINAL", &codes.join("|")));
-    for command in program.commands(task, PART) {
+    let commands = match resources.ranks {
+        1 => program.commands(task, PART),
+        ranks => vec![program.ranks(task, ranks, &slurm.launcher, resources.gpus_of_node)],
+    };
+    for command in commands {
         let words = command.iter().map(|word| match word.strip_prefix(PART) {
             Some(rest) => format!("\"$part{rest}\""),
             None => quoted(word),

@@ -140,7 +140,7 @@ fn scripts_for_slurm_are_rendered() {
         if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; else me=$SLURM_JOB_ID; fi
         say() { echo "# $(date -u +%FT%TZ) $what, attempt $attempt, node ${SLURMD_NODENAME:-?}: $1"; }
         child= stopped=
-        stop() { stopped=$1; if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null; fi; }
+        stop() { stopped=$1; if [ -n "$child" ]; then kill -"${asks:-TERM}" "$child" 2>/dev/null; fi; }
         trap 'stop USR1' USR1
         trap 'stop TERM' TERM
         run() {
@@ -177,6 +177,86 @@ fn scripts_for_slurm_are_rendered() {
     // The rendered pipeline is the one of the command line, and halftone reads it.
     project.done(&["check", "jobs/pipeline.yaml"]);
     assert!(std::fs::read_to_string(project.path("jobs/pipeline.yaml")).unwrap().contains("k: 3"));
+}
+
+/// A training with ranks, after its data.
+const RANKS: &str = "
+name: small
+seed: 17
+stages:
+  world: {kind: sandbox, mode: world, prompts: 48, holdout_prompts: 4, demonstrations: 64, judge_rows: 64}
+  policy:
+    kind: train
+    from: world.demonstrations
+    model: world.model
+    objective: {name: sft}
+    optimizer: {lr: 1.0e-3}
+    batch: {items: 16, ranks: 8}
+    steps: 6
+";
+
+fn ranks(cluster: &str) -> Project {
+    Project::new(&[("pipeline.yaml", RANKS), ("cluster.yaml", cluster)])
+}
+
+#[test]
+fn a_training_may_have_ranks_as_many_as_its_batch_allows() {
+    let slurm = |stages: &str| format!("kind: slurm\ntasks: 4\nprogram: /opt/halftone\nstages: {stages}\n");
+    let finds = |stages: &str, text: &str| {
+        let found = ranks(&slurm(stages)).fails(&plan(&[]), 78);
+        assert_eq!(found, format!("error: cluster.yaml:4:{text}\n"));
+    };
+    finds("{policy: {ranks: 3}}", "19: 3 ranks; wanted a power of two, at most `batch.ranks` of `policy` (8)");
+    finds("{policy: {ranks: 16}}", "19: 16 ranks; wanted a power of two, at most `batch.ranks` of `policy` (8)");
+    finds("{policy: {ranks: 4, nodes: 3}}", "29: of 4 ranks there cannot be as many on each of 3 nodes");
+    finds("{policy: {nodes: 2}}", "19: of 1 ranks there cannot be as many on each of 2 nodes");
+    finds(
+        "{world: {ranks: 2}}",
+        "18: without effect: `world` is done by one process; trainings have ranks by `batch.ranks`",
+    );
+    let empty = ranks(&slurm("{}\nlauncher: []")).fails(&plan(&[]), 78);
+    assert!(empty.contains("cluster.yaml:5:1: wanted the words that start ranks"), "{empty}");
+    // The program that submits is the one that the jobs start.
+    let own = slurm("{policy: {ranks: 4}}").replace("program: /opt/halftone\n", "");
+    if cfg!(feature = "mpi") {
+        ranks(&own).done(&plan(&[]));
+    } else {
+        let found = ranks(&own).fails(&plan(&[]), 78);
+        assert!(found.contains("cluster.yaml:3:19: this build has no MPI, which ranks need: build with"), "{found}");
+    }
+}
+
+#[test]
+fn the_ranks_of_a_training_are_tasks_of_one_job() {
+    let stages = "stages: {policy: {ranks: 8, nodes: 2, gres: 'gpu:4', time: '1:00:00'}}";
+    let project = ranks(&format!("kind: slurm\ntasks: 4\nprogram: /opt/halftone\ncontainer: [run, it]\n{stages}\n"));
+    let text = project.done(&plan(&["--render", "jobs"]));
+    let (_, shown) = text.split_once("each takes\n").unwrap();
+    let shown: Vec<&str> = shown.lines().map(str::trim).filter(|line| line.contains("policy, ranks")).collect();
+    insta::assert_snapshot!(shown.join("\n"), @"8  policy, ranks  world   --ntasks=8 --nodes=2 --ntasks-per-node=4 --gres=gpu:4 --time=1:00:00");
+    let hours = text.lines().find(|line| line.starts_with("on the cluster")).unwrap();
+    assert!(hours.contains("3 jobs, 10 tasks") && hours.contains("at most 8.0 GPU-hours"), "{hours}");
+    let json: Value = serde_json::from_str(&project.done(&plan(&["--json"]))).unwrap();
+    assert_eq!((&json["on"]["tasks"][1]["ranks"], &json["on"]["tasks"][1]["gpus_each"]), (&8.into(), &8.into()));
+    let script = std::fs::read_to_string(project.path("jobs/001-policy.whole.sh")).unwrap();
+    for line in ["#SBATCH --ntasks=8", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=4", "asks=USR1"] {
+        assert!(script.lines().any(|other| other == line), "{line}: {script}");
+    }
+    let command = script.lines().find(|line| line.starts_with("run mpirun")).unwrap();
+    let command = command.replace(&*project.folder().canonicalize().unwrap().to_string_lossy(), "[folder]");
+    let command = command.replace(&*project.folder().to_string_lossy(), "[folder]");
+    insta::assert_snapshot!(command, @"run mpirun --bind-to none -n 8 run it /opt/halftone --work [folder]/.halftone rank [folder]/jobs/pipeline.yaml --stage policy --ranks 8 --device cuda:0,cuda:1,cuda:2,cuda:3");
+    assert!(Command::new("bash").arg("-n").arg(project.path("jobs/001-policy.whole.sh")).status().unwrap().success());
+    // Elsewhere it is one process, and the files say so.
+    let one = "is done by one process here: its ranks are for Slurm";
+    let project = ranks("kind: kubernetes\ntasks: 4\nimage: x\nvolume_claim: work\nmount: /\n");
+    project.done(&plan(&["--render", "jobs"]));
+    let text = std::fs::read_to_string(project.path("jobs/001-policy.whole.yaml")).unwrap();
+    assert!(text.contains(one) && text.contains("run ") && text.contains("--only policy"), "{text}");
+    assert!(!std::fs::read_to_string(project.path("jobs/000-world.whole.yaml")).unwrap().contains(one));
+    let project = ranks("kind: ray\ntasks: 4\n");
+    project.done(&plan(&["--render", "jobs"]));
+    assert!(std::fs::read_to_string(project.path("jobs/driver.py")).unwrap().contains(one));
 }
 
 /// A line without the path of the program.

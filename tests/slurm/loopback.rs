@@ -133,7 +133,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slurm").join(name)
 }
 
-fn in_path(program: &str) -> bool {
+pub fn in_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
@@ -159,9 +159,14 @@ fn children_of(pid: u32) -> Vec<u32> {
 
 /// Kills a process; one that has ended is passed over.
 pub fn kill(pid: u32) {
+    send(pid, rustix::process::Signal::KILL);
+}
+
+/// Sends a process a signal; one that has ended is passed over.
+pub fn send(pid: u32, signal: rustix::process::Signal) {
     if pid > 1
         && let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
     {
-        _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        _ = rustix::process::kill_process(pid, signal);
     }
 }

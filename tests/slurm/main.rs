@@ -4,6 +4,7 @@
 //! table of `README.md`.
 
 mod loopback;
+mod ranks;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kit::rows::{Contrast, Metric, Split, StepRow};
-use kit::{Collective, Context, Error, Outcome, Ranked, Result, Table, wilson};
+use kit::{Collective, Context, Error, Outcome, Ranked, Result, Stage, Table, wilson};
 use lm::{AdamW, Memory, Training};
 use objective::Mixture;
 use tokens::{SequenceReader, lm_error};
@@ -349,7 +349,7 @@ pub(crate) struct Together<'a> {
 
 impl Ranked for Together<'_> {
     fn most_ranks(&self) -> usize {
-        self.train.batch.ranks
+        self.train.most_ranks()
     }
 
     fn compute(&self, context: &Context<'_>, ranks: &dyn Collective) -> Result<Outcome> {

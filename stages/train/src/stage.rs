@@ -177,6 +177,10 @@ impl Stage for Train {
         true
     }
 
+    fn most_ranks(&self) -> usize {
+        self.batch.ranks
+    }
+
     fn forecast(&self, ahead: &ForecastInputs<'_>) -> Result<Outlook> {
         ahead.counted(Ok(forecast::estimate(self, ahead)), |context| self.count(context))
     }

@@ -120,6 +120,11 @@ pub trait Stage: Send + Sync {
         false
     }
 
+    /// Ranks that may do its job together, at most; a power of two.
+    fn most_ranks(&self) -> usize {
+        1
+    }
+
     /// Checks that need the rows of an input, such as the forms of pairs. Called as soon as an input is there and
     /// before the stages that compute on it run; `context` has the inputs that are there so far.
     ///

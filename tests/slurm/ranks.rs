@@ -1,0 +1,89 @@
+//! A training whose ranks are tasks of one job: the bytes are those of one process, whatever happens to a rank.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use harness::{Project, Requirement, missing};
+use kit::Digest;
+use rustix::process::Signal;
+
+use super::Setting;
+use super::loopback::{in_path, processes, send};
+
+const PIPELINE: &str = "
+name: cluster
+seed: 17
+stages:
+  world: {kind: sandbox, mode: world, prompts: 24, holdout_prompts: 4, demonstrations: 64, judge_rows: 64}
+  sft:
+    kind: train
+    from: world.demonstrations
+    model: world.model
+    objective: {name: sft}
+    optimizer: {lr: 1.0e-3}
+    batch: {items: 16, ranks: 4}
+    steps: 60
+    checkpoint_every: 2
+";
+
+/// The store of a work folder, but for TensorBoard's files, which have times.
+fn store(project: &Project, work: &str) -> BTreeMap<String, Digest> {
+    project.store(work).into_iter().filter(|(name, _)| !name.contains("tensorboard")).collect()
+}
+
+/// All files of a kind below a folder, one after the other.
+fn text(project: &Project, folder: &str, end: &str) -> String {
+    let files = project.files(folder, end);
+    files.iter().map(|file| std::fs::read_to_string(project.path(file)).unwrap_or_default()).collect()
+}
+
+#[test]
+fn ranks_on_slurm_give_the_bytes_of_one_process() {
+    if !cfg!(feature = "mpi") || !in_path("mpirun") {
+        return missing(Requirement::Mpi, "the program is built without the feature `mpi`, or there is no mpirun");
+    }
+    let Some(setting) = Setting::new(PIPELINE) else { return };
+    let (cluster, project) = (&setting.cluster, &setting.project);
+    // Daemons and tasks are root's here, which Open MPI wants to be told twice.
+    let root = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 HALFTONE_PATIENCE=4";
+    let all = format!("kind: slurm\ntasks: 1\nmemory: 300M\ncpus: 1\ntime: \"0:30:00\"\nprelude: {root}\n");
+    // Submits, lets one rank after the other meet a fault, and compares; each fault has a word in the log. Gives the log.
+    let run = |work: &str, more: &str, faults: &[(&str, &str)]| {
+        project.write("cluster.yaml", &format!("{all}{more}\n"));
+        assert!(setting.submit(work).contains("submitted: sft as job"));
+        let logs = || text(project, &format!("{work}/cluster"), ".log");
+        let written =
+            || text(project, &format!("{work}/runs"), "events.jsonl").matches("\"checkpoint_written\"").count();
+        let (mut known, began) = (0, Instant::now());
+        let until = |is: &dyn Fn() -> bool| {
+            while !is() {
+                assert!(began.elapsed() < Duration::from_secs(180), "{work}: {}", logs());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        for (fault, says) in faults {
+            until(&|| written() > known);
+            let ours = format!("--work {} rank ", project.path(work).display());
+            let started = |line: &str| ["mpirun", "srun", "bash"].iter().any(|word| line.contains(word));
+            let ranks = processes(|line| line.contains(&ours) && !started(line));
+            assert_eq!(ranks.len(), 2, "{work}, {fault}");
+            match *fault {
+                "USR1" => _ = cluster.ask("scancel", &["--batch", "--signal=USR1", "--user=root", "--state=RUNNING"]),
+                "KILL" => send(ranks[1], Signal::KILL),
+                _ => send(ranks[1], Signal::STOP),
+            }
+            until(&|| logs().contains(says));
+            known = written();
+        }
+        cluster.wait(Duration::from_secs(120));
+        assert_eq!(logs().matches("back into the queue").count(), faults.len(), "{}", logs());
+        let status = setting.done(&["status", "--work", work]);
+        assert_eq!(store(project, work), store(project, "one"), "{work}: {status}");
+        logs()
+    };
+    run("nodes", "stages: {sft: {ranks: 2, nodes: 2}}", &[]);
+    let faults = [("USR1", "exit 75 after USR1"), ("KILL", "exit 137"), ("STOP", "exit 75\n")];
+    let log = run("faults", "stages: {sft: {ranks: 2}}", &faults);
+    assert!(log.contains("not heard of for 4 s: rank "), "{log}");
+    run("steps", "launcher: [srun, --mpi=pmix]\nstages: {sft: {ranks: 2}}", &faults[..2]);
+}
