@@ -15,6 +15,9 @@ const PART: &str = "\u{1}";
 /// runs in the background. A killed task is put back by the script: Slurm does so for lost nodes and preemptions alone.
 const BODY: &str = include_str!("task.sh");
 
+/// The first lines of every script: without them a signal ends it for good, and modules and a prelude may take long.
+const TRAPS: &str = include_str!("traps.sh");
+
 /// The places of a submission.
 pub struct Places<'a> {
     /// The folder that the commands run in.
@@ -54,6 +57,7 @@ pub fn script(
         text.push_str(&format!("#SBATCH {option}\n"));
     }
     text.push_str(&format!("# written by halftone {}\n", env!("CARGO_PKG_VERSION")));
+    text.push_str(TRAPS);
     text.push_str(&format!("cd {} || exit 74\n", quoted(&places.working.display().to_string())));
     text.push_str(&format!(". {} || exit 74\n", quoted(&places.environment.display().to_string())));
     if !slurm.modules.is_empty() {

@@ -1,10 +1,6 @@
 attempt=${SLURM_RESTART_COUNT:-0}
 if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; else me=$SLURM_JOB_ID; fi
 say() { echo "# $(date -u +%FT%TZ) $what, attempt $attempt, node ${SLURMD_NODENAME:-?}: $1"; }
-child= stopped=
-stop() { stopped=$1; if [ -n "$child" ]; then kill -"${asks:-TERM}" "$child" 2>/dev/null; fi; }
-trap 'stop USR1' USR1
-trap 'stop TERM' TERM
 run() {
   if [ -n "$stopped" ]; then code=75; return; fi
   "$@" & child=$!

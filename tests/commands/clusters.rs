@@ -128,6 +128,10 @@ fn scripts_for_slurm_are_rendered() {
         #SBATCH --time=2:00:00
         #SBATCH --mem=8G
         #SBATCH --exclusive
+        child= stopped=
+        stop() { stopped=$1; if [ -n "$child" ]; then kill -"${asks:-TERM}" "$child" 2>/dev/null; fi; }
+        trap 'stop USR1' USR1
+        trap 'stop TERM' TERM
         cd [folder] || exit 74
         . [folder]/jobs/environment || exit 74
         if ! type module > /dev/null 2>&1; then . /etc/profile; fi
@@ -139,10 +143,6 @@ fn scripts_for_slurm_are_rendered() {
         attempt=${SLURM_RESTART_COUNT:-0}
         if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; else me=$SLURM_JOB_ID; fi
         say() { echo "# $(date -u +%FT%TZ) $what, attempt $attempt, node ${SLURMD_NODENAME:-?}: $1"; }
-        child= stopped=
-        stop() { stopped=$1; if [ -n "$child" ]; then kill -"${asks:-TERM}" "$child" 2>/dev/null; fi; }
-        trap 'stop USR1' USR1
-        trap 'stop TERM' TERM
         run() {
           if [ -n "$stopped" ]; then code=75; return; fi
           "$@" & child=$!

@@ -1,6 +1,6 @@
 //! Pipelines on a real Slurm: the bytes are those of one process, whatever is killed.
 //!
-//! The short form takes a minute or two; `cargo test --test slurm -- --ignored --nocapture` takes longer and prints the
+//! The short form takes some four minutes; `cargo test --test slurm -- --ignored --nocapture` takes longer and prints the
 //! table of `README.md`.
 
 mod loopback;
@@ -50,6 +50,8 @@ enum Fault {
     Kills,
     Node,
     Controller,
+    /// A job of higher priority takes both nodes.
+    Preemption,
 }
 
 struct Setting {
@@ -140,6 +142,17 @@ impl Setting {
                 self.cluster.lose_controller(Duration::from_secs(2));
                 kills += 1;
             }
+            Fault::Preemption => {
+                // Tasks that are about to end do so in their time of grace: again until one did not.
+                let queue = |what: &str| self.cluster.ask("squeue", &["-h", "-r", "-t", what, "-o", "%i"]);
+                while kills == 0 && !queue("R,PD,CG").is_empty() {
+                    std::thread::sleep(Duration::from_millis(100));
+                    if queue("R").contains('_') {
+                        self.cluster.ask("sbatch", &URGENT);
+                        kills = self.stopped(work);
+                    }
+                }
+            }
         }
         let mut submissions = 1;
         loop {
@@ -158,10 +171,25 @@ impl Setting {
             self.submit(work);
         }
         let seconds = began.elapsed().as_secs_f64();
+        if fault == Fault::Preemption {
+            kills = self.stopped(work);
+            assert!(kills > 0, "no task was preempted: {}", self.done(&["status", "--work", work]));
+        }
         assert_eq!(self.project.store(work), self.project.store("one"), "{work}");
         (seconds, kills, submissions)
     }
+
+    /// Tasks of a work folder that were stopped by a signal of the scheduler.
+    fn stopped(&self, work: &str) -> usize {
+        let text = |log: &String| std::fs::read_to_string(self.project.path(log)).unwrap();
+        let logs = self.project.files(&format!("{work}/cluster"), ".log");
+        logs.iter().filter(|log| text(log).contains(": exit 75 after ")).count()
+    }
 }
+
+/// The arguments of a job that takes both nodes for a second, and is waited for.
+const URGENT: [&str; 6] =
+    ["--partition=urgent", "--nodes=2", "--exclusive", "--wait", "--output=/dev/null", "--wrap=sleep 1"];
 
 /// The files below a folder that hold a text, with those that cannot be read passed over.
 fn holding(folder: &Path, text: &str) -> Vec<String> {
@@ -243,6 +271,12 @@ fn tasks_are_cancelled_and_what_is_missing_is_submitted_again() {
 }
 
 #[test]
+fn an_array_that_is_preempted_goes_on_and_gives_the_bytes_of_one_process() {
+    let Some(setting) = Setting::new(&PIPELINE.replace("prompts: 96,", "prompts: 480,")) else { return };
+    setting.run("preempted", 4, Fault::Preemption);
+}
+
+#[test]
 #[ignore = "some minutes"]
 fn many_tasks_and_faults() {
     // Ten times the prompts, so that tasks live for some seconds.
@@ -251,7 +285,8 @@ fn many_tasks_and_faults() {
         "| tasks a stage | fault | seconds | kills | submissions | bytes |\n| --- | --- | --- | --- | --- | --- |"
     );
     for tasks in [1, 2, 4, 16] {
-        for fault in [Fault::None, Fault::Kills, Fault::Node, Fault::Controller] {
+        let preemption = (tasks > 1).then_some(Fault::Preemption);
+        for fault in [Fault::None, Fault::Kills, Fault::Node, Fault::Controller].into_iter().chain(preemption) {
             let work = format!("{fault:?}-{tasks}").to_lowercase();
             let (seconds, kills, submissions) = setting.run(&work, tasks, fault);
             println!("| {tasks} | {fault:?} | {seconds:.0} | {kills} | {submissions} | equal |");
