@@ -9,20 +9,20 @@ use harness::{Project, Requirement, missing, ran, states, stderr};
 
 use crate::{RUN, TABLES, all, machine};
 
-const ADDRESS: &str = "s3://shelf/teams/a";
+pub const ADDRESS: &str = "s3://shelf/teams/a";
 const KEY: &str = "AKIACANARY0DDBA11";
 const SECRET: &str = "canary/0ddba11+secret+key";
 const TOKEN: &str = "canary-session-0ddba11==";
 
 /// The server, until it is dropped.
-struct Moto {
+pub struct Moto {
     server: Child,
     url: String,
 }
 
 impl Moto {
     /// Starts one with a bucket; none where there is no Python with moto.
-    fn start() -> Option<Moto> {
+    pub fn start() -> Option<Moto> {
         let python = std::env::var("HALFTONE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let has = Command::new(&python).args(["-c", "import moto.server"]).output();
         if !has.is_ok_and(|output| output.status.success()) {
@@ -54,11 +54,13 @@ impl Moto {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    fn keys(&self) -> usize {
+    /// Manifests in the store at [`ADDRESS`].
+    pub fn keys(&self) -> usize {
         self.ask("GET", "/shelf?list-type=2").matches("<Key>teams/a/entries/").count()
     }
 
-    fn command(&self, project: &Project, args: &[&str]) -> Command {
+    /// A command of a machine that uses the bucket.
+    pub fn command(&self, project: &Project, args: &[&str]) -> Command {
         let mut command = project.command(args);
         command.env("AWS_ENDPOINT_URL", format!("http://{}", self.url)).env("AWS_ALLOW_HTTP", "true");
         command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET).env("AWS_SESSION_TOKEN", TOKEN);

@@ -3,6 +3,7 @@
 mod bucket;
 mod faults;
 mod folder;
+mod load;
 
 use std::process::Output;
 
