@@ -1,5 +1,5 @@
-//! The LM head: log-probabilities of given tokens, by chunks of rows; only training whose batch has few logits beside
-//! its other activations holds what came of all of them.
+//! The LM head: log-probabilities of given tokens, by tiles of the logits; only training whose batch has few logits
+//! beside its other activations holds what came of all of them.
 
 use crate::Result;
 #[cfg(any(feature = "cuda", test))]
@@ -10,7 +10,7 @@ use crate::ops::{Kernel, add_plain, change, kernel_for, tensor, view};
 use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 
-// R scored rows, H width, V vocabulary, C rows of a chunk.
+// R scored rows, H width, V vocabulary; C rows of a chunk or a tile, B tokens of a tile.
 
 /// A token whose log-probability is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,13 @@ pub(crate) struct Target {
     /// Index of the row that predicts it.
     pub row: usize,
     pub token: u32,
+}
+
+impl Target {
+    /// Its place among tokens from `start` on, where it is one of them.
+    fn column(&self, start: usize, tokens: usize) -> Option<usize> {
+        (self.token as usize).checked_sub(start).filter(|&column| column < tokens)
+    }
 }
 
 /// Results of the forward: ln p of each target, and the log-sum-exp of each row, for the backward.
@@ -60,18 +67,56 @@ impl Form {
     pub const EXACT: Form = Form { products: Products::Exact, cap: None };
 }
 
-/// Values of a chunk of rows that may be kept between forward and backward, so that its logits are not computed again.
+/// Values of a tile that may be kept between forward and backward, so that its logits are not computed again.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    /// exp(z - m) [C, V]: m is the largest logit of a row, or on a GPU its log-sum-exp.
+    /// exp(z - m) [C, B]: m is the largest logit of a row of the tile, or on a GPU the log-sum-exp of the whole row.
     exponentials: Tensor,
     /// m of each row, on a CPU.
     largest: Vec<f64>,
 }
 
-/// Rows per chunk: bounded so that the logits of a chunk take some 16 MiB in f32.
+/// Logits that are computed at once: some 16 MiB in f32.
+const AT_ONCE: usize = 4 << 20;
+/// Rows that are computed at once, at most.
+const ROWS: usize = 1024;
+
+/// Rows per chunk where logits are computed for the whole vocabulary.
 pub(crate) fn chunk_rows(vocab: usize) -> usize {
-    ((4 << 20) / vocab.max(1)).clamp(16, 1024)
+    (AT_ONCE / vocab.max(1)).clamp(16, ROWS)
+}
+
+/// Rows and tokens of a tile. Tiles are tall rather than wide: each reads its tokens' weights, and adds to their
+/// gradients, once for all of its rows.
+fn tile(rows: usize, vocab: usize) -> (usize, usize) {
+    const MULTIPLE: usize = 64;
+    let height = rows.clamp(1, ROWS);
+    match AT_ONCE / height {
+        width if width >= vocab => (height, vocab.max(1)),
+        width => (height, width / MULTIPLE * MULTIPLE),
+    }
+}
+
+/// The largest of some logits of a row, and the sum of exp(z - m) over them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share {
+    largest: f64,
+    sum: f64,
+}
+
+impl Share {
+    const NONE: Share = Share { largest: f64::NEG_INFINITY, sum: 0.0 };
+
+    /// That of the logits of both. What is not a number stays in the sum.
+    fn with(self, other: Share) -> Share {
+        let largest = self.largest.max(other.largest);
+        let scaled = |share: Share| share.sum * (share.largest - largest).exp();
+        Share { largest, sum: scaled(self) + scaled(other) }
+    }
+
+    fn lse(self) -> f64 {
+        self.largest + self.sum.ln()
+    }
 }
 
 /// ln p of targets, sorted by row, under softmax(h W^T): h [R, H], W [V, H].
@@ -132,43 +177,51 @@ fn forward_on_cpu<T: Real>(
 ) -> Result<HeadScores> {
     let ((rows, width), vocab) = (h.dims2()?, weight.dim(0)?);
     let (h, weight) = (view::<T>(h)?, view::<T>(weight)?);
-    let chunk = chunk_rows(vocab);
+    let (height, breadth) = tile(rows, vocab);
     let mut buffer = Vec::new();
     let (mut logps, mut lse) = (Vec::with_capacity(targets.len()), Vec::with_capacity(rows));
-    for first in (0..rows).step_by(chunk) {
-        let count = chunk.min(rows - first);
+    for first in (0..rows).step_by(height) {
+        let count = height.min(rows - first);
         let states = Matrix::new(&h[first * width..], count, width, width);
-        let table = Matrix::new(&weight, vocab, width, width).t();
-        if buffer.len() < count * vocab {
-            buffer = products.product(states, table);
-        } else {
-            products.multiply(states, table, MatrixMut::new(&mut buffer, count, vocab, vocab), Into::Fresh);
-        }
-        let logits = &mut buffer[..count * vocab];
-        if let Some(cap) = cap {
-            logits.par_chunks_mut(vocab).for_each(|row| bounded(row, T::of(cap)));
-        }
         let here = targets_of(targets, first, count);
-        // The logits of the targets, before the rows turn into exponentials.
-        let picked: Vec<f64> =
-            here.iter().map(|t| logits[(t.row - first) * vocab + t.token as usize].to_f64()).collect();
-        let of_rows: Vec<(f64, f64)> = logits.par_chunks_mut(vocab).map(|row| shifted_exp(row)).collect();
-        lse.extend(of_rows.iter().map(|(shift, sum)| shift + sum.ln()));
-        logps.extend(here.iter().zip(picked).map(|(t, logit)| logit - lse[t.row]));
-        if let Some(kept) = &mut kept {
-            let exponentials = tensor(std::mem::take(&mut buffer), (count, vocab))?;
-            kept.push(Kept { exponentials, largest: of_rows.into_iter().map(|(largest, _)| largest).collect() });
+        let (mut shares, mut picked) = (vec![Share::NONE; count], vec![f64::NAN; here.len()]);
+        for start in (0..vocab).step_by(breadth) {
+            let tokens = breadth.min(vocab - start);
+            let table = Matrix::new(&weight[start * width..], tokens, width, width).t();
+            if buffer.len() < count * tokens {
+                buffer = products.product(states, table);
+            } else {
+                products.multiply(states, table, MatrixMut::new(&mut buffer, count, tokens, tokens), Into::Fresh);
+            }
+            let logits = &mut buffer[..count * tokens];
+            if let Some(cap) = cap {
+                logits.par_chunks_mut(tokens).for_each(|row| bounded(row, T::of(cap)));
+            }
+            // The logits of the targets, before the rows turn into exponentials.
+            for (target, picked) in here.iter().zip(&mut picked) {
+                if let Some(column) = target.column(start, tokens) {
+                    *picked = logits[(target.row - first) * tokens + column].to_f64();
+                }
+            }
+            let of_tile: Vec<Share> = logits.par_chunks_mut(tokens).map(|row| shifted_exp(row)).collect();
+            shares.iter_mut().zip(&of_tile).for_each(|(share, of_tile)| *share = share.with(*of_tile));
+            if let Some(kept) = &mut kept {
+                let exponentials = tensor(std::mem::take(&mut buffer), (count, tokens))?;
+                kept.push(Kept { exponentials, largest: of_tile.iter().map(|share| share.largest).collect() });
+            }
         }
+        lse.extend(shares.into_iter().map(Share::lse));
+        logps.extend(here.iter().zip(picked).map(|(target, logit)| logit - lse[target.row]));
     }
     Ok(HeadScores { logps, lse })
 }
 
 vectorised! {
-    /// Replaces each x of a row by exp(x - m) and gives m, the largest of them, and the sum of the results.
-    fn shifted_exp<T: Real>(row: &mut [T]) -> (f64, f64) {
-        let shift = largest(row);
-        let sum = exp_in_place(row, T::one(), shift);
-        (shift.to_f64(), sum.to_f64())
+    /// Replaces each x of a row by exp(x - m), m being the largest of them.
+    fn shifted_exp<T: Real>(row: &mut [T]) -> Share {
+        let largest = largest(row);
+        let sum = exp_in_place(row, T::one(), largest);
+        Share { largest: largest.to_f64(), sum: sum.to_f64() }
     }
 }
 
@@ -228,7 +281,7 @@ fn forward_plain(h: &Tensor, weight: &Tensor, targets: &[Target], cap: Option<f6
 }
 
 /// The gradient by h [R, H], given the derivatives of the loss by each target's ln p. The gradient by W is added to
-/// `weight_gradient`. The logits are computed again, chunk by chunk, but for those of which something was kept.
+/// `weight_gradient`. The logits are computed again, tile by tile, but for those of which something was kept.
 ///
 /// With p = exp(z - lse): dz = sum over the row's targets of g (onehot - p), dh = dz W, dW = dz^T h. Where z is
 /// cap t, t = tanh(x / cap), x = h W^T, dz has the factor 1 - t^2.
@@ -266,62 +319,74 @@ fn backward_on_cpu<T: Real>(
 ) -> Result<Tensor> {
     let ((rows, width), vocab) = (h.dims2()?, weight.dim(0)?);
     let (h, weight) = (view::<T>(h)?, view::<T>(weight)?);
-    let chunk = chunk_rows(vocab);
+    let (height, breadth) = tile(rows, vocab);
     let mut dh = T::zeros(rows * width);
     let mut kept = kept.into_iter();
     let mut buffer = None;
-    for first in (0..rows).step_by(chunk) {
-        let count = chunk.min(rows - first);
+    for first in (0..rows).step_by(height) {
+        let count = height.min(rows - first);
         let states = Matrix::new(&h[first * width..], count, width, width);
-        let table = Matrix::new(&weight, vocab, width, width);
-        let kept = kept.next();
-        let logits = match (&kept, &buffer) {
-            (Some(kept), _) => kept.exponentials.clone(),
-            (None, Some(buffer)) => Tensor::clone(buffer).narrow(0, 0, count)?,
-            (None, None) => tensor(T::zeros(count * vocab), (count, vocab))?,
-        };
-        change::<T>(&logits, |logits| {
-            if kept.is_none() {
-                products.multiply(states, table.t(), MatrixMut::new(logits, count, vocab, vocab), Into::Fresh);
-            }
-            logits.par_chunks_mut(vocab).enumerate().for_each(|(i, row)| {
-                let from = targets.partition_point(|t| t.row < first + i);
-                let to = targets.partition_point(|t| t.row <= first + i);
-                let total: f64 = g[from..to].iter().sum();
-                // Whether exponentials were kept must not show in the last bit.
-                let factor = |largest: f64| T::of(-total * (largest - lse[first + i]).exp());
-                let of_row = targets[from..to].iter().zip(&g[from..to]);
-                if let Some(cap) = cap {
-                    let slope = |x: T| 1.0 - (x.to_f64() / cap).tanh().powi(2);
-                    let own: Vec<f64> = of_row.clone().map(|(t, g)| g * slope(row[t.token as usize])).collect();
-                    bounded_slopes(row, T::of(cap), T::of(lse[first + i]), T::of(-total));
-                    of_row.zip(own).for_each(|((target, _), own)| row[target.token as usize] += T::of(own));
-                    return;
+        for start in (0..vocab).step_by(breadth) {
+            let tokens = breadth.min(vocab - start);
+            let table = Matrix::new(&weight[start * width..], tokens, width, width);
+            let kept = kept.next();
+            let logits = match (&kept, buffer.take()) {
+                (Some(kept), _) => kept.exponentials.clone(),
+                (None, Some(buffer)) => of_size(buffer, count, tokens)?,
+                (None, None) => tensor(T::zeros(count * tokens), (count, tokens))?,
+            };
+            change::<T>(&logits, |logits| {
+                if kept.is_none() {
+                    products.multiply(states, table.t(), MatrixMut::new(logits, count, tokens, tokens), Into::Fresh);
                 }
-                match &kept {
-                    Some(kept) => times(row, factor(kept.largest[i])),
-                    None => {
-                        let (largest, _) = shifted_exp(row);
-                        times(row, factor(largest));
+                logits.par_chunks_mut(tokens).enumerate().for_each(|(i, row)| {
+                    let from = targets.partition_point(|t| t.row < first + i);
+                    let to = targets.partition_point(|t| t.row <= first + i);
+                    let total: f64 = g[from..to].iter().sum();
+                    // Whether exponentials were kept must not show in the last bit.
+                    let factor = |largest: f64| T::of(-total * (largest - lse[first + i]).exp());
+                    let of_row = targets[from..to].iter().zip(&g[from..to]);
+                    let of_row = of_row.filter_map(|(target, g)| Some((target.column(start, tokens)?, *g)));
+                    if let Some(cap) = cap {
+                        let slope = |x: T| 1.0 - (x.to_f64() / cap).tanh().powi(2);
+                        let own: Vec<(usize, f64)> = of_row.map(|(at, g)| (at, g * slope(row[at]))).collect();
+                        bounded_slopes(row, T::of(cap), T::of(lse[first + i]), T::of(-total));
+                        own.into_iter().for_each(|(at, own)| row[at] += T::of(own));
+                        return;
                     }
-                }
-                for (target, &g) in of_row {
-                    row[target.token as usize] += T::of(g);
-                }
-            });
-        })?;
-        let numbers = view::<T>(&logits)?;
-        let dz = Matrix::new(&numbers, count, vocab, vocab);
-        products.multiply(dz, table, MatrixMut::new(&mut dh[first * width..], count, width, width), Into::Fresh);
-        if let Some(gradient) = weight_gradient {
-            change::<T>(gradient, |gradient| {
-                products.multiply(dz.t(), states, MatrixMut::new(gradient, vocab, width, width), Into::Added);
+                    match &kept {
+                        Some(kept) => times(row, factor(kept.largest[i])),
+                        None => {
+                            let share = shifted_exp(row);
+                            times(row, factor(share.largest));
+                        }
+                    }
+                    of_row.for_each(|(at, g)| row[at] += T::of(g));
+                });
             })?;
+            let numbers = view::<T>(&logits)?;
+            let dz = Matrix::new(&numbers, count, tokens, tokens);
+            let into = if start == 0 { Into::Fresh } else { Into::Added };
+            products.multiply(dz, table, MatrixMut::new(&mut dh[first * width..], count, width, width), into);
+            if let Some(gradient) = weight_gradient {
+                change::<T>(gradient, |gradient| {
+                    let gradient = &mut gradient[start * width..];
+                    products.multiply(dz.t(), states, MatrixMut::new(gradient, tokens, width, width), Into::Added);
+                })?;
+            }
+            drop(numbers);
+            buffer = Some(logits);
         }
-        drop(numbers);
-        buffer = Some(logits);
     }
     tensor(dh, (rows, width))
+}
+
+/// The first numbers of a tile, as one that is as large or smaller.
+fn of_size(tile: Tensor, rows: usize, tokens: usize) -> Result<Tensor> {
+    if tile.dims() == [rows, tokens] {
+        return Ok(tile);
+    }
+    Ok(tile.flatten_all()?.narrow(0, 0, rows * tokens)?.reshape((rows, tokens))?)
 }
 
 vectorised! {
@@ -422,7 +487,7 @@ mod tests {
         });
     }
 
-    /// Kept values of several chunks give the gradients that computing them again gives.
+    /// Kept values of several tiles give the gradients that computing them again gives.
     #[test]
     fn kept_exponentials_do_not_show() {
         let (rows, vocab) = (50, 100_000);
@@ -434,7 +499,7 @@ mod tests {
                 true => forward_keeping(&h, &weight, &targets, EXACT).unwrap(),
                 false => (forward(&h, &weight, &targets, EXACT).unwrap(), Vec::new()),
             };
-            assert_eq!(kept.len(), if keep { rows.div_ceil(chunk_rows(vocab)) } else { 0 });
+            assert_eq!(kept.len(), if keep { vocab.div_ceil(tile(rows, vocab).1) } else { 0 });
             let dw = weight.zeros_like().unwrap();
             let dh = backward(&h, &weight, &targets, (&scores.lse, kept), &g, Some(&dw), EXACT).unwrap();
             (scores, [dh, dw])
@@ -447,11 +512,11 @@ mod tests {
         }
     }
 
-    /// The same rows in one chunk and in several.
+    /// The same rows in one tile each and in several together.
     #[test]
-    fn chunks_do_not_show() {
+    fn tiles_do_not_show() {
         let (rows, vocab) = (50, 100_000);
-        assert!(chunk_rows(vocab) < rows);
+        assert!(tile(rows, vocab).1 < vocab && tile(1, vocab).1 == vocab);
         let h = numbers(1, &[rows, 2]);
         let weight = numbers(2, &[vocab, 2]);
         let targets: Vec<Target> = (0..rows).map(|row| Target { row, token: row as u32 * 1000 }).collect();

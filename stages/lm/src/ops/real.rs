@@ -49,6 +49,8 @@ pub(crate) trait Real: WithDType {
         })
     }
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+    /// The nearest number in bf16, ties to even, where `Self` is f32; the same otherwise.
+    fn rounded(self) -> Self;
     /// out = a b, or out += a b, of numbers rounded to bf16 where `Self` is f32.
     fn multiply_rounded(a: Matrix<Self>, b: Matrix<Self>, out: MatrixMut<Self>, into: matrix::Into);
     fn of(value: f64) -> Self {
@@ -108,6 +110,12 @@ impl Real for f32 {
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f32]> {
         if let CpuStorage::F32(data) = storage { Some(data) } else { None }
     }
+    #[inline(always)]
+    fn rounded(self) -> f32 {
+        let bits = self.to_bits();
+        let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
+        f32::from_bits(if self.is_nan() { bits & 0xffff_0000 | 0x40_0000 } else { nearest })
+    }
     fn multiply_rounded(a: Matrix<f32>, b: Matrix<f32>, out: MatrixMut<f32>, into: matrix::Into) {
         rounded::multiply(a, b, out, into);
     }
@@ -128,6 +136,10 @@ impl Real for f64 {
     }
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f64]> {
         if let CpuStorage::F64(data) = storage { Some(data) } else { None }
+    }
+    #[inline(always)]
+    fn rounded(self) -> f64 {
+        self
     }
     fn multiply_rounded(a: Matrix<f64>, b: Matrix<f64>, out: MatrixMut<f64>, into: matrix::Into) {
         multiply(a, b, out, into, By::All);
