@@ -15,8 +15,8 @@ use crate::selection::Neighbours;
 
 /// Prompts of a shard, at least: with few of them the rows of a list are copied for few products.
 const LEAST: usize = 8192;
-/// Shards, at most. Parting costs as much as the search in about a sixteenth of the prompts, so that more processes than
-/// this would do little else.
+/// Shards, at most. Each process reads the vectors and parts the prompts, which costs more than the search of a shard,
+/// so that more processes than this would do little else.
 const MOST: usize = 32;
 /// The part of the exact neighbours below which a search is warned of.
 const LOW_RECALL: f64 = 0.9;
