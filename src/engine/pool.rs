@@ -9,14 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
 use kit::{
-    Context, Error, Event, Job, Outcome, Ranked, Result, Sharded, compute_shards, finish_shards, in_threads, ranks,
+    Context, Error, Event, Job, Outcome, Ranked, Result, Sharded, compute_shards, finish_shards, in_pools, ranks,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::engine::device;
 use crate::engine::executor::Executor;
-use crate::engine::run::STACK;
 use crate::engine::work::POLL;
 use crate::exit;
 
@@ -69,15 +68,10 @@ impl Pool {
             context
                 .note(format!("{size} of {workers} workers compute: a power of two, at most `batch.ranks` ({most})"));
         }
-        let threads = self.threads * workers / size;
-        in_threads(size, |ranks| {
+        in_pools(size, self.threads * workers / size, |ranks| {
             let device =
                 device::resolve(&self.workers[ranks.rank()]).map_err(|error| Error::Pipeline(error.to_string()))?;
-            let context = context.of_rank(ranks.rank(), &device);
-            let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build();
-            let threads =
-                threads.map_err(|error| Error::io("threads to compute with")(std::io::Error::other(error)))?;
-            threads.install(|| work.compute(&context, ranks))
+            work.compute(&context.of_rank(ranks.rank(), &device), ranks)
         })
     }
 

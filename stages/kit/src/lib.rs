@@ -38,7 +38,7 @@ pub use labels::interval::{Z, wilson};
 pub use labels::probability;
 pub use labels::sides::{Sides, SidesIndex};
 pub use pattern::fits;
-pub use ranks::{Alone, Collective, Ranked, in_threads, lost, ranks};
+pub use ranks::{Alone, Collective, Ranked, in_pools, in_threads, lost, ranks};
 pub use secret::{keep_secret, redact, redacted};
 pub use seed::Seed;
 pub use table::cached_rows::{CachedRows, Place};

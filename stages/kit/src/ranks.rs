@@ -194,6 +194,18 @@ pub fn in_threads<T: Send>(size: usize, work: impl Fn(&dyn Collective) -> Result
     })
 }
 
+/// Does something in so many threads, the ranks, each of which computes with so many threads of its own.
+///
+/// # Errors
+/// As [`in_threads`]; when the system gives no more threads.
+pub fn in_pools<T: Send>(size: usize, threads: usize, work: impl Fn(&dyn Collective) -> Result<T> + Sync) -> Result<T> {
+    in_threads(size, |ranks| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build();
+        let pool = pool.map_err(|error| Error::io("threads to compute with")(io::Error::other(error)))?;
+        pool.install(|| work(ranks))
+    })
+}
+
 /// A message: a word for its kind, its length, and numbers or the text of an error.
 fn encoded(own: Result<Vec<f64>>) -> Vec<u8> {
     let (kind, body) = match own {

@@ -3,12 +3,14 @@
 //! Ranks run it side by side and in step: they have the same weights, batches, metrics and decisions. Rank 0 alone writes
 //! and tells.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kit::rows::{Contrast, Metric, Split, StepRow};
-use kit::{Collective, Context, Error, Outcome, Ranked, Result, Stage, Table, wilson};
-use lm::{AdamW, Memory, Training};
+use kit::{Collective, Context, Error, Outcome, Ranked, Result, Stage, Table, in_pools, ranks, wilson};
+use lm::{AdamW, DecoderConfig, Memory, Training};
 use objective::Mixture;
+use rayon::current_num_threads;
 use tokens::{SequenceReader, lm_error};
 
 use crate::best::{self, BestPolicies};
@@ -23,6 +25,9 @@ use crate::tensorboard::EventFile;
 
 /// Memory for kept values on a CPU where the configuration says nothing, GiB.
 const BUDGET_GIB: f64 = 8.0;
+
+/// Models of which each thread trains a copy, where a batch has parts for several, hold so many numbers at most.
+const SMALL_PARAMETERS: usize = 4 << 20;
 
 /// All that is known before a model is loaded.
 pub(crate) struct Plan {
@@ -358,7 +363,27 @@ impl Ranked for Together<'_> {
             let plan = shared.take().map_or_else(|| self.train.plan(context).map(Arc::new), Ok)?;
             shared.insert(plan).clone()
         };
-        self.train.train(context, &plan, ranks)
+        match self.copies(context, ranks) {
+            1 => self.train.train(context, &plan, ranks),
+            copies => in_pools(copies, current_num_threads() / copies, |ranks| {
+                self.train.train(&context.of_rank(ranks.rank(), context.device), &plan, ranks)
+            }),
+        }
+    }
+}
+
+impl Together<'_> {
+    /// Copies of the model that threads of a single rank train side by side: of a small model on a CPU, whose products are
+    /// so short that threads would wait for one another at each of them.
+    fn copies(&self, context: &Context<'_>, of: &dyn Collective) -> usize {
+        let is_small = |path: &Path| {
+            DecoderConfig::from_folder(path).is_ok_and(|config| config.parameter_count() <= SMALL_PARAMETERS)
+        };
+        let alone = of.size() == 1 && context.device == "cpu";
+        match context.model("model").is_ok_and(|model| alone && is_small(&model.path)) {
+            true => ranks(self.most_ranks(), current_num_threads()),
+            false => 1,
+        }
     }
 }
 

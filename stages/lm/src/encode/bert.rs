@@ -8,7 +8,7 @@ use candle_transformers::models::bert::{Config, HiddenAct};
 
 use crate::encode::parts::{Affine, Attention, Named, Norm, Texts, activated, attended};
 use crate::ops::embed;
-use crate::ops::matrix::Products;
+use crate::ops::rounded::Products;
 use crate::{DType, Device, Error, Result};
 
 // T tokens of all texts, H hidden width, A heads, F feed-forward width.

@@ -19,7 +19,7 @@ use crate::model::families;
 use crate::model::folder::{model_part, tokenizer_part};
 use crate::model::tensor_file;
 use crate::model::weights::{self, Holding};
-use crate::ops::matrix::Products;
+use crate::ops::rounded::Products;
 use crate::text::special::read_json;
 use crate::text::tokenizer_files::load_tokenizer;
 use crate::{DType, DecoderConfig, Device, Dtype};

@@ -11,8 +11,8 @@ use serde_json::Value as Json;
 use crate::encode::parts::{Affine, Attention, Named, Norm, Texts, attended, gated};
 use crate::ops::attention::Shape;
 use crate::ops::embed;
-use crate::ops::matrix::Products;
 use crate::ops::rope::{self, RopeTable};
+use crate::ops::rounded::Products;
 use crate::ops::{Kernel, change, kernel_for, rows_per_task};
 use crate::{DType, Device, Error, Result};
 

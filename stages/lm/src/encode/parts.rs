@@ -9,8 +9,9 @@ use rayon::prelude::*;
 
 use crate::ops::attention::{Rows, softmax_row};
 use crate::ops::linear;
-use crate::ops::matrix::{By, Into, Matrix, MatrixMut, Products, multiply};
+use crate::ops::matrix::{By, Into, Matrix, MatrixMut, multiply};
 use crate::ops::real::{Real, vectorised};
+use crate::ops::rounded::Products;
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::{Kernel, cuda, kernel_for};
 use crate::ops::{change, rows_per_task, tensor, view};

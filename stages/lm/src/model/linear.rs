@@ -5,7 +5,7 @@ use crate::model::parameter::Parameter;
 use crate::model::row_keys::RowKeys;
 use crate::ops;
 use crate::ops::dropout::{self, Mask};
-use crate::ops::matrix::Products::{self, Exact};
+use crate::ops::rounded::Products::{self, Exact};
 use crate::{DType, Result};
 use candle_core::Tensor;
 

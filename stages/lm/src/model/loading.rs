@@ -12,7 +12,7 @@ use crate::model::parameter::{Norm, Parameter};
 use crate::model::shapes::{HEAD, SCORE, shapes};
 use crate::model::weights::{self, Holding};
 use crate::ops::attention::Shape;
-use crate::ops::matrix::Products;
+use crate::ops::rounded::Products;
 use crate::{DType, Decoder, Device, Dtype, Error, Precision, Result, random};
 use candle_core::Tensor;
 use std::collections::HashMap;

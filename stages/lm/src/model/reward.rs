@@ -8,7 +8,7 @@ use crate::model::parameter::Parameter;
 use crate::model::shapes::SCORE;
 use crate::model::weights::Holding;
 use crate::ops::linear;
-use crate::ops::matrix::Products::Exact;
+use crate::ops::rounded::Products::Exact;
 use crate::{DType, Decoder, Device, Error, Precision, Result, Sequence, random};
 use candle_core::Tensor;
 use std::path::Path;

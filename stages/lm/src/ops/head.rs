@@ -4,8 +4,9 @@
 use crate::Result;
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
-use crate::ops::matrix::{Into, Matrix, MatrixMut, Products};
+use crate::ops::matrix::{Into, Matrix, MatrixMut};
 use crate::ops::real::{Real, exp_in_place, largest, vectorised};
+use crate::ops::rounded::Products;
 use crate::ops::{Kernel, add_plain, change, kernel_for, tensor, view};
 use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;

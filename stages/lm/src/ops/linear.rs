@@ -3,7 +3,8 @@
 use crate::Result;
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
-use crate::ops::matrix::{By, Into, Matrix, MatrixMut, Products, multiply};
+use crate::ops::matrix::{By, Into, Matrix, MatrixMut, multiply};
+use crate::ops::rounded::Products;
 use crate::ops::{Kernel, Real, add_in_order, add_plain, change, kernel_for, rows_per_task, tensor, view};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -190,7 +191,7 @@ fn backward_bias_on_cpu<T: Real>(dy: &Tensor, gradient: &Tensor) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::ops::check::{Case, gradients, numbers, plain_agrees};
-    use crate::ops::matrix::Products::Exact;
+    use crate::ops::rounded::Products::Exact;
 
     #[test]
     fn gradient() {

@@ -63,42 +63,20 @@ pub(crate) enum By {
     One,
 }
 
-/// The precision of the operands of a product.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Products {
-    /// Nothing.
-    #[default]
-    Exact,
-    /// They are rounded to bf16, and their products are summed in f32. Numbers in f64 stay as they are.
-    Rounded,
-}
-
-impl Products {
-    /// out = a b, or out += a b, by all threads.
-    pub fn multiply<T: Real>(self, a: Matrix<T>, b: Matrix<T>, out: MatrixMut<T>, into: Into) {
-        match self {
-            Products::Exact => multiply(a, b, out, into, By::All),
-            Products::Rounded => T::multiply_rounded(a, b, out, into),
-        }
+/// a b [m, n], by all threads.
+pub(crate) fn product<T: Real>(a: Matrix<T>, b: Matrix<T>) -> Vec<T> {
+    let (rows, cols) = (a.rows, b.cols);
+    assert_eq!(a.cols, b.rows, "shapes of a matrix product");
+    if a.cols == 0 {
+        return T::zeros(rows * cols);
     }
-
-    /// a b [m, n], by all threads.
-    pub fn product<T: Real>(self, a: Matrix<T>, b: Matrix<T>) -> Vec<T> {
-        let (rows, cols) = (a.rows, b.cols);
-        if self == Products::Rounded || a.cols == 0 {
-            let mut out = T::zeros(rows * cols);
-            self.multiply(a, b, MatrixMut::new(&mut out, rows, cols, cols), Into::Fresh);
-            return out;
-        }
-        assert_eq!(a.cols, b.rows, "shapes of a matrix product");
-        let mut out = Vec::with_capacity(rows * cols);
-        // SAFETY: `out` has room for the rows, one after the other; a product that adds to nothing writes all of them.
-        unsafe {
-            multiply_into(a, b, out.as_mut_ptr(), cols, Into::Fresh, By::All);
-            out.set_len(rows * cols);
-        }
-        out
+    let mut out = Vec::with_capacity(rows * cols);
+    // SAFETY: `out` has room for the rows, one after the other; a product that adds to nothing writes all of them.
+    unsafe {
+        multiply_into(a, b, out.as_mut_ptr(), cols, Into::Fresh, By::All);
+        out.set_len(rows * cols);
     }
+    out
 }
 
 /// out = a b, or out += a b. a is [m, k], b is [k, n], out is [m, n].

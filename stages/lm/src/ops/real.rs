@@ -2,8 +2,6 @@
 
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
-use crate::ops::matrix::{self, By, Matrix, MatrixMut, multiply};
-use crate::ops::rounded;
 use crate::{DType, Device, Error, Result};
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, StorageRef, Tensor, WithDType};
 use rayon::prelude::*;
@@ -51,8 +49,13 @@ pub(crate) trait Real: WithDType {
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
     /// The nearest number in bf16, ties to even, where `Self` is f32; the same otherwise.
     fn rounded(self) -> Self;
-    /// out = a b, or out += a b, of numbers rounded to bf16 where `Self` is f32.
-    fn multiply_rounded(a: Matrix<Self>, b: Matrix<Self>, out: MatrixMut<Self>, into: matrix::Into);
+    /// The same numbers where `Self` is f32.
+    fn singles(_numbers: &[Self]) -> Option<&[f32]> {
+        None
+    }
+    fn singles_mut(_numbers: &mut [Self]) -> Option<&mut [f32]> {
+        None
+    }
     fn of(value: f64) -> Self {
         Self::from_f64(value)
     }
@@ -116,8 +119,11 @@ impl Real for f32 {
         let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
         f32::from_bits(if self.is_nan() { bits & 0xffff_0000 | 0x40_0000 } else { nearest })
     }
-    fn multiply_rounded(a: Matrix<f32>, b: Matrix<f32>, out: MatrixMut<f32>, into: matrix::Into) {
-        rounded::multiply(a, b, out, into);
+    fn singles(numbers: &[f32]) -> Option<&[f32]> {
+        Some(numbers)
+    }
+    fn singles_mut(numbers: &mut [f32]) -> Option<&mut [f32]> {
+        Some(numbers)
     }
 }
 
@@ -140,9 +146,6 @@ impl Real for f64 {
     #[inline(always)]
     fn rounded(self) -> f64 {
         self
-    }
-    fn multiply_rounded(a: Matrix<f64>, b: Matrix<f64>, out: MatrixMut<f64>, into: matrix::Into) {
-        multiply(a, b, out, into, By::All);
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kit::rows::{Embedding, Item, Message, Pair, ReferenceRow};
 use kit::{
-    Context, Digest, Events, Forecast, Interrupt, Job, Outcome, Result, Seed, Source, Stage, Table, ids, in_threads,
+    Context, Digest, Events, Forecast, Interrupt, Job, Outcome, Result, Seed, Source, Stage, Table, ids, in_pools,
     write_part,
 };
 use lm::{Decoder, Device, Dtype, Precision, PromptMismatch, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
@@ -232,10 +232,7 @@ impl Bench {
     ) -> Result<Outcome> {
         self.with(config, entry, events, interrupt, |stage, context| {
             let Job::Ranked(work) = stage.job(context)? else { panic!("training is work of ranks") };
-            in_threads(ranks, |ranks| {
-                let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-                threads.install(|| work.compute(&context.of_rank(ranks.rank(), "cpu"), ranks))
-            })
+            in_pools(ranks, 1, |ranks| work.compute(&context.of_rank(ranks.rank(), "cpu"), ranks))
         })
     }
 

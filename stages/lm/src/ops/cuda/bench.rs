@@ -5,8 +5,8 @@ use crate::model::forest::{self, Want};
 use crate::ops::attention::{self, Shape, tiles};
 use crate::ops::attention_backward::{self, Saved};
 use crate::ops::head::{self, Target};
-use crate::ops::matrix::Products::Exact;
 use crate::ops::rope::{self, RopeTable};
+use crate::ops::rounded::Products::Exact;
 use crate::ops::{adamw, linear, norm, swiglu};
 use crate::{
     AdamW, DType, Decoder, DecoderConfig, Device, Error, GenerateRequest, LogProbs, Memory, Result, SamplingRules,

@@ -25,19 +25,59 @@ pub(crate) fn is_fast() -> bool {
     false
 }
 
+/// The precision of the operands of a product.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Products {
+    /// Nothing.
+    #[default]
+    Exact,
+    /// They are rounded to bf16, and their products are summed in f32. Numbers in f64 stay as they are.
+    Rounded,
+}
+
+impl Products {
+    /// out = a b, or out += a b, by all threads.
+    pub fn multiply<T: Real>(self, a: Matrix<T>, b: Matrix<T>, out: MatrixMut<T>, into: Into) {
+        match self {
+            Products::Exact => matrix::multiply(a, b, out, into, By::All),
+            Products::Rounded => multiply(a, b, out, into),
+        }
+    }
+
+    /// a b [m, n], by all threads.
+    pub fn product<T: Real>(self, a: Matrix<T>, b: Matrix<T>) -> Vec<T> {
+        if self == Products::Exact {
+            return matrix::product(a, b);
+        }
+        let (rows, cols) = (a.rows, b.cols);
+        let mut out = T::zeros(rows * cols);
+        multiply(a, b, MatrixMut::new(&mut out, rows, cols, cols), Into::Fresh);
+        out
+    }
+}
+
 /// out = a b, or out += a b, of numbers rounded to bf16. Every output is summed by one task in one order, so that the
 /// bytes do not depend on the number of threads; they may differ between processors.
-pub(crate) fn multiply(a: Matrix<f32>, b: Matrix<f32>, out: MatrixMut<f32>, into: Into) {
+fn multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, out: MatrixMut<T>, into: Into) {
     assert_eq!((a.rows, a.cols, b.cols), (out.rows, b.rows, out.cols), "shapes of a matrix product");
     #[cfg(target_arch = "x86_64")]
-    if let Some(unit) = tiles::unit() {
-        return tiles::multiply(unit, a, b, out, into);
+    if let (Some(unit), Some(left), Some(right)) = (tiles::unit(), T::singles(a.data), T::singles(b.data)) {
+        let data = T::singles_mut(out.data).expect("one type of numbers");
+        let of = |data, Matrix { rows, cols, row_stride, col_stride, .. }| Matrix {
+            data,
+            rows,
+            cols,
+            row_stride,
+            col_stride,
+        };
+        let out = MatrixMut { data, rows: out.rows, cols: out.cols, stride: out.stride };
+        return tiles::multiply(unit, of(left, a), of(right, b), out, into);
     }
     multiply_copies(a, b, out, into, BLOCK);
 }
 
-/// The same in f32, of rounded copies; that of the larger operand is made block by block.
-fn multiply_copies(a: Matrix<f32>, b: Matrix<f32>, out: MatrixMut<f32>, into: Into, block: usize) {
+/// The same of rounded copies; that of the larger operand is made block by block.
+fn multiply_copies<T: Real>(a: Matrix<T>, b: Matrix<T>, out: MatrixMut<T>, into: Into, block: usize) {
     if a.cols == 0 || a.rows == 0 || b.cols == 0 {
         return matrix::multiply(a, b, out, into, By::All);
     }
@@ -64,12 +104,12 @@ fn multiply_copies(a: Matrix<f32>, b: Matrix<f32>, out: MatrixMut<f32>, into: In
 }
 
 /// A rounded copy in `room`, in the order in which the numbers lie in memory.
-fn rounded<'r>(matrix: Matrix<f32>, room: &'r mut Vec<f32>) -> Matrix<'r, f32> {
+fn rounded<'r, T: Real>(matrix: Matrix<T>, room: &'r mut Vec<T>) -> Matrix<'r, T> {
     let Matrix { data, rows, cols, row_stride, col_stride } = matrix;
     let turned = col_stride > row_stride;
     let (lines, stride, length, step) =
         if turned { (cols, col_stride, rows, row_stride) } else { (rows, row_stride, cols, col_stride) };
-    room.resize(lines * length, 0.0);
+    room.resize(lines * length, T::zero());
     let at_once = (STRETCH / length).max(1);
     room.par_chunks_mut(at_once * length).enumerate().for_each(|(task, into)| {
         for (line, into) in into.chunks_exact_mut(length).enumerate() {
@@ -95,7 +135,8 @@ vectorised! {
 }
 
 /// The upper half of a number after rounding to nearest, ties to even.
-pub(crate) fn round(x: f32) -> u16 {
+#[cfg(any(target_arch = "x86_64", test))]
+fn round(x: f32) -> u16 {
     (x.rounded().to_bits() >> 16) as u16
 }
 #[cfg(test)]
