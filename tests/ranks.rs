@@ -31,7 +31,7 @@ stages:
     reference: reference
     model: world.model
     objective: {name: dpo, beta: 0.1}
-    optimizer: {lr: 1.0e-3}
+    optimizer: {lr: 1.0e-3, sharded: true}
     batch: {pairs: 16, ranks: 4}
     steps: 30
     checkpoint_every: 2
@@ -134,10 +134,10 @@ fn a_run_with_several_workers_gives_the_bytes_of_one() {
 fn the_forecast_counts_the_sets_of_gradients() {
     let project = project();
     let memory = |ranks: u32| {
-        let set = format!("dpo.batch.ranks={ranks}");
-        let plan = project.done(&["plan", "pipeline.yaml", "--json", "--set", &set, "--set", "dpo.steps=7"]);
+        let set = format!("rpo.batch.ranks={ranks}");
+        let plan = project.done(&["plan", "pipeline.yaml", "--json", "--set", &set, "--set", "rpo.steps=7"]);
         let plan: Value = serde_json::from_str(&plan).unwrap();
-        let stage = plan["stages"].as_array().unwrap().iter().find(|stage| stage["stage"] == "dpo").unwrap();
+        let stage = plan["stages"].as_array().unwrap().iter().find(|stage| stage["stage"] == "rpo").unwrap();
         stage["forecast"]["memory"].as_u64().unwrap()
     };
     // One device holds log2(ranks) more sets.

@@ -68,6 +68,32 @@ impl dyn Collective + '_ {
         failed.map_or(Ok(numbers), Err)
     }
 
+    /// The numbers of each rank, in the order of ranks, on all of them; as [`Collective::gather`] for many numbers.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange`].
+    pub fn gather_many(&self, own: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let message = |numbers: &[f32]| {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+            [&(bytes.len() as u64).to_le_bytes()[..], &bytes].concat()
+        };
+        let mut all = message(own);
+        for bit in self.bits() {
+            let theirs = self.exchange(self.rank() ^ bit, all.clone())?;
+            all = if self.rank() & bit == 0 { [all, theirs] } else { [theirs, all] }.concat();
+        }
+        let (mut numbers, mut rest) = (Vec::with_capacity(self.size()), all.as_slice());
+        while let Some((length, tail)) = rest.split_first_chunk::<8>() {
+            let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+            let cut = tail.split_at_checked(length);
+            let (body, tail) = cut.ok_or_else(|| Error::internal("a rank sent bytes that are no message"))?;
+            let number = |four: &[u8]| f32::from_le_bytes(four.try_into().expect("four bytes"));
+            numbers.push(body.chunks_exact(4).map(number).collect());
+            rest = tail;
+        }
+        Ok(numbers)
+    }
+
     /// Adds up the numbers of all ranks, as a balanced tree over the ranks: the same bits on all of them.
     ///
     /// # Errors
@@ -260,6 +286,8 @@ mod tests {
                 let rank = ranks.rank();
                 let all = ranks.gather(Ok(vec![rank as f64; rank])).unwrap();
                 assert_eq!(all, (0..size).map(|rank| vec![rank as f64; rank]).collect::<Vec<_>>());
+                let many = ranks.gather_many(&vec![rank as f32; 3 - rank.min(3)]).unwrap();
+                assert_eq!(many, (0..size).map(|rank| vec![rank as f32; 3 - rank.min(3)]).collect::<Vec<_>>());
                 // More than one stretch, of numbers whose sum depends on its order.
                 let mut numbers = vec![0.1f32 * (rank as f32 + 1.0).powi(9); STRETCH + 1];
                 ranks.sum(&mut numbers).unwrap();

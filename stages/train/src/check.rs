@@ -102,6 +102,8 @@ impl Train {
         let ranks = self.batch.ranks;
         let text = format!("got {ranks}, wanted a power of two from 1 to {MOST_RANKS}");
         find(!(ranks.is_power_of_two() && ranks <= MOST_RANKS), "batch.ranks", text);
+        let text = "without effect: one rank holds all of the state; say `batch.ranks`".to_owned();
+        find(self.optimizer.sharded && ranks == 1, "optimizer.sharded", text);
         let given = [self.batch.pairs, self.batch.prompts, self.batch.items].iter().flatten().count();
         find(given != 1, "batch", format!("wanted exactly one of `pairs`, `prompts` and `items`, got {given}"));
         find(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kit::commit::{Sealed, commit_sealed, read_sealed, sync_folder};
 use kit::rows::{Contrast, Metric, Split, StepRow};
-use kit::{Context, Error, Event, Part, Result, read_rows, write_part};
+use kit::{Collective, Context, Error, Event, Part, Result, read_rows, write_part};
 use lm::Training;
 use serde::{Deserialize, Serialize};
 use tokens::lm_error;
@@ -102,20 +102,31 @@ impl Checkpoints {
         Ok(self.all()?.last().map_or(0, |(batches, _)| *batches))
     }
 
-    /// Writes a checkpoint, unless the latest one is of the same batch.
-    pub(crate) fn write(&mut self, context: &Context<'_>, training: &Training, log: &Log) -> Result<()> {
-        let batches = log.counters.batches;
-        if self.latest == Some(batches) {
+    /// Writes a checkpoint on rank 0, unless the latest one is of the same batch. All ranks give their shares of the state.
+    pub(crate) fn write(
+        &mut self,
+        context: &Context<'_>,
+        training: &Training,
+        log: &Log,
+        ranks: &dyn Collective,
+    ) -> Result<()> {
+        let (batches, leads) = (log.counters.batches, ranks.rank() == 0);
+        let begun = Instant::now();
+        let written = self.latest == Some(batches);
+        if (written || !leads) && !training.is_shared() {
             return Ok(());
         }
-        let begun = Instant::now();
+        let all = training.gathered_state(leads, |own| ranks.gather_many(own)).map_err(lm_error)??;
+        if written || !leads {
+            return Ok(());
+        }
         let partial = self.folder.join(".partial");
         if partial.exists() {
             std::fs::remove_dir_all(&partial).map_err(Error::io(&partial))?;
         }
         let state = partial.join(STATE);
         std::fs::create_dir_all(&state).map_err(Error::io(&state))?;
-        training.save_state(&state).map_err(lm_error)?;
+        all.save(&state).map_err(lm_error)?;
         let tables = vec![
             write_part(&partial.join("metrics.parquet"), &log.metrics)?,
             write_part(&partial.join("steps.parquet"), &log.steps)?,

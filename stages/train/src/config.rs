@@ -171,6 +171,11 @@ pub struct Optimizer {
     /// Keeps the denominator away from 0.
     #[serde(default = "eps")]
     pub eps: f64,
+    /// Where several ranks train, each holds the means of gradients and of their squares (and, for models in half
+    /// precision, the weights in f32) for its share of each weight, and sends the others what it makes of these. Less
+    /// memory, more messages, the same bytes. For trainings with `batch.ranks`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sharded: bool,
 }
 
 /// The course of the learning rate after the warmup.

@@ -73,6 +73,7 @@ pub(crate) fn estimate(stage: &Train, ahead: &ForecastInputs<'_>) -> Outlook {
                 memory: stage.kept(ranks),
                 batch_tokens,
                 tokens_at_once: (batch.tokens_per_micro_batch as u64).min(batch_tokens),
+                shares: if stage.optimizer.sharded { ranks as u64 } else { 1 },
                 gradient_sets: u64::from((batch.ranks / ranks).max(1).ilog2()) + 1,
                 adapter: lora.as_ref(),
             };

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kit::rows::{Contrast, Metric, Split, StepRow};
 use kit::{Collective, Context, Error, Outcome, Ranked, Result, Stage, Table, in_pools, ranks, wilson};
-use lm::{AdamW, DecoderConfig, Memory, Training};
+use lm::{AdamW, DecoderConfig, Memory, Share, Training};
 use objective::Mixture;
 use rayon::current_num_threads;
 use tokens::{SequenceReader, lm_error};
@@ -111,7 +111,7 @@ impl Train {
         }
     }
 
-    fn training(&self, context: &Context<'_>, ranks: usize) -> Result<Training> {
+    fn training(&self, context: &Context<'_>, ranks: &dyn Collective) -> Result<Training> {
         let decoder = self.decoder(context)?;
         let optimizer = &self.optimizer;
         let adamw = AdamW {
@@ -120,9 +120,14 @@ impl Train {
             eps: optimizer.eps,
             weight_decay: optimizer.weight_decay,
         };
-        let memory = self.kept(ranks);
+        let memory = self.kept(ranks.size());
+        let share = match optimizer.sharded {
+            true => Share { rank: ranks.rank(), of: ranks.size() },
+            false => Share::WHOLE,
+        };
         let budget = self.batch.tokens_per_micro_batch;
-        let mut training = Training::new(decoder, adamw, optimizer.clip_norm, memory, budget).map_err(lm_error)?;
+        let training = Training::of_share(decoder, adamw, optimizer.clip_norm, memory, budget, share);
+        let mut training = training.map_err(lm_error)?;
         training.dropout_seed = context.seed.0;
         if self.memory.budget_gib.is_none() {
             training.use_free_memory().map_err(lm_error)?;
@@ -138,7 +143,7 @@ impl Train {
         best: Option<&BestPolicies<'_>>,
         ranks: &dyn Collective,
     ) -> Result<(Training, Log)> {
-        let begun = self.training(context, ranks.size()).and_then(|mut training| {
+        let begun = self.training(context, ranks).and_then(|mut training| {
             let log = if ranks.rank() == 0 { checkpoints.resume(context, &mut training, best)? } else { None };
             Ok((training, log.unwrap_or_default()))
         });
@@ -184,10 +189,11 @@ impl Train {
         }
         let leads = ranks.rank() == 0;
         let result = self.run_steps(context, plan, ranks, &mut training, &mut log, &mut checkpoints);
-        if let (true, Err(Error::Interrupted)) = (leads, &result) {
+        // It comes to all ranks at the same step.
+        if let Err(Error::Interrupted) = &result {
             // The resumed run computes the gradient of the unfinished batch again.
             training.discard().map_err(lm_error)?;
-            checkpoints.write(context, &training, &log)?;
+            checkpoints.write(context, &training, &log, ranks)?;
         }
         result?;
         if !leads {
@@ -309,9 +315,13 @@ impl Train {
                 if self.best.is_some_and(|best| best.stops(&log.metrics)) {
                     return Ok(());
                 }
-                let due = done.is_multiple_of(self.checkpoint_every) || checkpoints.due(self.checkpoint_minutes);
-                if due && leads && done < plan.batches {
-                    checkpoints.write(context, training, log)?;
+                let mut due = done.is_multiple_of(self.checkpoint_every) || checkpoints.due(self.checkpoint_minutes);
+                if training.is_shared() {
+                    // All of them write, by the clock of rank 0.
+                    due = ranks.gather(Ok(vec![f64::from(u8::from(due))]))?[0][0] > 0.0;
+                }
+                if due && done < plan.batches {
+                    checkpoints.write(context, training, log, ranks)?;
                     if let Some(best) = &best {
                         best.prune(&log.metrics)?;
                     }

@@ -150,7 +150,7 @@ impl Stage for Train {
     }
 
     fn execution_keys(&self) -> &'static [&'static str] {
-        &["checkpoint_every", "checkpoint_minutes"]
+        &["checkpoint_every", "checkpoint_minutes", "optimizer.sharded"]
     }
 
     fn draws(&self) -> bool {

@@ -60,6 +60,7 @@ impl Stepper<'_> {
             Error::Data(text) => Error::Data(format!("step {step}: {text}; rows {}", self.ids(rows))),
             other => other,
         })?;
+        training.spread(|own| self.ranks.gather_many(own)).map_err(lm_error)??;
         if !grad_norm.is_finite() {
             return Err(Error::data(format!(
                 "step {step}: the gradient's norm is {grad_norm}; rows {}; lower `optimizer.lr`, or look at these rows",

@@ -39,6 +39,12 @@ fn by(bench: &Bench, config: &Value, ranks: usize, entry: &str) -> Result<Outcom
     bench.run_in_ranks(config, entry, ranks, &|_| (), &Interrupt::default())
 }
 
+/// With the optimizer's state in shares.
+fn sharded(mut config: Value) -> Value {
+    config["optimizer"]["sharded"] = json!(true);
+    config
+}
+
 /// Compares what 2, 4 and 8 ranks write and say with what one does.
 fn check(bench: &Bench, config: &Value) {
     let name = config["objective"].to_string();
@@ -70,6 +76,18 @@ fn any_number_of_ranks_gives_the_same_bytes() {
         check(&bench, &ranked(objective.clone(), 8));
         check(&bench, &adapted(ranked(objective, 4)));
     }
+}
+
+#[test]
+fn a_state_in_shares_gives_the_same_bytes() {
+    let bench = bench();
+    let config = ranked(json!({"name": "dpo", "beta": 0.3}), 8);
+    check(&bench, &sharded(config.clone()));
+    check(&bench, &sharded(adapted(config.clone())));
+    // Those of a training without shares.
+    by(&bench, &config, 2, "whole").unwrap();
+    by(&bench, &sharded(config), 4, "shares").unwrap();
+    assert!(port_bytes(&bench.entry("whole")) == port_bytes(&bench.entry("shares")));
 }
 
 #[test]
@@ -150,12 +168,13 @@ fn a_training_goes_on_with_another_number_of_ranks() {
         config["steps"] = json!(5);
         config["best"] = json!({"metric": "eval_loss", "keep": 2, "patience": 2});
         by(&bench, &config, 1, "whole").unwrap();
-        stopped_by_signals(&bench, &config, "stopped", &[4, 1, 2, 4]);
-        by(&bench, &config, 2, "stopped").unwrap();
-        assert!(port_bytes(&bench.entry("stopped")) == port_bytes(&bench.entry("whole")));
-        for entry in ["whole", "stopped"] {
-            std::fs::remove_dir_all(bench.entry(entry)).unwrap();
+        for config in [config.clone(), sharded(config)] {
+            stopped_by_signals(&bench, &config, "stopped", &[4, 1, 2, 4]);
+            by(&bench, &config, 2, "stopped").unwrap();
+            assert!(port_bytes(&bench.entry("stopped")) == port_bytes(&bench.entry("whole")));
+            std::fs::remove_dir_all(bench.entry("stopped")).unwrap();
         }
+        std::fs::remove_dir_all(bench.entry("whole")).unwrap();
     }
 }
 
@@ -194,6 +213,8 @@ fn one_rank_is_the_default_and_its_number_is_a_power_of_two() {
     let plain = settings(&config);
     config["batch"]["ranks"] = json!(1);
     assert_eq!((settings(&config), findings(&config)), (plain, vec![]));
+    let one = "optimizer.sharded: without effect: one rank holds all of the state; say `batch.ranks`";
+    assert_eq!(findings(&sharded(config.clone())), [one]);
     for ranks in [0, 3, 128] {
         config["batch"]["ranks"] = json!(ranks);
         assert_eq!(findings(&config), [format!("batch.ranks: got {ranks}, wanted a power of two from 1 to 64")]);

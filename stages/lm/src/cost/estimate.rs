@@ -70,6 +70,8 @@ pub enum Purpose<'a> {
         tokens_at_once: u64,
         /// Sets of gradients held at once: 1, and more where they are summed in an order of their own.
         gradient_sets: u64,
+        /// Devices that share the optimizer's state.
+        shares: u64,
         /// The adapter, where only that is trained.
         adapter: Option<&'a Lora>,
     },
@@ -182,11 +184,12 @@ impl Estimate {
                 // Prompts take half of the budget at most, and go through the blocks all at once.
                 weights + tokens_at_once * keys * self.size + passing(tokens_at_once.div_ceil(2)) + logits
             }
-            Purpose::Train { memory, batch_tokens, tokens_at_once, gradient_sets, adapter } => {
+            Purpose::Train { memory, batch_tokens, tokens_at_once, gradient_sets, shares, adapter } => {
                 let trained = adapter.map_or(parameters, |lora| numbers_of(lora, config));
                 let full = if self.size < 4 { 4 } else { 0 };
-                // Gradients, two moments, the master; a checkpoint holds weights and moments once more.
-                let state = trained * (4 * gradient_sets + 8 + full) + trained * (self.size + 8 + full);
+                // Gradients, a share of two moments and the master; a checkpoint holds weights and moments once more.
+                let shared = (trained * (8 + full)).div_ceil(shares);
+                let state = trained * 4 * gradient_sets + shared + trained * (self.size + 8 + full);
                 let kept = match self.schedule(memory, batch_tokens, tokens_at_once) {
                     Schedule::Keep { .. } => {
                         let blocks = batch_tokens * config.layers as u64 * per_row(config) * self.size;
@@ -320,20 +323,23 @@ mod tests {
 
     #[test]
     fn memory_grows_with_what_is_held() {
-        let of = |gradient_sets, memory, adapter| Purpose::Train {
+        let of = |gradient_sets, shares, memory, adapter| Purpose::Train {
             memory,
             batch_tokens: 40_000,
             tokens_at_once: 8_000,
             gradient_sets,
+            shares,
             adapter,
         };
-        let train = |memory, adapter| of(1, memory, adapter);
+        let train = |memory, adapter| of(1, 1, memory, adapter);
         let model = estimate(Dtype::F32, "cpu");
         let weights = model.config.parameter_count() as u64 * 4;
         let score = model.bytes(Purpose::Score { tokens_at_once: 8_000 });
         let [two_pass, boundaries, keep] =
             [Memory::TwoPass, Memory::Boundaries, Memory::Keep].map(|memory| model.bytes(train(memory, None)));
         assert!(weights < score && score < two_pass && boundaries < two_pass && two_pass < keep);
+        // Two means of f32, of which three quarters are with other devices.
+        assert_eq!(keep - model.bytes(of(1, 4, Memory::Keep, None)), 2 * weights * 3 / 4);
         let lora = Lora::new(8, 16.0, &["q_proj".to_owned()]).unwrap();
         assert!(model.bytes(train(Memory::Keep, Some(&lora))) < keep - 4 * weights);
         let half = estimate(Dtype::Bf16, "cuda:0");
@@ -364,7 +370,9 @@ mod tests {
         let lora = Lora::new(16, 32.0, &["all-linear".to_owned()]).unwrap();
         let memory = Memory::Boundaries;
         let (batch_tokens, tokens_at_once) = (4096, 4096);
-        let train = Purpose::Train { memory, batch_tokens, tokens_at_once, gradient_sets: 1, adapter: Some(&lora) };
+        let (gradient_sets, shares) = (1, 1);
+        let train =
+            Purpose::Train { memory, batch_tokens, tokens_at_once, gradient_sets, shares, adapter: Some(&lora) };
         let gib = |bits| {
             let precision = Precision { dtype: Dtype::F32, bits };
             Estimate::of(&seven, precision, "cpu").unwrap().bytes(train) as f64 / f64::from(1 << 30)

@@ -155,6 +155,7 @@ impl ModelFacts {
             batch_tokens: tokens,
             tokens_at_once: tokens,
             gradient_sets: 1,
+            shares: 1,
             adapter,
         };
         Some(estimate.bytes(match purpose {

@@ -5,5 +5,6 @@ mod dropout_tests;
 #[cfg(test)]
 pub mod gradient_tests;
 pub mod gradients;
+pub mod shares;
 pub mod state;
 pub mod training;

@@ -9,11 +9,13 @@ use crate::model::reward::{add_rewards, row_derivatives};
 use crate::model::scoring::add_scores;
 use crate::ops::adamw;
 use crate::train::gradients::Sets;
+use crate::train::shares::{Share, rows_and_width};
 use crate::{DType, Decoder, Error, LogProbs, Result, Sequence};
 use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// The optimizer, as torch's AdamW: weight decay is decoupled and applies to all parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -82,7 +84,9 @@ pub struct Training {
     pub(crate) budget_tokens: usize,
     /// The masks of an adapter's dropout follow from it, the step and the tokens up to each row; 0 at first.
     pub dropout_seed: u64,
-    /// For each parameter, in the decoder's order; absent where it is frozen.
+    /// The part of the state that this one holds.
+    pub(crate) share: Share,
+    /// For each parameter, in the decoder's order; absent where it is frozen, or no row of it is of this share.
     pub(crate) states: Vec<Option<State>>,
     /// Steps made.
     pub(crate) steps: u64,
@@ -93,9 +97,11 @@ pub struct Training {
     pub(crate) accumulated: bool,
 }
 
-/// The optimizer's numbers for one parameter, f32 (f64 where the parameter is).
+/// The optimizer's numbers for some rows of one parameter, f32 (f64 where the parameter is).
 #[derive(Debug)]
 pub(crate) struct State {
+    /// All of them, but where the state is in shares.
+    pub rows: Range<usize>,
     pub mean: Tensor,
     pub square: Tensor,
     /// The weights in full precision where the decoder computes in half.
@@ -107,6 +113,16 @@ pub(crate) struct State {
 struct Pending {
     sequences: usize,
     micro_batches: Vec<(Forest, Kept)>,
+}
+
+impl State {
+    /// Before the first step.
+    fn of(value: &Tensor, rows: Range<usize>, dtype: DType) -> Result<State> {
+        let own = value.narrow(0, rows.start, rows.len())?;
+        let zeros = || Tensor::zeros(own.shape(), dtype, own.device());
+        let master = if own.dtype() == dtype { None } else { Some(own.to_dtype(dtype)?) };
+        Ok(State { mean: zeros()?, square: zeros()?, master, rows })
+    }
 }
 
 impl Training {
@@ -121,8 +137,22 @@ impl Training {
         memory: Memory,
         budget_tokens: usize,
     ) -> Result<Training> {
+        Training::of_share(decoder, adamw, clip_norm, memory, budget_tokens, Share::WHOLE)
+    }
+
+    /// The same, with a share of the optimizer's state: after each step [`spread`](Training::spread) takes up what the
+    /// other ranks made of their rows.
+    pub fn of_share(
+        decoder: Decoder,
+        adamw: AdamW,
+        clip_norm: Option<f64>,
+        memory: Memory,
+        budget_tokens: usize,
+        share: Share,
+    ) -> Result<Training> {
         let all = decoder.adapter().is_none();
-        Training::of_some(decoder, adamw, clip_norm, memory, budget_tokens, |name| all || is_beside(name))
+        let trained = |name: &str| all || is_beside(name);
+        Training::of_some_in_share(decoder, adamw, clip_norm, memory, budget_tokens, trained, share)
     }
 
     /// The same, but trains only the parameters whose names, as in model files, are chosen. The others cost no
@@ -130,12 +160,24 @@ impl Training {
     ///
     /// Errors: nothing chosen, or a part of matrices that are held as one (q, k and v; gate and up).
     pub fn of_some(
+        decoder: Decoder,
+        adamw: AdamW,
+        clip_norm: Option<f64>,
+        memory: Memory,
+        budget_tokens: usize,
+        trained: impl Fn(&str) -> bool,
+    ) -> Result<Training> {
+        Training::of_some_in_share(decoder, adamw, clip_norm, memory, budget_tokens, trained, Share::WHOLE)
+    }
+
+    fn of_some_in_share(
         mut decoder: Decoder,
         adamw: AdamW,
         clip_norm: Option<f64>,
         memory: Memory,
         budget_tokens: usize,
         trained: impl Fn(&str) -> bool,
+        share: Share,
     ) -> Result<Training> {
         if let Some(name) = decoder.few_bits().find(|name| trained(name)) {
             let text = "weights in few bits are frozen: train an adapter beside them";
@@ -155,15 +197,14 @@ impl Training {
             }
             let value = &parameter.value;
             let dtype = if value.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-            let zeros = || Tensor::zeros(value.shape(), dtype, value.device());
-            let master = if value.dtype() == dtype { None } else { Some(value.to_dtype(dtype)?) };
-            states.push(Some(State { mean: zeros()?, square: zeros()?, master }));
+            let rows = share.rows(rows_and_width(value).0);
+            states.push(if rows.is_empty() { None } else { Some(State::of(value, rows, dtype)?) });
             // Steps change weights in place; nobody else may share them.
-            let (own, gradient) = (value.copy()?, zeros()?);
+            let (own, gradient) = (value.copy()?, Tensor::zeros(value.shape(), dtype, value.device())?);
             parameter.value = own;
             parameter.gradient = Some(gradient);
         }
-        if states.iter().all(Option::is_none) {
+        if decoder.parameters().into_iter().all(|parameter| parameter.gradient.is_none()) {
             return Err(Error::input("no parameter is trained"));
         }
         Ok(Training {
@@ -173,6 +214,7 @@ impl Training {
             memory,
             budget_tokens,
             dropout_seed: 0,
+            share,
             states,
             steps: 0,
             pending: VecDeque::new(),
@@ -355,12 +397,20 @@ impl Training {
         let clip = self.clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
         let step = adamw::Step { lr, beta1, beta2, eps, weight_decay, clip, t: self.steps };
         for (parameter, state) in self.decoder.parameters().into_iter().zip(&self.states) {
-            let (Some(gradient), Some(state)) = (&parameter.gradient, state) else { continue };
-            let (weight, half) = match &state.master {
-                None => (&parameter.value, None),
-                Some(master) => (master, Some(&parameter.value)),
-            };
-            adamw::step(weight, gradient, &state.mean, &state.square, half, &step)?;
+            let Some(gradient) = &parameter.gradient else { continue };
+            if let Some(state) = state {
+                let own = |whole: &Tensor| whole.narrow(0, state.rows.start, state.rows.len());
+                let (value, own_gradient) = (own(&parameter.value)?, own(gradient)?);
+                let (weight, half) = match &state.master {
+                    None => (&value, None),
+                    Some(master) => (master, Some(&value)),
+                };
+                adamw::step(weight, &own_gradient, &state.mean, &state.square, half, &step)?;
+            }
+            if self.is_shared() {
+                // The rows of other ranks, too.
+                gradient.zero_set()?;
+            }
         }
         self.accumulated = false;
         Ok(norm)
