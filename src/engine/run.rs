@@ -48,28 +48,11 @@ impl Run<'_> {
 /// Stages may recurse deeper than the two MiB of a plain thread allow.
 pub(crate) const STACK: usize = 16 << 20;
 
-/// Bytes of freed memory that stay with this process, and up to which pieces are cut from what it has: training takes and
-/// leaves the same tensors at every step, and a page that goes back to the system comes again filled with zeros.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const KEPT: libc::c_int = 32 << 20;
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn keep_freed_memory() {
-    for setting in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
-        // SAFETY: sets a number of the allocator's. Where it is refused, memory is given back sooner.
-        unsafe { libc::mallopt(setting, KEPT) };
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn keep_freed_memory() {}
-
 /// Builds the pool of threads that stages run in.
 ///
 /// # Errors
 /// When the system gives no threads.
 pub fn build_pool() -> Result<()> {
-    keep_freed_memory();
     let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global() else { return Ok(()) };
     // It may be there already; that the system gives no threads is what ends the run.
     match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>()) {
