@@ -129,8 +129,9 @@ impl Dtype {
     }
 
     fn on_cpu(self, is_fast: bool) -> Option<&'static str> {
-        (self == Dtype::Bf16 && !is_fast)
-            .then_some("this processor has no matrix unit for bf16 (AMX); `dtype: f32` gives more exact results sooner")
+        (self == Dtype::Bf16 && !is_fast).then_some(
+            "this processor multiplies bf16 no faster than f32; `dtype: f32` gives more exact results sooner",
+        )
     }
 }
 
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn bf16_is_remarked_on_where_it_is_slow() {
-        assert!(Dtype::Bf16.on_cpu(false).unwrap().contains("no matrix unit for bf16"));
+        assert!(Dtype::Bf16.on_cpu(false).unwrap().contains("multiplies bf16 no faster"));
         assert!(Dtype::Bf16.on_cpu(true).is_none() && Dtype::F32.on_cpu(false).is_none());
         assert_eq!(Dtype::F32.remark(), None);
         // `check` and the run give the same warning on the same device.

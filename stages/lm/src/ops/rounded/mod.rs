@@ -1,7 +1,6 @@
 //! Products of matrices whose numbers are rounded to bf16 first: products are exact in f32 and are summed in f32.
 //!
-//! Where there is no matrix unit, copies are rounded and multiplied in f32: the instructions of AVX512-BF16 multiply no
-//! faster than those of f32 on the processors that were tried.
+//! Where nothing here multiplies such numbers faster than those of f32, copies are rounded and multiplied in f32.
 
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -160,7 +159,7 @@ mod tests {
     /// All that this machine has.
     fn ways() -> Vec<Way> {
         #[cfg(target_arch = "x86_64")]
-        return tiles::unit().into_iter().chain([tiles::Unit::Plain]).map(Way::Tiles).chain([Way::Copies]).collect();
+        return tiles::units().into_iter().map(Way::Tiles).chain([Way::Copies]).collect();
         #[cfg(not(target_arch = "x86_64"))]
         vec![Way::Copies]
     }

@@ -1,4 +1,5 @@
-//! Products of matrices whose numbers are rounded to bf16, by the matrix unit of x86 processors (AMX-BF16).
+//! Products of matrices whose numbers are rounded to bf16, by the matrix unit of x86 processors (AMX-BF16), or by
+//! vectors where these are faster than in f32.
 //!
 //! Both operands are packed into tiles of 16 x 16 words, a word being two numbers that follow one another along the
 //! inner dimension, the form that the unit reads.
@@ -17,7 +18,7 @@ const DEPTH: usize = 2 * SIDE;
 /// Words of a tile.
 pub(super) const TILE: usize = SIDE * SIDE;
 /// Rows and columns of the output that are computed at once: two tiles each way.
-const BLOCK: usize = 2 * SIDE;
+pub(super) const BLOCK: usize = 2 * SIDE;
 /// Rows of the output that one task computes.
 const TASK_ROWS: usize = 128;
 /// Columns of b that are packed at once: a few megabytes, however wide a vocabulary is.
@@ -30,15 +31,28 @@ const RUN: usize = 16;
 pub(super) enum Unit {
     /// The matrix unit.
     Amx,
+    /// Vectors of bf16 pairs.
+    Vectors,
     /// Plain code, which shows without a matrix unit that tiles are right.
     #[cfg(test)]
     Plain,
 }
 
-/// The matrix unit where this machine has one.
+/// The unit by which this machine multiplies numbers in bf16 faster than in f32, where it has one.
 pub(super) fn unit() -> Option<Unit> {
-    static HAS: OnceLock<bool> = OnceLock::new();
-    HAS.get_or_init(|| x86::can_pack() && x86::has_amx()).then_some(Unit::Amx)
+    static UNIT: OnceLock<Option<Unit>> = OnceLock::new();
+    *UNIT.get_or_init(|| match x86::has_vectors() && x86::has_amx() {
+        true => Some(Unit::Amx),
+        false => x86::has_fast_vectors().then_some(Unit::Vectors),
+    })
+}
+
+/// All that multiply tiles here, fast or not.
+#[cfg(test)]
+pub(super) fn units() -> Vec<Unit> {
+    let vectors = x86::has_vectors();
+    let found = [(Unit::Amx, vectors && x86::has_amx()), (Unit::Vectors, vectors), (Unit::Plain, true)];
+    found.into_iter().filter_map(|(unit, is_here)| is_here.then_some(unit)).collect()
 }
 
 /// out = a b, or out += a b, of numbers rounded to bf16.
@@ -168,7 +182,7 @@ impl Side<'_> {
         for (tile, into) in tiles.zip(into.chunks_exact_mut(TILE)) {
             let inner = tile * DEPTH;
             let (outers, inners) = (SIDE.min(self.outers.saturating_sub(outer)), DEPTH.min(self.inners - inner));
-            if x86::can_pack()
+            if x86::has_vectors()
                 && outers == SIDE
                 && inners == DEPTH
                 && (self.inner_stride == 1 || self.outer_stride == 1)
@@ -222,6 +236,7 @@ impl Unit {
                 unsafe { x86::configure() };
                 Some(Ready)
             }
+            Unit::Vectors => None,
             #[cfg(test)]
             Unit::Plain => None,
         }
@@ -235,6 +250,7 @@ impl Unit {
             // SAFETY: the unit was found on this processor, the lengths are those that were asserted, and `start`
             // came before in this thread.
             Unit::Amx => unsafe { x86::add_tiles(block, out.as_mut_ptr(), stride, fresh) },
+            Unit::Vectors => unsafe { x86::add_vectors(block, out.as_mut_ptr(), stride, fresh) },
             #[cfg(test)]
             Unit::Plain => add_plain(block, out, stride, fresh),
         }

@@ -1,14 +1,24 @@
-//! Tiles on x86: packed by AVX-512, multiplied by the matrix unit.
+//! Tiles on x86: packed by AVX-512, multiplied by the matrix unit or by vectors.
 
-use super::tiles::{Block, SIDE, TILE};
+use super::tiles::{BLOCK, Block, SIDE, TILE};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// True where tiles are packed by vectors.
-pub(super) fn can_pack() -> bool {
+/// True where vectors pack tiles, and multiply them.
+pub(super) fn has_vectors() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512bf16")
+}
+
+/// True where vectors multiply numbers in bf16 faster than in f32: on an AMD EPYC trainings took two thirds of the time in
+/// f32, on an Intel Xeon more than all of it.
+pub(super) fn has_fast_vectors() -> bool {
+    // SAFETY: every x86-64 processor has this instruction. (It is safe to call in newer versions of Rust.)
+    #[allow(unused_unsafe)]
+    let vendor = unsafe { __cpuid(0) };
+    let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat();
+    has_vectors() && name == b"AuthenticAMD"
 }
 
 /// True where there is a matrix unit for bf16, and the operating system lets this process use it.
@@ -107,6 +117,44 @@ pub(super) unsafe fn add_tiles(block: &Block, out: *mut f32, stride: usize, fres
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
+    }
+}
+
+/// 32 x 32 outputs, eight rows at a time.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn add_vectors(block: &Block, out: *mut f32, stride: usize, fresh: bool) {
+    const ROWS: usize = 8;
+    for first in (0..BLOCK).step_by(ROWS) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        unsafe {
+            if !fresh {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    for (half, sum) in sums.iter_mut().enumerate() {
+                        *sum = _mm512_loadu_ps(out.add((first + i) * stride + half * SIDE));
+                    }
+                }
+            }
+            let a = block.a.as_ptr().add(first / SIDE * block.run * TILE + first % SIDE * SIDE);
+            let b = block.b.as_ptr();
+            for tile in 0..block.run {
+                for pair in 0..SIDE {
+                    let at = tile * TILE + pair * SIDE;
+                    let right = [b, b.add(block.panel)]
+                        .map(|b| std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(b.add(at).cast())));
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let left = _mm512_set1_epi32(*a.add(tile * TILE + i * SIDE + pair) as i32);
+                        let left = std::mem::transmute::<__m512i, __m512bh>(left);
+                        sums[0] = _mm512_dpbf16_ps(sums[0], left, right[0]);
+                        sums[1] = _mm512_dpbf16_ps(sums[1], left, right[1]);
+                    }
+                }
+            }
+            for (i, sums) in sums.iter().enumerate() {
+                for (half, sum) in sums.iter().enumerate() {
+                    _mm512_storeu_ps(out.add((first + i) * stride + half * SIDE), *sum);
+                }
+            }
+        }
     }
 }
 
