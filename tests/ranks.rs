@@ -92,8 +92,15 @@ fn files() -> Project {
 /// A folder with the pipeline, which one rank has run.
 fn project() -> Project {
     let project = files();
-    project.done(&["run", "pipeline.yaml", "--quiet"]);
+    run_on_threads(&project, ".halftone", 1);
     project
+}
+
+/// Runs the pipeline without `--jobs`. With one thread, one rank does all; with more, threads train copies of the model.
+fn run_on_threads(project: &Project, work: &str, threads: usize) {
+    let mut run = project.command(&["run", "pipeline.yaml", "--work", work, "--quiet"]);
+    let output = run.env("RAYON_NUM_THREADS", threads.to_string()).output().unwrap();
+    assert!(output.status.success(), "{threads} threads: {}", stderr(&output));
 }
 
 /// Compares the store of a work folder with that of one rank, but for TensorBoard's files, which have times, and an
@@ -127,6 +134,16 @@ fn a_run_with_several_workers_gives_the_bytes_of_one() {
         assert!(events.contains(says), "{events}");
         assert_eq!(events.matches("workers compute").count(), if says.is_empty() { 0 } else { TRAININGS.len() });
         same_bytes(&project, jobs);
+    }
+}
+
+#[test]
+fn threads_that_train_copies_give_the_bytes_of_one() {
+    let project = project();
+    for threads in [2, 5] {
+        let work = format!("threads-{threads}");
+        run_on_threads(&project, &work, threads);
+        same_bytes(&project, &work);
     }
 }
 
