@@ -251,20 +251,7 @@ fn tasks_are_cancelled_and_what_is_missing_is_submitted_again() {
     assert!(setting.done(&broken).contains("submitted: world"));
     setting.cluster.wait(Duration::from_secs(60));
 
-    // At a time limit a task stops, goes back into the queue, and on from there.
-    setting.submit("work");
-    let usr1 = || setting.cluster.ask("scancel", &["--batch", "--signal=USR1", "--user=root", "--state=RUNNING"]);
-    let end = Instant::now() + Duration::from_secs(60);
-    let stopped = |project: &Project| {
-        let logs = project.files("work/cluster/cluster", ".log");
-        logs.iter().any(|log| std::fs::read_to_string(project.path(log)).unwrap().contains("exit 75 after USR1"))
-    };
-    while !stopped(project) {
-        assert!(Instant::now() < end, "no task stopped at USR1");
-        usr1();
-        std::thread::sleep(Duration::from_millis(300));
-    }
-    setting.cluster.wait(Duration::from_secs(240));
+    // What is missing, and nothing else, is submitted again.
     setting.submit("work");
     setting.cluster.wait(Duration::from_secs(240));
     assert_eq!(project.store("work"), project.store("one"), "{}", setting.done(&["status", "--work", "work"]));

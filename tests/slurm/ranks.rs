@@ -22,7 +22,7 @@ stages:
     objective: {name: sft}
     optimizer: {lr: 1.0e-3}
     batch: {items: 16, ranks: 4}
-    steps: 60
+    steps: 200
     checkpoint_every: 2
 ";
 
@@ -37,53 +37,63 @@ fn text(project: &Project, folder: &str, end: &str) -> String {
     files.iter().map(|file| std::fs::read_to_string(project.path(file)).unwrap_or_default()).collect()
 }
 
+/// Runs the pipeline on the cluster with `settings` in the cluster file, lets one of `ranks` processes after the other
+/// meet a fault as soon as there is a checkpoint of its attempt, and compares the stores. Each fault comes with a word
+/// of the log. Gives the log.
+fn run(setting: &Setting, work: &str, settings: &str, ranks: usize, faults: &[(&str, &str)]) -> String {
+    let (cluster, project) = (&setting.cluster, &setting.project);
+    let all = "kind: slurm\ntasks: 1\nmemory: 300M\ncpus: 1\ntime: \"0:30:00\"";
+    project.write("cluster.yaml", &format!("{all}\n{settings}\n"));
+    assert!(setting.submit(work).contains("submitted: sft as job"));
+    let logs = || text(project, &format!("{work}/cluster"), ".log");
+    let written = || text(project, &format!("{work}/runs"), "events.jsonl").matches("\"checkpoint_written\"").count();
+    let (mut known, began) = (0, Instant::now());
+    let until = |is: &dyn Fn() -> bool| {
+        while !is() {
+            assert!(began.elapsed() < Duration::from_secs(180), "{work}: {}", logs());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    for (fault, says) in faults {
+        until(&|| written() > known);
+        let ours = format!("--work {} ", project.path(work).display());
+        let started = |line: &str| ["mpirun", "srun", "bash"].iter().any(|word| line.contains(word));
+        let found = processes(|line| line.contains(&ours) && !started(line));
+        assert_eq!(found.len(), ranks, "{work}, {fault}");
+        match *fault {
+            "USR1" => _ = cluster.ask("scancel", &["--batch", "--signal=USR1", "--user=root", "--state=RUNNING"]),
+            "KILL" => send(found[ranks - 1], Signal::KILL),
+            _ => send(found[ranks - 1], Signal::STOP),
+        }
+        until(&|| logs().contains(says));
+        known = written();
+    }
+    cluster.wait(Duration::from_secs(120));
+    assert_eq!(logs().matches("back into the queue").count(), faults.len(), "{}", logs());
+    let status = setting.done(&["status", "--work", work]);
+    assert_eq!(store(project, work), store(project, "one"), "{work}: {status}");
+    logs()
+}
+
+const FAULTS: [(&str, &str); 3] = [("USR1", "exit 75 after USR1"), ("KILL", "exit 137"), ("STOP", "exit 75\n")];
+
+#[test]
+fn a_training_on_slurm_stops_at_its_time_limit_and_goes_on() {
+    let Some(setting) = Setting::new(PIPELINE) else { return };
+    run(&setting, "work", "", 1, &FAULTS[..2]);
+}
+
 #[test]
 fn ranks_on_slurm_give_the_bytes_of_one_process() {
     if !cfg!(feature = "mpi") || !in_path("mpirun") {
         return missing(Requirement::Mpi, "the program is built without the feature `mpi`, or there is no mpirun");
     }
     let Some(setting) = Setting::new(PIPELINE) else { return };
-    let (cluster, project) = (&setting.cluster, &setting.project);
     // Daemons and tasks are root's here, which Open MPI wants to be told twice.
-    let root = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 HALFTONE_PATIENCE=4";
-    let all = format!("kind: slurm\ntasks: 1\nmemory: 300M\ncpus: 1\ntime: \"0:30:00\"\nprelude: {root}\n");
-    // Submits, lets one rank after the other meet a fault, and compares; each fault has a word in the log. Gives the log.
-    let run = |work: &str, more: &str, faults: &[(&str, &str)]| {
-        project.write("cluster.yaml", &format!("{all}{more}\n"));
-        assert!(setting.submit(work).contains("submitted: sft as job"));
-        let logs = || text(project, &format!("{work}/cluster"), ".log");
-        let written =
-            || text(project, &format!("{work}/runs"), "events.jsonl").matches("\"checkpoint_written\"").count();
-        let (mut known, began) = (0, Instant::now());
-        let until = |is: &dyn Fn() -> bool| {
-            while !is() {
-                assert!(began.elapsed() < Duration::from_secs(180), "{work}: {}", logs());
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        };
-        for (fault, says) in faults {
-            until(&|| written() > known);
-            let ours = format!("--work {} rank ", project.path(work).display());
-            let started = |line: &str| ["mpirun", "srun", "bash"].iter().any(|word| line.contains(word));
-            let ranks = processes(|line| line.contains(&ours) && !started(line));
-            assert_eq!(ranks.len(), 2, "{work}, {fault}");
-            match *fault {
-                "USR1" => _ = cluster.ask("scancel", &["--batch", "--signal=USR1", "--user=root", "--state=RUNNING"]),
-                "KILL" => send(ranks[1], Signal::KILL),
-                _ => send(ranks[1], Signal::STOP),
-            }
-            until(&|| logs().contains(says));
-            known = written();
-        }
-        cluster.wait(Duration::from_secs(120));
-        assert_eq!(logs().matches("back into the queue").count(), faults.len(), "{}", logs());
-        let status = setting.done(&["status", "--work", work]);
-        assert_eq!(store(project, work), store(project, "one"), "{work}: {status}");
-        logs()
-    };
+    let root = "prelude: export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 HALFTONE_PATIENCE=4";
+    let run = |work, more: &str, faults| run(&setting, work, &format!("{root}\n{more}"), 2, faults);
     run("nodes", "stages: {sft: {ranks: 2, nodes: 2}}", &[]);
-    let faults = [("USR1", "exit 75 after USR1"), ("KILL", "exit 137"), ("STOP", "exit 75\n")];
-    let log = run("faults", "stages: {sft: {ranks: 2}}", &faults);
+    let log = run("faults", "stages: {sft: {ranks: 2}}", &FAULTS);
     assert!(log.contains("not heard of for 4 s: rank "), "{log}");
-    run("steps", "launcher: [srun, --mpi=pmix]\nstages: {sft: {ranks: 2}}", &faults[..2]);
+    run("steps", "launcher: [srun, --mpi=pmix]\nstages: {sft: {ranks: 2}}", &FAULTS[..2]);
 }
