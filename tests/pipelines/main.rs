@@ -51,7 +51,7 @@ fn a_second_run_computes_nothing_and_another_objective_only_what_it_must() {
     assert_eq!(ran(&again), BTreeSet::new());
     assert_eq!(place.ports("quickstart"), ports);
 
-    let rpo = ["--set", "policy.objective={name: rpo, beta: 0.3, tau: 0.5}"];
+    let rpo = ["--set", "policy.objective={name: rpo, beta: 0.5, tau: 0.5}"];
     let other = quickstart(&place, &rpo).output().unwrap();
     assert_eq!(other.status.code(), Some(0), "{}", stderr(&other));
     let expected = ["after", "embeddings", "evaluation", "policy", "truth_after"];

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::quickstart::quickstart;
 
-const RPO: [&str; 2] = ["--set", "policy.objective={name: rpo, beta: 0.3, tau: 0.5}"];
+const RPO: [&str; 2] = ["--set", "policy.objective={name: rpo, beta: 0.5, tau: 0.5}"];
 
 fn rows<R: kit::Row>(place: &Project, port: &str) -> Vec<R> {
     kit::read_rows(&place.path(".halftone/runs/quickstart").join(port)).unwrap()
