@@ -1,18 +1,18 @@
-//! From records to rows of tables: ids, duplicates, the split.
+//! From records to rows of tables: duplicates, labels and votes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
-use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, ScoredVerdict, SizedVote, Verdict, Vote};
-use kit::{Context, Message, Result, Table, ids};
+use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, ScoredVerdict, SizedVote, Verdict, Vote};
+use kit::{Context, Message, Result, ids};
 
-use crate::answer::{Answer, held_out, prompt_ids};
+use crate::answer::{Answer, prompt_ids};
 use crate::bad_row::BadRow;
 use crate::ballot::Ballot;
-use crate::config::{Ingest, Kept};
+use crate::config::Kept;
 use crate::ledger::{Ids, Key, Labels, Place, joined, key, unordered};
 use crate::record::{Record, Side};
-use crate::source::SourceFile;
-use crate::tables::{Tables, push, recount};
+use crate::register::{Counts, Register};
+use crate::tables::push;
 
 /// The result of taking in a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,81 +25,29 @@ pub enum Admission {
     Bad(BadRow),
 }
 
-/// Figures of what was taken.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Pairs whose `p_hat` was below 1/2, turned around.
-    pub reoriented: u64,
-    /// Pairs whose `p_hat` is 1/2.
-    pub ties: u64,
-    /// Comparisons with a label.
-    pub judged: u64,
-    /// Pairs and comparisons by form.
-    pub forms: BTreeMap<&'static str, u64>,
-    /// Rows held out.
-    pub held_out: u64,
-    /// Votes.
-    pub votes: u64,
-    /// Different names of annotators.
-    pub annotators: u64,
-    /// Rows whose votes went to an earlier comparison of the same two responses.
-    pub joined: u64,
-    /// Prompts whose text stands on both sides of the split, under several ids.
-    pub on_both_sides: u64,
-}
-
 /// Takes records in the order of their rows.
 pub struct Intake<'a> {
-    files: &'a [SourceFile],
-    stage: &'a Ingest,
-    tables: Tables,
-    held_out: Option<Tables>,
-    prompts: Ids,
-    responses: Ids,
-    rows: Ids,
+    register: Register<'a>,
     labels: Labels,
     /// The comparisons that votes are about, by what they are about: their ids and first sides.
     voted: HashMap<Key, (String, Key)>,
     annotators: BTreeSet<String>,
     embeddings: Ids,
-    /// With a hold-out, the side on which a prompt's text was first seen.
-    sides: HashMap<Key, bool>,
     /// The length of embeddings, and where it was first seen.
     width: Option<(usize, Place)>,
-    counts: Counts,
 }
 
 impl<'a> Intake<'a> {
-    /// An intake into some tables.
-    ///
-    /// # Errors
-    /// When the ports cannot be made.
-    pub fn new(
-        context: &Context<'_>,
-        files: &'a [SourceFile],
-        tables: &[Table],
-        sized: bool,
-        stage: &'a Ingest,
-    ) -> Result<Intake<'a>> {
-        let scored = stage.scores.as_ref().is_some_and(|scores| scores.scale.is_some());
-        let wider = [scored, sized];
-        let held_out = stage.holdout.map(|_| Tables::create(context, tables, "holdout_", wider)).transpose()?;
-        Ok(Intake {
-            files,
-            stage,
-            tables: Tables::create(context, tables, "", wider)?,
-            held_out,
-            prompts: Ids::default(),
-            responses: Ids::default(),
-            rows: Ids::default(),
+    /// An intake into a register.
+    pub fn new(register: Register<'a>) -> Intake<'a> {
+        Intake {
+            register,
             labels: Labels::default(),
             voted: HashMap::new(),
             annotators: BTreeSet::new(),
             embeddings: Ids::default(),
-            sides: HashMap::new(),
             width: None,
-            counts: Counts::default(),
-        })
+        }
     }
 
     /// Takes a record.
@@ -126,124 +74,13 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Commits the tables and gives the figures. Equal samples of one prompt are one response with their number.
+    /// Commits the tables and gives the figures, and the numbers of prompts and responses.
     ///
     /// # Errors
     /// When they cannot be written.
     pub fn finish(mut self, context: &Context<'_>) -> Result<(Counts, usize, usize)> {
-        self.counts.annotators = self.annotators.len() as u64;
-        let ports = if self.held_out.is_some() { vec!["responses", "holdout_responses"] } else { vec!["responses"] };
-        let has_responses = self.tables.responses.is_some();
-        self.tables.finish()?;
-        self.held_out.map_or(Ok(()), Tables::finish)?;
-        if has_responses && self.responses.any_counted_twice() {
-            for port in ports {
-                recount(context, port, &self.responses)?;
-            }
-        }
-        Ok((self.counts, self.prompts.len(), self.responses.len()))
-    }
-
-    /// Name of a row in messages.
-    fn at(&self, place: Place) -> String {
-        format!("{}:{}", self.files[place.file as usize].name, place.line)
-    }
-
-    fn source(&self, place: Place) -> (Option<String>, Option<u64>) {
-        (Some(self.files[place.file as usize].name.clone()), Some(place.line))
-    }
-
-    /// True where a prompt is held out: by a digest of its id, so that it falls to the same side in every file, order
-    /// and pipeline.
-    fn is_held_out(&self, prompt_id: &str) -> bool {
-        self.stage.holdout.is_some_and(|share| held_out(prompt_id, share))
-    }
-
-    fn tables(&mut self, held_out: bool) -> &mut Tables {
-        if held_out {
-            self.held_out.as_mut().expect("rows are held out only with a hold-out")
-        } else {
-            &mut self.tables
-        }
-    }
-
-    /// Refuses ids that stood for something else.
-    fn check_answer(&self, answer: &Answer) -> Result<(), BadRow> {
-        self.prompts
-            .check(answer.prompt, answer.prompt_content)
-            .map_err(|first| self.conflict("prompt", &answer.prompt_id, first))?;
-        let content = joined(&[answer.prompt, answer.response_content]);
-        self.responses
-            .check(answer.response, content)
-            .map_err(|first| self.conflict("response", &answer.response_id, first))?;
-        Ok(())
-    }
-
-    fn conflict(&self, what: &str, id: &str, first: Place) -> BadRow {
-        BadRow::new("id_conflict", format!("{what} id `{id}` stands for another text at {}", self.at(first)))
-    }
-
-    /// Refuses a given row id that stood for another row.
-    fn check_row(&self, id: &Option<String>, content: Key) -> Result<(), BadRow> {
-        let Some(id) = id else { return Ok(()) };
-        self.rows.check(key(id), content).map(|_| ()).map_err(|first| {
-            let BadRow { reason, detail } = self.conflict("row", id, first);
-            BadRow { reason, detail: format!("{detail}; if rows may share it, leave it out: `columns: {{id: null}}`") }
-        })
-    }
-
-    /// Takes note of a new prompt, and of whether the other side of the split has its text too.
-    fn note_prompt(&mut self, id: Key, content: Key, held_out: bool, place: Place) {
-        self.prompts.note(id, content, place);
-        if self.stage.holdout.is_some() {
-            let side = *self.sides.entry(content).or_insert(held_out);
-            self.counts.on_both_sides += u64::from(side != held_out);
-        }
-    }
-
-    fn note_row(&mut self, id: &Option<String>, content: Key, place: Place) {
-        if let Some(id) = id {
-            self.rows.note(key(id), content, place);
-        }
-    }
-
-    /// Writes a prompt and a response where they are new.
-    fn note_answer(&mut self, answer: &Answer, held_out: bool, place: Place) -> Result<()> {
-        let (source_file, source_line) = self.source(place);
-        if self.prompts.check(answer.prompt, answer.prompt_content) == Ok(true) {
-            self.note_prompt(answer.prompt, answer.prompt_content, held_out, place);
-            let row = Prompt {
-                prompt_id: answer.prompt_id.clone(),
-                messages: answer.side.prompt.clone(),
-                source_file: source_file.clone(),
-                source_line,
-            };
-            push(&mut self.tables(held_out).prompts, row)?;
-        }
-        let content = joined(&[answer.prompt, answer.response_content]);
-        if self.responses.check(answer.response, content) == Ok(true) {
-            self.responses.note(answer.response, content, place);
-            let k = self.prompts.count(answer.prompt);
-            let text = answer.side.response.iter().map(Message::text).collect::<Vec<_>>().join("\n");
-            let row = Response {
-                response_id: answer.response_id.clone(),
-                prompt_id: answer.prompt_id.clone(),
-                prompt: answer.side.prompt.clone(),
-                messages: answer.side.response.clone(),
-                text,
-                k,
-                count: 1,
-                logp: None,
-                tokens: None,
-                finish: None,
-                score: answer.side.score,
-                model: answer.side.model.clone(),
-                source_file,
-                source_line,
-            };
-            push(&mut self.tables(held_out).responses, row)?;
-        }
-        Ok(())
+        self.register.counts.annotators = self.annotators.len() as u64;
+        self.register.finish(context)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of a pair, of which a comparison lacks some")]
@@ -267,7 +104,7 @@ impl<'a> Intake<'a> {
         if let Some(earlier) = repeated.filter(|_| !self.is_row_of_its_own(&id)) {
             let said = |p_hat: Option<f64>| p_hat.map_or(String::new(), |p| format!(" (P(first better) = {p})"));
             let (reversed, here) = (earlier.first != a.key(), said(p_hat));
-            let there = format!("{}{}", self.at(earlier.place), said(earlier.label));
+            let there = format!("{}{}", self.register.at(earlier.place), said(earlier.label));
             let turned = if reversed { ", the other way round," } else { "" };
             // P(its first better) where both orders are to say the same.
             let agreeing = if reversed { p_hat.map(|p| 1.0 - p) } else { p_hat };
@@ -289,7 +126,7 @@ impl<'a> Intake<'a> {
             self.labels.note(a.key(), b.key(), p_hat, place);
         }
         self.note_sides(&a, &b, &id, (form, held_out), place)?;
-        let (source_file, source_line) = self.source(place);
+        let (source_file, source_line) = self.register.source(place);
         let given = id.clone().filter(|_| judged || repeated.is_some());
         let comparison_id = given.unwrap_or_else(|| ids::comparison_id(a.ids(), b.ids()));
         // A labelled pair's comparison must not tell by its order which side was chosen.
@@ -300,19 +137,19 @@ impl<'a> Intake<'a> {
             Some((p_hat, Some(log_odds))) => {
                 let verdict = Verdict::of(comparison.clone(), p_hat, judge);
                 let row = ScoredVerdict { log_odds: Some(log_odds), ..ScoredVerdict::from(verdict) };
-                push(&mut self.tables(held_out).scored, row)?;
+                push(&mut self.register.tables(held_out).scored, row)?;
             }
             Some((p_hat, None)) => {
-                push(&mut self.tables(held_out).verdicts, Verdict::of(comparison.clone(), p_hat, judge))?
+                push(&mut self.register.tables(held_out).verdicts, Verdict::of(comparison.clone(), p_hat, judge))?
             }
             None => {}
         }
-        push(&mut self.tables(held_out).comparisons, comparison)?;
+        push(&mut self.register.tables(held_out).comparisons, comparison)?;
         if let Some(p_hat) = p_hat {
             let (chosen, rejected, p) = if p_hat < 0.5 { (b, a, 1.0 - p_hat) } else { (a, b, p_hat) };
-            self.counts.reoriented += u64::from(p_hat < 0.5);
-            self.counts.ties += u64::from(p_hat == 0.5);
-            self.counts.judged += u64::from(judged);
+            self.register.counts.reoriented += u64::from(p_hat < 0.5);
+            self.register.counts.ties += u64::from(p_hat == 0.5);
+            self.register.counts.judged += u64::from(judged);
             let made = match (&repeated, &id) {
                 // The same two sides have a pair already.
                 (Some(_), Some(id)) => kit::id_of(&["pair", id]),
@@ -335,7 +172,7 @@ impl<'a> Intake<'a> {
                 source_file,
                 source_line,
             };
-            push(&mut self.tables(held_out).pairs, row)?;
+            push(&mut self.register.tables(held_out).pairs, row)?;
         }
         Ok(Admission::Kept)
     }
@@ -348,7 +185,7 @@ impl<'a> Intake<'a> {
         id: &Option<String>,
     ) -> std::result::Result<(&'static str, bool), Admission> {
         for answer in [a, b] {
-            self.check_answer(answer).map_err(Admission::Bad)?;
+            self.register.check_answer(answer).map_err(Admission::Bad)?;
         }
         // Both may be new and at odds with each other.
         if (a.prompt == b.prompt && a.prompt_content != b.prompt_content)
@@ -356,9 +193,9 @@ impl<'a> Intake<'a> {
         {
             return Err(Admission::Bad(BadRow::new("id_conflict", "both sides have one id and different texts")));
         }
-        self.check_row(id, joined(&[a.key(), b.key()])).map_err(Admission::Bad)?;
+        self.register.check_row(id, joined(&[a.key(), b.key()])).map_err(Admission::Bad)?;
         let form = if a.prompt == b.prompt { "same" } else { "joint" };
-        let keeps = |kept| self.stage.keep.contains(&kept);
+        let keeps = |kept| self.register.stage.keep.contains(&kept);
         if form == "same" && a.response_content == b.response_content && !keeps(Kept::Identical) {
             let detail = "both responses are the same text, so neither is better";
             return Err(Admission::SetAside(BadRow::new("identical", detail)));
@@ -366,8 +203,8 @@ impl<'a> Intake<'a> {
         if let Some(empty) = empty(a).or_else(|| empty(b)).filter(|_| !keeps(Kept::Empty)) {
             return Err(Admission::SetAside(empty));
         }
-        let held_out = self.is_held_out(&a.prompt_id);
-        if held_out != self.is_held_out(&b.prompt_id) {
+        let held_out = self.register.is_held_out(&a.prompt_id);
+        if held_out != self.register.is_held_out(&b.prompt_id) {
             let detail =
                 format!("one of the prompts `{}` and `{}` is held out, the other not", a.prompt_id, b.prompt_id);
             return Err(Admission::SetAside(BadRow::new("across_split", detail)));
@@ -377,8 +214,8 @@ impl<'a> Intake<'a> {
 
     /// True where a row about the two responses of an earlier one is a comparison by itself.
     fn is_row_of_its_own(&self, id: &Option<String>) -> bool {
-        let new = |id: &String| self.rows.place(key(id)).is_none();
-        self.stage.keep.contains(&Kept::Repeated) && id.as_ref().is_some_and(new)
+        let new = |id: &String| self.register.rows.place(key(id)).is_none();
+        self.register.stage.keep.contains(&Kept::Repeated) && id.as_ref().is_some_and(new)
     }
 
     /// Takes note of two sides and writes their prompts and responses where they are new.
@@ -390,16 +227,16 @@ impl<'a> Intake<'a> {
         (form, held_out): (&'static str, bool),
         place: Place,
     ) -> Result<()> {
-        self.note_row(id, joined(&[a.key(), b.key()]), place);
-        self.note_answer(a, held_out, place)?;
-        self.note_answer(b, held_out, place)?;
-        *self.counts.forms.entry(form).or_insert(0) += 1;
-        self.counts.held_out += u64::from(held_out);
+        self.register.note_row(id, joined(&[a.key(), b.key()]), place);
+        self.register.note_answer(a, held_out, place)?;
+        self.register.note_answer(b, held_out, place)?;
+        *self.register.counts.forms.entry(form).or_insert(0) += 1;
+        self.register.counts.held_out += u64::from(held_out);
         Ok(())
     }
 
     fn compared(&self, comparison_id: String, form: &str, a: &Answer, b: &Answer, place: Place) -> Comparison {
-        let (source_file, source_line) = self.source(place);
+        let (source_file, source_line) = self.register.source(place);
         Comparison {
             comparison_id,
             form: form.to_owned(),
@@ -429,7 +266,7 @@ impl<'a> Intake<'a> {
             Ok(admitted) => admitted,
             Err(taken) => return Ok(taken),
         };
-        let apart = self.stage.keep.contains(&Kept::Repeated);
+        let apart = self.register.stage.keep.contains(&Kept::Repeated);
         let about = match id.as_ref().filter(|_| apart) {
             Some(id) => key(id),
             None => unordered(a.key(), b.key()),
@@ -438,9 +275,9 @@ impl<'a> Intake<'a> {
             if first != a.key() {
                 ballots.iter_mut().for_each(Ballot::turn);
             }
-            self.note_row(&id, joined(&[a.key(), b.key()]), place);
-            self.counts.joined += 1;
-            self.counts.held_out += u64::from(held_out);
+            self.register.note_row(&id, joined(&[a.key(), b.key()]), place);
+            self.register.counts.joined += 1;
+            self.register.counts.held_out += u64::from(held_out);
             self.write_votes(&comparison_id, ballots, held_out, place)?;
             return Ok(Admission::Kept);
         }
@@ -448,20 +285,20 @@ impl<'a> Intake<'a> {
         self.voted.insert(about, (comparison_id.clone(), a.key()));
         self.note_sides(&a, &b, &id, (form, held_out), place)?;
         let comparison = self.compared(comparison_id.clone(), form, &a, &b, place);
-        push(&mut self.tables(held_out).comparisons, comparison)?;
+        push(&mut self.register.tables(held_out).comparisons, comparison)?;
         self.write_votes(&comparison_id, ballots, held_out, place)?;
         Ok(Admission::Kept)
     }
 
     fn write_votes(&mut self, comparison_id: &str, ballots: Vec<Ballot>, held_out: bool, place: Place) -> Result<()> {
-        self.counts.votes += ballots.len() as u64;
+        self.register.counts.votes += ballots.len() as u64;
         for Ballot { annotator, vote, log_odds, weight, lengths } in ballots {
             if let Some(annotator) = annotator.as_ref().filter(|name| !self.annotators.contains(*name)) {
                 self.annotators.insert(annotator.clone());
             }
-            let (source_file, source_line) = self.source(place);
+            let (source_file, source_line) = self.register.source(place);
             let comparison_id = comparison_id.to_owned();
-            let tables = self.tables(held_out);
+            let tables = self.register.tables(held_out);
             if tables.sized.is_none() {
                 let row = Vote { comparison_id, annotator, vote, log_odds, weight, source_file, source_line };
                 push(&mut tables.votes, row)?;
@@ -487,7 +324,7 @@ impl<'a> Intake<'a> {
     fn item(&mut self, side: Side, label: f64, weight: f64, id: Option<String>, place: Place) -> Result<Admission> {
         let answer = Answer::new(side);
         let content = answer.key();
-        let checked = self.check_answer(&answer).and_then(|()| self.check_row(&id, content));
+        let checked = self.register.check_answer(&answer).and_then(|()| self.register.check_row(&id, content));
         if let Err(bad) = checked {
             return Ok(Admission::Bad(bad));
         }
@@ -495,9 +332,9 @@ impl<'a> Intake<'a> {
             return Ok(Admission::SetAside(empty));
         }
         if let Some(earlier) = self.labels.about(content, content) {
-            let there = self.at(earlier.place);
+            let there = self.register.at(earlier.place);
             return Ok(Admission::SetAside(if earlier.label == Some(label) {
-                self.responses.count(answer.response);
+                self.register.responses.count(answer.response);
                 BadRow::new("duplicate", format!("the same response stands at {there}; it is counted there"))
             } else {
                 let was = earlier.label.unwrap_or_default();
@@ -506,12 +343,12 @@ impl<'a> Intake<'a> {
             }));
         }
         self.labels.note(content, content, Some(label), place);
-        self.note_row(&id, content, place);
-        let held_out = self.is_held_out(&answer.prompt_id);
-        self.note_answer(&answer, held_out, place)?;
-        self.responses.count(answer.response);
-        self.counts.held_out += u64::from(held_out);
-        let (source_file, source_line) = self.source(place);
+        self.register.note_row(&id, content, place);
+        let held_out = self.register.is_held_out(&answer.prompt_id);
+        self.register.note_answer(&answer, held_out, place)?;
+        self.register.responses.count(answer.response);
+        self.register.counts.held_out += u64::from(held_out);
+        let (source_file, source_line) = self.register.source(place);
         let item_id = id.unwrap_or_else(|| ids::item_id(&answer.prompt_id, &answer.response_id, label));
         let row = Item {
             item_id,
@@ -527,26 +364,26 @@ impl<'a> Intake<'a> {
             source_file,
             source_line,
         };
-        push(&mut self.tables(held_out).items, row)?;
+        push(&mut self.register.tables(held_out).items, row)?;
         Ok(Admission::Kept)
     }
 
     fn prompt(&mut self, messages: Vec<Message>, id: Option<String>, place: Place) -> Result<Admission> {
         let (prompt_id, own, content) = prompt_ids(id, &messages);
-        match self.prompts.check(own, content) {
-            Err(first) => return Ok(Admission::Bad(self.conflict("prompt", &prompt_id, first))),
+        match self.register.prompts.check(own, content) {
+            Err(first) => return Ok(Admission::Bad(self.register.conflict("prompt", &prompt_id, first))),
             Ok(false) => {
-                let first = self.prompts.place(own).expect("it is known");
-                let detail = format!("the same prompt stands at {}", self.at(first));
+                let first = self.register.prompts.place(own).expect("it is known");
+                let detail = format!("the same prompt stands at {}", self.register.at(first));
                 return Ok(Admission::SetAside(BadRow::new("duplicate", detail)));
             }
             Ok(true) => {}
         }
-        let held_out = self.is_held_out(&prompt_id);
-        self.note_prompt(own, content, held_out, place);
-        self.counts.held_out += u64::from(held_out);
-        let (source_file, source_line) = self.source(place);
-        push(&mut self.tables(held_out).prompts, Prompt { prompt_id, messages, source_file, source_line })?;
+        let held_out = self.register.is_held_out(&prompt_id);
+        self.register.note_prompt(own, content, held_out, place);
+        self.register.counts.held_out += u64::from(held_out);
+        let (source_file, source_line) = self.register.source(place);
+        push(&mut self.register.tables(held_out).prompts, Prompt { prompt_id, messages, source_file, source_line })?;
         Ok(Admission::Kept)
     }
 
@@ -558,7 +395,7 @@ impl<'a> Intake<'a> {
         place: Place,
     ) -> Result<Admission> {
         if let Some((width, first)) = self.width.filter(|(width, _)| *width != embedding.len()) {
-            let detail = format!("{} numbers, wanted {width} as at {}", embedding.len(), self.at(first));
+            let detail = format!("{} numbers, wanted {width} as at {}", embedding.len(), self.register.at(first));
             return Ok(Admission::Bad(BadRow::new("wrong_width", detail)));
         }
         let prompt = messages.map(|messages| (prompt_ids(id.clone(), &messages), messages));
@@ -570,32 +407,38 @@ impl<'a> Intake<'a> {
         let bits: Vec<String> = embedding.iter().map(|x| x.to_bits().to_string()).collect();
         let (own, content) = (key(&prompt_id), key(&kit::id_of(&bits)));
         if let Some(((_, prompt_key, prompt_content), _)) = &prompt
-            && let Err(first) = self.prompts.check(*prompt_key, *prompt_content)
+            && let Err(first) = self.register.prompts.check(*prompt_key, *prompt_content)
         {
-            return Ok(Admission::Bad(self.conflict("prompt", &prompt_id, first)));
+            return Ok(Admission::Bad(self.register.conflict("prompt", &prompt_id, first)));
         }
         match self.embeddings.check(own, content) {
             Err(first) => {
-                let detail = format!("prompt id `{prompt_id}` has another embedding at {}", self.at(first));
+                let detail = format!("prompt id `{prompt_id}` has another embedding at {}", self.register.at(first));
                 return Ok(Admission::Bad(BadRow::new("id_conflict", detail)));
             }
             Ok(false) => {
                 let first = self.embeddings.place(own).expect("it is known");
-                let detail = format!("the same embedding stands at {}", self.at(first));
+                let detail = format!("the same embedding stands at {}", self.register.at(first));
                 return Ok(Admission::SetAside(BadRow::new("duplicate", detail)));
             }
             Ok(true) => self.embeddings.note(own, content, place),
         }
         self.width.get_or_insert((embedding.len(), place));
-        let held_out = self.is_held_out(&prompt_id);
-        self.counts.held_out += u64::from(held_out);
-        let (source_file, source_line) = self.source(place);
+        let held_out = self.register.is_held_out(&prompt_id);
+        self.register.counts.held_out += u64::from(held_out);
+        let (source_file, source_line) = self.register.source(place);
         if let Some(((_, prompt_key, prompt_content), messages)) = prompt {
-            self.note_prompt(prompt_key, prompt_content, held_out, place);
+            self.register.note_prompt(prompt_key, prompt_content, held_out, place);
             let (prompt_id, source_file) = (prompt_id.clone(), source_file.clone());
-            push(&mut self.tables(held_out).prompts, Prompt { prompt_id, messages, source_file, source_line })?;
+            push(
+                &mut self.register.tables(held_out).prompts,
+                Prompt { prompt_id, messages, source_file, source_line },
+            )?;
         }
-        push(&mut self.tables(held_out).embeddings, Embedding { prompt_id, embedding, source_file, source_line })?;
+        push(
+            &mut self.register.tables(held_out).embeddings,
+            Embedding { prompt_id, embedding, source_file, source_line },
+        )?;
         Ok(Admission::Kept)
     }
 }

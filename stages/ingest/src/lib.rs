@@ -26,6 +26,7 @@ mod names;
 mod pass;
 mod reading;
 mod record;
+mod register;
 mod row;
 mod scale;
 mod scores;

@@ -16,6 +16,7 @@ use crate::layout::Layout;
 use crate::ledger::Place;
 use crate::reading::{Reading, join, read, row_id};
 use crate::record::{Part, Record};
+use crate::register::Register;
 use crate::row::{Counts, Doubt};
 use crate::survey::Survey;
 
@@ -59,7 +60,7 @@ impl<'a> Pass<'a> {
             stage,
             context,
             survey,
-            intake: Intake::new(context, &survey.files, &survey.tables, sized, stage)?,
+            intake: Intake::new(Register::new(context, &survey.files, &survey.tables, sized, stage)?),
             rejects: context.writer("rejects")?,
             rows: 0,
             read: 0,
