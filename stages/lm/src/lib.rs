@@ -60,6 +60,7 @@ pub use text::sequence::Sequence;
 pub use text::template::TEMPLATE_DATE;
 pub use text::tokenizer_files::copy_tokenizer;
 pub use text::tokens::{Text, Turn};
+pub use train::buckets::{Addresses, Bucket};
 pub use train::shares::Share;
 pub use train::state::SavedState;
 pub use train::training::{AdamW, Memory, Training};

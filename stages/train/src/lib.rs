@@ -24,6 +24,7 @@ mod run;
 mod splits;
 mod stage;
 mod step;
+mod sum;
 mod tensorboard;
 
 pub use config::{

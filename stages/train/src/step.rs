@@ -8,6 +8,7 @@ use tokens::lm_error;
 use crate::config::BatchOptions;
 use crate::dataset::Dataset;
 use crate::micro::{Assembled, Part};
+use crate::sum;
 
 /// The results of one optimizer step.
 pub(crate) struct Step {
@@ -52,9 +53,7 @@ impl Stepper<'_> {
             self.gather(&mut assembled, &cut, done)?;
             self.backward_all(training, &assembled, own, rows, step)?;
         }
-        if self.ranks.size() > 1 {
-            training.each_gradient(|gradient| self.ranks.sum(gradient)).map_err(lm_error)??;
-        }
+        sum::gradients(training, self.ranks)?;
         let (evaluation, losses) = self.objective.evaluate(&assembled.batch).map_err(objective_error)?;
         let grad_norm = training.step(lr).map_err(|error| match lm_error(error) {
             Error::Data(text) => Error::Data(format!("step {step}: {text}; rows {}", self.ids(rows))),

@@ -2,9 +2,13 @@
 
 mod common;
 
-use common::{Bench, config, embeddings, items, pairs, port_bytes, reference, reference_of_items};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{Bench, config, embeddings, items, model, pairs, port_bytes, reference, reference_of_items};
 use kit::rows::Metric;
-use kit::{Error, Event, Interrupt, Outcome, Result, read_rows};
+use kit::{Collective, Context, Error, Event, Interrupt, Outcome, Ranked, Result, in_pools, read_rows};
+use lm::DecoderConfig;
 use serde_json::{Value, json};
 
 /// Twelve pairs, some of which share their prompts, and held-out ones.
@@ -88,6 +92,64 @@ fn a_state_in_shares_gives_the_same_bytes() {
     by(&bench, &config, 2, "whole").unwrap();
     by(&bench, &sharded(config), 4, "shares").unwrap();
     assert!(port_bytes(&bench.entry("whole")) == port_bytes(&bench.entry("shares")));
+}
+
+/// A way to other ranks that counts the bytes that are sent.
+struct Counting<'a> {
+    ranks: &'a dyn Collective,
+    sent: AtomicUsize,
+}
+
+impl Collective for Counting<'_> {
+    fn rank(&self) -> usize {
+        self.ranks.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.ranks.size()
+    }
+
+    fn exchange(&self, partner: usize, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        self.sent.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.ranks.exchange(partner, bytes)
+    }
+}
+
+#[test]
+fn a_rank_sends_less_than_twice_the_gradient_in_a_step() {
+    let bench = bench();
+    // Bytes of each rank in so many steps.
+    let sent = |config: &Value, size: usize, steps: usize| -> Vec<usize> {
+        let mut config = config.clone();
+        config["steps"] = json!(steps);
+        config.as_object_mut().unwrap().remove("eval_pairs");
+        config.as_object_mut().unwrap().remove("eval_every");
+        let sent = Mutex::new(vec![0; size]);
+        let compute = |work: &dyn Ranked, context: &Context<'_>| {
+            in_pools(size, 1, |ranks| {
+                let counting = Counting { ranks, sent: AtomicUsize::new(0) };
+                let outcome = work.compute(&context.of_rank(ranks.rank(), "cpu"), &counting);
+                sent.lock().unwrap()[ranks.rank()] = counting.sent.into_inner();
+                outcome
+            })
+        };
+        bench.of_ranks(&config, "counted", &|_| (), &Interrupt::default(), compute).unwrap();
+        std::fs::remove_dir_all(bench.entry("counted")).unwrap();
+        sent.into_inner().unwrap()
+    };
+    let config = ranked(json!({"name": "dpo", "beta": 0.3}), 8);
+    let gradient = 4 * DecoderConfig::from_folder(&model()).unwrap().parameter_count();
+    for size in [2, 4, 8] {
+        let share = gradient * (size - 1) / size;
+        for (config, wanted) in [(config.clone(), 2 * share), (sharded(config.clone()), 3 * share)] {
+            let (one, three) = (sent(&config, size, 1), sent(&config, size, 3));
+            for (one, three) in one.into_iter().zip(three) {
+                // Log-probs, lengths, and halves of odd counts come on top.
+                let of_step = (three - one) / 2;
+                assert!(of_step.abs_diff(wanted) < 4096, "{size} ranks: {of_step} bytes, wanted {wanted}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::contract::context::{Context, SCRATCH};
 use crate::contract::event::Event;
 use crate::contract::outcome::Outcome;
 use crate::error::{Error, Result};
-use crate::ranks::{Alone, Ranked};
+use crate::ranks::collective::{Alone, Ranked};
 use crate::table::row::Row;
 use crate::table::rows::Reject;
 use crate::table::write::{Part, part_name, part_record, write_part};

@@ -1,7 +1,7 @@
-//! Sets of gradients: put aside, added up in an order that the caller decides, and lent to be summed over ranks.
+//! Sets of gradients: put aside, and added up in an order that the caller decides.
 
 use crate::ops::{Kernel, Real, add_plain, change, kernel_for, view};
-use crate::{DType, Device, Error, Result, Training};
+use crate::{Error, Result, Training};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -71,34 +71,6 @@ impl Training {
     pub fn gradient_sets(&self) -> usize {
         1 + self.sets.aside.len() + self.sets.spare.len()
     }
-
-    /// Lends the gradients to `work`, parameter by parameter in the decoder's order, which may change them; up to its first
-    /// error, which it gives.
-    ///
-    /// Errors: the device's, and a decoder that computes in f64.
-    pub fn each_gradient<E>(
-        &mut self,
-        mut work: impl FnMut(&mut [f32]) -> std::result::Result<(), E>,
-    ) -> Result<std::result::Result<(), E>> {
-        for gradient in self.decoder.parameters().into_iter().filter_map(|parameter| parameter.gradient.as_ref()) {
-            if gradient.dtype() != DType::F32 {
-                return Err(Error::internal("gradients in f64 are lent to nobody"));
-            }
-            let mut done = Ok(());
-            if gradient.device().is_cpu() {
-                change::<f32>(gradient, |numbers| done = work(numbers))?;
-            } else {
-                let mut numbers = gradient.flatten_all()?.to_vec1()?;
-                done = work(&mut numbers);
-                let numbers = Tensor::from_vec(numbers, gradient.shape(), &Device::Cpu)?;
-                gradient.slice_set(&numbers.to_device(gradient.device())?, 0, 0)?;
-            }
-            if done.is_err() {
-                return Ok(done);
-            }
-        }
-        Ok(Ok(()))
-    }
 }
 
 fn add_on_cpu<T: Real>(gradient: &Tensor, other: &Tensor) -> Result<()> {
@@ -113,7 +85,7 @@ fn add_on_cpu<T: Real>(gradient: &Tensor, other: &Tensor) -> Result<()> {
 mod tests {
     use super::*;
     use crate::train::gradient_tests::{assert_close, config, cotangents, gradients, numbers, sequences, training};
-    use crate::{Decoder, LogProbs, Memory, Sequence};
+    use crate::{Decoder, Device, LogProbs, Memory, Sequence};
     use serde_json::json;
 
     fn whole() -> Training {
@@ -168,22 +140,5 @@ mod tests {
         }
         assert!(together.backward(&[]).is_err(), "there is no fourth group");
         assert_close("groups", &numbers(&together), &numbers(&alone), 0.0);
-    }
-
-    #[test]
-    fn what_gradients_become_on_loan_is_what_steps_use() {
-        let decoder = Decoder::init(config(json!({"model_type": "llama"})), 5, &Device::Cpu).unwrap();
-        let mut training = training(decoder, Memory::Keep, 1000);
-        gradients(&mut training, &[0, 1]);
-        let before = numbers(&training);
-        let doubled = |numbers: &mut [f32]| {
-            numbers.iter_mut().for_each(|x| *x *= 2.0);
-            Ok::<_, Error>(())
-        };
-        training.each_gradient(doubled).unwrap().unwrap();
-        for ((name, before), (_, after)) in before.iter().zip(numbers(&training)) {
-            assert!(before.iter().zip(after).all(|(before, after)| 2.0 * before == after), "{name}");
-        }
-        assert_eq!(training.each_gradient(|_| Err("no")).unwrap(), Err("no"));
     }
 }

@@ -1,5 +1,6 @@
 //! Steps on a decoder.
 
+pub mod buckets;
 #[cfg(test)]
 mod dropout_tests;
 #[cfg(test)]

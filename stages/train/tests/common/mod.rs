@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use kit::rows::{Embedding, Item, Message, Pair, ReferenceRow};
 use kit::{
-    Context, Digest, Events, Forecast, Interrupt, Job, Outcome, Result, Seed, Source, Stage, Table, ids, in_pools,
-    write_part,
+    Context, Digest, Events, Forecast, Interrupt, Job, Outcome, Ranked, Result, Seed, Source, Stage, Table, ids,
+    in_pools, write_part,
 };
 use lm::{Decoder, Device, Dtype, Precision, PromptMismatch, Sequence, SpecialText, Text, TextRules, TooLong, Turn};
 use serde_json::{Value, json};
@@ -230,9 +230,23 @@ impl Bench {
         events: &dyn Events,
         interrupt: &Interrupt,
     ) -> Result<Outcome> {
+        self.of_ranks(config, entry, events, interrupt, |work, context| {
+            in_pools(ranks, 1, |ranks| work.compute(&context.of_rank(ranks.rank(), "cpu"), ranks))
+        })
+    }
+
+    /// Lends the work of ranks.
+    pub fn of_ranks<T>(
+        &self,
+        config: &Value,
+        entry: &str,
+        events: &dyn Events,
+        interrupt: &Interrupt,
+        compute: impl FnOnce(&dyn Ranked, &Context<'_>) -> Result<T>,
+    ) -> Result<T> {
         self.with(config, entry, events, interrupt, |stage, context| {
             let Job::Ranked(work) = stage.job(context)? else { panic!("training is work of ranks") };
-            in_pools(ranks, 1, |ranks| work.compute(&context.of_rank(ranks.rank(), "cpu"), ranks))
+            compute(&*work, context)
         })
     }
 
