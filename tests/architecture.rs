@@ -213,7 +213,7 @@ fn versions_and_lints_stand_once() {
     }
 }
 
-/// The files of a crate by module path, with the files that each names by `crate::`.
+/// The files of a crate by module path, with the files that each names by `crate::`, or by a module that it imports so.
 fn files_named(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let module = |path: &Path| {
         let path = path.strip_prefix(src).unwrap().with_extension("");
@@ -238,6 +238,16 @@ fn files_named(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
                     paths.extend(list.split(',').map(|name| format!("{stem}{}", name.trim())));
                 }
                 None => paths.push(stem.to_owned()),
+            }
+        }
+        let modules: Vec<String> = paths.iter().map(|path| path.trim_end_matches("::self").to_owned()).collect();
+        for path in modules.iter().filter(|path| files.contains_key(*path)) {
+            let name = path.rsplit("::").next().unwrap_or_default();
+            for (at, _) in text.match_indices(&format!("{name}::")) {
+                let of_another = text[..at].ends_with(|c: char| c.is_alphanumeric() || "_:".contains(c));
+                let rest = &text[at + name.len()..];
+                let end = rest.find(|c: char| !c.is_alphanumeric() && !"_:".contains(c)).unwrap_or(rest.len());
+                paths.extend((!of_another).then(|| format!("{path}{}", &rest[..end])));
             }
         }
         paths.iter().filter_map(|path| file(path)).collect()

@@ -9,11 +9,10 @@ use rayon::prelude::*;
 use serde_json::Value as Json;
 
 use crate::encode::parts::{Affine, Attention, Named, Norm, Texts, attended, gated};
-use crate::ops::attention::Shape;
-use crate::ops::embed;
-use crate::ops::rope::{self, RopeTable};
+use crate::ops::angles::RopeTable;
 use crate::ops::rounded::Products;
-use crate::ops::{Kernel, change, kernel_for, rows_per_task};
+use crate::ops::tiles::Shape;
+use crate::ops::{Kernel, change, embed, kernel_for, rope, rows_per_task};
 use crate::{DType, Device, Error, Result};
 
 // T tokens of all texts, H hidden width, A heads, F feed-forward width.

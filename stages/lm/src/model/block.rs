@@ -7,8 +7,8 @@ use crate::model::linear::Linear;
 use crate::model::parameter::{Norm, Parameter};
 use crate::model::rope::QueryScale;
 use crate::model::row_keys::RowKeys;
-use crate::ops::attention::{Shape, Tiles};
-use crate::ops::rope::{HeadNorm, HeadNormGradients, RopeTables, SavedHeadNorm};
+use crate::ops::angles::{HeadNorm, HeadNormGradients, RopeTables, SavedHeadNorm};
+use crate::ops::tiles::{self, Shape, Tiles};
 use crate::ops::{attention, attention_backward, embed, geglu, query_scale, rope, swiglu, whole_norm};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -225,7 +225,7 @@ impl Block {
         let d_attended = put_back(self.output.backward(&d_output, keys)?, rows, total)?; // [T, A D]
         drop(d_output);
         let d_middle = put_back(d_middle, rows, total)?; // [T, H]
-        let attention = attention_backward::Saved { qkv: &saved.qkv, out: &saved.attended, lse: &saved.lse };
+        let attention = tiles::Saved { qkv: &saved.qkv, out: &saved.attended, lse: &saved.lse };
         let d_qkv = attention_backward::backward(&attention, &d_attended, forest, context.tiles, &self.shape)?;
         let d_qkv = self.turned_backward(saved, d_qkv, context)?;
         let normed = before_again(self.input_norm.as_ref(), &saved.x, saved.input_rms.as_ref())?;

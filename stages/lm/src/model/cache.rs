@@ -5,8 +5,8 @@
 
 use crate::model::block::RowContext;
 use crate::model::forest::{Span, Want};
-use crate::ops::attention::{self, Tile, Tiles, tiles};
-use crate::ops::{embed, head, linear};
+use crate::ops::tiles::{Tile, Tiles, tiles};
+use crate::ops::{attention, embed, head, linear};
 use crate::{DType, Decoder, Error, Result, Sequence};
 use candle_core::Tensor;
 use std::ops::Range;

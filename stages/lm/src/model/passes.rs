@@ -6,7 +6,8 @@ use crate::model::forest::Forest;
 use crate::model::parameter::Parameter;
 use crate::model::row_keys::RowKeys;
 use crate::model::scoring::targets;
-use crate::ops::attention::tiles;
+use crate::ops::targets::HeadScores;
+use crate::ops::tiles::tiles;
 use crate::ops::{embed, head, scaled};
 use crate::{Error, Result, Training};
 use candle_core::Tensor;
@@ -64,7 +65,7 @@ impl Training {
 
     /// The first half of a step over a micro-batch: log-probabilities of its targets, or of a reward model the numbers
     /// of its rows in their place.
-    pub(crate) fn forward_kept(&self, forest: &Forest, schedule: Schedule) -> Result<(Kept, head::HeadScores)> {
+    pub(crate) fn forward_kept(&self, forest: &Forest, schedule: Schedule) -> Result<(Kept, HeadScores)> {
         let decoder = &self.decoder;
         let tables = decoder.tables_for(forest)?;
         let keys = self.keys(forest);
@@ -89,9 +90,7 @@ impl Training {
         let rows = x; // [R, H]
         let (h, rms) = if decoder.score.is_some() { decoder.last_norm(&rows)? } else { decoder.head_input(&rows)? };
         let (scores, logits) = match schedule {
-            _ if decoder.score.is_some() => {
-                (head::HeadScores { logps: decoder.values(&h)?, lse: Vec::new() }, Vec::new())
-            }
+            _ if decoder.score.is_some() => (HeadScores { logps: decoder.values(&h)?, lse: Vec::new() }, Vec::new()),
             Schedule::Keep { logits: true } => {
                 head::forward_keeping(&h, decoder.head_weight(), &targets(forest), decoder.head_form())?
             }

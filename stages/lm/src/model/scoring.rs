@@ -1,7 +1,8 @@
 //! Log-probabilities and states of sequences.
 
 use crate::model::forest::{Forest, Part, Want, forests};
-use crate::ops::head::{HeadScores, Pending, Target};
+use crate::ops::head::Pending;
+use crate::ops::targets::{HeadScores, Target};
 use crate::ops::{head, scaled};
 use crate::{DType, Decoder, Error, Result, Sequence};
 use candle_core::Tensor;

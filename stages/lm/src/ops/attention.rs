@@ -1,130 +1,21 @@
 //! Causal attention of packed rows over the paths of a forest, and of new rows over a cache.
 //!
-//! The work is cut into tiles: up to [`ROWS`] query rows of one path, and the spans of key rows on that path. Along a
+//! The work is cut into tiles: up to 64 query rows of one path, and the spans of key rows on that path. Along a
 //! path depths run without a gap, so that what a query sees is one interval of depths: from its window's edge to
 //! itself. Scores exist for one tile and one head at a time; [T, T] never exists.
 
-use crate::model::forest::{Forest, Span};
+use crate::model::forest::Span;
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
 use crate::ops::matrix::{By, Into, Matrix, MatrixMut, multiply};
 use crate::ops::real::{Real, exp_in_place, largest, vectorised};
+use crate::ops::tiles::{Shape, Tile, Tiles, visible};
 use crate::ops::{Kernel, kernel_for, tensor, view};
 use crate::{DType, Device, Error, Result};
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
 // T rows, A query heads, G key-value heads, D head width, K keys of a tile.
-
-/// Query rows of a tile.
-pub(crate) const ROWS: usize = 64;
-
-/// The form of one layer's attention.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Shape {
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    /// A query sees keys at a distance below this.
-    pub window: Option<usize>,
-    /// Factor of the scores before softmax, above 0.
-    pub scale: f64,
-    /// Scaled scores x become cap tanh(x / cap) where there is a cap.
-    pub cap: Option<f64>,
-}
-
-impl Shape {
-    /// Query heads that share a key-value head.
-    pub fn group(&self) -> usize {
-        self.heads / self.kv_heads
-    }
-    /// Columns of q | k | v.
-    pub fn width(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
-    }
-    /// Columns of all queries, and of the output.
-    pub fn query_width(&self) -> usize {
-        self.heads * self.head_dim
-    }
-    /// Columns of all keys, or of all values.
-    pub fn key_width(&self) -> usize {
-        self.kv_heads * self.head_dim
-    }
-    /// The columns that a query at `depth` sees among keys that start at `first_depth`.
-    pub fn seen(&self, depth: usize, first_depth: usize) -> std::ops::Range<usize> {
-        self.first_visible(depth).saturating_sub(first_depth)..depth + 1 - first_depth
-    }
-    /// The first depth that a query at `depth` sees.
-    fn first_visible(&self, depth: usize) -> usize {
-        self.window.map_or(0, |window| (depth + 1).saturating_sub(window))
-    }
-}
-
-/// Query rows of one path with the keys of that path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tile {
-    pub queries: Span,
-    /// From the root down, depths without a gap, the last one ending at the last query's depth.
-    pub keys: Vec<Span>,
-}
-
-/// Tiles in the order of their rows, and what a GPU needs of them, which all blocks of a model share.
-#[derive(Debug)]
-pub(crate) struct Tiles {
-    all: Vec<Tile>,
-    #[cfg(any(feature = "cuda", test))]
-    pub plan: cuda::attention::Plan,
-}
-
-impl Tiles {
-    pub fn new(all: Vec<Tile>) -> Tiles {
-        Tiles {
-            all,
-            #[cfg(any(feature = "cuda", test))]
-            plan: cuda::attention::Plan::default(),
-        }
-    }
-}
-
-impl std::ops::Deref for Tiles {
-    type Target = [Tile];
-
-    fn deref(&self) -> &[Tile] {
-        &self.all
-    }
-}
-
-/// The tiles of a forest.
-pub(crate) fn tiles(forest: &Forest) -> Tiles {
-    let mut tiles = Vec::new();
-    for segment in &forest.segments {
-        let own = segment.own;
-        for start in (0..own.len).step_by(ROWS) {
-            let len = ROWS.min(own.len - start);
-            let queries = Span { row: own.row + start, len, depth: own.depth + start };
-            let mut keys = segment.above.clone();
-            keys.push(Span { len: start + len, ..own });
-            tiles.push(Tile { queries, keys });
-        }
-    }
-    Tiles::new(tiles)
-}
-
-/// The parts of the key spans that some query of the tile sees, and their number of rows.
-pub(crate) fn visible(tile: &Tile, shape: &Shape) -> (Vec<Span>, usize) {
-    let first = shape.first_visible(tile.queries.depth);
-    let spans: Vec<Span> = tile
-        .keys
-        .iter()
-        .filter(|span| span.depth + span.len > first)
-        .map(|span| {
-            let skip = first.saturating_sub(span.depth);
-            Span { row: span.row + skip, len: span.len - skip, depth: span.depth + skip }
-        })
-        .collect();
-    let keys = spans.iter().map(|span| span.len).sum();
-    (spans, keys)
-}
 
 /// Attention of packed rows q | k | v [T, (A + 2 G) D]: gives the output [T, A D] and, where asked for, the
 /// log-sum-exp of each row's scores [T, A], which the backward needs.

@@ -5,12 +5,12 @@
 //! result does not depend on who computed which branch.
 
 use crate::model::forest::{Forest, Span};
-use crate::ops::attention::{Rows, Shape, Tile, Tiles, score, visible};
-use crate::ops::attention::{plain_again, plain_keys, plain_queries, plain_rows};
+use crate::ops::attention::{Rows, plain_again, plain_keys, plain_queries, plain_rows, score};
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
 use crate::ops::matrix::{By, Into, Matrix, MatrixMut, multiply};
 use crate::ops::real::{Real, dot, vectorised};
+use crate::ops::tiles::{Saved, Shape, Tile, Tiles, visible};
 use crate::ops::{Kernel, kernel_for, tensor, view};
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
@@ -18,17 +18,6 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 // T rows, A query heads, G key-value heads, D head width, K keys of a tile.
-
-/// Values of the forward that the backward reads.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Saved<'a> {
-    /// [T, (A + 2 G) D]
-    pub qkv: &'a Tensor,
-    /// The output [T, A D].
-    pub out: &'a Tensor,
-    /// Log-sum-exps [T, A].
-    pub lse: &'a Tensor,
-}
 
 /// The gradient by q | k | v, given that by the output: [T, (A + 2 G) D].
 ///
@@ -296,8 +285,9 @@ mod tests {
     use super::*;
     use crate::Sequence;
     use crate::model::forest::{Want, forests};
-    use crate::ops::attention::{forward, tiles};
+    use crate::ops::attention::forward;
     use crate::ops::check::{Case, gradients, numbers, plain_agrees};
+    use crate::ops::tiles::tiles;
 
     /// Two trees; the first one forks twice.
     fn forest() -> Forest {

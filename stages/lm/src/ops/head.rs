@@ -7,33 +7,12 @@ use crate::ops::cuda;
 use crate::ops::matrix::{Into, Matrix, MatrixMut};
 use crate::ops::real::{Real, exp_in_place, largest, vectorised};
 use crate::ops::rounded::Products;
+use crate::ops::targets::{HeadScores, Target};
 use crate::ops::{Kernel, add_plain, change, kernel_for, tensor, view};
 use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 
 // R scored rows, H width, V vocabulary; C rows of a chunk or a tile, B tokens of a tile.
-
-/// A token whose log-probability is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// Index of the row that predicts it.
-    pub row: usize,
-    pub token: u32,
-}
-
-impl Target {
-    /// Its place among tokens from `start` on, where it is one of them.
-    fn column(&self, start: usize, tokens: usize) -> Option<usize> {
-        (self.token as usize).checked_sub(start).filter(|&column| column < tokens)
-    }
-}
-
-/// Results of the forward: ln p of each target, and the log-sum-exp of each row, for the backward.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct HeadScores {
-    pub logps: Vec<f64>,
-    pub lse: Vec<f64>,
-}
 
 /// Scores that a device may be computing yet.
 pub(crate) enum Pending {

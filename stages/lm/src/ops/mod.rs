@@ -11,6 +11,7 @@
 pub(crate) mod real;
 
 pub(crate) mod adamw;
+pub(crate) mod angles;
 pub(crate) mod attention;
 pub(crate) mod attention_backward;
 #[cfg(any(feature = "cuda", test))]
@@ -20,12 +21,15 @@ pub(crate) mod embed;
 pub(crate) mod geglu;
 pub(crate) mod head;
 pub(crate) mod linear;
+pub(crate) mod mask;
 pub(crate) mod matrix;
 pub(crate) mod norm;
 pub(crate) mod query_scale;
 pub(crate) mod rope;
 pub(crate) mod rounded;
 pub(crate) mod swiglu;
+pub(crate) mod targets;
+pub(crate) mod tiles;
 pub(crate) mod whole_norm;
 
 #[cfg(test)]

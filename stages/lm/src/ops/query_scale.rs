@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::model::rope::QueryScale;
-use crate::ops::attention::Shape;
+use crate::ops::tiles::Shape;
 use candle_core::{DType, Tensor};
 
 // T rows, A query heads, G key-value heads, D head width.

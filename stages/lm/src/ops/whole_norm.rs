@@ -1,9 +1,9 @@
 //! The norm of all queries together and of all keys together that OLMo has, composed of `norm` on their columns.
 
 use crate::Result;
-use crate::ops::attention::Shape;
+use crate::ops::angles::{HeadNorm, SavedHeadNorm};
 use crate::ops::norm;
-use crate::ops::rope::{HeadNorm, SavedHeadNorm};
+use crate::ops::tiles::Shape;
 use candle_core::Tensor;
 
 // T rows, A query heads, G key-value heads, D head width.

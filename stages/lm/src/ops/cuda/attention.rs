@@ -2,16 +2,14 @@
 
 use super::{Launch, fresh, upload};
 use crate::model::forest::Span;
-use crate::ops::attention::{Shape, Tile, Tiles};
-use crate::ops::attention_backward::Saved;
+use crate::ops::tiles::{PlanOf, ROWS, Saved, Shape, Tile, Tiles};
 use crate::{DType, Device, Result};
 use candle_core::Tensor;
-use std::sync::Mutex;
 
 pub(super) const THREADS: u32 = 128;
 
 /// Rows of a tile, and items of a block: `ITEMS` in the kernels.
-const ITEMS: usize = crate::ops::attention::ROWS;
+const ITEMS: usize = ROWS;
 
 // T rows, A query heads, G key-value heads, D head width.
 
@@ -53,80 +51,41 @@ pub(super) fn shared_of_forward(shape: &Shape, dtype: DType) -> usize {
     shared(ITEMS + 2 * steps(shape, dtype, false), shape, dtype)
 }
 
-/// What the kernels read of tiles. It is made and copied to a GPU once for all blocks of a model.
-#[derive(Debug, Default)]
-pub(crate) struct Plan(Mutex<Uploaded>);
-
-#[derive(Debug, Default)]
-struct Uploaded {
-    /// Tiles and their spans.
-    tiles: Option<(Tensor, Tensor)>,
-    /// Where the readers of each tile start, and all of them.
-    readers: Option<(Tensor, Tensor)>,
-}
-
-type Pair = (Tensor, Tensor);
-
-impl Plan {
-    fn tiles(&self, tiles: &[Tile], device: &Device) -> Result<Pair> {
-        Plan::once(&mut self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).tiles, device, || {
-            upload_tiles(tiles, device)
-        })
-    }
-
-    fn readers(&self, tiles: &[Tile], device: &Device) -> Result<Pair> {
-        Plan::once(&mut self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).readers, device, || {
-            upload_readers(tiles, device)
-        })
-    }
-
-    /// Where the tiles are.
-    #[cfg(test)]
-    pub fn address(&self) -> Option<u64> {
-        let uploaded = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        uploaded.tiles.as_ref().and_then(|(tiles, _)| super::address(tiles).ok())
-    }
-
-    /// What is there, or is made now.
-    fn once(place: &mut Option<Pair>, device: &Device, make: impl FnOnce() -> Result<Pair>) -> Result<Pair> {
-        if let Some(pair) = place.as_ref().filter(|(first, _)| first.device().same_device(device)) {
-            return Ok(pair.clone());
-        }
-        let pair = make()?;
-        *place = Some(pair.clone());
-        Ok(pair)
-    }
-}
-
 /// Tiles as the kernels read them: (row, rows, depth, first span, end of spans) each, and (row, depth) of each span.
-fn upload_tiles(tiles: &[Tile], device: &Device) -> Result<(Tensor, Tensor)> {
-    let (mut flat, mut spans) = (Vec::with_capacity(5 * tiles.len()), Vec::new());
-    for Tile { queries: Span { row, len, depth }, keys } in tiles {
-        let first = spans.len() / 2;
-        spans.extend(keys.iter().flat_map(|span| [span.row as u32, span.depth as u32]));
-        flat.extend([*row, *len, *depth, first, spans.len() / 2].map(|n| n as u32));
-    }
-    Ok((upload(&flat, device)?, upload(&spans, device)?))
+fn planned_tiles(tiles: &Tiles, device: &Device) -> Result<[Tensor; 2]> {
+    let make = || {
+        let (mut flat, mut spans) = (Vec::with_capacity(5 * tiles.len()), Vec::new());
+        for Tile { queries: Span { row, len, depth }, keys } in tiles.iter() {
+            let first = spans.len() / 2;
+            spans.extend(keys.iter().flat_map(|span| [span.row as u32, span.depth as u32]));
+            flat.extend([*row, *len, *depth, first, spans.len() / 2].map(|n| n as u32));
+        }
+        Ok([upload(&flat, device)?, upload(&spans, device)?])
+    };
+    tiles.plans.once(PlanOf { name: "tiles", shape: None }, device, make)
 }
 
 /// For each tile, as keys, the tiles whose queries see some of it, ascending: where those of each tile start, with an
 /// end behind the last, and all of them.
-fn upload_readers(tiles: &[Tile], device: &Device) -> Result<(Tensor, Tensor)> {
-    let mut readers = vec![Vec::new(); tiles.len()];
-    for (reader, tile) in tiles.iter().enumerate() {
-        for span in &tile.keys {
-            let from = tiles.partition_point(|t| t.queries.row + t.queries.len <= span.row);
-            let to = tiles.partition_point(|t| t.queries.row < span.row + span.len);
-            for list in &mut readers[from..to] {
-                list.push(reader as u32);
+fn planned_readers(tiles: &Tiles, device: &Device) -> Result<[Tensor; 2]> {
+    let make = || {
+        let mut readers = vec![Vec::new(); tiles.len()];
+        for (reader, tile) in tiles.iter().enumerate() {
+            for span in &tile.keys {
+                let from = tiles.partition_point(|t| t.queries.row + t.queries.len <= span.row);
+                let to = tiles.partition_point(|t| t.queries.row < span.row + span.len);
+                for list in &mut readers[from..to] {
+                    list.push(reader as u32);
+                }
             }
         }
-    }
-    let mut starts = vec![0u32];
-    for list in &readers {
-        starts.push(starts[starts.len() - 1] + list.len() as u32);
-    }
-    Ok((upload(&starts, device)?, upload(&readers.concat(), device)?))
+        let mut starts = vec![0u32];
+        for list in &readers {
+            starts.push(starts[starts.len() - 1] + list.len() as u32);
+        }
+        Ok([upload(&starts, device)?, upload(&readers.concat(), device)?])
+    };
+    tiles.plans.once(PlanOf { name: "readers", shape: None }, device, make)
 }
 
 /// Rows of keys or values: a tensor, the number where they start, and how far apart they are.
@@ -155,7 +114,7 @@ fn attend(
     let (rows, device) = (qkv.dim(0)?, qkv.device());
     let out = fresh((rows, shape.query_width()), qkv.dtype(), device)?;
     let lse = if lse { Some(fresh((rows, shape.heads), DType::F32, device)?) } else { None };
-    let (flat, spans) = tiles.plan.tiles(tiles, device)?;
+    let [flat, spans] = planned_tiles(tiles, device)?;
     Launch::like("attention", "attention", qkv)
         .wide(padded(shape))
         .tensor(qkv)?
@@ -201,8 +160,8 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &Tiles, shape: &Shape) 
         .count(shape.head_dim)?
         .run((count.div_ceil(4), 1), THREADS, 0)?;
     let d_qkv = fresh(qkv.dims(), dtype, device)?;
-    let (flat, spans) = tiles.plan.tiles(tiles, device)?;
-    let (starts, readers) = tiles.plan.readers(tiles, device)?;
+    let [flat, spans] = planned_tiles(tiles, device)?;
+    let [starts, readers] = planned_readers(tiles, device)?;
     let memory = shared(2 * ITEMS + 2 * steps(shape, dtype, true), shape, dtype);
     let begin = |name: &'static str| -> Result<Launch> {
         Launch::like("attention_backward", name, g)

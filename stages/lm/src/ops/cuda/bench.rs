@@ -2,12 +2,11 @@
 
 use super::{Launch, Operand, fresh, multiply, upload};
 use crate::model::forest::{self, Want};
-use crate::ops::attention::{self, Shape, tiles};
-use crate::ops::attention_backward::{self, Saved};
-use crate::ops::head::{self, Target};
-use crate::ops::rope::{self, RopeTable};
+use crate::ops::angles::RopeTable;
 use crate::ops::rounded::Products::Exact;
-use crate::ops::{adamw, linear, norm, swiglu};
+use crate::ops::targets::Target;
+use crate::ops::tiles::{Saved, Shape, tiles};
+use crate::ops::{adamw, attention, attention_backward, head, linear, norm, rope, swiglu};
 use crate::{
     AdamW, DType, Decoder, DecoderConfig, Device, Error, GenerateRequest, LogProbs, Memory, Result, SamplingRules,
     Sequence, Text, Training, gpu_memory,

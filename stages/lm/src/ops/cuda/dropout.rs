@@ -1,7 +1,7 @@
 //! Masks of dropout. See `ops::dropout` for what is computed.
 
 use super::{Launch, fresh, upload};
-use crate::ops::dropout::Mask;
+use crate::ops::mask::Mask;
 use crate::{DType, Result};
 use candle_core::Tensor;
 

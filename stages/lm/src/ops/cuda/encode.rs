@@ -2,7 +2,7 @@
 
 use super::attention::{THREADS, padded, shared_of_forward};
 use super::{Launch, fresh, upload};
-use crate::ops::attention::{ROWS, Shape};
+use crate::ops::tiles::{ROWS, Shape};
 use crate::{DType, Device, Result};
 use candle_core::Tensor;
 

@@ -1,7 +1,7 @@
 //! The LM head: logits in f32 by chunks of rows. See `ops::head` for what is computed.
 
 use super::{Launch, Operand, fresh, multiply, upload};
-use crate::ops::head::{HeadScores, Target};
+use crate::ops::targets::{HeadScores, Target};
 use crate::{DType, Device, Result};
 use candle_core::Tensor;
 

@@ -1,8 +1,8 @@
 //! Rotary positions and the norm of heads, in place. See `ops::rope` for what is computed.
 
 use super::{Launch, add_partials, fresh, upload};
-use crate::ops::attention::Shape;
-use crate::ops::rope::{HeadNorm, RopeTable, SavedHeadNorm};
+use crate::ops::angles::{HeadNorm, RopeTable, SavedHeadNorm};
+use crate::ops::tiles::Shape;
 use crate::{DType, Result};
 use candle_core::Tensor;
 
