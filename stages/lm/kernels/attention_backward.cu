@@ -135,23 +135,19 @@ EXPORT_WIDTHS(attention_dq,
                float cap),
               (qkv, g, lse, delta, d_qkv, tiles, spans, heads, kv_heads, width, window, scale, cap))
 
-// The steps of queries that see some of a tile: QUERIES items at a time of each of its readers, in their order.
+// Steps of queries that see some of a tile: QUERIES items at a time of each of some readers, in their order.
 template <int QUERIES> struct Readers {
   const unsigned *tiles, *readers;
-  unsigned entry, end, first, items, group, last_key, window;
+  unsigned entry, end, first, items, group;
   Tile reader;
 
-  // On to the first items of the next reader that sees the last key; false where there is none.
+  // On to the first items of the reader `entry`; false where there is none.
   __device__ __forceinline__ bool open() {
-    for (; entry < end; entry++) {
-      reader = tile_at(tiles, readers[entry]);
-      // The nearest pair of the two is the last key and the first query.
-      if (window != 0 && last_key + window <= reader.depth) continue;
-      first = 0;
-      items = group * reader.rows;
-      return true;
-    }
-    return false;
+    if (entry == end) return false;
+    reader = tile_at(tiles, readers[entry]);
+    first = 0;
+    items = group * reader.rows;
+    return true;
   }
   __device__ __forceinline__ bool next() {
     first += QUERIES;
@@ -161,16 +157,25 @@ template <int QUERIES> struct Readers {
   }
 };
 
+// Where a part of a tile's readers leaves its sums, if others have other readers of that tile: of dk (0) or dv (1) of a
+// key-value head and row in [slots, G, 2, 64, D].
+#define NO_SLOT 0xffffffffu
+__device__ __forceinline__ size_t place_of(unsigned slot, unsigned kv_heads, unsigned kv_head, unsigned which,
+                                           unsigned row, unsigned width) {
+  return (((size_t(slot) * kv_heads + kv_head) * 2 + which) * ITEMS + row) * width;
+}
+
 // Blocks that share the columns of dk and dv of a key-value head: the sums of wide heads fit no registers.
 template <int D> struct Parts {
   static constexpr int count = D <= 128 ? 1 : 2, columns = D / count;
 };
 
-// dk and dv into rows q | k | v: a block for each tile (x), as keys, and part of a key-value head (y). The tiles whose
-// queries see some of it are the entries starts[x] .. starts[x + 1] of `readers`, ascending.
+// dk and dv into rows q | k | v, or where several parts share a tile into `sums`: a block for each part (x) and part of a
+// key-value head (y). A part is (tile, first reader, end of readers, slot): the tile as keys, and tiles whose queries see
+// some of it.
 template <typename T, int D>
-__device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv,
-                              const unsigned *tiles, const unsigned *starts, const unsigned *readers, unsigned heads,
+__device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv, float *sums,
+                              const unsigned *tiles, const unsigned *parts, const unsigned *readers, unsigned heads,
                               unsigned kv_heads, unsigned width, unsigned window, float scale, float cap) {
   constexpr int QUERIES = Steps<T, D>::backward, BUFFERS = Steps<T, D>::backward_buffers, S = Stride<D>::value;
   constexpr int PARTS = Parts<D>::count, C = Parts<D>::columns;
@@ -180,8 +185,10 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
   SHARED(float, offsets, [BUFFERS][QUERIES]);
   T *keys = reinterpret_cast<T *>(memory), *values = keys + ITEMS * S;
   T *queries = values + ITEMS * S, *slopes = queries + BUFFERS * QUERIES * S;
-  Tile tile = tile_at(tiles, blockIdx.x);
-  unsigned group = heads / kv_heads, kv_head = blockIdx.y / PARTS, part = blockIdx.y % PARTS * C;
+  const unsigned *part = parts + 4 * size_t(blockIdx.x);
+  Tile tile = tile_at(tiles, part[0]);
+  unsigned slot = part[3];
+  unsigned group = heads / kv_heads, kv_head = blockIdx.y / PARTS, from = blockIdx.y % PARTS * C;
   unsigned stride = (heads + 2 * kv_heads) * width;
   auto key = [&](unsigned head, unsigned i) -> const T * {
     return i < tile.rows ? qkv + size_t(tile.row + i) * stride + head * width : nullptr;
@@ -189,8 +196,7 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
   fill_rows<D, ITEMS>(keys, width, [&](unsigned i) { return key(heads + kv_head, i); });
   fill_rows<D, ITEMS>(values, width, [&](unsigned i) { return key(heads + kv_heads + kv_head, i); });
 
-  Readers<QUERIES> step = {tiles, readers, starts[blockIdx.x], starts[blockIdx.x + 1], 0, 0, group,
-                           tile.depth + tile.rows - 1, window, tile};
+  Readers<QUERIES> step = {tiles, readers, part[1], part[2], 0, 0, group, tile};
   // Fetches what `step` stands at, and says whether all of it is seen by all keys.
   auto fetch = [&](unsigned buffer) {
     unsigned first = step.first, items = step.items;
@@ -273,10 +279,10 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
 #pragma unroll
         for (int d = 0; d < C / 8; d += 2) {
           FragmentB<T> b[2];
-          load_b(b, slope_rows + n * 8 * S + part + d * 8, S);
+          load_b(b, slope_rows + n * 8 * S + from + d * 8, S);
           multiply(dv[d], a, b[0]);
           multiply(dv[d + 1], a, b[1]);
-          load_b(b, query_rows + n * 8 * S + part + d * 8, S);
+          load_b(b, query_rows + n * 8 * S + from + d * 8, S);
           multiply(dk[d], da, b[0]);
           multiply(dk[d + 1], da, b[1]);
         }
@@ -289,16 +295,52 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
   }
   if (!busy) return;
   float factor[2] = {1.0f, 1.0f};
-  auto row = [&](unsigned head, unsigned i) -> T * {
-    unsigned at = own + i;
-    return at < tile.rows ? d_qkv + size_t(tile.row + at) * stride + head * width + part : nullptr;
-  };
-  unsigned columns = width > part ? width - part : 0;
-  write_rows<C, T>(dk, factor, columns, [&](unsigned i) { return row(heads + kv_head, i); });
-  write_rows<C, T>(dv, factor, columns, [&](unsigned i) { return row(heads + kv_heads + kv_head, i); });
+  unsigned columns = width > from ? width - from : 0;
+  if (slot == NO_SLOT) {
+    auto row = [&](unsigned head, unsigned i) -> T * {
+      unsigned at = own + i;
+      return at < tile.rows ? d_qkv + size_t(tile.row + at) * stride + head * width + from : nullptr;
+    };
+    write_rows<C, T>(dk, factor, columns, [&](unsigned i) { return row(heads + kv_head, i); });
+    write_rows<C, T>(dv, factor, columns, [&](unsigned i) { return row(heads + kv_heads + kv_head, i); });
+  } else {
+    auto row = [&](unsigned which, unsigned i) -> float * {
+      unsigned at = own + i;
+      return at < tile.rows ? sums + place_of(slot, kv_heads, kv_head, which, at, width) + from : nullptr;
+    };
+    write_rows<C, float>(dk, factor, columns, [&](unsigned i) { return row(0, i); });
+    write_rows<C, float>(dv, factor, columns, [&](unsigned i) { return row(1, i); });
+  }
 }
 EXPORT_WIDTHS(attention_dkv,
-              (const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv, const unsigned *tiles,
-               const unsigned *starts, const unsigned *readers, unsigned heads, unsigned kv_heads, unsigned width,
-               unsigned window, float scale, float cap),
-              (qkv, g, lse, delta, d_qkv, tiles, starts, readers, heads, kv_heads, width, window, scale, cap))
+              (const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv, float *sums,
+               const unsigned *tiles, const unsigned *parts, const unsigned *readers, unsigned heads, unsigned kv_heads,
+               unsigned width, unsigned window, float scale, float cap),
+              (qkv, g, lse, delta, d_qkv, sums, tiles, parts, readers, heads, kv_heads, width, window, scale, cap))
+
+// dk and dv of tiles that several parts share: a block for each (x) and key-value head (y) adds what they left in the
+// order of their slots. `shared` has (tile, first slot, end of slots) of each. The width is even.
+template <typename T>
+__device__ void attention_dkv_sums(const float *sums, T *d_qkv, const unsigned *tiles, const unsigned *shared,
+                                   unsigned heads, unsigned kv_heads, unsigned width) {
+  const unsigned *of = shared + 3 * size_t(blockIdx.x);
+  Tile tile = tile_at(tiles, of[0]);
+  unsigned pairs = width / 2, kv_head = blockIdx.y;
+  for (unsigned i = threadIdx.x; i < 2 * tile.rows * pairs; i += blockDim.x) {
+    unsigned which = i / (tile.rows * pairs), row = i / pairs % tile.rows, column = i % pairs * 2;
+    float sum[2] = {0.0f, 0.0f};
+    for (unsigned slot = of[1]; slot < of[2]; slot++) {
+      Pack<float, 2> part = load<2>(sums + place_of(slot, kv_heads, kv_head, which, row, width) + column);
+      sum[0] += part.x[0];
+      sum[1] += part.x[1];
+    }
+    unsigned head = heads + which * kv_heads + kv_head;
+    Pack<T, 2> pair;
+    for (int j = 0; j < 2; j++) pair.x[j] = narrow<T>(sum[j]);
+    store<2>(d_qkv + (size_t(tile.row + row) * (heads + 2 * kv_heads) + head) * width + column, pair);
+  }
+}
+EXPORT(attention_dkv_sums, 256,
+       (const float *sums, T *d_qkv, const unsigned *tiles, const unsigned *shared, unsigned heads, unsigned kv_heads,
+        unsigned width),
+       (sums, d_qkv, tiles, shared, heads, kv_heads, width))

@@ -65,24 +65,29 @@ static void attend(unsigned heads, unsigned kv_heads, unsigned width, unsigned w
   add(trunk, {});
   add({length, branch, length}, {trunk});
   add({length + branch, 9, length}, {trunk});
-  std::vector<unsigned> flat, spans, starts = {0}, readers;
+  std::vector<unsigned> flat, spans, parts, readers, shared_tiles = {0, 0, 2};
   for (auto &[own, path] : tiles) {
     unsigned first = spans.size() / 2;
     for (Segment &span : path) spans.insert(spans.end(), {span.row, span.depth});
     flat.insert(flat.end(), {own.row, own.length, own.depth, first, unsigned(spans.size() / 2)});
   }
-  for (auto &[own, path] : tiles) {
+  // The first tile's readers are cut in two.
+  for (unsigned keys = 0; keys < tiles.size(); keys++) {
+    auto &own = tiles[keys].first;
+    unsigned first = readers.size(), none = -1;
     for (unsigned reader = 0; reader < tiles.size(); reader++)
       for (Segment &span : tiles[reader].second)
         if (own.row + own.length > span.row && own.row < span.row + span.length) readers.push_back(reader);
-    starts.push_back(readers.size());
+    unsigned end = readers.size(), cut = keys == 0 ? first + 1 : end;
+    parts.insert(parts.end(), {keys, first, cut, keys == 0 ? 0 : none});
+    if (keys == 0) parts.insert(parts.end(), {keys, cut, end, 1});
   }
   auto qkv = numbers<T>(rows * stride), g = numbers<T>(rows * heads * width);
   std::vector<T> out(rows * heads * width), d_qkv(rows * stride);
-  std::vector<float> lse(rows * heads), delta(rows * heads);
+  std::vector<float> lse(rows * heads), delta(rows * heads), sums(2 * kv_heads * 2 * 64 * width);
   const bool half = sizeof(T) == 2;
   unsigned padded = width <= 128 ? (width + 31) / 32 * 32 : 256, row = (padded + 8) * sizeof(T);
-  unsigned forward = !half ? 32 : padded <= 128 ? 2 * 64 : 2 * 16, parts = padded <= 128 ? 1 : 2;
+  unsigned forward = !half ? 32 : padded <= 128 ? 2 * 64 : 2 * 16, blocks = padded <= 128 ? 1 : 2;
   unsigned back = !half ? 16 : padded <= 64 ? 2 * 64 : padded <= 128 ? 2 * 32 : 16;
   std::string suffix = TYPE<T> + ('_' + std::to_string(padded));
   const T *keys = qkv.data() + heads * width, *values = keys + kv_heads * width;
@@ -93,8 +98,10 @@ static void attend(unsigned heads, unsigned kv_heads, unsigned width, unsigned w
   unsigned shared = (2 * 64 + 2 * back) * row;
   run(("attention_dq" + suffix).c_str(), tiles.size(), heads, 128, shared,
       {qkv, g, lse, delta, d_qkv, flat, spans, heads, kv_heads, width, window, 0.125f, cap});
-  run(("attention_dkv" + suffix).c_str(), tiles.size(), kv_heads * parts, 128, shared,
-      {qkv, g, lse, delta, d_qkv, flat, starts, readers, heads, kv_heads, width, window, 0.125f, cap});
+  run(("attention_dkv" + suffix).c_str(), parts.size() / 4, kv_heads * blocks, 128, shared,
+      {qkv, g, lse, delta, d_qkv, sums, flat, parts, readers, heads, kv_heads, width, window, 0.125f, cap});
+  run((std::string("attention_dkv_sums") + TYPE<T>).c_str(), 1, kv_heads, 256, 0,
+      {sums, d_qkv, flat, shared_tiles, heads, kv_heads, width});
 }
 
 // Two texts, the first of which is one token.

@@ -1,5 +1,6 @@
 //! Attention over tiles, forward and backward. See `ops::attention` and `ops::attention_backward` for what is computed.
 
+use super::balance::{ByKeys, Part, Shared, longest_first};
 use super::{Launch, fresh, upload};
 use crate::model::forest::Span;
 use crate::ops::tiles::{PlanOf, ROWS, Saved, Shape, Tile, Tiles};
@@ -24,7 +25,7 @@ pub(super) fn padded(shape: &Shape) -> usize {
 }
 
 /// Blocks that share the columns of the keys of a head: `Parts` in the kernels.
-fn parts(shape: &Shape) -> usize {
+fn column_parts(shape: &Shape) -> usize {
     if padded(shape) <= 128 { 1 } else { 2 }
 }
 
@@ -51,11 +52,13 @@ pub(super) fn shared_of_forward(shape: &Shape, dtype: DType) -> usize {
     shared(ITEMS + 2 * steps(shape, dtype, false), shape, dtype)
 }
 
-/// Tiles as the kernels read them: (row, rows, depth, first span, end of spans) each, and (row, depth) of each span.
+/// Tiles as the kernels read them, those with most keys first: (row, rows, depth, first span, end of spans) each, and
+/// (row, depth) of each span.
 fn planned_tiles(tiles: &Tiles, device: &Device) -> Result<[Tensor; 2]> {
     let make = || {
         let (mut flat, mut spans) = (Vec::with_capacity(5 * tiles.len()), Vec::new());
-        for Tile { queries: Span { row, len, depth }, keys } in tiles.iter() {
+        for tile in longest_first(tiles) {
+            let Tile { queries: Span { row, len, depth }, keys } = &tiles[tile];
             let first = spans.len() / 2;
             spans.extend(keys.iter().flat_map(|span| [span.row as u32, span.depth as u32]));
             flat.extend([*row, *len, *depth, first, spans.len() / 2].map(|n| n as u32));
@@ -65,27 +68,26 @@ fn planned_tiles(tiles: &Tiles, device: &Device) -> Result<[Tensor; 2]> {
     tiles.plans.once(PlanOf { name: "tiles", shape: None }, device, make)
 }
 
-/// For each tile, as keys, the tiles whose queries see some of it, ascending: where those of each tile start, with an
-/// end behind the last, and all of them.
-fn planned_readers(tiles: &Tiles, device: &Device) -> Result<[Tensor; 2]> {
+/// The work by keys as the kernels read it: (tile, first reader, end of readers, slot or u32::MAX) of each part, all
+/// readers, (tile, first slot, end of slots) of shared tiles, and a place for the sums of all slots [slots, G, 2, 64, D].
+fn planned_parts(tiles: &Tiles, shape: &Shape, blocks: usize, device: &Device) -> Result<[Tensor; 4]> {
     let make = || {
-        let mut readers = vec![Vec::new(); tiles.len()];
-        for (reader, tile) in tiles.iter().enumerate() {
-            for span in &tile.keys {
-                let from = tiles.partition_point(|t| t.queries.row + t.queries.len <= span.row);
-                let to = tiles.partition_point(|t| t.queries.row < span.row + span.len);
-                for list in &mut readers[from..to] {
-                    list.push(reader as u32);
-                }
-            }
-        }
-        let mut starts = vec![0u32];
-        for list in &readers {
-            starts.push(starts[starts.len() - 1] + list.len() as u32);
-        }
-        Ok([upload(&starts, device)?, upload(&readers.concat(), device)?])
+        let order = longest_first(tiles);
+        let mut place = vec![0u32; tiles.len()];
+        order.iter().enumerate().for_each(|(at, &tile)| place[tile] = at as u32);
+        let by_keys = ByKeys::new(tiles, shape, blocks);
+        let of_part = |part: &Part| {
+            let slot = part.slot.map_or(u32::MAX, |slot| slot as u32);
+            [place[part.tile], part.readers.start as u32, part.readers.end as u32, slot]
+        };
+        let parts: Vec<u32> = by_keys.parts.iter().flat_map(of_part).collect();
+        let readers: Vec<u32> = by_keys.readers.iter().map(|&tile| place[tile]).collect();
+        let of_shared = |Shared { tile, slots }: &Shared| [place[*tile], slots.start as u32, slots.end as u32];
+        let shared: Vec<u32> = by_keys.shared.iter().flat_map(of_shared).collect();
+        let sums = fresh((by_keys.slots(), shape.kv_heads, 2, ITEMS, shape.head_dim), DType::F32, device)?;
+        Ok([upload(&parts, device)?, upload(&readers, device)?, upload(&shared, device)?, sums])
     };
-    tiles.plans.once(PlanOf { name: "readers", shape: None }, device, make)
+    tiles.plans.once(PlanOf { name: "parts", shape: Some(*shape) }, device, make)
 }
 
 /// Rows of keys or values: a tensor, the number where they start, and how far apart they are.
@@ -160,8 +162,9 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &Tiles, shape: &Shape) 
         .count(shape.head_dim)?
         .run((count.div_ceil(4), 1), THREADS, 0)?;
     let d_qkv = fresh(qkv.dims(), dtype, device)?;
+    let blocks = shape.kv_heads * column_parts(shape);
     let [flat, spans] = planned_tiles(tiles, device)?;
-    let [starts, readers] = planned_readers(tiles, device)?;
+    let [parts, readers, shared_tiles, sums] = planned_parts(tiles, shape, blocks, device)?;
     let memory = shared(2 * ITEMS + 2 * steps(shape, dtype, true), shape, dtype);
     let begin = |name: &'static str| -> Result<Launch> {
         Launch::like("attention_backward", name, g)
@@ -170,19 +173,29 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &Tiles, shape: &Shape) 
             .tensor(g)?
             .of(DType::F32, lse)?
             .of(DType::F32, &delta)?
-            .tensor(&d_qkv)?
-            .of(DType::U32, &flat)
+            .tensor(&d_qkv)
     };
-    let end = |call: Launch, blocks: usize| -> Result<()> {
+    let end = |call: Launch, grid: (usize, usize)| -> Result<()> {
         call.count(shape.heads)?
             .count(shape.kv_heads)?
             .count(shape.head_dim)?
             .count(shape.window.unwrap_or(0))?
             .f32(shape.scale)
             .f32(shape.cap.unwrap_or(0.0))
-            .run((tiles.len(), blocks), THREADS, memory)
+            .run(grid, THREADS, memory)
     };
-    end(begin("attention_dq")?.of(DType::U32, &spans)?, shape.heads)?;
-    end(begin("attention_dkv")?.of(DType::U32, &starts)?.of(DType::U32, &readers)?, shape.kv_heads * parts(shape))?;
+    let by_queries = begin("attention_dq")?.of(DType::U32, &flat)?.of(DType::U32, &spans)?;
+    end(by_queries, (tiles.len(), shape.heads))?;
+    let by_keys = begin("attention_dkv")?.of(DType::F32, &sums)?.of(DType::U32, &flat)?;
+    end(by_keys.of(DType::U32, &parts)?.of(DType::U32, &readers)?, (parts.elem_count() / 4, blocks))?;
+    Launch::like("attention_backward", "attention_dkv_sums", g)
+        .of(DType::F32, &sums)?
+        .tensor(&d_qkv)?
+        .of(DType::U32, &flat)?
+        .of(DType::U32, &shared_tiles)?
+        .count(shape.heads)?
+        .count(shape.kv_heads)?
+        .count(shape.head_dim)?
+        .run((shared_tiles.elem_count() / 3, shape.kv_heads), 256, 0)?;
     Ok(d_qkv)
 }

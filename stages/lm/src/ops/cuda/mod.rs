@@ -21,6 +21,7 @@ pub(crate) mod emulator;
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
+mod balance;
 pub(crate) mod dropout;
 pub(crate) mod embed;
 pub(crate) mod encode;

@@ -4,6 +4,7 @@
 
 use crate::model::forest;
 use crate::ops::angles::{HeadNorm, HeadNormGradients, RopeTable, SavedHeadNorm};
+use crate::ops::cuda::balance::ByKeys;
 use crate::ops::cuda::emulator::{Checks, calls, emulated, in_parts};
 use crate::ops::rounded::Products::Exact;
 use crate::ops::targets::Target;
@@ -253,6 +254,17 @@ fn attention_of_gemma() {
             Shape { heads: 2, kv_heads: 1, head_dim, window: Some(40), scale: 0.3, cap },
             &trees(40, 2, 20),
         );
+    }
+}
+
+/// Keys that so many queries see that several blocks take them, whose sums are added.
+#[test]
+fn attention_to_shared_keys() {
+    let forest = trees(10, 12, 40);
+    for window in [None, Some(45)] {
+        let shape = Shape { heads: 12, kv_heads: 2, head_dim: 8, window, scale: 0.3, cap: None };
+        assert!(ByKeys::new(&tiles(&forest), &shape, 2).slots() > 1);
+        attention_agrees(shape, &forest);
     }
 }
 
