@@ -9,7 +9,7 @@ template <typename T, int D, typename Sight>
 __device__ void attend(const T *q, unsigned q_stride, const T *k, const T *v, unsigned kv_stride, T *out, float *lse,
                        const unsigned *tiles, const unsigned *spans, unsigned heads, unsigned kv_heads,
                        unsigned width, const Sight &sight, float scale, float cap) {
-  constexpr int KEYS = Steps<T, D>::forward, BUFFERS = Steps<T, D>::forward_buffers, S = Stride<D>::value;
+  constexpr int KEYS = Steps<T, D>::forward, BUFFERS = Steps<T, D>::forward_buffers, S = Stride<T, D>::value;
   DYNAMIC_SHARED(memory);
   SHARED(unsigned, near, [2 * NEAR_SPANS]);
   T *queries = reinterpret_cast<T *>(memory), *keys = queries + ITEMS * S, *values = keys + BUFFERS * KEYS * S;

@@ -13,10 +13,18 @@
 #define ATTENTION_THREADS 128
 #define LOG2_E 1.4426950408889634f
 
+// Queries, or rows of a tile as keys, of a block of the backward: 64, or 32 of wide heads in f32, whose rows would take
+// more than the 99 KiB of shared memory that the smallest GPUs have.
+template <typename T, int D> struct Items {
+  static constexpr int backward = sizeof(T) == 4 && D > 128 ? 32 : ITEMS;
+  // Blocks for what is 64 else.
+  static constexpr int blocks = ITEMS / backward;
+};
+
 // Rows that pass by in shared memory at a time, and in how many buffers. With two, rows arrive while those before them
 // are computed with.
 template <typename T, int D> struct Steps {
-  static constexpr int forward = sizeof(T) == 4 ? 32 : D <= 128 ? 64 : 16;
+  static constexpr int forward = D > 128 ? 16 : sizeof(T) == 4 ? 32 : 64;
   static constexpr int backward = sizeof(T) == 4 ? 16 : D <= 64 ? 64 : D <= 128 ? 32 : 16;
   static constexpr int forward_buffers = sizeof(T) == 2 ? 2 : 1;
   // Two would be more than the 99 KiB of the smallest GPUs.
@@ -84,9 +92,10 @@ __device__ __forceinline__ bool sees(unsigned query, unsigned key, unsigned wind
   return key <= query && (window == 0 || key + window > query);
 }
 
-// Between rows of D numbers in shared memory: 8 more keep the lanes of a warp on different banks.
-template <int D> struct Stride {
-  static constexpr int value = D + 8;
+// Between rows of D numbers in shared memory: 8 more keep the lanes of a warp on different banks. Wide heads in f32 have
+// room for 4.
+template <typename T, int D> struct Stride {
+  static constexpr int value = D + (sizeof(T) == 4 && D > 128 ? 4 : 8);
 };
 
 // Fills ROWS rows of shared memory, D columns each, from where `row(i)` points; 0 where that is null, and beyond the
@@ -99,7 +108,7 @@ __device__ __forceinline__ void fill_rows(T *to, unsigned width, Row row) {
     unsigned i = threadIdx.x + j * ATTENTION_THREADS, r = i / PACKS, column = i % PACKS * N;
     if (ROWS * PACKS % ATTENTION_THREADS != 0 && i >= ROWS * PACKS) break;
     const T *from = row(r);
-    T *place = to + r * Stride<D>::value + column;
+    T *place = to + r * Stride<T, D>::value + column;
     if (width % N == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
       bool there = from != nullptr && column < width;
       copy_ahead<16>(place, there ? from + column : from, there);
@@ -129,7 +138,7 @@ __device__ __forceinline__ void write_rows(const float (&c)[D / 8][4], const flo
   }
 }
 
-// The kernel for heads of up to 32, 64, 96, 128 and (in bf16) 256 columns: NAME_f32_32 ... NAME_bf16_256.
+// The kernel for heads of up to 32, 64, 96, 128 and 256 columns: NAME_f32_32 ... NAME_bf16_256.
 #define EXPORT_WIDTH(name, width, params, args)                                                                       \
   EXPORT_AS(name##_f32_##width, float, ATTENTION_THREADS, params, name<float COMMA width> args)                       \
   EXPORT_AS(name##_bf16_##width, bf16, ATTENTION_THREADS, params, name<bf16 COMMA width> args)
@@ -139,4 +148,4 @@ __device__ __forceinline__ void write_rows(const float (&c)[D / 8][4], const flo
   EXPORT_WIDTH(name, 64, params, args)                                                                                \
   EXPORT_WIDTH(name, 96, params, args)                                                                                \
   EXPORT_WIDTH(name, 128, params, args)                                                                               \
-  EXPORT_AS(name##_bf16_256, bf16, ATTENTION_THREADS, params, name<bf16 COMMA 256> args)
+  EXPORT_WIDTH(name, 256, params, args)

@@ -19,26 +19,28 @@ __device__ void attention_delta(const T *out, const T *g, float *delta, unsigned
 EXPORT(attention_delta, 128, (const T *out, const T *g, float *delta, unsigned count, unsigned width),
        (out, g, delta, count, width))
 
-// dq into rows q | k | v [T, (A + 2 G) D]: a block for each tile (x) and 64 of a key-value head's items (y).
+// dq into rows q | k | v [T, (A + 2 G) D]: a block for each tile (x) and some of a key-value head's items (y).
 template <typename T, int D>
 __device__ void attention_dq(const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv,
                              const unsigned *tiles, const unsigned *spans, unsigned heads, unsigned kv_heads,
                              unsigned width, unsigned window, float scale, float cap) {
-  constexpr int KEYS = Steps<T, D>::backward, BUFFERS = Steps<T, D>::backward_buffers, S = Stride<D>::value;
+  constexpr int KEYS = Steps<T, D>::backward, BUFFERS = Steps<T, D>::backward_buffers, S = Stride<T, D>::value;
+  constexpr int QUERIES = Items<T, D>::backward;
   DYNAMIC_SHARED(memory);
   SHARED(unsigned, near, [2 * NEAR_SPANS]);
-  T *queries = reinterpret_cast<T *>(memory), *slopes = queries + ITEMS * S;
-  T *keys = slopes + ITEMS * S, *values = keys + BUFFERS * KEYS * S;
+  T *queries = reinterpret_cast<T *>(memory), *slopes = queries + QUERIES * S;
+  T *keys = slopes + QUERIES * S, *values = keys + BUFFERS * KEYS * S;
   Tile tile = tile_at(tiles, blockIdx.x);
-  unsigned group = heads / kv_heads, kv_head = blockIdx.y / group, first = blockIdx.y % group * ITEMS;
+  unsigned group = heads / kv_heads, blocks = group * Items<T, D>::blocks;
+  unsigned kv_head = blockIdx.y / blocks, first = blockIdx.y % blocks * QUERIES;
   unsigned items = group * tile.rows, stride = (heads + 2 * kv_heads) * width;
   if (first >= items) return;
   auto row_of = [&](unsigned i) { return tile.row + (first + i) % tile.rows; };
   auto head_of = [&](unsigned i) { return kv_head * group + (first + i) / tile.rows; };
-  fill_rows<D, ITEMS>(queries, width, [&](unsigned i) -> const T * {
+  fill_rows<D, QUERIES>(queries, width, [&](unsigned i) -> const T * {
     return first + i < items ? qkv + size_t(row_of(i)) * stride + head_of(i) * width : nullptr;
   });
-  fill_rows<D, ITEMS>(slopes, width, [&](unsigned i) -> const T * {
+  fill_rows<D, QUERIES>(slopes, width, [&](unsigned i) -> const T * {
     return first + i < items ? g + (size_t(row_of(i)) * heads + head_of(i)) * width : nullptr;
   });
   Path path = path_of(tile, spans, near);
@@ -53,7 +55,7 @@ __device__ void attention_dq(const T *qkv, const T *g, const float *lse, const f
   };
 
   unsigned own = warp_of_thread() * 16, t = lane_of_thread() % 4;
-  bool busy = first + own < items;
+  bool busy = own < QUERIES && first + own < items;
   unsigned depth[2];
   float shift[2], offset[2], dq[D / 8][4] = {};
   for (int half = 0; half < 2; half++) {
@@ -170,31 +172,33 @@ template <int D> struct Parts {
   static constexpr int count = D <= 128 ? 1 : 2, columns = D / count;
 };
 
-// dk and dv into rows q | k | v, or where several parts share a tile into `sums`: a block for each part (x) and part of a
-// key-value head (y). A part is (tile, first reader, end of readers, slot): the tile as keys, and tiles whose queries see
-// some of it.
+// dk and dv into rows q | k | v, or where several parts share a tile into `sums`: a block for each part (x) and, for each
+// key-value head and part of its columns, some rows of the tile (y). A part is (tile, first reader, end of readers,
+// slot): the tile as keys, and tiles whose queries see some of it.
 template <typename T, int D>
 __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const float *delta, T *d_qkv, float *sums,
                               const unsigned *tiles, const unsigned *parts, const unsigned *readers, unsigned heads,
                               unsigned kv_heads, unsigned width, unsigned window, float scale, float cap) {
-  constexpr int QUERIES = Steps<T, D>::backward, BUFFERS = Steps<T, D>::backward_buffers, S = Stride<D>::value;
-  constexpr int PARTS = Parts<D>::count, C = Parts<D>::columns;
+  constexpr int QUERIES = Steps<T, D>::backward, BUFFERS = Steps<T, D>::backward_buffers, S = Stride<T, D>::value;
+  constexpr int PARTS = Parts<D>::count, C = Parts<D>::columns, KEYS = Items<T, D>::backward;
   DYNAMIC_SHARED(memory);
   SHARED(unsigned, depths, [BUFFERS][QUERIES]);
   SHARED(float, shifts, [BUFFERS][QUERIES]);
   SHARED(float, offsets, [BUFFERS][QUERIES]);
-  T *keys = reinterpret_cast<T *>(memory), *values = keys + ITEMS * S;
-  T *queries = values + ITEMS * S, *slopes = queries + BUFFERS * QUERIES * S;
+  T *keys = reinterpret_cast<T *>(memory), *values = keys + KEYS * S;
+  T *queries = values + KEYS * S, *slopes = queries + BUFFERS * QUERIES * S;
   const unsigned *part = parts + 4 * size_t(blockIdx.x);
   Tile tile = tile_at(tiles, part[0]);
-  unsigned slot = part[3];
-  unsigned group = heads / kv_heads, kv_head = blockIdx.y / PARTS, from = blockIdx.y % PARTS * C;
+  unsigned slot = part[3], y = blockIdx.y / Items<T, D>::blocks, skipped = blockIdx.y % Items<T, D>::blocks * KEYS;
+  if (skipped >= tile.rows) return;
+  tile = Tile{tile.row + skipped, min(tile.rows - skipped, unsigned(KEYS)), tile.depth + skipped, 0, 0};
+  unsigned group = heads / kv_heads, kv_head = y / PARTS, from = y % PARTS * C;
   unsigned stride = (heads + 2 * kv_heads) * width;
   auto key = [&](unsigned head, unsigned i) -> const T * {
     return i < tile.rows ? qkv + size_t(tile.row + i) * stride + head * width : nullptr;
   };
-  fill_rows<D, ITEMS>(keys, width, [&](unsigned i) { return key(heads + kv_head, i); });
-  fill_rows<D, ITEMS>(values, width, [&](unsigned i) { return key(heads + kv_heads + kv_head, i); });
+  fill_rows<D, KEYS>(keys, width, [&](unsigned i) { return key(heads + kv_head, i); });
+  fill_rows<D, KEYS>(values, width, [&](unsigned i) { return key(heads + kv_heads + kv_head, i); });
 
   Readers<QUERIES> step = {tiles, readers, part[1], part[2], 0, 0, group, tile};
   // Fetches what `step` stands at, and says whether all of it is seen by all keys.
@@ -217,7 +221,7 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
       copy_ahead<4>(&shifts[buffer][i], lse + at, there);
       copy_ahead<4>(&offsets[buffer][i], delta + at, there);
     }
-    return first + QUERIES <= items && tile.rows == ITEMS && tile.depth + ITEMS <= reader.depth + 1 &&
+    return first + QUERIES <= items && tile.rows == KEYS && tile.depth + KEYS <= reader.depth + 1 &&
            (window == 0 || tile.depth + window >= reader.depth + reader.rows);
   };
 
@@ -306,7 +310,7 @@ __device__ void attention_dkv(const T *qkv, const T *g, const float *lse, const 
   } else {
     auto row = [&](unsigned which, unsigned i) -> float * {
       unsigned at = own + i;
-      return at < tile.rows ? sums + place_of(slot, kv_heads, kv_head, which, at, width) + from : nullptr;
+      return at < tile.rows ? sums + place_of(slot, kv_heads, kv_head, which, skipped + at, width) + from : nullptr;
     };
     write_rows<C, float>(dk, factor, columns, [&](unsigned i) { return row(0, i); });
     write_rows<C, float>(dv, factor, columns, [&](unsigned i) { return row(1, i); });

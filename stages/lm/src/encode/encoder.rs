@@ -368,23 +368,23 @@ fn load_bert(
     let bert = bert_config(config, file)?;
     let positions = kin.positions(&bert);
     let (weights, tensors) = tensors_of(folder)?;
-    fits(bert.hidden_size, bert.num_attention_heads, (device, dtype), file)?;
+    fits(bert.hidden_size, bert.num_attention_heads, device, file)?;
     let model = Bert::new(kin, &bert, tensors, &weights, computing(device, dtype))?;
     Ok((Model::Bert(Box::new(model)), positions))
 }
 
 /// Refuses heads that a GPU has no kernel for.
-fn fits(hidden: usize, heads: usize, (device, dtype): (&Device, Dtype), file: &Path) -> Result<()> {
+fn fits(hidden: usize, heads: usize, device: &Device, file: &Path) -> Result<()> {
     #[cfg(any(feature = "cuda", test))]
     if !matches!(device, Device::Cpu) {
         let width = hidden / heads.max(1);
-        if !crate::ops::cuda::encode::fits(width, computing(device, dtype).1) {
-            let text = format!("heads of {width} columns are not computed on a GPU in {}; use `cpu`", dtype.name());
+        if !crate::ops::cuda::encode::fits(width) {
+            let text = format!("heads of {width} columns are not computed on a GPU; use `cpu`");
             return Err(Error::file(file, text));
         }
     }
     #[cfg(not(any(feature = "cuda", test)))]
-    let _ = (hidden, heads, device, dtype, file);
+    let _ = (hidden, heads, device, file);
     Ok(())
 }
 
@@ -393,7 +393,7 @@ fn load_modern(folder: &Path, (config, file): (&Json, &Path), device: &Device, d
     let form = ModernForm::read(config, file)?;
     let positions = form.positions;
     let (weights, tensors) = tensors_of(folder)?;
-    fits(form.hidden, form.heads, (device, dtype), file)?;
+    fits(form.hidden, form.heads, device, file)?;
     let model = ModernBert::new(form, tensors, &weights, computing(device, dtype))?;
     Ok((Model::Modern(Box::new(model)), positions))
 }

@@ -28,7 +28,7 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, forest: &Forest, tiles: &Tiles
         Kernel::F32 => backward_on_cpu::<f32>(saved, g, forest, tiles, shape),
         Kernel::F64 => backward_on_cpu::<f64>(saved, g, forest, tiles, shape),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape, g.dtype()) => cuda::attention::backward(saved, g, tiles, shape),
+        Kernel::Cuda if cuda::attention::fits(shape) => cuda::attention::backward(saved, g, tiles, shape),
         _ => backward_plain(saved, g, tiles, shape),
     }
 }

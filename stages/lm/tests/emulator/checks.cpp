@@ -86,8 +86,10 @@ static void attend(unsigned heads, unsigned kv_heads, unsigned width, unsigned w
   std::vector<T> out(rows * heads * width), d_qkv(rows * stride);
   std::vector<float> lse(rows * heads), delta(rows * heads), sums(2 * kv_heads * 2 * 64 * width);
   const bool half = sizeof(T) == 2;
-  unsigned padded = width <= 128 ? (width + 31) / 32 * 32 : 256, row = (padded + 8) * sizeof(T);
-  unsigned forward = !half ? 32 : padded <= 128 ? 2 * 64 : 2 * 16, blocks = padded <= 128 ? 1 : 2;
+  const bool wide = width > 128;
+  unsigned padded = wide ? 256 : (width + 31) / 32 * 32, row = (padded + (wide && !half ? 4 : 8)) * sizeof(T);
+  unsigned forward = half ? 2 * (wide ? 16 : 64) : wide ? 16 : 32, columns = wide ? 2 : 1;
+  unsigned items = wide && !half ? 32 : 64, blocks = 64 / items;
   unsigned back = !half ? 16 : padded <= 64 ? 2 * 64 : padded <= 128 ? 2 * 32 : 16;
   std::string suffix = TYPE<T> + ('_' + std::to_string(padded));
   const T *keys = qkv.data() + heads * width, *values = keys + kv_heads * width;
@@ -95,10 +97,10 @@ static void attend(unsigned heads, unsigned kv_heads, unsigned width, unsigned w
       {qkv, stride, keys, values, stride, out, lse, flat, spans, heads, kv_heads, width, window, 0.125f, cap});
   run((std::string("attention_delta") + TYPE<T>).c_str(), (rows * heads + 3) / 4, 1, 128, 0,
       {out, g, delta, rows * heads, width});
-  unsigned shared = (2 * 64 + 2 * back) * row;
-  run(("attention_dq" + suffix).c_str(), tiles.size(), heads, 128, shared,
+  unsigned shared = (2 * items + 2 * back) * row;
+  run(("attention_dq" + suffix).c_str(), tiles.size(), heads * blocks, 128, shared,
       {qkv, g, lse, delta, d_qkv, flat, spans, heads, kv_heads, width, window, 0.125f, cap});
-  run(("attention_dkv" + suffix).c_str(), parts.size() / 4, kv_heads * blocks, 128, shared,
+  run(("attention_dkv" + suffix).c_str(), parts.size() / 4, kv_heads * columns * blocks, 128, shared,
       {qkv, g, lse, delta, d_qkv, sums, flat, parts, readers, heads, kv_heads, width, window, 0.125f, cap});
   run((std::string("attention_dkv_sums") + TYPE<T>).c_str(), 1, kv_heads, 256, 0,
       {sums, d_qkv, flat, shared_tiles, heads, kv_heads, width});
@@ -223,6 +225,7 @@ int main() {
                                           choose_tokens,
                                           optimize,
                                           [] { attend<bf16>(1, 1, 176, 0, 0); },
+                                          [] { attend<float>(1, 1, 136, 0, 0); },
                                           [] { attend<float>(1, 1, 32, 0, 0); }};
   for (auto &scene : scenes) {
     scene();

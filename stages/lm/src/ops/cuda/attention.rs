@@ -15,21 +15,30 @@ const ITEMS: usize = ROWS;
 // T rows, A query heads, G key-value heads, D head width.
 
 /// True where there is a kernel for heads of this width.
-pub(crate) fn fits(shape: &Shape, dtype: DType) -> bool {
-    shape.head_dim <= if dtype == DType::BF16 { 256 } else { 128 } && shape.head_dim.is_multiple_of(2)
+pub(crate) fn fits(shape: &Shape) -> bool {
+    shape.head_dim <= 256 && shape.head_dim.is_multiple_of(2)
 }
 
 /// The width of the kernel that serves: columns beyond the heads' are 0.
 pub(super) fn padded(shape: &Shape) -> usize {
-    if shape.head_dim <= 128 { shape.head_dim.next_multiple_of(32) } else { 256 }
+    if wide(shape) { 256 } else { shape.head_dim.next_multiple_of(32) }
+}
+
+fn wide(shape: &Shape) -> bool {
+    shape.head_dim > 128
 }
 
 /// Blocks that share the columns of the keys of a head: `Parts` in the kernels.
 fn column_parts(shape: &Shape) -> usize {
-    if padded(shape) <= 128 { 1 } else { 2 }
+    if wide(shape) { 2 } else { 1 }
 }
 
-/// Rows of keys or queries that pass by at a time, and in how many buffers: `Steps` in the kernels.
+/// Rows of a block's own in the backward: `Items` in the kernels.
+fn items_of_backward(shape: &Shape, dtype: DType) -> usize {
+    if wide(shape) && dtype == DType::F32 { ITEMS / 2 } else { ITEMS }
+}
+
+/// Rows of keys or queries that pass by at a time, in all of their buffers: `Steps` in the kernels.
 fn steps(shape: &Shape, dtype: DType, backward: bool) -> usize {
     match (dtype, backward, padded(shape)) {
         (DType::BF16, false, ..=128) => 2 * 64,
@@ -37,19 +46,25 @@ fn steps(shape: &Shape, dtype: DType, backward: bool) -> usize {
         (DType::BF16, true, ..=64) => 2 * 64,
         (DType::BF16, true, ..=128) => 2 * 32,
         (DType::BF16, true, _) => 16,
-        (_, false, _) => 32,
-        (_, true, _) => 16,
+        (_, false, ..=128) => 32,
+        (_, _, _) => 16,
     }
 }
 
 /// Bytes of so many rows in shared memory: `Stride` in the kernels.
 fn shared(rows: usize, shape: &Shape, dtype: DType) -> usize {
-    rows * (padded(shape) + 8) * dtype.size_in_bytes()
+    let more = if wide(shape) && dtype == DType::F32 { 4 } else { 8 };
+    rows * (padded(shape) + more) * dtype.size_in_bytes()
 }
 
 /// Bytes of shared memory of the forward.
 pub(super) fn shared_of_forward(shape: &Shape, dtype: DType) -> usize {
     shared(ITEMS + 2 * steps(shape, dtype, false), shape, dtype)
+}
+
+/// Bytes of shared memory of the backward.
+fn shared_of_backward(shape: &Shape, dtype: DType) -> usize {
+    shared(2 * items_of_backward(shape, dtype) + 2 * steps(shape, dtype, true), shape, dtype)
 }
 
 /// Tiles as the kernels read them, those with most keys first: (row, rows, depth, first span, end of spans) each, and
@@ -165,7 +180,7 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &Tiles, shape: &Shape) 
     let blocks = shape.kv_heads * column_parts(shape);
     let [flat, spans] = planned_tiles(tiles, device)?;
     let [parts, readers, shared_tiles, sums] = planned_parts(tiles, shape, blocks, device)?;
-    let memory = shared(2 * ITEMS + 2 * steps(shape, dtype, true), shape, dtype);
+    let (memory, halves) = (shared_of_backward(shape, dtype), ITEMS / items_of_backward(shape, dtype));
     let begin = |name: &'static str| -> Result<Launch> {
         Launch::like("attention_backward", name, g)
             .wide(padded(shape))
@@ -185,9 +200,9 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &Tiles, shape: &Shape) 
             .run(grid, THREADS, memory)
     };
     let by_queries = begin("attention_dq")?.of(DType::U32, &flat)?.of(DType::U32, &spans)?;
-    end(by_queries, (tiles.len(), shape.heads))?;
+    end(by_queries, (tiles.len(), shape.heads * halves))?;
     let by_keys = begin("attention_dkv")?.of(DType::F32, &sums)?.of(DType::U32, &flat)?;
-    end(by_keys.of(DType::U32, &parts)?.of(DType::U32, &readers)?, (parts.elem_count() / 4, blocks))?;
+    end(by_keys.of(DType::U32, &parts)?.of(DType::U32, &readers)?, (parts.elem_count() / 4, blocks * halves))?;
     Launch::like("attention_backward", "attention_dkv_sums", g)
         .of(DType::F32, &sums)?
         .tensor(&d_qkv)?
@@ -198,4 +213,24 @@ pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &Tiles, shape: &Shape) 
         .count(shape.head_dim)?
         .run((shared_tiles.elem_count() / 3, shape.kv_heads), 256, 0)?;
     Ok(d_qkv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The smallest GPUs that are supported give a block 99 KiB, of which kernels have up to 1.5 KiB of their own.
+    #[test]
+    fn blocks_fit_the_smallest_gpus() {
+        for dtype in [DType::F32, DType::BF16] {
+            for head_dim in (2..=256).step_by(2) {
+                let shape = Shape { heads: 1, kv_heads: 1, head_dim, window: None, scale: 1.0, cap: None };
+                assert!(fits(&shape));
+                let own = if head_dim <= 64 { 1536 } else { 768 };
+                let most = shared_of_forward(&shape, dtype).max(shared_of_backward(&shape, dtype));
+                assert!(most + own <= 99 << 10, "{head_dim} {dtype:?}: {most}");
+            }
+            assert!(!fits(&Shape { heads: 1, kv_heads: 1, head_dim: 258, window: None, scale: 1.0, cap: None }));
+        }
+    }
 }

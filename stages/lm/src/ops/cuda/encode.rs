@@ -38,8 +38,8 @@ impl Texts {
 }
 
 /// True where there is a kernel for heads of this width.
-pub(crate) fn fits(head_dim: usize, dtype: DType) -> bool {
-    super::attention::fits(&shape(1, head_dim), dtype)
+pub(crate) fn fits(head_dim: usize) -> bool {
+    super::attention::fits(&shape(1, head_dim))
 }
 
 fn shape(heads: usize, head_dim: usize) -> Shape {
