@@ -133,6 +133,11 @@ static void rows_and_columns() {
   run("norm_forward_bf16", rows, 1, 128, 0, {x, w, none, y, inverse, width, 1e-6f});
   run("norm_again_bf16", rows, 1, 128, 0, {x, w, none, inverse, y, width});
   run("norm_backward_bf16", rows, 1, 128, 0, {x, w, none, inverse, g, g, dx, width});
+  const unsigned queries = 128, keys = 64;
+  std::vector<float> both(rows * 2);
+  run("whole_norm_bf16", rows, 3, 128, 0, {x, w, none, w, none, y, queries, keys, 1e-6f});
+  run("whole_norm_backward_bf16", rows, 3, 128, 0, {x, w, none, w, none, g, dx, both, queries, keys, 1e-6f});
+  run("whole_norm_weight_bf16", 1, chunks, 128, 0, {x, both, g, partial, rows, queries, keys, chunk, 8u});
   run("base_rows_bf16", rows, 1, 128, 0, {g, w, y, width});
   run("norm_weight_bf16", 1, chunks, 128, 0, {x, inverse, g, partial, rows, width, chunk, 8u});
   run("add_partials", width / 32, 1, 256, 0, {partial, gradient, chunks, width, width});

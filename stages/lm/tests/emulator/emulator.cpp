@@ -14,6 +14,7 @@
 #include "../../kernels/norm.cu"
 #include "../../kernels/rope.cu"
 #include "../../kernels/sampling.cu"
+#include "../../kernels/whole_norm.cu"
 
 // Runs a kernel; gives what is wrong with the launch, or nothing. `kinds` has a letter for each argument.
 extern "C" const char *emulate(const char *name, const unsigned *grid, unsigned threads, unsigned shared,

@@ -33,6 +33,7 @@ pub(crate) mod rope;
 pub(crate) mod sampling;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod whole_norm;
 
 use crate::{DType, Device, Error, Result};
 use candle_core::{Shape, Tensor};

@@ -11,6 +11,7 @@ use crate::ops::targets::Target;
 use crate::ops::tiles::{PlanOf, Saved, Shape, Tile, Tiles, tiles};
 use crate::ops::{
     Kernel, adamw, attention, attention_backward, check, embed, geglu, head, kernel_for, linear, norm, rope, swiglu,
+    whole_norm,
 };
 use crate::{DType, Device, Result, Sequence};
 use candle_core::Tensor;
@@ -183,6 +184,37 @@ fn rotations() {
                 dk,
             ])
         });
+    }
+}
+
+/// Norms of all queries and of all keys, each way by one kernel, and two more for the gradients of weights with what adds
+/// them up.
+#[test]
+fn norms_of_all_heads() {
+    for (heads, kv_heads, head_dim) in [(4, 2, 6), (3, 1, 8), (5, 3, 72)] {
+        let shape = Shape { heads, kv_heads, head_dim, window: None, scale: 0.3, cap: None };
+        let rows = [40, shape.width()];
+        let weights = [shape.query_width(), shape.key_width()];
+        let inputs = [numbers(1, &rows), numbers(2, &rows), numbers(3, &weights[..1]), numbers(4, &weights[1..])];
+        let run = |t: &[Tensor]| {
+            let norm = HeadNorm { query: &t[2], key: &t[3], eps: 1e-2 };
+            let (dq, dk) = (buffer(&t[2])?, buffer(&t[3])?);
+            let gradients = HeadNormGradients { query: Some(&dq), key: Some(&dk) };
+            let y = whole_norm::forward(&t[0], &shape, norm)?;
+            let dx = whole_norm::backward(&t[1], &shape, SavedHeadNorm { norm, before: &t[0], gradients })?;
+            let (wide_query, wide_key) = (t[2].to_dtype(DType::F32)?, t[3].to_dtype(DType::F32)?);
+            let wide = HeadNorm { query: &wide_query, key: &wide_key, eps: 1e-2 };
+            let frozen =
+                SavedHeadNorm { norm: wide, before: &t[0], gradients: HeadNormGradients { query: None, key: None } };
+            let wide_y = whole_norm::forward(&t[0], &shape, wide)?;
+            Ok(vec![y, dx, dq, dk, wide_y, whole_norm::backward(&t[1], &shape, frozen)?])
+        };
+        agrees(0.02, &inputs, run);
+        calls();
+        let called = emulated(|| run(&inputs).map(|_| calls()).unwrap());
+        let [forward, backward] = ["whole_norm_bf16", "whole_norm_backward_bf16"];
+        let want = [forward, backward, "whole_norm_weight_bf16", "add_partials", "add_partials", forward, backward];
+        assert!(called.is_none_or(|called| called == want));
     }
 }
 
