@@ -3,24 +3,24 @@
 #pragma once
 #include "attention.cuh"
 
-// A block for each tile (x) and, for each key-value head, 64 of its items (y). out is [T, A D], lse [T, A] or null.
-// `Sight` says which keys of its path a query sees.
-template <typename T, int D, typename Sight>
-__device__ void attend(const T *q, unsigned q_stride, const T *k, const T *v, unsigned kv_stride, T *out, float *lse,
-                       const unsigned *tiles, const unsigned *spans, unsigned heads, unsigned kv_heads,
+// A block for a tile and, for each key-value head, 64 of its items (y). out is [rows, A D], lse [rows, A] or null; the
+// tile's rows are those from `out_row` on. `Sight` says at which depths its rows are, and which keys of its path they
+// see.
+template <typename T, int D, typename O, typename Sight>
+__device__ void attend(const T *q, unsigned q_stride, const T *k, const T *v, unsigned kv_stride, O *out, float *lse,
+                       unsigned out_row, const Tile &tile, const unsigned *spans, unsigned heads, unsigned kv_heads,
                        unsigned width, const Sight &sight, float scale, float cap) {
   constexpr int KEYS = Steps<T, D>::forward, BUFFERS = Steps<T, D>::forward_buffers, S = Stride<T, D>::value;
   DYNAMIC_SHARED(memory);
   SHARED(unsigned, near, [2 * NEAR_SPANS]);
   T *queries = reinterpret_cast<T *>(memory), *keys = queries + ITEMS * S, *values = keys + BUFFERS * KEYS * S;
-  Tile tile = tile_at(tiles, blockIdx.x);
   unsigned group = heads / kv_heads, kv_head = blockIdx.y / group, first = blockIdx.y % group * ITEMS;
   unsigned items = group * tile.rows;
   if (first >= items) return;
-  auto row_of = [&](unsigned i) { return tile.row + (first + i) % tile.rows; };
+  auto row_of = [&](unsigned i) { return (first + i) % tile.rows; };
   auto head_of = [&](unsigned i) { return kv_head * group + (first + i) / tile.rows; };
   fill_rows<D, ITEMS>(queries, width, [&](unsigned i) -> const T * {
-    return first + i < items ? q + size_t(row_of(i)) * q_stride + head_of(i) * width : nullptr;
+    return first + i < items ? q + size_t(tile.row + row_of(i)) * q_stride + head_of(i) * width : nullptr;
   });
   Path path = path_of(tile, spans, near);
   unsigned start = sight.first(tile), end = sight.end(tile);
@@ -34,7 +34,7 @@ __device__ void attend(const T *q, unsigned q_stride, const T *k, const T *v, un
 
   unsigned own = warp_of_thread() * 16, g = lane_of_thread() / 4, t = lane_of_thread() % 4;
   bool busy = first + own < items;
-  unsigned depth[2] = {tile.depth + (first + own + g) % tile.rows, tile.depth + (first + own + g + 8) % tile.rows};
+  unsigned depth[2] = {sight.depth(tile, row_of(own + g)), sight.depth(tile, row_of(own + g + 8))};
   const Scores scores(scale, cap);
   // Powers of 2: the unit takes log2(e) in.
   const float power = scores.unit * LOG2_E;
@@ -118,13 +118,14 @@ __device__ void attend(const T *q, unsigned q_stride, const T *k, const T *v, un
   for (int half = 0; half < 2; half++) {
     sum[half] += __shfl_xor_sync(ALL_LANES, sum[half], 1);
     sum[half] += __shfl_xor_sync(ALL_LANES, sum[half], 2);
-    factor[half] = 1.0f / sum[half];
+    // A row that sees none of the keys has the sum 0.
+    factor[half] = sum[half] == 0.0f ? 0.0f : 1.0f / sum[half];
     unsigned i = own + g + 8 * half;
     if (lse != nullptr && t == 0 && first + i < items)
-      lse[size_t(row_of(i)) * heads + head_of(i)] = largest[half] * scores.unit + logf(sum[half]);
+      lse[size_t(out_row + row_of(i)) * heads + head_of(i)] = largest[half] * scores.unit + logf(sum[half]);
   }
-  write_rows<D, T>(o, factor, width, [&](unsigned i) -> T * {
+  write_rows<D, O>(o, factor, width, [&](unsigned i) -> O * {
     unsigned item = own + i;
-    return first + item < items ? out + (size_t(row_of(item)) * heads + head_of(item)) * width : nullptr;
+    return first + item < items ? out + (size_t(out_row + row_of(item)) * heads + head_of(item)) * width : nullptr;
   });
 }

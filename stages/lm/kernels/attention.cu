@@ -5,6 +5,7 @@
 struct Behind {
   unsigned window;
 
+  __device__ __forceinline__ unsigned depth(const Tile &tile, unsigned row) const { return tile.depth + row; }
   // The first key that some query of a tile sees, and the end of all.
   __device__ __forceinline__ unsigned first(const Tile &tile) const {
     return window == 0 || tile.depth + 1 < window ? 0 : tile.depth + 1 - window;
@@ -26,7 +27,9 @@ template <typename T, int D>
 __device__ void attention(const T *q, unsigned q_stride, const T *k, const T *v, unsigned kv_stride, T *out, float *lse,
                           const unsigned *tiles, const unsigned *spans, unsigned heads, unsigned kv_heads,
                           unsigned width, unsigned window, float scale, float cap) {
-  attend<T, D>(q, q_stride, k, v, kv_stride, out, lse, tiles, spans, heads, kv_heads, width, Behind{window}, scale, cap);
+  Tile tile = tile_at(tiles, blockIdx.x);
+  attend<T, D>(q, q_stride, k, v, kv_stride, out, lse, tile.row, tile, spans, heads, kv_heads, width, Behind{window},
+               scale, cap);
 }
 EXPORT_WIDTHS(attention,
               (const T *q, unsigned q_stride, const T *k, const T *v, unsigned kv_stride, T *out, float *lse,

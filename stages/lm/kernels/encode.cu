@@ -9,6 +9,7 @@ struct Around {
   unsigned reach, distances;
   const float *bias;
 
+  __device__ __forceinline__ unsigned depth(const Tile &tile, unsigned row) const { return tile.depth + row; }
   __device__ __forceinline__ unsigned first(const Tile &tile) const {
     return reach == 0 || tile.depth < reach ? 0 : tile.depth - reach;
   }
@@ -35,7 +36,8 @@ __device__ void attention_around(const T *qkv, T *out, const unsigned *tiles, co
                                  const float *bias, unsigned distances, float scale) {
   unsigned all = heads * width, stride = 3 * all;
   float *lse = nullptr;
-  attend<T, D>(qkv, stride, qkv + all, qkv + 2 * all, stride, out, lse, tiles, spans, heads, heads, width,
+  Tile tile = tile_at(tiles, blockIdx.x);
+  attend<T, D>(qkv, stride, qkv + all, qkv + 2 * all, stride, out, lse, tile.row, tile, spans, heads, heads, width,
                Around{lengths, reach, distances, bias}, scale, 0.0f);
 }
 EXPORT_WIDTHS(attention_around,

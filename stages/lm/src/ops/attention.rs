@@ -41,7 +41,7 @@ pub(crate) fn forward_cached(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &Tiles
         Kernel::F32 => cached_on_cpu::<f32>(qkv, k, v, tiles, shape),
         Kernel::F64 => cached_on_cpu::<f64>(qkv, k, v, tiles, shape),
         #[cfg(any(feature = "cuda", test))]
-        Kernel::Cuda if cuda::attention::fits(shape) => cuda::attention::cached(qkv, k, v, tiles, shape),
+        Kernel::Cuda if cuda::attention::fits(shape) => cuda::decode::cached(qkv, k, v, tiles, shape),
         _ => {
             let q = qkv.narrow(D::Minus1, 0, shape.query_width())?;
             Ok(forward_plain(&q, k, v, tiles, shape)?.0)

@@ -106,6 +106,21 @@ static void attend(unsigned heads, unsigned kv_heads, unsigned width, unsigned w
       {sums, d_qkv, flat, shared_tiles, heads, kv_heads, width});
 }
 
+// Two rows that see 100 keys in common, and then some of their own.
+template <typename T> static void decode(unsigned window) {
+  const unsigned rows = 2, heads = 4, kv_heads = 2, width = 64, stride = (heads + 2 * kv_heads) * width, keys = 120;
+  auto q = numbers<T>(rows * stride), k = numbers<T>(keys * kv_heads * width), v = numbers<T>(keys * kv_heads * width);
+  std::vector<unsigned> parts = {0, 2, 0, 1, 0, 70, 0, 0, 2, 0, 1, 70, 100, 2, 0, 1, 1, 2, 100, 105, 4, 1, 1, 2, 3, 100, 101, 5};
+  std::vector<unsigned> spans = {0, 0, 100, 100, 110, 100}, depths = {104, 100}, starts = {0, 3, 6}, slots = {0, 2, 4, 1, 3, 5};
+  std::vector<float> of_parts(6 * heads * width), lse(6 * heads);
+  std::vector<T> out(rows * heads * width);
+  const bool half = sizeof(T) == 2;
+  run(("attention_parts" + (TYPE<T> + std::string("_64"))).c_str(), 4, heads, 128, (64 + 2 * (half ? 128 : 32)) * 72 * sizeof(T),
+      {q, stride, k, v, kv_heads * width, of_parts, lse, parts, spans, depths, heads, kv_heads, width, window, 0.2f, 0.0f});
+  run((std::string("attention_joined") + TYPE<T>).c_str(), rows * heads / 4, 1, 128, 0,
+      {of_parts, lse, out, starts, slots, rows * heads, heads, width});
+}
+
 // Two texts, the first of which is one token.
 template <typename T> static void encode(unsigned heads, unsigned width, unsigned reach, bool biased) {
   const unsigned length = 100, rows = length + 1, distances = length, all = heads * width, inner = 72;
@@ -224,6 +239,8 @@ int main() {
                                           [&] { rows_of_tables(wrong == "overlap"); },
                                           [&] { gate(wrong == "short"); },
                                           [] { encode<bf16>(2, 64, 8, false); },
+                                          [] { decode<bf16>(0); },
+                                          [] { decode<float>(40); },
                                           [] { encode<float>(2, 24, 0, true); },
                                           rows_and_columns,
                                           turn_heads,

@@ -5,6 +5,7 @@
 #include "../../kernels/adamw.cu"
 #include "../../kernels/attention.cu"
 #include "../../kernels/attention_backward.cu"
+#include "../../kernels/decode.cu"
 #include "../../kernels/embed.cu"
 #include "../../kernels/encode.cu"
 #include "../../kernels/dropout.cu"

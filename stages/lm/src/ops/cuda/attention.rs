@@ -159,7 +159,8 @@ pub(crate) fn packed(qkv: &Tensor, tiles: &Tiles, shape: &Shape, lse: bool) -> R
     attend(qkv, k, v, shape.width(), tiles, shape, lse)
 }
 
-pub(crate) fn cached(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &Tiles, shape: &Shape) -> Result<Tensor> {
+/// Attention over a cache by a block for each tile and key-value head.
+pub(super) fn cached_by_rows(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &Tiles, shape: &Shape) -> Result<Tensor> {
     let (k, v) = (Keys { tensor: k, start: 0 }, Keys { tensor: v, start: 0 });
     Ok(attend(qkv, k, v, shape.key_width(), tiles, shape, false)?.0)
 }

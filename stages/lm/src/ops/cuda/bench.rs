@@ -144,8 +144,9 @@ pub fn kernels(device: &Device, shape: &str, mut tell: impl FnMut(Figure)) -> Re
         ("S=2048", 2048, 1, 0),
         ("S=8192", 8192, 1, 0),
         ("8 of 512 on a trunk of 4096", 4608, 8, 4096),
+        ("256 of 48 on a trunk of 1024", 1072, 256, 1024),
     ] {
-        let count = if group == 1 { ROWS / length } else { 16 };
+        let count = if group == 1 { ROWS / length } else { group.max(16) };
         let owned = sequences(count, length, group, shared, length);
         let all: Vec<&Sequence> = owned.iter().collect();
         let forest = forest::forests(&all, Want::States, vocab, 1 << 20)?.remove(0);
@@ -280,12 +281,12 @@ pub fn prefill(device: &Device, shape: &str, mut tell: impl FnMut(Figure)) -> Re
     Ok(())
 }
 
-/// Responses of 128 tokens to 64 prompts of 128, and 64 to one prompt.
+/// Responses of 128 tokens to 64 prompts of 128, 64 to one prompt, and 8 to one of 512.
 pub fn decode(device: &Device, shape: &str, text: &Text, mut tell: impl FnMut(Figure)) -> Result<()> {
     let decoder = Decoder::random(config(shape)?, device, DType::BF16)?;
     let rules = SamplingRules { temperature: 1.0, top_p: None, top_k: None, max_tokens: 128, stop: Vec::new() };
-    for (prompts, samples) in [(64, 1), (1, 64)] {
-        let owned = sequences(prompts, 128, 1, 0, 128);
+    for (prompts, samples, length) in [(64, 1, 128), (1, 64, 128), (1, 8, 512)] {
+        let owned = sequences(prompts, length, 1, 0, length);
         let seeds: Vec<u64> = (0..samples).collect();
         let requests: Vec<_> =
             owned.iter().map(|sequence| GenerateRequest { ids: &sequence.ids, seeds: seeds.clone() }).collect();
@@ -296,7 +297,7 @@ pub fn decode(device: &Device, shape: &str, text: &Text, mut tell: impl FnMut(Fi
             best = best.min(began.elapsed().as_secs_f64() * 1e3);
             tokens = all.iter().flatten().map(|response| response.ids.len()).sum();
         }
-        let name = format!("decode {shape}, {prompts} prompts, {samples} responses each");
+        let name = format!("decode {shape}, {prompts} prompts of {length}, {samples} responses each");
         tell(Figure { name, milliseconds: best, amount: tokens as f64, unit: "tokens" });
     }
     Ok(())

@@ -22,6 +22,7 @@ pub(crate) mod emulator;
 pub(crate) mod adamw;
 pub(crate) mod attention;
 mod balance;
+pub(crate) mod decode;
 pub(crate) mod dropout;
 pub(crate) mod embed;
 pub(crate) mod encode;

@@ -364,6 +364,34 @@ fn attention_over_a_cache() {
     });
 }
 
+/// Samples of two prompts behind one rubric: what they see in common is one part for all of them, also for more rows than
+/// a block takes the queries of.
+#[test]
+fn attention_over_a_shared_cache() {
+    let span = |row, len, depth| forest::Span { row, len, depth };
+    let (rubric, prompts) = (span(0, 300, 0), [span(300, 20, 300), span(320, 50, 300)]);
+    let mut all = Vec::new();
+    for row in 0..43 {
+        let (prompt, len) = (prompts[usize::from(row > 39)], if row == 41 { 270 } else { 1 + row % 3 });
+        let depth = prompt.depth + prompt.len;
+        let keys = vec![rubric, prompt, span(400 + 3 * row, len, depth)];
+        all.push(Tile { queries: span(row, 1, depth + len - 1), keys });
+    }
+    let tiles = Tiles::new(all);
+    for window in [None, Some(60), Some(350)] {
+        let shape = Shape { heads: 4, kv_heads: 2, head_dim: 10, window, scale: 0.3, cap: None };
+        let keys = [800, shape.key_width()];
+        agrees(0.02, &[numbers(1, &[43, shape.width()]), numbers(2, &keys), numbers(3, &keys)], |t| {
+            calls();
+            let out = attention::forward_cached(&t[0], &t[1], &t[2], &tiles, &shape)?;
+            if kernel_for(&[&t[0]]) == Kernel::Cuda && t[0].dtype() == DType::BF16 && t[0].device().is_cpu() {
+                assert_eq!(calls(), ["attention_parts_bf16_32", "attention_joined_bf16"]);
+            }
+            Ok(vec![out])
+        });
+    }
+}
+
 #[test]
 fn heads_of_models() {
     let targets: Vec<Target> = (0..60).map(|i| Target { row: i / 3 * 2, token: (i * 17 % 300) as u32 }).collect();
