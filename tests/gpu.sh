@@ -21,6 +21,18 @@ trap 'rm -rf "$work"' EXIT
 cargo run --release --features cuda -- --work "$work/store" run pipelines/quickstart.yaml --device "$device"
 cargo run --release --features cuda -- --work "$work/store" inspect evaluation.summary
 
+if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
+  echo "== two GPUs over NCCL: the weights that one GPU trains"
+  weights() { (cd "$work/$1" && find . -name '*.safetensors' -exec sha256sum {} + | sort -k 2); }
+  for devices in cuda:0 cuda:0,cuda:1; do
+    cargo run --release --features cuda -- --work "$work/$devices" run pipelines/quickstart.yaml --device "$devices" \
+      --set policy.batch.ranks=2
+  done
+  diff <(weights cuda:0) <(weights cuda:0,cuda:1)
+else
+  echo "== two GPUs over NCCL: skipped, there is one GPU"
+fi
+
 if command -v compute-sanitizer > "$work/found" 2>&1; then
   programs=$(cargo test --release -p lm --features cuda --lib --test device --no-run --message-format=json 2> "$work/build")
   program() { echo "$programs" | sed -n "s/.*\"executable\":\"\([^\"]*$1-[^\"]*\)\".*/\1/p" | tail -n 1; }

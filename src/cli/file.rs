@@ -16,7 +16,7 @@ use crate::store::{Access, Shared, Store};
 use crate::streams::say;
 
 /// A pipeline file with overrides.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct PipelineFile {
     /// The pipeline file
     pub pipeline: PathBuf,

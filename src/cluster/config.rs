@@ -70,11 +70,11 @@ pub struct Slurm {
     /// Words before the program, such as `[apptainer, exec, --nv, halftone.sif]`.
     #[serde(default)]
     pub container: Vec<String>,
-    /// The program; without it the path of the one that submits. Stages with `ranks` need one with the feature `mpi`.
+    /// The program; without it the path of the one that submits.
     #[serde(default)]
     pub program: Option<String>,
-    /// Words before `-n RANKS` that start the ranks of a training, such as `[srun, --mpi=pmix]`. `mpirun` is that of the
-    /// MPI that the program was built with.
+    /// Words before `-n RANKS` that start the ranks of a training, such as `[srun]`. A program with the feature `mpi`
+    /// takes the launcher of its MPI: `mpirun`, or `[srun, --mpi=pmix]`.
     #[serde(default = "launcher")]
     pub launcher: Vec<String>,
     /// Names of further environment variables that tasks get, in a file that only you can read. Those that the pipeline

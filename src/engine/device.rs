@@ -15,6 +15,11 @@ pub fn resolve(word: &str) -> Result<String> {
     reference::resolve_device(word).map_err(|error| Error::Usage(format!("--device {word}: {error}")))
 }
 
+/// Number of GPUs that this process sees.
+pub fn gpus() -> usize {
+    reference::gpus()
+}
+
 /// Speed of this machine's matrix products: as measured before for the work folder, else measured now and stored there.
 /// A folder that went to another machine is measured again.
 pub fn speed(work: &Path) -> Speed {

@@ -17,7 +17,8 @@ use mpi::request::{Request, StaticScope};
 use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::traits::Equivalence;
 
-use crate::engine::pulse::{BEAT, Pulse, Watch};
+use crate::engine::pulse::{BEAT, GRACE, Pulse, Watch};
+use crate::engine::ranks::Processes;
 use crate::exit;
 use crate::streams::say;
 
@@ -25,9 +26,6 @@ use crate::streams::say;
 /// take the time of ranks that compute.
 const EAGER: u32 = 200;
 const SLEEP: Duration = Duration::from_micros(200);
-
-/// Time for a rank to come to its next exchange and to end in order, once others are missing; then its process ends.
-const GRACE: Duration = Duration::from_secs(15);
 
 /// Tags of messages.
 const BYTES: i32 = 0;
@@ -75,24 +73,6 @@ impl World {
         let (rank, size) = who.recv().ok().flatten().ok_or_else(|| Error::internal("MPI was begun twice"))?;
         Ok(World { rank, size, orders, answers: Mutex::new(answers), clerk })
     }
-
-    /// Ends this process and all others with an exit code, without waiting for them.
-    pub fn abort(&self, code: i32) -> ! {
-        // Without a clerk there is only one's own end.
-        if self.orders.send(Order::Abort(code)).is_ok() {
-            std::thread::sleep(GRACE);
-        }
-        signal_hook::low_level::exit(code)
-    }
-
-    /// Leaves once all others do.
-    pub fn leave(self) {
-        let World { orders, clerk, .. } = self;
-        if orders.send(Order::Leave).is_ok() {
-            // Nothing of the work depends on it any more.
-            _ = clerk.join();
-        }
-    }
 }
 
 impl Collective for World {
@@ -109,6 +89,24 @@ impl Collective for World {
         self.orders.send(Order::Exchange { partner, bytes }).map_err(|_| gone())?;
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.recv().unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+impl Processes for World {
+    fn abort(&self, code: i32) -> ! {
+        // Without a clerk there is only one's own end.
+        if self.orders.send(Order::Abort(code)).is_ok() {
+            std::thread::sleep(GRACE);
+        }
+        signal_hook::low_level::exit(code)
+    }
+
+    fn leave(self: Box<Self>) {
+        let World { orders, clerk, .. } = *self;
+        if orders.send(Order::Leave).is_ok() {
+            // Nothing of the work depends on it any more.
+            _ = clerk.join();
+        }
     }
 }
 

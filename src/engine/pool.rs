@@ -9,13 +9,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
 use kit::{
-    Context, Error, Event, Job, Outcome, Ranked, Result, Sharded, compute_shards, finish_shards, in_pools, ranks,
+    Collective, Context, Error, Event, Job, Outcome, Ranked, Result, Sharded, compute_shards, finish_shards, in_pools,
+    ranks,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::engine::device;
 use crate::engine::executor::Executor;
+use crate::engine::nccl::Between;
 use crate::engine::work::POLL;
 use crate::exit;
 
@@ -68,10 +70,15 @@ impl Pool {
             context
                 .note(format!("{size} of {workers} workers compute: a power of two, at most `batch.ranks` ({most})"));
         }
+        let between = Between::of(&self.workers[..size], context);
         in_pools(size, self.threads * workers / size, |ranks| {
             let device =
                 device::resolve(&self.workers[ranks.rank()]).map_err(|error| Error::Pipeline(error.to_string()))?;
-            work.compute(&context.of_rank(ranks.rank(), &device), ranks)
+            let compute = |ranks: &dyn Collective| work.compute(&context.of_rank(ranks.rank(), &device), ranks);
+            match &between {
+                Some(between) => between.work(ranks, &device, compute),
+                None => compute(ranks),
+            }
         })
     }
 

@@ -9,6 +9,9 @@ pub const BEAT: Duration = Duration::from_secs(1);
 /// Without a beat for so long a rank counts as gone; sooner where patience ends sooner.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// Time for a rank to come to its next exchange and to end in order, once others are missing; then its process ends.
+pub const GRACE: Duration = Duration::from_secs(15);
+
 /// A rank that has not looked for so long was stopped itself: what it did not hear says nothing.
 const LAPSE: Duration = Duration::from_secs(5 * BEAT.as_secs());
 
@@ -56,17 +59,22 @@ impl Watch {
         Watch { patience, others, looked: now, awake: now }
     }
 
-    /// A beat of another rank.
+    /// A beat of another rank. One that has left does not come back.
     pub fn hear(&mut self, rank: usize, pulse: Pulse, now: Instant) {
         self.others
             .iter_mut()
-            .filter(|other| other.rank == rank)
+            .filter(|other| other.rank == rank && other.pulse != Pulse::Leaves)
             .for_each(|other| (other.heard, other.pulse) = (now, pulse));
     }
 
     /// True where all others have left.
     pub fn is_last(&self) -> bool {
         self.others.iter().all(|other| other.pulse == Pulse::Leaves)
+    }
+
+    /// True where a rank has left.
+    pub fn has_left(&self, rank: usize) -> bool {
+        self.others.iter().any(|other| other.rank == rank && other.pulse == Pulse::Leaves)
     }
 
     /// Looks at the others after all that came was heard; `waits` is since when this rank waits for one. Gives what is
@@ -175,7 +183,9 @@ mod tests {
         let mut watch = watch(5, start);
         assert!(!watch.is_last());
         [0, 2, 3].into_iter().for_each(|rank| watch.hear(rank, Pulse::Leaves, start));
-        assert!(watch.is_last());
+        assert!(watch.is_last() && watch.has_left(2) && !watch.has_left(1), "oneself is no other");
+        watch.hear(2, Pulse::Computes, start);
+        assert!(watch.is_last(), "a beat that came late");
         assert_eq!([0, 1, 2, 3].map(Pulse::of), [Some(Pulse::Computes), Some(Pulse::Waits), Some(Pulse::Leaves), None]);
     }
 }

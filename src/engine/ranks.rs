@@ -8,6 +8,15 @@ use crate::engine::executor::Executor;
 use crate::engine::work::Work;
 use crate::error::Result;
 
+/// Processes that were started together, one for each rank.
+pub trait Processes: Collective {
+    /// Ends this process and all others with an exit code, without waiting for them.
+    fn abort(&self, code: i32) -> !;
+
+    /// Leaves once all others do.
+    fn leave(self: Box<Self>);
+}
+
 /// A rank before the work: all of them meet once, so that none waits for work that never begins.
 pub struct Meeting<'a> {
     pub ranks: &'a dyn Collective,

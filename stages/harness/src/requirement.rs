@@ -8,7 +8,7 @@ use std::io::Write;
 /// Something outside this repository that a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requirement {
-    /// A C++ compiler named `c++`, which builds the emulator of the GPU kernels.
+    /// A C++ compiler named `c++`, which builds the emulators of the GPU kernels and of NCCL.
     Emulator,
     /// Chromium or Google Chrome in `PATH`.
     Browser,

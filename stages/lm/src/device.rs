@@ -45,6 +45,16 @@ pub fn resolve_device(name: &str) -> Result<String> {
     }
 }
 
+/// Number of GPUs that this process sees; none where the driver cannot be asked, or the build has no GPU support.
+pub fn gpus() -> usize {
+    #[cfg(feature = "cuda")]
+    return quietly(candle_core::cuda_backend::cudarc::driver::CudaContext::device_count)
+        .and_then(|count| usize::try_from(count.ok()?).ok())
+        .unwrap_or_default();
+    #[cfg(not(feature = "cuda"))]
+    0
+}
+
 /// Bytes of memory of a GPU: what is free for this process, and all there is. `None` for the CPU.
 ///
 /// Errors: the driver's.

@@ -30,7 +30,7 @@ mod train;
 pub use candle_core::{DType, Device};
 pub use cost::estimate::{EFFICIENCY, Estimate, Load, Purpose};
 pub use cost::speed::Speed;
-pub use device::{device_warnings, gpu_memory, open_device, resolve_device};
+pub use device::{device_warnings, gpu_memory, gpus, open_device, resolve_device};
 pub use dtype::{Bits, Dtype, Precision, SavedDtype};
 pub use encode::encoder::SentenceEncoder;
 pub use error::{Error, Result};
