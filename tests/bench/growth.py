@@ -1,6 +1,6 @@
 """Memory and time of stages that decide over all rows at once, at 10^6 prompts and 10^7 rows.
 
-    python growth.py HALFTONE FOLDER [nearest] [compare] [evaluate] [calibrate] [--rows ROWS]
+    python growth.py HALFTONE FOLDER [nearest] [compare] [evaluate] [bootstrap] [calibrate] [--rows ROWS]
 
 HALFTONE is the binary, FOLDER a place with some 10 GB of room. Each case makes its tables there, runs one stage in a
 process of its own, prints a row of a table and drops what it made. Needs numpy and pyarrow.
@@ -150,6 +150,11 @@ def evaluate(folder, rows):
     return rows, "kind: evaluate, verdicts: ./verdicts, policy_side: a, ties: half"
 
 
+def bootstrap(folder, rows):
+    rows, stage = evaluate(folder, rows)
+    return rows, f"{stage}, bootstrap: 200"
+
+
 def calibrate(folder, rows):
     rows = rows or 10**7
     table(folder / "verdicts", rows, verdicts())
@@ -157,7 +162,7 @@ def calibrate(folder, rows):
     return rows, "kind: calibrate, verdicts: ./verdicts, gold: ./gold, method: platt"
 
 
-CASES = [nearest, compare, evaluate, calibrate]
+CASES = [nearest, compare, evaluate, bootstrap, calibrate]
 
 
 def measured(program, folder):

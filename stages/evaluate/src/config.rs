@@ -58,7 +58,8 @@ pub struct Evaluate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undecided: Option<Input>,
     /// Intervals of win rates from this many bootstrap resamples of whole prompts, in place of Wilson's and the normal
-    /// ones: for several responses per prompt, whose verdicts are not independent. 2000 are plenty.
+    /// ones: for several responses per prompt, whose verdicts are not independent. All rates come from the same
+    /// resamples. 2000 are plenty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<u32>,
     /// The judge's labels beside the sandbox's: gives their error and correlation.
@@ -122,13 +123,12 @@ pub enum Ties {
 }
 
 impl Ties {
-    /// The points of a verdict: 1 for a win, 0 for a loss. A half is a tie in any case.
-    pub fn points(self, p_better: f64, tie: bool) -> f64 {
-        match (tie || p_better == 0.5, self) {
-            (false, _) => f64::from(u8::from(p_better > 0.5)),
-            (true, Ties::Win) => 1.0,
-            (true, Ties::Half) => 0.5,
-            (true, Ties::Loss) => 0.0,
+    /// The points of a tie; a win has 1, a loss 0.
+    pub fn points(self) -> f64 {
+        match self {
+            Ties::Win => 1.0,
+            Ties::Half => 0.5,
+            Ties::Loss => 0.0,
         }
     }
 

@@ -1,9 +1,6 @@
 //! Estimates with 95 % intervals.
 
-use std::collections::BTreeMap;
-
 use kit::{Z, wilson};
-use rand::Rng;
 
 /// An estimate and what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,34 +33,6 @@ pub fn mean(values: &[f64]) -> Option<Estimate> {
     let half = Z * (squares / (n - 1.0) / n).sqrt();
     let interval = (values.len() > 1).then_some((mean - half, mean + half));
     Some(Estimate { value: mean, interval, rows: values.len() as u64 })
-}
-
-/// A mean with the percentile interval of a bootstrap that draws whole clusters (the rows of a prompt) with
-/// replacement: for rows that are alike within a cluster, which the other intervals take as independent. Nothing for no
-/// rows, no interval for one cluster.
-pub fn clustered_mean<C: Ord + Copy>(rows: &[(C, f64)], resamples: u32, rng: &mut impl Rng) -> Option<Estimate> {
-    let mut clusters: BTreeMap<C, (f64, f64)> = BTreeMap::new();
-    for (cluster, value) in rows {
-        let (sum, count) = clusters.entry(*cluster).or_default();
-        *sum += value;
-        *count += 1.0;
-    }
-    if rows.is_empty() {
-        return None;
-    }
-    let clusters: Vec<(f64, f64)> = clusters.into_values().collect();
-    let mean = |drawn: &mut dyn Iterator<Item = (f64, f64)>| {
-        let (sum, count) = drawn.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        sum / count
-    };
-    let value = mean(&mut clusters.iter().copied());
-    let mut means: Vec<f64> = (0..resamples)
-        .map(|_| mean(&mut (0..clusters.len()).map(|_| clusters[rng.random_range(0..clusters.len())])))
-        .collect();
-    means.sort_by(f64::total_cmp);
-    let at = |share: f64| means[(share * (means.len() - 1) as f64).round() as usize];
-    let interval = (clusters.len() > 1 && !means.is_empty()).then(|| (at(0.025), at(0.975)));
-    Some(Estimate { value, interval, rows: rows.len() as u64 })
 }
 
 /// Pearson's correlation with Fisher's interval. Nothing where a side does not vary.
@@ -114,25 +83,6 @@ mod tests {
         assert!((low - 1.234_845).abs() < 1e-5 && (high - 3.765_155).abs() < 1e-5, "{estimate:?}");
         assert_eq!(mean(&[7.0]).unwrap().interval, None);
         assert_eq!(mean(&[]), None);
-    }
-
-    #[test]
-    fn the_bootstrap_agrees_with_the_normal_interval_and_sees_clusters() {
-        let mut rng = kit::Seed(17).generator("test", "", 0);
-        let names: Vec<String> = (0..400).map(|row| row.to_string()).collect();
-        let value = |row: usize| f64::from(u8::from(row.is_multiple_of(4)));
-        let alone: Vec<(&str, f64)> = names.iter().enumerate().map(|(row, name)| (name.as_str(), value(row))).collect();
-        let got = clustered_mean(&alone, 4000, &mut rng).unwrap();
-        let (low, high) = got.interval.unwrap();
-        let (normal_low, normal_high) =
-            mean(&alone.iter().map(|row| row.1).collect::<Vec<_>>()).unwrap().interval.unwrap();
-        assert!(got.value == 0.25 && (low - normal_low).abs() < 6e-3 && (high - normal_high).abs() < 6e-3, "{got:?}");
-        // The same rows four times over tell no more than once: the interval stays as wide.
-        let fourfold: Vec<(&str, f64)> = alone.iter().flat_map(|row| [*row; 4]).collect();
-        let (low, high) = clustered_mean(&fourfold, 4000, &mut rng).unwrap().interval.unwrap();
-        assert!(((high - low) / (normal_high - normal_low) - 1.0).abs() < 0.08, "{low} {high}");
-        assert_eq!(clustered_mean(&[("p", 1.0), ("p", 0.0)], 100, &mut rng).unwrap().interval, None);
-        assert_eq!(clustered_mean::<u32>(&[], 100, &mut rng), None);
     }
 
     #[test]

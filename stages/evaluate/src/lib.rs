@@ -5,6 +5,8 @@
 //! [`Evaluate`] first; with the key `measure` the stage is a [`Measure`] instead.
 
 mod alternative;
+mod answers;
+mod bootstrap;
 mod config;
 mod corrected;
 mod forecast;

@@ -104,7 +104,7 @@ impl Evaluate {
 
 impl Stage for Evaluate {
     fn version(&self) -> String {
-        format!("7+lm{}+objective{}", lm::VERSION, objective::VERSION)
+        format!("8+lm{}+objective{}", lm::VERSION, objective::VERSION)
     }
 
     fn inputs(&self) -> Vec<InputPort> {
