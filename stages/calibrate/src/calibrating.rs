@@ -1,14 +1,16 @@
 //! Matching, fitting, correcting and measuring.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use kit::rows::{CalibratedVerdict, CalibrationRow};
-use kit::{Context, Error, Outcome, Result};
+use kit::rows::{CalibrationRow, VerdictResponses};
+use kit::{Context, Error, Outcome, Result, Sides};
 
 use crate::balance;
 use crate::config::{Calibrate, FEWEST};
+use crate::corrected;
 use crate::figures::write_measures;
 use crate::fit::{Curve, Fit, Label, Observation};
+use crate::fits::Fits;
 use crate::folds::Folds;
 use crate::gold::GoldLabels;
 use crate::margin::{Margin, Margins};
@@ -35,7 +37,7 @@ struct Matched {
 pub(crate) fn calibrate(stage: &Calibrate, context: &Context<'_>) -> Result<Outcome> {
     let mut gold = GoldLabels::read(context)?;
     let margins = Margins::read(context)?;
-    let Matched { mut known, verdicts, cut } = matched(stage, context, &margins, &mut gold)?;
+    let Matched { mut known, verdicts, cut } = matched(context, &margins, &mut gold)?;
     let matches = known.len();
     if let Some(max) = stage.max_gold {
         known = drawn(context, known, max as usize);
@@ -53,33 +55,24 @@ pub(crate) fn calibrate(stage: &Calibrate, context: &Context<'_>) -> Result<Outc
     let observations: Vec<Observation> = known.iter().map(|it| it.observation).collect();
     let side = balance::of(&observations);
     balance::check(stage, &side).map_err(Error::Data)?;
-    let mut fits = Fits { stage, folds, known: &known, made: BTreeMap::new() };
-    fits.prepare(BTreeSet::new())?;
+    let labels = known.iter().map(|it| (it.observation, [it.a_prompt.as_str(), it.b_prompt.as_str()]));
+    let mut fits = Fits::new(stage.method, folds, labels);
+    let all = fits.without(&BTreeSet::new())?.fit.clone();
 
     // Held-out figures: each gold label against the fit that saw none of its prompts'.
     let mut held_out = Vec::with_capacity(known.len());
     for it in &known {
         let left_out = fits.folds.of(&it.a_prompt, &it.b_prompt);
-        let label = fits.prepare(left_out)?.apply(it.observation.z);
+        let label = fits.without(&left_out)?.fit.apply(it.observation.z);
         held_out.push(Measured { label, gold: it.observation.gold });
     }
 
-    let mut writer = context.writer::<CalibratedVerdict>("verdicts")?;
-    for margin in margins.verdicts(context)? {
-        let margin = margin?;
-        let left_out = fits.folds.of(&margin.verdict.a_prompt_id, &margin.verdict.b_prompt_id);
-        let name = name_of(&left_out);
-        let label = fits.prepare(left_out)?.apply(margin.z);
-        let before = before(stage, &margin);
-        writer.push(calibrated(margin, before, label, name))?;
-    }
-    writer.finish()?;
+    corrected::write(context, &margins, &mut fits)?;
 
-    let all = fits.made[&BTreeSet::new()].clone();
     let before: Vec<_> = known.iter().map(|it| Measured { label: it.before, gold: it.observation.gold }).collect();
     let summary = write_measures(stage, context, [&before, &held_out], balance::rows(&side, &all, &observations))?;
     let mut table = context.writer::<CalibrationRow>("calibration")?;
-    table.extend(fits.made.iter().map(|(left_out, fit)| fit_row(stage, &name_of(left_out), fit)))?;
+    table.extend(fits.made().map(|made| fit_row(stage, &made.name, &made.fit)))?;
     table.finish()?;
     let rejects = gold.unmatched();
     let unmatched = rejects.len() as u64;
@@ -112,16 +105,23 @@ pub(crate) fn calibrate(stage: &Calibrate, context: &Context<'_>) -> Result<Outc
 }
 
 /// Reads the verdicts and finds the gold labels of each.
-fn matched(stage: &Calibrate, context: &Context<'_>, margins: &Margins, gold: &mut GoldLabels) -> Result<Matched> {
+fn matched(context: &Context<'_>, margins: &Margins, gold: &mut GoldLabels) -> Result<Matched> {
     let mut matched = Matched { known: Vec::new(), verdicts: 0, cut: 0 };
+    let mut mentioned = Vec::new();
     for margin in margins.verdicts(context)? {
         let margin = margin?;
-        matched.verdicts += 1;
         matched.cut += u64::from(margin.cut);
-        if let Some(label) = gold.of(&margin.verdict) {
+        if gold.mention(&margin.verdict) {
+            mentioned.push((matched.verdicts, margin));
+        }
+        matched.verdicts += 1;
+    }
+    let sides = sides(context, gold, &mentioned)?;
+    for ((_, margin), sides) in mentioned.into_iter().zip(sides) {
+        if let Some(label) = gold.of(&margin.verdict, &sides) {
             matched.known.push(Known {
                 observation: Observation { z: margin.z, gold: label },
-                before: Label { p: before(stage, &margin), log_odds: Some(margin.z) },
+                before: Label { p: margin.before, log_odds: Some(margin.z) },
                 a_prompt: margin.verdict.a_prompt_id,
                 b_prompt: margin.verdict.b_prompt_id,
                 comparison: margin.verdict.comparison_id,
@@ -131,9 +131,23 @@ fn matched(stage: &Calibrate, context: &Context<'_>, margins: &Margins, gold: &m
     Ok(matched)
 }
 
-/// The probability before: of the scores where they were given, else the verdict's own.
-fn before(stage: &Calibrate, margin: &Margin) -> f64 {
-    if stage.scores.is_some() { Label::of(margin.z).p } else { margin.verdict.p_hat }
+/// The sides of some verdicts, by their numbers. The texts of all are read only where some ids do not say how a gold
+/// label is turned.
+fn sides(context: &Context<'_>, gold: &GoldLabels, verdicts: &[(u64, Margin)]) -> Result<Vec<Sides>> {
+    let by_ids: Vec<Sides> = verdicts.iter().map(|(_, margin)| Sides::of(&margin.verdict, None)).collect();
+    let mut open = verdicts.iter().zip(&by_ids);
+    if !open.any(|((_, margin), sides)| gold.ask_for_texts(&margin.verdict, sides)) {
+        return Ok(by_ids);
+    }
+    let mut sides = Vec::new();
+    let mut wanted = verdicts.iter().peekable();
+    for (number, responses) in (0..).zip(context.rows::<VerdictResponses>("verdicts")?) {
+        let responses = responses?;
+        if let Some((_, margin)) = wanted.next_if(|verdict| verdict.0 == number) {
+            sides.push(Sides::of(&margin.verdict, Some(&responses)));
+        }
+    }
+    Ok(sides)
 }
 
 /// Refuses too few gold labels.
@@ -148,58 +162,11 @@ fn check(known: &[Known], gold: &GoldLabels, verdicts: u64) -> Result<()> {
     )))
 }
 
-/// The fits, each made on first use.
-struct Fits<'a> {
-    stage: &'a Calibrate,
-    folds: Folds,
-    known: &'a [Known],
-    made: BTreeMap<BTreeSet<u32>, Fit>,
-}
-
-impl Fits<'_> {
-    /// The fit to all gold labels but those of some folds.
-    fn prepare(&mut self, left_out: BTreeSet<u32>) -> Result<&Fit> {
-        if !self.made.contains_key(&left_out) {
-            let stays = |it: &&Known| self.folds.of(&it.a_prompt, &it.b_prompt).is_disjoint(&left_out);
-            let rows: Vec<Observation> = self.known.iter().filter(stays).map(|it| it.observation).collect();
-            if rows.is_empty() {
-                return Err(Error::data(format!(
-                    "no gold label is left to fit without the prompts of {}; label joint comparisons of more prompts",
-                    name_of(&left_out)
-                )));
-            }
-            self.made.insert(left_out.clone(), Fit::new(self.stage.method, &rows));
-        }
-        Ok(&self.made[&left_out])
-    }
-}
-
-/// As the `calibrator` column names a fit.
-fn name_of(left_out: &BTreeSet<u32>) -> String {
-    if left_out.is_empty() {
-        return "all".to_owned();
-    }
-    let folds: Vec<String> = left_out.iter().map(|fold| (fold + 1).to_string()).collect();
-    format!("without fold {}", folds.join(" and "))
-}
-
 /// Some of the gold labels, drawn by their comparison's id.
 fn drawn(context: &Context<'_>, mut known: Vec<Known>, max: usize) -> Vec<Known> {
     known.sort_by_cached_key(|it| (context.seed.derive("calibrate/gold", &it.comparison, 0), it.comparison.clone()));
     known.truncate(max);
     known
-}
-
-fn calibrated(margin: Margin, before: f64, label: Label, calibrator: String) -> CalibratedVerdict {
-    let Margin { verdict, z, .. } = margin;
-    CalibratedVerdict {
-        p_hat: label.p,
-        log_odds: label.log_odds,
-        uncalibrated_p_hat: before,
-        uncalibrated_log_odds: Some(z),
-        calibrator,
-        ..CalibratedVerdict::from(verdict)
-    }
 }
 
 fn fit_row(stage: &Calibrate, name: &str, fit: &Fit) -> CalibrationRow {

@@ -1,6 +1,6 @@
 //! Folds by prompt: the rows that a fit may learn from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use kit::Seed;
 
@@ -8,7 +8,7 @@ use crate::config::Deal;
 
 /// The fold of each prompt that has a gold label.
 pub struct Folds {
-    of: BTreeMap<String, u32>,
+    of: HashMap<String, u32>,
 }
 
 impl Folds {

@@ -1,16 +1,16 @@
 //! Gold labels, and which verdict each of them is about.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
-use kit::rows::{Reject, TruthRow, Verdict};
+use kit::rows::{Reject, TruthRow, VerdictLabels};
 use kit::{Context, Error, GoldLabel, Result, Sides, Table};
 
 /// All gold labels.
 #[derive(Default)]
 pub struct GoldLabels {
     rows: Vec<Gold>,
-    by_sides: BTreeMap<[[String; 2]; 2], Vec<usize>>,
-    by_comparison: BTreeMap<String, Vec<usize>>,
+    by_sides: HashMap<[u8; 12], Vec<usize>>,
+    by_comparison: HashMap<String, Vec<usize>>,
 }
 
 /// A label as it was read, and whether its verdict was found.
@@ -34,7 +34,7 @@ impl Label {
     }
 
     /// P(a better) as a verdict has its sides; none where the label is about others.
-    fn of(&self, verdict: &Verdict, sides: &Sides) -> Option<f64> {
+    fn of(&self, verdict: &VerdictLabels, sides: &Sides) -> Option<f64> {
         match self {
             Label::Of(label) => {
                 let one = label.comparison.as_ref() == Some(&verdict.comparison_id);
@@ -86,17 +86,36 @@ impl GoldLabels {
         self.rows.len()
     }
 
-    /// The gold P(a better) of a verdict: the mean over its gold labels, each turned to the verdict's sides.
-    pub fn of(&mut self, verdict: &Verdict) -> Option<f64> {
-        let sides = Sides::from(verdict);
-        let mut indices = self.by_sides.get(&sides.key()).cloned().unwrap_or_default();
+    /// The labels that name a verdict's comparison or are of its sides' ids, in their order.
+    fn of_ids(&self, verdict: &VerdictLabels) -> Vec<usize> {
+        let a = (verdict.a_prompt_id.as_str(), verdict.a_response_id.as_str());
+        let key = kit::ids::comparison_bits(a, (&verdict.b_prompt_id, &verdict.b_response_id));
+        let mut indices = self.by_sides.get(&key).cloned().unwrap_or_default();
         indices.extend(self.by_comparison.get(&verdict.comparison_id).into_iter().flatten());
         indices.sort_unstable();
         indices.dedup();
+        indices
+    }
+
+    /// True where some label may be about a verdict, by its ids.
+    pub fn mention(&self, verdict: &VerdictLabels) -> bool {
+        !self.of_ids(verdict).is_empty()
+    }
+
+    /// True where ids do not say how the sides of a verdict and of a label go together, so that texts have to.
+    pub fn ask_for_texts(&self, verdict: &VerdictLabels, sides: &Sides) -> bool {
+        self.of_ids(verdict).into_iter().any(|index| match &self.rows[index].label {
+            Label::Of(label) => !sides.decided_by_ids(&label.sides),
+            Label::Truth(_) => false,
+        })
+    }
+
+    /// The gold P(a better) of a verdict: the mean over its gold labels, each turned to the verdict's sides.
+    pub fn of(&mut self, verdict: &VerdictLabels, sides: &Sides) -> Option<f64> {
         let (mut sum, mut count) = (0.0, 0.0);
-        for index in indices {
+        for index in self.of_ids(verdict) {
             let gold = &mut self.rows[index];
-            let Some(p) = gold.label.of(verdict, &sides) else { continue };
+            let Some(p) = gold.label.of(verdict, sides) else { continue };
             gold.found = true;
             sum += p;
             count += 1.0;

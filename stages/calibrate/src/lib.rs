@@ -7,8 +7,10 @@
 mod balance;
 mod calibrating;
 mod config;
+mod corrected;
 mod figures;
 pub mod fit;
+mod fits;
 mod folds;
 mod gold;
 mod margin;

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use kit::rows::{Response, Verdict, VerdictLogOdds};
+use kit::rows::{ResponseScore, VerdictLabels};
 use kit::{Context, Error, Result};
 
-use crate::fit::logit;
+use crate::fit::{Label, logit};
 
 /// Log-odds of label log-probs stand for a verdict's probability where they give it this exactly.
 const SAME: f64 = 1e-9;
@@ -13,9 +13,11 @@ const SAME: f64 = 1e-9;
 /// A verdict and its log-odds.
 pub struct Margin {
     /// The verdict; its `p_hat` is a probability.
-    pub verdict: Verdict,
+    pub verdict: VerdictLabels,
     /// Log-odds of P(a better), finite.
     pub z: f64,
+    /// P(a better) before: of the scores where they were given, else the verdict's own.
+    pub before: f64,
     /// True where they come from a probability of 0 or 1, which has none: cut.
     pub cut: bool,
 }
@@ -36,7 +38,7 @@ impl Margins {
             return Ok(Margins { scores: None });
         }
         let mut scores = HashMap::new();
-        for row in context.rows::<Response>("scores")? {
+        for row in context.rows::<ResponseScore>("scores")? {
             let row = row?;
             let Some(score) = row.score else { continue };
             let at = place(row.source_file.as_deref(), row.source_line);
@@ -61,13 +63,15 @@ impl Margins {
     /// # Errors
     /// When they cannot be read.
     pub fn verdicts(&self, context: &Context<'_>) -> Result<impl Iterator<Item = Result<Margin>>> {
-        let rows = context.rows::<Verdict>("verdicts")?.zip(context.rows::<VerdictLogOdds>("verdicts")?);
-        Ok(rows.map(|(row, known)| self.of(row?, known?.log_odds)))
+        Ok(context.rows::<VerdictLabels>("verdicts")?.map(|row| self.of(row?)))
     }
 
     /// The log-odds of a verdict: of its scores, else those that it stores, else of its labels' log-probs, else of its
     /// probability.
-    fn of(&self, verdict: Verdict, known: Option<f64>) -> Result<Margin> {
+    ///
+    /// # Errors
+    /// When a score is missing, or a label is no probability.
+    pub fn of(&self, verdict: VerdictLabels) -> Result<Margin> {
         let at = place(verdict.source_file.as_deref(), verdict.source_line);
         let wrong = |column: &str, value: f64, wanted: &str| {
             let id = &verdict.comparison_id;
@@ -84,25 +88,26 @@ impl Margins {
             };
             let a = score(&verdict.a_prompt_id, &verdict.a_response_id)?;
             let z = a - score(&verdict.b_prompt_id, &verdict.b_response_id)?;
-            return Ok(Margin { verdict, z, cut: false });
+            return Ok(Margin { verdict, z, before: Label::of(z).p, cut: false });
         }
         if !(0.0..=1.0).contains(&verdict.p_hat) {
             return wrong("p_hat", verdict.p_hat, "a probability");
         }
-        let z = match known {
+        let z = match verdict.log_odds {
             Some(z) if !z.is_finite() => return wrong("log_odds", z, "a finite number"),
             Some(z) => Some(z),
             None => of_labels(&verdict),
         };
         let cut = z.is_none() && (verdict.p_hat == 0.0 || verdict.p_hat == 1.0);
         let z = z.unwrap_or_else(|| logit(verdict.p_hat));
-        Ok(Margin { verdict, z, cut })
+        let before = verdict.p_hat;
+        Ok(Margin { verdict, z, before, cut })
     }
 }
 
 /// The log-odds of the labels' log-probs, both orders together in the way that gives the verdict's probability; nothing
 /// where neither way does.
-fn of_labels(row: &Verdict) -> Option<f64> {
+fn of_labels(row: &VerdictLabels) -> Option<f64> {
     if row.p_hat == 0.5 {
         return Some(0.0);
     }

@@ -1,6 +1,6 @@
 //! Verdicts as answers about the policy, in few bytes each.
 
-use kit::rows::{Reject, Verdict};
+use kit::rows::{Reject, VerdictLabels};
 use kit::{Context, Error, Result};
 use rayon::prelude::*;
 
@@ -39,7 +39,7 @@ impl Answers {
     pub(crate) fn read(stage: &Evaluate, context: &Context<'_>, rejects: &mut Vec<Reject>) -> Result<Answers> {
         let sides = Sides::read(context, stage.policy_side)?;
         let mut answers = Answers::default();
-        for row in context.rows::<Verdict>("verdicts")? {
+        for row in context.rows::<VerdictLabels>("verdicts")? {
             let row = row?;
             let p = match sides.of(&row) {
                 Ok(side) => policys(&row, side)?,

@@ -1,6 +1,6 @@
 //! `measure: corrected_win_rate`: the win rate by a judge whose errors are known from gold labels (Rogan and Gladen).
 
-use kit::rows::{SummaryRow, Verdict};
+use kit::rows::{SummaryRow, VerdictLabels, VerdictResponses};
 use kit::{Context, Error, Finding, GoldLabel, Input, InputPort, Outcome, Result, SidesIndex, Table, Z};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -164,14 +164,15 @@ impl Measured for CorrectedWinRate {
         let sides = Sides::read(context, self.policy_side)?;
         let mut found = Found::default();
         let (mut index, mut judged, mut verdicts) = (SidesIndex::default(), Vec::new(), 0);
-        for row in context.rows::<Verdict>("verdicts")? {
-            let row = row?;
+        let rows = context.rows::<VerdictLabels>("verdicts")?;
+        for (row, responses) in rows.zip(context.rows::<VerdictResponses>("verdicts")?) {
+            let (row, responses) = (row?, responses?);
             verdicts += 1;
             match sides.of(&row) {
                 Ok(side) => match policys(&row, side)? {
                     0.5 => found.rejects.push(reject(row, "tie", "a p_hat of exactly one half names no winner")),
                     p => {
-                        index.add(&row.comparison_id, kit::Sides::from(&row));
+                        index.add(&row.comparison_id, kit::Sides::of(&row, Some(&responses)));
                         judged.push(Judged { side, wins: p > 0.5, gold: Gold::default() });
                     }
                 },

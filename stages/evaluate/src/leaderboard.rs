@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kit::rows::{LeaderboardRow, Reject, SizedVote, SummaryRow, Verdict};
+use kit::rows::{LeaderboardRow, Reject, SizedVote, SummaryRow, VerdictLabels, VerdictResponses};
 use kit::{Context, Error, Finding, Input, InputPort, Outcome, OutputPort, Result, RowReader, Table, Z};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -194,12 +194,13 @@ impl Leaderboard {
         let mut reading = Reading::default();
         for (name, source) in self.names.iter().zip(context.sources("verdicts")) {
             let games = reading.models.entry(name.clone()).or_default();
-            for row in RowReader::<Verdict>::open(&[&source.path])? {
-                let row = row?;
+            let responses = RowReader::<VerdictResponses>::open(&[&source.path])?;
+            for (row, responses) in RowReader::<VerdictLabels>::open(&[&source.path])?.zip(responses) {
+                let (row, responses) = (row?, responses?);
                 reading.read += 1;
                 match sides.of(&row) {
                     Ok(side) => {
-                        let (win, lengths) = (policys(&row, side)?, lengths(&row, side));
+                        let (win, lengths) = (policys(&row, side)?, lengths(&responses, side));
                         games.add(row.a_prompt_id, win, 1.0, Some(lengths));
                     }
                     Err(why) => reading.rejects.push(reject(row, "side_unclear", why)),

@@ -1,7 +1,7 @@
 //! `measure: length_controlled_win_rate`: the win rate with the judge's liking for length taken out.
 
 use kit::probability::sigmoid;
-use kit::rows::{SummaryRow, Verdict};
+use kit::rows::{SummaryRow, VerdictLabels, VerdictResponses};
 use kit::{Context, Error, Finding, Input, InputPort, Outcome, Result, Table, Z};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,12 +89,13 @@ impl Measured for LengthControlledWinRate {
     fn compute(&self, context: &Context<'_>) -> Result<Found> {
         let sides = Sides::read(context, self.policy_side)?;
         let (mut games, mut rejects, mut read) = (Games::default(), Vec::new(), 0);
-        for row in context.rows::<Verdict>("verdicts")? {
-            let row = row?;
+        let rows = context.rows::<VerdictLabels>("verdicts")?;
+        for (row, responses) in rows.zip(context.rows::<VerdictResponses>("verdicts")?) {
+            let (row, responses) = (row?, responses?);
             read += 1;
             match sides.of(&row) {
                 Ok(side) => {
-                    let (win, lengths) = (policys(&row, side)?, lengths(&row, side));
+                    let (win, lengths) = (policys(&row, side)?, lengths(&responses, side));
                     games.add(row.a_prompt_id, win, 1.0, Some(lengths));
                 }
                 Err(why) => rejects.push(reject(row, "side_unclear", why)),
@@ -125,7 +126,7 @@ impl Measured for LengthControlledWinRate {
 }
 
 /// Characters of the policy's response and of the baseline's.
-pub(crate) fn lengths(row: &Verdict, side: Side) -> [f64; 2] {
+pub(crate) fn lengths(row: &VerdictResponses, side: Side) -> [f64; 2] {
     let [a, b] = [characters(&row.a_response), characters(&row.b_response)];
     if side == Side::A { [a, b] } else { [b, a] }
 }

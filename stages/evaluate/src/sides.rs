@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use kit::rows::{Reject, Response, Verdict};
+use kit::rows::{Reject, ResponseScore, VerdictLabels};
 use kit::{Context, Finding, Input, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,13 +31,13 @@ impl Sides {
         if let Some(side) = fixed {
             return Ok(Sides::Fixed(side));
         }
-        let baseline = context.rows::<Response>("baseline")?;
+        let baseline = context.rows::<ResponseScore>("baseline")?;
         let ids = baseline.map(|row| row.map(|row| kit::id_bits(&[row.prompt_id, row.response_id])));
         Ok(Sides::NotOf(ids.collect::<Result<_>>()?))
     }
 
     /// The policy's side, or the reason why it is unclear.
-    pub(crate) fn of(&self, row: &Verdict) -> Result<Side, &'static str> {
+    pub(crate) fn of(&self, row: &VerdictLabels) -> Result<Side, &'static str> {
         let baseline = match self {
             Sides::Fixed(side) => return Ok(*side),
             Sides::NotOf(baseline) => baseline,
@@ -70,7 +70,7 @@ pub(crate) fn findings(baseline: Option<&Input>, side: Option<Side>) -> Option<F
 }
 
 /// A verdict that is left out.
-pub(crate) fn reject(row: Verdict, reason: &str, detail: &str) -> Reject {
+pub(crate) fn reject(row: VerdictLabels, reason: &str, detail: &str) -> Reject {
     Reject {
         input: "verdicts".to_owned(),
         row_id: row.comparison_id,
@@ -82,7 +82,7 @@ pub(crate) fn reject(row: Verdict, reason: &str, detail: &str) -> Reject {
 }
 
 /// P(the policy's response better), checked to be a probability.
-pub(crate) fn policys(row: &Verdict, side: Side) -> Result<f64> {
+pub(crate) fn policys(row: &VerdictLabels, side: Side) -> Result<f64> {
     let p = probability("p_hat", &row.comparison_id, (&row.source_file, row.source_line), row.p_hat)?;
     Ok(if side == Side::A { p } else { 1.0 - p })
 }

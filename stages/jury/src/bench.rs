@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kit::rows::{Comparison, Message, Reject, ScoredVerdict, Vote};
+use kit::rows::{ComparedResponses, Message, Reject, VerdictLabels, VerdictResponses, Vote};
 use kit::{Context, Error, Result, RowReader, Sides, SidesIndex};
 
 use crate::config::Jury;
@@ -97,7 +97,7 @@ impl Bench {
 
     fn comparisons(&mut self, stage: &Jury, context: &Context<'_>) -> Result<()> {
         let base = base(stage);
-        for row in context.rows::<Comparison>(base)? {
+        for row in context.rows::<ComparedResponses>(base)? {
             let row = row?;
             let sides = Sides::from(&row);
             // Several judges' tables hold the same comparisons.
@@ -155,9 +155,9 @@ impl Bench {
 
     fn verdicts(&mut self, stage: &Jury, context: &Context<'_>, said: &mut Vec<Said>) -> Result<()> {
         for source in context.sources("verdicts") {
-            // Labels that scores made have log-odds; others leave that column out.
-            for row in RowReader::<ScoredVerdict>::open(&[&source.path])? {
-                let row = row?;
+            let responses = RowReader::<VerdictResponses>::open(&[&source.path])?;
+            for (row, responses) in RowReader::<VerdictLabels>::open(&[&source.path])?.zip(responses) {
+                let (row, responses) = (row?, responses?);
                 *self.read.entry("verdicts").or_insert(0) += 1;
                 let place = (row.source_file.clone(), row.source_line);
                 if !(0.0..=1.0).contains(&row.p_hat) {
@@ -171,7 +171,8 @@ impl Bench {
                     self.reject("verdicts", row.comparison_id, "not_asked", detail, place);
                     continue;
                 }
-                let Some((at, turned)) = self.index.find(Some(&row.comparison_id), &Sides::from(&row)) else {
+                let sides = Sides::of(&row, Some(&responses));
+                let Some((at, turned)) = self.index.find(Some(&row.comparison_id), &sides) else {
                     let detail = "no comparison has this id with the same sides, or the ids of both sides".to_owned();
                     self.reject("verdicts", row.comparison_id, "no_comparison", detail, place);
                     continue;

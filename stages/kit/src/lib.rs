@@ -44,6 +44,7 @@ pub use ranks::turns::Turn;
 pub use secret::{keep_secret, redact, redacted};
 pub use seed::Seed;
 pub use table::cached_rows::{CachedRows, Place};
+pub use table::columns::ColumnWriter;
 pub use table::gathered::{held_bytes, write_gathered};
 pub use table::message::{JsonText, Message};
 pub use table::parts::{columns_of, count_rows, parts_of, read_batches, rows_of};

@@ -11,6 +11,7 @@ use crate::contract::port::Table;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::seed::Seed;
+use crate::table::columns::ColumnWriter;
 use crate::table::parts::rows_of;
 use crate::table::read::{BatchReader, RowReader};
 use crate::table::row::{Cell, Row};
@@ -174,6 +175,14 @@ impl Context<'_> {
     /// When the port's folder cannot be made.
     pub fn writer<R: Row>(&self, port: &str) -> Result<TableWriter<R>> {
         TableWriter::create(&self.port(port))
+    }
+
+    /// A writer for a whole table from columns.
+    ///
+    /// # Errors
+    /// When the port's folder cannot be made.
+    pub fn column_writer<R: Row>(&self, port: &str) -> Result<ColumnWriter<R>> {
+        ColumnWriter::create(&self.port(port))
     }
 
     /// Writes the table of rejects and reports their number by reason.

@@ -5,7 +5,7 @@ use crate::contract::port::Table;
 use crate::error::{Error, Result};
 use crate::labels::sides::Sides;
 use crate::table::read::RowReader;
-use crate::table::rows::{Pair, Reject, Verdict};
+use crate::table::rows::{PairResponses, Reject, VerdictLabels, VerdictResponses};
 
 /// A gold label and where it stands.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ impl GoldLabel {
         let mut labels = Vec::new();
         for source in context.sources("gold") {
             if source.table == Table::Pairs {
-                for (number, row) in RowReader::<Pair>::open(&[&source.path])?.enumerate() {
+                for (number, row) in RowReader::<PairResponses>::open(&[&source.path])?.enumerate() {
                     let row = row?;
                     let (sides, place) = (Sides::from(&row), (row.source_file, row.source_line));
                     let (id, comparison, p) = (row.pair_id, row.comparison_id, row.p_hat);
@@ -41,9 +41,11 @@ impl GoldLabel {
                 }
                 continue;
             }
-            for (number, row) in RowReader::<Verdict>::open(&[&source.path])?.enumerate() {
+            let responses = RowReader::<VerdictResponses>::open(&[&source.path])?;
+            let rows = RowReader::<VerdictLabels>::open(&[&source.path])?.zip(responses);
+            for (number, (row, responses)) in rows.enumerate() {
                 let row = row?;
-                let (sides, place) = (Sides::from(&row), (row.source_file, row.source_line));
+                let (sides, place) = (Sides::of(&row, Some(&responses?)), (row.source_file, row.source_line));
                 let (id, comparison, p) = (row.comparison_id.clone(), Some(row.comparison_id), row.p_hat);
                 labels.push(GoldLabel { id, comparison, sides, p, number: number as u64, place }.checked()?);
             }

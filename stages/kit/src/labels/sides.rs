@@ -3,18 +3,24 @@
 use std::collections::HashMap;
 
 use crate::table::ids;
-use crate::table::rows::{Comparison, Message, Pair, ScoredVerdict, Verdict};
+use crate::table::rows::{ComparedResponses, Message, PairResponses, VerdictLabels, VerdictResponses};
 
 /// A side: the ids of its prompt and response, and a digest of its text for where ids differ.
 #[derive(Debug, Clone, PartialEq)]
 struct Side {
     ids: [String; 2],
-    text: String,
+    /// None where the text was not read.
+    text: Option<String>,
 }
 
 impl Side {
-    fn new(prompt: &str, response: &str, messages: &[Message]) -> Side {
-        Side { ids: [prompt.to_owned(), response.to_owned()], text: ids::response_id("", messages) }
+    fn text(&self) -> &str {
+        self.text.as_deref().expect("whoever compares sides that ids do not tell apart reads their texts")
+    }
+
+    fn new(prompt: &str, response: &str, messages: Option<&[Message]>) -> Side {
+        let text = messages.map(|messages| ids::response_id("", messages));
+        Side { ids: [prompt.to_owned(), response.to_owned()], text }
     }
 }
 
@@ -22,52 +28,68 @@ impl Side {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sides([Side; 2]);
 
-macro_rules! of_a_and_b {
-    ($($row:ty),+) => {$(
-        impl From<&$row> for Sides {
-            fn from(row: &$row) -> Sides {
-                Sides([
-                    Side::new(&row.a_prompt_id, &row.a_response_id, &row.a_response),
-                    Side::new(&row.b_prompt_id, &row.b_response_id, &row.b_response),
-                ])
-            }
-        }
-    )+};
-}
-of_a_and_b!(Comparison, Verdict, ScoredVerdict);
-
-impl From<&Pair> for Sides {
-    fn from(row: &Pair) -> Sides {
+impl From<&ComparedResponses> for Sides {
+    fn from(row: &ComparedResponses) -> Sides {
         Sides([
-            Side::new(&row.chosen_prompt_id, &row.chosen_response_id, &row.chosen),
-            Side::new(&row.rejected_prompt_id, &row.rejected_response_id, &row.rejected),
+            Side::new(&row.a_prompt_id, &row.a_response_id, Some(&row.a_response)),
+            Side::new(&row.b_prompt_id, &row.b_response_id, Some(&row.b_response)),
+        ])
+    }
+}
+
+impl From<&PairResponses> for Sides {
+    fn from(row: &PairResponses) -> Sides {
+        Sides([
+            Side::new(&row.chosen_prompt_id, &row.chosen_response_id, Some(&row.chosen)),
+            Side::new(&row.rejected_prompt_id, &row.rejected_response_id, Some(&row.rejected)),
         ])
     }
 }
 
 impl Sides {
-    /// The ids of both sides, whatever their order.
-    pub fn key(&self) -> [[String; 2]; 2] {
-        let [a, b] = [0, 1].map(|side: usize| self.0[side].ids.clone());
-        if a <= b { [a, b] } else { [b, a] }
+    /// Those of a verdict; without its responses ids alone can decide: see [`Sides::decided_by_ids`].
+    pub fn of(row: &VerdictLabels, responses: Option<&VerdictResponses>) -> Sides {
+        Sides([
+            Side::new(&row.a_prompt_id, &row.a_response_id, responses.map(|it| it.a_response.as_slice())),
+            Side::new(&row.b_prompt_id, &row.b_response_id, responses.map(|it| it.b_response.as_slice())),
+        ])
+    }
+
+    /// The digest of the ids of both sides, whatever their order.
+    pub fn key(&self) -> [u8; 12] {
+        let [a, b] = [0, 1].map(|side: usize| (self.0[side].ids[0].as_str(), self.0[side].ids[1].as_str()));
+        ids::comparison_bits(a, b)
+    }
+
+    /// True where the ids say whether the sides of `other` are these exchanged, so that no text is asked.
+    pub fn decided_by_ids(&self, other: &Sides) -> bool {
+        self.decided(other, |one, another| one.ids == another.ids).is_some()
+    }
+
+    fn decided(&self, other: &Sides, is: impl Fn(&Side, &Side) -> bool) -> Option<bool> {
+        let ([a, b], [first, second]) = (&self.0, &other.0);
+        let (same, crossed) = (is(first, a) && is(second, b), is(first, b) && is(second, a));
+        (same != crossed).then_some(crossed)
     }
 
     /// True where the sides of `other` are these exchanged; none where they are others. Ids decide, texts where ids
     /// differ.
+    ///
+    /// # Panics
+    /// Where ids do not decide and a text was not read.
     pub fn exchanged(&self, other: &Sides) -> Option<bool> {
-        let ([a, b], [first, second]) = (&self.0, &other.0);
-        let decided = |is: &dyn Fn(&Side, &Side) -> bool| {
-            let (same, crossed) = (is(first, a) && is(second, b), is(first, b) && is(second, a));
-            (same != crossed).then_some(crossed)
-        };
-        decided(&|one, another| one.ids == another.ids).or_else(|| decided(&|one, another| one.text == another.text))
+        let by_ids = self.decided(other, |one, another| one.ids == another.ids);
+        by_ids.or_else(|| self.decided(other, |one, another| one.text() == another.text()))
     }
 
     /// [`Sides::exchanged`] of two rows about one comparison: where all sides have one text, their orders are the same.
+    ///
+    /// # Panics
+    /// As [`Sides::exchanged`].
     pub fn exchanged_of_one(&self, other: &Sides) -> Option<bool> {
         let ([a, b], [first, second]) = (&self.0, &other.0);
-        let alike = [b, first, second].iter().all(|side| side.text == a.text);
-        self.exchanged(other).or(alike.then_some(false))
+        let alike = || [b, first, second].iter().all(|side| side.text() == a.text()).then_some(false);
+        self.exchanged(other).or_else(alike)
     }
 }
 
@@ -76,7 +98,7 @@ impl Sides {
 pub struct SidesIndex {
     sides: Vec<Sides>,
     by_id: HashMap<String, usize>,
-    by_sides: HashMap<[[String; 2]; 2], usize>,
+    by_sides: HashMap<[u8; 12], usize>,
 }
 
 impl SidesIndex {
@@ -120,7 +142,7 @@ mod tests {
     use super::*;
 
     fn sides(a: &str, b: &str) -> Sides {
-        Sides([a, b].map(|it| Side { ids: ["p".to_owned(), it.to_owned()], text: it.to_uppercase() }))
+        Sides([a, b].map(|it| Side { ids: ["p".to_owned(), it.to_owned()], text: Some(it.to_uppercase()) }))
     }
 
     #[test]

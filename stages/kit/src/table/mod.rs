@@ -2,6 +2,7 @@
 
 pub mod cached_rows;
 mod cells;
+pub mod columns;
 mod conform;
 pub mod gathered;
 pub mod ids;

@@ -3,10 +3,11 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
-use arrow_schema::Field;
+use arrow_schema::{Field, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
@@ -51,6 +52,21 @@ impl TableBatch {
     /// When it was not requested.
     pub fn column(&self, name: &str) -> &ArrayRef {
         self.batch.column_by_name(name).expect("a requested column")
+    }
+
+    /// Its rows, also of another row type, which has some of these columns.
+    ///
+    /// # Errors
+    /// When a value is null that may not be.
+    ///
+    /// # Panics
+    /// When a column of the row type was not requested.
+    pub fn rows<R: Row>(&self) -> Result<Vec<R>> {
+        let fields: Vec<Field> = R::fields().into_iter().map(|field| field.with_nullable(true)).collect();
+        let columns = fields.iter().map(|field| self.column(field.name()).clone()).collect();
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
+        let batch = batch.map_err(|error| Error::internal(format!("{}: {error}", self.path.display())))?;
+        R::from_batch(&batch).map_err(|missing| null_at(self, missing.row, missing.column))
     }
 }
 
@@ -210,13 +226,7 @@ impl<R: Row> Iterator for RowReader<R> {
             if let Some(row) = self.rows.next() {
                 return Some(Ok(row));
             }
-            let rows = match self.batches.next()? {
-                Ok(batch) => {
-                    R::from_batch(&batch.batch).map_err(|missing| null_at(&batch, missing.row, missing.column))
-                }
-                Err(error) => Err(error),
-            };
-            match rows {
+            match self.batches.next()?.and_then(|batch| batch.rows()) {
                 Ok(rows) => self.rows = rows.into_iter(),
                 Err(error) => return Some(Err(error)),
             }
@@ -259,8 +269,6 @@ fn holds_null(values: &ArrayRef) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow_array::ListArray;
     use arrow_schema::Fields;
 

@@ -8,7 +8,10 @@ mod verdict;
 use crate::table::row::rows;
 
 pub use crate::table::message::Message;
-pub use verdict::{CalibratedVerdict, Comparison, JuryVerdict, ScoredVerdict, Verdict, VerdictLogOdds};
+pub use verdict::{
+    CalibratedVerdict, ComparedResponses, Comparison, JuryVerdict, ScoredVerdict, Verdict, VerdictLabels,
+    VerdictResponses,
+};
 
 /// The loss of one objective of a mixture.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +61,20 @@ rows! {
         score: Option<f64>,
         /// The model that wrote it.
         model: Option<String>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// The score of a [`Response`], without its texts.
+    ResponseScore in Responses {
+        /// The response.
+        response_id: String,
+        /// The prompt it answers.
+        prompt_id: String,
+        /// A score from the data.
+        score: Option<f64>,
         /// The file the row came from.
         source_file: Option<String>,
         /// Its line there, from 1.
@@ -176,6 +193,32 @@ rows! {
         p_hat: f64,
         /// The pair's weight in the loss, at least 0.
         weight: f64,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// A [`Pair`] without its prompts' texts.
+    PairResponses in Pairs {
+        /// The pair.
+        pair_id: String,
+        /// The comparison it came from.
+        comparison_id: Option<String>,
+        /// Prompt of the chosen side.
+        chosen_prompt_id: String,
+        /// Response of the chosen side.
+        chosen_response_id: String,
+        /// Its messages.
+        chosen: Vec<Message>,
+        /// Prompt of the rejected side.
+        rejected_prompt_id: String,
+        /// Response of the rejected side.
+        rejected_response_id: String,
+        /// Its messages.
+        rejected: Vec<Message>,
+        /// P(chosen better), in [0.5, 1].
+        p_hat: f64,
         /// The file the row came from.
         source_file: Option<String>,
         /// Its line there, from 1.

@@ -25,7 +25,7 @@ pub const ROWS_PER_GROUP: usize = 8192;
 /// Rows in a part of a table that is written as one stream.
 pub const ROWS_PER_PART: usize = 262_144;
 /// Rows a table writer holds before they are encoded. A part is whole times as many.
-const ROWS_HELD: usize = 1024;
+pub(super) const ROWS_HELD: usize = 1024;
 /// Batches of so many rows that wait to be encoded.
 const BATCHES_ON_THEIR_WAY: usize = 2;
 
@@ -95,7 +95,7 @@ pub fn write_part<R: Row>(path: &Path, rows: &[R]) -> Result<Part> {
     commit_file(path, |file| {
         let mut writer = parquet_writer::<R, _>(file)?;
         for chunk in rows.chunks(ROWS_PER_GROUP) {
-            append(&mut writer, chunk, path)?;
+            writer.write(&batch_of(chunk)?).map_err(|error| write_error(path, error))?;
         }
         writer.close().map_err(|error| write_error(path, error))?;
         Ok(())
@@ -147,10 +147,8 @@ fn mostly_differs(column: &str) -> bool {
     column == "content" || column.ends_with("_id")
 }
 
-fn append<R: Row, W: std::io::Write + Send>(writer: &mut ArrowWriter<W>, rows: &[R], path: &Path) -> Result<()> {
-    let batch = RecordBatch::try_new(schema_of::<R>(), R::to_arrays(rows))
-        .map_err(|error| Error::internal(error.to_string()))?;
-    writer.write(&batch).map_err(|error| write_error(path, error))
+fn batch_of<R: Row>(rows: &[R]) -> Result<RecordBatch> {
+    RecordBatch::try_new(schema_of::<R>(), R::to_arrays(rows)).map_err(|error| Error::internal(error.to_string()))
 }
 
 fn write_error(path: &Path, error: parquet::errors::ParquetError) -> Error {
@@ -189,6 +187,8 @@ pub struct TableWriter<R: Row> {
 /// A request to the thread of a writer.
 enum Work<R> {
     Rows(Vec<R>),
+    /// At most [`ROWS_HELD`], which no part's end cuts.
+    Columns(RecordBatch),
     /// These are the last ones.
     Finish(Vec<R>),
 }
@@ -209,7 +209,8 @@ impl<R: Row> TableWriter<R> {
         let thread = thread.spawn(move || {
             for work in work {
                 match work {
-                    Work::Rows(rows) => parts.append(&rows)?,
+                    Work::Rows(rows) => parts.append::<R>(&batch_of(&rows)?)?,
+                    Work::Columns(rows) => parts.append::<R>(&rows)?,
                     Work::Finish(rows) => return parts.finish(&rows),
                 }
             }
@@ -247,6 +248,11 @@ impl<R: Row> TableWriter<R> {
         let rows = std::mem::take(&mut self.rows);
         self.send(Work::Finish(rows))?;
         self.join()
+    }
+
+    /// Adds rows in columns: as many as are encoded at once, but for the last ones.
+    pub(super) fn push_batch(&mut self, batch: RecordBatch) -> Result<()> {
+        self.send(Work::Columns(batch))
     }
 
     fn send(&mut self, work: Work<R>) -> Result<()> {
@@ -293,7 +299,7 @@ struct OpenPart {
 }
 
 impl Parts {
-    fn append<R: Row>(&mut self, rows: &[R]) -> Result<()> {
+    fn append<R: Row>(&mut self, rows: &RecordBatch) -> Result<()> {
         let mut part = match self.open.take() {
             Some(part) => part,
             None => {
@@ -301,8 +307,8 @@ impl Parts {
                 OpenPart { writer: parquet_writer::<R, _>(begin_file(&path)?)?, path, rows: 0 }
             }
         };
-        append(&mut part.writer, rows, &part.path)?;
-        part.rows += rows.len();
+        part.writer.write(rows).map_err(|error| write_error(&part.path, error))?;
+        part.rows += rows.num_rows();
         let full = part.rows == ROWS_PER_PART;
         self.open = Some(part);
         if full { self.commit() } else { Ok(()) }
@@ -310,7 +316,7 @@ impl Parts {
 
     fn finish<R: Row>(mut self, rows: &[R]) -> Result<()> {
         if !rows.is_empty() || (self.committed == 0 && self.open.is_none()) {
-            self.append(rows)?;
+            self.append::<R>(&batch_of(rows)?)?;
         }
         self.commit()
     }

@@ -149,12 +149,70 @@ extended! {
 }
 
 rows! {
-    /// The label of a [`Verdict`] in log-odds, where its table has them.
-    VerdictLogOdds in Verdicts {
+    /// A [`Verdict`] without its texts, for stages that decide over many: ids and labels.
+    VerdictLabels in Verdicts {
         /// The comparison.
         comparison_id: String,
-        /// Log-odds of P(a better), nothing cut.
+        /// `same` or `joint`.
+        form: String,
+        /// Prompt of side a.
+        a_prompt_id: String,
+        /// Response of side a.
+        a_response_id: String,
+        /// Prompt of side b.
+        b_prompt_id: String,
+        /// Response of side b.
+        b_response_id: String,
+        /// As in [`Verdict`].
+        ab_logp_a: Option<f64>,
+        /// As in [`Verdict`].
+        ab_logp_b: Option<f64>,
+        /// As in [`Verdict`].
+        ab_p: Option<f64>,
+        /// As in [`Verdict`].
+        ba_logp_a: Option<f64>,
+        /// As in [`Verdict`].
+        ba_logp_b: Option<f64>,
+        /// As in [`Verdict`].
+        ba_p: Option<f64>,
+        /// P(a better).
+        p_hat: f64,
+        /// Log-odds of P(a better), nothing cut, where the table has them.
         log_odds: Option<f64>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
+    }
+
+    /// The responses of a [`Verdict`], beside its [`VerdictLabels`].
+    VerdictResponses in Verdicts {
+        /// The messages of side a.
+        a_response: Vec<Message>,
+        /// The messages of side b.
+        b_response: Vec<Message>,
+    }
+
+    /// A [`Comparison`] without its prompts' texts.
+    ComparedResponses in Comparisons {
+        /// The comparison.
+        comparison_id: String,
+        /// Prompt of side a.
+        a_prompt_id: String,
+        /// Response of side a.
+        a_response_id: String,
+        /// Its messages.
+        a_response: Vec<Message>,
+        /// Prompt of side b.
+        b_prompt_id: String,
+        /// Response of side b.
+        b_response_id: String,
+        /// Its messages.
+        b_response: Vec<Message>,
+        /// The file the row came from.
+        source_file: Option<String>,
+        /// Its line there, from 1.
+        source_line: Option<u64>,
     }
 }
 
