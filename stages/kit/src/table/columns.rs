@@ -80,8 +80,8 @@ mod tests {
             let prompt = |number: usize| Prompt {
                 prompt_id: format!("p{number}"),
                 messages: vec![Message::new("user", "word ".repeat(number % 97)); number % 4],
-                source_file: (number % 3 > 0).then(|| "data.jsonl".to_owned()),
-                source_line: (number % 5 > 0).then_some(number as u64),
+                source_file: (!number.is_multiple_of(3)).then(|| "data.jsonl".to_owned()),
+                source_line: (!number.is_multiple_of(5)).then_some(number as u64),
             };
             let rows: Vec<Prompt> = (0..rows).map(prompt).collect();
             let mut writer = TableWriter::create(&by_rows).unwrap();
