@@ -220,8 +220,15 @@ fn retries() -> RetryConfig {
     }
 }
 
-/// True where a request may have arrived although no answer came.
+/// True where a request may have been done although no answer says so.
 fn may_have_been_done(error: &StoreError) -> bool {
+    let refused = matches!(
+        error,
+        StoreError::NotFound { .. } | StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. }
+    );
+    if refused {
+        return false;
+    }
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<HttpError>() {
@@ -268,4 +275,25 @@ fn error_chain(error: &StoreError) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_put_is_no_put_of_unknown_end() {
+        let said = || Box::from("Server returned non-2xx status code: 403 Forbidden");
+        let path = || "entries/a.json".to_owned();
+        assert!(!may_have_been_done(&StoreError::PermissionDenied { path: path(), source: said() }));
+        assert!(!may_have_been_done(&StoreError::Unauthenticated { path: path(), source: said() }));
+        // No such bucket.
+        assert!(!may_have_been_done(&StoreError::NotFound { path: path(), source: said() }));
+        let failed = || Box::from("Server returned error response: 503 Slow Down");
+        assert!(may_have_been_done(&StoreError::Generic { store: "S3", source: failed() }));
+        let away = HttpError::new(HttpErrorKind::Connect, std::io::Error::other("refused"));
+        assert!(!may_have_been_done(&StoreError::Generic { store: "S3", source: Box::new(away) }));
+        let broken = HttpError::new(HttpErrorKind::Interrupted, std::io::Error::other("reset"));
+        assert!(may_have_been_done(&StoreError::Generic { store: "S3", source: Box::new(broken) }));
+    }
 }
