@@ -213,7 +213,8 @@ fn versions_and_lints_stand_once() {
     }
 }
 
-/// The files of a crate by module path, with the files that each names by `crate::`, or by a module that it imports so.
+/// The files of a crate by module path, with the files that each names by `crate::` or `super::`, or by a module that it
+/// imports so.
 fn files_named(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let module = |path: &Path| {
         let path = path.strip_prefix(src).unwrap().with_extension("");
@@ -221,8 +222,13 @@ fn files_named(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
         parts.join("::").trim_end_matches("::mod").to_owned()
     };
     let code = |text: &str| text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
-    let files: BTreeMap<String, String> =
-        sources(src).iter().map(|(path, text)| (module(path), code(text))).filter(|(name, _)| !is_test(name)).collect();
+    let whole = |name: &str, text: String| match name.rsplit_once("::") {
+        Some((above, _)) => text.replace("super::", &format!("crate::{above}::")),
+        None => text.replace("super::", "crate::"),
+    };
+    let texts = sources(src).into_iter().map(|(path, text)| (module(&path), code(&text)));
+    let texts = texts.map(|(name, text)| (name.clone(), whole(&name, text)));
+    let files: BTreeMap<String, String> = texts.filter(|(name, _)| !is_test(name)).collect();
     let file = |path: &str| {
         let parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
         (1..=parts.len()).rev().map(|n| parts[..n].join("::")).find(|name| files.contains_key(name))

@@ -244,9 +244,10 @@ fn the_pipelines_over_the_quickstart_are_the_quickstart_with_another_objective()
         resolved::yaml(&graph).replace(&format!("name: {name}\nseed"), "seed")
     };
     for name in ["dpo", "cdpo", "gdpo", "rpo"] {
-        let tau = if name == "rpo" { ", tau: 0.5" } else { "" };
-        let objective = format!("policy.objective={{name: {name}, beta: 0.3{tau}}}");
-        assert_eq!(resolved(name, &[]), resolved("quickstart", &[&objective]));
+        let (tau, lr) = if name == "rpo" { (", tau: 0.5", "3.0e-4") } else { ("", "4.0e-4") };
+        let objective = format!("policy.objective={{name: {name}, beta: 0.5{tau}}}");
+        let rate = format!("policy.optimizer.lr={lr}");
+        assert_eq!(resolved(name, &[]), resolved("quickstart", &[&objective, &rate]));
     }
     assert!(resolved("rpo-unpaired", &[]).contains("form: unpaired") && resolved("jpo", &[]).contains("joint: 0.4"));
 }

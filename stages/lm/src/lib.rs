@@ -22,6 +22,7 @@ mod encode;
 mod error;
 mod model;
 mod ops;
+mod panics;
 mod random;
 mod sample;
 mod text;

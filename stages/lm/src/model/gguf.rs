@@ -1,6 +1,5 @@
 //! GGUF files: their form, and their tensors.
 
-use crate::device::quietly;
 use crate::error::system_error;
 use crate::model::config::DecoderConfig;
 use crate::model::families::FAMILIES;
@@ -10,6 +9,7 @@ use crate::model::folder::refuse_pointer;
 use crate::model::ggml::Ggml;
 use crate::model::shapes::{is_linear, shapes};
 use crate::model::weights::Holding;
+use crate::panics::quietly;
 use crate::{Device, Error, Result};
 use candle_core::Tensor;
 use candle_core::quantized::gguf_file::{Content, Value};

@@ -1,8 +1,8 @@
 //! One safetensors file: its header, its tensors one after the other, and writing one.
 
-use crate::device::quietly;
 use crate::model::folder::refuse_pointer;
 use crate::model::written::Written;
+use crate::panics::quietly;
 use crate::{DType, Device, Error, Result};
 use candle_core::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};

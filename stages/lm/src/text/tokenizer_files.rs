@@ -4,9 +4,9 @@ use std::path::Path;
 
 use tokenizers::Tokenizer;
 
-use crate::device::quietly;
 use crate::error::{Error, Result, is_there};
 use crate::model::folder::{refuse_pointer, tokenizer_part};
+use crate::panics::quietly;
 
 /// Files of a tokenizer and its chat template in a folder, and of what models of images have beside them.
 const FILES: [&str; 12] = [

@@ -1,7 +1,7 @@
 //! Matrix products by cublasLt: what is added to a product, and sums beside it, in the same pass.
 
 use super::{Beside, Operand, Product};
-use crate::device::caught;
+use crate::panics::caught;
 use crate::{DType, Error, Result};
 use candle_core::CudaDevice;
 use candle_core::cuda_backend::DeviceId;

@@ -3,6 +3,8 @@
 //! Where nothing here multiplies such numbers faster than those of f32, copies are rounded and multiplied in f32.
 
 #[cfg(target_arch = "x86_64")]
+mod block;
+#[cfg(target_arch = "x86_64")]
 mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -4,6 +4,7 @@
 //! Both operands are packed into tiles of 16 x 16 words, a word being two numbers that follow one another along the
 //! inner dimension, the form that the unit reads.
 
+use super::block::{BLOCK, Block, SIDE, TILE};
 use super::{round, x86};
 use crate::ops::matrix::{Into, Matrix, MatrixMut};
 use rayon::prelude::*;
@@ -11,14 +12,8 @@ use std::sync::OnceLock;
 
 // m rows of a, n columns of b, k the inner dimension; a tile covers 16 of m or n and 32 of k.
 
-/// Rows and columns of words in a tile.
-pub(super) const SIDE: usize = 16;
 /// Numbers along the inner dimension that a tile covers.
 const DEPTH: usize = 2 * SIDE;
-/// Words of a tile.
-pub(super) const TILE: usize = SIDE * SIDE;
-/// Rows and columns of the output that are computed at once: two tiles each way.
-pub(super) const BLOCK: usize = 2 * SIDE;
 /// Rows of the output that one task computes.
 const TASK_ROWS: usize = 128;
 /// Columns of b that are packed at once: a few megabytes, however wide a vocabulary is.
@@ -215,16 +210,6 @@ impl Side<'_> {
             }
         }
     }
-}
-
-/// Two panels of a and two of b, over a run of tiles.
-pub(super) struct Block<'a> {
-    /// Two panels, one after the other.
-    pub(super) a: &'a [u32],
-    /// Two panels, `panel` words apart.
-    pub(super) b: &'a [u32],
-    pub(super) panel: usize,
-    pub(super) run: usize,
 }
 
 impl Unit {

@@ -1,6 +1,6 @@
 //! Tiles on x86: packed by AVX-512, multiplied by the matrix unit or by vectors.
 
-use super::tiles::{BLOCK, Block, SIDE, TILE};
+use super::block::{BLOCK, Block, SIDE, TILE};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
