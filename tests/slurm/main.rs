@@ -258,12 +258,6 @@ fn tasks_are_cancelled_and_what_is_missing_is_submitted_again() {
 }
 
 #[test]
-fn an_array_that_is_preempted_goes_on_and_gives_the_bytes_of_one_process() {
-    let Some(setting) = Setting::new(&PIPELINE.replace("prompts: 96,", "prompts: 480,")) else { return };
-    setting.run("preempted", 4, Fault::Preemption);
-}
-
-#[test]
 #[ignore = "some minutes"]
 fn many_tasks_and_faults() {
     // Ten times the prompts, so that tasks live for some seconds.

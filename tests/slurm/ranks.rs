@@ -7,8 +7,8 @@ use harness::{Project, Requirement, missing};
 use kit::Digest;
 use rustix::process::Signal;
 
-use super::Setting;
 use super::loopback::{in_path, processes, send};
+use super::{Setting, URGENT};
 
 const PIPELINE: &str = "
 name: cluster
@@ -60,12 +60,14 @@ fn run(setting: &Setting, work: &str, settings: &str, ranks: usize, faults: &[(&
         let started = |line: &str| ["mpirun", "srun", "bash"].iter().any(|word| line.contains(word));
         let found = processes(|line| line.contains(&ours) && !started(line));
         assert_eq!(found.len(), ranks, "{work}, {fault}");
+        let before = logs().matches(says).count();
         match *fault {
+            "PREEMPTION" => _ = cluster.ask("sbatch", &URGENT),
             "USR1" => _ = cluster.ask("scancel", &["--batch", "--signal=USR1", "--user=root", "--state=RUNNING"]),
             "KILL" => send(found[ranks - 1], Signal::KILL),
             _ => send(found[ranks - 1], Signal::STOP),
         }
-        until(&|| logs().contains(says));
+        until(&|| logs().matches(says).count() > before);
         known = written();
     }
     cluster.wait(Duration::from_secs(120));
@@ -78,9 +80,9 @@ fn run(setting: &Setting, work: &str, settings: &str, ranks: usize, faults: &[(&
 const FAULTS: [(&str, &str); 3] = [("USR1", "exit 75 after USR1"), ("KILL", "exit 137"), ("STOP", "exit 75\n")];
 
 #[test]
-fn a_training_on_slurm_stops_at_its_time_limit_and_goes_on() {
+fn a_training_on_slurm_that_is_stopped_killed_or_preempted_goes_on() {
     let Some(setting) = Setting::new(PIPELINE) else { return };
-    run(&setting, "work", "", 1, &FAULTS[..2]);
+    run(&setting, "work", "", 1, &[FAULTS[0], FAULTS[1], ("PREEMPTION", "exit 75 after ")]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// The same, with the text of the panic.
-pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one_at_a_time = HOOK.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let hook = std::panic::take_hook();
