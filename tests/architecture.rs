@@ -283,6 +283,29 @@ fn files_know_each_other_one_way_only() {
     }
 }
 
+/// The program or module that a file of tests belongs to has to name it: else it would not be compiled.
+#[test]
+fn every_file_of_tests_is_compiled() {
+    for folder in rooms().into_values().chain([root()]).filter(|folder| folder.join("tests").exists()) {
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        for (path, _) in sources(&folder.join("tests")) {
+            let part = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
+            let (named, of) = match part(&path).as_str() {
+                "main" => continue,
+                "mod" => (part(path.parent().unwrap()), path.parent().unwrap().parent().unwrap()),
+                name => (name.to_owned(), path.parent().unwrap()),
+            };
+            let Some(text) = ["main.rs", "mod.rs"].iter().find_map(|it| std::fs::read_to_string(of.join(it)).ok())
+            else {
+                continue;
+            };
+            let program = path.strip_prefix(&folder).unwrap().display();
+            let known = text.contains(&format!("mod {named};")) || manifest.contains(&format!("path = \"{program}\""));
+            assert!(known, "{}: `mod {named};` is in no program of tests", path.display());
+        }
+    }
+}
+
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

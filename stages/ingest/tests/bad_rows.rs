@@ -1,6 +1,6 @@
 //! Rows that cannot be taken: each is named with its file, line and reason, and none is lost.
 
-mod common;
+use crate::common;
 
 use common::{Data, say};
 use kit::Event;

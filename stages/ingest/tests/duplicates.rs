@@ -1,6 +1,6 @@
 //! Ids, duplicates and the hold-out.
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeSet;
 

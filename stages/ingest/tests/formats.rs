@@ -1,6 +1,6 @@
 //! Every format that people have, from its text to the rows of the tables.
 
-mod common;
+use crate::common;
 
 use common::{Data, Done, say};
 use kit::rows::{Comparison, Embedding, Item, Pair, Prompt, Response, Verdict};

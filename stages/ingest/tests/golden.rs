@@ -1,7 +1,7 @@
 //! Golden output of the stage on a fixed file. When this fails, raise the version: stores hold the results of older
 //! versions.
 
-mod common;
+use crate::common;
 
 use common::Data;
 use kit::rows::{Comparison, Pair, Prompt, Reject, Response};

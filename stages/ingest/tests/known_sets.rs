@@ -1,6 +1,6 @@
 //! Well-known sets with labels of their own, in the columns that their cards on the hub list.
 
-mod common;
+use crate::common;
 
 use common::{Data, Done, say};
 use kit::Event;

@@ -1,6 +1,6 @@
 //! Laws for any file: no row is lost, whatever is wrong with it, and what was written is what is read.
 
-mod common;
+use crate::common;
 
 use std::fs::File;
 use std::sync::Arc;

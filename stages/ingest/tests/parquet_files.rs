@@ -1,6 +1,6 @@
 //! Parquet as other tools write it.
 
-mod common;
+use crate::common;
 
 use std::fs::File;
 use std::path::Path;

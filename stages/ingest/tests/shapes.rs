@@ -1,6 +1,6 @@
 //! Shapes of files: packed, in other encodings, with text around their rows, or no data at all.
 
-mod common;
+use crate::common;
 
 use std::io::Write;
 

@@ -1,6 +1,6 @@
 //! Votes in the shapes that people have them.
 
-mod common;
+use crate::common;
 
 use common::{Data, Done, say};
 use kit::Event;

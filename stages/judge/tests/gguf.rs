@@ -6,7 +6,7 @@ use kit::Stage;
 use kit::rows::{Rating, Reject, ScoredVerdict};
 use serde_json::{Value, json};
 
-mod material;
+use crate::material;
 
 /// A GGUF file of the oracles' Llama beside its tokenizer.
 fn judge() -> (tempfile::TempDir, Place) {

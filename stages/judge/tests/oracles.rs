@@ -5,7 +5,7 @@ use judge::Judge;
 use kit::rows::{JudgeAnswer, Rating, Verdict};
 use serde_json::{Value, json};
 
-mod material;
+use crate::material;
 
 /// f32 here, f64 there.
 const TOLERANCE: f64 = 1e-3;

@@ -8,7 +8,7 @@ use kit::rows::{Comparison, Message, Rating, Reject, ScoredVerdict, SummaryRow};
 use kit::{Error, Outcome, Result, Stage};
 use serde_json::{Value, json};
 
-mod material;
+use crate::material;
 use material::{comparisons, swapped};
 
 fn stage(more: Value) -> Judge {

@@ -8,7 +8,7 @@ use kit::rows::{Comparison, JudgeAnswer, Reject, SummaryRow, Verdict};
 use kit::{Error, Outcome, Result, Stage};
 use serde_json::{Value, json};
 
-mod material;
+use crate::material;
 use material::{comparisons, swapped};
 
 /// A model of random weights says `e` and `a` often enough.

@@ -6,7 +6,7 @@ use kit::rows::{Comparison, Message, Reject, Verdict};
 use kit::{Amount, Event, Outcome, Result, Stage};
 use serde_json::{Value, json};
 
-mod material;
+use crate::material;
 use material::{comparisons, swapped};
 
 fn stage(settings: Value) -> Judge {

@@ -1,6 +1,6 @@
 //! Computing with products of numbers rounded to bf16: how far it may lie from f32, and that it is exact otherwise.
 
-mod common;
+use crate::common;
 
 use common::{MODELS, numbers, oracle, rows};
 use lm::{AdamW, Decoder, Device, Dtype, LogProbs, Memory, SavedDtype, Sequence, Training};

@@ -1,6 +1,6 @@
 //! Continuing a text through the cache gives what computing it as a whole gives.
 
-mod common;
+use crate::common;
 
 use common::{MODELS, numbers, oracle, rows};
 use lm::{Decoder, Device, Sequence};

@@ -1,6 +1,6 @@
 //! Weights in few bits against bitsandbytes and gguf (fixtures/make_few_bits.py), and the laws they keep.
 
-mod common;
+use crate::common;
 
 use common::{Scored, numbers, oracle};
 use harness::gguf;

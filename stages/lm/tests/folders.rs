@@ -1,6 +1,6 @@
 //! Model folders: written and read again, in shards, in half precision, and damaged.
 
-mod common;
+use crate::common;
 
 use candle_core::{DType, safetensors};
 use common::{MODELS, numbers, oracle, rows};

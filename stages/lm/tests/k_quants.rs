@@ -1,6 +1,6 @@
 //! Whole models in K-quants, the mix of llama.cpp's Q4_K_M: what a file of them gives, and an adapter over it.
 
-mod common;
+use crate::common;
 
 use common::oracle;
 use harness::gguf;

@@ -1,6 +1,6 @@
 //! Adapters against PEFT (fixtures/make_lora.py), and the laws they keep.
 
-mod common;
+use crate::common;
 
 use common::{Scored, numbers, oracle};
 use lm::{AdamW, DType, Decoder, Device, LogProbs, Lora, Memory, Sequence, Text, Training};

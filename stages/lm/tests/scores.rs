@@ -1,6 +1,6 @@
 //! Log-probabilities against those of PyTorch, and the laws of scoring.
 
-mod common;
+use crate::common;
 
 use common::{MODELS, numbers, oracle, rows};
 use lm::{Decoder, Device, Sequence};

@@ -1,6 +1,6 @@
 //! The optimizer's state in shares of several ranks: the bytes are those of one.
 
-mod common;
+use crate::common;
 
 use std::convert::Infallible;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Training as PyTorch does it, saved and resumed, with any number of threads.
 
-mod common;
+use crate::common;
 
 use common::{numbers, oracle};
 use lm::{AdamW, DType, Decoder, Device, LogProbs, Memory, Sequence, Training};

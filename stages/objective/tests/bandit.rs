@@ -1,8 +1,7 @@
 //! The one-dimensional bandit of GDPO's section 3.3 (figure 1, right): conservative DPO fits the preferences and stays
 //! in the peak that the data prefers; DPO and GDPO leave it. `examples/bandit.rs` draws it.
 
-#[path = "common/world.rs"]
-mod world;
+use crate::common::world;
 
 use world::{ACTIONS, learned, policy, reward};
 

@@ -1,6 +1,6 @@
 //! Values and gradients of every objective against PyTorch, f64 (tests/fixtures/oracles/objectives.json).
 
-mod common;
+use crate::common;
 
 use common::{items, numbers, objective, oracle, rows, similarities, soft_oracle};
 use objective::{Batch, Edge, Evaluation, Item, SequenceLogps, Similarities};

@@ -1,6 +1,6 @@
 //! Training an adapter: six steps against PEFT (lm's fixtures/make_lora.py), and what becomes of the folder.
 
-mod common;
+use crate::common;
 
 use common::{Bench, config, model, pairs, port_bytes, reference, reference_of, tokenise};
 use kit::rows::Metric;

@@ -1,6 +1,6 @@
 //! Trainings by several ranks: any number of them gives the same bytes, whatever stops them.
 
-mod common;
+use crate::common;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

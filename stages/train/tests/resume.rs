@@ -1,6 +1,6 @@
 //! A run that was stopped, however and wherever, ends with the same bytes as one that was not.
 
-mod common;
+use crate::common;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

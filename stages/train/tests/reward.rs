@@ -1,6 +1,6 @@
 //! Training a reward model: ten steps against PyTorch (fixtures/make_reward.py), resumption, and the folder.
 
-mod common;
+use crate::common;
 
 use std::path::Path;
 

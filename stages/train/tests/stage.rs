@@ -1,6 +1,6 @@
 //! Checks of configurations and data, apart from numbers.
 
-mod common;
+use crate::common;
 
 use common::{
     Bench, config, embeddings, items, pairs, port_bytes, reference, reference_in, reference_of_items, tokenise,

@@ -1,6 +1,6 @@
 //! Six steps of full fine-tuning against PyTorch (tests/fixtures/oracles/train-llama-*.json), through the stage itself.
 
-mod common;
+use crate::common;
 
 use common::{Bench, config, embeddings, fixtures, pairs, reference, tokenise};
 use kit::read_rows;

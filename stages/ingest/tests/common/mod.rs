@@ -1,7 +1,5 @@
 //! Runs the stage on files made for a test.
 
-#![allow(dead_code, reason = "not every test file uses every helper")]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -1,6 +1,6 @@
 //! Numbers and labels of answers, and what a summary says about a judge.
 
-use crate::*;
+use super::*;
 
 #[test]
 fn the_numbers_are_those_of_a_model_in_this_process() {
@@ -138,14 +138,14 @@ fn a_bias_for_the_first_place_is_removed_and_measured() {
         assert!(summary["position/gap"].low.unwrap() > 0.0 && summary["position/flip_rate"].value > 0.0);
         assert!((summary["label_mass"].value - 0.8).abs() < 1e-9);
         // One order cannot separate the bias from quality, but for many rows.
-        let place = crate::place(comparisons(100));
+        let place = super::place(comparisons(100));
         let one = files.stage(&server.url, json!({}), json!({"orders": "one", "debias": null}));
         run(&place, "out", &one).unwrap();
         let warned = place.events.lock().unwrap().iter().find_map(|event| match event {
             Event::Warned { text } => Some(text.clone()),
             _ => None,
         });
-        let first = crate::summary(&place, "out")["position/first"].value;
+        let first = super::summary(&place, "out")["position/first"].value;
         assert!(warned.unwrap().contains(&format!("estimated at {:+.3}", first - 0.5)));
         assert!((first - 0.65).abs() < 0.1, "{first}");
     }

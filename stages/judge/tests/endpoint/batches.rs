@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::*;
+use super::*;
 
 /// The lines of the request files of a folder, each with its file.
 fn requests(folder: &Path) -> Vec<(PathBuf, Value)> {

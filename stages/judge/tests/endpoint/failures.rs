@@ -1,6 +1,6 @@
 //! Endpoints that fail for good: when a question, a run or a stage is given up.
 
-use crate::*;
+use super::*;
 
 #[test]
 fn an_error_with_status_200_is_waited_for_and_never_kept() {

@@ -1,6 +1,6 @@
 //! Faults that pass, and kills.
 
-use crate::*;
+use super::*;
 
 /// The lasting treatment of a question, by seed; none where it is answered well in the end.
 fn lasting(seed: &str, question: &str) -> Option<(&'static str, Treatment)> {

@@ -2,7 +2,7 @@
 
 use kit::rows::{JudgeAnswer, Rating, ScoredVerdict};
 
-use crate::*;
+use super::*;
 
 fn rater(files: &Files, url: &str, levels: Value, more: Value) -> Judge {
     std::fs::write(files.folder.path().join("rate.jinja"), "{{ prompt }}|{{ response }}|rate").unwrap();

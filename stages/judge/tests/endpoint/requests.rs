@@ -1,6 +1,6 @@
 //! Requests, headers and settings, and the key in none of what is kept.
 
-use crate::*;
+use super::*;
 
 #[test]
 fn a_model_that_wants_the_newer_name_of_the_limit_is_asked_by_it() {
@@ -21,7 +21,7 @@ fn a_model_that_wants_the_newer_name_of_the_limit_is_asked_by_it() {
     let server = Server::start_reading(move |_, _| {
         Treatment::Status(400, json!({"error": {"message": said}}).to_string(), None)
     });
-    match run(&crate::place(comparisons(3)), "out", &files.stage(&server.url, json!({}), json!({}))) {
+    match run(&super::place(comparisons(3)), "out", &files.stage(&server.url, json!({}), json!({}))) {
         Err(Error::Pipeline(text)) => {
             assert!(text.contains("does not take a request for one token") && text.contains(said), "{text}");
         }

@@ -1,5 +1,7 @@
 //! The oracle's rows as a batch.
 
+pub mod world;
+
 use objective::{Batch, Edge, Item, Objective, SequenceLogps, Similarities};
 use serde_json::Value;
 
@@ -8,7 +10,6 @@ pub fn oracle() -> Value {
 }
 
 /// RPO with soft labels on the same rows.
-#[allow(dead_code, reason = "not every test program compares it")]
 pub fn soft_oracle() -> Value {
     fixture("rpo_soft.json")
 }

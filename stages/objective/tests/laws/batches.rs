@@ -1,6 +1,6 @@
 //! The content of a batch, and the measures on it.
 
-use crate::*;
+use super::*;
 
 #[test]
 fn weights_repeat_rows_and_zero_drops_them() {

@@ -1,6 +1,6 @@
 //! Objectives that are others in a limit, or by a factor.
 
-use crate::*;
+use super::*;
 
 /// Worked out by hand: log-ratios 3 over 6 tokens and -2 over 4 tokens, so that D = 0.5 + 0.5; and as the objectives that
 /// do not normalise see log-ratios which are divided already.

@@ -1,6 +1,6 @@
 //! Soft labels: certain, undecided, mirrored.
 
-use crate::*;
+use super::*;
 
 #[test]
 fn a_certain_label_gives_the_hard_objective() {

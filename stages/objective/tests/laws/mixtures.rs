@@ -1,6 +1,6 @@
 //! Mixtures of objectives.
 
-use crate::*;
+use super::*;
 
 fn mixture(text: &str) -> Mixture {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))

@@ -1,6 +1,4 @@
 //! A `train` stage on the oracle's rows, run as the engine would.
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,15 +1,13 @@
 //! Laws of objectives that hold for all numbers.
 
 mod batches;
-#[path = "../common/mod.rs"]
-mod common;
 mod families;
 mod labels;
 mod mixtures;
 
 use std::f64::consts::LN_2;
 
-use common::{items, objective, oracle, rows, similarities};
+use crate::common::{items, objective, oracle, rows, similarities};
 use objective::{
     Batch, Edge, Error, Evaluation, Forms, Item, Mixture, NoStep, Objective, Part, SequenceLogps, Similarities,
 };

@@ -1,0 +1,6 @@
+//! Objectives against PyTorch, and their laws.
+
+mod bandit;
+mod common;
+mod laws;
+mod oracles;
