@@ -1,7 +1,7 @@
 //! Pipelines on a real Slurm: the bytes are those of one process, whatever is killed.
 //!
 //! The short form takes some four minutes; `cargo test --test slurm -- --ignored --nocapture` takes longer and prints the
-//! table of `README.md`.
+//! table of `README.md`, of a pipeline of one's own where `SLURM_PIPELINE` names it.
 
 mod loopback;
 mod ranks;
@@ -84,8 +84,9 @@ impl Setting {
 
     /// The cluster file for so many tasks a stage.
     fn cluster_file(&self, tasks: usize) {
+        let memory = std::env::var("SLURM_MEMORY").unwrap_or_else(|_| "300M".to_owned());
         let text = format!(
-            "kind: slurm\ntasks: {tasks}\nmemory: 300M\ncpus: 1\ntime: \"0:30:00\"\nprelude: echo \"token \
+            "kind: slurm\ntasks: {tasks}\nmemory: {memory}\ncpus: 1\ntime: \"0:30:00\"\nprelude: echo \"token \
              ${{HF_TOKEN:+is there}}\"\n"
         );
         self.project.write("cluster.yaml", &text);
@@ -260,8 +261,12 @@ fn tasks_are_cancelled_and_what_is_missing_is_submitted_again() {
 #[test]
 #[ignore = "some minutes"]
 fn many_tasks_and_faults() {
-    // Ten times the prompts, so that tasks live for some seconds.
-    let Some(setting) = Setting::new(&PIPELINE.replace("prompts: 96,", "prompts: 960,")) else { return };
+    let pipeline = match std::env::var_os("SLURM_PIPELINE") {
+        Some(file) => std::fs::read_to_string(file).unwrap(),
+        // Ten times the prompts, so that tasks live for some seconds.
+        None => PIPELINE.replace("prompts: 96,", "prompts: 960,"),
+    };
+    let Some(setting) = Setting::new(&pipeline) else { return };
     println!(
         "| tasks a stage | fault | seconds | kills | submissions | bytes |\n| --- | --- | --- | --- | --- | --- |"
     );

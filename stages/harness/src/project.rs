@@ -107,10 +107,11 @@ impl Project {
         files
     }
 
-    /// The digest of every file of the store in a working folder, by its path from the project.
+    /// The digest of every file of the store in a working folder, by its path in it, without TensorBoard files, which have
+    /// times.
     pub fn store(&self, work: &str) -> BTreeMap<String, Digest> {
         let store = format!("{work}/store");
-        let files = self.files(&store, "").into_iter();
+        let files = self.files(&store, "").into_iter().filter(|name| !name.contains("tensorboard"));
         files.map(|name| (name[store.len()..].to_owned(), kit::digest_file(&self.path(&name)).unwrap())).collect()
     }
 
