@@ -22,6 +22,7 @@ use crate::exit;
 use crate::pipeline::models;
 use crate::progress::Reporters;
 use crate::store::{Access, Records};
+use crate::streams::say;
 
 #[derive(Debug, Args)]
 pub struct Rank {
@@ -120,7 +121,12 @@ fn in_work_folder(work: &Path, args: &Rank, place: Option<Place>) -> Result<tcp:
     if place.rank >= place.size {
         return Err(Error::Usage(format!("rank {} of {} ranks was started", place.rank, place.size)));
     }
-    Ok(tcp::World::join(&work.join("ranks"), &args.stage, &place, patience(args))?)
+    let say = |text: &str| {
+        if !args.quiet {
+            say(text);
+        }
+    };
+    Ok(tcp::World::join(&work.join("ranks"), &args.stage, &place, patience(args), &say)?)
 }
 
 fn patience(args: &Rank) -> Duration {

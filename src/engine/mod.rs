@@ -2,6 +2,7 @@
 //!
 //! Read [`plan`], then [`scheduler`], then [`work`].
 
+pub mod address;
 pub mod device;
 pub mod executor;
 pub mod forecast;

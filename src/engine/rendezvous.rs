@@ -1,25 +1,28 @@
-//! How processes that were started together find each other: rank 0 leaves its address in the work folder, which all of
-//! them see. The others call there, and are told where all are. Then each pair of ranks has a connection.
+//! How processes that were started together find each other: rank 0 leaves its [`Address`] in the work folder, which all
+//! of them see. The others call there, and are told where all are. Then each pair of ranks has a connection.
 //!
 //! An address that an earlier start left does no harm: nobody answers there, or somebody who does not know the word that
 //! stands beside it.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kit::{Error, Result};
 
+use crate::engine::address::{Address, listen};
 use crate::engine::launch::Place;
 
 /// Between two looks whether somebody is there.
 const LOOK: Duration = Duration::from_millis(20);
 /// A machine that is there answers sooner.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Bytes of a message at most: names and ports of all ranks.
+/// One that waits for so long says for whom.
+const NOTICE: Duration = Duration::from_secs(20);
+/// Bytes of a message at most: the addresses of all ranks.
 const LONGEST: u32 = 1 << 20;
 
 /// The others, by rank; nothing in one's own place.
@@ -29,19 +32,17 @@ pub struct Met {
     pub machines: Vec<String>,
 }
 
-/// Meets the others; the address lies in `folder` meanwhile.
+/// Meets the others; the address lies in `folder` meanwhile. `say` is told for whom it waits where that takes long.
 ///
 /// # Errors
 /// [`Error::Waiting`] where others do not come for so long as this one has patience; where two processes say that they
 /// are one rank, or of different numbers of ranks.
-pub fn meet(folder: &Path, name: &str, place: &Place, patience: Duration) -> Result<Met> {
-    let until = Instant::now() + patience;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(Error::io("a port for the other ranks"))?;
-    let port = listener.local_addr().map_err(Error::io("a port for the other ranks"))?.port();
-    let own = Address { machine: machine(), port };
+pub fn meet(folder: &Path, name: &str, place: &Place, patience: Duration, say: &dyn Fn(&str)) -> Result<Met> {
+    let (listener, own) = listen().map_err(Error::io("a port for the other ranks"))?;
     let start = if place.start.is_empty() { String::new() } else { format!(".{}", plain(&place.start)) };
     let file = folder.join(format!("{}{start}", plain(name)));
-    let mut met = Meeting { place, until, word: String::new(), streams: (0..place.size).map(|_| None).collect() };
+    let (began, streams) = (Instant::now(), (0..place.size).map(|_| None).collect());
+    let mut met = Meeting { place, began, patience, say: Some(say), word: String::new(), streams };
     let all = match place.rank {
         0 => met.lead(&listener, own, &file)?,
         _ => met.follow(&listener, own, &file)?,
@@ -53,15 +54,12 @@ pub fn meet(folder: &Path, name: &str, place: &Place, patience: Duration) -> Res
     Ok(Met { streams: met.streams, machines: all.into_iter().map(|address| address.machine).collect() })
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Address {
-    machine: String,
-    port: u16,
-}
-
 struct Meeting<'a> {
     place: &'a Place,
-    until: Instant,
+    began: Instant,
+    patience: Duration,
+    /// Nothing after it was used.
+    say: Option<&'a dyn Fn(&str)>,
     /// Known to those that read the file.
     word: String,
     streams: Vec<Option<TcpStream>>,
@@ -80,7 +78,7 @@ impl Meeting<'_> {
             let _ = std::fs::remove_file(file);
         }
         called?;
-        let lines: Vec<String> = all.iter().map(|Address { machine, port }| format!("{machine} {port}")).collect();
+        let lines: Vec<String> = all.iter().map(Address::to_string).collect();
         for stream in self.streams.iter_mut().flatten() {
             send(stream, &lines.join("\n")).map_err(Error::io("a connection of ranks"))?;
         }
@@ -88,22 +86,27 @@ impl Meeting<'_> {
     }
 
     fn follow(&mut self, listener: &TcpListener, own: Address, file: &Path) -> Result<Vec<Address>> {
+        let mut missing = format!("rank 0, which has no address in {}", file.display());
         let all = loop {
             let known = std::fs::read_to_string(file).ok();
             let known = known.as_deref().and_then(|text| text.split_once('\n'));
-            if let Some((address, word)) = known.and_then(|(line, word)| Some((address(line)?, word))) {
+            if let Some((address, word)) = known.and_then(|(line, word)| Some((Address::of(line)?, word))) {
                 self.word = word.to_owned();
-                if let Some(all) = self.told(&address, &own, file)? {
-                    break all;
+                match address.connect(&own) {
+                    Ok(stream) => match self.told(stream, &own, file)? {
+                        Some(all) => break all,
+                        None => missing = format!("rank 0, which is not on {} any more", address.machine),
+                    },
+                    Err(tried) => missing = format!("rank 0 on {}, {tried}", address.machine),
                 }
             }
-            self.wait(|| "rank 0".to_owned())?;
+            self.wait(|| missing.clone())?;
         };
         for (rank, address) in all.iter().enumerate().take(self.place.rank).skip(1) {
             let mut stream = loop {
-                match connect(address) {
-                    Some(stream) => break stream,
-                    None => self.wait(|| format!("rank {rank} on {}", address.machine))?,
+                match address.connect(&own) {
+                    Ok(stream) => break stream,
+                    Err(tried) => self.wait(|| format!("rank {rank} on {}, {tried}", address.machine))?,
                 }
             };
             self.call(&mut stream, &own).map_err(Error::io("a connection of ranks"))?;
@@ -113,15 +116,14 @@ impl Meeting<'_> {
         Ok(all)
     }
 
-    /// Calls rank 0; nothing where nobody answers who knows the word.
-    fn told(&mut self, address: &Address, own: &Address, file: &Path) -> Result<Option<Vec<Address>>> {
-        let Some(mut stream) = connect(address) else { return Ok(None) };
+    /// Asks rank 0 where all are; nothing where it is nobody who knows the word.
+    fn told(&mut self, mut stream: TcpStream, own: &Address, file: &Path) -> Result<Option<Vec<Address>>> {
         let answered = self.call(&mut stream, own).is_ok() && self.answers(&stream, file);
         let Some(text) = answered.then(|| receive(&mut stream).ok()).flatten() else { return Ok(None) };
         if let Some(refusal) = text.strip_prefix('!') {
             return Err(Error::Pipeline(refusal.to_owned()));
         }
-        let all: Option<Vec<Address>> = text.lines().map(self::address).collect();
+        let all: Option<Vec<Address>> = text.lines().map(Address::of).collect();
         let all = all.filter(|all| all.len() == self.place.size);
         let all = all.ok_or_else(|| Error::internal("rank 0 told no list of all ranks"))?;
         self.streams[0] = Some(stream);
@@ -129,14 +131,14 @@ impl Meeting<'_> {
     }
 
     /// True once an answer begins, which comes when all ranks are there. False where rank 0 is found to be elsewhere.
-    fn answers(&self, stream: &TcpStream, file: &Path) -> bool {
-        while Instant::now() < self.until {
+    fn answers(&mut self, stream: &TcpStream, file: &Path) -> bool {
+        while self.began.elapsed() < self.patience {
             let began = stream.set_read_timeout(Some(Duration::from_millis(500))).and_then(|()| stream.peek(&mut [0]));
             match began {
                 Ok(bytes) => return bytes > 0 && stream.set_read_timeout(Some(ANSWER)).is_ok(),
                 Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return false,
                 Err(_) if std::fs::read_to_string(file).is_ok_and(|text| !text.ends_with(&self.word)) => return false,
-                Err(_) => {}
+                Err(_) => self.notice(|| "rank 0 to meet all others".to_owned()),
             }
         }
         false
@@ -144,7 +146,7 @@ impl Meeting<'_> {
 
     fn call(&self, stream: &mut TcpStream, own: &Address) -> std::io::Result<()> {
         let Place { rank, size, .. } = self.place;
-        send(stream, &format!("{}\n{rank} {size}\n{} {}", self.word, own.machine, own.port))
+        send(stream, &format!("{}\n{rank} {size}\n{own}", self.word))
     }
 
     /// Waits until these ranks have called.
@@ -186,13 +188,23 @@ impl Meeting<'_> {
     }
 
     /// Waits a moment for somebody, as long as there is patience.
-    fn wait(&self, who: impl Fn() -> String) -> Result<()> {
-        if Instant::now() < self.until {
-            std::thread::sleep(LOOK);
-            return Ok(());
+    fn wait(&mut self, who: impl FnOnce() -> String) -> Result<()> {
+        let (rank, waited) = (self.place.rank, self.began.elapsed());
+        if waited >= self.patience {
+            return Err(Error::Waiting(format!("did not come to meet rank {rank}: {}; start all ranks again", who())));
         }
-        let text = format!("did not come to meet rank {}: {}; start all ranks again", self.place.rank, who());
-        Err(Error::Waiting(text))
+        self.notice(who);
+        std::thread::sleep(LOOK);
+        Ok(())
+    }
+
+    /// Says for whom this rank waits, once that takes long.
+    fn notice(&mut self, who: impl FnOnce() -> String) {
+        let waited = self.began.elapsed();
+        if let Some(say) = self.say.take_if(|_| waited > NOTICE) {
+            let (rank, patience, who) = (self.place.rank, self.patience.as_secs(), who());
+            say(&format!("rank {rank} has waited for {} s, and will for {patience}: {who}", waited.as_secs()));
+        }
     }
 }
 
@@ -201,19 +213,7 @@ fn caller(text: &str, word: &str) -> Option<(usize, usize, Address)> {
     let mut lines = text.lines();
     lines.next().filter(|said| *said == word)?;
     let (rank, size) = lines.next()?.split_once(' ')?;
-    Some((rank.parse().ok()?, size.parse().ok()?, address(lines.next()?)?))
-}
-
-fn address(line: &str) -> Option<Address> {
-    let (machine, port) = line.split_once(' ')?;
-    Some(Address { machine: machine.to_owned(), port: port.parse().ok()? })
-}
-
-/// A connection, where somebody answers. On one machine its name need not be known.
-fn connect(Address { machine: name, port }: &Address) -> Option<TcpStream> {
-    let here = (*name == machine()).then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, *port)));
-    let named = (name.as_str(), *port).to_socket_addrs().ok();
-    here.into_iter().chain(named.into_iter().flatten()).find_map(|at| TcpStream::connect_timeout(&at, ANSWER).ok())
+    Some((rank.parse().ok()?, size.parse().ok()?, Address::of(lines.next()?)?))
 }
 
 /// A text, after its length.
@@ -243,7 +243,7 @@ fn publish(file: &Path, address: &Address, word: &str) -> Result<()> {
     let mut open = OpenOptions::new();
     let opened = open.write(true).create_new(true).mode(0o600).open(&fresh).map_err(Error::io(&fresh));
     opened?
-        .write_all(format!("{} {}\n{word}", address.machine, address.port).as_bytes())
+        .write_all(format!("{address}\n{word}").as_bytes())
         .and_then(|()| std::fs::rename(&fresh, file))
         .map_err(Error::io(file))
 }
@@ -253,13 +253,6 @@ fn word() -> Result<String> {
     let (source, mut bytes) = ("/dev/urandom", [0; 16]);
     std::fs::File::open(source).and_then(|mut file| file.read_exact(&mut bytes)).map_err(Error::io(source))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// The name of this machine.
-fn machine() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty() && !name.contains(' '));
-    name.unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// A word as a part of a file's name.
@@ -280,7 +273,7 @@ mod tests {
     /// What each of these processes gets, as threads.
     fn met(folder: &Path, places: &[Place], patience: Duration) -> Vec<Result<Met>> {
         std::thread::scope(|scope| {
-            let meet = |place| scope.spawn(move || meet(folder, "policy", place, patience));
+            let meet = |place| scope.spawn(move || meet(folder, "policy", place, patience, &|_| ()));
             let threads: Vec<_> = places.iter().map(meet).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         })
@@ -291,13 +284,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("policy.job-7");
         // Nobody listens there; then somebody who does not answer.
-        let deaf = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        for port in [1, deaf.local_addr().unwrap().port()] {
-            std::fs::write(&file, format!("{} {port}\nanother word", machine())).unwrap();
+        let ((closed, gone), (_deaf, there)) = (listen().unwrap(), listen().unwrap());
+        drop(closed);
+        for left in [gone, there] {
+            std::fs::write(&file, format!("{left}\nanother word")).unwrap();
             let places = [3, 1, 2, 0].map(|rank| place(rank, 4));
             let mut all: Vec<Met> = met(folder.path(), &places, PATIENCE).into_iter().map(|met| met.unwrap()).collect();
             let order = [3, 1, 2, 0];
-            assert!(all.iter().all(|met| met.machines == vec![machine(); 4]));
+            assert!(all.iter().all(|met| met.machines == vec![left.machine.clone(); 4]));
             for (at, rank) in order.into_iter().enumerate() {
                 for other in (0..4).filter(|other| *other != rank) {
                     let word = format!("{rank} to {other}");
@@ -313,7 +307,7 @@ mod tests {
     #[test]
     fn one_process_meets_nobody() {
         let folder = tempfile::tempdir().unwrap();
-        let met = meet(folder.path(), "policy", &place(0, 1), Duration::ZERO).unwrap();
+        let met = meet(folder.path(), "policy", &place(0, 1), Duration::ZERO, &|_| ()).unwrap();
         assert!(met.streams.len() == 1 && met.streams[0].is_none() && met.machines.len() == 1);
     }
 
@@ -326,7 +320,15 @@ mod tests {
         assert_eq!(text, "did not come to meet rank 0: rank 1, rank 3; start all ranks again");
         assert!(matches!(alone[1], Err(Error::Waiting(_))));
         let text = met(folder.path(), &[place(1, 2)], patience)[0].as_ref().err().unwrap().to_string();
-        assert_eq!(text, "did not come to meet rank 1: rank 0; start all ranks again");
+        let file = folder.path().join("policy.job-7");
+        let none = format!("rank 0, which has no address in {}; start all ranks again", file.display());
+        assert_eq!(text, format!("did not come to meet rank 1: {none}"));
+        // One that cannot be reached, and where it was looked for.
+        let (closed, gone) = listen().unwrap();
+        drop(closed);
+        std::fs::write(&file, format!("{gone}\nanother word")).unwrap();
+        let text = met(folder.path(), &[place(1, 2)], patience)[0].as_ref().err().unwrap().to_string();
+        assert!(text.contains("rank 0 on ") && text.contains("127.0.0.1: Connection refused"), "{text}");
 
         let refused = |places: &[Place], wanted: &str| {
             let texts = met(folder.path(), places, Duration::from_secs(1));

@@ -62,12 +62,12 @@ fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl World {
     /// Joins the others, by an address in `folder` under the name of the work. One that waits for others longer than it has
-    /// `patience` fails.
+    /// `patience` fails; `say` is told where the start takes long.
     ///
     /// # Errors
     /// As [`meet`]; when the system gives no threads.
-    pub fn join(folder: &Path, name: &str, place: &Place, patience: Duration) -> Result<World> {
-        let Met { streams, machines } = meet(folder, name, place, patience)?;
+    pub fn join(folder: &Path, name: &str, place: &Place, patience: Duration, say: &dyn Fn(&str)) -> Result<World> {
+        let Met { streams, machines } = meet(folder, name, place, patience, say)?;
         let watch = Watch::new(place.rank, machines, patience, Instant::now());
         let (waits, missing, leaves) = (Mutex::new(None), Mutex::new(None), AtomicBool::new(false));
         let known = Arc::new(Known { watch: Mutex::new(watch), waits, missing, leaves });

@@ -1,5 +1,6 @@
 //! Trainings by several ranks, threads of a run or processes: the bytes are those of one.
 
+mod hosts;
 mod mpi;
 mod nccl;
 mod processes;

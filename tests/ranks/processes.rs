@@ -1,6 +1,8 @@
 //! Ranks as processes that this test starts.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use harness::{Project, stderr};
@@ -18,6 +20,14 @@ pub fn rank(project: &Project, rank: usize, size: usize, transport: &[&str], arg
         command.env_remove(key);
     }
     command
+}
+
+/// Does something to ranks that print their events, once the first checkpoint is written. What is given reads on.
+pub fn after_a_checkpoint(children: &mut [Child], act: impl FnOnce(&[Child])) -> JoinHandle<()> {
+    let mut lines = BufReader::new(children[0].stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("\"checkpoint_written\"")), "no checkpoint was written");
+    act(children);
+    std::thread::spawn(move || lines.for_each(drop))
 }
 
 /// Exit code and words of each of some processes, at the end of all of them, which has to come in a minute.

@@ -1,11 +1,10 @@
 //! Ranks as processes over TCP.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
 
 use harness::{Project, stderr};
 
-use super::processes::{compare, done, ends, rank};
+use super::processes::{after_a_checkpoint, compare, done, ends, rank};
 use super::{TRAININGS, begin, files, same_bytes, send};
 
 fn ranks(project: &Project, size: usize, args: &[&str]) -> Vec<Command> {
@@ -23,10 +22,9 @@ fn processes_over_tcp_give_the_bytes_of_one() {
 
 /// Sends signals to ranks once the first checkpoint is written; gives how they end.
 fn signalled(mut children: Vec<Child>, signal: &str, to: &[usize]) -> Vec<(Option<i32>, String)> {
-    let mut lines = BufReader::new(children[0].stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("\"checkpoint_written\"")), "no checkpoint was written");
-    to.iter().for_each(|rank| send(signal, &children[*rank].id().to_string()));
-    let reader = std::thread::spawn(move || lines.for_each(drop));
+    let reader = after_a_checkpoint(&mut children, |children| {
+        to.iter().for_each(|rank| send(signal, &children[*rank].id().to_string()));
+    });
     if signal == "-STOP" {
         // It would stay for ever; the others end without it.
         let mut stopped = children.remove(to[0]);

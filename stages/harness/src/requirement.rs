@@ -28,10 +28,12 @@ pub enum Requirement {
     Moto,
     /// `mpirun` in `PATH`, and the program built with the feature `mpi`.
     Mpi,
+    /// `ip`, `unshare` and `nsenter` in `PATH`, and root: networks of machines on this one.
+    Networks,
 }
 
 /// Every requirement with its name in `HALFTONE_REQUIRE`.
-const NAMES: [(&str, Requirement); 10] = [
+const NAMES: [(&str, Requirement); 11] = [
     ("emulator", Requirement::Emulator),
     ("browser", Requirement::Browser),
     ("encoder", Requirement::Encoder),
@@ -42,6 +44,7 @@ const NAMES: [(&str, Requirement); 10] = [
     ("nvcc", Requirement::Nvcc),
     ("moto", Requirement::Moto),
     ("mpi", Requirement::Mpi),
+    ("networks", Requirement::Networks),
 ];
 
 /// Says on the terminal that a test is skipped because a requirement is missing.
