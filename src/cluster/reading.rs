@@ -59,8 +59,7 @@ fn findings(settings: &Settings<Cluster>, graph: &Graph) -> Vec<Problem> {
             for (name, stage) in &slurm.stages {
                 let keys = [("tasks", stage.tasks), ("at_once", stage.at_once)];
                 stage_findings(graph, name, &keys, &mut find);
-                let has_mpi = cfg!(feature = "mpi") || slurm.program.is_some();
-                rank_findings(graph, name, stage, has_mpi, &mut find);
+                rank_findings(graph, name, stage, &mut find);
             }
         }
         Cluster::Kubernetes(kubernetes) => {
@@ -97,7 +96,7 @@ fn stage_findings(
 }
 
 /// Findings about the ranks of one stage.
-fn rank_findings(graph: &Graph, name: &str, of: &SlurmStage, has_mpi: bool, find: &mut impl FnMut(&[&str], String)) {
+fn rank_findings(graph: &Graph, name: &str, of: &SlurmStage, find: &mut impl FnMut(&[&str], String)) {
     let most = graph.find_all(name).into_iter().map(|stage| graph.nodes[stage].stage.most_ranks()).min();
     let Some(most) = most else { return };
     let (ranks, nodes) = (of.ranks.map_or(1, usize::from), of.nodes.map_or(1, usize::from));
@@ -106,9 +105,6 @@ fn rank_findings(graph: &Graph, name: &str, of: &SlurmStage, has_mpi: bool, find
         at("ranks", format!("without effect: `{name}` is done by one process; trainings have ranks by `batch.ranks`"));
     } else if !ranks.is_power_of_two() || ranks > most {
         at("ranks", format!("{ranks} ranks; wanted a power of two, at most `batch.ranks` of `{name}` ({most})"));
-    } else if ranks > 1 && !has_mpi {
-        let text = "this build has no MPI, which ranks need: build with `--features mpi`, or name such a `program`";
-        at("ranks", text.to_owned());
     }
     if !ranks.is_multiple_of(nodes) {
         at("nodes", format!("of {ranks} ranks there cannot be as many on each of {nodes} nodes"));

@@ -216,14 +216,6 @@ fn a_training_may_have_ranks_as_many_as_its_batch_allows() {
     );
     let empty = ranks(&slurm("{}\nlauncher: []")).fails(&plan(&[]), 78);
     assert!(empty.contains("cluster.yaml:5:1: wanted the words that start ranks"), "{empty}");
-    // The program that submits is the one that the jobs start.
-    let own = slurm("{policy: {ranks: 4}}").replace("program: /opt/halftone\n", "");
-    if cfg!(feature = "mpi") {
-        ranks(&own).done(&plan(&[]));
-    } else {
-        let found = ranks(&own).fails(&plan(&[]), 78);
-        assert!(found.contains("cluster.yaml:3:19: this build has no MPI, which ranks need: build with"), "{found}");
-    }
 }
 
 #[test]

@@ -86,6 +86,17 @@ fn a_training_on_slurm_that_is_stopped_killed_or_preempted_goes_on() {
 }
 
 #[test]
+fn ranks_over_tcp_that_srun_starts_give_the_bytes_of_one_process() {
+    let Some(setting) = Setting::new(PIPELINE) else { return };
+    let run = |work, more: &str, faults| {
+        run(&setting, work, &format!("launcher: [srun]\nprelude: export HALFTONE_TRANSPORT=tcp\n{more}"), 2, faults)
+    };
+    run("nodes", "stages: {sft: {ranks: 2, nodes: 2}}", &FAULTS[1..2]);
+    // srun would wait for one that hangs.
+    run("node", "stages: {sft: {ranks: 2}}", &FAULTS[..2]);
+}
+
+#[test]
 fn ranks_on_slurm_give_the_bytes_of_one_process() {
     if !cfg!(feature = "mpi") || !in_path("mpirun") {
         return missing(Requirement::Mpi, "the program is built without the feature `mpi`, or there is no mpirun");
