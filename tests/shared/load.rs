@@ -6,7 +6,7 @@ use std::time::Instant;
 use harness::{Project, ran, states};
 use serde_json::Value;
 
-use crate::bucket::{ADDRESS, Moto};
+use crate::bucket::Bucket;
 use crate::folder::place;
 use crate::{RUN, TABLES, all, machine};
 
@@ -37,10 +37,10 @@ fn many_writers_and_large_results() {
     let command = |project: &Project| project.command(&RUN);
     let entries = || folder.files("shared/entries", ".json").len();
     measure("`file:`", &Place { address, command: &command, entries: &entries });
-    let Some(moto) = Moto::start() else { return };
+    let Some(moto) = Bucket::moto() else { return };
     let command = |project: &Project| moto.command(project, &RUN);
     let entries = || moto.keys();
-    measure("moto", &Place { address: ADDRESS.to_owned(), command: &command, entries: &entries });
+    measure("moto", &Place { address: moto.address.to_owned(), command: &command, entries: &entries });
 }
 
 fn measure(name: &str, place: &Place<'_>) {

@@ -28,12 +28,14 @@ pub enum Requirement {
     Moto,
     /// `mpirun` in `PATH`, and the program built with the feature `mpi`.
     Mpi,
+    /// `azurite-blob` in `PATH`: a local Azure Blob Storage.
+    Azurite,
     /// `ip`, `unshare` and `nsenter` in `PATH`, and root: networks of machines on this one.
     Networks,
 }
 
 /// Every requirement with its name in `HALFTONE_REQUIRE`.
-const NAMES: [(&str, Requirement); 11] = [
+const NAMES: [(&str, Requirement); 12] = [
     ("emulator", Requirement::Emulator),
     ("browser", Requirement::Browser),
     ("encoder", Requirement::Encoder),
@@ -44,6 +46,7 @@ const NAMES: [(&str, Requirement); 11] = [
     ("nvcc", Requirement::Nvcc),
     ("moto", Requirement::Moto),
     ("mpi", Requirement::Mpi),
+    ("azurite", Requirement::Azurite),
     ("networks", Requirement::Networks),
 ];
 
