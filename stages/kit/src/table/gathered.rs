@@ -16,7 +16,7 @@ use crate::table::write::{ROWS_PER_GROUP, ROWS_PER_PART, write_columns};
 
 /// Memory for the input rows that are held at once, bytes.
 const HELD_BYTES: usize = 512 << 20;
-/// Buckets that entries are sorted into at most, while a bucket is no more than a part: each is an open file.
+/// Buckets that entries are sorted into at most, while a bucket is no more than a part: each is a file.
 const BUCKETS: usize = 256;
 
 /// Writes a port whose rows are made of rows of the inputs: `entries` in their order, each from the input rows it
@@ -24,7 +24,7 @@ const BUCKETS: usize = 256;
 /// entries from the cached rows.
 ///
 /// Where the input rows do not fit into memory they are read once and sorted into files of the stage's scratch folder,
-/// one for some consecutive entries: on disk as large as in memory, gone once they are used.
+/// one for some consecutive entries: compressed, gone once they are used.
 ///
 /// # Errors
 /// When an input cannot be read or the port not written, or what `columns` gives, or when a signal asks to stop.
@@ -197,8 +197,8 @@ mod tests {
         read_port(&context.port("prompts"), Table::Prompts).unwrap().digest()
     }
 
-    #[test]
-    fn what_is_held_at_once_does_not_matter() {
+    /// Tables of [`ROWS`] rows together.
+    fn tables() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (table, rows) in [("a", 0..1), ("b", 1..12_345), ("c", 12_345..ROWS)] {
             let mut writer = TableWriter::create(&folder.path().join(table)).unwrap();
@@ -211,6 +211,12 @@ mod tests {
             writer.extend(rows.map(prompt)).unwrap();
             writer.finish().unwrap();
         }
+        folder
+    }
+
+    #[test]
+    fn what_is_held_at_once_does_not_matter() {
+        let folder = tables();
         // A part and some rows, in no order of rows; some rows are in many entries and some in none.
         let entry =
             |at: u32| (at.wrapping_mul(7919) % ROWS, (!at.is_multiple_of(3)).then_some(at.wrapping_mul(31) % 9000));
@@ -222,6 +228,24 @@ mod tests {
         let few = &entries[..3];
         assert_eq!(gathered(folder.path(), few, 1, 2), gathered(folder.path(), few, 3, 2));
         assert_eq!(gathered(folder.path(), &[], 0, 2), gathered(folder.path(), &[], 1, 2));
+    }
+
+    /// The test that follows runs as a process of its own that may have few open files.
+    #[test]
+    fn there_may_be_more_files_than_can_be_open() {
+        let script = "ulimit -n 48 && exec \"$0\" --exact table::gathered::tests::many_files --ignored";
+        let test = std::env::current_exe().unwrap();
+        let output = std::process::Command::new("sh").args(["-c", script]).arg(test).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    #[test]
+    #[ignore = "run by the test above"]
+    fn many_files() {
+        let folder = tables();
+        let entries: Vec<_> = (0..ROWS_PER_PART as u32).map(|at| (at % ROWS, None)).collect();
+        assert_eq!(gathered(folder.path(), &entries, 1, 4), gathered(folder.path(), &entries, usize::MAX, 4));
     }
 
     #[test]
