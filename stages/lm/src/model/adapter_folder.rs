@@ -1,9 +1,10 @@
 //! Adapters in PEFT's folders: `adapter_config.json` and `adapter_model.safetensors` beside a tokenizer.
 
+use crate::error::is_there;
 use crate::model::few_bits::Held;
-use crate::model::lora::{Lora, TARGETS, is_beside};
-use crate::model::shapes::{HEAD, SCORE};
-use crate::model::tensor_file;
+use crate::model::lora::{Lora, is_beside, tensor_names};
+use crate::model::shapes::{HEAD, SCORE, is_linear, shapes};
+use crate::model::tensor_file::{self, Stored, dtype_of};
 use crate::model::weights::Holding;
 use crate::model::written::rounded;
 use crate::{DType, Decoder, DecoderConfig, Error, Result};
@@ -11,9 +12,27 @@ use candle_core::Tensor;
 use models::ADAPTER_CONFIG;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Keys of forms that are not computed here.
+const NOT_COMPUTED: [&str; 9] = [
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+];
+
+/// Ways of PEFT to begin an adapter that leave the base's weights as they are, beside true and false.
+const PLAIN_BEGINNINGS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
+const BEGINNINGS: &str = "one that leaves the base's weights as they are; save it anew with PEFT's \
+                          `path_initial_model_for_weight_conversion`, or merged";
 
 fn read_config(path: &Path) -> Result<Map<String, Value>> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
@@ -41,13 +60,18 @@ fn read_form(path: &Path) -> Result<Lora> {
             return Err(wrong(key, value, "none: one rank and alpha for all"));
         }
     }
-    for key in ["layer_replication", "trainable_token_indices", "target_parameters"] {
+    for key in NOT_COMPUTED {
         if let Some(value) = get(key).filter(|value| **value != json!([])) {
             return Err(wrong(key, value, "null"));
         }
     }
     if let Some(value) = get("bias").filter(|value| **value != json!("none")) {
         return Err(wrong("bias", value, "\"none\""));
+    }
+    // The others change the base's weights, again whenever PEFT reads such a folder.
+    let fresh = get("init_lora_weights").filter(|value| !value.is_boolean());
+    if let Some(value) = fresh.filter(|value| !PLAIN_BEGINNINGS.iter().any(|plain| *value == plain)) {
+        return Err(wrong("init_lora_weights", value, BEGINNINGS));
     }
     let rank = get("r").and_then(Value::as_u64).filter(|rank| *rank > 0);
     let rank = rank.ok_or_else(|| wrong("r", get("r").unwrap_or(&Value::Null), "a whole number above 0"))? as usize;
@@ -60,102 +84,160 @@ fn read_form(path: &Path) -> Result<Lora> {
     Ok(Lora { rank, alpha, rslora, dropout: share, targets: Vec::new() })
 }
 
-/// Checks the form of an adapter and the header of its weights: their rank, and that their modules are among the
-/// targets.
-pub(crate) fn check_adapter(folder: &Path) -> Result<()> {
+/// Checks an adapter against the form of its base: its configuration and the header of its weights, of which every tensor
+/// has to have its place. `reward` is true for one with the head of a reward model.
+///
+/// Errors name the file and the tensor: missing, of another shape, or one that there is no place for.
+pub(crate) fn check_adapter(folder: &Path, base: &DecoderConfig, reward: bool) -> Result<()> {
     let (config, path) = (folder.join(ADAPTER_CONFIG), folder.join(WEIGHTS));
     let rank = read_form(&config)?.rank;
+    let keys = read_config(&config)?;
     // PEFT takes a list as ends of names; other values are patterns.
     let targets: Option<Vec<String>> =
-        read_config(&config)?.remove("target_modules").and_then(|targets| serde_json::from_value(targets).ok());
-    for (name, shape) in tensor_file::stored_shapes(&path)? {
+        keys.get("target_modules").and_then(|targets| serde_json::from_value(targets.clone()).ok());
+    let is_target = |module: &str, target: &String| {
+        module.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let (layers, whole) = (layers(base), modules(base, reward));
+    let sides = layers.iter().flat_map(|(module, [rows, inputs])| {
+        let [a, b] = tensor_names(module);
+        [(a, vec![rank, *inputs]), (b, vec![*rows, rank])]
+    });
+    let beside: BTreeMap<String, Vec<usize>> = sides.collect();
+    if !is_there(&path)? {
+        return Err(Error::file(&path, "is not there; PEFT writes it of adapter_model.bin: `save_pretrained(TO)`"));
+    }
+    let header = tensor_file::header(&path)?;
+    for (name, Stored { dtype, shape, .. }) in &header {
+        dtype_of(&path, name, *dtype)?;
         let sides = [(".lora_A.", 0), (".lora_B.", 1)];
-        let Some((module, side)) = sides.iter().find_map(|(mark, side)| Some((name.split_once(mark)?.0, *side))) else {
-            continue;
-        };
-        if shape.get(side) != Some(&rank) {
+        let part = sides.iter().find_map(|(mark, side)| Some((name.split_once(mark)?.0, *side)));
+        if part.is_some_and(|(_, side)| shape.get(side) != Some(&rank)) {
             let text = format!("tensor {name} is {shape:?}, and `r` in {ADAPTER_CONFIG} is {rank}");
             return Err(Error::file(&path, text));
         }
-        let is_target = |target: &String| {
-            module.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        if let Some(targets) = targets.as_ref().filter(|targets| !targets.iter().any(is_target)) {
+        if let (Some((module, _)), Some(targets)) = (part, &targets)
+            && !targets.iter().any(|target| is_target(module, target))
+        {
             let text =
                 format!("tensor {name} is of none of `target_modules` in {ADAPTER_CONFIG}: {}", targets.join(", "));
             return Err(Error::file(&path, text));
         }
+        let (wanted, none) = match is_whole(name) {
+            true => (whole.get(&module_of(name)), "has no place in the base model"),
+            false => (beside.get(name), NO_LAYER),
+        };
+        match wanted {
+            Some(wanted) if wanted == shape => (),
+            Some(wanted) => {
+                return Err(Error::file(&path, format!("tensor {name} is {shape:?}; the base wants {wanted:?}")));
+            }
+            None => return Err(Error::file(&path, format!("tensor {name} {none}"))),
+        }
     }
-    Ok(())
+    if header.keys().all(|name| is_whole(name)) {
+        return Err(Error::file(&path, "no adapter of any linear layer in here"));
+    }
+    // Patterns and such keys leave layers out.
+    let is_set = |key: &&str| keys.get(*key).is_some_and(|value| !value.is_null());
+    let named = targets.as_ref().filter(|_| !["layers_to_transform", "exclude_modules"].iter().any(is_set));
+    for module in layers.keys() {
+        let is_named = named.is_some_and(|targets| targets.iter().any(|target| is_target(module, target)));
+        let both = tensor_names(module);
+        let there = both.iter().filter(|name| header.contains_key(*name)).count();
+        if let Some(name) = both.iter().find(|name| (is_named || there > 0) && !header.contains_key(*name)) {
+            return Err(Error::file(&path, format!("tensor {name} is missing")));
+        }
+    }
+    let holds = |name: &String, module: &String| format!(".{}", module_of(name)).contains(&format!(".{module}."));
+    let stored = |module: &&String| header.keys().any(|name| is_whole(name) && holds(name, module));
+    match listed_modules(&config)?.iter().find(|module| !stored(module)) {
+        None => Ok(()),
+        Some(module) => {
+            let text = format!("`modules_to_save` of {ADAPTER_CONFIG} names `{module}`, and no tensor of it is here");
+            Err(Error::file(&path, text))
+        }
+    }
+}
+
+/// What is wrong with a tensor of an adapter that has no place.
+const NO_LAYER: &str = "is beside no linear layer of the base's blocks: name the base that it was trained over, or, where it \
+                        adapts a head or a table, merge it with PEFT (`merge_and_unload`)";
+
+/// The linear layers of a base by their names in model files, with their outputs and inputs.
+fn layers(base: &DecoderConfig) -> BTreeMap<String, [usize; 2]> {
+    let linear = shapes(base).into_iter().filter(|(name, _)| is_linear(name));
+    linear.map(|(name, shape)| (name.trim_end_matches(".weight").to_owned(), [shape[0], shape[1]])).collect()
+}
+
+/// The tensors of a model that an adapter may hold whole, by their names in model files, with their shapes.
+fn modules(base: &DecoderConfig, reward: bool) -> BTreeMap<String, Vec<usize>> {
+    let mut all: BTreeMap<String, Vec<usize>> = shapes(base).into_iter().collect();
+    match reward {
+        true => all.insert(SCORE.to_owned(), vec![1, base.hidden_size]),
+        false => all.insert(HEAD.to_owned(), vec![base.vocab_size, base.hidden_size]),
+    };
+    all
+}
+
+/// True for a tensor of a whole module, PEFT's `modules_to_save`.
+fn is_whole(name: &str) -> bool {
+    // Beside an adapter of a head or a table stands what it adapts.
+    !name.contains(".lora_") && !name.contains(".base_layer.")
+}
+
+/// The name in model files of a tensor of a whole module.
+fn module_of(name: &str) -> String {
+    name.strip_prefix("base_model.model.").unwrap_or(name).replace(".modules_to_save.", ".")
+}
+
+/// `modules_to_save` of a configuration.
+fn listed_modules(config: &Path) -> Result<Vec<String>> {
+    match read_config(config)?.remove("modules_to_save") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(value) => serde_json::from_value(value.clone())
+            .map_err(|_| Error::file(config, format!("`modules_to_save` is {value}; wanted a list of names"))),
+    }
 }
 
 /// The adapter of a folder: its form, without targets, and its tensors by name.
 pub(crate) struct StoredAdapter {
-    path: PathBuf,
     form: Lora,
-    /// `modules_to_save` of the configuration.
-    listed: Vec<String>,
     tensors: BTreeMap<String, Tensor>,
 }
 
 impl StoredAdapter {
-    /// Reads the adapter of a folder.
+    /// Reads the adapter of a folder over a base of some form.
     ///
-    /// Errors name the file.
-    pub fn read(folder: &Path) -> Result<StoredAdapter> {
-        check_adapter(folder)?;
-        let config = folder.join(ADAPTER_CONFIG);
-        let form = read_form(&config)?;
-        let listed = match read_config(&config)?.remove("modules_to_save") {
-            None | Some(Value::Null) => Vec::new(),
-            Some(value) => serde_json::from_value(value.clone())
-                .map_err(|_| Error::file(&config, format!("`modules_to_save` is {value}; wanted a list of names")))?,
-        };
-        let path = folder.join(WEIGHTS);
-        let tensors = tensor_file::read_all(&path)?.into_iter().collect();
-        Ok(StoredAdapter { path, form, listed, tensors })
+    /// Errors: as [`check_adapter`].
+    pub fn read(folder: &Path, base: &DecoderConfig, reward: bool) -> Result<StoredAdapter> {
+        check_adapter(folder, base, reward)?;
+        let form = read_form(&folder.join(ADAPTER_CONFIG))?;
+        Ok(StoredAdapter { form, tensors: tensor_file::read_all(&folder.join(WEIGHTS))?.into_iter().collect() })
     }
 
-    /// The whole modules in here, PEFT's `modules_to_save`: names in this file and in model files.
+    /// The whole modules in here: names in this file and in model files.
     fn modules(&self) -> impl Iterator<Item = (&String, String)> {
-        let whole = |name: &&String| !name.contains(".lora_");
-        self.tensors.keys().filter(whole).map(|name| {
-            let inner = name.strip_prefix("base_model.model.").unwrap_or(name);
-            (name, inner.replace(".modules_to_save.", "."))
-        })
+        self.tensors.keys().filter(|name| is_whole(name)).map(|name| (name, module_of(name)))
     }
 
     /// Puts the whole modules in the place of the base's tensors. A head or a table that is saved is no longer tied.
-    ///
-    /// Errors name the tensor: one that the base does not have, or has in another shape.
     pub fn replace_modules(
         &self,
         config: &mut DecoderConfig,
         tensors: &mut HashMap<String, Held>,
         holding: Holding,
     ) -> Result<()> {
-        let stored = |module: &&String| self.modules().any(|(_, name)| name.split('.').any(|part| part == **module));
-        if let Some(module) = self.listed.iter().find(|module| !stored(module)) {
-            let text = format!("`modules_to_save` of {ADAPTER_CONFIG} names `{module}`, and no tensor of it is here");
-            return Err(Error::file(&self.path, text));
-        }
         for (stored, name) in self.modules() {
             let table = format!("{}embed_tokens.weight", config.body());
-            if config.tied && [table.as_str(), HEAD].contains(&name.as_str()) {
+            if config.tied && !config.reward && [table.as_str(), HEAD].contains(&name.as_str()) {
                 config.tied = false;
                 if let Some(Held::Numbers(table)) = tensors.get(&table) {
                     tensors.insert(HEAD.to_owned(), Held::Numbers(table.clone()));
                 }
             }
-            let tensor = &self.tensors[stored];
-            let Some(old) = tensors.get_mut(&name) else {
-                return Err(Error::file(&self.path, format!("tensor {stored} has no place in the base model")));
-            };
-            if tensor.dims() != old.dims() {
-                let (got, wanted) = (tensor.dims(), old.dims());
-                return Err(Error::file(&self.path, format!("tensor {stored} is {got:?}; the base wants {wanted:?}")));
-            }
-            *old = Held::Numbers(tensor.to_dtype(holding.dtype)?.to_device(holding.device)?);
+            let tensor = self.tensors[stored].to_dtype(holding.dtype)?.to_device(holding.device)?;
+            tensors.insert(name, Held::Numbers(tensor));
         }
         Ok(())
     }
@@ -163,30 +245,13 @@ impl StoredAdapter {
 
 impl Decoder {
     /// Puts a stored adapter beside the linear layers.
-    ///
-    /// Errors name the file and the tensor: missing, of another shape, or one that there is no place for.
     pub(crate) fn take_adapter(&mut self, adapter: StoredAdapter) -> Result<()> {
         // A reward model's head is trained and saved with the adapter.
         self.saved_modules = adapter.modules().map(|(_, name)| name).filter(|name| name != SCORE).collect();
-        let modules: Vec<String> = adapter.modules().map(|(stored, _)| stored.clone()).collect();
-        let StoredAdapter { path, form, tensors: mut stored, .. } = adapter;
-        modules.iter().for_each(|name| _ = stored.remove(name));
-        let has = |target: &&&str| stored.keys().any(|name| name.split('.').any(|part| part == **target));
-        let targets = TARGETS.iter().filter(has).map(|name| (*name).to_owned()).collect();
-        let lora = Lora { targets, ..form };
-        self.place_adapter(&lora, |name, shape| {
-            let tensor = stored.remove(name).ok_or_else(|| Error::file(&path, format!("tensor {name} is missing")))?;
-            if tensor.dims() != [shape.0, shape.1] {
-                let got = tensor.dims();
-                return Err(Error::file(&path, format!("tensor {name} is {got:?}; the base and `r` want {shape:?}")));
-            }
-            Ok(tensor)
-        })?;
-        match stored.keys().next() {
-            Some(name) => Err(Error::file(&path, format!("tensor {name} has no place in the base model"))),
-            None if lora.targets.is_empty() => Err(Error::file(&path, "no adapter of any linear layer in here")),
-            None => Ok(()),
-        }
+        let StoredAdapter { form, tensors } = adapter;
+        let targets = self.named_targets(|module| tensors.contains_key(&tensor_names(module)[0]))?;
+        let missing = |name: &str| Error::internal(format!("tensor {name} was not seen to be missing"));
+        self.place_adapter(&Lora { targets, ..form }, |name, _| tensors.get(name).cloned().ok_or_else(|| missing(name)))
     }
 
     /// Writes the adapter as PEFT reads it: `adapter_config.json` and `adapter_model.safetensors`. The base is named so
@@ -265,7 +330,6 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::lora::tensor_names;
 
     #[test]
     fn names_are_those_of_peft() {

@@ -79,6 +79,7 @@ impl Decoder {
         holding: Holding,
     ) -> Result<Decoder> {
         let (of_base, mut tensors) = tensors_of(of_base, base, holding)?;
+        let adapter = StoredAdapter::read(folder, &of_base, config.reward)?;
         if config.reward {
             tensors.remove(HEAD);
             if !of_base.reward {
@@ -88,7 +89,6 @@ impl Decoder {
         } else {
             config.tied = of_base.tied;
         }
-        let adapter = StoredAdapter::read(folder)?;
         adapter.replace_modules(&mut config, &mut tensors, holding)?;
         let mut decoder = Decoder::assemble(config, tensors, holding.device, holding.dtype)?;
         decoder.take_adapter(adapter)?;

@@ -29,7 +29,8 @@ pub struct Lora {
     pub rslora: bool,
     /// The share of each layer's inputs that training leaves out of the adapter's part, in [0, 1).
     pub dropout: f64,
-    /// The linear layers that have one, short names in the order of [`TARGETS`].
+    /// The linear layers that have one: short names in the order of [`TARGETS`], which mean those of all blocks, and
+    /// whole names of those that some blocks have alone.
     pub targets: Vec<String>,
 }
 
@@ -70,7 +71,7 @@ impl Lora {
 
     /// True where a module, by its name in model files, has an adapter of this form.
     fn has(&self, module: &str) -> bool {
-        self.targets.iter().any(|target| target == short(module))
+        self.targets.iter().any(|target| target == short(module) || target == module)
     }
 
     /// The fault of a dropout that is outside of its range.
@@ -169,7 +170,9 @@ impl Decoder {
         }
         let mut there = Vec::new();
         for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
-            there.extend(places(linear)?.into_iter().map(|place| short(&place.module).to_owned()));
+            for Place { module, .. } in places(linear)? {
+                there.extend([short(&module).to_owned(), module]);
+            }
         }
         let (mut lora, all) = (lora.clone(), lora.targets.len() == TARGETS.len());
         if let Some(absent) = lora.targets.iter().find(|target| !all && !there.contains(target)) {
@@ -255,9 +258,7 @@ impl Decoder {
     ) -> Result<(Lora, Vec<(String, Tensor)>)> {
         let own = self.lora.as_ref().ok_or_else(|| Error::internal("a decoder without adapter has none to join"))?;
         let rank = base.lora.rank + own.rank;
-        let has =
-            |name: &&&str| [&base.lora, own].iter().any(|lora| lora.targets.iter().any(|target| target == **name));
-        let targets = TARGETS.iter().filter(has).map(|name| (*name).to_owned()).collect();
+        let targets = self.named_targets(|module| base.lora.has(module) || own.has(module))?;
         let lora = Lora { rank, alpha: rank as f64, rslora: false, dropout: own.dropout, targets };
         let mut all = Vec::new();
         for place in self.adapter_places(&lora)? {
@@ -289,6 +290,23 @@ impl Decoder {
             all.extend(places(linear)?.into_iter().filter(|place| lora.has(&place.module)));
         }
         Ok(all)
+    }
+
+    /// The names of some linear layers as [`Lora::targets`] has them.
+    pub(crate) fn named_targets(&self, chosen: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+        let mut modules = Vec::new();
+        for linear in self.blocks.iter().flat_map(|block| block.linears()) {
+            modules.extend(places(linear)?.into_iter().map(|place| place.module));
+        }
+        let names = TARGETS.iter().flat_map(|target| {
+            let (some, others): (Vec<&String>, Vec<&String>) =
+                modules.iter().filter(|module| short(module) == *target).partition(|module| chosen(module));
+            match others.is_empty() {
+                true => some.first().map(|_| (*target).to_owned()).into_iter().collect::<Vec<_>>(),
+                false => some.into_iter().cloned().collect(),
+            }
+        });
+        Ok(names.collect())
     }
 
     /// The form of the adapter, where there is one.

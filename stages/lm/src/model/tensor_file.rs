@@ -113,11 +113,6 @@ pub(crate) fn check_file(path: &Path) -> Result<()> {
     header(path).map(drop)
 }
 
-/// The shapes of a file's tensors, from its header; the file is as long as they say.
-pub(crate) fn stored_shapes(path: &Path) -> Result<BTreeMap<String, Vec<usize>>> {
-    Ok(header(path)?.into_iter().map(|(name, stored)| (name, stored.shape)).collect())
-}
-
 /// Reads all tensors of one file as they are stored, onto the CPU.
 pub(crate) fn read_all(path: &Path) -> Result<HashMap<String, Tensor>> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;

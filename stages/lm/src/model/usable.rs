@@ -100,7 +100,7 @@ fn look(path: &Path, reward: bool) -> Result<Usable> {
         false => drop(weights::check(&model, &mut config)?),
     }
     if base_of(path)?.is_some() {
-        check_adapter(path)?;
+        check_adapter(path, &config, reward)?;
     }
     let no_messages = (!text.has_chat_template()).then(|| text.no_template()).as_ref().map(Error::to_string);
     Ok(Usable { no_messages })
