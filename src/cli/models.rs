@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use reference::{Bits, Dtype, ModelFacts, Use, describe};
+use reference::{Bits, Dtype, ModelFacts, TemplateFacts, Use, describe};
 use serde_json::{Value, json};
 
 use crate::engine::{device, machine};
@@ -100,6 +100,13 @@ struct Place {
     prefix: String,
 }
 
+impl Place {
+    /// A reason without the path of the model, which stands above it.
+    fn of_model<'r>(&self, reason: &'r str) -> &'r str {
+        reason.strip_prefix(&self.prefix).unwrap_or(reason)
+    }
+}
+
 /// Peak memory of each use, bytes; none where it is refused or not known.
 struct Needs {
     score: Option<u64>,
@@ -142,12 +149,13 @@ fn rows(facts: &ModelFacts, needs: &Needs, place: &Place) -> Vec<Vec<String>> {
     }
     let stored = facts.stored.map_or(String::new(), |dtype| format!(", stored as {dtype}"));
     rows.push(("weights", format!("{}{stored}", size(facts.weight_bytes))));
-    let template = match facts.template {
-        None => "none: prompts are raw text (`form: text`)",
-        Some(template) if template.marks_scored => "chat, with {% generation %} marks",
-        Some(_) => "chat",
+    let template = match &facts.template {
+        None => "none: prompts are raw text (`form: text`)".to_owned(),
+        Some(TemplateFacts { fails: Some(reason), .. }) => format!("fails: {}", place.of_model(reason)),
+        Some(template) if template.marks_scored => "chat, with {% generation %} marks".to_owned(),
+        Some(_) => "chat".to_owned(),
     };
-    rows.push(("template", template.to_owned()));
+    rows.push(("template", template));
     let tokens = facts.special_tokens.iter().map(|(name, text, id)| {
         let id = id.map_or("not in the vocabulary".to_owned(), |id| id.to_string());
         format!("{} {text:?} ({id})", name.trim_end_matches("_token"))
@@ -167,8 +175,7 @@ fn uses(facts: &ModelFacts, needs: &Needs, place: &Place) -> Vec<(&'static str, 
         }
         (Some(bytes), _) => format!("yes, {least}{}", size(bytes)),
     };
-    // Of the model itself, a reason needs no path.
-    let refused = |reason: &str| format!("no: {}", reason.strip_prefix(&place.prefix).unwrap_or(reason));
+    let refused = |reason: &str| format!("no: {}", place.of_model(reason));
     match &facts.no_decoder {
         None => {
             rows.push(("judge, reference", needed("", needs.score)));
@@ -234,7 +241,7 @@ fn as_json(name: &str, facts: &ModelFacts, needs: &Needs) -> Value {
         "form": form,
         "weight_bytes": facts.weight_bytes,
         "stored": facts.stored,
-        "chat_template": facts.template.map(|template| json!({"marks_scored": template.marks_scored})),
+        "chat_template": facts.template.as_ref().map(|it| json!({"marks_scored": it.marks_scored, "fails": it.fails})),
         "special_tokens": tokens,
         "refused": {"decoder": facts.no_decoder, "encoder": facts.no_encoder, "reward": facts.no_reward},
         "bytes": {

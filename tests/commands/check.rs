@@ -141,8 +141,15 @@ fn models_that_cannot_be_used_are_found_before_anything_runs() {
     config("rope_parameters", serde_json::json!({"rope_type": "proportional", "rope_theta": 1e4}));
     found("`rope_type` is \"proportional\"");
     fresh();
+    config("max_position_embeddings", 0.into());
+    found("`max_position_embeddings` is 0");
+    fresh();
+    config("architectures", serde_json::json!(["LlamaForSequenceClassification"]));
+    config("id2label", serde_json::json!({"0": "bad", "1": "good"}));
+    found("the model has 2 outputs; a reward model has one");
+    fresh();
     remove("tokenizer.json");
-    found("tokenizer.json");
+    found("tokenizer.json: is not there; transformers makes it of other files");
     fresh();
     remove("model.safetensors");
     found("no model.safetensors and no model.safetensors.index.json here");
@@ -171,6 +178,17 @@ fn models_that_cannot_be_used_are_found_before_anything_runs() {
     found("has no chat template");
     write("chat_template.jinja", b"{% for %}");
     found("not a chat template");
+    // Templates that fail whatever the messages are.
+    write("chat_template.jinja", b"{{ messages[0].content | shout }}");
+    found("chat_template.jinja: rendering the chat template: unknown filter");
+    write("chat_template.jinja", b"<|far|>{{ messages[0].content }}");
+    let mut tokenizer: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(model.join("tokenizer.json")).unwrap()).unwrap();
+    let mut far = tokenizer["added_tokens"][0].clone();
+    (far["id"], far["content"]) = (640.into(), "<|far|>".into());
+    tokenizer["added_tokens"].as_array_mut().unwrap().push(far);
+    write("tokenizer.json", tokenizer.to_string().as_bytes());
+    found("the tokenizer's token \"<|far|>\" has the id 640, and the model's `vocab_size` is 640");
     remove("chat_template.jinja");
     write(
         "tokenizer_config.json",

@@ -127,6 +127,18 @@ fn a_model_that_cannot_be_used_says_why_and_others_are_described() {
 }
 
 #[test]
+fn a_template_that_fails_says_why() {
+    let project = Project::new(&[]);
+    copy_model(&project, "m");
+    project.write("m/chat_template.jinja", "{{ messages | shout }}");
+    let text = project.done(&["models", "m"]);
+    let wanted = "fails: chat_template.jinja: rendering the chat template: unknown filter";
+    assert!(row(&text, "template").starts_with(wanted), "{text}");
+    let told: Value = serde_json::from_str(&project.done(&["models", "m", "--json"])).unwrap();
+    assert!(told["chat_template"]["fails"].as_str().unwrap().contains("shout"), "{told}");
+}
+
+#[test]
 fn weights_in_few_bits_are_frozen_beneath_an_adapter() {
     let project = Project::new(&[]);
     copy_model(&project, "m");

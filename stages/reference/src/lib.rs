@@ -10,7 +10,7 @@ mod stage;
 mod work;
 
 pub use config::Reference;
-pub use lm::{Bits, Dtype, EFFICIENCY, ModelFacts, Speed, Use, gpus, resolve_device};
+pub use lm::{Bits, Dtype, EFFICIENCY, ModelFacts, Speed, TemplateFacts, Use, gpus, resolve_device};
 
 /// A model as its files describe it.
 ///

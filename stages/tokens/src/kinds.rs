@@ -63,7 +63,11 @@ pub fn check_reward_model(model: &Path, precision: Precision, instead: &str) -> 
 /// That it is one.
 pub fn refuse_rewards(model: &Path, instead: &str) -> Result<()> {
     match lm::is_reward_model(model) {
-        Ok(true) => Err(Error::Data(format!("`{}`: {}", model.display(), is_reward(instead)))),
+        Ok(true) => {
+            // A classifier of several classes is none.
+            lm::check_reward_model(model).map_err(lm_error)?;
+            Err(Error::Data(format!("`{}`: {}", model.display(), is_reward(instead))))
+        }
         // What is wrong with it is said by whoever reads it.
         _ => Ok(()),
     }

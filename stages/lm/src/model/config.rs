@@ -124,8 +124,14 @@ impl DecoderConfig {
             return Err(Error::input(format!("head_dim is {head_dim}; rotary positions want an even number")));
         }
         let layers = keys.size("num_hidden_layers", None)?;
-        for key in ["num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"] {
-            if keys.size(key, if key == "vocab_size" { defaults.vocab } else { None })? == 0 {
+        for (key, absent) in [
+            ("num_hidden_layers", None),
+            ("hidden_size", None),
+            ("intermediate_size", None),
+            ("vocab_size", defaults.vocab),
+            ("max_position_embeddings", Some(defaults.max_positions)),
+        ] {
+            if keys.size(key, absent)? == 0 {
                 return Err(Error::input(format!("`{key}` is 0; wanted 1 at least")));
             }
         }

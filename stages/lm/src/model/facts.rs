@@ -64,10 +64,12 @@ pub struct ModelForm {
 }
 
 /// A chat template by its properties.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateFacts {
     /// True where `{% generation %}` says what is scored.
     pub marks_scored: bool,
+    /// The reason why it takes no conversation, where it fails for the shortest one.
+    pub fails: Option<String>,
 }
 
 /// A use whose memory is estimated, at a number of tokens at once (score, generate) or in a batch (train).

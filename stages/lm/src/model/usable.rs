@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 /// The uses of a decoder folder or a GGUF file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usable {
-    /// The reason why it takes no conversations, where it takes none: it has no chat template.
+    /// The reason why it takes no conversations, where it takes none: it has no chat template, or one that fails.
     pub no_messages: Option<String>,
 }
 
@@ -102,6 +102,5 @@ fn look(path: &Path, reward: bool) -> Result<Usable> {
     if base_of(path)?.is_some() {
         check_adapter(path, &config, reward)?;
     }
-    let no_messages = (!text.has_chat_template()).then(|| text.no_template()).as_ref().map(Error::to_string);
-    Ok(Usable { no_messages })
+    Ok(Usable { no_messages: text.no_messages().as_ref().map(Error::to_string) })
 }

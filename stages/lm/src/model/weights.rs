@@ -235,7 +235,9 @@ fn files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
         return Ok((single.clone(), vec![single]));
     }
     if !index.try_exists().map_err(Error::io(&index))? {
-        return Err(Error::file(folder, "no model.safetensors and no model.safetensors.index.json here"));
+        let text = "no model.safetensors and no model.safetensors.index.json here; transformers writes them of other \
+                    formats: `AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(TO)`";
+        return Err(Error::file(folder, text));
     }
     #[derive(serde::Deserialize)]
     struct Index {

@@ -24,6 +24,10 @@ const FILES: [&str; 12] = [
     "processor_config.json",
 ];
 
+/// What is to be done without a tokenizer.
+const NO_TOKENIZER: &str = "is not there; transformers makes it of other files, such as tokenizer.model: \
+                            `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`";
+
 /// Copies the tokenizer and chat template of one model folder into another: those of the known files that are there.
 /// (`additional_chat_templates` are never rendered here, and stay behind.)
 ///
@@ -31,7 +35,7 @@ const FILES: [&str; 12] = [
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     let from = &tokenizer_part(from)?;
     if !is_there(&from.join(FILES[0]))? {
-        return Err(Error::file(from, "no tokenizer.json here"));
+        return Err(Error::file(from.join(FILES[0]), NO_TOKENIZER));
     }
     for name in FILES {
         copy(&from.join(name), &to.join(name))?;
@@ -53,6 +57,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 /// Some malformed files make the library panic; that is the same error here as a parse error, and says nothing on stderr.
 pub(crate) fn load_tokenizer(folder: &Path) -> Result<Tokenizer> {
     let file = folder.join("tokenizer.json");
+    if !is_there(&file)? {
+        return Err(Error::file(&file, NO_TOKENIZER));
+    }
     refuse_pointer(&file)?;
     let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
     let wrong = |problem: &str| Error::file(&file, format!("not a tokenizer: {problem}"));

@@ -9,6 +9,7 @@ use tokenizers::Tokenizer;
 use crate::error::{Error, Result, is_there};
 use crate::model::facts::TemplateFacts;
 use crate::model::folder::{folder_of, model_part, tokenizer_part};
+use crate::text::rules::{PromptMismatch, SpecialText, TextRules, TooLong};
 use crate::text::sequence::Sequence;
 use crate::text::special::{SpecialTokens, read_json};
 use crate::text::template::ChatTemplate;
@@ -154,14 +155,10 @@ impl Text {
         self.special.pad.or_else(|| self.special.eos_ids.first().copied())
     }
 
-    /// True where messages are accepted: the folder has a chat template.
-    pub fn has_chat_template(&self) -> bool {
-        self.template.is_some()
-    }
-
     /// The properties of the chat template, where the folder has one.
     pub(crate) fn template_facts(&self) -> Option<TemplateFacts> {
-        self.template.as_ref().map(|template| TemplateFacts { marks_scored: template.marks_scored() })
+        let fails = || self.no_messages().as_ref().map(Error::to_string);
+        self.template.as_ref().map(|template| TemplateFacts { marks_scored: template.marks_scored(), fails: fails() })
     }
 
     /// Names, texts and ids of the special tokens that the configuration names, and each end of a generation.
@@ -171,6 +168,16 @@ impl Text {
         let ends = self.special.eos_ids.iter();
         let ends = ends.map(|id| ("end".to_owned(), self.tokenizer.id_to_token(*id).unwrap_or_default(), Some(*id)));
         named.chain(ends).collect()
+    }
+
+    /// The error of every message: there is no chat template, or it fails for the shortest conversation.
+    pub(crate) fn no_messages(&self) -> Option<Error> {
+        let rules = TextRules {
+            special_text: SpecialText::Allow,
+            too_long: TooLong::Reject,
+            on_prefix_mismatch: PromptMismatch::Keep,
+        };
+        self.prompt(&[Turn::new("user", "a")], &rules, usize::MAX).err()
     }
 
     /// The error of messages where it has none.
