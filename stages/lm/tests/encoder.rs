@@ -183,6 +183,7 @@ fn what_is_not_known_is_named() {
         let folder = Copy::of(name, &fixture("bert"), files);
         let error = SentenceEncoder::load(&folder.0, &Device::Cpu).err().unwrap_or_else(|| panic!("{name}: accepted"));
         assert!(error.is_data() && error.to_string().contains(words), "{name}: {error}");
+        assert_eq!(check_sentence_encoder(&folder.0).unwrap_err().to_string(), error.to_string(), "{name}");
     };
     let config = |key: &str, value: Json| {
         let mut config = read(fixture("bert/config.json"));
@@ -194,7 +195,15 @@ fn what_is_not_known_is_named() {
     check("act", &[("config.json", config("hidden_act", "mish".into()))], "`hidden_act` mish");
     check("width", &[("config.json", config("hidden_size", Json::Null))], "`hidden_size`");
     check("layers", &[("config.json", config("num_hidden_layers", 100_000_000_000_u64.into()))], "at most 4096");
-    check("shape", &[("config.json", config("intermediate_size", 65.into()))], "model.safetensors");
+    check(
+        "shape",
+        &[("config.json", config("intermediate_size", 65.into()))],
+        "model.safetensors: tensor encoder.layer.0",
+    );
+    check("vocabulary", &[("config.json", config("vocab_size", 7.into()))], "word_embeddings.weight is");
+    check("blocks", &[("config.json", config("num_hidden_layers", 9.into()))], "is missing");
+    check("heads", &[("config.json", config("num_attention_heads", 5.into()))], "5 heads do not divide a width of 32");
+    check("prompt", &[("1_Pooling/config.json", json!({"include_prompt": false}))], "`include_prompt` is false");
     check("no-weights", &[("model.safetensors", Json::Null)], "model.safetensors: is missing");
     check("torn", &[("model.safetensors", json!("torn"))], "model.safetensors");
     check(

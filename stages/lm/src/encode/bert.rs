@@ -1,12 +1,11 @@
 //! BERT and its kin: blocks with a norm behind each part. It is tested against candle-transformers.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::Tensor;
 use candle_transformers::models::bert::{Config, HiddenAct};
 
-use crate::encode::parts::{Affine, Attention, Named, Norm, Texts, activated, attended};
+use crate::encode::parts::{Affine, Attention, Named, Norm, Source, Texts, activated, attended};
 use crate::ops::embed;
 use crate::ops::rounded::Products;
 use crate::{DType, Device, Error, Result};
@@ -95,7 +94,7 @@ impl Bert {
     pub fn new(
         kin: Kin,
         config: &Config,
-        tensors: HashMap<String, Tensor>,
+        tensors: Source,
         file: &Path,
         (device, dtype, products): (&Device, DType, Products),
     ) -> Result<Bert> {
@@ -234,9 +233,10 @@ mod tests {
     use super::*;
     use candle_nn::VarBuilder;
     use candle_transformers::models::bert::BertModel;
+    use std::collections::HashMap;
 
     fn bert(config: &Config, tensors: HashMap<String, Tensor>, products: Products) -> Result<Bert> {
-        Bert::new(Kin::Bert, config, tensors, Path::new("here"), (&Device::Cpu, DType::F32, products))
+        Bert::new(Kin::Bert, config, Source::Read(tensors), Path::new("here"), (&Device::Cpu, DType::F32, products))
     }
 
     fn random(name: &str, shape: &[usize]) -> Tensor {

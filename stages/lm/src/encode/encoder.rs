@@ -1,6 +1,5 @@
 //! Sentence encoders: one vector of unit length per text.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
@@ -12,6 +11,7 @@ use tokenizers::{NormalizerWrapper, Tokenizer, TruncationParams};
 use crate::encode::bert::{Bert, Kin};
 use crate::encode::form::bert_config;
 use crate::encode::modernbert::{ModernBert, ModernForm};
+use crate::encode::parts::Source;
 use crate::encode::pooling::{self, Pooling};
 use crate::error::{Error, Result, is_there};
 use crate::model::decoder::Decoder;
@@ -64,8 +64,8 @@ impl SentenceEncoder {
         let kind = config["model_type"].as_str();
         let described = (&config, &*config_file);
         let (model, positions) = match (kind.and_then(Kin::named), kind) {
-            (Some(kin), _) => load_bert(kin, &layout.transformer, described, device, dtype)?,
-            (None, Some("modernbert")) => load_modern(&layout.transformer, described, device, dtype)?,
+            (Some(kin), _) => load_bert(kin, read(&layout.transformer)?, described, device, dtype)?,
+            (None, Some("modernbert")) => load_modern(read(&layout.transformer)?, described, device, dtype)?,
             (None, kind) if families::named(kind).is_ok() => {
                 let decoder = load_body(&layout.transformer, device, dtype)?;
                 let positions = decoder.max_positions();
@@ -205,20 +205,15 @@ pub(crate) fn check_encoder(folder: &Path) -> Result<()> {
     let config_file = model_part(&layout.transformer)?.join("config.json");
     let config = read_json(&config_file)?;
     load_tokenizer(&tokenizer_part(&layout.transformer)?)?;
-    match config["model_type"].as_str() {
-        Some("modernbert") => {
-            ModernForm::read(&config, &config_file)?;
-            weights_of(&layout.transformer).map(drop)
-        }
-        Some(name) if Kin::named(name).is_some() => {
-            bert_config(&config, &config_file)?;
-            weights_of(&layout.transformer).map(drop)
-        }
-        kind if families::named(kind).is_ok() => {
+    let (described, cpu) = ((&config, &*config_file), &Device::Cpu);
+    match (config["model_type"].as_str().and_then(Kin::named), config["model_type"].as_str()) {
+        (Some(kin), _) => load_bert(kin, listed(&layout.transformer)?, described, cpu, Dtype::F32).map(drop),
+        (None, Some("modernbert")) => load_modern(listed(&layout.transformer)?, described, cpu, Dtype::F32).map(drop),
+        (None, kind) if families::named(kind).is_ok() => {
             let model = model_part(&layout.transformer)?;
             weights::check(&model, &mut DecoderConfig::of_body(&model)?).map(drop)
         }
-        other => Err(unknown(other, &config_file)),
+        (None, other) => Err(unknown(other, &config_file)),
     }
 }
 
@@ -360,14 +355,13 @@ fn weights_of(folder: &Path) -> Result<PathBuf> {
 /// A model of BERT's kin, and its number of positions.
 fn load_bert(
     kin: Kin,
-    folder: &Path,
+    (weights, tensors): (PathBuf, Source),
     (config, file): (&Json, &Path),
     device: &Device,
     dtype: Dtype,
 ) -> Result<(Model, usize)> {
     let bert = bert_config(config, file)?;
     let positions = kin.positions(&bert);
-    let (weights, tensors) = tensors_of(folder)?;
     fits(bert.hidden_size, bert.num_attention_heads, device, file)?;
     let model = Bert::new(kin, &bert, tensors, &weights, computing(device, dtype))?;
     Ok((Model::Bert(Box::new(model)), positions))
@@ -389,20 +383,32 @@ fn fits(hidden: usize, heads: usize, device: &Device, file: &Path) -> Result<()>
 }
 
 /// A ModernBERT model, and its number of positions.
-fn load_modern(folder: &Path, (config, file): (&Json, &Path), device: &Device, dtype: Dtype) -> Result<(Model, usize)> {
+fn load_modern(
+    (weights, tensors): (PathBuf, Source),
+    (config, file): (&Json, &Path),
+    device: &Device,
+    dtype: Dtype,
+) -> Result<(Model, usize)> {
     let form = ModernForm::read(config, file)?;
     let positions = form.positions;
-    let (weights, tensors) = tensors_of(folder)?;
     fits(form.hidden, form.heads, device, file)?;
     let model = ModernBert::new(form, tensors, &weights, computing(device, dtype))?;
     Ok((Model::Modern(Box::new(model)), positions))
 }
 
 /// The file of an encoder's weights and its tensors, on the CPU.
-fn tensors_of(folder: &Path) -> Result<(PathBuf, HashMap<String, Tensor>)> {
+fn read(folder: &Path) -> Result<(PathBuf, Source)> {
     let weights = weights_of(folder)?;
-    let tensors = tensor_file::read_all(&weights)?;
+    let tensors = Source::Read(tensor_file::read_all(&weights)?);
     Ok((weights, tensors))
+}
+
+/// The same by the header of the file.
+fn listed(folder: &Path) -> Result<(PathBuf, Source)> {
+    let weights = weights_of(folder)?;
+    let header = tensor_file::header(&weights)?;
+    header.iter().try_for_each(|(name, stored)| tensor_file::dtype_of(&weights, name, stored.dtype).map(drop))?;
+    Ok((weights, Source::Listed(header)))
 }
 
 /// Where an encoder computes and in which precision: a CPU keeps f32 and rounds where it multiplies.

@@ -1,6 +1,5 @@
 //! ModernBERT: blocks with a norm before each part, rotary positions, most blocks seeing near tokens alone.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{D, Tensor};
@@ -8,7 +7,7 @@ use candle_transformers::models::bert::HiddenAct;
 use rayon::prelude::*;
 use serde_json::Value as Json;
 
-use crate::encode::parts::{Affine, Attention, Named, Norm, Texts, attended, gated};
+use crate::encode::parts::{Affine, Attention, Named, Norm, Source, Texts, attended, gated};
 use crate::ops::angles::RopeTable;
 use crate::ops::rounded::Products;
 use crate::ops::tiles::Shape;
@@ -135,7 +134,7 @@ impl ModernBert {
     /// Errors name the file and a tensor that is missing or of another shape than the config says.
     pub fn new(
         form: ModernForm,
-        tensors: HashMap<String, Tensor>,
+        tensors: Source,
         file: &Path,
         (device, dtype, products): (&Device, DType, Products),
     ) -> Result<ModernBert> {

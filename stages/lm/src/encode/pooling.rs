@@ -37,6 +37,11 @@ impl Pooling {
                 Error::file(file, format!("`pooling_mode` holds {name}, which is none of {names}"))
             })
         };
+        if config.get("include_prompt") == Some(&Json::Bool(false)) {
+            let text = "`include_prompt` is false: prompts are pooled with their texts here; ask the encoder through an \
+                        `endpoint`";
+            return Err(Error::file(file, text));
+        }
         match config.get("pooling_mode") {
             Some(Json::Array(names)) if !names.is_empty() => names.iter().map(by_name).collect(),
             Some(name) => Ok(vec![by_name(name)?]),
@@ -103,6 +108,9 @@ mod tests {
         check(flags, &[Pooling::Cls, Pooling::Max]);
         let error = Pooling::read(&json!({"pooling_mode": "median"}), Path::new("1_Pooling/config.json")).unwrap_err();
         assert!(error.to_string().starts_with("1_Pooling/config.json: `pooling_mode` holds \"median\""), "{error}");
+        check(json!({"pooling_mode": "cls", "include_prompt": true}), &[Pooling::Cls]);
+        let error = Pooling::read(&json!({"include_prompt": false}), Path::new("p")).unwrap_err().to_string();
+        assert!(error.contains("`include_prompt` is false"), "{error}");
     }
 
     #[test]
