@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use minijinja::ErrorKind;
+use minijinja::machinery::{Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use serde_json::Value as Json;
@@ -94,6 +95,7 @@ impl ChatTemplate {
         });
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         let syntax = syntax.expect("the usual delimiters");
+        let source = with_escapes_of_python(&source, &syntax);
         let template =
             Bounded::compile(environment, syntax, NAME, &source).map_err(|error| match system_error(&error) {
                 Some(source) => Error::io(&path)(source),
@@ -163,6 +165,33 @@ fn with_generation_tags(source: &str) -> (String, bool) {
     }
     out.push_str(rest);
     (out, found)
+}
+
+/// Texts in tags with Python's escapes, which Jinja2 reads: a line break behind a backslash is none, and `\/` is both
+/// characters. Those of minijinja are JSON's.
+fn with_escapes_of_python(source: &str, syntax: &SyntaxConfig) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut copied = 0;
+    for token in tokenize(source, false, syntax.clone()) {
+        // What is no template is said by the parser.
+        let Ok((token, span)) = token else { break };
+        if !matches!(token, Token::String(_)) {
+            continue;
+        }
+        let (start, end) = (span.start_offset as usize, span.end_offset as usize);
+        out.push_str(&source[copied..start]);
+        let mut characters = source[start..end].chars();
+        while let Some(character) = characters.next() {
+            match (character, if character == '\\' { characters.next() } else { None }) {
+                ('\\', Some('\n')) => {}
+                ('\\', Some('/')) => out.push_str(r"\\/"),
+                (one, other) => out.extend([one].into_iter().chain(other)),
+            }
+        }
+        copied = end;
+    }
+    out.push_str(&source[copied..]);
+    out
 }
 
 /// An error with its causes and its line, on one line.
@@ -438,6 +467,7 @@ mod tests {
         check("{% if tools is iterable or messages is not iterable or 'a' is not sequence %}no{% endif %}", false, "");
         check("{{ none }} {{ 1 < 2 }} {{ 2.0 }} {{ absent }}", false, "None True 2.0 ");
         check("{{ [true, none, 1e-7, 2.0, 1e16] | tojson }}", false, "[true, null, 1e-07, 2.0, 1e+16]");
+        check("{{ 'one\\\ntwo\\\\\nthree' }} \\\n{{ \"a\\/b \\\"\\t\" }}", false, "onetwo\\\nthree \\\na\\/b \"\t");
         check("a\r\n{% if true %}\r\nb{% endif %}\r\n", false, "a\nb");
         check("{{ raise_exception('System role not supported') }}", false, "refused: System role not supported");
     }
