@@ -121,7 +121,8 @@ impl Estimate {
             }
         }
         without_head(&mut json);
-        let config = DecoderConfig::of_either(json)?;
+        let mut config = DecoderConfig::of_either(json)?;
+        config.assume_ties();
         let bits = bits.or(config.nf4.then_some(Bits::Four));
         let few = bits.map(|bits| (linear_numbers(&config) as f64 * bits.bytes()) as u64);
         Ok(Estimate { config, size, decoder, few })
@@ -399,6 +400,10 @@ mod tests {
         let share = bert.config.parameter_count() as f64 / 22.7e6;
         assert!((share - 1.0).abs() < 0.05, "{share} of the true number of parameters");
         assert!(Estimate::of(&json!({"model_type": "mamba"}), Dtype::F32, "cpu").is_err());
+        // Gemma 3 of 4 billion parameters says nothing of its head, which is its table.
+        let text = json!({"hidden_size": 2560, "intermediate_size": 10_240, "num_hidden_layers": 34});
+        let images = json!({"model_type": "gemma3", "text_config": text});
+        assert_eq!(Estimate::of(&images, Dtype::F32, "cpu").unwrap().config.parameter_count(), 3_880_263_168);
         let mut body = llama();
         body["architectures"] = json!(["LlamaModel"]);
         let body = Estimate::of(&body, Dtype::F32, "cpu").unwrap();

@@ -223,6 +223,15 @@ impl DecoderConfig {
         Ok(DecoderConfig { reward: true, tied: true, pad_token_id, json, ..self.clone() })
     }
 
+    /// Ties the head of a model of images too as its decoder's family does, where nothing is said: without its files it is
+    /// not known whether there is one.
+    pub(crate) fn assume_ties(&mut self) {
+        let said = |keys: Option<&Value>| keys.is_some_and(|keys| !keys["tie_word_embeddings"].is_null());
+        if self.wrapped && self.json.get("tie_word_embeddings").is_none() && !said(self.json.get("text_config")) {
+            self.tied = self.family.defaults.tied;
+        }
+    }
+
     /// The first part of the names of the decoder's tensors, but that of the head.
     pub(crate) fn body(&self) -> &'static str {
         if self.wrapped { "model.language_model." } else { "model." }

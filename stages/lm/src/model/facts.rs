@@ -195,11 +195,18 @@ fn is_absence(error: &Error) -> bool {
 
 fn form_of(path: &Path) -> Result<ModelForm> {
     let reward = check_reward_model(path).is_ok();
-    let config = if reward { DecoderConfig::of_reward_model(path)? } else { DecoderConfig::from_folder(path)? };
+    let mut config = if reward { DecoderConfig::of_reward_model(path)? } else { DecoderConfig::from_folder(path)? };
     let model = model_part(path)?;
     let json = match is_gguf(&model) {
         true => json!({"gguf": model}),
-        false => read_json(&model.join("config.json"))?,
+        false => {
+            let mut json = read_json(&model.join("config.json"))?;
+            // Where there is no head, the table is it, whatever is said.
+            if !reward && weights::check(&model, &mut config).is_ok() {
+                json["tie_word_embeddings"] = json!(config.tied);
+            }
+            json
+        }
     };
     Ok(ModelForm {
         parameters: config.parameter_count() as u64,
