@@ -24,7 +24,7 @@ const FILES: [&str; 12] = [
     "processor_config.json",
 ];
 
-/// What is to be done without a tokenizer.
+/// The error where there is no tokenizer, with the next step.
 const NO_TOKENIZER: &str = "is not there; transformers makes it of other files, such as tokenizer.model: \
                             `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`";
 
