@@ -32,7 +32,12 @@ impl Form {
     /// Of many cases some that are spread evenly, or all of them in the long form.
     pub fn some<T>(self, cases: Vec<T>, short: usize) -> Vec<T> {
         let count = cases.len();
-        let keep = |at: usize| self == Form::Long || count <= short || (at + 1) * short / count > at * short / count;
+        let spread = |at: usize| match short {
+            // The one in the middle; of more the last is one, too.
+            1 => at + 1 == count.div_ceil(2),
+            _ => (at + 1) * short / count > at * short / count,
+        };
+        let keep = |at: usize| self == Form::Long || count <= short || spread(at);
         cases.into_iter().enumerate().filter(|(at, _)| keep(*at)).map(|(_, case)| case).collect()
     }
 }
