@@ -77,8 +77,9 @@ pub fn script(
     };
     text.push_str(&format!("what={what}\nrequeues={}\n", resources.requeues));
     if resources.ranks > 1 {
-        // A launcher hands this signal on; TERM is its own. On other nodes ranks get the environment of this script.
-        text.push_str("asks=USR1\nexport SLURM_EXPORT_ENV=ALL\n");
+        // A launcher hands this signal on; TERM is its own. On other nodes ranks get the environment of this script. Where
+        // ranks have ended with an error, srun ends one that hangs, too.
+        text.push_str("asks=USR1\nexport SLURM_EXPORT_ENV=ALL SLURM_KILL_BAD_EXIT=1\n");
     }
     let codes: Vec<String> = FINAL.iter().map(ToString::to_string).collect();
     text.push_str(&BODY.replace("FINAL", &codes.join("|")));

@@ -89,11 +89,12 @@ fn a_training_on_slurm_that_is_stopped_killed_or_preempted_goes_on() {
 fn ranks_over_tcp_that_srun_starts_give_the_bytes_of_one_process() {
     let Some(setting) = Setting::new(PIPELINE) else { return };
     let run = |work, more: &str, faults| {
-        run(&setting, work, &format!("launcher: [srun]\nprelude: export HALFTONE_TRANSPORT=tcp\n{more}"), 2, faults)
+        let environment = "prelude: export HALFTONE_TRANSPORT=tcp HALFTONE_PATIENCE=4";
+        run(&setting, work, &format!("launcher: [srun]\n{environment}\n{more}"), 2, faults)
     };
     run("nodes", "stages: {sft: {ranks: 2, nodes: 2}}", &FAULTS[1..2]);
-    // srun would wait for one that hangs.
-    run("node", "stages: {sft: {ranks: 2}}", &FAULTS[..2]);
+    let log = run("node", "stages: {sft: {ranks: 2}}", &FAULTS);
+    assert!(log.contains("not heard of for 4 s: rank "), "{log}");
 }
 
 #[test]
