@@ -1,7 +1,8 @@
 //! Pipelines on a real Slurm: the bytes are those of one process, whatever is killed.
 //!
-//! The short form takes some four minutes; `cargo test --test slurm -- --ignored --nocapture` takes longer and prints the
-//! table of `README.md`, of a pipeline of one's own where `SLURM_PIPELINE` names it.
+//! The short form takes some four minutes; `cargo test --test slurm -- --ignored --nocapture` takes longer and prints
+//! the table of `README.md`, of a pipeline of one's own where `SLURM_PIPELINE` names it (and `SLURM_MEMORY` what each of
+//! its tasks takes).
 
 mod loopback;
 mod ranks;

@@ -1,10 +1,8 @@
 //! A training whose ranks are tasks of one job: the bytes are those of one process, whatever happens to a rank.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use harness::{Project, Requirement, missing};
-use kit::Digest;
 use rustix::process::Signal;
 
 use super::loopback::{in_path, processes, send};
@@ -25,11 +23,6 @@ stages:
     steps: 200
     checkpoint_every: 2
 ";
-
-/// The store of a work folder, but for TensorBoard's files, which have times.
-fn store(project: &Project, work: &str) -> BTreeMap<String, Digest> {
-    project.store(work).into_iter().filter(|(name, _)| !name.contains("tensorboard")).collect()
-}
 
 /// All files of a kind below a folder, one after the other.
 fn text(project: &Project, folder: &str, end: &str) -> String {
@@ -73,7 +66,7 @@ fn run(setting: &Setting, work: &str, settings: &str, ranks: usize, faults: &[(&
     cluster.wait(Duration::from_secs(120));
     assert_eq!(logs().matches("back into the queue").count(), faults.len(), "{}", logs());
     let status = setting.done(&["status", "--work", work]);
-    assert_eq!(store(project, work), store(project, "one"), "{work}: {status}");
+    assert_eq!(project.store(work), project.store("one"), "{work}: {status}");
     logs()
 }
 
