@@ -301,7 +301,7 @@ impl<'a> Work<'a> {
     fn balance(&self, folder: &Path, outcome: &Outcome, ports: &BTreeMap<String, PortFiles>) -> kit::Result<()> {
         let mut written: BTreeMap<String, u64> = BTreeMap::new();
         if ports.get("rejects").is_some_and(|port| port.table == Table::Rejects && port.rows > 0) {
-            for reject in kit::RowReader::<kit::rows::Reject>::open(&[folder.join("rejects")])? {
+            for reject in kit::RowReader::<kit::rows::Reject>::open(&[&folder.join("rejects")])? {
                 *written.entry(reject?.input).or_insert(0) += 1;
             }
         }

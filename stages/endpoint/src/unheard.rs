@@ -53,7 +53,7 @@ impl Unheard {
     /// When there are more than the limit allows, or when they cannot be read.
     pub fn count_again(&mut self, context: &Context<'_>) -> Result<()> {
         self.count = 0;
-        for row in RowReader::<Reject>::open(&[context.port("rejects")])? {
+        for row in RowReader::<Reject>::open(&[&context.port("rejects")])? {
             let row = row?;
             self.count(&row.reason, &row.detail)?;
         }

@@ -117,7 +117,7 @@ pub(crate) fn without_log_probs(row: Verdict) -> Verdict {
 /// When it cannot be read.
 pub(crate) fn summary(context: &Context<'_>) -> Result<Vec<SummaryRow>> {
     let (mut all, mut parsed, mut cut, mut ties, mut tokens, mut counted) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
-    for row in RowReader::<JudgeAnswer>::open(&[context.port("answers")])? {
+    for row in RowReader::<JudgeAnswer>::open(&[&context.port("answers")])? {
         let row = row?;
         all += 1;
         parsed += u64::from(row.p.is_some());

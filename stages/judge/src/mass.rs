@@ -78,7 +78,7 @@ impl Missing {
     /// Those among the rejects of all shards.
     pub(crate) fn read(context: &Context<'_>) -> Result<Missing> {
         let mut missing = Missing::default();
-        for row in RowReader::<Reject>::open(&[context.port("rejects")])? {
+        for row in RowReader::<Reject>::open(&[&context.port("rejects")])? {
             let row = row?;
             missing.add(&row.reason, &row.detail);
         }

@@ -106,7 +106,7 @@ impl Ratings {
     /// When the table cannot be read.
     pub(crate) fn read(context: &Context<'_>) -> Result<Ratings> {
         let mut by_response = BTreeMap::<_, Vec<rows::Rating>>::new();
-        for row in RowReader::<rows::Rating>::open(&[context.port("ratings")])? {
+        for row in RowReader::<rows::Rating>::open(&[&context.port("ratings")])? {
             let row = row?;
             by_response.entry((row.prompt_id.clone(), row.response_id.clone())).or_default().push(row);
         }

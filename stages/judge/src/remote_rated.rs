@@ -120,7 +120,7 @@ impl Sharded for RemoteRated<'_> {
         let all = self.groups.iter().sum::<usize>() * self.questions.criteria.len();
         let protocol = LevelTokens::new(self.endpoint, self.questions.rating);
         let mut unheard = Unheard::new(self.endpoint, &protocol, all);
-        for row in RowReader::<rows::Rating>::open(&[context.port("ratings")])? {
+        for row in RowReader::<rows::Rating>::open(&[&context.port("ratings")])? {
             let row = row?;
             if let Some((reason, detail)) = row.reason.zip(row.detail) {
                 unheard.count(&reason, &detail)?;

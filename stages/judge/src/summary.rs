@@ -43,7 +43,7 @@ impl Summary {
     /// Reads the finished table, so that resumed shards count too.
     pub(crate) fn read(context: &Context<'_>) -> Result<Summary> {
         let mut summary = Summary { missing: Missing::read(context)?, ..Summary::default() };
-        for row in RowReader::<Verdict>::open(&[context.port("verdicts")])? {
+        for row in RowReader::<Verdict>::open(&[&context.port("verdicts")])? {
             summary.add(&row?);
         }
         summary.lengths.sort_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));

@@ -250,12 +250,12 @@ impl Names {
     ///
     /// # Errors
     /// When the input cannot be read, or has other rows than before.
-    pub(crate) fn read<R: Sides>(reader: BatchReader<R>, wanted: &[bool]) -> Result<Names> {
+    pub(crate) fn read<R: Sides>(reader: BatchReader, wanted: &[bool]) -> Result<Names> {
         if !wanted.contains(&true) {
             return Ok(Names::default());
         }
         let column = R::LAYOUT.id;
-        let read = |(mut row, reader): (usize, BatchReader<R>)| {
+        let read = |(mut row, reader): (usize, BatchReader)| {
             let mut ids = Texts::default();
             for batch in reader {
                 let batch = batch?;
@@ -294,7 +294,7 @@ fn changed<R: Row>() -> Error {
 ///
 /// # Errors
 /// When the input cannot be read, or a label, weight or form is not one; file and row are named.
-pub(crate) fn read<R: Sides>(reader: BatchReader<R>, rows: usize, wanted: Wanted) -> Result<Candidates> {
+pub(crate) fn read<R: Sides>(reader: BatchReader, rows: usize, wanted: Wanted) -> Result<Candidates> {
     if rows > u32::MAX as usize {
         return Err(Error::data(format!("{} has more than {} rows", R::TABLE, u32::MAX)));
     }
@@ -311,7 +311,7 @@ pub(crate) fn read<R: Sides>(reader: BatchReader<R>, rows: usize, wanted: Wanted
         rest = after;
         work.push((reader, slots));
     }
-    let read = |(reader, mut slots): (BatchReader<R>, Slots<'_>)| {
+    let read = |(reader, mut slots): (BatchReader, Slots<'_>)| {
         let mut at = 0;
         for batch in reader {
             let batch = batch?;

@@ -107,12 +107,12 @@ impl Stage for Pairs {
 
 fn run<R: Sides>(settings: &Pairs, context: &Context<'_>) -> Result<Outcome> {
     let rows = context.count_rows_of(&["from"])? as usize;
-    let candidates = candidates::read(context.batches::<R>(&["from"])?, rows, Wanted::of(settings))?;
+    let candidates = candidates::read::<R>(context.batches::<R>(&["from"])?, rows, Wanted::of(settings))?;
     if rows == 0 {
         context.note(format!("no {} came in, so no pair goes out", R::TABLE));
     }
     let decisions = decide(settings, context.seed, &candidates)?;
-    let names = Names::read(context.batches::<R>(&["from"])?, &named(settings, R::TABLE, &decisions))?;
+    let names = Names::read::<R>(context.batches::<R>(&["from"])?, &named(settings, R::TABLE, &decisions))?;
     context.reject_rows::<R>(&["from"], |row| match decisions.get(row as usize) {
         Some(Decision::Dropped(reason)) => {
             let detail = detail(settings, candidates.p_first(row), &names, *reason);

@@ -181,7 +181,7 @@ const MANY: f64 = 0.5;
 impl Figures {
     pub(crate) fn read(context: &Context<'_>) -> Result<Figures> {
         let mut figures = Figures::default();
-        for row in kit::RowReader::<Response>::open(&[context.port("responses")])? {
+        for row in kit::RowReader::<Response>::open(&[&context.port("responses")])? {
             let row = row?;
             let count = u64::from(row.count);
             figures.distinct += 1;

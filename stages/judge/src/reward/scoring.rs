@@ -94,7 +94,7 @@ impl Sharded for Scoring<'_> {
         let Scoring { stage, context, work, judge_id, .. } = &*self;
         complete_port::<Response>(context, "scores")?;
         let mut scores: BTreeMap<(String, String), f64> = BTreeMap::new();
-        for row in RowReader::<Response>::open(&[context.port("scores")])? {
+        for row in RowReader::<Response>::open(&[&context.port("scores")])? {
             let row = row?;
             let score = row.score.ok_or_else(|| Error::internal("a response without score in `scores`"))?;
             scores.insert((row.prompt_id, row.response_id), score);

@@ -111,9 +111,9 @@ impl Context<'_> {
     ///
     /// # Errors
     /// When a source has no Parquet file.
-    pub fn batches<R: Row>(&self, keys: &[&'static str]) -> Result<BatchReader<R>> {
+    pub fn batches<R: Row>(&self, keys: &[&'static str]) -> Result<BatchReader> {
         let sources = keys.iter().flat_map(|key| self.sources(key));
-        BatchReader::open(&sources.map(|source| source.path.as_path()).collect::<Vec<_>>())
+        BatchReader::open::<R>(&sources.map(|source| source.path.as_path()).collect::<Vec<_>>())
     }
 
     /// The number of rows of some inputs, from the footers of their files.

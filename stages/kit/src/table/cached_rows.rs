@@ -9,7 +9,6 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::table::read::BatchReader;
-use crate::table::row::Row;
 
 /// Some rows of a table, read once into compact columns and given out in any order.
 ///
@@ -37,10 +36,11 @@ impl CachedRows {
     ///
     /// # Errors
     /// When the table cannot be read, or has another number of rows than `wanted`.
-    pub fn read<R: Row>(reader: BatchReader<R>, wanted: &[bool]) -> Result<CachedRows> {
-        let changed = || Error::data(format!("{}: changed while read", R::TABLE));
+    pub fn read(reader: BatchReader, wanted: &[bool]) -> Result<CachedRows> {
+        let table = reader.table();
+        let changed = || Error::data(format!("{table}: changed while read"));
         let pieces = reader.split()?;
-        let read = |(first, reader): (usize, BatchReader<R>)| {
+        let read = |(first, reader): (usize, BatchReader)| {
             let (mut row, mut kept) = (first, Vec::new());
             for batch in reader {
                 let batch = batch?.batch;
@@ -145,7 +145,7 @@ mod tests {
         writer.extend(rows.clone()).unwrap();
         writer.finish().unwrap();
         let wanted: Vec<_> = rows.iter().map(|row| row.source_line.is_none_or(|line| line % 7 > 0)).collect();
-        let cached = CachedRows::read(BatchReader::<Prompt>::open(&[folder.path()]).unwrap(), &wanted).unwrap();
+        let cached = CachedRows::read(BatchReader::open::<Prompt>(&[folder.path()]).unwrap(), &wanted).unwrap();
         let order: Vec<u32> = (0..9000).map(|row| (row * 7919) % 9000).filter(|&row| wanted[row as usize]).collect();
         let columns = ["prompt_id", "messages", "source_file", "source_line"];
         let places = cached.places(order.iter().copied());
@@ -179,9 +179,9 @@ mod tests {
         let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
-        let mut reader = BatchReader::<Embedding>::open(&[&path]).unwrap().only(&["embedding"]);
+        let mut reader = BatchReader::open::<Embedding>(&[&path]).unwrap().only(&["embedding"]);
         assert_eq!(reader.next().unwrap().unwrap().batch.num_columns(), 1);
-        let mut reader = BatchReader::<Embedding>::open(&[&path]).unwrap().only(&["prompt_id"]);
+        let mut reader = BatchReader::open::<Embedding>(&[&path]).unwrap().only(&["prompt_id"]);
         let error = reader.next().unwrap().unwrap_err().to_string();
         assert!(error.ends_with("part-00000.parquet: row 2, column `prompt_id`: null, wanted a value"), "{error}");
         assert!(reader.next().is_none());

@@ -89,7 +89,8 @@ where
             let bucket = bucket_of(at) as u32;
             (self.needs)(entry).into_iter().flatten().map(move |row| (row, bucket))
         });
-        let spilled = Spilled::write::<R>(self.context, self.keys, needs.collect(), parts * per_part)?;
+        let table = self.context.batches::<R>(self.keys)?;
+        let spilled = Spilled::write(self.context, table, needs.collect(), parts * per_part)?;
         let at_once = (held / bucket).clamp(1, threads);
         for first in (0..parts).step_by(at_once) {
             in_parallel(first..parts.min(first + at_once), |part| {
@@ -133,7 +134,7 @@ fn in_parallel(parts: std::ops::Range<usize>, work: impl Fn(usize) -> Result<()>
 fn bytes_of_row<R: Row>(context: &Context<'_>, keys: &[&'static str]) -> Result<usize> {
     let (mut rows, mut bytes) = (0, 0);
     for source in keys.iter().flat_map(|key| context.sources(key)) {
-        if let Some(batch) = BatchReader::<R>::open(&[&source.path])?.next().transpose()? {
+        if let Some(batch) = BatchReader::open::<R>(&[&source.path])?.next().transpose()? {
             rows += batch.batch.num_rows();
             bytes += batch.batch.get_array_memory_size();
         }
@@ -270,9 +271,10 @@ mod tests {
             events: &|_: Event| {},
             interrupt: Interrupt::default(),
         };
-        let error = Spilled::write::<Prompt>(&context, &["one"], vec![(2, 0)], 1).err().unwrap().to_string();
+        let table = || context.batches::<Prompt>(&["one"]).unwrap();
+        let error = Spilled::write(&context, table(), vec![(2, 0)], 1).err().unwrap().to_string();
         assert_eq!(error, "prompts: changed while read");
-        let spilled = Spilled::write::<Prompt>(&context, &["one"], vec![(1, 0), (1, 0)], 1).unwrap();
+        let spilled = Spilled::write(&context, table(), vec![(1, 0), (1, 0)], 1).unwrap();
         spilled.read(0).unwrap();
         assert!(matches!(spilled.read(0), Err(Error::Io { .. })), "a bucket is read once");
     }

@@ -1,6 +1,5 @@
 //! Reading tables: from the store and from files of other tools, row by row, with little memory.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use arrow_schema::{Field, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
+use crate::contract::port::Table;
 use crate::error::{Error, Result};
 use crate::table::conform::conform;
 use crate::table::parts::{guarded, open, parts_of};
@@ -62,21 +62,24 @@ impl TableBatch {
     /// # Panics
     /// When a column of the row type was not requested.
     pub fn rows<R: Row>(&self) -> Result<Vec<R>> {
-        let fields: Vec<Field> = R::fields().into_iter().map(|field| field.with_nullable(true)).collect();
+        R::from_batch(&self.columns_of(R::fields())?).map_err(|missing| null_at(self, missing.row, missing.column))
+    }
+
+    fn columns_of(&self, fields: Vec<Field>) -> Result<RecordBatch> {
+        let fields: Vec<Field> = fields.into_iter().map(|field| field.with_nullable(true)).collect();
         let columns = fields.iter().map(|field| self.column(field.name()).clone()).collect();
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
-        let batch = batch.map_err(|error| Error::internal(format!("{}: {error}", self.path.display())))?;
-        R::from_batch(&batch).map_err(|missing| null_at(self, missing.row, missing.column))
+        batch.map_err(|error| Error::internal(format!("{}: {error}", self.path.display())))
     }
 }
 
 /// The rows of one or more tables in columns, in order: for stages that decide on a few columns of large tables.
 /// Values that may not be null are not.
-pub struct BatchReader<R: Row> {
+pub struct BatchReader {
+    table: Table,
     pieces: std::vec::IntoIter<Piece>,
     piece: Option<OpenPiece>,
     fields: Vec<Field>,
-    row: PhantomData<fn() -> R>,
 }
 
 /// A file that is being read.
@@ -97,30 +100,38 @@ struct Piece {
     before: u64,
 }
 
-impl<R: Row> BatchReader<R> {
-    /// Opens tables: folders of parts, or single Parquet files, with all columns of the row type.
+impl BatchReader {
+    /// Opens tables: folders of parts, or single Parquet files, with all columns of a row type.
     ///
     /// # Errors
     /// When a path holds no Parquet file. What is wrong inside a file shows when it is read.
-    pub fn open<P: AsRef<Path>>(tables: &[P]) -> Result<BatchReader<R>> {
-        let mut pieces = Vec::new();
-        for table in tables {
-            pieces.extend(parts_of(table.as_ref())?.into_iter().map(|path| Piece { path, groups: None, before: 0 }));
-        }
-        Ok(BatchReader::of(pieces, R::fields()))
+    pub fn open<R: Row>(tables: &[&Path]) -> Result<BatchReader> {
+        BatchReader::of(R::TABLE, tables, R::fields())
     }
 
-    fn of(pieces: Vec<Piece>, fields: Vec<Field>) -> BatchReader<R> {
-        BatchReader { pieces: pieces.into_iter(), piece: None, fields, row: PhantomData }
+    fn of(table: Table, paths: &[&Path], fields: Vec<Field>) -> Result<BatchReader> {
+        let mut pieces = Vec::new();
+        for path in paths {
+            pieces.extend(parts_of(path)?.into_iter().map(|path| Piece { path, groups: None, before: 0 }));
+        }
+        Ok(BatchReader { table, pieces: pieces.into_iter(), piece: None, fields })
+    }
+
+    pub(super) fn table(&self) -> Table {
+        self.table
+    }
+
+    pub(super) fn fields(&self) -> &[Field] {
+        &self.fields
     }
 
     /// Reads these columns only.
     ///
     /// # Panics
     /// When the row type has no such column.
-    pub fn only(mut self, columns: &[&str]) -> BatchReader<R> {
+    pub fn only(mut self, columns: &[&str]) -> BatchReader {
         let known = |name: &&str| self.fields.iter().any(|field| field.name() == name);
-        assert!(columns.iter().all(known), "{} has not all of {columns:?}", R::TABLE);
+        assert!(columns.iter().all(known), "{} has not all of {columns:?}", self.table);
         self.fields.retain(|field| columns.contains(&field.name().as_str()));
         self
     }
@@ -130,7 +141,7 @@ impl<R: Row> BatchReader<R> {
     ///
     /// # Errors
     /// When a file is not Parquet.
-    pub fn split(self) -> Result<Vec<(usize, BatchReader<R>)>> {
+    pub fn split(self) -> Result<Vec<(usize, BatchReader)>> {
         let (mut readers, mut rows) = (Vec::new(), 0);
         for piece in self.pieces {
             let (builder, _) = open(&piece.path)?;
@@ -139,8 +150,9 @@ impl<R: Row> BatchReader<R> {
             for start in (0..groups.len().max(1)).step_by(GROUPS_AT_ONCE) {
                 let range = start..groups.len().min(start + GROUPS_AT_ONCE);
                 let count: i64 = groups[range.clone()].iter().map(|group| group.num_rows().max(0)).sum();
-                let piece = Piece { path: piece.path.clone(), groups: Some(range), before };
-                readers.push((rows, BatchReader::of(vec![piece], self.fields.clone())));
+                let pieces = vec![Piece { path: piece.path.clone(), groups: Some(range), before }].into_iter();
+                let fields = self.fields.clone();
+                readers.push((rows, BatchReader { table: self.table, pieces, piece: None, fields }));
                 before += count as u64;
                 rows += count as usize;
             }
@@ -188,7 +200,7 @@ impl<R: Row> BatchReader<R> {
     }
 }
 
-impl<R: Row> Iterator for BatchReader<R> {
+impl Iterator for BatchReader {
     type Item = Result<TableBatch>;
 
     fn next(&mut self) -> Option<Result<TableBatch>> {
@@ -204,7 +216,7 @@ impl<R: Row> Iterator for BatchReader<R> {
 
 /// The rows of one or more tables, in order.
 pub struct RowReader<R: Row> {
-    batches: BatchReader<R>,
+    batches: BatchReader,
     rows: std::vec::IntoIter<R>,
 }
 
@@ -213,8 +225,8 @@ impl<R: Row> RowReader<R> {
     ///
     /// # Errors
     /// When a path holds no Parquet file. What is wrong inside a file shows when it is read.
-    pub fn open<P: AsRef<Path>>(tables: &[P]) -> Result<RowReader<R>> {
-        Ok(RowReader { batches: BatchReader::open(tables)?, rows: Vec::new().into_iter() })
+    pub fn open(tables: &[&Path]) -> Result<RowReader<R>> {
+        Ok(RowReader { batches: BatchReader::open::<R>(tables)?, rows: Vec::new().into_iter() })
     }
 }
 
@@ -342,7 +354,7 @@ mod tests {
         for (part, cut) in cuts.iter().enumerate() {
             write_part(&folder.path().join(format!("part-{part:05}.parquet")), &rows[cut.clone()]).unwrap();
         }
-        let whole = BatchReader::<Prompt>::open(&[folder.path()]).unwrap().only(&["prompt_id"]);
+        let whole = BatchReader::open::<Prompt>(&[folder.path()]).unwrap().only(&["prompt_id"]);
         let mut row = 0;
         let pieces = whole.split().unwrap();
         assert!(pieces.len() > 4);

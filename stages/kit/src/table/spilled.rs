@@ -18,7 +18,6 @@ use crate::contract::context::Context;
 use crate::error::{Error, Result};
 use crate::table::cached_rows::CachedRows;
 use crate::table::read::BatchReader;
-use crate::table::row::Row;
 
 /// Rows that a thread sorts at once, bytes.
 const SORTED_BYTES: usize = 16 << 20;
@@ -37,17 +36,17 @@ pub(super) struct Spilled {
 }
 
 impl Spilled {
-    /// Reads the inputs `keys` once, by all threads, and writes each row into the files of the buckets that need it.
+    /// Reads a table once, by all threads, and writes each row into the files of the buckets that need it.
     ///
     /// # Errors
-    /// When the inputs cannot be read or have other rows than are needed, or a file cannot be written.
-    pub(super) fn write<R: Row>(
+    /// When the table cannot be read or has other rows than are needed, or a file cannot be written.
+    pub(super) fn write(
         context: &Context<'_>,
-        keys: &[&'static str],
+        table: BatchReader,
         mut needs: Vec<(u32, u32)>,
         buckets: usize,
     ) -> Result<Spilled> {
-        let schema = numbered(&R::fields());
+        let (name, schema) = (table.table(), numbered(table.fields()));
         let locks = (0..buckets).map(|_| Mutex::new(())).collect();
         let spilled = Spilled { folder: context.scratch().join("spilled"), schema, buckets: locks };
         spilled.remove()?;
@@ -57,7 +56,7 @@ impl Spilled {
         }
         needs.par_sort_unstable();
         needs.dedup();
-        let sort = |(first, reader): (usize, BatchReader<R>)| -> Result<usize> {
+        let sort = |(first, reader): (usize, BatchReader)| -> Result<usize> {
             let (mut row, mut batches, mut bytes) = (first, Vec::new(), 0);
             let mut reader = reader.peekable();
             while let Some(batch) = reader.next() {
@@ -73,11 +72,10 @@ impl Spilled {
             }
             Ok(row - first)
         };
-        let pieces = context.batches::<R>(keys)?.split()?;
-        let read: Vec<Result<usize>> = pieces.into_par_iter().map(sort).collect();
+        let read: Vec<Result<usize>> = table.split()?.into_par_iter().map(sort).collect();
         let rows = read.into_iter().sum::<Result<usize>>()?;
         if needs.last().is_some_and(|need| need.0 as usize >= rows) {
-            return Err(Error::data(format!("{}: changed while read", R::TABLE)));
+            return Err(Error::data(format!("{name}: changed while read")));
         }
         Ok(spilled)
     }

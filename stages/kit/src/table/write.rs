@@ -92,15 +92,7 @@ pub fn schema_of<R: Row>() -> SchemaRef {
 /// # Errors
 /// When the file system refuses.
 pub fn write_part<R: Row>(path: &Path, rows: &[R]) -> Result<Part> {
-    commit_file(path, |file| {
-        let mut writer = parquet_writer::<R, _>(file)?;
-        for chunk in rows.chunks(ROWS_PER_GROUP) {
-            writer.write(&batch_of(chunk)?).map_err(|error| write_error(path, error))?;
-        }
-        writer.close().map_err(|error| write_error(path, error))?;
-        Ok(())
-    })?;
-    part_record(path, rows.len() as u64)
+    write_batches(path, schema_of::<R>(), &mut rows.chunks(ROWS_PER_GROUP).map(batch_of))
 }
 
 /// Writes and commits one part of a port from columns: each item has the columns of [`Row::fields`], in order, for some
@@ -113,33 +105,40 @@ pub fn write_columns<R: Row>(
     part: usize,
     chunks: impl IntoIterator<Item = Result<Vec<ArrayRef>>>,
 ) -> Result<Part> {
-    let path = folder.join(part_name(part));
-    let rows = commit_file(&path, |file| {
-        let mut writer = parquet_writer::<R, _>(file)?;
-        let mut rows = 0;
-        for columns in chunks {
-            let batch =
-                RecordBatch::try_new(schema_of::<R>(), columns?).map_err(|error| Error::internal(error.to_string()))?;
-            writer.write(&batch).map_err(|error| write_error(&path, error))?;
-            rows += batch.num_rows() as u64;
-        }
-        writer.close().map_err(|error| write_error(&path, error))?;
-        Ok(rows)
-    })?;
-    part_record(&path, rows)
+    let mut batches = chunks.into_iter().map(|columns| batch(schema_of::<R>(), columns?));
+    write_batches(&folder.join(part_name(part)), schema_of::<R>(), &mut batches)
 }
 
-fn parquet_writer<R: Row, W: std::io::Write + Send>(file: W) -> Result<ArrowWriter<W>> {
+fn write_batches(
+    path: &Path,
+    schema: SchemaRef,
+    batches: &mut dyn Iterator<Item = Result<RecordBatch>>,
+) -> Result<Part> {
+    let rows = commit_file(path, |file| {
+        let mut writer = parquet_writer(schema, file)?;
+        let mut rows = 0;
+        for batch in batches {
+            let batch = batch?;
+            writer.write(&batch).map_err(|error| write_error(path, error))?;
+            rows += batch.num_rows() as u64;
+        }
+        writer.close().map_err(|error| write_error(path, error))?;
+        Ok(rows)
+    })?;
+    part_record(path, rows)
+}
+
+fn parquet_writer<W: std::io::Write + Send>(schema: SchemaRef, file: W) -> Result<ArrowWriter<W>> {
     let internal = |error: parquet::errors::ParquetError| Error::internal(error.to_string());
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a level of zstd")))
         .set_created_by("halftone".to_owned())
         .set_max_row_group_row_count(Some(ROWS_PER_GROUP));
-    let columns = ArrowSchemaConverter::new().convert(&schema_of::<R>()).map_err(internal)?;
+    let columns = ArrowSchemaConverter::new().convert(&schema).map_err(internal)?;
     for column in columns.columns().iter().filter(|column| mostly_differs(column.name())) {
         properties = properties.set_column_dictionary_enabled(column.path().clone(), false);
     }
-    ArrowWriter::try_new(file, schema_of::<R>(), Some(properties.build())).map_err(internal)
+    ArrowWriter::try_new(file, schema, Some(properties.build())).map_err(internal)
 }
 
 /// True where most values of a column differ from one another, so that a dictionary of them would save nothing.
@@ -148,7 +147,11 @@ fn mostly_differs(column: &str) -> bool {
 }
 
 fn batch_of<R: Row>(rows: &[R]) -> Result<RecordBatch> {
-    RecordBatch::try_new(schema_of::<R>(), R::to_arrays(rows)).map_err(|error| Error::internal(error.to_string()))
+    batch(schema_of::<R>(), R::to_arrays(rows))
+}
+
+fn batch(schema: SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+    RecordBatch::try_new(schema, columns).map_err(|error| Error::internal(error.to_string()))
 }
 
 fn write_error(path: &Path, error: parquet::errors::ParquetError) -> Error {
@@ -179,18 +182,7 @@ pub fn part_record(path: &Path, rows: u64) -> Result<Part> {
 pub struct TableWriter<R: Row> {
     /// Rows that are not on their way yet.
     rows: Vec<R>,
-    /// The way to the thread, until it ends.
-    way: Option<SyncSender<Work<R>>>,
-    thread: Option<JoinHandle<Result<()>>>,
-}
-
-/// A request to the thread of a writer.
-enum Work<R> {
-    Rows(Vec<R>),
-    /// At most [`ROWS_HELD`], which no part's end cuts.
-    Columns(RecordBatch),
-    /// These are the last ones.
-    Finish(Vec<R>),
+    stream: Stream,
 }
 
 impl<R: Row> TableWriter<R> {
@@ -199,24 +191,7 @@ impl<R: Row> TableWriter<R> {
     /// # Errors
     /// When the folder cannot be made.
     pub fn create(folder: &Path) -> Result<TableWriter<R>> {
-        if folder.exists() {
-            std::fs::remove_dir_all(folder).map_err(Error::io(folder))?;
-        }
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let (way, work) = sync_channel(BATCHES_ON_THEIR_WAY);
-        let mut parts = Parts { folder: folder.to_owned(), open: None, committed: 0 };
-        let thread = std::thread::Builder::new().name(format!("write {}", R::TABLE));
-        let thread = thread.spawn(move || {
-            for work in work {
-                match work {
-                    Work::Rows(rows) => parts.append::<R>(&batch_of(&rows)?)?,
-                    Work::Columns(rows) => parts.append::<R>(&rows)?,
-                    Work::Finish(rows) => return parts.finish(&rows),
-                }
-            }
-            Ok(())
-        });
-        Ok(TableWriter { rows: Vec::new(), way: Some(way), thread: Some(thread.map_err(Error::io(folder))?) })
+        Ok(TableWriter { rows: Vec::new(), stream: Stream::create(folder, R::TABLE, schema_of::<R>())? })
     }
 
     /// Adds a row.
@@ -229,7 +204,7 @@ impl<R: Row> TableWriter<R> {
             return Ok(());
         }
         let rows = std::mem::replace(&mut self.rows, Vec::with_capacity(ROWS_HELD));
-        self.send(Work::Rows(rows))
+        self.stream.send(Work::Rows(Box::new(move || batch_of(&rows))))
     }
 
     /// Adds some rows.
@@ -244,22 +219,60 @@ impl<R: Row> TableWriter<R> {
     ///
     /// # Errors
     /// When a row or the part could not be written.
-    pub fn finish(mut self) -> Result<()> {
-        let rows = std::mem::take(&mut self.rows);
-        self.send(Work::Finish(rows))?;
-        self.join()
+    pub fn finish(self) -> Result<()> {
+        let TableWriter { rows, mut stream } = self;
+        stream.send(Work::Last(Box::new(move || batch_of(&rows))))?;
+        stream.join()
     }
 
     /// Adds rows in columns: as many as are encoded at once, but for the last ones.
     pub(super) fn push_batch(&mut self, batch: RecordBatch) -> Result<()> {
-        self.send(Work::Columns(batch))
+        self.stream.send(Work::Rows(Box::new(move || Ok(batch))))
+    }
+}
+
+/// The rows of one type on their way to the thread that encodes them, whatever the type.
+struct Stream {
+    table: Table,
+    /// The way to the thread, until it ends.
+    way: Option<SyncSender<Work>>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+/// A request to the thread of a writer: to make columns of at most [`ROWS_HELD`] rows, which no part's end cuts, and to
+/// write them.
+enum Work {
+    Rows(Box<dyn FnOnce() -> Result<RecordBatch> + Send>),
+    /// There are no more after these.
+    Last(Box<dyn FnOnce() -> Result<RecordBatch> + Send>),
+}
+
+impl Stream {
+    fn create(folder: &Path, table: Table, schema: SchemaRef) -> Result<Stream> {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).map_err(Error::io(folder))?;
+        }
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let (way, work) = sync_channel(BATCHES_ON_THEIR_WAY);
+        let mut parts = Parts { folder: folder.to_owned(), schema, open: None, committed: 0 };
+        let thread = std::thread::Builder::new().name(format!("write {table}"));
+        let thread = thread.spawn(move || {
+            for work in work {
+                match work {
+                    Work::Rows(rows) => parts.append(&rows()?)?,
+                    Work::Last(rows) => return parts.finish(&rows()?),
+                }
+            }
+            Ok(())
+        });
+        Ok(Stream { table, way: Some(way), thread: Some(thread.map_err(Error::io(folder))?) })
     }
 
-    fn send(&mut self, work: Work<R>) -> Result<()> {
+    fn send(&mut self, work: Work) -> Result<()> {
         match &self.way {
             Some(way) if way.send(work).is_ok() => Ok(()),
             // The thread ends early where it failed, and gives the reason once.
-            _ => self.join().and_then(|()| Err(Error::internal(format!("{} were not written", R::TABLE)))),
+            _ => self.join().and_then(|()| Err(Error::internal(format!("{} were not written", self.table)))),
         }
     }
 
@@ -274,7 +287,7 @@ impl<R: Row> TableWriter<R> {
     }
 }
 
-impl<R: Row> Drop for TableWriter<R> {
+impl Drop for Stream {
     fn drop(&mut self) {
         self.way = None;
         // Nothing is written behind the back of whoever comes next. The reason was reported, or another one was.
@@ -287,6 +300,7 @@ impl<R: Row> Drop for TableWriter<R> {
 /// The parts of a table, of which at most the last one is not committed.
 struct Parts {
     folder: PathBuf,
+    schema: SchemaRef,
     open: Option<OpenPart>,
     committed: usize,
 }
@@ -299,12 +313,12 @@ struct OpenPart {
 }
 
 impl Parts {
-    fn append<R: Row>(&mut self, rows: &RecordBatch) -> Result<()> {
+    fn append(&mut self, rows: &RecordBatch) -> Result<()> {
         let mut part = match self.open.take() {
             Some(part) => part,
             None => {
                 let path = self.folder.join(part_name(self.committed));
-                OpenPart { writer: parquet_writer::<R, _>(begin_file(&path)?)?, path, rows: 0 }
+                OpenPart { writer: parquet_writer(self.schema.clone(), begin_file(&path)?)?, path, rows: 0 }
             }
         };
         part.writer.write(rows).map_err(|error| write_error(&part.path, error))?;
@@ -314,9 +328,9 @@ impl Parts {
         if full { self.commit() } else { Ok(()) }
     }
 
-    fn finish<R: Row>(mut self, rows: &[R]) -> Result<()> {
-        if !rows.is_empty() || (self.committed == 0 && self.open.is_none()) {
-            self.append::<R>(&batch_of(rows)?)?;
+    fn finish(mut self, rows: &RecordBatch) -> Result<()> {
+        if rows.num_rows() > 0 || (self.committed == 0 && self.open.is_none()) {
+            self.append(rows)?;
         }
         self.commit()
     }
