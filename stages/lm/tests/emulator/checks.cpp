@@ -234,24 +234,27 @@ static void optimize() {
 
 int main() {
   const std::string wrong = getenv("EMULATOR_FAULT") == nullptr ? "" : getenv("EMULATOR_FAULT");
-  const std::function<void()> scenes[] = {[] { attend<bf16>(4, 2, 64, 0, 0); },
-                                          [] { attend<bf16>(2, 1, 96, 40, 3); },
-                                          [&] { rows_of_tables(wrong == "overlap"); },
+  // Short ones first: where something is made wrong, the first find ends the run.
+  const bool made_wrong = !wrong.empty() || (getenv("EMULATOR_CUT") != nullptr && *getenv("EMULATOR_CUT") != 0);
+  const std::function<void()> scenes[] = {[&] { rows_of_tables(wrong == "overlap"); },
                                           [&] { gate(wrong == "short"); },
-                                          [] { encode<bf16>(2, 64, 8, false); },
-                                          [] { decode<bf16>(0); },
-                                          [] { decode<float>(40); },
-                                          [] { encode<float>(2, 24, 0, true); },
-                                          rows_and_columns,
                                           turn_heads,
-                                          choose_tokens,
                                           optimize,
+                                          [] { decode<bf16>(0); },
+                                          choose_tokens,
+                                          [] { decode<float>(40); },
+                                          [] { encode<bf16>(2, 64, 8, false); },
+                                          [] { encode<float>(2, 24, 0, true); },
+                                          [] { attend<bf16>(2, 1, 96, 40, 3); },
+                                          [] { attend<float>(1, 1, 32, 0, 0); },
                                           [] { attend<bf16>(1, 1, 176, 0, 0); },
-                                          [] { attend<float>(1, 1, 136, 0, 0); },
-                                          [] { attend<float>(1, 1, 32, 0, 0); }};
+                                          rows_and_columns,
+                                          [] { attend<bf16>(4, 2, 64, 0, 0); },
+                                          [] { attend<float>(1, 1, 136, 0, 0); }};
   for (auto &scene : scenes) {
     scene();
     watch_nothing();
+    if (made_wrong && watch_found() > 0) return 0;
   }
   printf("all kernels ran, found %u\n", watch_found());
 }

@@ -12,8 +12,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <dlfcn.h>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <ucontext.h>
@@ -28,7 +30,7 @@
 #define __restrict__
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
-#define DYNAMIC_SHARED(name) unsigned char *name = emulator::block.shared.data()
+#define DYNAMIC_SHARED(name) unsigned char *name = emulator::block().shared.data()
 #define SHARED(type, name, dims)                                                                                       \
   static char key_of_##name;                                                                                          \
   auto &name = emulator::shared_array<type dims>(&key_of_##name)
@@ -114,7 +116,7 @@ struct Fiber {
   unsigned turn = 0;
   ucontext_t start;
   jmp_buf at;
-  std::vector<unsigned char> stack;
+  std::unique_ptr<unsigned char[]> stack;
 };
 
 // An array of a kernel in shared memory, by the address of its declaration.
@@ -138,7 +140,11 @@ struct Block {
   std::function<void()> body;
   size_t progress = 0;
 };
-inline Block block;
+// A system thread that launches kernels has a block of its own.
+inline Block &block() {
+  static thread_local Block own;
+  return own;
+}
 
 // Bytes behind dynamic shared memory that nobody may write to; AddressSanitizer has its own.
 #ifdef __SANITIZE_ADDRESS__
@@ -151,19 +157,30 @@ constexpr size_t GUARD = 1024;
 constexpr size_t MOST_SHARED = 99 << 10;
 
 // What a kernel did wrong first, or nothing.
-inline const char *faulted = nullptr;
+inline thread_local const char *faulted = nullptr;
 inline void fault(const char *what) {
   if (faulted == nullptr) faulted = what;
 }
 
+// Goes to another fiber, whose stack is as it was left. AddressSanitizer takes each jump for one that leaves frames behind,
+// and looks through the stack: three quarters of all time.
+#ifdef __SANITIZE_ADDRESS__
+inline void jump(jmp_buf to) {
+  static const auto libc = reinterpret_cast<void (*)(jmp_buf, int)>(dlsym(dlopen("libc.so.6", RTLD_LAZY), "_longjmp"));
+  libc(to, 1);
+}
+#else
+inline void jump(jmp_buf to) { _longjmp(to, 1); }
+#endif
+
 inline void yield() {
-  if (_setjmp(block.current->at) == 0) _longjmp(block.scheduler, 1);
+  if (_setjmp(block().current->at) == 0) jump(block().scheduler);
 }
 
 // Until `count` have arrived; true for the one that comes last.
 inline bool wait(Barrier &barrier, unsigned count) {
   unsigned generation = barrier.generation;
-  block.progress++;
+  block().progress++;
   if (++barrier.arrived == count) {
     barrier.arrived = 0;
     barrier.generation = generation + 1;
@@ -173,13 +190,13 @@ inline bool wait(Barrier &barrier, unsigned count) {
   return false;
 }
 
-inline unsigned lane() { return block.current->index.x % 32; }
-inline Warp &warp() { return block.warps[block.current->index.x / 32]; }
+inline unsigned lane() { return block().current->index.x % 32; }
+inline Warp &warp() { return block().warps[block().current->index.x / 32]; }
 
 // What each lane gives, for all lanes of the warp to read until the exchange after the next.
 template <typename T> unsigned char (*exchange(const T &mine))[64] {
   static_assert(sizeof(T) <= 64);
-  auto slots = warp().slots[block.current->turn ^= 1];
+  auto slots = warp().slots[block().current->turn ^= 1];
   memcpy(slots[lane()], &mine, sizeof(T));
   wait(warp().barrier, 32);
   return slots;
@@ -188,21 +205,21 @@ template <typename T> unsigned char (*exchange(const T &mine))[64] {
 // A barrier of a source line. `EMULATOR_CUT`, such as attention.cu:46, names one that orders nothing for `watch.cpp`.
 inline void barrier(const char *file, int line) {
   static const std::string cut = getenv("EMULATOR_CUT") == nullptr ? "" : getenv("EMULATOR_CUT");
-  if (wait(block.barrier, block.size.x)) {
+  if (wait(block().barrier, block().size.x)) {
     const char *name = strrchr(file, '/');
-    block.epoch += cut != std::string(name == nullptr ? file : name + 1) + ':' + std::to_string(line);
+    block().epoch += cut != std::string(name == nullptr ? file : name + 1) + ':' + std::to_string(line);
   }
-  watch_thread(block.current->index.x, block.epoch);
+  watch_thread(block().current->index.x, block().epoch);
   // What is still under way may arrive after the barrier too.
-  for (const Copy &copy : block.current->copies) watch_write(copy.to, copy.bytes);
+  for (const Copy &copy : block().current->copies) watch_write(copy.to, copy.bytes);
 }
 
 // The array of this block that a declaration stands for.
 template <typename A> A &shared_array(const void *key) {
-  auto found = std::find_if(block.arrays.begin(), block.arrays.end(), [&](const Array &one) { return one.key == key; });
-  if (found == block.arrays.end()) {
-    block.arrays.push_back({key, std::vector<unsigned char>(sizeof(A), 0xff)});
-    found = block.arrays.end() - 1;
+  auto found = std::find_if(block().arrays.begin(), block().arrays.end(), [&](const Array &one) { return one.key == key; });
+  if (found == block().arrays.end()) {
+    block().arrays.push_back({key, std::vector<unsigned char>(sizeof(A), 0xff)});
+    found = block().arrays.end() - 1;
     watch_shared(found->memory.data(), sizeof(A));
   }
   return *reinterpret_cast<A *>(found->memory.data());
@@ -210,11 +227,11 @@ template <typename A> A &shared_array(const void *key) {
 
 inline void enter() {
   for (;;) {
-    block.body();
-    if (!block.current->copies.empty()) fault("ends while copies are under way");
-    block.current->copies.clear();
-    block.current->done = true;
-    block.progress++;
+    block().body();
+    if (!block().current->copies.empty()) fault("ends while copies are under way");
+    block().current->copies.clear();
+    block().current->done = true;
+    block().progress++;
     yield();
   }
 }
@@ -222,10 +239,11 @@ inline void enter() {
 // Makes a fiber that enters.
 inline void prepare(Fiber &fiber) {
   fiber.started = true;
-  fiber.stack.resize(256 << 10);
+  constexpr size_t bytes = 256 << 10;
+  fiber.stack.reset(new unsigned char[bytes]);
   getcontext(&fiber.start);
-  fiber.start.uc_stack.ss_sp = fiber.stack.data();
-  fiber.start.uc_stack.ss_size = fiber.stack.size();
+  fiber.start.uc_stack.ss_sp = fiber.stack.get();
+  fiber.start.uc_stack.ss_size = bytes;
   fiber.start.uc_link = nullptr;
   makecontext(&fiber.start, enter, 0);
 }
@@ -233,40 +251,40 @@ inline void prepare(Fiber &fiber) {
 // Runs the fibers of a block to their end; false where they wait for each other forever.
 inline bool run_block(unsigned threads, bool reversed) {
   // Contexts point into themselves and cannot be moved.
-  block.fibers.reserve(1024);
-  if (block.fibers.size() < threads) block.fibers.resize(threads);
-  block.warps.assign((threads + 31) / 32, Warp());
-  block.barrier = Barrier();
-  block.epoch = 0;
+  block().fibers.reserve(1024);
+  if (block().fibers.size() < threads) block().fibers.resize(threads);
+  block().warps.assign((threads + 31) / 32, Warp());
+  block().barrier = Barrier();
+  block().epoch = 0;
   watch_block();
   // Arrays are kept where they are: they move when one is added, which the vectors of their memory do not.
-  for (Array &one : block.arrays) {
+  for (Array &one : block().arrays) {
     memset(one.memory.data(), 0xff, one.memory.size());
     watch_shared(one.memory.data(), one.memory.size());
   }
-  memset(block.shared.data(), 0xff, block.shared.size());
-  watch_shared(block.shared.data(), block.shared.size() - GUARD);
+  std::fill(block().shared.begin(), block().shared.end(), 0xff);
+  watch_shared(block().shared.data(), block().shared.size() - GUARD);
   for (unsigned i = 0; i < threads; i++) {
-    block.fibers[i].index = {i, 0, 0};
-    block.fibers[i].done = false;
-    block.fibers[i].turn = 0;
+    block().fibers[i].index = {i, 0, 0};
+    block().fibers[i].done = false;
+    block().fibers[i].turn = 0;
   }
-  for (size_t before = size_t(-1); before != block.progress;) {
-    before = block.progress;
+  for (size_t before = size_t(-1); before != block().progress;) {
+    before = block().progress;
     for (volatile unsigned i = 0; i < threads; i = i + 1) {
-      Fiber &fiber = block.fibers[reversed ? threads - 1 - i : i];
+      Fiber &fiber = block().fibers[reversed ? threads - 1 - i : i];
       if (fiber.done) continue;
-      block.current = &fiber;
-      watch_thread(fiber.index.x, block.epoch);
-      if (_setjmp(block.scheduler) != 0) continue;
-      if (fiber.started) _longjmp(fiber.at, 1);
+      block().current = &fiber;
+      watch_thread(fiber.index.x, block().epoch);
+      if (_setjmp(block().scheduler) != 0) continue;
+      if (fiber.started) jump(fiber.at);
       prepare(fiber);
       setcontext(&fiber.start);
     }
   }
   for (unsigned i = 0; i < threads; i++) {
-    if (block.fibers[i].done) continue;
-    block.fibers.clear(); // They are stuck in the middle of their work.
+    if (block().fibers[i].done) continue;
+    block().fibers.clear(); // They are stuck in the middle of their work.
     return false;
   }
   return true;
@@ -309,10 +327,10 @@ template <int BYTES> void copy_ahead(void *to, const void *from, bool there) {
     emulator::fault("copies to or from an address that is no multiple of the size");
   memset(to, 0xff, BYTES);
   watch_write(to, BYTES);
-  emulator::block.current->copies.push_back({to, from, BYTES, there});
+  emulator::block().current->copies.push_back({to, from, BYTES, there});
 }
 inline void await_copies() {
-  for (const emulator::Copy &copy : emulator::block.current->copies) {
+  for (const emulator::Copy &copy : emulator::block().current->copies) {
     if (copy.there) {
       memcpy(copy.to, copy.from, copy.bytes);
       watch_read(copy.from, copy.bytes);
@@ -321,13 +339,13 @@ inline void await_copies() {
     }
     watch_write(copy.to, copy.bytes);
   }
-  emulator::block.current->copies.clear();
+  emulator::block().current->copies.clear();
 }
 
-#define threadIdx (emulator::block.current->index)
-#define blockIdx (emulator::block.index)
-#define blockDim (emulator::block.size)
-#define gridDim (emulator::block.grid)
+#define threadIdx (emulator::block().current->index)
+#define blockIdx (emulator::block().index)
+#define blockDim (emulator::block().size)
+#define gridDim (emulator::block().grid)
 #define REGISTER(symbol, threads) static emulator::Register registered(#symbol, threads, symbol);
 
 #define __syncthreads() emulator::barrier(__FILE__, __LINE__)
