@@ -158,7 +158,7 @@ impl Setting {
         }
         let mut submissions = 1;
         loop {
-            self.cluster.settle(Duration::from_secs(240));
+            self.cluster.settle(Duration::from_secs(600));
             if fault == Fault::Node && submissions == 1 {
                 self.cluster.restore_node(&node);
             }

@@ -67,7 +67,7 @@ impl Embed {
             if let Some(model) = cost::model(ahead, "model", self.dtype) {
                 let load = Load { tokens, scored: 0.0, context: of_prompt };
                 let tokens_at_once = (self.tokens_per_batch.on(&ahead.device) as u64).min(tokens as u64);
-                cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
+                cost::forward(&mut forecast, &model, load, Purpose::score(load, tokens_at_once));
             }
         }
         let embeddings = Expected { prompts: Some(prompts), ..Expected::of_rows(Table::Embeddings, prompts.bounded()) };

@@ -26,7 +26,7 @@ pub(crate) fn estimate(stage: &Evaluate, ahead: &ForecastInputs<'_>) -> Outlook 
         if let Some(model) = cost::model(ahead, "model", stage.precision()) {
             let load = Load { tokens, scored: sides * response, context: prompt + response / 2.0 };
             let tokens_at_once = (stage.tokens_per_batch as f64).min(tokens / models) as u64;
-            cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
+            cost::forward(&mut forecast, &model, load, Purpose::score(load, tokens_at_once));
         }
     }
     Outlook::of(forecast)

@@ -38,7 +38,7 @@ pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Result<Outl
             forecast.tokens = Some(Amount::about(load.tokens.ceil() as u64));
             if let Some(model) = cost::model(ahead, "model", judge.precision()) {
                 let tokens_at_once = (judge.tokens_per_batch.everywhere() as f64 + question).min(load.tokens) as u64;
-                cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
+                cost::forward(&mut forecast, &model, load, Purpose::score(load, tokens_at_once));
             }
         }
         return Ok(Outlook::of(forecast).port("verdicts", verdicts));
@@ -88,7 +88,7 @@ pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Result<Outl
             let shard = tokens * (judge.shard_rows as f64 / rows.value.max(1) as f64).min(1.0);
             let tokens_at_once =
                 (judge.tokens_per_batch.on(&ahead.device) as f64 + question * orders).min(shard) as u64;
-            cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
+            cost::forward(&mut forecast, &model, load, Purpose::score(load, tokens_at_once));
         }
     }
     Ok(Outlook::of(forecast).port("verdicts", verdicts))

@@ -22,7 +22,7 @@ pub(crate) fn estimate(stage: &Reference, ahead: &ForecastInputs<'_>) -> Outlook
             let load = Load { tokens, scored, context: prompt + response / 2.0 };
             let shard = tokens * (stage.shard_rows as f64 / sequences.value.max(1) as f64).min(1.0);
             let tokens_at_once = (stage.tokens_per_batch.on(&ahead.device) as u64).min(shard as u64);
-            cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
+            cost::forward(&mut forecast, &model, load, Purpose::score(load, tokens_at_once));
         }
     }
     Outlook::of(forecast).port("reference", Expected::of_rows(Table::Reference, sequences))

@@ -34,7 +34,7 @@ pub(crate) fn estimate(judge: &Judge, ahead: &ForecastInputs<'_>) -> Outlook {
             let load = Load { tokens, scored: 0.0, context: prompt + response / 2.0 };
             let shard = tokens * (judge.shard_rows as f64 / responses.value.max(1) as f64).min(1.0);
             let tokens_at_once = (judge.tokens_per_batch.on(&ahead.device) as u64).min(shard as u64);
-            cost::forward(&mut forecast, &model, load, Purpose::Score { tokens_at_once });
+            cost::forward(&mut forecast, &model, load, Purpose::score(load, tokens_at_once));
         }
     }
     let verdicts = from.turned_into(Table::Verdicts, Some(rows.bounded()));

@@ -7,6 +7,7 @@ use crate::encode::bert::Kin;
 use crate::model::config::without_head;
 use crate::model::family::{HeadNorms, Norms};
 use crate::model::shapes::{is_linear, shapes};
+use crate::ops::gpu_memory::{MOST_LOGITS, most_sums, rows_within};
 use crate::ops::head::chunk_rows;
 use crate::sample::generate::LOGITS as LOGITS_HELD;
 use crate::{Bits, DecoderConfig, Dtype, Error, Lora, Memory, Precision, Result};
@@ -52,6 +53,8 @@ pub enum Purpose<'a> {
     Score {
         /// `tokens_per_batch`, or all there are.
         tokens_at_once: u64,
+        /// Those of them that meet the LM head.
+        scored_at_once: u64,
     },
     /// Responses, with the keys and values of so many tokens at once.
     Generate {
@@ -77,12 +80,21 @@ pub enum Purpose<'a> {
     },
 }
 
+impl Purpose<'_> {
+    /// Log-probabilities or states of a load, so many of its tokens at once.
+    pub fn score(load: Load, tokens_at_once: u64) -> Self {
+        let share = if load.tokens > 0.0 { load.scored / load.tokens } else { 0.0 };
+        Purpose::Score { tokens_at_once, scored_at_once: (tokens_at_once as f64 * share).ceil() as u64 }
+    }
+}
+
 /// A model by its sizes: one of our decoders, or an encoder that is near enough to one.
 #[derive(Debug, Clone)]
 pub struct Estimate {
     config: DecoderConfig,
     /// Bytes of a number in weights and activations.
     size: u64,
+    on_gpu: bool,
     decoder: bool,
     /// Bytes of linear layers' weights in few bits, of which one matrix after the other becomes numbers.
     few: Option<u64>,
@@ -96,12 +108,13 @@ impl Estimate {
     /// When it is neither a decoder nor an encoder that is computed here.
     pub fn of(config: &Value, precision: impl Into<Precision>, device: &str) -> Result<Estimate> {
         let Precision { dtype, bits } = precision.into();
-        let size = if dtype == Dtype::Bf16 && device != "cpu" { 2 } else { 4 };
+        let on_gpu = device != "cpu";
+        let size = if dtype == Dtype::Bf16 && on_gpu { 2 } else { 4 };
         let mut json = config.as_object().cloned().ok_or_else(|| Error::input("config.json holds no object"))?;
         if let Some(path) = json.get(GGUF).and_then(Value::as_str).map(Path::new) {
             let config = DecoderConfig::from_folder(path)?;
             let few = Some(std::fs::metadata(path).map_err(Error::io(path))?.len());
-            return Ok(Estimate { config, size, decoder: true, few });
+            return Ok(Estimate { config, size, on_gpu, decoder: true, few });
         }
         let kind = json.get("model_type").and_then(Value::as_str);
         let of_bert = kind.and_then(Kin::named).is_some();
@@ -125,7 +138,7 @@ impl Estimate {
         config.assume_ties();
         let bits = bits.or(config.nf4.then_some(Bits::Four));
         let few = bits.map(|bits| (linear_numbers(&config) as f64 * bits.bytes()) as u64);
-        Ok(Estimate { config, size, decoder, few })
+        Ok(Estimate { config, size, on_gpu, decoder, few })
     }
 
     /// The longest sequence.
@@ -174,9 +187,12 @@ impl Estimate {
         let reading = weights + 2 * largest_tensor(config) * self.size;
         // While a block is computed, what it makes of its rows comes and goes.
         let passing = |rows: u64| rows * per_row(config) * self.size * 3 / 2;
-        let chunk = (chunk_rows(config.vocab_size) * config.vocab_size) as u64 * 4;
+        // Logits of a chunk, in f32.
+        let chunk = |rows: u64| self.chunk_rows(rows) * config.vocab_size as u64 * 4;
         let held = match purpose {
-            Purpose::Score { tokens_at_once } => weights + passing(tokens_at_once) + chunk,
+            Purpose::Score { tokens_at_once, scored_at_once } => {
+                weights + passing(tokens_at_once) + chunk(scored_at_once)
+            }
             Purpose::Generate { tokens_at_once, responses_at_once } => {
                 let keys = 2 * (config.layers * config.kv_heads * config.head_dim) as u64;
                 // Logits are held as they are computed and once more as they are drawn from.
@@ -199,10 +215,21 @@ impl Estimate {
                     Schedule::Boundaries => batch_tokens * (config.layers * config.hidden_size) as u64 * self.size,
                     Schedule::TwoPass => tokens_at_once * config.layers as u64 * per_row(config) * self.size,
                 };
-                weights + state + kept + 2 * passing(tokens_at_once) + 2 * chunk
+                // Logits and their gradients; on a GPU also what several blocks give the same keys.
+                let head = chunk(tokens_at_once) + chunk(tokens_at_once) * self.size / 4;
+                let sums = if self.on_gpu { most_sums(config.head_dim) as u64 } else { 0 };
+                weights + state + kept + 2 * passing(tokens_at_once) + head + sums
             }
         };
         PROGRAM + held.max(reading)
+    }
+
+    /// Rows whose logits are held at once, of so many that are scored; a chunk of the CPU is small and is not cut.
+    fn chunk_rows(&self, rows: u64) -> u64 {
+        match self.on_gpu {
+            true => rows.min(rows_within(MOST_LOGITS, self.config.vocab_size) as u64),
+            false => chunk_rows(self.config.vocab_size) as u64,
+        }
     }
 
     /// The schedule that training will take.
@@ -335,7 +362,8 @@ mod tests {
         let train = |memory, adapter| of(1, 1, memory, adapter);
         let model = estimate(Dtype::F32, "cpu");
         let weights = model.config.parameter_count() as u64 * 4;
-        let score = model.bytes(Purpose::Score { tokens_at_once: 8_000 });
+        let scoring = |scored_at_once| Purpose::Score { tokens_at_once: 8_000, scored_at_once };
+        let score = model.bytes(scoring(8_000));
         let [two_pass, boundaries, keep] =
             [Memory::TwoPass, Memory::Boundaries, Memory::Keep].map(|memory| model.bytes(train(memory, None)));
         assert!(weights < score && score < two_pass && boundaries < two_pass && two_pass < keep);
@@ -344,8 +372,13 @@ mod tests {
         let lora = Lora::new(8, 16.0, &["q_proj".to_owned()]).unwrap();
         assert!(model.bytes(train(Memory::Keep, Some(&lora))) < keep - 4 * weights);
         let half = estimate(Dtype::Bf16, "cuda:0");
-        assert!(half.bytes(Purpose::Score { tokens_at_once: 8_000 }) < score * 6 / 10);
-        assert_eq!(estimate(Dtype::Bf16, "cpu").bytes(Purpose::Score { tokens_at_once: 8_000 }), score);
+        assert!(half.bytes(scoring(0)) < score * 6 / 10);
+        assert_eq!(estimate(Dtype::Bf16, "cpu").bytes(scoring(8_000)), score);
+        // A GPU holds the f32 logits of thousands of rows, of those that are scored.
+        let more = |rows| half.bytes(scoring(rows)) - half.bytes(scoring(1000));
+        let vocab = model.config.vocab_size;
+        assert_eq!(more(1300), 300 * 4 * vocab as u64);
+        assert_eq!(more(1 << 40), ((rows_within(MOST_LOGITS, vocab) - 1000) * 4 * vocab) as u64);
     }
 
     #[test]

@@ -161,7 +161,8 @@ impl ModelFacts {
             adapter,
         };
         Some(estimate.bytes(match purpose {
-            Use::Score | Use::Embed => Purpose::Score { tokens_at_once: tokens },
+            Use::Score => Purpose::Score { tokens_at_once: tokens, scored_at_once: tokens },
+            Use::Embed => Purpose::Score { tokens_at_once: tokens, scored_at_once: 0 },
             Use::Generate => Purpose::Generate { tokens_at_once: tokens, responses_at_once: 32 },
             Use::Train => train(None),
             Use::TrainAdapter { rank, .. } => {

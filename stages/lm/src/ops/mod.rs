@@ -19,6 +19,7 @@ pub(crate) mod cuda;
 pub(crate) mod dropout;
 pub(crate) mod embed;
 pub(crate) mod geglu;
+pub(crate) mod gpu_memory;
 pub(crate) mod head;
 pub(crate) mod linear;
 pub(crate) mod mask;

@@ -2,12 +2,9 @@
 //! first, and keys that many queries see are the work of several blocks, whose sums are added in a fixed order. What is
 //! cut where follows from the tiles and the form of the blocks alone.
 
+use crate::ops::gpu_memory::AT_A_TIME;
 use crate::ops::tiles::{ROWS, Shape, Tile};
 use std::ops::Range;
-
-/// Blocks that run at a time: two on each of an H100's 132 multiprocessors. It is the same for all GPUs, so that sums
-/// do not depend on them.
-const AT_A_TIME: usize = 264;
 
 /// Steps below which it does not pay to be a block of one's own: a block begins with its keys and ends with its sums,
 /// which take about as long as four steps.
@@ -122,6 +119,7 @@ mod tests {
     use super::*;
     use crate::Sequence;
     use crate::model::forest::{Span, Want, forests};
+    use crate::ops::gpu_memory::most_sums;
     use crate::ops::tiles::{Tiles, tiles};
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
@@ -185,7 +183,9 @@ mod tests {
                 .iter()
                 .map(|readers| readers.iter().map(|&reader| steps(&tiles[reader])).sum())
                 .collect();
-            let after: Vec<usize> = ByKeys::new(&tiles, &shape, 2).parts.iter().map(|part| part.steps).collect();
+            let by_keys = ByKeys::new(&tiles, &shape, 2);
+            assert!(by_keys.slots() * shape.kv_heads * 2 * ROWS * shape.head_dim * 4 <= most_sums(shape.head_dim));
+            let after: Vec<usize> = by_keys.parts.iter().map(|part| part.steps).collect();
             assert_eq!(before.iter().sum::<usize>(), after.iter().sum::<usize>());
             let (before, after) = (launch(&before, 2), launch(&after, 2));
             let keys = |tile: usize| (tiles[tile].queries.depth + tiles[tile].queries.len).div_ceil(ROWS);

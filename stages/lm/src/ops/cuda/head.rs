@@ -1,6 +1,7 @@
 //! The LM head: logits in f32 by chunks of rows. See `ops::head` for what is computed.
 
 use super::{Launch, Operand, fresh, multiply, upload};
+use crate::ops::gpu_memory::{MOST_LOGITS, rows_within};
 use crate::ops::targets::{HeadScores, Target};
 use crate::{DType, Device, Result};
 use candle_core::Tensor;
@@ -9,12 +10,10 @@ const THREADS: u32 = 256;
 
 // R scored rows, H width, V vocabulary, C rows of a chunk.
 
-/// Rows per chunk. The logits of a chunk take 2.5 GiB at most, and a sixteenth of the device's memory: few chunks are
-/// few passes over the gradient of the table. Whole tiles of a product.
+/// Rows per chunk. The logits of a chunk take a sixteenth of the device's memory at most: few chunks are few passes over
+/// the gradient of the table.
 pub(crate) fn chunk_rows(vocab: usize, device: &Device) -> usize {
-    let bytes = super::total_memory(device).map_or(256 << 20, |all| (all / 16).min(5 << 29) as usize);
-    let rows = bytes / 4 / vocab.max(1);
-    if rows < 256 { rows.max(16) } else { (rows / 256 * 256).min(8192) }
+    rows_within(super::total_memory(device).map_or(256 << 20, |all| (all / 16).min(MOST_LOGITS)), vocab)
 }
 
 /// Start of each row's targets, with an end behind the last: [R + 1]; and their tokens.
