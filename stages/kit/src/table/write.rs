@@ -242,10 +242,12 @@ struct Stream {
 /// A request to the thread of a writer: to make columns of at most [`ROWS_HELD`] rows, which no part's end cuts, and to
 /// write them.
 enum Work {
-    Rows(Box<dyn FnOnce() -> Result<RecordBatch> + Send>),
+    Rows(Columns),
     /// There are no more after these.
-    Last(Box<dyn FnOnce() -> Result<RecordBatch> + Send>),
+    Last(Columns),
 }
+
+type Columns = Box<dyn FnOnce() -> Result<RecordBatch> + Send>;
 
 impl Stream {
     fn create(folder: &Path, table: Table, schema: SchemaRef) -> Result<Stream> {

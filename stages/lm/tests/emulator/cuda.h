@@ -162,8 +162,8 @@ inline void fault(const char *what) {
   if (faulted == nullptr) faulted = what;
 }
 
-// Goes to another fiber, whose stack is as it was left. AddressSanitizer takes each jump for one that leaves frames behind,
-// and looks through the stack: three quarters of all time.
+// Goes to another fiber, whose stack is as it was left. AddressSanitizer takes each jump for one that leaves frames
+// behind, and looks through the stack: three quarters of all time.
 #ifdef __SANITIZE_ADDRESS__
 inline void jump(jmp_buf to) {
   static const auto libc = reinterpret_cast<void (*)(jmp_buf, int)>(dlsym(dlopen("libc.so.6", RTLD_LAZY), "_longjmp"));
@@ -216,10 +216,11 @@ inline void barrier(const char *file, int line) {
 
 // The array of this block that a declaration stands for.
 template <typename A> A &shared_array(const void *key) {
-  auto found = std::find_if(block().arrays.begin(), block().arrays.end(), [&](const Array &one) { return one.key == key; });
-  if (found == block().arrays.end()) {
-    block().arrays.push_back({key, std::vector<unsigned char>(sizeof(A), 0xff)});
-    found = block().arrays.end() - 1;
+  auto &arrays = block().arrays;
+  auto found = std::find_if(arrays.begin(), arrays.end(), [&](const Array &one) { return one.key == key; });
+  if (found == arrays.end()) {
+    arrays.push_back({key, std::vector<unsigned char>(sizeof(A), 0xff)});
+    found = arrays.end() - 1;
     watch_shared(found->memory.data(), sizeof(A));
   }
   return *reinterpret_cast<A *>(found->memory.data());
