@@ -12,7 +12,7 @@ use candle_core::cuda_backend::cudarc::cublaslt::sys;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 /// Bytes that a product may use for partial sums: NVIDIA's advice for Hopper, twice.
 const WORKSPACE: usize = 64 << 20;
@@ -52,6 +52,14 @@ struct Library {
 // are behind a lock.
 unsafe impl Send for Library {}
 
+impl Library {
+    fn destroy(self) {
+        self.plans.into_values().flatten().for_each(Plan::destroy);
+        // SAFETY: nobody has it any more. A failure would leave a few bytes of the host behind.
+        let _ = unsafe { result::destroy_handle(self.handle) };
+    }
+}
+
 /// By device; none where the library is not there.
 static LIBRARIES: LazyLock<Mutex<HashMap<DeviceId, Option<Library>>>> = LazyLock::new(Mutex::default);
 
@@ -69,6 +77,11 @@ fn with<T>(device: &CudaDevice, work: impl FnOnce(&mut Library) -> Result<T>) ->
             }),
             _ => None,
         };
+        // Of devices that nobody has any more, memory and descriptions go.
+        let gone = |library: &mut Library| Arc::strong_count(library.workspace.stream()) == 1;
+        for (_, library) in libraries.extract_if(|_, library| library.as_mut().is_some_and(gone)) {
+            library.into_iter().for_each(Library::destroy);
+        }
         libraries.insert(device.id(), library);
     }
     libraries.get_mut(&device.id()).and_then(Option::as_mut).map(work).transpose()
