@@ -11,8 +11,8 @@ set -u
 cd "$(dirname "$0")/.."
 folder=$(realpath "${1:-.gpu}") out=${2:-$folder/out}
 shift $(($# < 2 ? $# : 2))
-parts=${*:-card opens kernels log_probabilities training generation bytes bench_kernels bench_training bench_prefill peer \
-bench_decode main_job memcheck racecheck synccheck initcheck}
+parts=${*:-card opens kernels log_probabilities training generation graphs bytes bench_kernels bench_training \
+bench_prefill peer bench_decode bench_launches main_job memcheck racecheck synccheck initcheck}
 mkdir -p "$out"
 out=$(realpath "$out")
 log=$out/gpu.log figures=$out/figures.jsonl device=cuda:0
@@ -56,6 +56,12 @@ kernels() { HALFTONE_CUDA_SYNC=1 part 60 "$work/lm-tests" ops::; }
 log_probabilities() { part 60 "$work/device" log_probabilities --nocapture; }
 training() { part 90 "$work/device" training --nocapture; }
 generation() { part 60 "$work/device" generation --nocapture; }
+# Steps of decoding as CUDA graphs, and kernel by kernel.
+graphs() {
+  part 60 bash -o pipefail -c "for on in 0 1; do HALFTONE_CUDA_GRAPHS=\$on '$work/device' generation --nocapture \
+    | grep digest > '$work/graphs'\$on || exit 1; done; diff '$work/graphs0' '$work/graphs1' && cat '$work/graphs1' \
+    && echo graphs give the bytes of single kernels"
+}
 bytes() {
   part 60 bash -o pipefail -c "'$work/device' same_bytes --nocapture | tee '$work/first' && '$work/device' same_bytes --nocapture \
     > '$work/second' && grep digest '$work/first' > '$work/a' && grep digest '$work/second' | diff - '$work/a' \
@@ -67,6 +73,7 @@ bench_kernels() { part 60 bash -c "bench kernels 0.5b && bench kernels 1.5b"; }
 bench_training() { part 60 bash -c "bench training 0.5b 1.5b"; }
 bench_prefill() { part 60 bash -c "bench prefill 0.5b 1.5b 7b"; }
 bench_decode() { part 60 bash -c "bench decode 0.5b 1.5b"; }
+bench_launches() { HALFTONE_CUDA_GRAPHS=0 part 40 bash -c "bench decode 0.5b"; }
 peer() { part 90 bash -o pipefail -c "python3 tests/bench/peers/torch_gpu.py 0.5b 1.5b | tee -a '$figures'"; }
 main_job() {
   part 120 sh -c "'$work/halftone' --work '$work/store' run pipelines/quickstart.yaml --device $device \

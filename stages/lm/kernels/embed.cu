@@ -12,12 +12,14 @@ template <typename T> __device__ void gather_rows(const T *table, const unsigned
 }
 EXPORT(gather_rows, 128, (const T *table, const unsigned *ids, T *y, unsigned width), (table, ids, y, width))
 
-// table[rows[i]] = source[i], of whose `stride` columns those from `column` on are taken; a block for each row.
+// table[rows[i]] = source[i], of whose `stride` columns those from `column` on are taken; a block for each row. A row of
+// all bits is none.
 template <typename T>
 __device__ void put_rows(T *table, const unsigned *rows, const T *source, unsigned width, unsigned stride,
                          unsigned column) {
   const T *from = source + size_t(blockIdx.x) * stride + column;
   T *to = table + size_t(rows[blockIdx.x]) * width;
+  if (rows[blockIdx.x] == ~0u) return;
   for (unsigned i = threadIdx.x; i < width; i += blockDim.x) to[i] = from[i];
 }
 EXPORT(put_rows, 128,

@@ -36,6 +36,21 @@ EXPORT(rope_turn, 256,
         unsigned stride, unsigned head_dim, unsigned pairs, unsigned pack, float sign),
        (qkv, cosines, sines, depths, count, turned, stride, head_dim, pairs, pack, sign))
 
+// Queries that grow with their positions: those of each row times 1 + beta ln(1 + depth / context), in place, the quotient
+// being whole. A block for each row; its first `width` columns are queries.
+template <typename T>
+__device__ void scale_queries(T *qkv, const unsigned *depths, unsigned width, unsigned stride, unsigned context,
+                              float beta) {
+  unsigned times = depths[blockIdx.x] / context;
+  if (times == 0) return;
+  float factor = 1.0f + beta * log1pf(float(times));
+  T *row = qkv + size_t(blockIdx.x) * stride;
+  for (unsigned i = threadIdx.x; i < width; i += blockDim.x) row[i] = narrow<T>(widen(row[i]) * factor);
+}
+EXPORT(scale_queries, 128,
+       (T *qkv, const unsigned *depths, unsigned width, unsigned stride, unsigned context, float beta),
+       (qkv, depths, width, stride, context, beta))
+
 // Where the model has a norm of each head, all of which is turned: a warp for each; lane l has the pairs (i, i + D/2) for i = l, l + 32, ...
 
 // Pairs that a lane may have: heads are at most 256 wide.

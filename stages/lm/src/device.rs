@@ -70,8 +70,8 @@ pub fn gpu_memory(device: &Device) -> Result<Option<(u64, u64)>> {
 }
 
 /// What makes a device slow whatever it computes.
-pub fn device_warnings(device: &Device) -> Vec<&'static str> {
-    match device {
+pub fn device_warnings(whole: &Device) -> Vec<&'static str> {
+    match whole {
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => {
             let ahead = (
@@ -84,7 +84,11 @@ pub fn device_warnings(device: &Device) -> Vec<&'static str> {
                 "cublasLt cannot be opened (libcublasLt comes with CUDA 13; put its folder into LD_LIBRARY_PATH): \
                  residuals, biases and their gradients take passes of their own, some 5 % of a training step",
             );
-            [ahead, onto].into_iter().filter(|(there, _)| !there).map(|(_, text)| text).collect()
+            let graphs = (
+                !crate::ops::cuda::graph::is_wanted(whole) || crate::ops::cuda::graph::is_there(whole),
+                "CUDA graphs do not work here: each token that is generated takes hundreds of launches",
+            );
+            [ahead, onto, graphs].into_iter().filter(|(there, _)| !there).map(|(_, text)| text).collect()
         }
         _ => Vec::new(),
     }

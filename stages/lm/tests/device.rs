@@ -7,7 +7,10 @@ use std::hash::{Hash, Hasher};
 
 use common::{MODELS, numbers, oracle, rows};
 use harness::{Requirement, missing};
-use lm::{AdamW, Decoder, Device, Dtype, GenerateRequest, LogProbs, Memory, SamplingRules, Sequence, Text, Training};
+use lm::{
+    AdamW, Decoder, Device, Dtype, GenerateRequest, Generation, LogProbs, Memory, SamplingRules, Sequence, Text,
+    Training,
+};
 
 fn device() -> Option<Device> {
     match std::env::var("HALFTONE_TEST_DEVICE") {
@@ -127,7 +130,9 @@ fn same_bytes() {
 
 /// Greedy tokens are those of the CPU, but where two tokens are equally likely there, within 1e-3 of their
 /// log-probabilities. So are sampled ones from the same seeds, whether tokens are chosen on the device or (`top_p`) on
-/// the host, but for one response where rounding may have tipped a choice.
+/// the host, but for one response where rounding may have tipped a choice. The digest of a device's tokens and
+/// log-probabilities is printed, so that steps recorded as a graph can be compared with those that are not
+/// (`HALFTONE_CUDA_GRAPHS=0`).
 #[test]
 fn generation() {
     let Some(device) = device() else { return };
@@ -145,11 +150,13 @@ fn generated(device: &Device, temperature: f64, top_p: Option<f64>, most: usize)
             rows(&numbers).iter().step_by(9).map(|row| &row.prompt_ids[..]).filter(|ids| !ids.is_empty()).collect();
         let requests: Vec<_> = prompts.iter().map(|ids| GenerateRequest { ids, seeds: vec![1] }).collect();
         let on_cpu = Decoder::load(&oracle(model), &Device::Cpu).unwrap();
-        let on = |decoder: &Decoder| {
-            let all = decoder.generate(&text, &requests, &rules, 4096).unwrap();
-            all.iter().map(|samples| samples[0].ids.clone()).collect::<Vec<_>>()
-        };
-        let (got, want) = (on(&Decoder::load(&oracle(model), device).unwrap()), on(&on_cpu));
+        let on = |decoder: &Decoder| decoder.generate(&text, &requests, &rules, 4096).unwrap();
+        let got = on(&Decoder::load(&oracle(model), device).unwrap());
+        let mut hasher = std::hash::DefaultHasher::new();
+        got.iter().for_each(|samples| (&samples[0].ids, samples[0].logp.to_bits()).hash(&mut hasher));
+        println!("digest {model} {temperature} {top_p:?} {:016x}", hasher.finish());
+        let ids = |all: Vec<Vec<Generation>>| all.into_iter().map(|samples| samples[0].ids.clone()).collect::<Vec<_>>();
+        let (got, want) = (ids(got), ids(on(&on_cpu)));
         let differ = |((prompt, got), want): &((&&[u32], &Vec<u32>), &Vec<u32>)| {
             got != want && !(temperature == 0.0 && nearly_tied(&on_cpu, prompt, got, want))
         };

@@ -8,6 +8,10 @@ use crate::model::parameter::{Norm, Parameter};
 use crate::model::rope::QueryScale;
 use crate::model::row_keys::RowKeys;
 use crate::ops::angles::{HeadNorm, HeadNormGradients, RopeTables, SavedHeadNorm};
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
+use crate::ops::indices::Indices;
+use crate::ops::pointwise::added;
 use crate::ops::tiles::{self, Shape, Tiles};
 use crate::ops::{attention, attention_backward, embed, geglu, query_scale, rope, swiglu, whole_norm};
 use crate::{Error, Result};
@@ -85,7 +89,7 @@ pub(crate) struct Saved {
 pub(crate) struct RowContext<'a> {
     pub tables: &'a RopeTables,
     /// The position of each row.
-    pub depths: &'a [u32],
+    pub depths: Indices<'a>,
     pub tiles: &'a Tiles,
     /// The keys of the rows, where adapters train with dropout.
     pub keys: Option<&'a RowKeys>,
@@ -125,8 +129,8 @@ impl Block {
             (HeadNorms::Whole, Some(norm)) => (whole_norm::forward(&qkv, &self.shape, norm)?, None),
             (_, norm) => (qkv, norm),
         };
-        let qkv = match self.positions(context) {
-            Some(positions) => rope::forward(qkv, &self.shape, norm, context.tables.of(&self.shape), &positions)?,
+        let qkv = match self.positions(context, &mut Vec::new()) {
+            Some(positions) => rope::forward(qkv, &self.shape, norm, context.tables.of(&self.shape), positions)?,
             None => qkv,
         };
         self.grown(qkv, context)
@@ -142,10 +146,13 @@ impl Block {
 
     /// The positions that rows are turned by: all 0, which turns nothing, where heads have norms and no rotation. None
     /// where there is neither.
-    fn positions<'a>(&self, context: &RowContext<'a>) -> Option<Cow<'a, [u32]>> {
+    fn positions<'a>(&self, context: &RowContext<'a>, zeros: &'a mut Vec<u32>) -> Option<Indices<'a>> {
         match (self.rotated, self.head_norms) {
-            (true, _) => Some(Cow::Borrowed(context.depths)),
-            (false, HeadNorms::Each) => Some(Cow::Owned(vec![0; context.depths.len()])),
+            (true, _) => Some(context.depths),
+            (false, HeadNorms::Each) => {
+                zeros.resize(context.depths.len(), 0);
+                Some((&*zeros).into())
+            }
             (false, HeadNorms::None | HeadNorms::Whole) => None,
         }
     }
@@ -240,8 +247,8 @@ impl Block {
         let norm = self.saved_head_norm(saved, &weights);
         let each = norm.filter(|_| self.head_norms == HeadNorms::Each);
         let d_qkv = self.grown(d_qkv, context)?;
-        let d_qkv = match self.positions(context) {
-            Some(positions) => rope::backward(d_qkv, &self.shape, each, context.tables.of(&self.shape), &positions)?,
+        let d_qkv = match self.positions(context, &mut Vec::new()) {
+            Some(positions) => rope::backward(d_qkv, &self.shape, each, context.tables.of(&self.shape), positions)?,
             None => d_qkv,
         };
         match norm.filter(|_| self.head_norms == HeadNorms::Whole) {
@@ -258,6 +265,14 @@ impl Block {
         let of = |norm: &'a Option<Norm>| norm.as_ref().and_then(|norm| norm.weight.gradient.as_ref());
         let gradients = HeadNormGradients { query: of(&self.query_norm), key: of(&self.key_norm) };
         Some(SavedHeadNorm { norm: self.head_norm(weights)?, before: saved.before.as_ref()?, gradients })
+    }
+
+    /// True where the kernels of a GPU do all of a step of decoding, and read nothing of the host but what it is told.
+    #[cfg(any(feature = "cuda", test))]
+    pub fn repeats(&self, tables: &RopeTables) -> bool {
+        let (shape, normed) = (&self.shape, self.head_norms == HeadNorms::Each);
+        let turned = rope::cuda_fits(shape, normed, tables.of(shape)) && (self.rotated || !normed);
+        turned && cuda::attention::fits(shape)
     }
 
     /// Factors of normed queries and keys.
@@ -348,7 +363,7 @@ fn after(
     let Some(norm) = norm else { return Ok((last.forward(inner, Some(states), keys)?, None)) };
     let x = last.forward(inner, None, keys)?;
     let (normed, rms) = norm.forward(&x)?;
-    Ok(((states + normed)?, Some(Normed { x, rms })))
+    Ok((added(states, &normed)?, Some(Normed { x, rms })))
 }
 
 /// The gradient by what the last layer gives, given that by the states.

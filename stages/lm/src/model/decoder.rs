@@ -8,9 +8,11 @@ use crate::model::lora::{BaseAdapter, Lora};
 use crate::model::parameter::{Norm, Parameter};
 use crate::model::weights;
 use crate::ops::angles::{RopeTable, RopeTables};
+use crate::ops::indices::Indices;
+use crate::ops::pointwise::scaled;
 use crate::ops::rounded::Products;
 use crate::ops::tiles::tiles;
-use crate::ops::{embed, head, scaled};
+use crate::ops::{embed, head};
 use crate::{DType, Device, Error, Result};
 use candle_core::Tensor;
 use std::path::{Path, PathBuf};
@@ -103,7 +105,8 @@ impl Decoder {
     /// The states after the last block, before the last norm: of all rows [T, H], or of some of them [R, H].
     pub(crate) fn states_of(&self, forest: &Forest, rows: Option<&[u32]>) -> Result<Tensor> {
         let tables = self.tables_for(forest)?;
-        let context = RowContext { tables: &tables, depths: &forest.depths, tiles: &tiles(forest), keys: None };
+        let context =
+            RowContext { tables: &tables, depths: (&forest.depths).into(), tiles: &tiles(forest), keys: None };
         let mut x = self.embedded(&forest.ids)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, &context, rows.filter(|_| self.is_last(layer)))?;
@@ -112,7 +115,7 @@ impl Decoder {
     }
 
     /// The states below the first block [T, H].
-    pub(crate) fn embedded(&self, ids: &[u32]) -> Result<Tensor> {
+    pub(crate) fn embedded<'a>(&self, ids: impl Into<Indices<'a>>) -> Result<Tensor> {
         scaled(&embed::forward(&self.embed.value, ids)?, self.config.embedding_scale(self.dtype))
     }
 

@@ -6,6 +6,7 @@ use crate::model::row_keys::RowKeys;
 use crate::ops;
 use crate::ops::dropout;
 use crate::ops::mask::Mask;
+use crate::ops::pointwise::scaled;
 use crate::ops::rounded::Products::{self, Exact};
 use crate::{DType, Result};
 use candle_core::Tensor;
@@ -164,7 +165,7 @@ impl Adapter {
 
     /// scale x A^T: [T, r].
     fn inner(&self, x: &Tensor) -> Result<Tensor> {
-        Ok((ops::linear::forward(x, &self.a.value, None, None, Exact)? * self.scale)?)
+        scaled(&ops::linear::forward(x, &self.a.value, None, None, Exact)?, self.scale)
     }
 
     /// The columns of the outputs' gradient that it answers for: [T, N].

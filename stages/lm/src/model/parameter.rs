@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::model::family;
-use crate::ops;
-use candle_core::{DType, Tensor};
+use crate::ops::{self, pointwise};
+use candle_core::Tensor;
 
 /// One tensor of weights. Matrices that are always used together are held as one, their rows one after the other.
 #[derive(Debug, Clone)]
@@ -49,10 +49,9 @@ impl Norm {
     /// The factor of normalised rows: the weight, or 1 + w in f32 at least.
     pub fn factor(&self) -> Result<Tensor> {
         let weight = &self.weight.value;
-        match (self.kind, weight.dtype()) {
-            (family::Norm::Rms, _) => Ok(weight.clone()),
-            (family::Norm::RmsPlusOne, DType::F64) => Ok((weight + 1.0)?),
-            (family::Norm::RmsPlusOne, _) => Ok((weight.to_dtype(DType::F32)? + 1.0)?),
+        match self.kind {
+            family::Norm::Rms => Ok(weight.clone()),
+            family::Norm::RmsPlusOne => pointwise::plus_one(weight),
         }
     }
 

@@ -6,9 +6,10 @@ use crate::model::forest::Forest;
 use crate::model::parameter::Parameter;
 use crate::model::row_keys::RowKeys;
 use crate::model::scoring::targets;
+use crate::ops::pointwise::scaled;
 use crate::ops::targets::HeadScores;
 use crate::ops::tiles::tiles;
-use crate::ops::{embed, head, scaled};
+use crate::ops::{embed, head};
 use crate::{Error, Result, Training};
 use candle_core::Tensor;
 
@@ -69,7 +70,7 @@ impl Training {
         let decoder = &self.decoder;
         let tables = decoder.tables_for(forest)?;
         let keys = self.keys(forest);
-        let (depths, tiles) = (&forest.depths, &tiles(forest));
+        let (depths, tiles) = ((&forest.depths).into(), &tiles(forest));
         let context = RowContext { tables: &tables, depths, tiles, keys: keys.as_ref() };
         let (lowest, _) = self.lowest();
         let mut x = decoder.embedded(&forest.ids)?;
@@ -118,7 +119,7 @@ impl Training {
         let decoder = &self.decoder;
         let tables = decoder.tables_for(forest)?;
         let keys = self.keys(forest);
-        let (depths, tiles) = (&forest.depths, &tiles(forest));
+        let (depths, tiles) = ((&forest.depths).into(), &tiles(forest));
         let context = RowContext { tables: &tables, depths, tiles, keys: keys.as_ref() };
         let Final { rows, rms, lse, logits } = last;
         let normed = decoder.norm.again(&rows, &rms)?;

@@ -1,9 +1,10 @@
 //! Log-probabilities and states of sequences.
 
 use crate::model::forest::{Forest, Part, Want, forests};
+use crate::ops::head;
 use crate::ops::head::Pending;
+use crate::ops::pointwise::{capped, scaled};
 use crate::ops::targets::{HeadScores, Target};
-use crate::ops::{head, scaled};
 use crate::{DType, Decoder, Error, Result, Sequence};
 use candle_core::Tensor;
 
@@ -88,7 +89,7 @@ impl Decoder {
         let last = states.narrow(0, ids.len() - 1, 1)?.to_dtype(DType::F32)?;
         let last = scaled(&last, self.head_scale())?;
         let logits = last.matmul(&self.head_weight().to_dtype(DType::F32)?.t()?)?; // [1, V]
-        let logits = head::capped(logits, self.config.logits_cap)?;
+        let logits = capped(logits, self.config.logits_cap)?;
         let logits = logits.flatten_all()?.to_vec1::<f32>()?;
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let token = logits.iter().position(|logit| *logit == largest);

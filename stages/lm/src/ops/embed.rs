@@ -3,6 +3,7 @@
 use crate::Result;
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
+use crate::ops::indices::Indices;
 use crate::ops::{Kernel, Real, add_plain, change, kernel_for, rows_per_task, tensor, view};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -10,13 +11,14 @@ use rayon::prelude::*;
 // T rows, H width, V rows of the table.
 
 /// The rows `ids` of a table [V, H]: [T, H]. Ids must lie below V.
-pub(crate) fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
+pub(crate) fn forward<'a>(table: &Tensor, ids: impl Into<Indices<'a>>) -> Result<Tensor> {
+    let ids = ids.into();
     match kernel_for(&[table]) {
-        Kernel::F32 => forward_on_cpu::<f32>(table, ids),
-        Kernel::F64 => forward_on_cpu::<f64>(table, ids),
+        Kernel::F32 => forward_on_cpu::<f32>(table, &ids),
+        Kernel::F64 => forward_on_cpu::<f64>(table, &ids),
         #[cfg(any(feature = "cuda", test))]
         Kernel::Cuda => cuda::embed::forward(table, ids),
-        Kernel::Plain => Ok(table.index_select(&Tensor::new(ids, table.device())?, 0)?),
+        Kernel::Plain => Ok(table.index_select(&Tensor::new(&*ids, table.device())?, 0)?),
     }
 }
 
@@ -34,15 +36,16 @@ fn forward_on_cpu<T: Real>(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
 }
 
 /// Writes some columns of `source` [n, S], from `column` on, into the rows `rows` of `table` [C, W], in place.
-pub(crate) fn put(table: &Tensor, rows: &[u32], source: &Tensor, column: usize) -> Result<()> {
+pub(crate) fn put<'a>(table: &Tensor, rows: impl Into<Indices<'a>>, source: &Tensor, column: usize) -> Result<()> {
+    let rows = rows.into();
     match kernel_for(&[table, source]) {
-        Kernel::F32 => put_on_cpu::<f32>(table, rows, source, column),
-        Kernel::F64 => put_on_cpu::<f64>(table, rows, source, column),
+        Kernel::F32 => put_on_cpu::<f32>(table, &rows, source, column),
+        Kernel::F64 => put_on_cpu::<f64>(table, &rows, source, column),
         #[cfg(any(feature = "cuda", test))]
         Kernel::Cuda => cuda::embed::put(table, rows, source, column),
         Kernel::Plain => {
             let part = source.narrow(1, column, table.dim(1)?)?.contiguous()?;
-            let rows = Tensor::new(rows, table.device())?.unsqueeze(1)?.broadcast_as(part.shape())?.contiguous()?;
+            let rows = Tensor::new(&*rows, table.device())?.unsqueeze(1)?.broadcast_as(part.shape())?.contiguous()?;
             Ok(table.scatter_set(&rows, &part, 0)?)
         }
     }

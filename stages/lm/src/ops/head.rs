@@ -1,14 +1,16 @@
 //! The LM head: log-probabilities of given tokens, by tiles of the logits; only training whose batch has few logits
 //! beside its other activations holds what came of all of them.
 
-use crate::Result;
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
+use crate::ops::linear;
 use crate::ops::matrix::{Into, Matrix, MatrixMut};
+use crate::ops::pointwise::capped;
 use crate::ops::real::{Real, exp_in_place, largest, vectorised};
 use crate::ops::rounded::Products;
 use crate::ops::targets::{HeadScores, Target};
 use crate::ops::{Kernel, add_plain, change, kernel_for, tensor, view};
+use crate::{Error, Result};
 use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 
@@ -224,12 +226,17 @@ vectorised! {
     }
 }
 
-/// Logits as they are where there is a cap: cap tanh(x / cap) of each.
-pub(crate) fn capped(logits: Tensor, cap: Option<f64>) -> Result<Tensor> {
-    match cap {
-        None => Ok(logits),
-        Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
+/// Logits h W^T [R, V] of states h [R, H], in f32 at least. On a GPU they are left in `room`, where there is some.
+pub(crate) fn logits(h: &Tensor, weight: &Tensor, form: Form, room: Option<&Tensor>) -> Result<Tensor> {
+    #[cfg(any(feature = "cuda", test))]
+    if kernel_for(&[h, weight]) == Kernel::Cuda {
+        return capped(cuda::head::logits(h, weight, room)?, form.cap);
     }
+    if room.is_some() {
+        return Err(Error::internal("room for logits where no kernel leaves them"));
+    }
+    let logits = linear::forward(h, weight, None, None, form.products)?;
+    capped(if logits.dtype() == DType::F64 { logits } else { logits.to_dtype(DType::F32)? }, form.cap)
 }
 
 /// Logits h W^T by tensor operations, in f32 at least: [C, V].

@@ -21,10 +21,13 @@ pub(crate) mod embed;
 pub(crate) mod geglu;
 pub(crate) mod gpu_memory;
 pub(crate) mod head;
+pub(crate) mod indices;
 pub(crate) mod linear;
 pub(crate) mod mask;
 pub(crate) mod matrix;
+pub(crate) mod new_rows;
 pub(crate) mod norm;
+pub(crate) mod pointwise;
 pub(crate) mod query_scale;
 pub(crate) mod rope;
 pub(crate) mod rounded;
@@ -36,7 +39,7 @@ pub(crate) mod whole_norm;
 #[cfg(test)]
 mod check;
 
-use crate::{DType, Result};
+use crate::Result;
 use candle_core::Tensor;
 
 pub(crate) use real::{Kernel, Real, change, kernel_for, tensor, view};
@@ -52,17 +55,6 @@ pub(crate) fn add_in_order<T: Real>(partial: &[Vec<T>], total: &mut [T]) {
         for (total, &x) in total.iter_mut().zip(part) {
             *total += x;
         }
-    }
-}
-
-/// A tensor multiplied with a constant in f32 at least. A factor of 1 costs nothing.
-pub(crate) fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
-    let half = matches!(x.dtype(), DType::BF16 | DType::F16);
-    match factor == 1.0 {
-        true => Ok(x.clone()),
-        // candle rounds the factor itself to half precision where x has that.
-        false if half => Ok((x.to_dtype(DType::F32)? * factor)?.to_dtype(x.dtype())?),
-        false => Ok((x * factor)?),
     }
 }
 

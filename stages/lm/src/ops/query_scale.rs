@@ -1,16 +1,26 @@
-//! Queries that grow with their positions, as Ministral 3 has them. It is composed of tensor operations.
+//! Queries that grow with their positions, as Ministral 3 has them: by a kernel on a GPU, else by tensor operations.
 
 use crate::Result;
 use crate::model::rope::QueryScale;
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::cuda;
+use crate::ops::indices::Indices;
 use crate::ops::tiles::Shape;
+#[cfg(any(feature = "cuda", test))]
+use crate::ops::{Kernel, kernel_for};
 use candle_core::{DType, Tensor};
 
 // T rows, A query heads, G key-value heads, D head width.
 
 /// q | k | v [T, (A + 2 G) D] with the queries of each row times 1 + beta ln(1 + floor(depth / context)). That is its
-/// own backward. Within the context nothing is computed.
-pub(crate) fn scaled(qkv: Tensor, shape: &Shape, scale: QueryScale, depths: &[u32]) -> Result<Tensor> {
-    if depths.iter().all(|&depth| (depth as usize) < scale.context) {
+/// own backward. Within the context nothing is computed. Takes q | k | v, which may be changed in place.
+pub(crate) fn scaled(qkv: Tensor, shape: &Shape, scale: QueryScale, depths: Indices) -> Result<Tensor> {
+    if depths.always_below(scale.context) {
+        return Ok(qkv);
+    }
+    #[cfg(any(feature = "cuda", test))]
+    if kernel_for(&[&qkv]) == Kernel::Cuda {
+        cuda::rope::scale_queries(&qkv, shape, scale, depths)?;
         return Ok(qkv);
     }
     let factor = |&depth: &u32| 1.0 + scale.beta * f64::from(depth / scale.context as u32).ln_1p();

@@ -4,6 +4,7 @@ use crate::Result;
 use crate::ops::angles::{HeadNorm, RopeTable, SavedHeadNorm};
 #[cfg(any(feature = "cuda", test))]
 use crate::ops::cuda;
+use crate::ops::indices::Indices;
 use crate::ops::norm::{self, norm_row_backward};
 use crate::ops::real::{Real, dot, vectorised};
 use crate::ops::tiles::Shape;
@@ -15,29 +16,30 @@ use rayon::prelude::*;
 
 /// True where the kernels of a GPU serve: heads with norms are rotated as a whole.
 #[cfg(any(feature = "cuda", test))]
-fn cuda_fits(shape: &Shape, norm: bool, table: &RopeTable) -> bool {
+pub(crate) fn cuda_fits(shape: &Shape, norm: bool, table: &RopeTable) -> bool {
     !norm || (2 * table.pairs() == shape.head_dim && shape.head_dim <= cuda::rope::MOST_NORMED)
 }
 
 /// Rotates the queries and keys of q | k | v [T, (A + 2 G) D] by the position of each row, after their norm where the
 /// model has one. Values pass unchanged. Takes q | k | v, which may be changed in place.
-pub(crate) fn forward(
+pub(crate) fn forward<'a>(
     qkv: Tensor,
     shape: &Shape,
     norm: Option<HeadNorm>,
     table: &RopeTable,
-    depths: &[u32],
+    depths: impl Into<Indices<'a>>,
 ) -> Result<Tensor> {
+    let depths = depths.into();
     let mut all = vec![&qkv, &table.cos, &table.sin];
     all.extend(norm.iter().flat_map(|norm| [norm.query, norm.key]));
     #[cfg(any(feature = "cuda", test))]
     let fits = cuda_fits(shape, norm.is_some(), table);
     match kernel_for(&all) {
-        Kernel::F32 => forward_on_cpu::<f32>(&qkv, shape, norm, table, depths)?,
-        Kernel::F64 => forward_on_cpu::<f64>(&qkv, shape, norm, table, depths)?,
+        Kernel::F32 => forward_on_cpu::<f32>(&qkv, shape, norm, table, &depths)?,
+        Kernel::F64 => forward_on_cpu::<f64>(&qkv, shape, norm, table, &depths)?,
         #[cfg(any(feature = "cuda", test))]
         Kernel::Cuda if fits => cuda::rope::forward(&qkv, shape, norm, table, depths)?,
-        _ => return forward_plain(&qkv, shape, norm, table, depths),
+        _ => return forward_plain(&qkv, shape, norm, table, &depths),
     }
     Ok(qkv)
 }
@@ -144,13 +146,14 @@ fn plain_rotation(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 /// The gradient by the input of `forward`, given that by its output. The gradients by the norms' weights are added to
 /// their buffers. The rotation's backward is the rotation by the opposite angle. Takes the gradient, which may be
 /// changed in place.
-pub(crate) fn backward(
+pub(crate) fn backward<'a>(
     g: Tensor,
     shape: &Shape,
     norm: Option<SavedHeadNorm>,
     table: &RopeTable,
-    depths: &[u32],
+    depths: impl Into<Indices<'a>>,
 ) -> Result<Tensor> {
+    let depths = depths.into();
     let mut all = vec![&g, &table.cos, &table.sin];
     if let Some(norm) = &norm {
         all.extend([norm.before, norm.norm.query, norm.norm.key]);
@@ -160,11 +163,11 @@ pub(crate) fn backward(
     #[cfg(any(feature = "cuda", test))]
     let fits = cuda_fits(shape, norm.is_some(), table);
     match kernel_for(&all) {
-        Kernel::F32 => backward_on_cpu::<f32>(&g, shape, norm, table, depths)?,
-        Kernel::F64 => backward_on_cpu::<f64>(&g, shape, norm, table, depths)?,
+        Kernel::F32 => backward_on_cpu::<f32>(&g, shape, norm, table, &depths)?,
+        Kernel::F64 => backward_on_cpu::<f64>(&g, shape, norm, table, &depths)?,
         #[cfg(any(feature = "cuda", test))]
         Kernel::Cuda if fits => cuda::rope::backward(&g, shape, norm, table, depths)?,
-        _ => return backward_plain(&g, shape, norm, table, depths),
+        _ => return backward_plain(&g, shape, norm, table, &depths),
     }
     Ok(g)
 }

@@ -4,7 +4,7 @@
 use crate::model::families::FAMILIES;
 use crate::model::family::HeadNorms;
 use crate::model::lora::is_adapter;
-use crate::ops::cuda::emulator::emulated;
+use crate::ops::cuda::emulator::{calls, emulated};
 use crate::train::dropout_tests::dropping;
 use crate::{AdamW, Bits, Decoder, DecoderConfig, Device, Dtype, LogProbs, Lora, Memory, Multipliers, Precision};
 use crate::{Sequence, Training, ops};
@@ -478,7 +478,8 @@ fn gpu_kernels_score_and_extend() {
     // Where texts may grow long, a cache holds no text that does.
     for (name, decoder) in models().into_iter().filter(|(_, model)| model.config().long_beyond().is_none()) {
         let decoder = decoder.cast(DType::F32).unwrap();
-        let all = || {
+        let mut graphs = 0;
+        let mut all = || {
             let sequences = sequences();
             let scores = decoder.score(&sequences.iter().collect::<Vec<_>>(), true, 12).unwrap();
             let (mut cache, first) = decoder.prefill(&[&[1, 2, 3, 4, 5], &[1, 2, 9]], 8).unwrap();
@@ -486,16 +487,21 @@ fn gpu_kernels_score_and_extend() {
             let mut numbers: Vec<f32> = first.flatten_all().unwrap().to_vec1().unwrap();
             for token in [3, 7, 7, 0] {
                 let tokens = slots.map(|slot| (slot, token));
+                calls();
                 let next = decoder.extend(&mut cache, &tokens).unwrap();
+                // From the second step on, the recorded first one.
+                graphs += usize::from(calls().iter().any(|call| call == "graph"));
                 numbers.extend(next.flatten_all().unwrap().to_vec1::<f32>().unwrap());
             }
             numbers.extend(scores.iter().flat_map(|score| [score.response as f32, score.prompt as f32]));
             numbers
         };
-        let Some(got) = emulated(all) else { return };
+        let Some(got) = emulated(&mut all) else { return };
         for (got, want) in got.into_iter().zip(all()) {
             assert!((got - want).abs() < 1e-3, "{name}: {got}, {want}");
         }
+        let told_more = decoder.in_few_bits() || name == "qwen3, norms without rotation";
+        assert_eq!(graphs, if told_more { 0 } else { 3 }, "{name}");
     }
 }
 

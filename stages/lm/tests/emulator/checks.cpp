@@ -166,7 +166,7 @@ static void rows_of_tables(bool overlap) {
   std::vector<bf16> y(rows * width), wide(20 * width);
   std::vector<float> gradient(20 * width);
   std::vector<unsigned> ids = {3, 7, 7, 0, 19, 3, 3, 5, 1}, places(20), order = {3, 8, 0, 5, 6, 7, 1, 2, 4};
-  std::vector<unsigned> runs = {0, 0, 1, 1, 3, 2, 5, 5, 7, 6, 19, 8, 0, 9}, targets = {4, 2, 9, overlap ? 2u : 1u};
+  std::vector<unsigned> runs = {0, 0, 1, 1, 3, 2, 5, 5, 7, 6, 19, 8, 0, 9}, targets = {4, 2, 9, overlap ? 2u : 1u, ~0u};
   places[4] = 1, places[11] = 9;
   run("gather_rows_bf16", rows, 1, 128, 0, {table, ids, y, width});
   run("put_rows_bf16", targets.size(), 1, 128, 0, {table, targets, source, width, width, 0u});
@@ -200,6 +200,22 @@ static void turn_heads() {
   unsigned count = rows * (heads + kv_heads) * width / 2 / 8;
   run("rope_turn_bf16", (count + 255) / 256, 1, 256, 0,
       {g, cosines, sines, depths, count, heads + kv_heads, stride, width, width / 2, 8u, -1.0f});
+  run("scale_queries_bf16", rows, 1, 128, 0, {g, depths, heads * width, stride, 5u, 0.3f});
+}
+
+// Numbers of which packs do not fit the last.
+static void numbers_one_by_one() {
+  const unsigned count = 5001;
+  auto a = numbers<bf16>(count), b = numbers<bf16>(count);
+  auto x = numbers<float>(count), z = numbers<float>(count);
+  std::vector<bf16> y(count);
+  std::vector<float> wide(count);
+  const unsigned blocks = (count + 2047) / 2048;
+  run("add_numbers_bf16", blocks, 1, 256, 0, {a, b, y, count});
+  run("add_numbers_f32", blocks, 1, 256, 0, {x, z, wide, count});
+  run("scale_numbers_bf16", blocks, 1, 256, 0, {a, y, count, 0.3f});
+  run("plus_one_bf16", (count + 255) / 256, 1, 256, 0, {a, wide, count});
+  run("cap_numbers", blocks, 1, 256, 0, {x, count, 2.0f});
 }
 
 static void choose_tokens() {
@@ -240,6 +256,7 @@ int main() {
                                           [&] { gate(wrong == "short"); },
                                           turn_heads,
                                           optimize,
+                                          numbers_one_by_one,
                                           [] { decode<bf16>(0); },
                                           choose_tokens,
                                           [] { decode<float>(40); },

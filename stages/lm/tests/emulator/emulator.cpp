@@ -13,6 +13,7 @@
 #include "../../kernels/head.cu"
 #include "../../kernels/linear.cu"
 #include "../../kernels/norm.cu"
+#include "../../kernels/pointwise.cu"
 #include "../../kernels/rope.cu"
 #include "../../kernels/sampling.cu"
 #include "../../kernels/whole_norm.cu"

@@ -105,40 +105,20 @@ fn planned_parts(tiles: &Tiles, shape: &Shape, blocks: usize, device: &Device) -
     tiles.plans.once(PlanOf { name: "parts", shape: Some(*shape) }, device, make)
 }
 
-/// Rows of keys or values: a tensor, the number where they start, and how far apart they are.
-struct Keys<'a> {
-    tensor: &'a Tensor,
-    start: usize,
-}
-
-impl Keys<'_> {
-    /// From where they start, as a tensor.
-    fn rest(&self) -> Result<Tensor> {
-        let flat = self.tensor.flatten_all()?;
-        Ok(flat.narrow(0, self.start, flat.elem_count() - self.start)?)
-    }
-}
-
-fn attend(
-    qkv: &Tensor,
-    k: Keys,
-    v: Keys,
-    kv_stride: usize,
-    tiles: &Tiles,
-    shape: &Shape,
-    lse: bool,
-) -> Result<(Tensor, Option<Tensor>)> {
+pub(crate) fn packed(qkv: &Tensor, tiles: &Tiles, shape: &Shape, lse: bool) -> Result<(Tensor, Option<Tensor>)> {
     let (rows, device) = (qkv.dim(0)?, qkv.device());
     let out = fresh((rows, shape.query_width()), qkv.dtype(), device)?;
     let lse = if lse { Some(fresh((rows, shape.heads), DType::F32, device)?) } else { None };
     let [flat, spans] = planned_tiles(tiles, device)?;
+    let all = qkv.flatten_all()?;
+    let from = |column: usize| all.narrow(0, column, all.elem_count() - column);
     Launch::like("attention", "attention", qkv)
         .wide(padded(shape))
         .tensor(qkv)?
         .count(shape.width())?
-        .tensor(&k.rest()?)?
-        .tensor(&v.rest()?)?
-        .count(kv_stride)?
+        .tensor(&from(shape.query_width())?)?
+        .tensor(&from(shape.query_width() + shape.key_width())?)?
+        .count(shape.width())?
         .tensor(&out)?
         .optional_of(DType::F32, lse.as_ref())?
         .of(DType::U32, &flat)?
@@ -151,18 +131,6 @@ fn attend(
         .f32(shape.cap.unwrap_or(0.0))
         .run((tiles.len(), shape.heads), THREADS, shared_of_forward(shape, qkv.dtype()))?;
     Ok((out, lse))
-}
-
-pub(crate) fn packed(qkv: &Tensor, tiles: &Tiles, shape: &Shape, lse: bool) -> Result<(Tensor, Option<Tensor>)> {
-    let k = Keys { tensor: qkv, start: shape.query_width() };
-    let v = Keys { tensor: qkv, start: shape.query_width() + shape.key_width() };
-    attend(qkv, k, v, shape.width(), tiles, shape, lse)
-}
-
-/// Attention over a cache by a block for each tile and key-value head.
-pub(super) fn cached_by_rows(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &Tiles, shape: &Shape) -> Result<Tensor> {
-    let (k, v) = (Keys { tensor: k, start: 0 }, Keys { tensor: v, start: 0 });
-    Ok(attend(qkv, k, v, shape.key_width(), tiles, shape, false)?.0)
 }
 
 pub(crate) fn backward(saved: &Saved, g: &Tensor, tiles: &Tiles, shape: &Shape) -> Result<Tensor> {

@@ -1,6 +1,6 @@
 //! Times of kernels and of whole models on a GPU, with random weights that are made there: `examples/gpu_bench`.
 
-use super::{Launch, Operand, fresh, multiply, upload};
+use super::{Launch, Operand, fresh, graph, multiply, upload};
 use crate::model::forest::{self, Want};
 use crate::ops::angles::RopeTable;
 use crate::ops::rounded::Products::Exact;
@@ -297,7 +297,8 @@ pub fn decode(device: &Device, shape: &str, text: &Text, mut tell: impl FnMut(Fi
             best = best.min(began.elapsed().as_secs_f64() * 1e3);
             tokens = all.iter().flatten().map(|response| response.ids.len()).sum();
         }
-        let name = format!("decode {shape}, {prompts} prompts of {length}, {samples} responses each");
+        let how = if graph::is_there(device) { "" } else { ", kernel by kernel" };
+        let name = format!("decode {shape}, {prompts} prompts of {length}, {samples} responses each{how}");
         tell(Figure { name, milliseconds: best, amount: tokens as f64, unit: "tokens" });
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! Long stretches are cut, so that a few long texts keep a GPU busy too. What the parts of a row give is joined in the
 //! order of their depths.
 
-use super::attention::{THREADS, cached_by_rows, padded, shared_of_forward};
+use super::attention::{THREADS, padded, shared_of_forward};
 use super::{Launch, fresh, upload};
 use crate::model::forest::Span;
 use crate::ops::tiles::{PlanOf, ROWS, Shape, Tile, Tiles};
@@ -65,69 +65,87 @@ fn cut(tiles: &[Tile], rows: Range<usize>, level: usize, depth: usize, window: O
     }
 }
 
-/// What the kernels read of parts; all of it is empty where each row is a part of its own.
-struct Planned {
-    /// (first row, rows, first span, end of spans, first depth, end of depths, first slot) of each.
-    parts: Tensor,
+/// What the kernels read of parts, on the host.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// (first row, rows, first span, end of spans, first depth, end of depths, first slot) of each part; without rows
+    /// none is seen.
+    pub parts: Vec<u32>,
     /// (first row, first depth) of each span.
-    spans: Tensor,
-    /// The depth of each row.
-    depths: Tensor,
-    /// Where the slots of each row start, with an end behind the last, and all of them.
-    starts: Tensor,
-    slots: Tensor,
-    /// Results of the parts [slots, A D], and their log-sum-exps [slots, A].
-    out: Tensor,
-    lse: Tensor,
+    pub spans: Vec<u32>,
+    /// Where the slots of each row start, with an end behind the last.
+    pub starts: Vec<u32>,
+    /// The slots of all rows, each with the result of a part.
+    pub slots: Vec<u32>,
 }
 
-fn planned(tiles: &Tiles, shape: &Shape, device: &Device) -> Result<Planned> {
-    let make = || {
+/// Numbers of a part.
+pub(crate) const PART: usize = 7;
+
+impl Plan {
+    /// Errors: tiles of several rows.
+    pub fn new(tiles: &[Tile], shape: &Shape) -> Result<Plan> {
         if tiles.iter().enumerate().any(|(row, tile)| (tile.queries.row, tile.queries.len) != (row, 1)) {
             return Err(Error::internal("attention over a cache by tiles of several rows"));
         }
-        let parts = parts(tiles, shape.window);
-        let parts = if parts.len() == tiles.len() { Vec::new() } else { parts };
-        let (mut flat, mut spans, mut count) = (Vec::new(), Vec::new(), 0);
+        let (mut plan, mut count) = (Plan::default(), 0);
         let mut slots = vec![Vec::new(); tiles.len()];
-        for Part { rows, depths, spans: path } in &parts {
-            let first = spans.len() / 2;
-            spans.extend(path.iter().flat_map(|span| [span.row as u32, span.depth as u32]));
-            let numbers = [rows.start, rows.len(), first, spans.len() / 2, depths.start, depths.end, count];
-            flat.extend(numbers.map(|n| n as u32));
-            for row in rows.clone() {
+        for Part { rows, depths, spans } in parts(tiles, shape.window) {
+            let first = plan.spans.len() / 2;
+            plan.spans.extend(spans.iter().flat_map(|span| [span.row as u32, span.depth as u32]));
+            let numbers: [usize; PART] =
+                [rows.start, rows.len(), first, plan.spans.len() / 2, depths.start, depths.end, count];
+            plan.parts.extend(numbers.map(|n| n as u32));
+            for row in rows {
                 slots[row].push(count as u32);
                 count += 1;
             }
         }
-        let mut starts = vec![0u32];
+        plan.starts.push(0);
         for list in &slots {
-            starts.push(starts[starts.len() - 1] + list.len() as u32);
+            plan.starts.push(plan.starts[plan.starts.len() - 1] + list.len() as u32);
         }
-        let depths: Vec<u32> = tiles.iter().map(|tile| tile.queries.depth as u32).collect();
-        Ok([
-            upload(&flat, device)?,
-            upload(&spans, device)?,
-            upload(&depths, device)?,
-            upload(&starts, device)?,
-            upload(&slots.concat(), device)?,
-            fresh((count, shape.query_width()), DType::F32, device)?,
-            fresh((count, shape.heads), DType::F32, device)?,
-        ])
-    };
-    let of = PlanOf { name: "cached", shape: Some(*shape) };
-    let [parts, spans, depths, starts, slots, out, lse] = tiles.plans.once(of, device, make)?;
-    Ok(Planned { parts, spans, depths, starts, slots, out, lse })
+        plan.slots = slots.concat();
+        Ok(plan)
+    }
+}
+
+/// The four lists of a plan on a device, the depth of each row, and room for the results of parts [slots, A D] and their
+/// log-sum-exps [slots, A].
+pub(crate) type Planned = [Tensor; 7];
+
+/// With room for what parts leave.
+pub(crate) fn with_room([parts, spans, starts, slots, depths]: [Tensor; 5], shape: &Shape) -> Result<Planned> {
+    let (count, device) = (slots.elem_count(), slots.device());
+    let out = fresh((count, shape.query_width()), DType::F32, device)?;
+    let lse = fresh((count, shape.heads), DType::F32, device)?;
+    Ok([parts, spans, starts, slots, depths, out, lse])
+}
+
+/// The plan of tiles for blocks of a form: the one that they have, or what is made now.
+pub(crate) fn planned(
+    tiles: &Tiles,
+    shape: &Shape,
+    device: &Device,
+    make: impl FnOnce() -> Result<Planned>,
+) -> Result<Planned> {
+    tiles.plans.once(PlanOf { name: "cached", shape: Some(*shape) }, device, make)
+}
+
+fn uploaded(tiles: &Tiles, shape: &Shape, device: &Device) -> Result<Planned> {
+    let Plan { parts, spans, starts, slots } = Plan::new(tiles, shape)?;
+    let depths = tiles.iter().map(|tile| tile.queries.depth as u32).collect();
+    let [parts, spans, starts, slots, depths] =
+        [parts, spans, starts, slots, depths].map(|numbers| upload(&numbers, device));
+    with_room([parts?, spans?, starts?, slots?, depths?], shape)
 }
 
 /// Attention of the queries of rows q | k | v [T, (A + 2 G) D] over cached keys and values [C, G D]: [T, A D]. Each row is
 /// a tile.
 pub(crate) fn cached(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &Tiles, shape: &Shape) -> Result<Tensor> {
-    let Planned { parts, spans, depths, starts, slots, out: of_parts, lse } = planned(tiles, shape, qkv.device())?;
-    if parts.elem_count() == 0 {
-        return cached_by_rows(qkv, k, v, tiles, shape);
-    }
-    let rows = qkv.dim(0)?;
+    let (rows, device) = (qkv.dim(0)?, qkv.device());
+    let [parts, spans, starts, slots, depths, of_parts, lse] =
+        planned(tiles, shape, device, || uploaded(tiles, shape, device))?;
     Launch::like("decode", "attention_parts", qkv)
         .wide(padded(shape))
         .tensor(qkv)?
@@ -146,7 +164,7 @@ pub(crate) fn cached(qkv: &Tensor, k: &Tensor, v: &Tensor, tiles: &Tiles, shape:
         .count(shape.window.unwrap_or(0))?
         .f32(shape.scale)
         .f32(shape.cap.unwrap_or(0.0))
-        .run((parts.elem_count() / 7, shape.heads), THREADS, shared_of_forward(shape, qkv.dtype()))?;
+        .run((parts.elem_count() / PART, shape.heads), THREADS, shared_of_forward(shape, qkv.dtype()))?;
     let out = fresh((rows, shape.query_width()), qkv.dtype(), qkv.device())?;
     let count = rows * shape.heads;
     Launch::like("decode", "attention_joined", qkv)

@@ -4,13 +4,14 @@ use super::{Launch, Operand};
 use crate::{DType, Error, Result};
 use candle_core::cuda_backend::DeviceId;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
-use candle_core::cuda_backend::cudarc::driver::result::{device::get_default_mem_pool, mem_pool};
+use candle_core::cuda_backend::cudarc::driver::result::{device::get_default_mem_pool, mem_pool, memcpy_htod_async};
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute::{
     CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
 };
+use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaModule, DevicePtr, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
+    CudaFunction, CudaGraph, CudaModule, DevicePtr, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDType, WrapErr};
@@ -59,11 +60,11 @@ struct Loaded {
     shared: usize,
 }
 
-/// The loaded files of kernels, and the kernels by name, by device.
+/// The loaded files of kernels, and the kernels by name, by the number of the GPU: whoever opens it again finds them.
 #[derive(Default)]
 struct Store {
-    modules: HashMap<(DeviceId, &'static str), Arc<CudaModule>>,
-    functions: HashMap<DeviceId, HashMap<String, Loaded>>,
+    modules: HashMap<(usize, &'static str), Arc<CudaModule>>,
+    functions: HashMap<usize, HashMap<String, Loaded>>,
 }
 
 static STORE: LazyLock<Mutex<Store>> = LazyLock::new(Mutex::default);
@@ -72,19 +73,21 @@ static STORE: LazyLock<Mutex<Store>> = LazyLock::new(Mutex::default);
 fn function(call: &Launch, shared: usize, device: &CudaDevice) -> Result<CudaFunction> {
     let mut store = STORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let Store { modules, functions } = &mut *store;
-    let functions = functions.entry(device.id()).or_default();
+    let stream = device.cuda_stream();
+    let context = stream.context();
+    let functions = functions.entry(context.ordinal()).or_default();
     if let Some(loaded) = functions.get(&call.name)
         && loaded.shared >= shared
     {
         return Ok(loaded.function.clone());
     }
     let failed = |error: DriverError| failure(call, &error);
-    let key = (device.id(), call.file);
+    let key = (context.ordinal(), call.file);
     let module = match modules.get(&key) {
         Some(module) => module,
         None => {
             let code = Ptx::from_binary(code(call.file)?.to_vec());
-            let module = device.cuda_stream().context().load_module(code).map_err(failed)?;
+            let module = context.load_module(code).map_err(failed)?;
             modules.entry(key).or_insert(module)
         }
     };
@@ -191,6 +194,48 @@ pub(crate) fn launch(call: &Launch, grid: [u32; 2], threads: u32, shared: usize,
         stream.synchronize().map_err(|error| failure(call, &error))?;
     }
     Ok(())
+}
+
+/// True where work is to be recorded: with the driver's pool of memory, without `HALFTONE_CUDA_SYNC=1`, which waits for
+/// each kernel, and unless `HALFTONE_CUDA_GRAPHS=0` says no.
+pub(crate) fn graphs_are_wanted(device: &CudaDevice) -> bool {
+    static ASKED: LazyLock<bool> =
+        LazyLock::new(|| std::env::var_os("HALFTONE_CUDA_GRAPHS").is_none_or(|on| on != "0"));
+    *ASKED && !synchronous() && allocates_ahead(device)
+}
+
+/// Work of a device as a CUDA graph. Memory that it takes and gives back while it is recorded is its own each time it
+/// runs.
+pub(crate) struct Graph(CudaGraph);
+
+// SAFETY: a graph may be used by one thread after another, and nothing here shares one.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    pub fn record(device: &CudaDevice, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        let stream = device.cuda_stream();
+        // candle refuses copies from the host for as long as this lives: they would be repeated from where these numbers
+        // once were.
+        let _without_copies = device.enable_cuda_graph_htod_cache();
+        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
+        let done = work();
+        // It ends in any case.
+        let graph = stream.end_capture(CUgraphInstantiate_flags(0)).w();
+        done?;
+        graph?.map(Graph).ok_or_else(|| Error::internal("the driver recorded nothing"))
+    }
+
+    pub fn run(&self) -> Result<()> {
+        Ok(self.0.launch().w()?)
+    }
+}
+
+pub(crate) fn overwrite(tensor: &Tensor, numbers: &[u32], device: &CudaDevice) -> Result<()> {
+    let stream = device.cuda_stream();
+    stream.context().bind_to_thread().w()?;
+    // SAFETY: the tensor has as many numbers and lives until the stream has gone past this copy. The driver has read the
+    // numbers when it returns, as they are not in page-locked memory.
+    Ok(unsafe { memcpy_htod_async(address(tensor, device)?, numbers, stream.cu_stream()) }.w()?)
 }
 
 /// c = op(a) op(b), or c += op(a) op(b), of matrices whose columns lie `stride` apart: op(a) is [m, k], op(b) is [k,

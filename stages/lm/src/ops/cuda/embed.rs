@@ -1,27 +1,29 @@
 //! Rows of tables. See `ops::embed` for what is computed.
 
 use super::{Launch, fresh, upload};
+use crate::ops::indices::Indices;
 use crate::{DType, Result};
 use candle_core::Tensor;
 
 const THREADS: u32 = 128;
 
-pub(crate) fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
+pub(crate) fn forward(table: &Tensor, ids: Indices) -> Result<Tensor> {
     let width = table.dim(1)?;
     let y = fresh((ids.len(), width), table.dtype(), table.device())?;
     Launch::like("embed", "gather_rows", table)
         .tensor(table)?
-        .of(DType::U32, &upload(ids, table.device())?)?
+        .of(DType::U32, &ids.on(table.device())?)?
         .tensor(&y)?
         .count(width)?
         .run((ids.len(), 1), THREADS, 0)?;
     Ok(y)
 }
 
-pub(crate) fn put(table: &Tensor, rows: &[u32], source: &Tensor, column: usize) -> Result<()> {
+/// A row `u32::MAX` is none.
+pub(crate) fn put(table: &Tensor, rows: Indices, source: &Tensor, column: usize) -> Result<()> {
     Launch::like("embed", "put_rows", table)
         .tensor(table)?
-        .of(DType::U32, &upload(rows, table.device())?)?
+        .of(DType::U32, &rows.on(table.device())?)?
         .tensor(source)?
         .count(table.dim(1)?)?
         .count(source.dim(1)?)?

@@ -21,8 +21,12 @@ thread_local! {
     static ON: Cell<bool> = const { Cell::new(false) };
     /// True where products have nothing beside them, as without cublasLt.
     static PARTED: Cell<bool> = const { Cell::new(false) };
+    /// True where nothing is recorded, as with `HALFTONE_CUDA_GRAPHS=0`.
+    static UNRECORDED: Cell<bool> = const { Cell::new(false) };
     /// The kernels and products since the last look.
     static CALLS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The kernels and products of work that is being recorded.
+    static RECORDED: RefCell<Option<Vec<Recorded>>> = const { RefCell::new(None) };
     /// Fresh tensors with their guards, and how many bytes lie between these.
     static FRESH: RefCell<Vec<(Tensor, usize)>> = const { RefCell::new(Vec::new()) };
 }
@@ -53,6 +57,19 @@ pub(crate) fn in_parts<T>(work: impl FnOnce() -> T) -> T {
     PARTED.set(true);
     let result = work();
     PARTED.set(false);
+    result
+}
+
+/// True where work is recorded.
+pub(crate) fn records() -> bool {
+    ON.get() && !UNRECORDED.get()
+}
+
+/// Runs something that records nothing.
+pub(crate) fn unrecorded<T>(work: impl FnOnce() -> T) -> T {
+    UNRECORDED.set(true);
+    let result = work();
+    UNRECORDED.set(false);
     result
 }
 
@@ -227,22 +244,118 @@ pub(crate) fn fresh(shape: Shape, dtype: DType) -> Result<Tensor> {
     Ok(whole.narrow(0, guard, count)?.reshape(shape)?)
 }
 
+/// A kernel with its arguments.
+struct Kernel {
+    file: &'static str,
+    name: String,
+    kinds: String,
+    values: Vec<u64>,
+    grid: [u32; 2],
+    threads: u32,
+    shared: u32,
+}
+
 pub(crate) fn launch(call: &Launch, grid: [u32; 2], threads: u32, shared: usize) -> Result<()> {
-    let emulate = library().as_ref().map_err(|reason| Error::internal(reason.clone()))?;
-    CALLS.with_borrow_mut(|calls| calls.push(call.name.clone()));
-    let mut values = call.values.clone();
-    let mut args: Vec<*mut c_void> = values.iter_mut().map(|value| (&raw mut *value).cast()).collect();
-    let (name, kinds) = (c_string(&call.name)?, c_string(&call.kinds)?);
-    // SAFETY: the addresses are those of live tensors. Kernels write to tensors that are only lent for reading here;
-    // no one else looks at them meanwhile, as on a GPU.
-    let what =
-        unsafe { emulate(name.as_ptr(), grid.as_ptr(), threads, shared as u32, kinds.as_ptr(), args.as_mut_ptr()) };
-    if what.is_null() {
-        return Ok(());
+    let (name, kinds, values) = (call.name.clone(), call.kinds.clone(), call.values.clone());
+    let kernel = Kernel { file: call.file, name, kinds, values, grid, threads, shared: shared as u32 };
+    let recorded = RECORDED.with_borrow_mut(|recorded| match recorded {
+        Some(recorded) => {
+            recorded.push(Recorded::Kernel(kernel));
+            Ok(())
+        }
+        None => Err(kernel),
+    });
+    recorded.or_else(|kernel| kernel.run())
+}
+
+impl Kernel {
+    fn run(&self) -> Result<()> {
+        let emulate = library().as_ref().map_err(|reason| Error::internal(reason.clone()))?;
+        CALLS.with_borrow_mut(|calls| calls.push(self.name.clone()));
+        let mut values = self.values.clone();
+        let mut args: Vec<*mut c_void> = values.iter_mut().map(|value| (&raw mut *value).cast()).collect();
+        let (name, kinds) = (c_string(&self.name)?, c_string(&self.kinds)?);
+        let (name, kinds, grid) = (name.as_ptr(), kinds.as_ptr(), self.grid.as_ptr());
+        // SAFETY: the addresses are those of live tensors. Kernels write to tensors that are only lent for reading here;
+        // no one else looks at them meanwhile, as on a GPU.
+        let what = unsafe { emulate(name, grid, self.threads, self.shared, kinds, args.as_mut_ptr()) };
+        if what.is_null() {
+            return Ok(());
+        }
+        // SAFETY: not null, so that it is a text that stays until the next launch.
+        let what = unsafe { CStr::from_ptr(what) }.to_string_lossy();
+        Err(Error::internal(format!("{}.cu: {what}", self.file)))
     }
-    // SAFETY: not null, so that it is a text that stays until the next launch.
-    let what = unsafe { CStr::from_ptr(what) }.to_string_lossy();
-    Err(Error::internal(format!("{}.cu: {what}", call.file)))
+}
+
+/// A matrix of a product that is kept.
+struct Kept {
+    tensor: Tensor,
+    start: usize,
+    stride: usize,
+    transposed: bool,
+}
+
+impl Kept {
+    fn of(operand: Operand) -> Kept {
+        let Operand { tensor, start, stride, transposed } = operand;
+        Kept { tensor: tensor.clone(), start, stride, transposed }
+    }
+
+    fn operand(&self) -> Operand<'_> {
+        let Kept { tensor, start, stride, transposed } = self;
+        Operand { tensor, start: *start, stride: *stride, transposed: *transposed }
+    }
+}
+
+enum Recorded {
+    Kernel(Kernel),
+    Product { a: Kept, b: Kept, c: Option<Kept>, d: Kept, sizes: [usize; 3], bias: Option<Tensor> },
+}
+
+impl Recorded {
+    /// # Panics
+    /// On sums beside a product: only a backward has them.
+    fn of(product: &Product) -> Recorded {
+        let Product { a, b, c, d, sizes, beside } = *product;
+        let bias = match beside {
+            Beside::Nothing => None,
+            Beside::Bias(bias) => Some(bias.clone()),
+            Beside::Sums(_) => panic!("a backward is recorded"),
+        };
+        Recorded::Product { a: Kept::of(a), b: Kept::of(b), c: c.map(Kept::of), d: Kept::of(d), sizes, bias }
+    }
+}
+
+/// Recorded kernels and products. Tensors that were fresh in it live until the emulation ends.
+pub(crate) struct Graph(Vec<Recorded>);
+
+impl Graph {
+    pub fn record(work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        RECORDED.set(Some(Vec::new()));
+        let done = work();
+        let recorded = RECORDED.take().unwrap_or_default();
+        done.map(|()| Graph(recorded))
+    }
+
+    pub fn run(&self) -> Result<()> {
+        CALLS.with_borrow_mut(|calls| calls.push("graph".to_owned()));
+        self.0.iter().try_for_each(|recorded| match recorded {
+            Recorded::Kernel(kernel) => kernel.run(),
+            Recorded::Product { a, b, c, d, sizes, bias } => {
+                let beside = bias.as_ref().map_or(Beside::Nothing, Beside::Bias);
+                let (a, b, c, d) = (a.operand(), b.operand(), c.as_ref().map(Kept::operand), d.operand());
+                multiplied(&Product { a, b, c, d, sizes: *sizes, beside })
+            }
+        })
+    }
+}
+
+pub(crate) fn overwrite(tensor: &Tensor, numbers: &[u32]) -> Result<()> {
+    let to = address(tensor)? as *mut u32;
+    // SAFETY: the tensor has as many numbers; see `launch`.
+    unsafe { std::ptr::copy_nonoverlapping(numbers.as_ptr(), to, numbers.len()) };
+    Ok(())
 }
 
 fn c_string(text: &str) -> Result<CString> {
@@ -275,6 +388,10 @@ pub(crate) fn product(product: &Product) -> Result<bool> {
 }
 
 fn multiplied(product: &Product) -> Result<()> {
+    let taken = RECORDED.with_borrow_mut(|recorded| recorded.as_mut().map(|all| all.push(Recorded::of(product))));
+    if taken.is_some() {
+        return Ok(());
+    }
     CALLS.with_borrow_mut(|calls| calls.push("product".to_owned()));
     let Product { a, b, c, d, sizes: [m, n, k], beside } = *product;
     let (a, b) = (numbers(&a, m, k)?, numbers(&b, k, n)?);

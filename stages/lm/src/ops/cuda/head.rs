@@ -32,6 +32,14 @@ fn logits_of(h: &Tensor, weight: &Tensor, first: usize, count: usize, logits: &T
     multiply(states, Operand::new(weight)?.t(), Operand::new(logits)?, count, width, vocab, false)
 }
 
+/// The logits of all rows in f32, in `room` where that is given.
+pub(crate) fn logits(h: &Tensor, weight: &Tensor, room: Option<&Tensor>) -> Result<Tensor> {
+    let (rows, vocab) = (h.dim(0)?, weight.dim(0)?);
+    let logits = room.map_or_else(|| fresh((rows, vocab), DType::F32, h.device()), |room| Ok(room.clone()))?;
+    logits_of(h, weight, 0, rows, &logits)?;
+    Ok(logits)
+}
+
 /// Log-sum-exps of rows, then ln p of targets, on the device.
 pub(crate) struct Scores {
     numbers: Tensor,

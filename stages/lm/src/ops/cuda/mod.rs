@@ -27,11 +27,14 @@ pub(crate) mod dropout;
 pub(crate) mod embed;
 pub(crate) mod encode;
 pub(crate) mod gated;
+pub(crate) mod graph;
 pub(crate) mod head;
 pub(crate) mod linear;
 pub(crate) mod norm;
+pub(crate) mod pointwise;
 pub(crate) mod rope;
 pub(crate) mod sampling;
+pub(crate) mod steps;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod whole_norm;
@@ -102,6 +105,9 @@ pub(crate) fn fresh(shape: impl Into<Shape>, dtype: DType, device: &Device) -> R
 /// after another.
 pub(crate) fn upload(numbers: &[u32], device: &Device) -> Result<Tensor> {
     const REMEMBERED: usize = 16;
+    if graph::is_recording() {
+        return Err(Error::internal("numbers of the host in recorded work"));
+    }
     type Remembered = Vec<(Vec<u32>, Tensor)>;
     static LAST: Mutex<Vec<Remembered>> = Mutex::new(Vec::new());
     let mut last = LAST.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -1,7 +1,9 @@
 //! Rotary positions and the norm of heads, in place. See `ops::rope` for what is computed.
 
-use super::{Launch, add_partials, fresh, upload};
+use super::{Launch, add_partials, fresh};
+use crate::model::rope::QueryScale;
 use crate::ops::angles::{HeadNorm, RopeTable, SavedHeadNorm};
+use crate::ops::indices::Indices;
 use crate::ops::tiles::Shape;
 use crate::{DType, Result};
 use candle_core::Tensor;
@@ -22,7 +24,7 @@ pub(crate) fn forward(
     shape: &Shape,
     norm: Option<HeadNorm>,
     table: &RopeTable,
-    depths: &[u32],
+    depths: Indices,
 ) -> Result<()> {
     let Some(norm) = norm else { return turn(qkv, shape, table, depths, 1.0) };
     let rows = qkv.dim(0)?;
@@ -32,7 +34,7 @@ pub(crate) fn forward(
         .weights(norm.key)?
         .of(DType::F32, &table.cos)?
         .of(DType::F32, &table.sin)?
-        .of(DType::U32, &upload(depths, qkv.device())?)?
+        .of(DType::U32, &depths.on(qkv.device())?)?
         .count(rows)?
         .count(shape.heads)?
         .count(shape.kv_heads)?
@@ -42,7 +44,7 @@ pub(crate) fn forward(
 }
 
 /// The rotation alone; `sign` -1 turns back.
-fn turn(qkv: &Tensor, shape: &Shape, table: &RopeTable, depths: &[u32], sign: f64) -> Result<()> {
+fn turn(qkv: &Tensor, shape: &Shape, table: &RopeTable, depths: Indices, sign: f64) -> Result<()> {
     const THREADS: usize = 256;
     let turned = shape.heads + shape.kv_heads;
     let pairs = table.pairs();
@@ -52,7 +54,7 @@ fn turn(qkv: &Tensor, shape: &Shape, table: &RopeTable, depths: &[u32], sign: f6
         .tensor(qkv)?
         .of(DType::F32, &table.cos)?
         .of(DType::F32, &table.sin)?
-        .of(DType::U32, &upload(depths, qkv.device())?)?
+        .of(DType::U32, &depths.on(qkv.device())?)?
         .count(count)?
         .count(turned)?
         .count(shape.width())?
@@ -68,7 +70,7 @@ pub(crate) fn backward(
     shape: &Shape,
     saved: Option<SavedHeadNorm>,
     table: &RopeTable,
-    depths: &[u32],
+    depths: Indices,
 ) -> Result<()> {
     let Some(SavedHeadNorm { norm, before, gradients }) = saved else { return turn(g, shape, table, depths, -1.0) };
     let rows = g.dim(0)?;
@@ -81,7 +83,7 @@ pub(crate) fn backward(
         .weights(norm.key)?
         .of(DType::F32, &table.cos)?
         .of(DType::F32, &table.sin)?
-        .of(DType::U32, &upload(depths, g.device())?)?
+        .of(DType::U32, &depths.on(g.device())?)?
         .of(DType::F32, &partial)?
         .count(rows)?
         .count(shape.heads)?
@@ -96,4 +98,16 @@ pub(crate) fn backward(
         }
     }
     Ok(())
+}
+
+/// Queries that grow with their positions, in place. See `ops::query_scale` for what is computed.
+pub(crate) fn scale_queries(qkv: &Tensor, shape: &Shape, scale: QueryScale, depths: Indices) -> Result<()> {
+    Launch::like("rope", "scale_queries", qkv)
+        .tensor(qkv)?
+        .of(DType::U32, &depths.on(qkv.device())?)?
+        .count(shape.query_width())?
+        .count(shape.width())?
+        .count(scale.context)?
+        .f32(scale.beta)
+        .run((qkv.dim(0)?, 1), 128, 0)
 }

@@ -1,0 +1,211 @@
+//! Steps of decoding: new rows over a cache, again and again.
+//!
+//! All numbers that a step is told lie in one tensor, which one copy fills, and its logits are left in one that stays.
+//! Steps of one form are therefore the same kernels with the same arguments: the first is run as it is, the second is
+//! recorded, and from then on one launch does them all. Rows and lists are filled up, so that there are few forms: a row
+//! beyond the last is a token that nothing is kept of, a part beyond the last is seen by no row.
+
+use super::decode::{PART, Plan, Planned, planned, with_room};
+use super::fresh;
+use super::graph::{self, Graph, overwrite};
+use crate::ops::angles::RopeTables;
+use crate::ops::indices::Indices;
+use crate::ops::new_rows::NewRows;
+use crate::ops::tiles::{Shape, Tiles};
+use crate::{DType, Device, Error, Result};
+use candle_core::Tensor;
+use std::collections::VecDeque;
+use std::fmt::{self, Debug, Formatter};
+use std::ops::Range;
+use std::sync::Arc;
+
+// n new rows, V vocabulary.
+
+/// Forms that are kept at a time.
+const KEPT: usize = 16;
+
+/// The steps behind one cache, by a decoder that stays as it is.
+#[derive(Default)]
+pub(crate) struct Steps {
+    /// The last one used first.
+    forms: VecDeque<Form>,
+    /// Logits of the most rows so far [n, V].
+    logits: Option<Tensor>,
+}
+
+impl Debug for Steps {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "steps of {} forms", self.forms.len())
+    }
+}
+
+impl Steps {
+    /// Runs a step, which `work` asks a device for: the logits [n, V], in a tensor of their own. `shapes` are the forms
+    /// of the decoder's blocks, each once.
+    pub fn run(
+        &mut self,
+        new: &NewRows,
+        shapes: &[Shape],
+        tables: &Arc<RopeTables>,
+        (vocab, device): (usize, &Device),
+        work: impl Fn(&NewRows) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let told = Told::new(new, shapes, tables.every.positions())?;
+        let known = self.forms.iter().position(|form| form.sizes == told.sizes);
+        let mut form = match known.and_then(|at| self.forms.remove(at)) {
+            Some(form) => {
+                overwrite(&form.numbers, &told.numbers)?;
+                form
+            }
+            None => Form::new(&told, shapes, self.logits(told.sizes.rows, vocab, device)?, tables.clone(), device)?,
+        };
+        for (plan, shape) in form.plans.iter().zip(shapes) {
+            planned(new.tiles, shape, device, || Ok(plan.clone()))?;
+        }
+        if known.is_some() && form.graph.is_none() && graph::is_there(device) {
+            let graph = Graph::record(device, || work(&form.step(&told, new.tiles)).map(drop));
+            form.graph = Some(graph.map_err(|error| unrecorded(&error))?);
+        }
+        match &form.graph {
+            Some(graph) => graph.run()?,
+            None => drop(work(&form.step(&told, new.tiles))?),
+        }
+        let logits = form.logits.narrow(0, 0, new.ids.len())?.copy()?;
+        self.forms.push_front(form);
+        self.forms.truncate(KEPT);
+        Ok(logits)
+    }
+
+    /// Room for the logits of so many rows: a part of what there is, where that is enough.
+    fn logits(&mut self, rows: usize, vocab: usize, device: &Device) -> Result<Tensor> {
+        let all = match self.logits.take() {
+            Some(all) if all.dim(0)? >= rows => all,
+            _ => fresh((rows, vocab), DType::F32, device)?,
+        };
+        let part = all.narrow(0, 0, rows)?;
+        self.logits = Some(all);
+        Ok(part)
+    }
+}
+
+fn unrecorded(error: &Error) -> Error {
+    let text =
+        format!("a step of decoding cannot be recorded: {error}; HALFTONE_CUDA_GRAPHS=0 runs it kernel by kernel");
+    Error::from(candle_core::Error::Msg(text))
+}
+
+/// The sizes that all arguments of a step's kernels follow from.
+#[derive(Debug, Clone, PartialEq)]
+struct Sizes {
+    rows: usize,
+    /// Numbers in the lists of each plan.
+    lists: Vec<[usize; 4]>,
+    /// Positions of the rotary tables.
+    positions: usize,
+}
+
+/// All that a step is told, in one list, and where in it the parts are.
+struct Told {
+    sizes: Sizes,
+    numbers: Vec<u32>,
+    ids: Range<usize>,
+    rows: Range<usize>,
+    depths: Range<usize>,
+    lists: Vec<[Range<usize>; 4]>,
+}
+
+/// Parts, spans and slots that a form has places for at least: those of a few short texts, however they grow.
+const LEAST: usize = 16;
+
+/// Places of a step that needs `n`: exact up to 8, then an eighth more at most.
+fn places(n: usize) -> usize {
+    n.next_multiple_of((n.next_power_of_two() / 8).max(1))
+}
+
+impl Told {
+    fn new(new: &NewRows, shapes: &[Shape], positions: usize) -> Result<Told> {
+        let rows = places(new.ids.len());
+        let mut numbers = Vec::new();
+        // Each part begins where a GPU reads it well.
+        let mut add = |list: &[u32], size: usize, filler: u32| {
+            let start = numbers.len();
+            numbers.extend_from_slice(list);
+            numbers.resize(start + size, filler);
+            numbers.resize((start + size).next_multiple_of(4), 0);
+            start..start + size
+        };
+        let (ids, places) = (add(&new.ids, rows, 0), add(&new.rows, rows, u32::MAX));
+        let depths = add(&new.depths, rows, 0);
+        let mut lists = Vec::new();
+        for shape in shapes {
+            let Plan { parts, spans, starts, slots } = Plan::new(new.tiles, shape)?;
+            let room = |list: &[u32], each: usize| (list.len() / each).next_power_of_two().max(LEAST) * each;
+            lists.push([
+                add(&parts, room(&parts, PART), 0),
+                add(&spans, room(&spans, 2), 0),
+                add(&starts, rows + 1, slots.len() as u32),
+                add(&slots, room(&slots, 1), 0),
+            ]);
+        }
+        let sizes = lists.iter().map(|lists| lists.each_ref().map(Range::len)).collect();
+        Ok(Told { sizes: Sizes { rows, lists: sizes, positions }, numbers, ids, rows: places, depths, lists })
+    }
+}
+
+/// Steps of one form: the tensors that its kernels read and write.
+struct Form {
+    sizes: Sizes,
+    /// All that a step is told, u32; then parts of it.
+    numbers: Tensor,
+    ids: Tensor,
+    rows: Tensor,
+    depths: Tensor,
+    /// For each form of blocks.
+    plans: Vec<Planned>,
+    logits: Tensor,
+    _tables: Arc<RopeTables>,
+    graph: Option<Graph>,
+}
+
+impl Form {
+    fn new(told: &Told, shapes: &[Shape], logits: Tensor, tables: Arc<RopeTables>, device: &Device) -> Result<Form> {
+        let numbers = Tensor::new(told.numbers.as_slice(), device)?;
+        let part = |range: &Range<usize>| numbers.narrow(0, range.start, range.len());
+        let (ids, rows, depths) = (part(&told.ids)?, part(&told.rows)?, part(&told.depths)?);
+        let plan = |(lists, shape): (&[Range<usize>; 4], &Shape)| {
+            let [parts, spans, starts, slots] = lists.each_ref().map(part);
+            with_room([parts?, spans?, starts?, slots?, depths.clone()], shape)
+        };
+        let plans = told.lists.iter().zip(shapes).map(plan).collect::<Result<_>>()?;
+        let sizes = told.sizes.clone();
+        Ok(Form { sizes, numbers, ids, rows, depths, plans, logits, _tables: tables, graph: None })
+    }
+
+    /// A step by these tensors.
+    fn step<'a>(&'a self, told: &'a Told, tiles: &'a Tiles) -> NewRows<'a> {
+        let held = |range: &Range<usize>, there| Indices::held(&told.numbers[range.clone()], there);
+        NewRows {
+            ids: held(&told.ids, &self.ids),
+            rows: held(&told.rows, &self.rows),
+            depths: held(&told.depths, &self.depths),
+            tiles,
+            logits: Some(&self.logits),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::places;
+
+    #[test]
+    fn few_forms_of_few_rows_too_many() {
+        assert_eq!(
+            [1, 2, 7, 8, 9, 16, 17, 33, 64, 65, 100, 255].map(places),
+            [1, 2, 7, 8, 10, 16, 20, 40, 64, 80, 112, 256]
+        );
+        let mut all: Vec<usize> = (1..=64).map(places).collect();
+        all.dedup();
+        assert_eq!(all.len(), 20);
+    }
+}
