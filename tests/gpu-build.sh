@@ -49,9 +49,8 @@ for line in open(sys.argv[1]):
     if message.get("executable") and message["target"]["name"] in names:
         print(names[message["target"]["name"]], message["executable"])
 PYTHON
-while read -r name program; do
-  strip -o "$folder/$name" "$program"
-  xz -3 --threads=0 "$folder/$name"
-done < "$folder/list"
+while read -r name program; do strip -o "$folder/$name" "$program"; done < "$folder/list"
 rm "$folder/list"
+# In one stream: all of them hold the same kernels, which xz finds again within its window.
+(cd "$folder" && tar c -- * | xz --lzma2=preset=3,dict=256MiB > programs.tar.xz && ls | grep -v xz | xargs rm)
 du -h "$folder"/*

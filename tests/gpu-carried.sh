@@ -20,9 +20,7 @@ log=$out/gpu.log figures=$out/figures.jsonl device=cuda:0
 
 # Each program once, where there is room. Tests look for their fixtures in this copy of the repository.
 work=$(mktemp -d)
-for packed in "$folder"/*.xz; do xz -dc "$packed" > "$work/$(basename "$packed" .xz)" & done
-wait
-chmod +x "$work"/*
+xz -dc "$folder/programs.tar.xz" | tar x -C "$work" || exit 1
 root=$PWD
 export HALFTONE_TEST_ROOT=$root
 wheels=$(python3 -c 'import os, nvidia.cu13 as m; print(os.path.join(list(m.__path__)[0], "lib"))' 2>> "$log")

@@ -13,7 +13,7 @@ echo "== parity with the CPU: each operation in f32 and bf16, and its gradients"
 HALFTONE_TEST_DEVICE=$device cargo test --release -p lm --features cuda --lib
 
 echo "== parity with the CPU: log-probabilities, training and generation of five models, in f32 and bf16"
-HALFTONE_TEST_DEVICE=$device cargo test --release -p lm --features cuda --test device -- --nocapture
+HALFTONE_TEST_DEVICE=$device cargo test --release -p lm --features cuda --test device -- --nocapture --test-threads 1
 
 echo "== the main job on the device: the same verdicts and a policy as good"
 work=$(mktemp -d)

@@ -34,6 +34,8 @@ pub fn open_device(name: &str) -> Result<Device> {
 /// A GPU with one stream for all work. That orders it, so that no events need to be kept for each tensor; and memory
 /// that tensors leave stays for the next ones instead of going back to the driver.
 fn open_gpu(ordinal: usize) -> candle_core::Result<Device> {
+    #[cfg(feature = "cuda")]
+    let _alone = crate::ops::cuda::alone();
     let device = Device::new_cuda_with_stream(ordinal)?;
     #[cfg(feature = "cuda")]
     crate::ops::cuda::prepare(device.as_cuda_device()?)?;
@@ -70,28 +72,20 @@ pub fn gpu_memory(device: &Device) -> Result<Option<(u64, u64)>> {
 }
 
 /// What makes a device slow whatever it computes.
-pub fn device_warnings(whole: &Device) -> Vec<&'static str> {
-    match whole {
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => {
-            let ahead = (
-                crate::ops::cuda::allocates_ahead(device),
-                "the driver of this GPU gives memory only after all work is done (no asynchronous allocation, as on \
-                 some virtual GPUs): everything takes several times as long there",
-            );
-            let onto = (
-                crate::ops::cuda::multiplies_onto(device),
-                "cublasLt cannot be opened (libcublasLt comes with CUDA 13; put its folder into LD_LIBRARY_PATH): \
-                 residuals, biases and their gradients take passes of their own, some 5 % of a training step",
-            );
-            let graphs = (
-                !crate::ops::cuda::graph::is_wanted(whole) || crate::ops::cuda::graph::is_there(whole),
-                "CUDA graphs do not work here: each token that is generated takes hundreds of launches",
-            );
-            [ahead, onto, graphs].into_iter().filter(|(there, _)| !there).map(|(_, text)| text).collect()
-        }
-        _ => Vec::new(),
+pub fn device_warnings(device: &Device) -> Vec<String> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(gpu) = device {
+        let ahead = "the driver of this GPU gives memory only after all work is done (no asynchronous allocation, as on \
+                     some virtual GPUs): everything takes several times as long there";
+        let onto = "cublasLt cannot be opened (libcublasLt comes with CUDA 13; put its folder into LD_LIBRARY_PATH): \
+                    residuals, biases and their gradients take passes of their own, some 5 % of a training step";
+        let graphs = |reason| format!("CUDA graphs do not work here ({reason}): generation launches kernel by kernel");
+        let ahead = (!crate::ops::cuda::allocates_ahead(gpu)).then(|| ahead.to_owned());
+        let onto = (!crate::ops::cuda::multiplies_onto(gpu)).then(|| onto.to_owned());
+        return ahead.into_iter().chain(onto).chain(crate::ops::cuda::graph::refusal(device).map(graphs)).collect();
     }
+    let _ = device;
+    Vec::new()
 }
 
 #[cfg(test)]

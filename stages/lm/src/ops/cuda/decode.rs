@@ -114,14 +114,6 @@ impl Plan {
 /// log-sum-exps [slots, A].
 pub(crate) type Planned = [Tensor; 7];
 
-/// With room for what parts leave.
-pub(crate) fn with_room([parts, spans, starts, slots, depths]: [Tensor; 5], shape: &Shape) -> Result<Planned> {
-    let (count, device) = (slots.elem_count(), slots.device());
-    let out = fresh((count, shape.query_width()), DType::F32, device)?;
-    let lse = fresh((count, shape.heads), DType::F32, device)?;
-    Ok([parts, spans, starts, slots, depths, out, lse])
-}
-
 /// The plan of tiles for blocks of a form: the one that they have, or what is made now.
 pub(crate) fn planned(
     tiles: &Tiles,
@@ -137,7 +129,10 @@ fn uploaded(tiles: &Tiles, shape: &Shape, device: &Device) -> Result<Planned> {
     let depths = tiles.iter().map(|tile| tile.queries.depth as u32).collect();
     let [parts, spans, starts, slots, depths] =
         [parts, spans, starts, slots, depths].map(|numbers| upload(&numbers, device));
-    with_room([parts?, spans?, starts?, slots?, depths?], shape)
+    let slots = slots?;
+    let out = fresh((slots.elem_count(), shape.query_width()), DType::F32, device)?;
+    let sums = fresh((slots.elem_count(), shape.heads), DType::F32, device)?;
+    Ok([parts?, spans?, starts?, slots, depths?, out, sums])
 }
 
 /// Attention of the queries of rows q | k | v [T, (A + 2 G) D] over cached keys and values [C, G D]: [T, A D]. Each row is

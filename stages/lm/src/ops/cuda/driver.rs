@@ -9,17 +9,20 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum::C
 use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute::{
     CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
 };
-use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use candle_core::cuda_backend::cudarc::driver::sys::{
+    CUgraphInstantiate_flags, CUstreamCaptureMode, cuDeviceGraphMemTrim, cudaError_enum,
+};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaGraph, CudaModule, DevicePtr, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDType, WrapErr};
-use candle_core::{CudaDevice, CudaStorage, Shape, Storage, Tensor};
+use candle_core::{CudaDevice, CudaStorage, DeviceLocation, Shape, Storage, Tensor};
 use half::bf16;
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 /// Makes a device that was just opened keep no events, and its memory; and sum products in f32 throughout.
 pub(crate) fn prepare(device: &CudaDevice) -> candle_core::Result<()> {
@@ -41,6 +44,9 @@ pub(crate) fn prepare(device: &CudaDevice) -> candle_core::Result<()> {
             mem_pool::set_attribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, (&raw mut threshold).cast()).w()?;
         }
     }
+    // What was uploaded to this GPU as it was opened before would keep all of that.
+    super::forget(DeviceLocation::Cuda { gpu_id: stream.context().ordinal() });
+    super::lt::is_there(device);
     Ok(())
 }
 
@@ -206,7 +212,10 @@ pub(crate) fn graphs_are_wanted(device: &CudaDevice) -> bool {
 
 /// Work of a device as a CUDA graph. Memory that it takes and gives back while it is recorded is its own each time it
 /// runs.
-pub(crate) struct Graph(CudaGraph);
+pub(crate) struct Graph {
+    graph: CudaGraph,
+    device: CudaDevice,
+}
 
 // SAFETY: a graph may be used by one thread after another, and nothing here shares one.
 unsafe impl Send for Graph {}
@@ -217,17 +226,43 @@ impl Graph {
         // candle refuses copies from the host for as long as this lives: they would be repeated from where these numbers
         // once were.
         let _without_copies = device.enable_cuda_graph_htod_cache();
+        let _alone = alone();
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
-        let done = work();
-        // It ends in any case.
+        let done = catch_unwind(AssertUnwindSafe(work));
+        // It has to end whatever was met: what drops of tensors met would be reported in its place.
+        let met = stream.context().check_err();
         let graph = stream.end_capture(CUgraphInstantiate_flags(0)).w();
-        done?;
-        graph?.map(Graph).ok_or_else(|| Error::internal("the driver recorded nothing"))
+        done.unwrap_or_else(|panic| resume_unwind(panic))?;
+        met.w()?;
+        let graph = graph?.ok_or_else(|| Error::internal("the driver recorded nothing"))?;
+        Ok(Graph { graph, device: device.clone() })
     }
 
+    /// Where the device's memory is full, it is tried once more without what is kept for tensors to come.
     pub fn run(&self) -> Result<()> {
-        Ok(self.0.launch().w()?)
+        let launched = self.graph.launch();
+        if launched != Err(DriverError(cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY)) {
+            return Ok(launched.w()?);
+        }
+        let stream = self.device.cuda_stream();
+        stream.synchronize().w()?;
+        // SAFETY: the pool is that of an open device.
+        unsafe { mem_pool::trim_to(get_default_mem_pool(stream.context().cu_device()).w()?, 0) }.w()?;
+        Ok(self.graph.launch().w()?)
     }
+}
+
+/// A context must not be asked to wait while work of it is recorded, and a GPU that is opened is.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Gives memory that no graph uses any more back to the device.
+pub(crate) fn trim_graphs(device: &CudaDevice) {
+    let context = device.cuda_stream().context().clone();
+    // SAFETY: the device is open. A failure leaves the memory where it is, for graphs to come.
+    let _ = unsafe { cuDeviceGraphMemTrim(context.cu_device()) };
 }
 
 pub(crate) fn overwrite(tensor: &Tensor, numbers: &[u32], device: &CudaDevice) -> Result<()> {

@@ -6,7 +6,7 @@ use super::driver;
 #[cfg(test)]
 use super::emulator;
 use super::pointwise::added;
-use super::{Operand, elsewhere, multiply};
+use super::{Operand, elsewhere, multiply, multiply_onto};
 use crate::{Device, Error, Result};
 use candle_core::{DeviceLocation, Tensor};
 use std::cell::Cell;
@@ -35,11 +35,16 @@ impl Graph {
     ///
     /// Errors: those of the work, and the driver's.
     pub fn record(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        struct Recording;
+        impl Drop for Recording {
+            fn drop(&mut self) {
+                RECORDING.set(false);
+            }
+        }
         let recorded = || {
             RECORDING.set(true);
-            let done = work();
-            RECORDING.set(false);
-            done
+            let _until_here = Recording;
+            work()
         };
         match device {
             #[cfg(feature = "cuda")]
@@ -61,13 +66,13 @@ impl Graph {
     }
 }
 
-/// True where a device records work: it was tried once.
+/// True where a device records work.
 pub(crate) fn is_there(device: &Device) -> bool {
-    is_wanted(device) && works(device)
+    is_wanted(device) && refusal(device).is_none()
 }
 
 /// True where work would be recorded if the device could.
-pub(crate) fn is_wanted(device: &Device) -> bool {
+fn is_wanted(device: &Device) -> bool {
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => driver::graphs_are_wanted(device),
@@ -77,26 +82,48 @@ pub(crate) fn is_wanted(device: &Device) -> bool {
     }
 }
 
-fn works(device: &Device) -> bool {
-    static KNOWN: Mutex<Vec<(DeviceLocation, bool)>> = Mutex::new(Vec::new());
+/// Why a device that is to record work does not; none where it does. It is tried once.
+pub(crate) fn refusal(device: &Device) -> Option<String> {
+    static KNOWN: Mutex<Vec<(DeviceLocation, Option<String>)>> = Mutex::new(Vec::new());
+    if !is_wanted(device) {
+        return None;
+    }
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let place = device.location();
-    if let Some((_, works)) = known.iter().find(|(other, _)| *other == place) {
-        return *works;
+    if let Some((_, refusal)) = known.iter().find(|(other, _)| *other == place) {
+        return refusal.clone();
     }
-    let works = tried(device).unwrap_or(false);
-    known.push((place, works));
-    works
+    let refusal = match tried(device) {
+        Ok(true) => None,
+        Ok(false) => Some("it gives other numbers".to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    known.push((place, refusal.clone()));
+    refusal
 }
 
-/// True where recorded work gives what it gives as it is: a kernel, a product and a tensor of its own.
+/// Gives memory of graphs that are gone back to the device.
+pub(crate) fn trim(device: &Device) {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        driver::trim_graphs(device);
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
+}
+
+/// True where recorded work gives what it gives as it is: a kernel, products, and a tensor of its own.
 fn tried(device: &Device) -> Result<bool> {
     const SIDE: usize = 64;
     let numbers = (0..SIDE * SIDE).map(|i| (i % 7) as f32).collect::<Vec<_>>();
     let x = Tensor::from_vec(numbers, (SIDE, SIDE), device)?;
     let y = x.zeros_like()?;
-    let work =
-        || multiply(Operand::new(&added(&x, &x)?)?, Operand::new(&x)?, Operand::new(&y)?, SIDE, SIDE, SIDE, false);
+    let work = || {
+        let (sum, sizes) = (added(&x, &x)?, [SIDE, SIDE, SIDE]);
+        let (a, b, c) = (Operand::new(&sum)?, Operand::new(&x)?, Operand::new(&y)?);
+        multiply(a, b, c, SIDE, SIDE, SIDE, false)?;
+        multiply_onto((a, b), (Some(&sum), None), c, sizes).map(drop)
+    };
     work()?;
     let want = y.to_vec2::<f32>()?;
     let graph = Graph::record(device, work)?;
@@ -134,7 +161,7 @@ mod tests {
         }) else {
             return;
         };
-        assert_eq!(called, ["add_numbers_f32", "product", "graph", "add_numbers_f32", "product"]);
+        assert_eq!(called, ["add_numbers_f32", "product", "product", "graph", "add_numbers_f32", "product", "product"]);
     }
 
     /// Numbers of the host would be repeated.

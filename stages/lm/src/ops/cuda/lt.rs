@@ -6,7 +6,7 @@ use crate::{DType, Error, Result};
 use candle_core::CudaDevice;
 use candle_core::cuda_backend::DeviceId;
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::cublas::sys::cublasOperation_t;
+use candle_core::cuda_backend::cudarc::cublas::sys::{cublasOperation_t, cublasSetWorkspace_v2};
 use candle_core::cuda_backend::cudarc::cublaslt::result::{self, CublasError};
 use candle_core::cuda_backend::cudarc::cublaslt::sys;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
@@ -69,12 +69,9 @@ fn with<T>(device: &CudaDevice, work: impl FnOnce(&mut Library) -> Result<T>) ->
     if !libraries.contains_key(&device.id()) {
         // A missing library is a panic there.
         let library = match caught(result::create_handle) {
-            // SAFETY: cublasLt reads no more of it than it wrote.
-            Ok(Ok(handle)) => unsafe { device.alloc::<u8>(WORKSPACE) }.ok().map(|workspace| Library {
-                handle,
-                workspace,
-                plans: HashMap::new(),
-            }),
+            Ok(Ok(handle)) => {
+                workspace_of(device).map(|workspace| Library { handle, workspace, plans: HashMap::new() })
+            }
             _ => None,
         };
         // Of devices that nobody has any more, memory and descriptions go.
@@ -85,6 +82,18 @@ fn with<T>(device: &CudaDevice, work: impl FnOnce(&mut Library) -> Result<T>) ->
         libraries.insert(device.id(), library);
     }
     libraries.get_mut(&device.id()).and_then(Option::as_mut).map(work).transpose()
+}
+
+/// Memory for partial sums, which cuBLAS uses too: the one stream of the device orders them. What cuBLAS takes by itself
+/// it would take again for each product of recorded work.
+fn workspace_of(device: &CudaDevice) -> Option<CudaSlice<u8>> {
+    // SAFETY: cuBLAS and cublasLt read no more of it than they wrote. It goes after the device's handle of cuBLAS.
+    unsafe {
+        let workspace = device.alloc::<u8>(WORKSPACE).ok()?;
+        let start = workspace.device_ptr(&device.cuda_stream()).0 as *mut c_void;
+        cublasSetWorkspace_v2(*device.cublas_handle().handle(), start, WORKSPACE).result().ok()?;
+        Some(workspace)
+    }
 }
 
 /// True where products can have something beside them.

@@ -13,7 +13,7 @@ mod driver;
 #[cfg(feature = "cuda")]
 mod lt;
 #[cfg(feature = "cuda")]
-pub(crate) use driver::{allocates_ahead, memory, prepare};
+pub(crate) use driver::{allocates_ahead, alone, memory, prepare};
 #[cfg(feature = "cuda")]
 pub(crate) use lt::is_there as multiplies_onto;
 #[cfg(test)]
@@ -101,6 +101,18 @@ pub(crate) fn fresh(shape: impl Into<Shape>, dtype: DType, device: &Device) -> R
     }
 }
 
+/// Integers that were uploaded to a device, the last ones first.
+type Remembered = Vec<(Vec<u32>, Tensor)>;
+
+static LAST: Mutex<Vec<Remembered>> = Mutex::new(Vec::new());
+
+/// Forgets what was uploaded to a device.
+#[cfg(feature = "cuda")]
+fn forget(place: candle_core::DeviceLocation) {
+    let elsewhere = |known: &Remembered| known.first().is_some_and(|(_, tensor)| tensor.device().location() != place);
+    LAST.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).retain(elsewhere);
+}
+
 /// Integers on a device. The last ones of each device are remembered: the blocks of a model ask for the same ones one
 /// after another.
 pub(crate) fn upload(numbers: &[u32], device: &Device) -> Result<Tensor> {
@@ -108,8 +120,6 @@ pub(crate) fn upload(numbers: &[u32], device: &Device) -> Result<Tensor> {
     if graph::is_recording() {
         return Err(Error::internal("numbers of the host in recorded work"));
     }
-    type Remembered = Vec<(Vec<u32>, Tensor)>;
-    static LAST: Mutex<Vec<Remembered>> = Mutex::new(Vec::new());
     let mut last = LAST.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let of = |known: &Remembered| known.first().is_some_and(|(_, tensor)| tensor.device().same_device(device));
     let at = last.iter().position(of).unwrap_or(last.len());

@@ -5,7 +5,7 @@
 //! recorded, and from then on one launch does them all. Rows and lists are filled up, so that there are few forms: a row
 //! beyond the last is a token that nothing is kept of, a part beyond the last is seen by no row.
 
-use super::decode::{PART, Plan, Planned, planned, with_room};
+use super::decode::{PART, Plan, Planned, planned};
 use super::fresh;
 use super::graph::{self, Graph, overwrite};
 use crate::ops::angles::RopeTables;
@@ -29,8 +29,10 @@ const KEPT: usize = 16;
 pub(crate) struct Steps {
     /// The last one used first.
     forms: VecDeque<Form>,
-    /// Logits of the most rows so far [n, V].
-    logits: Option<Tensor>,
+    /// For logits [n, V], and for what parts leave and their log-sum-exps: forms use them in turn.
+    logits: Room,
+    parts: Room,
+    sums: Room,
 }
 
 impl Debug for Steps {
@@ -50,40 +52,75 @@ impl Steps {
         (vocab, device): (usize, &Device),
         work: impl Fn(&NewRows) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let told = Told::new(new, shapes, tables.every.positions())?;
-        let known = self.forms.iter().position(|form| form.sizes == told.sizes);
+        let told = Told::new(new, shapes)?;
+        let alike = |form: &Form| form.told.sizes == told.sizes && Arc::ptr_eq(&form.tables, tables);
+        let known = self.forms.iter().position(alike);
         let mut form = match known.and_then(|at| self.forms.remove(at)) {
-            Some(form) => {
-                overwrite(&form.numbers, &told.numbers)?;
-                form
-            }
-            None => Form::new(&told, shapes, self.logits(told.sizes.rows, vocab, device)?, tables.clone(), device)?,
+            Some(form) => form.tell(told)?,
+            None => self.form(told, shapes, tables, (vocab, device))?,
         };
         for (plan, shape) in form.plans.iter().zip(shapes) {
             planned(new.tiles, shape, device, || Ok(plan.clone()))?;
         }
         if known.is_some() && form.graph.is_none() && graph::is_there(device) {
-            let graph = Graph::record(device, || work(&form.step(&told, new.tiles)).map(drop));
+            let graph = Graph::record(device, || work(&form.step(new.tiles)).map(drop));
             form.graph = Some(graph.map_err(|error| unrecorded(&error))?);
         }
         match &form.graph {
             Some(graph) => graph.run()?,
-            None => drop(work(&form.step(&told, new.tiles))?),
+            None => drop(work(&form.step(new.tiles))?),
         }
-        let logits = form.logits.narrow(0, 0, new.ids.len())?.copy()?;
+        let logits = form.logits.narrow(0, 0, new.ids.len())?.force_contiguous()?;
         self.forms.push_front(form);
         self.forms.truncate(KEPT);
         Ok(logits)
     }
 
-    /// Room for the logits of so many rows: a part of what there is, where that is enough.
-    fn logits(&mut self, rows: usize, vocab: usize, device: &Device) -> Result<Tensor> {
-        let all = match self.logits.take() {
-            Some(all) if all.dim(0)? >= rows => all,
-            _ => fresh((rows, vocab), DType::F32, device)?,
+    /// A form for what a first step of it is told.
+    fn form(
+        &mut self,
+        told: Told,
+        shapes: &[Shape],
+        tables: &Arc<RopeTables>,
+        (vocab, device): (usize, &Device),
+    ) -> Result<Form> {
+        let numbers = Tensor::new(told.numbers.as_slice(), device)?;
+        let part = |range: &Range<usize>| numbers.narrow(0, range.start, range.len());
+        let (ids, rows, depths) = (part(&told.ids)?, part(&told.rows)?, part(&told.depths)?);
+        let mut plans = Vec::new();
+        for (lists, shape) in told.lists.iter().zip(shapes) {
+            let [parts, spans, starts, slots] = lists.each_ref().map(part);
+            let count = lists[3].len();
+            let out = self.parts.of(&[count, shape.query_width()], device)?;
+            let sums = self.sums.of(&[count, shape.heads], device)?;
+            plans.push([parts?, spans?, starts?, slots?, depths.clone(), out, sums]);
+        }
+        let logits = self.logits.of(&[told.sizes.rows, vocab], device)?;
+        Ok(Form { told, numbers, ids, rows, depths, plans, logits, tables: tables.clone(), graph: None })
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        let device = self.forms.front().map(|form| form.numbers.device().clone());
+        self.forms.clear();
+        device.iter().for_each(graph::trim);
+    }
+}
+
+/// Room for numbers in f32: as many as were asked for at most. Who has some of it keeps it where it grows.
+#[derive(Default)]
+struct Room(Option<Tensor>);
+
+impl Room {
+    fn of(&mut self, shape: &[usize], device: &Device) -> Result<Tensor> {
+        let count = shape.iter().product();
+        let all = match self.0.take() {
+            Some(all) if all.elem_count() >= count => all,
+            _ => fresh(count, DType::F32, device)?,
         };
-        let part = all.narrow(0, 0, rows)?;
-        self.logits = Some(all);
+        let part = all.narrow(0, 0, count)?.reshape(shape)?;
+        self.0 = Some(all);
         Ok(part)
     }
 }
@@ -100,8 +137,6 @@ struct Sizes {
     rows: usize,
     /// Numbers in the lists of each plan.
     lists: Vec<[usize; 4]>,
-    /// Positions of the rotary tables.
-    positions: usize,
 }
 
 /// All that a step is told, in one list, and where in it the parts are.
@@ -123,7 +158,7 @@ fn places(n: usize) -> usize {
 }
 
 impl Told {
-    fn new(new: &NewRows, shapes: &[Shape], positions: usize) -> Result<Told> {
+    fn new(new: &NewRows, shapes: &[Shape]) -> Result<Told> {
         let rows = places(new.ids.len());
         let mut numbers = Vec::new();
         // Each part begins where a GPU reads it well.
@@ -148,13 +183,14 @@ impl Told {
             ]);
         }
         let sizes = lists.iter().map(|lists| lists.each_ref().map(Range::len)).collect();
-        Ok(Told { sizes: Sizes { rows, lists: sizes, positions }, numbers, ids, rows: places, depths, lists })
+        Ok(Told { sizes: Sizes { rows, lists: sizes }, numbers, ids, rows: places, depths, lists })
     }
 }
 
 /// Steps of one form: the tensors that its kernels read and write.
 struct Form {
-    sizes: Sizes,
+    /// The last step's, which the device may be reading yet.
+    told: Told,
     /// All that a step is told, u32; then parts of it.
     numbers: Tensor,
     ids: Tensor,
@@ -163,31 +199,24 @@ struct Form {
     /// For each form of blocks.
     plans: Vec<Planned>,
     logits: Tensor,
-    _tables: Arc<RopeTables>,
+    tables: Arc<RopeTables>,
     graph: Option<Graph>,
 }
 
 impl Form {
-    fn new(told: &Told, shapes: &[Shape], logits: Tensor, tables: Arc<RopeTables>, device: &Device) -> Result<Form> {
-        let numbers = Tensor::new(told.numbers.as_slice(), device)?;
-        let part = |range: &Range<usize>| numbers.narrow(0, range.start, range.len());
-        let (ids, rows, depths) = (part(&told.ids)?, part(&told.rows)?, part(&told.depths)?);
-        let plan = |(lists, shape): (&[Range<usize>; 4], &Shape)| {
-            let [parts, spans, starts, slots] = lists.each_ref().map(part);
-            with_room([parts?, spans?, starts?, slots?, depths.clone()], shape)
-        };
-        let plans = told.lists.iter().zip(shapes).map(plan).collect::<Result<_>>()?;
-        let sizes = told.sizes.clone();
-        Ok(Form { sizes, numbers, ids, rows, depths, plans, logits, _tables: tables, graph: None })
+    /// The same for another step.
+    fn tell(self, told: Told) -> Result<Form> {
+        overwrite(&self.numbers, &told.numbers)?;
+        Ok(Form { told, ..self })
     }
 
     /// A step by these tensors.
-    fn step<'a>(&'a self, told: &'a Told, tiles: &'a Tiles) -> NewRows<'a> {
-        let held = |range: &Range<usize>, there| Indices::held(&told.numbers[range.clone()], there);
+    fn step<'a>(&'a self, tiles: &'a Tiles) -> NewRows<'a> {
+        let held = |range: &Range<usize>, there| Indices::held(&self.told.numbers[range.clone()], there);
         NewRows {
-            ids: held(&told.ids, &self.ids),
-            rows: held(&told.rows, &self.rows),
-            depths: held(&told.depths, &self.depths),
+            ids: held(&self.told.ids, &self.ids),
+            rows: held(&self.told.rows, &self.rows),
+            depths: held(&self.told.depths, &self.depths),
             tiles,
             logits: Some(&self.logits),
         }
