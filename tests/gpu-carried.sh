@@ -50,8 +50,8 @@ card() {
     python3 -c 'import torch; print(torch.__version__, torch.cuda.is_available())'
     '$work/lm-tests' --nocapture a_missing_gpu"
 }
-kernels() { HALFTONE_CUDA_SYNC=1 part 60 "$work/lm-tests" ops::; }
-log_probabilities() { part 60 "$work/device" log_probabilities --nocapture; }
+kernels() { HALFTONE_CUDA_SYNC=1 part 60 "$work/lm-tests" ops:: few_bits nf4; }
+log_probabilities() { part 60 "$work/device" log_probabilities few_bits --nocapture; }
 training() { part 90 "$work/device" training --nocapture; }
 generation() { part 60 "$work/device" generation --nocapture; }
 # Steps of decoding as CUDA graphs, and kernel by kernel.

@@ -4,7 +4,18 @@
 //!                                              training, prefill and decode; SHAPEs 0.5b, 1.5b and 7b
 
 #[cfg(feature = "cuda")]
-fn main() -> lm::Result<()> {
+fn main() -> std::process::ExitCode {
+    match measure() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn measure() -> lm::Result<()> {
     use lm::gpu_bench::{Figure, decode, kernels, prefill, training};
 
     let arguments: Vec<String> = std::env::args().skip(1).collect();

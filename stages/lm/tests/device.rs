@@ -8,9 +8,9 @@ use std::hash::{Hash, Hasher};
 use common::{MODELS, numbers, oracle, rows};
 use harness::{Requirement, missing};
 use lm::{
-    AdamW, Decoder, Device, Dtype, GenerateRequest, Generation, LogProbs, Memory, SamplingRules, Sequence, Text,
-    Training,
+    AdamW, Bits, Decoder, Device, Dtype, GenerateRequest, Generation, LogProbs, Memory, Precision, SamplingRules,
 };
+use lm::{Sequence, Text, Training};
 
 fn device() -> Option<Device> {
     match std::env::var("HALFTONE_TEST_DEVICE") {
@@ -60,22 +60,47 @@ fn log_probabilities() {
     }
 }
 
+/// Weights in few bits give the log-probabilities that they give on the CPU, within 1e-3.
+#[test]
+fn few_bits() {
+    let Some(device) = device() else { return };
+    for model in models() {
+        let numbers = numbers(model);
+        let sequences: Vec<Sequence> = rows(&numbers).iter().step_by(9).map(|row| row.sequence()).collect();
+        let sequences: Vec<&Sequence> = sequences.iter().collect();
+        for bits in [Bits::Four, Bits::Eight] {
+            let precision = Precision { dtype: Dtype::F32, bits: Some(bits) };
+            let on = |device: &Device| {
+                let decoder = Decoder::load_in(&oracle(model), device, precision).unwrap();
+                decoder.score(&sequences, true, 2048).unwrap()
+            };
+            for (got, want) in on(&device).iter().zip(on(&Device::Cpu)) {
+                let off = (got.response - want.response).abs().max((got.prompt - want.prompt).abs());
+                assert!(off < 1e-3, "{model} {bits:?}: {got:?}, {want:?} on the CPU");
+            }
+        }
+    }
+}
+
 /// The results of six steps of DPO: the gradient norm of each, then the log-probabilities of all sequences.
 fn trained(model: &str, device: &Device, dtype: Dtype, memory: Memory) -> (Vec<f64>, Vec<f64>) {
     let numbers = numbers(model);
     let of = |side: &str| &numbers["pairs"]["text"][side];
     let sequences: Vec<[Sequence; 2]> =
         of("chosen").iter().zip(of("rejected")).map(|(c, r)| [c.sequence(), r.sequence()]).collect();
-    let reference: Vec<[f64; 2]> = of("chosen").iter().zip(of("rejected")).map(|(c, r)| [c.logp, r.logp]).collect();
     let decoder = Decoder::load_in(&oracle(model), device, dtype).unwrap();
+    let all: Vec<&Sequence> = sequences.iter().flatten().collect();
+    // The reference computes as the policy does: rounding of long texts in bf16 would else move the margins.
+    let reference = decoder.score(&all, false, 2048).unwrap();
     let mut training = Training::new(decoder, AdamW::default(), Some(1.0), memory, 512).unwrap();
     let mut norms = Vec::new();
-    for (pairs, reference) in sequences.chunks(4).zip(reference.chunks(4)).take(6) {
+    for (pairs, reference) in sequences.chunks(4).zip(reference.chunks(8)).take(6) {
         let batch: Vec<&Sequence> = pairs.iter().flatten().collect();
         let logps = training.forward(&batch, false).unwrap();
         let mut cotangents = Vec::new();
-        for (logps, reference) in logps.chunks(2).zip(reference) {
-            let margin = 0.3 * ((logps[0].response - reference[0]) - (logps[1].response - reference[1]));
+        for (logps, reference) in logps.chunks(2).zip(reference.chunks(2)) {
+            let [chosen, rejected] = [0, 1].map(|i| logps[i].response - reference[i].response);
+            let margin = 0.3 * (chosen - rejected);
             let slope = -0.3 / (1.0 + margin.exp()) / pairs.len() as f64;
             cotangents.push(LogProbs { response: slope, prompt: 0.0 });
             cotangents.push(LogProbs { response: -slope, prompt: 0.0 });
@@ -83,27 +108,30 @@ fn trained(model: &str, device: &Device, dtype: Dtype, memory: Memory) -> (Vec<f
         training.backward(&cotangents).unwrap();
         norms.push(training.step(2e-5).unwrap());
     }
-    let all: Vec<&Sequence> = sequences.iter().flatten().collect();
     let scores = training.decoder().score(&all, false, 2048).unwrap();
     (norms, scores.iter().map(|score| score.response).collect())
 }
 
-/// f32: gradient norms within 0.1 %, log-probabilities after training within 5e-3. bf16: within 5 % and 2 %.
+/// f32: gradient norms within 0.1 %, log-probabilities after training within 5e-3. bf16: norms within 2 % at the same
+/// weights and 15 % later (6 % on the processor, from the same kernels), log-probabilities within 2 %.
 #[test]
 fn training() {
     let Some(device) = device() else { return };
     for model in models() {
         let (norms, scores) = trained(model, &Device::Cpu, Dtype::F32, Memory::Keep);
         for memory in [Memory::Keep, Memory::Boundaries] {
-            for (dtype, norm_off, score_off) in [(Dtype::F32, 1e-3, 5e-3), (Dtype::Bf16, 0.05, f64::INFINITY)] {
+            for (dtype, first_off, norm_off, score_off) in
+                [(Dtype::F32, 1e-3, 1e-3, 5e-3), (Dtype::Bf16, 0.02, 0.15, f64::INFINITY)]
+            {
                 let (got_norms, got_scores) = trained(model, &device, dtype, memory);
-                let worst_norm =
-                    got_norms.iter().zip(&norms).map(|(got, want)| (got / want - 1.0).abs()).fold(0.0, f64::max);
+                let off: Vec<f64> = got_norms.iter().zip(&norms).map(|(a, b)| (a / b - 1.0).abs()).collect();
+                let worst_norm = off.iter().copied().fold(0.0, f64::max);
                 let worst = got_scores.iter().zip(&scores).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
                 let relative =
                     got_scores.iter().zip(&scores).map(|(got, want)| (got / want - 1.0).abs()).fold(0.0, f64::max);
-                println!("{model} {dtype:?} {memory:?}: norms {worst_norm:.2e}, scores {worst:.2e}, {relative:.2e}");
-                assert!(worst_norm < norm_off && worst < score_off && relative < 0.02, "{model} {dtype:?} {memory:?}");
+                println!("{model} {dtype:?} {memory:?}: norms {off:.2?}, scores {worst:.2e}, {relative:.2e}");
+                assert!(off[0] < first_off && worst_norm < norm_off, "{model} {dtype:?} {memory:?}: norms");
+                assert!(worst < score_off && relative < 0.02, "{model} {dtype:?} {memory:?}: scores");
             }
         }
     }

@@ -241,8 +241,9 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::check::test_device;
     use crate::ops::cuda::emulator::{calls, emulated, unrecorded};
-    use crate::{DType, DecoderConfig, Device};
+    use crate::{Bits, DType, DecoderConfig, Device, Dtype, Precision};
     use serde_json::{Value, json};
 
     fn decoder(form: Value, dtype: DType) -> Decoder {
@@ -333,5 +334,33 @@ mod tests {
             norm_forward_bf16 product";
         assert_eq!(one, words.split_whitespace().collect::<Vec<_>>());
         assert_eq!(calls_of(24).unwrap().len(), 24 * 12 + 3);
+    }
+
+    /// Steps of weights in few bits on the device of the tests, which are not recorded.
+    #[test]
+    fn few_bits_on_a_device() {
+        let Some(device) = test_device() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let form = json!({"model_type": "llama", "hidden_size": 16, "intermediate_size": 48, "num_attention_heads": 2,
+            "head_dim": 8, "vocab_size": 90});
+        decoder(form, DType::F32).save(folder.path()).unwrap();
+        let on = |device: &Device| {
+            let precision = Precision { dtype: Dtype::F32, bits: Some(Bits::Four) };
+            let decoder = Decoder::load_in(folder.path(), device, precision).unwrap();
+            let sequence = Sequence::new(vec![1, 2, 3, 9, 8, 7], 2);
+            let mut all = vec![vec![decoder.score(&[&sequence], false, 64).unwrap()[0].response as f32]];
+            let (mut cache, first) = decoder.prefill(&[&[1, 2, 3], &[1, 4]], 12).unwrap();
+            all.extend(first.to_vec2::<f32>().unwrap());
+            let slots = [cache.fork(0, 4).unwrap(), cache.fork(1, 4).unwrap(), cache.fork(1, 4).unwrap()];
+            for token in [9, 8, 7, 6] {
+                let next = decoder.extend(&mut cache, &slots.map(|slot| (slot, token))).unwrap();
+                all.extend(next.to_vec2::<f32>().unwrap());
+            }
+            all
+        };
+        for (i, (got, want)) in on(device).iter().zip(on(&Device::Cpu)).enumerate() {
+            let off = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 1e-4, "{i}: {off}");
+        }
     }
 }

@@ -221,8 +221,14 @@ mod tests {
                 let got = super::add_columns(&t[0], &t[1], t[2].copy()?, start)?;
                 let pad = |n: usize| candle_core::Tensor::zeros((5, n), t[0].dtype(), t[0].device());
                 let product = super::forward(&t[0], &t[1], None, None, Exact)?;
-                let parts = [pad(start)?, product, pad(width - start - 4)?];
-                let parts: Vec<_> = parts.iter().filter(|part| part.elem_count() > 0).collect();
+                let mut parts = vec![product];
+                // A device need not give memory for nothing.
+                if start > 0 {
+                    parts.insert(0, pad(start)?);
+                }
+                if width > start + 4 {
+                    parts.push(pad(width - start - 4)?);
+                }
                 let want = (candle_core::Tensor::cat(&parts, 1)? + &t[2])?;
                 let off = (&got - want)?.abs()?.flatten_all()?.max(0)?.to_dtype(candle_core::DType::F64)?;
                 assert!(off.to_scalar::<f64>()? < 1e-5, "from {start} of {width}");

@@ -37,7 +37,7 @@ pub(crate) mod tiles;
 pub(crate) mod whole_norm;
 
 #[cfg(test)]
-mod check;
+pub(crate) mod check;
 
 use crate::Result;
 use candle_core::Tensor;
