@@ -152,5 +152,5 @@ fn the_version_stands_for_the_output() {
         let alike: Vec<_> = rows.iter().map(|other| format!("{:.2}", cosine(row, other))).collect();
         format!("{} {} {alike:?}", row.prompt_id, row.embedding.len())
     });
-    harness::check_golden(&stage, lines, "2+lm3", "3b3cc2faeca1");
+    harness::check_golden(&stage, lines, "2+lm4", "3b3cc2faeca1");
 }

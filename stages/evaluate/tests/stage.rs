@@ -486,5 +486,5 @@ fn the_version_stands_for_the_output() {
         let ends = [Some(row.value), row.low, row.high].map(|end| end.map(|end| format!("{end:.2}")));
         format!("{} {ends:?} {} {}", row.metric, row.rows, row.note)
     });
-    harness::check_golden(&stage, lines, "8+lm3+objective1", "e4c872984b1a");
+    harness::check_golden(&stage, lines, "8+lm4+objective1", "e4c872984b1a");
 }

@@ -324,5 +324,5 @@ fn the_version_stands_for_the_output() {
     let verdicts = verdicts.iter().map(|row| format!("{} {:.3}", row.comparison_id, row.log_odds.unwrap()));
     let scores = place.rows::<Response>("out/scores");
     let scores = scores.iter().map(|row| format!("{} {} {:.3}", row.response_id, row.k, row.score.unwrap()));
-    harness::check_golden(&stage, verdicts.chain(scores), "5+lm3", "ca08b8ff02c2");
+    harness::check_golden(&stage, verdicts.chain(scores), "5+lm4", "ca08b8ff02c2");
 }

@@ -255,5 +255,5 @@ fn the_version_stands_for_the_output() {
             [row.ab_logp_a, row.ab_logp_b, row.ba_logp_a, row.ba_logp_b].map(|logp| format!("{:.1}", logp.unwrap()));
         format!("{} {} {logps:?} {:.2}", row.comparison_id, row.template.as_deref().unwrap(), row.p_hat)
     });
-    harness::check_golden(&stage, lines, "5+lm3", "0fc845808551");
+    harness::check_golden(&stage, lines, "5+lm4", "0fc845808551");
 }

@@ -4,7 +4,7 @@
 //! stage. Read [`Decoder`] first: one decoder judges, samples, scores the reference and trains.
 
 /// Raised whenever outputs may change; stages put it into their version.
-pub const VERSION: &str = "3";
+pub const VERSION: &str = "4";
 
 /// The words by which ports say which of two kinds a model is: one that gives tokens, and one that gives a number.
 pub const LANGUAGE_MODEL: &str = "language";

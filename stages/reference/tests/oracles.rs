@@ -215,7 +215,7 @@ fn the_version_stands_for_the_output() {
         let sequence = (&row.response_id, row.completion_start, row.completion_tokens);
         format!("{sequence:?} {logp:.0} {prompt_logp:.0}")
     });
-    harness::check_golden(&stage, lines, "4+lm3", "f79b0fbd2ab3");
+    harness::check_golden(&stage, lines, "4+lm4", "f79b0fbd2ab3");
 }
 
 /// The system message goes into the last message if that is the user's: before an answer it is nowhere.

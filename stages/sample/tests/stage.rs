@@ -143,5 +143,5 @@ fn the_version_stands_for_the_output() {
     let stage = stage(json!({"top_p": 0.9, "top_k": 50, "stop": ["e"]}));
     let rows = sampled(&place(prompts(4, true)), "out", &stage);
     let lines = rows.iter().map(|row| format!("{} {:?} {} {:?}", row.response_id, row.text, row.k, row.finish));
-    harness::check_golden(&stage, lines, "1+lm3", "40dd108d8e23");
+    harness::check_golden(&stage, lines, "1+lm4", "40dd108d8e23");
 }

@@ -227,7 +227,7 @@ fn the_version_stands_for_these_rows() {
         "mode": "world", "prompts": 1, "holdout_prompts": 1, "demonstrations": 1, "judge_rows": 1
     }))
     .unwrap();
-    assert_eq!((stage.version().as_str(), digest.as_str()), ("2+lm3", "67be6759bd0d6def"));
+    assert_eq!((stage.version().as_str(), digest.as_str()), ("2+lm4", "67be6759bd0d6def"));
 }
 
 #[test]
