@@ -13,7 +13,7 @@ xz -dc "$folder/programs.tar.xz" | tar x -C "$work"
 mkdir "$work/libraries"
 c++ -std=c++17 -O2 -w -fPIC -shared -U_FORTIFY_SOURCE -o "$work/libraries/libcuda.so" \
   stages/lm/tests/emulator/driver.cpp
-for library in cublas cublasLt curand; do ln -s libcuda.so "$work/libraries/lib$library.so"; done
+for library in cuda.so.1 cublas.so cublasLt.so curand.so; do ln -s libcuda.so "$work/libraries/lib$library"; done
 export LD_LIBRARY_PATH=$work/libraries HALFTONE_TEST_ROOT=$PWD
 
 fail() { echo "$*"; exit 1; }
@@ -33,8 +33,8 @@ job() {
   echo "$name: $(grep -o 'the stand-in for a GPU: .*' "$work/$name.log" || echo done)"
 }
 
-# told NAME WORDS: the run said so.
-told() { grep -q "$2" "$work/$1.log" || { cat "$work/$1.log"; fail "$1 does not say: $2"; }; }
+# warns NAME WORDS: the run says so.
+warns() { grep -q "$2" "$work/$1.log" || { cat "$work/$1.log"; fail "$1 does not say: $2"; }; }
 
 # same NAME OTHER: the bytes of all models and tables but those with times.
 same() {
@@ -77,19 +77,28 @@ HALFTONE_CUDA_GRAPHS=0 job single-kernels cuda:0
 same single-kernels gpu
 # What a device may lack: the run goes on without it and says so.
 STAND_IN=graphs job without-graphs cuda:0
-told without-graphs 'warning: CUDA graphs do not work here'
+warns without-graphs 'warning: CUDA graphs do not work here'
 same without-graphs gpu
 STAND_IN=recording job failing-products cuda:0
-told failing-products 'warning: CUDA graphs do not work here'
+warns failing-products 'warning: CUDA graphs do not work here'
 same failing-products gpu
 STAND_IN=room job full cuda:0
 same full gpu
 STAND_IN=pool job without-pool cuda:0
-told without-pool 'warning: the driver of this GPU gives memory only after all work is done'
+warns without-pool 'warning: the driver of this GPU gives memory only after all work is done'
 same without-pool gpu
 STAND_IN=cublaslt job without-cublaslt cuda:0
-told without-cublaslt 'warning: cublasLt cannot be opened'
+warns without-cublaslt 'warning: cublasLt cannot be opened'
 same without-cublaslt gpu
+# Ranks with replicas on two GPUs.
+job two-gpus cuda:0,cuda:1
+same two-gpus gpu
+# Sentence encoders.
+for model in bert encoders/modernbert; do
+  job "$(basename "$model")-cpu" cpu "embeddings.model=stages/lm/tests/fixtures/$model"
+  job "$(basename "$model")" cuda:0 "embeddings.model=stages/lm/tests/fixtures/$model"
+  close "$(basename "$model")-cpu" "$(basename "$model")"
+done
 # bf16, adapters and weights in few bits.
 half=(policy.dtype=bf16 reference.dtype=bf16 before.dtype=bf16 after.dtype=bf16 verdicts.dtype=bf16 before.top_k=5
   after.top_p=0.9 'policy.adapter={rank: 4, alpha: 8, dropout: 0.1, targets: [all-linear]}')

@@ -267,7 +267,7 @@ impl Block {
         Some(SavedHeadNorm { norm: self.head_norm(weights)?, before: saved.before.as_ref()?, gradients })
     }
 
-    /// True where the kernels of a GPU do all of a step of decoding, and read nothing of the host but what it is told.
+    /// True where the kernels of a GPU do all of a step of decoding, and read nothing of the host but its input.
     #[cfg(any(feature = "cuda", test))]
     pub fn repeats(&self, tables: &RopeTables) -> bool {
         let (shape, normed) = (&self.shape, self.head_norms == HeadNorms::Each);

@@ -18,7 +18,7 @@ pub(crate) struct Indices<'a> {
 impl<'a> Indices<'a> {
     /// Numbers that a tensor of a device holds.
     #[cfg(any(feature = "cuda", test))]
-    pub fn held(host: &'a [u32], there: &'a Tensor) -> Indices<'a> {
+    pub fn resident(host: &'a [u32], there: &'a Tensor) -> Indices<'a> {
         Indices { host, there: Some(there) }
     }
 

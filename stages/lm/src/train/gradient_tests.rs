@@ -500,8 +500,8 @@ fn gpu_kernels_score_and_extend() {
         for (got, want) in got.into_iter().zip(all()) {
             assert!((got - want).abs() < 1e-3, "{name}: {got}, {want}");
         }
-        let told_more = decoder.in_few_bits() || name == "qwen3, norms without rotation";
-        assert_eq!(graphs, if told_more { 0 } else { 3 }, "{name}");
+        let unrecorded = decoder.in_few_bits() || name == "qwen3, norms without rotation";
+        assert_eq!(graphs, if unrecorded { 0 } else { 3 }, "{name}");
     }
 }
 

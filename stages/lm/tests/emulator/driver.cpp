@@ -32,7 +32,7 @@ static std::recursive_mutex everything;
   abort();
 }
 
-// What was done, told at the end.
+// What was done, printed at the end.
 static struct Counts {
   size_t kernels = 0, of_candle = 0, products = 0, graphs = 0, recorded = 0;
   ~Counts() {
@@ -43,6 +43,7 @@ static struct Counts {
 
 // Memory.
 
+static const int GPUS = 2;
 static const size_t GPU_BYTES = size_t(80) << 30;
 static std::map<Pointer, size_t> taken;
 static size_t used = 0;
@@ -79,7 +80,7 @@ struct Graph {
   std::vector<Work> work;
   // Memory that was taken in the recording, and its bytes; and what of it is not given back there.
   std::map<Pointer, size_t> own;
-  std::set<Pointer> held;
+  std::set<Pointer> open;
   bool found_room = false;
   ~Graph() {
     for (auto &[at, bytes] : own) give_back(at);
@@ -116,8 +117,8 @@ int cuInit(unsigned) { return SUCCESS; }
 int cuDriverGetVersion(int *version) { return *version = 13000, SUCCESS; }
 int cuGetErrorName(int, const char **name) { return *name = "CUDA_ERROR", SUCCESS; }
 int cuGetErrorString(int, const char **text) { return *text = "an error of the stand-in", SUCCESS; }
-int cuDeviceGetCount(int *count) { return *count = 1, SUCCESS; }
-int cuDeviceGet(int *device, int number) { return *device = number, number == 0 ? SUCCESS : 101; }
+int cuDeviceGetCount(int *count) { return *count = GPUS, SUCCESS; }
+int cuDeviceGet(int *device, int number) { return *device = number, number < GPUS ? SUCCESS : 101; }
 int cuDeviceGetName(char *name, int size, int) { return snprintf(name, size, "stand-in"), SUCCESS; }
 int cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = GPU_BYTES, SUCCESS; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
@@ -125,7 +126,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
   *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 16 ? 132 : attribute == 115 ? !lacks("pool") : 0;
   return SUCCESS;
 }
-int cuDevicePrimaryCtxRetain(Handle *context, int) { return *context = &everything, SUCCESS; }
+static char contexts[GPUS];
+int cuDevicePrimaryCtxRetain(Handle *context, int device) { return *context = contexts + device, SUCCESS; }
 int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 static thread_local Handle current = nullptr;
 int cuCtxSetCurrent(Handle context) { return current = context, SUCCESS; }
@@ -160,13 +162,13 @@ int cuMemAllocAsync(Pointer *at, size_t bytes, Stream *stream) {
   Pointer memory = *at = take(bytes);
   if (!stream->recorded) return SUCCESS;
   stream->recorded->own[memory] = bytes;
-  stream->recorded->held.insert(memory);
+  stream->recorded->open.insert(memory);
   return do_or_record(stream, [=] { memset(reinterpret_cast<void *>(memory), 0xff, bytes); });
 }
 int cuMemFreeAsync(Pointer at, Stream *stream) {
   ALONE;
   if (!stream->recorded) return give_back(at) ? SUCCESS : INVALID_VALUE;
-  if (stream->recorded->held.erase(at) == 0) {
+  if (stream->recorded->open.erase(at) == 0) {
     fprintf(stderr, "the stand-in for a GPU: memory from outside is given back while a stream is recorded\n");
     return stream->spoilt = true, CAPTURE_INVALIDATED;
   }
@@ -230,7 +232,7 @@ int cuGraphLaunch(Handle exec, Stream *stream) {
   if (int wrong = refuse_in_recording(stream, "a graph is launched")) return wrong;
   Graph &graph = **static_cast<std::shared_ptr<Graph> *>(exec);
   // Memory that a graph leaves taken makes its second launch an error.
-  if (!graph.held.empty()) return INVALID_VALUE;
+  if (!graph.open.empty()) return INVALID_VALUE;
   if (!std::exchange(graph.found_room, true) && lacks("room")) return OUT_OF_MEMORY;
   counts.graphs++;
   for (Work &work : graph.work) work();

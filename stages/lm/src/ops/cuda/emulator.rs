@@ -173,6 +173,12 @@ impl Checks {
         Checks::built("GPU kernels do not run under sanitizers", &[("checks.cpp", &compile)], &sanitizers)
     }
 
+    /// The stand-in for a driver that `tests/gpu-rehearsal.sh` builds. None where there is no compiler.
+    pub fn stand_in() -> Option<Checks> {
+        let build = [("driver.cpp", &["-O0", "-fPIC", "-c"][..])];
+        Checks::built("the stand-in for a driver is not compiled", &build, &["-shared"])
+    }
+
     fn built(otherwise: &str, sources: &[(&str, &[&str])], link: &[&str]) -> Option<Checks> {
         let from = harness::root().join("stages/lm/tests/emulator");
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -1,9 +1,9 @@
 //! Steps of decoding: new rows over a cache, again and again.
 //!
-//! All numbers that a step is told lie in one tensor, which one copy fills, and its logits are left in one that stays.
-//! Steps of one form are therefore the same kernels with the same arguments: the first is run as it is, the second is
-//! recorded, and from then on one launch does them all. Rows and lists are filled up, so that there are few forms: a row
-//! beyond the last is a token that nothing is kept of, a part beyond the last is seen by no row.
+//! All numbers that a step takes from the host lie in one tensor, which one copy fills, and its logits are left in one
+//! that stays. Steps of one form are therefore the same kernels with the same arguments: the first is run as it is, the
+//! second is recorded, and from then on one launch does them all. Rows and lists are filled up, so that there are few
+//! forms: a row beyond the last is a token that nothing is kept of, a part beyond the last is seen by no row.
 
 use super::decode::{PART, Plan, Planned, planned};
 use super::fresh;
@@ -52,12 +52,12 @@ impl Steps {
         (vocab, device): (usize, &Device),
         work: impl Fn(&NewRows) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let told = Told::new(new, shapes)?;
-        let alike = |form: &Form| form.told.sizes == told.sizes && Arc::ptr_eq(&form.tables, tables);
+        let input = Input::new(new, shapes)?;
+        let alike = |form: &Form| form.input.sizes == input.sizes && Arc::ptr_eq(&form.tables, tables);
         let known = self.forms.iter().position(alike);
         let mut form = match known.and_then(|at| self.forms.remove(at)) {
-            Some(form) => form.tell(told)?,
-            None => self.form(told, shapes, tables, (vocab, device))?,
+            Some(form) => form.with(input)?,
+            None => self.form(input, shapes, tables, (vocab, device))?,
         };
         for (plan, shape) in form.plans.iter().zip(shapes) {
             planned(new.tiles, shape, device, || Ok(plan.clone()))?;
@@ -76,27 +76,27 @@ impl Steps {
         Ok(logits)
     }
 
-    /// A form for what a first step of it is told.
+    /// The form of a first step with this input.
     fn form(
         &mut self,
-        told: Told,
+        input: Input,
         shapes: &[Shape],
         tables: &Arc<RopeTables>,
         (vocab, device): (usize, &Device),
     ) -> Result<Form> {
-        let numbers = Tensor::new(told.numbers.as_slice(), device)?;
+        let numbers = Tensor::new(input.numbers.as_slice(), device)?;
         let part = |range: &Range<usize>| numbers.narrow(0, range.start, range.len());
-        let (ids, rows, depths) = (part(&told.ids)?, part(&told.rows)?, part(&told.depths)?);
+        let (ids, rows, depths) = (part(&input.ids)?, part(&input.rows)?, part(&input.depths)?);
         let mut plans = Vec::new();
-        for (lists, shape) in told.lists.iter().zip(shapes) {
+        for (lists, shape) in input.lists.iter().zip(shapes) {
             let [parts, spans, starts, slots] = lists.each_ref().map(part);
             let count = lists[3].len();
             let out = self.parts.of(&[count, shape.query_width()], device)?;
             let sums = self.sums.of(&[count, shape.heads], device)?;
             plans.push([parts?, spans?, starts?, slots?, depths.clone(), out, sums]);
         }
-        let logits = self.logits.of(&[told.sizes.rows, vocab], device)?;
-        Ok(Form { told, numbers, ids, rows, depths, plans, logits, tables: tables.clone(), graph: None })
+        let logits = self.logits.of(&[input.sizes.rows, vocab], device)?;
+        Ok(Form { input, numbers, ids, rows, depths, plans, logits, tables: tables.clone(), graph: None })
     }
 }
 
@@ -139,8 +139,8 @@ struct Sizes {
     lists: Vec<[usize; 4]>,
 }
 
-/// All that a step is told, in one list, and where in it the parts are.
-struct Told {
+/// All numbers that a step takes from the host, in one list, and where in it the parts are.
+struct Input {
     sizes: Sizes,
     numbers: Vec<u32>,
     ids: Range<usize>,
@@ -157,8 +157,8 @@ fn places(n: usize) -> usize {
     n.next_multiple_of((n.next_power_of_two() / 8).max(1))
 }
 
-impl Told {
-    fn new(new: &NewRows, shapes: &[Shape]) -> Result<Told> {
+impl Input {
+    fn new(new: &NewRows, shapes: &[Shape]) -> Result<Input> {
         let rows = places(new.ids.len());
         let mut numbers = Vec::new();
         // Each part begins where a GPU reads it well.
@@ -183,15 +183,15 @@ impl Told {
             ]);
         }
         let sizes = lists.iter().map(|lists| lists.each_ref().map(Range::len)).collect();
-        Ok(Told { sizes: Sizes { rows, lists: sizes }, numbers, ids, rows: places, depths, lists })
+        Ok(Input { sizes: Sizes { rows, lists: sizes }, numbers, ids, rows: places, depths, lists })
     }
 }
 
 /// Steps of one form: the tensors that its kernels read and write.
 struct Form {
-    /// The last step's, which the device may be reading yet.
-    told: Told,
-    /// All that a step is told, u32; then parts of it.
+    /// That of the last step, which the device may be reading yet.
+    input: Input,
+    /// The numbers of the input on the device, u32; then parts of them.
     numbers: Tensor,
     ids: Tensor,
     rows: Tensor,
@@ -205,18 +205,18 @@ struct Form {
 
 impl Form {
     /// The same for another step.
-    fn tell(self, told: Told) -> Result<Form> {
-        overwrite(&self.numbers, &told.numbers)?;
-        Ok(Form { told, ..self })
+    fn with(self, input: Input) -> Result<Form> {
+        overwrite(&self.numbers, &input.numbers)?;
+        Ok(Form { input, ..self })
     }
 
     /// A step by these tensors.
     fn step<'a>(&'a self, tiles: &'a Tiles) -> NewRows<'a> {
-        let held = |range: &Range<usize>, there| Indices::held(&self.told.numbers[range.clone()], there);
+        let resident = |range: &Range<usize>, there| Indices::resident(&self.input.numbers[range.clone()], there);
         NewRows {
-            ids: held(&self.told.ids, &self.ids),
-            rows: held(&self.told.rows, &self.rows),
-            depths: held(&self.told.depths, &self.depths),
+            ids: resident(&self.input.ids, &self.ids),
+            rows: resident(&self.input.rows, &self.rows),
+            depths: resident(&self.input.depths, &self.depths),
             tiles,
             logits: Some(&self.logits),
         }

@@ -296,6 +296,14 @@ fn barriers() -> Vec<String> {
     all
 }
 
+/// Its own tests need programs with the feature `cuda`: `tests/gpu-rehearsal.sh`.
+#[test]
+fn the_stand_in_for_a_driver_compiles() {
+    if check::test_device().is_none() {
+        Checks::stand_in();
+    }
+}
+
 /// No kernel leaves its tensors or shared memory, moves packs at addresses that do not fit them, or does what C++ leaves
 /// undefined; and a tensor that is too short would be found.
 #[test]
