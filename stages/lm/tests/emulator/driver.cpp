@@ -247,6 +247,25 @@ struct Type {
   double (*get)(const void *);
   void (*set)(void *, double);
 };
+static double of_half(unsigned half) {
+  unsigned exponent = half >> 10 & 31, fraction = half & 1023;
+  double x = exponent == 31 ? (fraction == 0 ? INFINITY : NAN)
+             : exponent == 0 ? ldexp(fraction, -24) : ldexp(1024 + fraction, int(exponent) - 25);
+  return half >> 15 ? -x : x;
+}
+// To the nearest, of two the even one.
+static uint16_t to_half(double x) {
+  unsigned sign = std::signbit(x) << 15;
+  if (x != x) return 0x7e00;
+  if (x == 0) return sign;
+  int exponent;
+  frexp(x, &exponent);
+  // Units of the last place of numbers of this size.
+  int unit = std::max(exponent - 11, -24);
+  double units = nearbyint(ldexp(fabs(x), -unit));
+  if (fabs(x) == INFINITY || ldexp(units, unit) >= 65536) return sign | 0x7c00;
+  return sign + unsigned(unit == -24 ? units : ((unit + 25) << 10) + units - 1024);
+}
 template <typename T> static Type type_of() {
   return {sizeof(T), [](const void *at) { return double(*static_cast<const T *>(at)); },
           [](void *at, double x) { *static_cast<T *>(at) = T(x); }};
@@ -254,6 +273,8 @@ template <typename T> static Type type_of() {
 static const std::map<std::string, Type> TYPES = {
     {"f32", type_of<float>()}, {"f64", type_of<double>()}, {"u32", type_of<uint32_t>()}, {"i64", type_of<int64_t>()},
     {"u8", type_of<uint8_t>()},
+    {"f16", {2, [](const void *at) { return of_half(*static_cast<const uint16_t *>(at)); },
+             [](void *at, double x) { *static_cast<uint16_t *>(at) = to_half(x); }}},
     {"bf16", {2, [](const void *at) { return double(widen(*static_cast<const bf16 *>(at))); },
               [](void *at, double x) { *static_cast<bf16 *>(at) = narrow<bf16>(float(x)); }}}};
 
@@ -342,9 +363,7 @@ static void of_candle(const std::string &name, const Bits &bits) {
     const unsigned char *from = reinterpret_cast<const unsigned char *>(bits[0]);
     for (size_t i = 0; i < 32 * size_t(uint32_t(bits[2])); i++) {
       const unsigned char *block = from + i / 32 * 34;
-      unsigned half = block[0] | block[1] << 8, exponent = half >> 10 & 31;
-      double scale = exponent == 0 ? (half & 1023) / 16777216.0 : ldexp(1024 + (half & 1023), int(exponent) - 25);
-      numbers(type, 1).set(i, (half >> 15 ? -scale : scale) * int8_t(block[2 + i % 32]));
+      numbers(type, 1).set(i, of_half(block[0] | block[1] << 8) * int8_t(block[2 + i % 32]));
     }
   } else if (first == "fast") {
     // Sums or extremes of stretches: all numbers, those of a stretch, rank, dimensions, source, result.
