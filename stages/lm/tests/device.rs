@@ -129,7 +129,7 @@ fn training() {
                 let worst = got_scores.iter().zip(&scores).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
                 let relative =
                     got_scores.iter().zip(&scores).map(|(got, want)| (got / want - 1.0).abs()).fold(0.0, f64::max);
-                println!("{model} {dtype:?} {memory:?}: norms {off:.2?}, scores {worst:.2e}, {relative:.2e}");
+                println!("{model} {dtype:?} {memory:?}: norms {off:.4?}, scores {worst:.2e}, {relative:.2e}");
                 assert!(off[0] < first_off && worst_norm < norm_off, "{model} {dtype:?} {memory:?}: norms");
                 assert!(worst < score_off && relative < 0.02, "{model} {dtype:?} {memory:?}: scores");
             }
