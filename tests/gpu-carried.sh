@@ -50,7 +50,7 @@ card() {
     python3 -c 'import torch; print(torch.__version__, torch.cuda.is_available())'
     '$work/lm-tests' --nocapture a_missing_gpu"
 }
-kernels() { HALFTONE_CUDA_SYNC=1 part 60 "$work/lm-tests" ops:: few_bits nf4; }
+kernels() { HALFTONE_CUDA_SYNC=1 part 60 "$work/lm-tests" ops:: nf4 steps_of_few_bits; }
 log_probabilities() { part 60 "$work/device" log_probabilities few_bits --nocapture; }
 training() { part 90 "$work/device" training --nocapture; }
 generation() { part 60 "$work/device" generation --nocapture; }

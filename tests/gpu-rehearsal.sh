@@ -33,9 +33,6 @@ job() {
   echo "$name: $(grep -o 'the stand-in for a GPU: .*' "$work/$name.log" || echo done)"
 }
 
-# warns NAME WORDS: the run says so.
-warns() { grep -q "$2" "$work/$1.log" || { cat "$work/$1.log"; fail "$1 does not say: $2"; }; }
-
 # same NAME OTHER: the bytes of all models and tables but those with times.
 same() {
   bytes() {
@@ -44,6 +41,13 @@ same() {
   }
   diff <(bytes "$1") <(bytes "$2") || fail "$1 and $2 gave other bytes"
   echo "$1: the bytes of $2, in $(bytes "$1" | wc -l) files"
+}
+
+# lacking WHAT [WORDS]: where a device lacks something, the run goes on, to the same bytes, and warns where that is slow.
+lacking() {
+  STAND_IN=$1 job "without-$1" cuda:0
+  [ $# = 1 ] || grep -q "warning: $2" "$work/without-$1.log" || fail "without-$1 does not say: $2"
+  same "without-$1" gpu
 }
 
 # close NAME OTHER: all figures within a thousandth of each other, or of 1.
@@ -75,21 +79,11 @@ close cpu gpu
 grep -q ' 0 graphs recorded' "$work/gpu.log" && fail "nothing was recorded as a graph"
 HALFTONE_CUDA_GRAPHS=0 job single-kernels cuda:0
 same single-kernels gpu
-# What a device may lack: the run goes on without it and says so.
-STAND_IN=graphs job without-graphs cuda:0
-warns without-graphs 'warning: CUDA graphs do not work here'
-same without-graphs gpu
-STAND_IN=recording job failing-products cuda:0
-warns failing-products 'warning: CUDA graphs do not work here'
-same failing-products gpu
-STAND_IN=room job full cuda:0
-same full gpu
-STAND_IN=pool job without-pool cuda:0
-warns without-pool 'warning: the driver of this GPU gives memory only after all work is done'
-same without-pool gpu
-STAND_IN=cublaslt job without-cublaslt cuda:0
-warns without-cublaslt 'warning: cublasLt cannot be opened'
-same without-cublaslt gpu
+lacking graphs 'CUDA graphs do not work here'
+lacking recording 'CUDA graphs do not work here'
+lacking room
+lacking pool 'the driver of this GPU gives memory only after all work is done'
+lacking cublaslt 'cublasLt cannot be opened'
 # Ranks with replicas on two GPUs.
 job two-gpus cuda:0,cuda:1
 same two-gpus gpu
@@ -111,7 +105,7 @@ job bits-cpu cpu "${bits[@]}"
 job bits cuda:0 "${bits[@]}"
 close bits-cpu bits
 # Each operation against the CPU.
-HALFTONE_TEST_DEVICE=cuda:0 HALFTONE_CUDA_SYNC=1 RUST_TEST_THREADS=1 "$work/lm-tests" ops:: few_bits nf4 \
+HALFTONE_TEST_DEVICE=cuda:0 HALFTONE_CUDA_SYNC=1 RUST_TEST_THREADS=1 "$work/lm-tests" ops:: nf4 steps_of_few_bits \
   > "$work/operations.log" 2>&1 ||
   { grep -A5 -E 'panicked|FAILED' "$work/operations.log"; fail "operations differ"; }
 grep -E 'test result|stand-in' "$work/operations.log"

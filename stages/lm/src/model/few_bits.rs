@@ -138,37 +138,3 @@ impl FewBits {
         Ok(Tensor::cat(&parts, 0)?.to_dtype(self.dtype)?)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::check::{numbers, test_device};
-
-    /// Matrices of several parts on the device of the tests.
-    #[test]
-    fn a_device_gives_the_numbers_of_the_cpu() {
-        let Some(device) = test_device() else { return };
-        for (bits, rows, width) in [
-            (Bits::Four, 20, 64),
-            (Bits::Eight, 20, 64),
-            (Bits::Four, 16, 16),
-            (Bits::Four, 16, 48),
-            (Bits::Four, 48, 16),
-            (Bits::Four, 3, 50),
-        ] {
-            let on = |device: &Device, dtype| {
-                let part = |i: u64| {
-                    let matrix = numbers(i, &[rows + i as usize, width]).to_dtype(DType::F32).unwrap();
-                    Held::in_bits(&matrix, bits, device).unwrap()
-                };
-                let names = ["q", "k", "v"].map(str::to_owned);
-                let few = FewBits::new(&names, vec![part(0), part(1), part(2)], dtype, device, &Scratch::default());
-                let numbers = few.unwrap().with(|numbers| Ok(numbers.copy()?)).unwrap();
-                numbers.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap()
-            };
-            for dtype in [DType::F32, DType::BF16] {
-                assert_eq!(on(device, dtype), on(&Device::Cpu, dtype), "{bits:?} {dtype:?} {rows} {width}");
-            }
-        }
-    }
-}
